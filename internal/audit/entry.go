@@ -1,0 +1,166 @@
+// Package audit holds what Kong Gateway recorded about requests to its Admin
+// API, and the words that the packages around it share: a page of the log, what
+// became of an entry, and how far a walk of the log has come.
+//
+// It imports nothing of this module, so that every adapter can use it.
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+)
+
+// Entry is one Admin API request, as GET /audit/requests shows it. A field that
+// Kong left out or set to null is empty.
+//
+// The strings of one page may share memory: an Entry that outlives its page by
+// much (a dead letter, say) should be encoded, not kept.
+type Entry struct {
+	// ID identifies the entry in the ledger and at the destination. It matches
+	// ^[-_A-Za-z0-9]{1,128}$ and never changes between two reads of the same row.
+	ID string `json:"id"`
+
+	RequestID          string `json:"request_id,omitempty"`
+	Timestamp          int64  `json:"request_timestamp"` // Unix seconds, by the clock of the control plane that wrote the row
+	ClientIP           string `json:"client_ip,omitempty"`
+	Method             string `json:"method,omitempty"`
+	Path               string `json:"path,omitempty"` // with its query
+	Status             int    `json:"status,omitempty"`
+	TTL                int64  `json:"ttl"` // seconds until Kong deletes the row, or NoTTL
+	Workspace          string `json:"workspace,omitempty"`
+	Payload            string `json:"payload,omitempty"`
+	RemovedFromPayload string `json:"removed_from_payload,omitempty"`
+	Signature          string `json:"signature,omitempty"`
+	RBACUserID         string `json:"rbac_user_id,omitempty"`
+	RBACUserName       string `json:"rbac_user_name,omitempty"`
+	RequestSource      string `json:"request_source,omitempty"`
+
+	// Unknown is a JSON object of the fields that this version does not know,
+	// as Kong sent them; empty where there are none.
+	Unknown string `json:"unknown,omitempty"`
+	// KongVersion is the version of the gateway that returned the row, or empty.
+	KongVersion string `json:"kong_version,omitempty"`
+	// Verification tells what became of checking Signature; empty if it was not tried.
+	Verification Verification `json:"verification,omitempty"`
+}
+
+// NoTTL is the TTL of an entry for which Kong gave none.
+const NoTTL = -1
+
+// Verification is the outcome of checking an entry's signature.
+type Verification string
+
+// Outcomes of a check. Kong's documentation leaves open whether the timestamp
+// is part of the signed text, so both forms are tried.
+const (
+	Verified              Verification = "verified"
+	VerifiedWithTimestamp Verification = "verified-with-timestamp"
+	VerificationFailed    Verification = "failed"
+	Unsigned              Verification = "unsigned"
+)
+
+// Size is roughly the memory that the entry holds, in bytes. Queues are bounded by it.
+func (e *Entry) Size() int {
+	return 256 + len(e.ID) + len(e.RequestID) + len(e.Path) + len(e.Payload) + len(e.RemovedFromPayload) +
+		len(e.Signature) + len(e.Unknown)
+}
+
+// maxID is what PutAuditEvents takes as an id, and what a ledger takes as one.
+const maxID = 128
+
+// Identity returns the ID for an entry: its request id where that can serve as
+// one, else a hash of the request id. For an entry without a request id (some
+// releases before Kong 3.4 leave it empty) it is a hash of the fields that are
+// the same at every read; Kong computes ttl at each read, so ttl is not one.
+// Rows that are equal in all of those have the same identity: see [Ordinals].
+func Identity(e *Entry) string {
+	if validID(e.RequestID) {
+		return e.RequestID
+	}
+	h := sha256.New()
+	if e.RequestID != "" {
+		h.Write([]byte(e.RequestID))
+		return "r-" + hex.EncodeToString(h.Sum(nil)[:20])
+	}
+	for _, s := range []string{
+		strconv.FormatInt(e.Timestamp, 10), e.ClientIP, e.Method, e.Path, strconv.Itoa(e.Status), e.Workspace,
+		e.Payload, e.RemovedFromPayload, e.Signature, e.RBACUserID, e.RBACUserName, e.RequestSource,
+	} {
+		h.Write(strconv.AppendInt(nil, int64(len(s)), 10))
+		h.Write([]byte{':'})
+		h.Write([]byte(s))
+	}
+	return anonymous + hex.EncodeToString(h.Sum(nil)[:20])
+}
+
+// anonymous begins the ID of an entry that has no request id.
+const anonymous = "e-"
+
+func validID(s string) bool {
+	if s == "" || len(s) > maxID {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// Ordinals tells apart rows without a request id that are equal in every field:
+// the second of them gets "-2" after its ID, the third "-3". Rows that are equal
+// cannot be told apart by order either, so any order of them gives the same IDs.
+//
+// The zero value is ready. It holds one number for each such row since the last
+// call of Forget, and nothing for rows that have a request id. It is not safe
+// for concurrent use.
+type Ordinals struct {
+	seen map[string]ordinal
+}
+
+type ordinal struct {
+	timestamp int64
+	count     int
+}
+
+// Assign gives every entry of a page its ID. It must see a page once, and only
+// once the page is complete.
+func (o *Ordinals) Assign(entries []Entry) {
+	for i := range entries {
+		e := &entries[i]
+		if e.RequestID != "" {
+			continue
+		}
+		if o.seen == nil {
+			o.seen = map[string]ordinal{}
+		}
+		s := o.seen[e.ID]
+		s.timestamp, s.count = e.Timestamp, s.count+1
+		o.seen[e.ID] = s
+		if s.count > 1 {
+			e.ID += "-" + strconv.Itoa(s.count)
+		}
+	}
+}
+
+// Forget drops what is known of rows at or after a time, before they are read again.
+func (o *Ordinals) Forget(from int64) {
+	for id, s := range o.seen {
+		if s.timestamp >= from {
+			delete(o.seen, id)
+		}
+	}
+}
+
+// Prune drops what is known of rows before a time, which will not be read again.
+func (o *Ordinals) Prune(before int64) {
+	for id, s := range o.seen {
+		if s.timestamp < before {
+			delete(o.seen, id)
+		}
+	}
+}

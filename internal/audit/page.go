@@ -1,0 +1,39 @@
+package audit
+
+import (
+	"errors"
+	"time"
+)
+
+// Query asks for one page of the audit log.
+type Query struct {
+	// Size is the number of rows asked for: 1 to 1000.
+	Size int
+	// After asks for rows at or after this Unix second (whether Kong counts the
+	// second itself is not documented: callers must not depend on it). 0 sends no filter.
+	After int64
+	// Ascending asks for the oldest rows first. Otherwise no order is asked for.
+	Ascending bool
+	// Offset is the opaque token of the page before, or empty.
+	Offset string
+}
+
+// Page is one answer of the audit log, complete and well-formed.
+type Page struct {
+	Entries []Entry // in the order in which Kong sent them
+	Offset  string  // token of the next page; empty on the last one
+	// Date is Kong's clock when it answered; zero if the answer did not say.
+	Date time.Time
+	// RequestID is the id under which Kong records this very read, or empty.
+	RequestID string
+	// Bytes is the length of the answer's body.
+	Bytes int
+}
+
+// ErrPageTooLarge is returned by a source for a page that holds more bytes than
+// it is willing to keep. Asking for fewer rows heals it.
+var ErrPageTooLarge = errors.New("page too large")
+
+// ErrBadOffset is returned by a source when Kong did not accept the offset.
+// Starting the walk again heals it.
+var ErrBadOffset = errors.New("offset not accepted")

@@ -1,0 +1,108 @@
+package audit
+
+import (
+	"errors"
+	"time"
+)
+
+// Outcome is what became of an entry. Everything but New means that a pass need
+// not put it. The numbers are stored: never change one.
+type Outcome uint8
+
+// Outcomes.
+const (
+	New       Outcome = 0 // not in the ledger
+	Delivered Outcome = 1 // the destination accepted it
+	Dead      Outcome = 2 // refused for good; kept as a letter
+	Parked    Outcome = 3 // retries exhausted; kept as a letter and put first by each pass
+	Dropped   Outcome = 4 // was dead, and someone dropped it with a word why
+	Own       Outcome = 5 // a read by the relay itself, left out on request
+)
+
+func (o Outcome) String() string {
+	switch o {
+	case New:
+		return "new"
+	case Delivered:
+		return "delivered"
+	case Dead:
+		return "dead"
+	case Parked:
+		return "parked"
+	case Dropped:
+		return "dropped"
+	case Own:
+		return "own"
+	}
+	return "unknown"
+}
+
+// Record is a line of the ledger.
+type Record struct {
+	ID        string
+	Timestamp int64 // of the entry, Unix seconds: it chooses the bucket
+	// Keep is how long the ledger must remember the id, counted from now: at
+	// least until Kong has deleted the row, so that no pass meets it again.
+	Keep    time.Duration
+	Outcome Outcome
+	// Letter is stored with an outcome of Dead or Parked, and nil otherwise. Any
+	// other outcome removes a letter of the same id.
+	Letter *Letter
+}
+
+// Letter is an entry that could not be delivered, whole, and why.
+type Letter struct {
+	Entry   Entry     `json:"entry"`
+	Outcome Outcome   `json:"outcome"` // Dead or Parked
+	Code    string    `json:"code"`    // the destination's own word, such as InvalidData
+	Reason  string    `json:"reason"`
+	Since   time.Time `json:"since"`           // when it was first refused or parked
+	Tries   int       `json:"tries,omitempty"` // puts so far
+}
+
+// Marks say how far the log has been read. Times are Unix seconds by Kong's
+// clock; 0 means never.
+type Marks struct {
+	// Cursor: every entry that was visible up to here has an outcome.
+	Cursor int64 `json:"cursor"`
+	// ReconciledThrough is when the last complete reconcile began.
+	ReconciledThrough int64 `json:"reconciled_through"`
+	// FullAt is when the last complete reconcile began that read all that Kong has.
+	FullAt int64 `json:"full_at"`
+	// WideAt is when the last tail began that looked five minutes back.
+	WideAt int64 `json:"wide_at,omitempty"`
+	// Completed is when the last pass that read to its end did so.
+	Completed int64 `json:"completed,omitempty"`
+	// Resume is where a reconcile stopped that was cut short, or nil.
+	Resume *Resume `json:"resume,omitempty"`
+}
+
+// Resume is a reconcile that was cut short.
+type Resume struct {
+	Order   string `json:"order"`            // the way of reading
+	Started int64  `json:"started"`          // when the reconcile began, by Kong's clock
+	Floor   int64  `json:"floor"`            // oldest second it has to read
+	From    int64  `json:"from"`             // second it had come to, oldest first
+	Offset  string `json:"offset,omitempty"` // token of the page it had come to, other orders
+	Newest  int64  `json:"newest,omitempty"` // newest timestamp it saw at its start, other orders
+	Full    bool   `json:"full,omitempty"`
+}
+
+// Announcement is an id that a trigger named and that has not been seen in the log.
+type Announcement struct {
+	ID string    `json:"id"`
+	At time.Time `json:"at"` // when the trigger came
+}
+
+// Errors of a ledger that a pass must tell apart. Ledgers wrap them.
+var (
+	// ErrLedgerReplaced: the ledger is not the one that the pass began with. It
+	// was emptied or replaced; nothing was written. Start over with a full read.
+	ErrLedgerReplaced = errors.New("ledger was emptied or replaced")
+	// ErrLeaseLost: somebody else holds the lease, or nobody does. Marks were not written.
+	ErrLeaseLost = errors.New("lease lost")
+	// ErrLeaseHeld: another process is making a pass. Word was left for it.
+	ErrLeaseHeld = errors.New("another relay holds the lease")
+	// ErrForeignLedger: the ledger was made for another Kong.
+	ErrForeignLedger = errors.New("ledger belongs to another Kong")
+)
