@@ -24,8 +24,9 @@ type Page struct {
 	Offset  string  // token of the next page; empty on the last one
 	// Date is Kong's clock when it answered; zero if the answer did not say.
 	Date time.Time
-	// RequestID is the id under which Kong records this very read, or empty.
-	RequestID string
+	// RequestIDs are the ids under which Kong records this very read: one for each
+	// attempt that Kong answered, and none if it does not say.
+	RequestIDs []string
 	// Bytes is the length of the answer's body.
 	Bytes int
 }
