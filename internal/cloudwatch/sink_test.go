@@ -1,0 +1,308 @@
+package cloudwatch_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
+)
+
+// delivered fails the test unless every entry was accepted and is kept once.
+func delivered(t *testing.T, l *logs, list []audit.Entry, verdicts []audit.Verdict, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(verdicts) != len(list) {
+		t.Fatalf("%d verdicts for %d entries", len(verdicts), len(list))
+	}
+	kept := l.uids()
+	for i, v := range verdicts {
+		if v.Status != audit.Accepted || kept[list[i].ID] != 1 {
+			t.Fatalf("entry %s: verdict %+v, kept %d times", list[i].ID, v, kept[list[i].ID])
+		}
+	}
+	if len(kept) != len(list) {
+		t.Fatalf("%d kept of %d", len(kept), len(list))
+	}
+}
+
+func TestPutKeepsTheLimitsOfACall(t *testing.T) {
+	tests := map[string]struct {
+		list  []audit.Entry
+		calls int
+	}{
+		"nothing":          {nil, 0},
+		"one":              {entries(1, 0, ""), 1},
+		"10,000 events":    {entries(10_001, 0, ""), 2},
+		"1,048,576 bytes":  {entries(11, 0, strings.Repeat("x", 104_800)), 2},
+		"24 hours":         {entries(25, time.Hour, ""), 2},
+		"13 days":          {entries(13, 24*time.Hour, ""), 13},
+		"largest event":    {entries(2, 0, strings.Repeat("x", 999_970)), 2},
+		"two hours ahead":  {[]audit.Entry{{ID: "a", Timestamp: noon.Add(3 * time.Hour).Unix()}}, 1},
+		"a month old":      {[]audit.Entry{{ID: "a", Timestamp: noon.Add(-30 * 24 * time.Hour).Unix()}}, 1},
+		"14 days, exactly": {[]audit.Entry{{ID: "a", Timestamp: noon.Add(-14 * 24 * time.Hour).Unix()}}, 1},
+		"without a time":   {[]audit.Entry{{ID: "a"}}, 1},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			l, s := start(t, nil)
+			slices.Reverse(test.list) // Kong may send the newest first
+			verdicts, err := s.Put(t.Context(), test.list)
+			delivered(t, l, test.list, verdicts, err)
+			if len(l.calls) != test.calls {
+				t.Errorf("calls %v, want %d", l.calls, test.calls)
+			}
+		})
+	}
+}
+
+func TestPutFilesWhatIsPastTheGroupsRetentionUnderThePresent(t *testing.T) {
+	l, s := start(t, nil)
+	l.retention = 3 * 24 * time.Hour
+	list := entries(40, 3*time.Hour, "")
+	verdicts, err := s.Put(t.Context(), list)
+	delivered(t, l, list, verdicts, err)
+	present := 0
+	for _, e := range l.kept {
+		if e.Timestamp == noon.UnixMilli() {
+			present++
+		}
+	}
+	if want := 40 - 24; present != want { // the last of the 24 in the window is of noon itself
+		t.Errorf("%d events are filed under the present, want %d", present, want)
+	}
+}
+
+func TestPutReportsAClockThatIsFarOff(t *testing.T) {
+	l, s := start(t, nil)
+	l.now = noon.Add(-5 * time.Hour) // AWS's clock
+	verdicts, err := s.Put(t.Context(), entries(2, 0, ""))
+	if err == nil || !strings.Contains(err.Error(), "clock") {
+		t.Fatalf("error %v", err)
+	}
+	for _, v := range verdicts {
+		if v.Status != audit.Unresolved || v.Code != "TooNew" {
+			t.Errorf("verdict %+v", v)
+		}
+	}
+}
+
+func TestPutMakesTheStream(t *testing.T) {
+	for _, raced := range []bool{false, true} {
+		l, s := start(t, nil)
+		l.stream = false
+		l.fault = func(operation string, _ int, _ string) (int, string) {
+			if raced && operation == "CreateLogStream" {
+				l.stream = true // somebody else was faster
+			}
+			return 0, ""
+		}
+		list := entries(3, 0, "")
+		verdicts, err := s.Put(t.Context(), list)
+		delivered(t, l, list, verdicts, err)
+	}
+}
+
+func TestPutStandsBadEventsAlone(t *testing.T) {
+	l, s := start(t, nil)
+	l.fault = func(operation string, _ int, body string) (int, string) {
+		if strings.Contains(body, "id00003") || strings.Contains(body, "id00090") {
+			return 400, apiError("InvalidParameterException", "at logEvents: "+body)
+		}
+		return 0, ""
+	}
+	list := entries(100, time.Second, "hidden")
+	list[50].Payload = strings.Repeat("x", 1<<20)
+	verdicts, err := s.Put(t.Context(), list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range verdicts {
+		switch i {
+		case 3, 90:
+			if v.Status != audit.Refused || v.Code != "InvalidParameterException" || strings.Contains(v.Reason, "hidden") {
+				t.Errorf("entry %d: %+v", i, v)
+			}
+		case 50:
+			if v.Status != audit.Refused || v.Code != "InvalidSize" {
+				t.Errorf("entry %d: %+v", i, v)
+			}
+		default:
+			if v.Status != audit.Accepted {
+				t.Errorf("entry %d: %+v", i, v)
+			}
+		}
+	}
+	if kept := l.uids(); len(kept) != 97 {
+		t.Errorf("%d kept", len(kept))
+	}
+}
+
+// Failures of a call must never condemn an entry, and must keep what was
+// accepted before them.
+func TestPutFailures(t *testing.T) {
+	tests := map[string]struct {
+		status   int
+		answer   string
+		settings string // part of the hint, for what only a person can heal
+		code     string
+	}{
+		"throttled":        {400, apiError("ThrottlingException", "Rate exceeded"), "", "ThrottlingException"},
+		"broken":           {500, apiError("InternalFailure", ""), "", "InternalFailure"},
+		"unavailable":      {503, apiError("ServiceUnavailableException", ""), "", "ServiceUnavailableException"},
+		"too many":         {429, apiError("TooManyRequestsException", ""), "", "TooManyRequestsException"},
+		"a proxy's 502":    {502, "<html>", "", "NoAnswer"},
+		"a proxy's 400":    {400, "<html>", "", "NoAnswer"},
+		"a proxy's 200":    {200, "<html>", "", "NoAnswer"},
+		"a proxy's 403":    {403, "<html>", "", "NoAnswer"},
+		"empty 400":        {400, "", "", "UnknownError"},
+		"without a code":   {403, "{}", "logs:PutLogEvents", "UnknownError"},
+		"no permission":    {400, apiError("AccessDeniedException", "not authorized to perform: logs:PutLogEvents"), "logs:PutLogEvents", "AccessDeniedException"},
+		"expired":          {400, apiError("ExpiredTokenException", "expired"), "AWS_PROFILE", "ExpiredTokenException"},
+		"unknown key":      {400, apiError("UnrecognizedClientException", "invalid"), "AWS_PROFILE", "UnrecognizedClientException"},
+		"wrong signature":  {400, apiError("InvalidSignatureException", "expired"), "clock", "InvalidSignatureException"},
+		"another service":  {400, apiError("UnknownOperationException", ""), "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "UnknownOperationException"},
+		"stream not there": {400, apiError("ResourceNotFoundException", "stream"), "", "ResourceNotFoundException"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			l, s := start(t, nil)
+			l.fault = func(operation string, n int, _ string) (int, string) {
+				if operation == "PutLogEvents" && n > 0 {
+					return test.status, test.answer
+				}
+				return 0, ""
+			}
+			list := entries(3, 30*time.Hour, "") // a call for each
+			verdicts, err := s.Put(t.Context(), list)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if verdicts[0].Status != audit.Accepted || l.uids()[list[0].ID] != 1 {
+				t.Errorf("before the failure: %+v", verdicts[0])
+			}
+			if verdicts[1].Status != audit.Unresolved || verdicts[1].Code != test.code {
+				t.Errorf("at the failure: %+v", verdicts[1])
+			}
+			if verdicts[2] != (audit.Verdict{}) {
+				t.Errorf("after the failure: %+v", verdicts[2])
+			}
+			var settings *audit.SettingsError
+			if errors.As(err, &settings) != (test.settings != "") {
+				t.Fatalf("a settings error? %v", err)
+			}
+			if settings != nil && !strings.Contains(settings.Hint, test.settings) {
+				t.Errorf("hint %q", settings.Hint)
+			}
+			if got := l.count["PutLogEvents"]; got > 3 {
+				t.Errorf("%d calls: who calls Put decides about retries", got)
+			}
+		})
+	}
+}
+
+func TestPutWithoutAnAnswer(t *testing.T) {
+	_, s := start(t, func(o *cloudwatch.Options) { o.Config.BaseEndpoint = aws.String("http://127.0.0.1:1") })
+	verdicts, err := s.Put(t.Context(), entries(1, 0, ""))
+	var settings *audit.SettingsError
+	if err == nil || errors.As(err, &settings) {
+		t.Errorf("error %v", err)
+	}
+	if verdicts[0].Status != audit.Unresolved {
+		t.Errorf("verdict %+v", verdicts[0])
+	}
+}
+
+func TestPutWithoutCredentials(t *testing.T) {
+	broken := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		return aws.Credentials{}, errors.New("no role found")
+	})
+	for _, provider := range []aws.CredentialsProvider{nil, broken} {
+		l, s := start(t, func(o *cloudwatch.Options) { o.Config.Credentials = provider })
+		_, err := s.Put(t.Context(), entries(1, 0, ""))
+		var settings *audit.SettingsError
+		if !errors.As(err, &settings) || !strings.Contains(settings.Hint, "AWS_PROFILE") {
+			t.Errorf("error %v", err)
+		}
+		if len(l.count) != 0 {
+			t.Errorf("calls %v", l.count)
+		}
+	}
+}
+
+func TestCancelledPutIsNotASetting(t *testing.T) {
+	_, s := start(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Put(ctx, entries(1, 0, ""))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestMissingGroup(t *testing.T) {
+	l, s := start(t, nil)
+	l.group = false
+	_, put := s.Put(t.Context(), entries(1, 0, ""))
+	for _, err := range []error{put, s.Check(t.Context())} {
+		var settings *audit.SettingsError
+		if !errors.As(err, &settings) || !strings.Contains(settings.Hint, "--log-group") {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+func TestCheckLeavesNoEvent(t *testing.T) {
+	l, s := start(t, nil)
+	l.stream = false
+	if err := s.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !l.stream || len(l.kept) != 0 || l.count["PutLogEvents"] != 1 {
+		t.Errorf("stream %v, kept %v, calls %v", l.stream, l.kept, l.count)
+	}
+	l.fault = func(operation string, _ int, _ string) (int, string) {
+		if operation == "PutLogEvents" {
+			return http.StatusBadRequest, apiError("AccessDeniedException", "logs:PutLogEvents")
+		}
+		return 0, ""
+	}
+	var settings *audit.SettingsError
+	if err := s.Check(t.Context()); !errors.As(err, &settings) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestNewRefusesNamesThatAWSWouldRefuse(t *testing.T) {
+	good := cloudwatch.Options{
+		Config: aws.Config{Region: "eu-central-1"}, Group: "/kong/audit", Stream: "kong",
+		Encode: func(*audit.Entry) (string, []byte) { return "", nil },
+	}
+	if _, err := cloudwatch.New(good); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*cloudwatch.Options){
+		"region":       func(o *cloudwatch.Options) { o.Config.Region = "" },
+		"no group":     func(o *cloudwatch.Options) { o.Group = "" },
+		"group":        func(o *cloudwatch.Options) { o.Group = "a b" },
+		"stream":       func(o *cloudwatch.Options) { o.Stream = "a:b" },
+		"stream, long": func(o *cloudwatch.Options) { o.Stream = strings.Repeat("a", 513) },
+	} {
+		o := good
+		change(&o)
+		_, err := cloudwatch.New(o)
+		var settings *audit.SettingsError
+		if !errors.As(err, &settings) || settings.Hint == "" {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
