@@ -1,0 +1,356 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// ErrUnavailable ends a pass whose destination took nothing for as long as a
+// batch is tried. Nothing is condemned for it: the entries stay new.
+var ErrUnavailable = errors.New("destination does not accept anything")
+
+// delivery puts and records the batches of one pass.
+//
+// The context that it works under outlives the pass's own by the grace, so that
+// what was put when the pass was told to stop is still recorded.
+type delivery struct {
+	p     *Pipeline
+	ctx   context.Context // of the pass: once it is done, no new put is started
+	work  context.Context // of batches in flight
+	group *errgroup.Group
+	slots *semaphore.Weighted // bytes in flight
+	valid func() error        // whether the lease is still held
+	keep  func(e *audit.Entry) time.Duration
+
+	mu       sync.Mutex
+	flight   map[string]bool // ids from being handed over until they are recorded
+	pieces   []*piece        // batches in reading order, from the first unfinished one
+	through  int64           // timestamp up to which the log has been read, in order
+	accepted time.Time       // when the destination last accepted something
+	stuck    chan struct{}   // closed once a ledger that failed to record does so again; nil while it does
+	sum      Summary
+}
+
+// piece is a batch's place in reading order.
+type piece struct {
+	first int64 // timestamp of its first entry
+	done  bool
+}
+
+func newDelivery(ctx, work context.Context, p *Pipeline, valid func() error, keep func(*audit.Entry) time.Duration) *delivery {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(p.opts.Workers)
+	return &delivery{
+		p: p, ctx: ctx, work: work, group: group, slots: semaphore.NewWeighted(int64(p.opts.FlightBytes)),
+		valid: valid, keep: keep, flight: map[string]bool{},
+	}
+}
+
+// claim marks an entry as in flight, unless it is already.
+func (d *delivery) claim(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.flight[id] {
+		return false
+	}
+	d.flight[id] = true
+	return true
+}
+
+func (d *delivery) claimed(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.flight[id]
+}
+
+// place reserves the next place in reading order.
+func (d *delivery) place(first int64) *piece {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	pc := &piece{first: first}
+	d.pieces = append(d.pieces, pc)
+	return pc
+}
+
+// put starts a batch, waiting for a worker and for room. It returns the reason
+// why nothing more should be started, if there is one.
+func (d *delivery) put(batch []audit.Entry, pc *piece) error {
+	size := 0
+	for i := range batch {
+		size += batch[i].Size()
+	}
+	weight := int64(min(size, d.p.opts.FlightBytes))
+	if err := d.slots.Acquire(d.ctx, weight); err != nil {
+		return context.Cause(d.ctx)
+	}
+	d.group.Go(func() error {
+		defer d.slots.Release(weight)
+		err := d.deliver(batch)
+		if err == nil {
+			d.finish(pc)
+		}
+		return err
+	})
+	return nil
+}
+
+func (d *delivery) finish(pc *piece) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	pc.done = true
+	for len(d.pieces) > 0 && d.pieces[0].done {
+		d.pieces = d.pieces[1:]
+	}
+}
+
+// read notes that everything up to a timestamp has been handed over, in order.
+func (d *delivery) read(through int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.through = max(d.through, through)
+}
+
+// safe is the second up to which everything that was read has an outcome: just
+// before the first entry that has none. 0 where no order is proven.
+func (d *delivery) safe() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.through
+	for _, pc := range d.pieces {
+		if !pc.done {
+			s = min(s, pc.first-1)
+		}
+	}
+	return s
+}
+
+func (d *delivery) count(f func(*Summary)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(&d.sum)
+}
+
+// deliver puts a batch until each of its entries has an outcome.
+func (d *delivery) deliver(batch []audit.Entry) error {
+	var (
+		began   = time.Now()
+		backoff = 100 * time.Millisecond
+		rest    = batch
+	)
+	for try := 1; ; try++ {
+		if err := d.mayPut(); err != nil {
+			return err
+		}
+		if try > 1 {
+			d.count(func(s *Summary) { s.Retries++ })
+		}
+		verdicts, answered, err := d.attempt(rest)
+		var records []audit.Record
+		var unresolved []audit.Entry
+		var why []audit.Verdict
+		var accepted []audit.Entry
+		dead := 0
+		for i, v := range verdicts {
+			e := &rest[i]
+			switch v.Status {
+			case audit.Accepted:
+				records = append(records, d.record(e, audit.Delivered, nil))
+				accepted = append(accepted, *e)
+			case audit.Refused:
+				dead++
+				records = append(records, d.record(e, audit.Dead, letter(e, audit.Dead, v, try)))
+				d.p.log.Error("entry refused for good, kept as a dead letter", "id", e.ID, "code", v.Code, "reason", v.Reason)
+			default:
+				unresolved = append(unresolved, *e)
+				why = append(why, v)
+			}
+		}
+		if len(records) > 0 {
+			if err := d.commit(records, accepted); err != nil {
+				return err
+			}
+			d.count(func(s *Summary) { s.Delivered += len(accepted); s.Dead += dead })
+		}
+		var settings *audit.SettingsError
+		if errors.As(err, &settings) {
+			return err
+		}
+		if len(unresolved) == 0 {
+			return nil
+		}
+		if err != nil && !answered {
+			d.count(func(s *Summary) { s.Repeated += len(unresolved) })
+		}
+		if time.Since(began) > d.p.opts.RetryFor {
+			return d.giveUp(unresolved, why, err, began, try)
+		}
+		d.p.log.Debug("putting again", "entries", len(unresolved), "try", try, "code", why[0].Code, "err", err)
+		if err := d.p.wait(d.ctx, jitter(backoff)); err != nil {
+			return err
+		}
+		backoff = min(backoff*2, 10*time.Second)
+		rest = unresolved
+	}
+}
+
+// attempt makes one put. answered tells whether the destination said anything at
+// all of these entries.
+func (d *delivery) attempt(entries []audit.Entry) (verdicts []audit.Verdict, answered bool, err error) {
+	begin := time.Now()
+	verdicts, err = d.p.opts.Sink.Put(d.work, entries)
+	d.p.opts.Observer.stage("put", begin)
+	if len(verdicts) != len(entries) {
+		return make([]audit.Verdict, len(entries)), false, fmt.Errorf("destination gave %d verdicts for %d entries", len(verdicts), len(entries))
+	}
+	for _, v := range verdicts {
+		answered = answered || v.Status != audit.Unresolved || v.Code != ""
+		if v.Status == audit.Accepted {
+			d.mu.Lock()
+			d.accepted = time.Now()
+			d.mu.Unlock()
+		}
+	}
+	return verdicts, answered, err
+}
+
+// giveUp parks what could not be delivered in time. Where the destination took
+// nothing of anybody meanwhile, it is down, and not the entries' fault: the pass
+// ends. A batch of several is tried in halves first, so that one entry on which
+// the destination chokes does not take the others with it.
+func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error, began time.Time, tries int) error {
+	d.mu.Lock()
+	up := d.accepted.After(began)
+	d.mu.Unlock()
+	switch {
+	case err != nil && !up && len(entries) == 1:
+		return fmt.Errorf("%w for %s: %w", ErrUnavailable, time.Since(began).Round(time.Second), err)
+	case err != nil && len(entries) > 1:
+		if !up && !d.chokes(entries) {
+			return fmt.Errorf("%w for %s: %w", ErrUnavailable, time.Since(began).Round(time.Second), err)
+		}
+		half := len(entries) / 2
+		if err := d.deliver(entries[:half]); err != nil {
+			return err
+		}
+		return d.deliver(entries[half:])
+	}
+	records := make([]audit.Record, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		records[i] = d.record(e, audit.Parked, letter(e, audit.Parked, why[i], tries))
+		d.p.log.Warn("entry parked after its retries", "id", e.ID, "code", why[i].Code, "reason", why[i].Reason)
+	}
+	if err := d.commit(records, nil); err != nil {
+		return err
+	}
+	d.count(func(s *Summary) { s.Parked += len(entries) })
+	return nil
+}
+
+// chokes tells whether the destination takes one of these entries by itself:
+// then it is up, and one of the others is what it fails on.
+func (d *delivery) chokes(entries []audit.Entry) bool {
+	for _, e := range []audit.Entry{entries[0], entries[len(entries)-1]} {
+		verdicts, _, _ := d.attempt([]audit.Entry{e})
+		if verdicts[0].Status == audit.Accepted {
+			// Recorded at once; the halves then find it delivered by the destination's id.
+			if d.commit([]audit.Record{d.record(&e, audit.Delivered, nil)}, []audit.Entry{e}) == nil {
+				d.count(func(s *Summary) { s.Delivered++ })
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// commit records what was decided, again and again: after acceptance it is the
+// ledger that is retried, not the put. While it fails no new put is started.
+func (d *delivery) commit(records []audit.Record, delivered []audit.Entry) error {
+	begin := time.Now()
+	var trouble chan struct{}
+	defer func() {
+		if trouble != nil {
+			d.mu.Lock()
+			if d.stuck == trouble {
+				d.stuck = nil
+			}
+			d.mu.Unlock()
+			close(trouble)
+		}
+	}()
+	for backoff := 50 * time.Millisecond; ; backoff = min(backoff*2, 2*time.Second) {
+		err := d.p.opts.Ledger.Record(d.work, records)
+		d.p.opts.Observer.stage("record", begin)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, audit.ErrLedgerReplaced) || time.Since(begin) > d.p.opts.RecordFor || d.work.Err() != nil {
+			return fmt.Errorf("recording %d entries that have an outcome (they may be repeated): %w", len(records), err)
+		}
+		if trouble == nil {
+			d.p.log.Warn("ledger does not record, waiting for it", "entries", len(records), "err", err)
+			d.mu.Lock()
+			if d.stuck == nil {
+				trouble = make(chan struct{})
+				d.stuck = trouble
+			}
+			d.mu.Unlock()
+		}
+		if err := d.p.wait(d.work, jitter(backoff)); err != nil {
+			return fmt.Errorf("recording %d entries that have an outcome (they may be repeated): %w", len(records), err)
+		}
+	}
+	d.mu.Lock()
+	for i := range records {
+		delete(d.flight, records[i].ID)
+	}
+	d.mu.Unlock()
+	if f := d.p.opts.Observer.Delivered; f != nil && len(delivered) > 0 {
+		f(delivered)
+	}
+	return nil
+}
+
+// mayPut waits while the ledger fails to record, and tells why nothing should be put.
+func (d *delivery) mayPut() error {
+	for {
+		if d.ctx.Err() != nil {
+			return context.Cause(d.ctx)
+		}
+		if err := d.valid(); err != nil {
+			return err
+		}
+		d.mu.Lock()
+		stuck := d.stuck
+		d.mu.Unlock()
+		if stuck == nil {
+			return nil
+		}
+		select {
+		case <-stuck:
+		case <-d.ctx.Done():
+		}
+	}
+}
+
+func (d *delivery) record(e *audit.Entry, o audit.Outcome, l *audit.Letter) audit.Record {
+	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.keep(e), Outcome: o, Letter: l}
+}
+
+func letter(e *audit.Entry, o audit.Outcome, v audit.Verdict, tries int) *audit.Letter {
+	return &audit.Letter{Entry: *e, Outcome: o, Code: v.Code, Reason: v.Reason, Since: time.Now().UTC(), Tries: tries}
+}
+
+// jitter spreads a wait over the half below and above it.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d)
+}

@@ -1,0 +1,315 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// order is a way of reading the log. Each release of Kong has its own, and which
+// one is found out by what comes back, never by its version.
+type order int
+
+const (
+	unknownOrder order = iota
+	oldestFirst        // from a time, with after and sort_by
+	newestFirst        // until a whole page is older than the floor
+	noOrder            // everything
+)
+
+func (o order) String() string {
+	switch o {
+	case oldestFirst:
+		return "oldest-first"
+	case newestFirst:
+		return "newest-first"
+	case noOrder:
+		return "unordered"
+	}
+	return "unknown"
+}
+
+// farFuture is the second for the probe: 2100-01-01. No row is that new, so a Kong
+// that filters by time answers with an empty page.
+const farFuture = 4102444800
+
+// maxBoundary bounds the ids that are remembered of the seconds that two queries
+// overlap in. Past it the ledger drops the overlap.
+const maxBoundary = 20_000
+
+// step is a page on its way from the walk to the pass, or the news that the walk
+// began again in another order.
+type step struct {
+	entries []audit.Entry
+	own     []string // ids of the read itself
+	// through is the last timestamp of an ordered walk's page once its order is
+	// proven, and 0 otherwise: all that is older has been read.
+	through int64
+	// offset is the token with which the walk goes on after this page, in the
+	// orders other than oldest first.
+	offset  string
+	restart bool
+	took    time.Duration
+}
+
+// walk reads the log from a floor to its end. One goroutine owns it.
+type walk struct {
+	p     *Pipeline
+	floor int64 // oldest second to read; 0 reads all
+	until int64 // first second not to read; 0 reads to the end
+	order order
+	start string // offset to begin with, for a walk that was cut
+
+	began  time.Time // Kong's clock at the first page
+	newest int64     // newest timestamp of the first page, newest first; of all, without order
+
+	size      int
+	ordinals  audit.Ordinals
+	offsets   map[string]bool
+	boundary  map[string]bool
+	inclusive bool  // seen that `after` includes its own second
+	proven    bool  // timestamps have changed, in order
+	after     int64 // of the query that the walk is in
+	last      int64 // timestamp of the last row read, oldest or newest first
+	rows      int   // rows seen in this chain of offsets
+	pages     int
+}
+
+// probe finds out whether Kong filters by time. It costs one small page, and is
+// the first of the pass, so its date is the pass's clock.
+func (w *walk) probe(ctx context.Context) (own []string, err error) {
+	page, err := w.page(ctx, audit.Query{Size: 1, After: farFuture})
+	if err != nil {
+		return nil, err
+	}
+	was := w.order
+	if w.order = newestFirst; len(page.Entries) == 0 {
+		w.order = oldestFirst
+	} else if was != newestFirst && was != noOrder {
+		w.p.log.Info("kong does not filter by time, reading newest first")
+	}
+	return page.RequestIDs, nil
+}
+
+// page asks for a page, and for a smaller one where that may help.
+func (w *walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	for failed := 0; ; {
+		page, err := w.p.opts.Source.Page(ctx, q)
+		if err == nil {
+			w.pages++
+			if w.began.IsZero() {
+				w.clock(page.Date)
+			}
+			if q.After != farFuture && page.Bytes < 1<<20 {
+				w.size = min(w.p.opts.PageSize, w.size*2)
+			}
+			return page, nil
+		}
+		var settings *audit.SettingsError
+		switch {
+		case ctx.Err() != nil, errors.As(err, &settings), errors.Is(err, audit.ErrBadOffset), q.Size <= 1:
+			return audit.Page{}, err
+		case errors.Is(err, audit.ErrPageTooLarge):
+		default:
+			// Large rows can make Kong itself fail. Ask for less, but not for ever.
+			if failed++; failed > 2 {
+				return audit.Page{}, err
+			}
+		}
+		q.Size /= 2
+		w.size = q.Size
+		w.p.log.Warn("page failed, asking for fewer rows", "size", q.Size, "err", err)
+	}
+}
+
+func (w *walk) clock(date time.Time) {
+	if date.IsZero() {
+		w.p.warnOnce("date", "kong sends no Date header, using this machine's clock")
+		date = time.Now()
+	}
+	w.began = date
+}
+
+// run reads to the end and hands on each page. It returns nil once the walk is
+// complete.
+func (w *walk) run(ctx context.Context, emit func(step) error) error {
+	w.size = w.p.opts.PageSize
+	for {
+		err := w.once(ctx, emit)
+		var bad *disorder
+		switch {
+		case errors.As(err, &bad):
+			w.p.warnOnce("order "+w.order.String(), "kong did not keep the order it promised, reading another way",
+				"order", w.order.String(), "next", (w.order + 1).String(), "reason", bad.reason)
+			w.order++
+			w.p.order = w.order
+		case errors.Is(err, audit.ErrBadOffset) && w.start != "":
+			w.p.log.Warn("offset of the pass before is no longer accepted, starting over", "err", err)
+		default:
+			return err
+		}
+		w.start = ""
+		w.ordinals = audit.Ordinals{}
+		if err := emit(step{restart: true}); err != nil {
+			return err
+		}
+	}
+}
+
+// disorder says that a page was not what its order promised.
+type disorder struct{ reason string }
+
+func (e *disorder) Error() string { return e.reason }
+
+func (w *walk) once(ctx context.Context, emit func(step) error) error {
+	q := audit.Query{Offset: w.start}
+	w.proven, w.last, w.rows, w.boundary, w.newest = false, 0, 0, nil, 0
+	w.offsets = map[string]bool{}
+	if w.order == oldestFirst {
+		q.Ascending, q.Offset = true, ""
+		if w.floor > 1 {
+			q.After = w.floor - 1 // `after` may leave its own second out
+		}
+		w.after = q.After
+	}
+	rebegun := 0
+	for {
+		q.Size = w.size
+		begin := time.Now()
+		page, err := w.page(ctx, q)
+		if errors.Is(err, audit.ErrBadOffset) && w.order == oldestFirst && rebegun < 3 {
+			// The time is still known: ask for the second again.
+			rebegun++
+			w.p.log.Warn("kong did not accept its own offset, asking for the second again", "err", err)
+			q.Offset, w.offsets, w.rows = "", map[string]bool{}, 0
+			w.ordinals.Forget(q.After)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := w.check(page.Entries); err != nil {
+			return err
+		}
+		w.rows += len(page.Entries)
+		w.ordinals.Assign(page.Entries)
+		s := step{own: page.RequestIDs, offset: page.Offset, took: time.Since(begin)}
+		s.entries = w.fresh(page.Entries)
+		if w.order == oldestFirst && w.proven {
+			s.through = w.last
+		}
+		if err := emit(s); err != nil {
+			return err
+		}
+		if page.Offset == "" || w.done(page.Entries) {
+			return nil
+		}
+		if w.offsets[page.Offset] {
+			return fmt.Errorf("kong gave the same offset twice after %d rows: the log cannot be read to its end", w.rows)
+		}
+		if next, ok := w.byTime(); ok {
+			q.After, q.Offset = next, ""
+			w.after, w.rows, w.offsets, rebegun = next, 0, map[string]bool{}, 0
+			w.ordinals.Forget(next)
+			w.ordinals.Prune(next)
+			continue
+		}
+		w.offsets[page.Offset] = true
+		q.Offset = page.Offset
+	}
+}
+
+// check holds a page against what its order promises.
+func (w *walk) check(entries []audit.Entry) error {
+	for i := range entries {
+		t := entries[i].Timestamp
+		switch w.order {
+		case oldestFirst:
+			if t < w.after {
+				return &disorder{"a row is older than the time asked for"}
+			}
+			w.inclusive = w.inclusive || (w.after > 0 && t == w.after)
+			if w.rows+i > 0 && t < w.last {
+				return &disorder{"rows are not oldest first"}
+			}
+		case newestFirst:
+			if w.rows+i > 0 && t > w.last {
+				return &disorder{"rows are not newest first"}
+			}
+			if w.rows+i == 0 {
+				w.newest = t
+			}
+		case noOrder:
+			w.newest = max(w.newest, t)
+		}
+		w.proven = w.proven || (w.order != noOrder && w.rows+i > 0 && t != w.last)
+		w.last = t
+	}
+	return nil
+}
+
+// fresh leaves out the rows that this walk has handed on already, where two of
+// its queries overlap, and those outside the window.
+func (w *walk) fresh(entries []audit.Entry) []audit.Entry {
+	kept := entries[:0:len(entries)]
+	if w.order != oldestFirst && w.until == 0 && w.p.opts.StartAt == 0 {
+		return entries
+	}
+	if w.order == oldestFirst && w.boundary == nil {
+		w.boundary = map[string]bool{}
+	}
+	edge := w.last - 1
+	for i := range entries {
+		e := &entries[i]
+		if w.order == oldestFirst {
+			if w.boundary[e.ID] {
+				continue
+			}
+			if e.Timestamp >= edge && len(w.boundary) < maxBoundary {
+				w.boundary[e.ID] = true
+			}
+		}
+		if (w.until != 0 && e.Timestamp >= w.until) || e.Timestamp < w.p.opts.StartAt {
+			continue
+		}
+		kept = append(kept, *e)
+	}
+	return kept
+}
+
+// done tells whether what follows is outside the pass.
+func (w *walk) done(entries []audit.Entry) bool {
+	if !w.proven || len(entries) == 0 {
+		return false
+	}
+	switch w.order {
+	case oldestFirst:
+		return w.until != 0 && entries[len(entries)-1].Timestamp > w.until
+	case newestFirst:
+		return entries[0].Timestamp < w.floor
+	}
+	return false
+}
+
+// byTime returns the time with which an oldest-first walk can go on, if the page
+// brought it forward. Going on by time skips nothing when Kong purges or inserts
+// rows meanwhile, which going on by offset might.
+func (w *walk) byTime() (int64, bool) {
+	if w.order != oldestFirst || !w.proven {
+		return 0, false
+	}
+	next := w.last - 1
+	if w.inclusive {
+		next = w.last
+	}
+	if next <= w.after {
+		return 0, false
+	}
+	if len(w.boundary) >= maxBoundary {
+		w.boundary = nil
+	}
+	return next, true
+}
