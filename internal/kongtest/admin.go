@@ -1,0 +1,146 @@
+package kongtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+)
+
+// serveAdmin answers every other request as an Admin API with nothing in it might.
+func (s *Server) serveAdmin(e *exchange) {
+	path := e.r.URL.Path
+	switch {
+	case path == objectsPath && e.r.Method == http.MethodGet && !e.options.AuditOff:
+		e.json(http.StatusOK, list())
+	case isAudit(path) && (e.options.AuditOff || path != auditPath && path != objectsPath):
+		e.message(http.StatusNotFound, "Not found")
+	case isAudit(path):
+		e.message(http.StatusMethodNotAllowed, "Method not allowed")
+	case path == "/" && e.options.RootFails:
+		e.message(http.StatusInternalServerError, "An unexpected error occurred")
+	case path == "/" && e.r.Method == http.MethodGet:
+		e.json(http.StatusOK, e.root())
+	case path == "/status" && e.r.Method == http.MethodGet:
+		e.json(http.StatusOK, map[string]any{
+			"database": map[string]any{"reachable": true},
+			"server":   map[string]any{"connections_active": 1, "total_requests": s.Stats().Requests},
+		})
+	default:
+		s.serveEntity(e)
+	}
+}
+
+func list() map[string]any { return map[string]any{"data": []any{}, "next": nil} }
+
+func (e *exchange) root() map[string]any {
+	root := map[string]any{
+		"version":  e.options.Version,
+		"hostname": e.node.Hostname,
+		"node_id":  e.node.ID,
+		"tagline":  "Welcome to kong",
+		"configuration": map[string]any{
+			"audit_log":            !e.options.AuditOff,
+			"audit_log_record_ttl": int64(e.options.RecordTTL.Seconds()),
+			"role":                 "traditional",
+			"database":             "postgres",
+		},
+	}
+	if v, err := parseVersion(e.options.Version); err == nil && !v.before(3, 6, 0, 0) {
+		root["edition"] = "enterprise"
+	}
+	return root
+}
+
+// serveEntity answers a list, or an entity as it was sent.
+func (s *Server) serveEntity(e *exchange) {
+	c := capturePayload(e.r)
+	_, err := io.Copy(io.Discard, e.r.Body)
+	if err != nil {
+		e.message(http.StatusBadRequest, "cannot read the body")
+		return
+	}
+	e.payload, e.removed = c.payload(e.options.PayloadExclude)
+	status := http.StatusOK
+	switch e.r.Method {
+	case http.MethodGet, http.MethodHead:
+		e.json(status, list())
+		return
+	case http.MethodDelete, http.MethodOptions:
+		e.w.WriteHeader(http.StatusNoContent)
+		return
+	case http.MethodPost:
+		status = http.StatusCreated
+	}
+	entity := map[string]any{}
+	if c != nil && !c.overflow && c.buf.Len() > 0 {
+		if err := json.Unmarshal(c.buf.Bytes(), &entity); err != nil {
+			e.message(http.StatusBadRequest, "Cannot parse JSON body")
+			return
+		}
+	}
+	if entity == nil { // the body was null
+		entity = map[string]any{}
+	}
+	if _, ok := entity["id"]; !ok {
+		id := newRequestID() // any UUID will do
+		entity["id"] = fmt.Sprintf("%x-%x-4%x-8%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:16])
+	}
+	entity["created_at"] = e.Time.Unix()
+	e.json(status, entity)
+}
+
+// NewRecorder returns a server that stands before the Admin API of an open
+// source Kong and gives it an audit log: every request but those for /audit/ is
+// passed on to the upstream URL, and recorded as Kong Enterprise would.
+func NewRecorder(upstream string, o Options) (*Server, error) {
+	u, err := url.Parse(upstream)
+	if err != nil {
+		return nil, fmt.Errorf("parsing upstream: %w", err)
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, errors.New("parsing upstream: want http://host:port")
+	}
+	s := New(o)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.Proxy = nil
+	transport.DisableCompression = true // what the client asked for is what it gets
+	s.proxy = &httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(u)
+			p.Out.Header.Del("Kong-Admin-Token") // open source Kong has no use for it
+		},
+		FlushInterval: -1, // pass everything on at once
+		ModifyResponse: func(r *http.Response) error {
+			r.Request.Context().Value(exchangeKey{}).(*exchange).setKong(r.Header)
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if errors.Is(err, context.Canceled) {
+				panic(http.ErrAbortHandler) // the client has gone: there is nothing to record either
+			}
+			e := r.Context().Value(exchangeKey{}).(*exchange)
+			e.setKong(w.Header())
+			e.message(http.StatusBadGateway, "the Admin API cannot be reached")
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // the client sees the answer cut
+	}
+	return s, nil
+}
+
+type exchangeKey struct{}
+
+func (s *Server) forward(e *exchange) {
+	c := capturePayload(e.r)
+	defer func() { e.payload, e.removed = c.payload(e.options.PayloadExclude) }()
+	// The proxy brings its headers with the answer. An interim one, such as
+	// 100 Continue, would clear those that are set here.
+	clear(e.w.Header())
+	s.proxy.ServeHTTP(e.w, e.r.WithContext(context.WithValue(e.r.Context(), exchangeKey{}, e)))
+}

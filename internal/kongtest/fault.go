@@ -1,0 +1,222 @@
+package kongtest
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Fault is what goes wrong with a page. Its fields can be combined; the zero
+// value is a page as it should be.
+type Fault struct {
+	// Wait passes before anything else. With Status 500 it is a database that is
+	// down, for which Kong waits up to 30 s.
+	Wait time.Duration
+	// Status is answered instead of the page. 401, 403, 404 and 500 come from
+	// Kong; any other comes from something before it, without Kong's headers and
+	// without a row in the audit log.
+	Status int
+	// RetryAfter is sent along with Status, in whole seconds, if it is not zero.
+	RetryAfter time.Duration
+	// Content is answered instead of the page's or the status's own body, as
+	// ContentType (JSON by default). Without Status it comes with a 200.
+	Content, ContentType string
+	// Reset cuts the connection instead of an answer.
+	Reset bool
+	// Truncate cuts the connection in the middle of the body.
+	Truncate bool
+	// Pause passes between each tenth of the body.
+	Pause time.Duration
+	// Reorder shuffles the page's rows.
+	Reorder bool
+	// RepeatOffset makes the page name the offset by which it was asked for.
+	RepeatOffset bool
+}
+
+// HTML is the fault of something before Kong that answers with a page of its own.
+func HTML() Fault {
+	return Fault{Content: "<!DOCTYPE html>\n<html><body><h1>Please log in</h1></body></html>\n", ContentType: "text/html; charset=utf-8"}
+}
+
+// NoData is an answer that is JSON, and not a page.
+func NoData() Fault { return Fault{Content: `{"next":null}`} }
+
+// Chance is a fault that happens to a share of the pages.
+type Chance struct {
+	P     float64 // 0 to 1
+	Fault Fault
+}
+
+// Inject has the next pages answered with these faults, one each. An empty
+// Fault lets a page pass.
+func (s *Server) Inject(faults ...Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, faults...)
+}
+
+func (s *Server) nextFault(o *Options, r Request) Fault {
+	if o.OnPage != nil {
+		if f := o.OnPage(r); f != (Fault{}) {
+			return f
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.faults) > 0 {
+		f := s.faults[0]
+		s.faults = s.faults[1:]
+		return f
+	}
+	for _, c := range o.Chances {
+		if s.random.Float64() < c.P {
+			return c.Fault
+		}
+	}
+	return Fault{}
+}
+
+// begin does what a fault does before the page is read, and tells whether it is
+// still to be answered.
+func (s *Server) begin(e *exchange) bool {
+	f := &e.Fault
+	if !wait(e.r, e.options.Latency+f.Wait) {
+		e.silent = true
+		return false
+	}
+	switch {
+	case f.Reset:
+		e.silent = true
+		e.reset()
+		return false
+	case f.Status == 0 && f.Content == "":
+		return true
+	}
+	status, text := f.Status, "An unexpected error occurred"
+	switch status {
+	case http.StatusUnauthorized:
+		text = "Invalid RBAC credentials. Token or User credentials required"
+	case http.StatusForbidden:
+		text = "audit-relay, you do not have permissions to read this resource"
+	case http.StatusNotFound:
+		text = "Not found"
+	case http.StatusInternalServerError:
+		e.silent = true // the row cannot be written either
+	default:
+		e.silent = true
+		text = http.StatusText(status)
+	}
+	h := e.w.Header()
+	if !e.silent || status == http.StatusInternalServerError {
+		e.kongHeader()
+	} else {
+		h["Server"] = []string{"proxy"}
+	}
+	if f.RetryAfter != 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64(f.RetryAfter/time.Second), 10))
+	}
+	if f.Content == "" {
+		e.message(status, text)
+		return false
+	}
+	if status == 0 {
+		status = http.StatusOK
+	}
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	if f.ContentType != "" {
+		h.Set("Content-Type", f.ContentType)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(f.Content)))
+	e.w.WriteHeader(status)
+	if _, err := e.body(len(f.Content)).Write([]byte(f.Content)); errors.Is(err, errCut) {
+		e.abort()
+	}
+	return false
+}
+
+// wait tells whether the client is still there after d.
+func wait(r *http.Request, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+// reset closes the connection so that the client sees it reset, not ended.
+func (e *exchange) reset() {
+	conn, _, err := http.NewResponseController(e.w.ResponseWriter).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler) // HTTP/2: the stream is reset
+	}
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	if t, ok := conn.(*net.TCPConn); ok {
+		t.SetLinger(0) //nolint:errcheck // closing is what matters
+	}
+	conn.Close() //nolint:errcheck // nothing to tell anyone
+}
+
+// abort sends what has been written and cuts the connection.
+func (e *exchange) abort() {
+	http.NewResponseController(e.w.ResponseWriter).Flush() //nolint:errcheck // cut in any case
+	panic(http.ErrAbortHandler)
+}
+
+// errCut is returned once as much of a body has been sent as the fault allows.
+var errCut = errors.New("body is to be cut here")
+
+// body is where the body of an answer of this length goes.
+func (e *exchange) body(length int) *bodyWriter {
+	b := &bodyWriter{e: e, left: length}
+	if e.Fault.Truncate {
+		b.left = length / 2
+	}
+	if e.Fault.Pause > 0 {
+		b.piece = length/10 + 1
+	}
+	return b
+}
+
+// bodyWriter writes slowly, and not everything, where a fault says so.
+type bodyWriter struct {
+	e     *exchange
+	left  int // bytes that may be written
+	piece int // bytes between pauses; 0 is no pause
+}
+
+func (b *bodyWriter) Write(p []byte) (int, error) {
+	written := 0
+	for written < len(p) {
+		n := min(len(p)-written, b.left)
+		if n == 0 {
+			return written, errCut
+		}
+		if b.piece > 0 {
+			n = min(n, b.piece)
+		}
+		m, err := b.e.w.Write(p[written : written+n])
+		written += m
+		b.left -= m
+		if err != nil {
+			return written, err
+		}
+		if b.piece > 0 {
+			http.NewResponseController(b.e.w.ResponseWriter).Flush() //nolint:errcheck // the next write tells
+			if !wait(b.e.r, b.e.Fault.Pause) {
+				return written, b.e.r.Context().Err()
+			}
+		}
+	}
+	return written, nil
+}

@@ -1,0 +1,322 @@
+package kongtest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	auditPath   = "/audit/requests"
+	objectsPath = "/audit/objects"
+	maxSize     = 1000
+	defaultSize = 100
+)
+
+func isAudit(path string) bool { return path == "/audit" || strings.HasPrefix(path, "/audit/") }
+
+// queryError is a query that Kong answers with a 400.
+type queryError struct {
+	code       int
+	name, text string
+}
+
+func (e *queryError) Error() string { return e.name + ": " + e.text }
+
+// parseQuery reads the query of a page as the release would.
+func parseQuery(o *Options, v url.Values) (selection, error) {
+	q := selection{order: o.Order, from: math.MinInt64, to: math.MaxInt64, size: defaultSize}
+	if v.Has("size") {
+		n, err := strconv.Atoi(v.Get("size"))
+		if err != nil || n < 1 || n > maxSize {
+			return q, &queryError{6, "invalid size", "size must be an integer between 1 and 1000"}
+		}
+		q.size = n
+	}
+	if v.Has("offset") {
+		if err := q.parseOffset(v.Get("offset"), o.OffsetPosition); err != nil {
+			return q, &queryError{7, "invalid offset", fmt.Sprintf("%q is not a valid offset: %v", v.Get("offset"), err)}
+		}
+	}
+	if o.Order != Filtered {
+		return q, nil
+	}
+	if v.Has("after") {
+		n, err := strconv.ParseInt(v.Get("after"), 10, 64)
+		if err != nil {
+			return q, &queryError{2, "schema violation", "after must be a number of seconds"}
+		}
+		q.from = n
+		if o.AfterExclusive && n < math.MaxInt64 {
+			q.from++
+		}
+	}
+	if v.Has("before") {
+		n, err := strconv.ParseInt(v.Get("before"), 10, 64)
+		if err != nil {
+			return q, &queryError{2, "schema violation", "before must be a number of seconds"}
+		}
+		q.to = n
+		if !o.BeforeInclusive && n > math.MinInt64 {
+			q.to--
+		}
+	}
+	if v.Has("sort_by") && v.Get("sort_by") != "request_timestamp" {
+		return q, &queryError{2, "schema violation", "sort_by must be request_timestamp"}
+	}
+	switch {
+	case !v.Has("sort_desc"), v.Get("sort_desc") == "true":
+	case v.Get("sort_desc") == "false":
+		q.oldest = v.Has("sort_by") // without sort_by there is nothing to turn round
+	default:
+		return q, &queryError{2, "schema violation", "sort_desc must be true or false"}
+	}
+	return q, nil
+}
+
+// An offset is base64 of a JSON array: the key of the last row, or a position.
+// It is not made safe for URLs, so that a client has to escape it.
+func (k *key) offset() string {
+	b := append([]byte{'['}, strconv.FormatInt(k.timestamp, 10)...)
+	b = appendString(append(b, ','), k.id)
+	b = strconv.AppendUint(append(b, ','), uint64(k.number), 10)
+	return base64.StdEncoding.EncodeToString(append(b, ']'))
+}
+
+func positionOffset(n int64) string {
+	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "[%d]", n))
+}
+
+var errOffset = errors.New("bad encoding")
+
+func (q *selection) parseOffset(s string, position bool) error {
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	if err != nil {
+		return errOffset
+	}
+	var fields []json.RawMessage
+	if json.Unmarshal(b, &fields) != nil {
+		return errOffset
+	}
+	if position {
+		if len(fields) != 1 || json.Unmarshal(fields[0], &q.skip) != nil || q.skip < 0 {
+			return errOffset
+		}
+		return nil
+	}
+	var (
+		k  key
+		id *string
+	)
+	if len(fields) != 3 || json.Unmarshal(fields[0], &k.timestamp) != nil || json.Unmarshal(fields[1], &id) != nil ||
+		id == nil || json.Unmarshal(fields[2], &k.number) != nil {
+		return errOffset
+	}
+	k.id = []byte(*id)
+	q.after = &k
+	return nil
+}
+
+// nextLink builds next as the release would.
+func nextLink(o *Options, v url.Values, offset string) string {
+	n := url.Values{"offset": {offset}}
+	if o.Next != NextBare && v.Has("size") {
+		n.Set("size", v.Get("size"))
+	}
+	if o.Next == NextFull {
+		for name := range v {
+			if name != "size" && name != "offset" {
+				n[name] = v[name]
+			}
+		}
+	}
+	return auditPath + "?" + n.Encode()
+}
+
+// page is what a page is made of; it is used again to spare the collector.
+type page struct {
+	lines []line
+	heads []byte
+	ends  []int // of each head
+	tail  bytes.Buffer
+	w     *bufio.Writer
+}
+
+func (s *Server) servePage(e *exchange) {
+	o := e.options
+	if o.AuditOff {
+		e.message(http.StatusNotFound, "Not found")
+		return
+	}
+	q, err := parseQuery(o, e.Query)
+	if err != nil {
+		var bad *queryError
+		errors.As(err, &bad)
+		e.json(http.StatusBadRequest, map[string]any{"code": bad.code, "name": bad.name, "message": bad.text})
+		return
+	}
+	// The row that this read leaves has a later time than what is shown.
+	q.now = s.now(o, nil).Unix()
+	p := pages.Get().(*page)
+	defer pages.Put(p)
+	defer p.forget()
+	var (
+		last key
+		more bool
+	)
+	s.mu.Lock()
+	p.lines, last, more = s.store.page(p.lines[:0], q)
+	if e.Fault.Reorder {
+		s.random.Shuffle(len(p.lines), func(i, j int) { p.lines[i], p.lines[j] = p.lines[j], p.lines[i] })
+	}
+	s.mu.Unlock()
+	e.Rows = len(p.lines)
+
+	offset := ""
+	switch {
+	case more && e.Fault.RepeatOffset && e.Query.Has("offset"):
+		offset = e.Query.Get("offset")
+	case more && o.OffsetPosition:
+		offset = positionOffset(q.skip + int64(len(p.lines)))
+	case more:
+		offset = last.offset()
+	}
+	p.write(e, q.now, offset)
+}
+
+// write sends the page: with its length known, as Kong does, and without ever
+// holding it as a whole, for a payload can have 10 MiB.
+func (p *page) write(e *exchange, now int64, offset string) {
+	p.heads, p.ends = p.heads[:0], p.ends[:0]
+	length := len(`{"data":[`)
+	for i := range p.lines {
+		l := &p.lines[i]
+		if i > 0 {
+			p.heads = append(p.heads, ',')
+		}
+		p.heads = l.appendHead(p.heads, now, e.options.NoTTL)
+		p.ends = append(p.ends, len(p.heads))
+		length += len(l.common) + len(l.own) + 1
+	}
+	p.tail.Reset()
+	p.tail.WriteString(`],"next":`)
+	if offset == "" {
+		p.tail.WriteString("null}")
+	} else {
+		b := appendString(p.tail.AvailableBuffer(), nextLink(e.options, e.Query, offset))
+		b = append(appendString(append(b, `,"offset":`...), offset), '}')
+		p.tail.Write(b)
+	}
+	length += len(p.heads) + p.tail.Len()
+
+	h := e.w.Header()
+	h["Content-Type"] = []string{"application/json; charset=utf-8"}
+	h["Content-Length"] = []string{strconv.Itoa(length)}
+	e.w.WriteHeader(http.StatusOK)
+	p.w.Reset(e.body(length))
+	p.w.WriteString(`{"data":[`)
+	start := 0
+	for i := range p.lines {
+		l := &p.lines[i]
+		p.w.Write(p.heads[start:p.ends[i]])
+		p.w.WriteString(l.common)
+		p.w.Write(l.own)
+		p.w.WriteByte('}')
+		start = p.ends[i]
+	}
+	p.w.Write(p.tail.Bytes())
+	// An error means that the client has gone, or that the body was to be cut.
+	if errors.Is(p.w.Flush(), errCut) {
+		e.abort()
+	}
+}
+
+// forget lets go of the rows, and of memory that one large page needed.
+func (p *page) forget() {
+	clear(p.lines)
+	p.w.Reset(io.Discard)
+}
+
+var pages = sync.Pool{New: func() any { return &page{w: bufio.NewWriterSize(nil, 64<<10)} }}
+
+// Request is what the server has seen of a request.
+type Request struct {
+	Time      time.Time // by the control plane's clock
+	Node      string    // hostname of the control plane
+	RequestID string    // as in X-Kong-Admin-Request-ID
+	Method    string
+	Path      string     // without the query
+	Page      bool       // a page of the audit log
+	Query     url.Values // of a page, as it came
+	Fault     Fault      // of a page: what was done to it
+	Status    int        // 0 if nothing was answered
+	Rows      int        // of a page
+	Bytes     int64      // of the answer's body
+}
+
+// Stats are totals since the start.
+type Stats struct {
+	Requests int64 // all of them
+	Pages    int64 // requests for a page of the audit log
+	Faulty   int64 // pages with a fault
+	Rows     int64 // shown on pages
+	Bytes    int64 // of pages
+}
+
+// maxLog is how many requests are remembered, at least.
+const maxLog = 10_000
+
+func (s *Server) count(r Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Requests++
+	if r.Page {
+		s.stats.Pages++
+		s.stats.Rows += int64(r.Rows)
+		s.stats.Bytes += r.Bytes
+		if r.Fault != (Fault{}) {
+			s.stats.Faulty++
+		}
+	}
+	if len(s.log) >= 2*maxLog {
+		s.log = append(s.log[:0], s.log[len(s.log)-maxLog:]...)
+	}
+	s.log = append(s.log, r)
+}
+
+// Stats returns the totals.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
+// Requests returns the last 10,000 requests or more, in the order in which they
+// were answered.
+func (s *Server) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Request(nil), s.log...)
+}
+
+// Pages returns those of Requests that asked for a page of the audit log.
+func (s *Server) Pages() []Request {
+	var pages []Request
+	for _, r := range s.Requests() {
+		if r.Page {
+			pages = append(pages, r)
+		}
+	}
+	return pages
+}

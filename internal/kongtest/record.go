@@ -1,0 +1,205 @@
+package kongtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxPayload is what Kong records of a request's body, in bytes. A longer one is
+// not recorded at all.
+const maxPayload = 10 << 20
+
+// lateRow is a row that is still to be written.
+type lateRow struct {
+	timer *time.Timer // nil while rows are held back
+	write func()
+}
+
+// record writes the row of a request that has been answered, or sees to it that
+// it is written in time.
+func (s *Server) record(e *exchange) {
+	o := e.options
+	switch {
+	case o.AuditOff, e.silent, e.Status == 0,
+		isAudit(e.r.URL.Path) && o.SkipReads,
+		slices.Contains(o.IgnoreMethods, e.r.Method),
+		o.IgnorePaths != nil && o.IgnorePaths.MatchString(e.r.URL.RequestURI()):
+		return
+	}
+	row := Row{
+		RequestID:          e.RequestID,
+		Method:             e.r.Method,
+		Path:               e.r.URL.RequestURI(),
+		Status:             e.Status,
+		ClientIP:           e.r.RemoteAddr,
+		Workspace:          ptr(defaultWorkspace),
+		Payload:            e.payload,
+		RemovedFromPayload: e.removed,
+	}
+	if host, _, err := net.SplitHostPort(e.r.RemoteAddr); err == nil {
+		row.ClientIP = host
+	}
+	if e.user != nil {
+		row.RBACUserID, row.RBACUserName = ptr(e.user.ID), ptr(e.user.Name)
+	}
+	node := e.node
+	write := func() {
+		// The timestamp is that of the insert, by the clock of who inserts it.
+		row.RequestTimestamp = s.now(o, node).Add(-o.BackDate).Unix()
+		s.Add(row)
+	}
+
+	s.mu.Lock()
+	if o.LoseRows > 0 && s.random.Float64() < o.LoseRows {
+		s.mu.Unlock()
+		return
+	}
+	d := o.RowDelay
+	if span := o.RowDelayMax - d; span > 0 {
+		d += time.Duration(s.random.Int64N(int64(span)))
+	}
+	if d <= 0 && !o.HoldRows {
+		s.mu.Unlock()
+		write()
+		return
+	}
+	defer s.mu.Unlock()
+	l := &lateRow{write: write}
+	s.late[l] = struct{}{}
+	if !o.HoldRows {
+		s.writes.Add(1)
+		l.timer = time.AfterFunc(d, func() {
+			defer s.writes.Done()
+			s.mu.Lock()
+			_, mine := s.late[l]
+			delete(s.late, l)
+			s.mu.Unlock()
+			if mine {
+				write()
+			}
+		})
+	}
+}
+
+// ReleaseRows writes the rows that are late or held back, and returns how many
+// there were.
+func (s *Server) ReleaseRows() int {
+	s.mu.Lock()
+	late := s.late
+	s.late = map[*lateRow]struct{}{}
+	s.mu.Unlock()
+	for l := range late {
+		if l.timer != nil && l.timer.Stop() {
+			s.writes.Done()
+		}
+		l.write()
+	}
+	return len(late)
+}
+
+// LateRows returns how many rows are still to be written.
+func (s *Server) LateRows() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.late)
+}
+
+// capture passes a request's body on and keeps what the audit log may hold of it.
+type capture struct {
+	io.ReadCloser
+	buf      bytes.Buffer
+	ended    bool
+	overflow bool
+}
+
+// capturePayload puts a capture in the place of a body that Kong would record,
+// and returns nil for any other.
+func capturePayload(r *http.Request) *capture {
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || t != "application/json" || r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	c := &capture{ReadCloser: r.Body}
+	r.Body = c
+	return c
+}
+
+func (c *capture) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if c.buf.Len()+n > maxPayload {
+		c.overflow = true
+		c.buf = bytes.Buffer{}
+	}
+	if !c.overflow {
+		c.buf.Write(p[:n])
+	}
+	c.ended = c.ended || err == io.EOF
+	return n, err
+}
+
+// payload returns what the audit log holds of the body; nil for nothing.
+func (c *capture) payload(exclude []string) (payload, removed *string) {
+	if c == nil || c.overflow || !c.ended || c.buf.Len() == 0 {
+		return nil, nil
+	}
+	text, names := excludeKeys(c.buf.Bytes(), exclude)
+	if len(names) > 0 {
+		removed = ptr(strings.Join(names, ","))
+	}
+	return ptr(string(text)), removed
+}
+
+// excludeKeys takes keys out of a JSON text, at any depth, and tells which it
+// found. A text without them, or one that is not JSON, stays as it is.
+func excludeKeys(text []byte, exclude []string) (rest []byte, removed []string) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var v any
+	if d.Decode(&v) != nil {
+		return text, nil
+	}
+	found := map[string]bool{}
+	removeKeys(v, exclude, found)
+	if len(found) == 0 {
+		return text, nil
+	}
+	for _, name := range exclude {
+		if found[name] {
+			removed = append(removed, name)
+		}
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // it has just been decoded
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), removed
+}
+
+func removeKeys(v any, exclude []string, found map[string]bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, member := range v {
+			if slices.Contains(exclude, name) {
+				found[name] = true
+				delete(v, name)
+				continue
+			}
+			removeKeys(member, exclude, found)
+		}
+	case []any:
+		for _, member := range v {
+			removeKeys(member, exclude, found)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,359 @@
+// Package kongtest is an emulated Admin API of Kong Enterprise with an audit log:
+// for tests, benchmarks, the demo and the local stack. It is written from what
+// Kong documents and shares no code with the client. It is as strict as Kong,
+// and misbehaves on request.
+package kongtest
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"iter"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httputil"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Server is an emulated Admin API. It is an http.Handler, safe for concurrent use.
+type Server struct {
+	options atomic.Pointer[Options]
+	turn    atomic.Uint64          // of the nodes
+	proxy   *httputil.ReverseProxy // of a recorder, else nil
+
+	mu     sync.Mutex
+	store  store
+	faults []Fault // injected
+	random *rand.Rand
+	seed   uint64
+	stats  Stats
+	log    []Request
+	late   map[*lateRow]struct{}
+	writes sync.WaitGroup // late rows being written
+
+	listeners listeners
+}
+
+// New returns a server without rows. It need not be closed unless it listens or
+// writes rows late.
+func New(o Options) *Server {
+	s := &Server{late: map[*lateRow]struct{}{}}
+	s.set(o)
+	return s
+}
+
+func (s *Server) set(o Options) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.random == nil || s.seed != o.Seed {
+		s.seed, s.random = o.Seed, rand.New(rand.NewPCG(o.Seed, 0))
+	}
+	s.options.Store(o.filled())
+}
+
+// Update changes the options for requests to come: another release, another
+// token, faults that begin or end. Listeners keep theirs.
+func (s *Server) Update(change func(*Options)) {
+	o := *s.options.Load()
+	change(&o)
+	s.set(o)
+}
+
+// Add puts rows into the audit log. A row lives for RecordTTL from its
+// timestamp, or for its TTL from now if it has one. A row so old that it would
+// not be seen at all lives for RecordTTL from now, as if Kong had just inserted it.
+//
+// Request ids are the caller's duty: Kong would refuse one that is there already,
+// Add does not look.
+func (s *Server) Add(rows ...Row) { s.AddSeq(slices.Values(rows)) }
+
+// AddSeq is Add for many rows: rows may yield millions.
+func (s *Server) AddSeq(rows iter.Seq[Row]) {
+	const batch = 1024 // rows between which readers get their turn
+	o := s.options.Load()
+	pending := make([]Row, 0, 16)
+	flush := func() {
+		now := s.now(o, nil)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		first := len(s.store.rows)
+		for i := range pending {
+			s.store.add(&pending[i], expiry(o, &pending[i], now), o.Omit)
+		}
+		s.store.index(first)
+		pending = pending[:0]
+	}
+	for row := range rows {
+		sign(o, &row)
+		pending = append(pending, row)
+		if len(pending) == batch {
+			flush()
+		}
+	}
+	flush()
+}
+
+func expiry(o *Options, row *Row, now time.Time) int64 {
+	if row.TTL != nil {
+		return now.Unix() + *row.TTL
+	}
+	keep := int64(o.RecordTTL / time.Second)
+	if t := row.RequestTimestamp + keep; t > now.Unix() {
+		return t
+	}
+	return now.Unix() + keep
+}
+
+// Delete removes rows by request id, as Kong's purge does, and returns how many
+// there were.
+func (s *Server) Delete(ids ...string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, id := range ids {
+		n += s.store.deleteID(id)
+	}
+	return n
+}
+
+// Purge removes the rows whose timestamp is before a time, and returns how many
+// there were.
+func (s *Server) Purge(before time.Time) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.deleteBefore(before.Unix())
+}
+
+// Len returns the number of rows that are there, expired ones included.
+func (s *Server) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.live
+}
+
+// All yields the rows that are there, oldest first. A field that was left out is
+// named in Omit.
+func (s *Server) All() iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		o := s.options.Load()
+		now := s.now(o, nil).Unix()
+		var b []byte
+		for l := range s.lines(false) {
+			b = l.appendHead(b[:0], now, o.NoTTL)
+			b = append(append(append(b, l.common...), l.own...), '}')
+			row, err := decodeRow(b)
+			if err != nil {
+				panic(err) // a test put something into Extra that is not JSON
+			}
+			if !yield(row) {
+				return
+			}
+		}
+	}
+}
+
+// IDs yields the request ids of the rows that are there, oldest first.
+func (s *Server) IDs() iter.Seq[string] { return s.ids(false) }
+
+// EverIDs yields the request ids of all rows that were ever there, as they came.
+func (s *Server) EverIDs() iter.Seq[string] { return s.ids(true) }
+
+func (s *Server) ids(ever bool) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for l := range s.lines(ever) {
+			if !yield(string(l.id)) {
+				return
+			}
+		}
+	}
+}
+
+// lines yields rows as of when it is called; what is done with them may change the store.
+func (s *Server) lines(ever bool) iter.Seq[line] {
+	return func(yield func(line) bool) {
+		s.mu.Lock()
+		numbers := slices.Clone(s.store.byTime)
+		if ever {
+			numbers = numbers[:0]
+			for n := range s.store.rows {
+				numbers = append(numbers, uint32(n))
+			}
+		}
+		s.mu.Unlock()
+		for _, n := range numbers {
+			s.mu.Lock()
+			r := s.store.rows[n]
+			l := s.store.line(&r)
+			s.mu.Unlock()
+			if r.flags&flagDead != 0 && !ever {
+				continue
+			}
+			if !yield(l) {
+				return
+			}
+		}
+	}
+}
+
+// now is the clock of a control plane; nil is one without skew.
+func (s *Server) now(o *Options, n *Node) time.Time {
+	t := o.Now()
+	if n != nil {
+		t = t.Add(n.Skew)
+	}
+	return t
+}
+
+// ServeHTTP answers as one of the control planes, each in turn.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	o := s.options.Load()
+	s.serve(w, r, o, &o.Nodes[(s.turn.Add(1)-1)%uint64(len(o.Nodes))])
+}
+
+// Node returns the Admin API of one control plane, counted from 0.
+func (s *Server) Node(i int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o := s.options.Load()
+		s.serve(w, r, o, &o.Nodes[i%len(o.Nodes)])
+	})
+}
+
+func (s *Server) serve(rw http.ResponseWriter, r *http.Request, o *Options, n *Node) {
+	e := &exchange{
+		options: o,
+		node:    n,
+		w:       &countingWriter{ResponseWriter: rw},
+		r:       r,
+		Request: Request{
+			Time: s.now(o, n), Node: n.Hostname, RequestID: newRequestID(),
+			Method: r.Method, Path: r.URL.Path, Page: r.URL.Path == auditPath && r.Method == http.MethodGet,
+		},
+	}
+	// A handler that cuts the connection panics, and has been served all the same.
+	defer s.finish(e)
+	if e.Page {
+		e.Query = r.URL.Query()
+		e.Fault = s.nextFault(o, e.Request)
+		if !s.begin(e) {
+			return
+		}
+	}
+	e.kongHeader()
+	if !e.authorize() {
+		return
+	}
+	switch {
+	case e.Page:
+		s.servePage(e)
+	case s.proxy != nil && !isAudit(r.URL.Path):
+		s.forward(e)
+	default:
+		s.serveAdmin(e)
+	}
+}
+
+// exchange is a request that is being served.
+type exchange struct {
+	Request
+	options *Options
+	node    *Node
+	w       *countingWriter
+	r       *http.Request
+	user    *User
+	payload *string // what the audit log will hold; nil for none
+	removed *string
+	silent  bool // Kong does not get to write a row
+}
+
+const requestIDHeader = "X-Kong-Admin-Request-ID"
+
+func (e *exchange) kongHeader() { e.setKong(e.w.Header()) }
+
+func (e *exchange) setKong(h http.Header) {
+	h.Set("Date", e.Time.UTC().Format(http.TimeFormat))
+	h.Set("Server", e.options.ServerHeader)
+	h.Set(requestIDHeader, e.RequestID)
+}
+
+// authorize checks the token, and answers where that fails.
+func (e *exchange) authorize() bool {
+	if len(e.options.Users) == 0 {
+		return true
+	}
+	given := sha256.Sum256([]byte(e.r.Header.Get("Kong-Admin-Token")))
+	for i := range e.options.Users {
+		u := &e.options.Users[i]
+		want := sha256.Sum256([]byte(u.Token))
+		if subtle.ConstantTimeCompare(given[:], want[:]) == 1 && u.Token != "" {
+			e.user = u
+		}
+	}
+	switch {
+	case e.user == nil:
+		e.message(http.StatusUnauthorized, "Invalid RBAC credentials. Token or User credentials required")
+		return false
+	case e.user.Forbidden && isAudit(e.r.URL.Path):
+		e.message(http.StatusForbidden, e.user.Name+", you do not have permissions to read this resource")
+		return false
+	}
+	return true
+}
+
+func (e *exchange) message(status int, text string) {
+	e.json(status, map[string]any{"message": text})
+}
+
+func (e *exchange) json(status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // v is made of this package's maps and strings
+	}
+	e.w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	e.w.WriteHeader(status)
+	e.w.Write(b) //nolint:errcheck // the client has gone, and nobody else wants to know
+}
+
+// finish counts the request and sees to its row.
+func (s *Server) finish(e *exchange) {
+	e.Status, e.Bytes = e.w.status, e.w.bytes
+	s.count(e.Request)
+	s.record(e)
+}
+
+func newRequestID() string {
+	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	var b [32]byte
+	for i := range b {
+		b[i] = letters[rand.N(len(letters))]
+	}
+	return string(b[:])
+}
+
+// countingWriter notes what is answered.
+type countingWriter struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (w *countingWriter) WriteHeader(status int) {
+	if status >= 200 && w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *countingWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController flush.
+func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
