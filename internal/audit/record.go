@@ -69,8 +69,6 @@ type Marks struct {
 	ReconciledThrough int64 `json:"reconciled_through"`
 	// FullAt is when the last complete reconcile began that read all that Kong has.
 	FullAt int64 `json:"full_at"`
-	// WideAt is when the last tail began that looked five minutes back.
-	WideAt int64 `json:"wide_at,omitempty"`
 	// Completed is when the last pass that read to its end did so.
 	Completed int64 `json:"completed,omitempty"`
 	// Resume is where a reconcile stopped that was cut short, or nil.

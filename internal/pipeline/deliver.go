@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,10 @@ type delivery struct {
 	mu       sync.Mutex
 	flight   map[string]bool // ids from being handed over until they are recorded
 	pieces   []*piece        // batches in reading order, from the first unfinished one
+	popped   int             // finished batches that are gone from pieces
 	through  int64           // timestamp up to which the log has been read, in order
+	pages    []pageEnd       // ends of pages that are not safe yet, in orders other than oldest first
+	offset   string          // token after the last page that is
 	accepted time.Time       // when the destination last accepted something
 	stuck    chan struct{}   // closed once a ledger that failed to record does so again; nil while it does
 	sum      Summary
@@ -44,6 +48,12 @@ type delivery struct {
 type piece struct {
 	first int64 // timestamp of its first entry
 	done  bool
+}
+
+// pageEnd is a page's end: safe once that many batches are finished.
+type pageEnd struct {
+	offset  string
+	batches int
 }
 
 func newDelivery(ctx, work context.Context, p *Pipeline, valid func() error, keep func(*audit.Entry) time.Duration) *delivery {
@@ -66,10 +76,17 @@ func (d *delivery) claim(id string) bool {
 	return true
 }
 
-func (d *delivery) claimed(id string) bool {
+// unclaimed returns the entries that are not in flight.
+func (d *delivery) unclaimed(entries []audit.Entry) []audit.Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.flight[id]
+	kept := make([]audit.Entry, 0, len(entries))
+	for i := range entries {
+		if !d.flight[entries[i].ID] {
+			kept = append(kept, entries[i])
+		}
+	}
+	return kept
 }
 
 // place reserves the next place in reading order.
@@ -94,7 +111,7 @@ func (d *delivery) put(batch []audit.Entry, pc *piece) error {
 	}
 	d.group.Go(func() error {
 		defer d.slots.Release(weight)
-		err := d.deliver(batch)
+		err := d.deliver(batch, d.p.opts.RetryFor, time.Now())
 		if err == nil {
 			d.finish(pc)
 		}
@@ -109,14 +126,41 @@ func (d *delivery) finish(pc *piece) {
 	pc.done = true
 	for len(d.pieces) > 0 && d.pieces[0].done {
 		d.pieces = d.pieces[1:]
+		d.popped++
 	}
 }
 
-// read notes that everything up to a timestamp has been handed over, in order.
-func (d *delivery) read(through int64) {
+// read notes that a page has been handed over: everything up to a timestamp, in
+// order, or everything up to an offset.
+func (d *delivery) read(through int64, offset string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.through = max(d.through, through)
+	d.pages = append(d.pages, pageEnd{offset, d.popped + len(d.pieces)})
+	d.settle()
+}
+
+// settle drops the ends of pages that have become safe. d.mu is held.
+func (d *delivery) settle() {
+	for len(d.pages) > 0 && d.pages[0].batches <= d.popped {
+		d.offset = d.pages[0].offset
+		d.pages = d.pages[1:]
+	}
+}
+
+// restart forgets how far the walk had come: it began again in another order.
+func (d *delivery) restart() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.through, d.pages, d.offset = 0, nil, ""
+}
+
+// safeOffset is the token after the last page of which every entry has an outcome.
+func (d *delivery) safeOffset() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settle()
+	return d.offset
 }
 
 // safe is the second up to which everything that was read has an outcome: just
@@ -139,8 +183,10 @@ func (d *delivery) count(f func(*Summary)) {
 	f(&d.sum)
 }
 
-// deliver puts a batch until each of its entries has an outcome.
-func (d *delivery) deliver(batch []audit.Entry) error {
+// deliver puts a batch until each of its entries has an outcome. What has none
+// after the given time is parked, if the destination has accepted anything since
+// the given moment.
+func (d *delivery) deliver(batch []audit.Entry, patience time.Duration, since time.Time) error {
 	var (
 		began   = time.Now()
 		backoff = 100 * time.Millisecond
@@ -190,8 +236,8 @@ func (d *delivery) deliver(batch []audit.Entry) error {
 		if err != nil && !answered {
 			d.count(func(s *Summary) { s.Repeated += len(unresolved) })
 		}
-		if time.Since(began) > d.p.opts.RetryFor {
-			return d.giveUp(unresolved, why, err, began, try)
+		if time.Since(began) > patience {
+			return d.giveUp(unresolved, why, err, patience, since, try)
 		}
 		d.p.log.Debug("putting again", "entries", len(unresolved), "try", try, "code", why[0].Code, "err", err)
 		if err := d.p.wait(d.ctx, jitter(backoff)); err != nil {
@@ -226,22 +272,30 @@ func (d *delivery) attempt(entries []audit.Entry) (verdicts []audit.Verdict, ans
 // nothing of anybody meanwhile, it is down, and not the entries' fault: the pass
 // ends. A batch of several is tried in halves first, so that one entry on which
 // the destination chokes does not take the others with it.
-func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error, began time.Time, tries int) error {
-	d.mu.Lock()
-	up := d.accepted.After(began)
-	d.mu.Unlock()
-	switch {
-	case err != nil && !up && len(entries) == 1:
-		return fmt.Errorf("%w for %s: %w", ErrUnavailable, time.Since(began).Round(time.Second), err)
-	case err != nil && len(entries) > 1:
-		if !up && !d.chokes(entries) {
-			return fmt.Errorf("%w for %s: %w", ErrUnavailable, time.Since(began).Round(time.Second), err)
+func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error, patience time.Duration, since time.Time, tries int) error {
+	if err != nil {
+		if !d.acceptedSince(since) && len(entries) > 1 {
+			// Every call failed. Either the destination is down, or it chokes on one
+			// of these: two of them by themselves will tell.
+			rest, probeErr := d.probe(entries)
+			if probeErr != nil {
+				return probeErr
+			}
+			entries, why = rest, why[:len(rest)]
 		}
-		half := len(entries) / 2
-		if err := d.deliver(entries[:half]); err != nil {
-			return err
+		if !d.acceptedSince(since) {
+			return fmt.Errorf("%w for %s: %w", ErrUnavailable, time.Since(since).Round(time.Second), err)
 		}
-		return d.deliver(entries[half:])
+		if len(entries) > 1 {
+			half := len(entries) / 2
+			if err := d.deliver(entries[:half], patience/4, since); err != nil {
+				return err
+			}
+			return d.deliver(entries[half:], patience/4, since)
+		}
+	}
+	if len(entries) == 0 {
+		return nil
 	}
 	records := make([]audit.Record, len(entries))
 	for i := range entries {
@@ -256,20 +310,28 @@ func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error,
 	return nil
 }
 
-// chokes tells whether the destination takes one of these entries by itself:
-// then it is up, and one of the others is what it fails on.
-func (d *delivery) chokes(entries []audit.Entry) bool {
+func (d *delivery) acceptedSince(t time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.accepted.After(t)
+}
+
+// probe puts the first and the last of several entries by themselves, and
+// returns those that still have no outcome.
+func (d *delivery) probe(entries []audit.Entry) (rest []audit.Entry, err error) {
+	rest = append(rest, entries...)
 	for _, e := range []audit.Entry{entries[0], entries[len(entries)-1]} {
 		verdicts, _, _ := d.attempt([]audit.Entry{e})
-		if verdicts[0].Status == audit.Accepted {
-			// Recorded at once; the halves then find it delivered by the destination's id.
-			if d.commit([]audit.Record{d.record(&e, audit.Delivered, nil)}, []audit.Entry{e}) == nil {
-				d.count(func(s *Summary) { s.Delivered++ })
-			}
-			return true
+		if verdicts[0].Status != audit.Accepted {
+			continue
 		}
+		if err := d.commit([]audit.Record{d.record(&e, audit.Delivered, nil)}, []audit.Entry{e}); err != nil {
+			return nil, err
+		}
+		d.count(func(s *Summary) { s.Delivered++ })
+		rest = slices.DeleteFunc(rest, func(r audit.Entry) bool { return r.ID == e.ID })
 	}
-	return false
+	return rest, nil
 }
 
 // commit records what was decided, again and again: after acceptance it is the

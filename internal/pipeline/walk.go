@@ -59,6 +59,7 @@ type step struct {
 type walk struct {
 	p     *Pipeline
 	floor int64 // oldest second to read; 0 reads all
+	base  int64 // the same for a walk that has to start over: a cut one began further on
 	until int64 // first second not to read; 0 reads to the end
 	order order
 	start string // offset to begin with, for a walk that was cut
@@ -151,7 +152,7 @@ func (w *walk) run(ctx context.Context, emit func(step) error) error {
 		default:
 			return err
 		}
-		w.start = ""
+		w.start, w.floor = "", w.base
 		w.ordinals = audit.Ordinals{}
 		if err := emit(step{restart: true}); err != nil {
 			return err

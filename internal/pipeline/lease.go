@@ -1,0 +1,91 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// held is a lease while it is renewed.
+type held struct {
+	lease   Lease
+	token   string
+	ttl     time.Duration
+	renewed atomic.Int64 // monotonic nanoseconds since start
+	start   time.Time
+	cancel  context.CancelCauseFunc
+	stop    context.CancelFunc
+	done    chan struct{}
+}
+
+// acquire waits for the lease a bounded time, then renews it until release. The
+// context that it returns ends with audit.ErrLeaseLost when the lease does.
+func acquire(ctx context.Context, lease Lease, ttl, wait time.Duration) (context.Context, *held, error) {
+	begin := time.Now()
+	for {
+		asked := time.Now()
+		token, err := lease.Acquire(ctx)
+		if err == nil {
+			h := &held{lease: lease, token: token, ttl: ttl, start: asked, done: make(chan struct{})}
+			ctx, h.cancel = context.WithCancelCause(ctx)
+			renewing, stop := context.WithCancel(ctx)
+			h.stop = stop
+			go h.renew(renewing)
+			return ctx, h, nil
+		}
+		if !errors.Is(err, audit.ErrLeaseHeld) || time.Since(begin) >= wait {
+			return nil, nil, err
+		}
+		if err := sleep(ctx, min(500*time.Millisecond, max(wait-time.Since(begin), time.Millisecond))); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+func (h *held) renew(ctx context.Context) {
+	defer close(h.done)
+	tick := time.NewTicker(h.ttl / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asked := time.Since(h.start)
+		attempt, cancel := context.WithTimeout(ctx, h.ttl/4)
+		err := h.lease.Renew(attempt, h.token)
+		cancel()
+		switch {
+		case err == nil:
+			h.renewed.Store(int64(asked))
+		case errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerReplaced):
+			h.cancel(err)
+			return
+		}
+		if err := h.valid(); err != nil {
+			h.cancel(err)
+			return
+		}
+	}
+}
+
+// valid tells whether the lease can still be relied on: a process that was frozen
+// for longer than the lease must not go on putting.
+func (h *held) valid() error {
+	if since := time.Since(h.start) - time.Duration(h.renewed.Load()); since > h.ttl {
+		return fmt.Errorf("%w: not renewed for %s", audit.ErrLeaseLost, since.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// end stops renewing. The lease is released or runs out.
+func (h *held) end() {
+	h.stop()
+	<-h.done
+	h.cancel(context.Canceled)
+}
