@@ -80,6 +80,9 @@ func (d *delivery) claim(id string) bool {
 func (d *delivery) unclaimed(entries []audit.Entry) []audit.Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !slices.ContainsFunc(entries, func(e audit.Entry) bool { return d.flight[e.ID] }) {
+		return entries
+	}
 	kept := make([]audit.Entry, 0, len(entries))
 	for i := range entries {
 		if !d.flight[entries[i].ID] {

@@ -51,11 +51,11 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 
 // rounds holds the lease for a pass and for those that others leave word for.
 func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) error {
-	if req.DryRun {
-		return p.pass(ctx, ctx, req, nil, total)
-	}
 	if _, err := p.opts.Ledger.Begin(ctx); err != nil {
 		return fmt.Errorf("opening the ledger: %w", err)
+	}
+	if req.DryRun {
+		return p.pass(ctx, ctx, req, nil, total)
 	}
 	leased, h, err := acquire(ctx, p.opts.Lease, p.opts.LeaseTTL, req.Wait)
 	if err != nil {
@@ -102,6 +102,7 @@ type pass struct {
 	head    int64 // newest second that a tail within the reconcile has read
 	saved   time.Time
 
+	pos   position // of the walk, as of the last page that was handled
 	batch []audit.Entry
 	piece *piece
 	bytes int
@@ -141,8 +142,9 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	} else if walkErr != nil && !errors.Is(walkErr, context.Canceled) && errors.Is(err, context.Canceled) {
 		err = walkErr
 	}
-	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, ctx.Err()) {
-		err = cause // why the context ended says more than that it did
+	var settings *audit.SettingsError
+	if ctx.Err() != nil && err != nil && !errors.As(err, &settings) {
+		err = context.Cause(ctx) // why it ended says more than what broke because of that
 	}
 	saveErr := ps.finish(context.WithoutCancel(ctx), err == nil)
 	ps.total(total, err == nil)
@@ -188,9 +190,9 @@ func (ps *pass) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.order = w.order
 		p.own.add(own)
 	}
+	ps.pos = w.position()
 	ps.setFloor()
 	if !ps.req.DryRun && ps.req.Kind != Window {
 		if err := ps.parkedFirst(ctx); err != nil {
@@ -217,6 +219,8 @@ func (ps *pass) run(ctx context.Context) error {
 		cancel()
 		for range steps { // until the walk has ended
 		}
+		ps.pos = w.position()
+		p.order = w.order
 	}()
 	for s := range steps {
 		if err := ps.step(ctx, s); err != nil {
@@ -229,6 +233,7 @@ func (ps *pass) run(ctx context.Context) error {
 // setFloor decides how far back the pass reads. It is fixed from here on.
 func (ps *pass) setFloor() {
 	p, w, m := ps.p, ps.walk, &ps.marks
+	ps.started = w.began.Unix()
 	switch ps.req.Kind {
 	case Window:
 		w.floor = ps.req.Since
@@ -238,8 +243,7 @@ func (ps *pass) setFloor() {
 			w.floor, p.lastWide = m.Cursor-wideBack, time.Now()
 		}
 	case Reconcile:
-		now := w.began.Unix()
-		ps.started = now
+		now := ps.started
 		due := m.FullAt == 0 || m.ReconciledThrough == 0 || now < m.FullAt || now-m.FullAt >= fullEvery
 		ps.full = ps.req.Full || due
 		if !ps.full {
@@ -265,6 +269,7 @@ func (ps *pass) setFloor() {
 
 // step does with a page what is to be done, up to handing it over.
 func (ps *pass) step(ctx context.Context, s step) error {
+	ps.pos = s.pos
 	if s.restart {
 		ps.del.restart()
 		return nil
@@ -320,6 +325,7 @@ func (ps *pass) page(ctx context.Context, entries []audit.Entry) error {
 	}
 	d.count(func(s *Summary) { s.Read += read; s.Ahead += ahead })
 	var own []audit.Record
+	fresh := 0
 	for i := range entries {
 		if outcomes[i] != audit.New {
 			continue
@@ -329,7 +335,7 @@ func (ps *pass) page(ctx context.Context, entries []audit.Entry) error {
 			own = append(own, d.record(e, audit.Own, nil))
 			continue
 		}
-		d.count(func(s *Summary) { s.New++ })
+		fresh++
 		if ps.req.DryRun || !d.claim(e.ID) {
 			continue
 		}
@@ -345,7 +351,7 @@ func (ps *pass) page(ctx context.Context, entries []audit.Entry) error {
 			return err
 		}
 	}
-	d.count(func(s *Summary) { s.Own += len(own) })
+	d.count(func(s *Summary) { s.New += fresh; s.Own += len(own) })
 	return nil
 }
 
@@ -377,7 +383,7 @@ func (ps *pass) flush() error {
 
 // tailWanted asks this process and the ledger whether there is something to look for at once.
 func (ps *pass) tailWanted(ctx context.Context) bool {
-	if ps.walk.order == noOrder || ps.held == nil {
+	if ps.pos.order == noOrder || ps.held == nil {
 		return false
 	}
 	wanted := ps.req.TailWanted != nil && ps.req.TailWanted()
@@ -393,7 +399,7 @@ func (ps *pass) tailWanted(ctx context.Context) bool {
 // tail reads the newest rows in the middle of a reconcile. It moves no mark: what
 // lies between is still to be read.
 func (ps *pass) tail(ctx context.Context) error {
-	w := &walk{p: ps.p, order: ps.walk.order, floor: max(ps.head-tailBack, ps.p.opts.StartAt)}
+	w := &walk{p: ps.p, order: ps.pos.order, floor: max(ps.head-tailBack, ps.p.opts.StartAt)}
 	w.base = w.floor
 	newest := int64(0)
 	err := w.run(ctx, func(s step) error {
@@ -413,13 +419,15 @@ func (ps *pass) tail(ctx context.Context) error {
 
 // save writes how far the pass has come.
 func (ps *pass) save(ctx context.Context, complete bool) error {
-	w, m := ps.walk, ps.marks
-	now := w.began.Unix()
+	m, now := ps.marks, ps.walk.began.Unix()
 	switch {
-	case w.order == oldestFirst:
-		m.Cursor = max(m.Cursor, min(ps.del.safe(), now))
+	case complete && ps.pos.order == oldestFirst:
+		m.Cursor = max(m.Cursor, min(ps.pos.last, now))
 	case complete:
-		m.Cursor = max(m.Cursor, min(max(ps.newest, w.newest), now))
+		// Rows that came after the start may have landed on pages already read.
+		m.Cursor = max(m.Cursor, min(max(ps.newest, ps.pos.newest), ps.started))
+	case ps.pos.order == oldestFirst:
+		m.Cursor = max(m.Cursor, min(ps.del.safe(), now))
 	}
 	if complete {
 		m.Completed = now
@@ -452,9 +460,11 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 
 // resume says where this reconcile could go on, or nil if it has not come anywhere.
 func (ps *pass) resume() *audit.Resume {
-	w := ps.walk
-	r := &audit.Resume{Order: w.order.String(), Started: ps.started, Floor: w.base, Full: ps.full, Newest: max(ps.newest, w.newest)}
-	if w.order == oldestFirst {
+	r := &audit.Resume{
+		Order: ps.pos.order.String(), Started: ps.started, Floor: ps.walk.base, Full: ps.full,
+		Newest: max(ps.newest, ps.pos.newest),
+	}
+	if ps.pos.order == oldestFirst {
 		if r.From = ps.del.safe(); r.From <= 0 {
 			return nil
 		}
@@ -514,8 +524,8 @@ func (ps *pass) summary() Summary {
 	d.mu.Lock()
 	s := d.sum
 	d.mu.Unlock()
-	s.Kind, s.Full, s.Order = ps.req.Kind, ps.full, ps.walk.order.String()
-	s.Pages += ps.walk.pages
+	s.Kind, s.Full, s.Order = ps.req.Kind, ps.full, ps.pos.order.String()
+	s.Pages += ps.pos.pages
 	s.Through = ps.marks.Cursor
 	return s
 }

@@ -130,9 +130,10 @@ type Pipeline struct {
 
 	passing sync.Mutex // one pass at a time in this process
 
+	warned sync.Map // warnings that are given once
+
 	// What one pass learns and the next one uses. Guarded by passing.
 	order    order
-	warned   map[string]bool
 	lastWide time.Time
 	lastPark time.Time
 	own      ownReads
@@ -164,7 +165,7 @@ func New(opts Options) *Pipeline {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Pipeline{opts: opts, log: opts.Logger, wait: sleep, warned: map[string]bool{}}
+	return &Pipeline{opts: opts, log: opts.Logger, wait: sleep}
 }
 
 // sleep waits, or returns early with the context's error.
@@ -181,8 +182,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // warnOnce logs a warning the first time that this process meets it.
 func (p *Pipeline) warnOnce(key, msg string, args ...any) {
-	if !p.warned[key] {
-		p.warned[key] = true
+	if _, given := p.warned.LoadOrStore(key, true); !given {
 		p.log.Warn(msg, args...)
 	}
 }

@@ -53,6 +53,19 @@ type step struct {
 	offset  string
 	restart bool
 	took    time.Duration
+	pos     position
+}
+
+// position is what a pass may know of a walk while it goes on.
+type position struct {
+	order  order
+	pages  int
+	newest int64 // of the first page, newest first; of all, without order
+	last   int64 // timestamp of the last row read
+}
+
+func (w *walk) position() position {
+	return position{order: w.order, pages: w.pages, newest: w.newest, last: w.last}
 }
 
 // walk reads the log from a floor to its end. One goroutine owns it.
@@ -146,7 +159,6 @@ func (w *walk) run(ctx context.Context, emit func(step) error) error {
 			w.p.warnOnce("order "+w.order.String(), "kong did not keep the order it promised, reading another way",
 				"order", w.order.String(), "next", (w.order + 1).String(), "reason", bad.reason)
 			w.order++
-			w.p.order = w.order
 		case errors.Is(err, audit.ErrBadOffset) && w.start != "":
 			w.p.log.Warn("offset of the pass before is no longer accepted, starting over", "err", err)
 		default:
@@ -154,7 +166,7 @@ func (w *walk) run(ctx context.Context, emit func(step) error) error {
 		}
 		w.start, w.floor = "", w.base
 		w.ordinals = audit.Ordinals{}
-		if err := emit(step{restart: true}); err != nil {
+		if err := emit(step{restart: true, pos: w.position()}); err != nil {
 			return err
 		}
 	}
@@ -197,7 +209,7 @@ func (w *walk) once(ctx context.Context, emit func(step) error) error {
 		}
 		w.rows += len(page.Entries)
 		w.ordinals.Assign(page.Entries)
-		s := step{own: page.RequestIDs, offset: page.Offset, took: time.Since(begin)}
+		s := step{own: page.RequestIDs, offset: page.Offset, took: time.Since(begin), pos: w.position()}
 		s.entries = w.fresh(page.Entries)
 		if w.order == oldestFirst && w.proven {
 			s.through = w.last
