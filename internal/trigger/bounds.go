@@ -39,8 +39,8 @@ type claims struct {
 
 const maxClaims = 100_000
 
-func newClaims() *claims {
-	return &claims{now: time.Now, turned: time.Now(), cur: map[string]struct{}{}}
+func newClaims(now func() time.Time) *claims {
+	return &claims{now: now, turned: now(), cur: map[string]struct{}{}}
 }
 
 func (c *claims) claim(_ context.Context, id string, d time.Duration) (bool, error) {

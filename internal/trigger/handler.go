@@ -72,9 +72,6 @@ type handler struct {
 // and 503 say when to come back. What costs least is checked first, and never
 // more than [MaxBody] is kept.
 func NewHandler(o Options) http.Handler {
-	if o.Replay == nil {
-		o.Replay = newClaims().claim
-	}
 	if o.Rate <= 0 {
 		o.Rate = defaultRate
 	}
@@ -83,6 +80,9 @@ func NewHandler(o Options) http.Handler {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Replay == nil {
+		o.Replay = newClaims(o.Now).claim
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, string) {}

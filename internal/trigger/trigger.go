@@ -17,6 +17,7 @@
 package trigger
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ func parseBody(data []byte) (Body, error) {
 // unmarshal refuses unknown and repeated names, invalid UTF-8 and trailing
 // data. Its error quotes nothing of the data.
 func unmarshal(data []byte, v any) error {
-	if len(data) > 0 && data[0] != '{' {
+	if !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
 		return errNotObject // null would pass as an empty object
 	}
 	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
