@@ -1,0 +1,220 @@
+package plugintest
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/Kong/go-pdk/server/kong_plugin_protocol"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// Event is a request that Kong has answered, as far as a plugin can ask for it
+// in the log phase.
+type Event struct {
+	Method      string            // GET if empty
+	Path        string            // with its query, as the client sent it; may hold any bytes
+	UpstreamURI string            // what the Service got; Path if empty
+	Status      int               // 200 if zero
+	Headers     map[string]string // of the response; may hold any bytes
+
+	// Fail names methods of the PDK whose call fails. In Kong that ends the
+	// connection, and with it the event.
+	Fail []string
+}
+
+// conn is a connection to the plugin.
+type conn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func newConn(c net.Conn) *conn { return &conn{Conn: c, r: bufio.NewReader(c)} }
+
+// maxFrame bounds what the host takes from a plugin, in bytes.
+const maxFrame = 16 << 20
+
+func (c *conn) read() ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.LittleEndian.Uint32(head[:])
+	if n > maxFrame {
+		return nil, fmt.Errorf("a frame of %d bytes", n)
+	}
+	data := make([]byte, n)
+	_, err := io.ReadFull(c.r, data)
+	return data, err
+}
+
+func (c *conn) write(data []byte) error {
+	frame := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(data)), uint32(len(data)))
+	_, err := c.Write(append(frame, data...))
+	return err
+}
+
+// call makes one call, and answers for e what the plugin asks meanwhile.
+func (h *Host) call(ctx context.Context, m *kong_plugin_protocol.RpcCall, e *Event) (*kong_plugin_protocol.RpcReturn, error) {
+	var c *conn
+	select {
+	case c = <-h.idle:
+	default:
+		var err error
+		if c, err = h.dial(ctx); err != nil {
+			return nil, err
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	ret, err := h.exchange(c, m, e)
+	if !stop() || err != nil {
+		_ = c.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return ret, err
+	}
+	h.keep(c)
+	return ret, nil
+}
+
+func (h *Host) exchange(c *conn, m *kong_plugin_protocol.RpcCall, e *Event) (*kong_plugin_protocol.RpcReturn, error) {
+	m.Sequence = h.sequence.Add(1)
+	data, err := proto.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.write(data); err != nil {
+		return nil, err
+	}
+	for e != nil {
+		method, err := c.read()
+		if err != nil {
+			return nil, err
+		}
+		if len(method) == 0 {
+			break
+		}
+		args, err := c.read()
+		if err != nil {
+			return nil, err
+		}
+		answer, err := h.answer(string(method), args, e)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.write(answer); err != nil {
+			return nil, err
+		}
+	}
+	if data, err = c.read(); err != nil {
+		return nil, err
+	}
+	ret := &kong_plugin_protocol.RpcReturn{}
+	if err := proto.Unmarshal(data, ret); err != nil {
+		return nil, err
+	}
+	if ret.GetSequence() != m.GetSequence() {
+		return nil, errors.New("the answer belongs to another call")
+	}
+	return ret, nil
+}
+
+// answer is what Kong answers to a call of the PDK in the log phase. An error
+// ends the connection, as there.
+func (h *Host) answer(method string, args []byte, e *Event) ([]byte, error) {
+	h.mu.Lock()
+	h.calls[method]++
+	h.mu.Unlock()
+	if slices.Contains(e.Fail, method) {
+		return nil, fmt.Errorf("%s fails", method)
+	}
+	switch method {
+	case "kong.response.get_header":
+		var name kong_plugin_protocol.String
+		if err := proto.Unmarshal(args, &name); err != nil {
+			return nil, err
+		}
+		for key, value := range e.Headers {
+			if strings.EqualFold(key, name.GetV()) {
+				return rawString(value), nil
+			}
+		}
+		return nil, nil
+	case "kong.response.get_status":
+		return proto.Marshal(&kong_plugin_protocol.Int{V: int32(e.status())})
+	case "kong.log.serialize":
+		return rawString(e.serialize()), nil
+	}
+	if level, ok := strings.CutPrefix(method, "kong.log."); ok {
+		return nil, h.line(level, args)
+	}
+	return nil, fmt.Errorf("%s is not known to work in the log phase", method)
+}
+
+func (h *Host) line(level string, args []byte) error {
+	var list structpb.ListValue
+	if err := proto.Unmarshal(args, &list); err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, v := range list.GetValues() {
+		fmt.Fprint(&text, v.AsInterface())
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.lines) < maxLines {
+		h.lines = append(h.lines, Line{Level: level, Text: text.String()})
+	}
+	return nil
+}
+
+// rawString is the message String with s in it. Kong does not check that a
+// string is UTF-8; the Go library would. An empty one is written, too: that is
+// how a host can tell it from an absent one, where it does.
+func rawString(s string) []byte {
+	return protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), s)
+}
+
+func (e *Event) status() int {
+	if e.Status == 0 {
+		return 200
+	}
+	return e.Status
+}
+
+// serialize is what kong.log.serialize returns, in part: JSON, with the bytes
+// of the request as they came.
+func (e *Event) serialize() string {
+	const method, uri, upstream = "@method@", "@uri@", "@upstream@"
+	data, err := json.Marshal(map[string]any{
+		"request":      map[string]any{"method": method, "uri": uri, "headers": map[string]string{"host": "localhost"}},
+		"upstream_uri": upstream,
+		"response":     map[string]any{"status": e.status(), "headers": map[string]string{}},
+	})
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	get := func(s, otherwise string) string {
+		if s == "" {
+			return otherwise
+		}
+		return s
+	}
+	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	return strings.NewReplacer(
+		method, quote.Replace(get(e.Method, "GET")),
+		uri, quote.Replace(get(e.Path, "/")),
+		upstream, quote.Replace(get(e.UpstreamURI, get(e.Path, "/"))),
+	).Replace(string(data))
+}

@@ -1,0 +1,233 @@
+// Package plugintest is a host for plugins built with go-pdk: it starts the
+// built plugin as a process and speaks Kong's protocol to it, as a gateway
+// would. Tests and the demo use it where there is no Kong.
+//
+// The protocol, as Kong 3.9 and go-pdk v0.11.2 speak it: frames of a
+// little-endian uint32 length and a protobuf message on a Unix socket. During
+// an event the plugin asks for values, a frame with the method's name and one
+// with its arguments each; an empty frame ends the event, and the return value
+// of the call follows.
+package plugintest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/Kong/go-pdk/server/kong_plugin_protocol"
+)
+
+// Host is a running plugin and what it has asked for. It is safe for concurrent use.
+type Host struct {
+	name    string
+	cmd     *exec.Cmd
+	socket  string
+	stderr  tail
+	exited  chan struct{} // closed when the process has ended
+	exitErr error         // set before exited is closed
+
+	sequence atomic.Int64 // of calls; and of instances, as Kong numbers them
+	idle     chan *conn   // connections that wait for the next call
+
+	mu    sync.Mutex
+	calls map[string]int
+	lines []Line
+}
+
+// Line is a line that the plugin wrote to Kong's log.
+type Line struct {
+	Level string // "err", "warn", …
+	Text  string
+}
+
+// maxLines bounds the lines that a Host keeps; the newest are dropped.
+const maxLines = 10_000
+
+// Start runs the plugin at binary, with its socket in dir, and returns when it
+// takes calls, or an error when ctx ends or the process does. The path of dir
+// must be short: a Unix socket's may have about 100 bytes. Close ends the process.
+func Start(ctx context.Context, binary, dir string) (*Host, error) {
+	name := filepath.Base(binary)
+	h := &Host{
+		name: name, socket: filepath.Join(dir, name+".socket"), exited: make(chan struct{}),
+		idle: make(chan *conn, 64), calls: map[string]int{},
+	}
+	h.cmd = exec.Command(binary, "-kong-prefix", dir)
+	h.cmd.Env = os.Environ()
+	h.cmd.Stderr = &h.stderr
+	h.cmd.WaitDelay = time.Second
+	if err := h.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the plugin: %w", err)
+	}
+	go func() {
+		h.exitErr = h.cmd.Wait()
+		close(h.exited)
+	}()
+	every := time.NewTicker(5 * time.Millisecond)
+	defer every.Stop()
+	for {
+		c, err := h.dial(ctx)
+		if err == nil {
+			h.keep(c)
+			return h, nil
+		}
+		select {
+		case <-every.C:
+		case <-h.exited:
+			return nil, fmt.Errorf("the plugin ended: %w: %s", errors.Join(h.exitErr, errEnded), h.Stderr())
+		case <-ctx.Done():
+			_ = h.Close()
+			return nil, fmt.Errorf("waiting for the plugin's socket: %w", ctx.Err())
+		}
+	}
+}
+
+var errEnded = errors.New("no longer running")
+
+// Instance starts an instance with config, which is encoded as JSON, and
+// returns its id. An instance of Kong is one worker's view of one configuration.
+func (h *Host) Instance(ctx context.Context, config any) (int, error) {
+	data, err := json.Marshal(config)
+	if err != nil {
+		return 0, fmt.Errorf("encoding the configuration: %w", err)
+	}
+	ret, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdStartInstance{
+		CmdStartInstance: &kong_plugin_protocol.CmdStartInstance{Name: h.name, Config: data},
+	}}, nil)
+	if err != nil {
+		return 0, fmt.Errorf("starting an instance: %w", err)
+	}
+	return int(ret.GetInstanceStatus().GetInstanceId()), nil
+}
+
+// CloseInstance ends an instance.
+func (h *Host) CloseInstance(ctx context.Context, instance int) error {
+	_, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdCloseInstance{
+		CmdCloseInstance: &kong_plugin_protocol.CmdCloseInstance{InstanceId: int32(instance)},
+	}}, nil)
+	if err != nil {
+		return fmt.Errorf("closing an instance: %w", err)
+	}
+	return nil
+}
+
+// Log runs the log phase of a request and returns when the plugin is done with
+// it. Each call that runs at the same time has a connection of its own, as in Kong.
+func (h *Host) Log(ctx context.Context, instance int, e Event) error {
+	_, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdHandleEvent{
+		CmdHandleEvent: &kong_plugin_protocol.CmdHandleEvent{InstanceId: int32(instance), EventName: "log"},
+	}}, &e)
+	if err != nil {
+		return fmt.Errorf("running the log phase: %w", err)
+	}
+	return nil
+}
+
+// Calls returns how often the plugin has called each method of the PDK.
+func (h *Host) Calls() map[string]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	calls := make(map[string]int, len(h.calls))
+	for method, n := range h.calls {
+		calls[method] = n
+	}
+	return calls
+}
+
+// Lines returns what the plugin has written to Kong's log.
+func (h *Host) Lines() []Line {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]Line(nil), h.lines...)
+}
+
+// Stderr returns the end of what the process has written to its standard error.
+func (h *Host) Stderr() string { return h.stderr.String() }
+
+// PID is the process id of the plugin.
+func (h *Host) PID() int { return h.cmd.Process.Pid }
+
+// Terminate sends SIGTERM, as Kong does first, and returns how long the process
+// took to end. Kong itself sends SIGKILL about 50 ms later; this one waits for ctx.
+func (h *Host) Terminate(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return 0, fmt.Errorf("stopping the plugin: %w", err)
+	}
+	select {
+	case <-h.exited:
+		return time.Since(start), h.exitErr
+	case <-ctx.Done():
+		return 0, fmt.Errorf("waiting for the plugin to end: %w", ctx.Err())
+	}
+}
+
+// Close stops the plugin as Kong does: SIGTERM, and SIGKILL if it has not ended
+// 50 ms later. It returns when the process has ended. It can be called twice.
+func (h *Host) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := h.Terminate(ctx); errors.Is(err, context.DeadlineExceeded) {
+		_ = h.cmd.Process.Kill()
+	}
+	<-h.exited
+	for {
+		select {
+		case c := <-h.idle:
+			_ = c.Close()
+		default:
+			return nil
+		}
+	}
+}
+
+func (h *Host) dial(ctx context.Context) (*conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", h.socket)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(c), nil
+}
+
+// keep gives a connection back for the next call.
+func (h *Host) keep(c *conn) {
+	select {
+	case h.idle <- c:
+	default:
+		_ = c.Close()
+	}
+}
+
+// tail keeps the last bytes that were written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+const tailSize = 64 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf.Write(p)
+	if extra := t.buf.Len() - tailSize; extra > 0 {
+		t.buf.Next(extra)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.String()
+}
