@@ -1,0 +1,58 @@
+# Warnings: each is about something that a plan accepts and a person should know.
+
+check "image_outside_ecr" {
+  assert {
+    condition     = local.lambda == 0 || local.image_in_ecr || var.image == "docker-hub-url"
+    error_message = "image = \"${var.image}\" lies outside of ECR, where Lambda cannot take it. The zip is used: ${local.lambda_zip}."
+  }
+}
+
+check "image_of_the_first_integration" {
+  assert {
+    condition     = local.lambda == 0 || !local.image_in_ecr || !can(regex("cloudtrails?-integration([:@]|$)", var.image))
+    error_message = "image = \"${var.image}\" looks like the first integration's, which cannot work with these settings. Push the relay's image, or leave image out and use the zip."
+  }
+}
+
+check "lambda_zip_exists" {
+  assert {
+    condition     = local.lambda == 0 || local.image_in_ecr || fileexists(local.lambda_zip)
+    error_message = "${local.lambda_zip} does not exist yet. Build it before apply: README.md says how. Or set lambda_zip to a release's zip."
+  }
+}
+
+check "channel" {
+  assert {
+    condition     = local.cloudwatch || var.create_lake || local.given_channel != "none"
+    error_message = "channel_arn is empty: set it, or create_lake, or destination = \"cloudwatch\"."
+  }
+
+  assert {
+    condition     = coalesce(var.channel_arn, local.given_channel) == coalesce(local.env_channel, local.given_channel)
+    error_message = "lambda_env.CHANNEL_ARN and channel_arn differ. channel_arn is used, for the permission and for the relay."
+  }
+
+  assert {
+    condition     = !local.cloudtrail || var.create_lake || local.given_channel == "none" || strcontains(local.given_channel, ":${var.aws_region}:")
+    error_message = "The channel lies in another Region than aws_region. The relay puts to the Region it runs in."
+  }
+}
+
+check "token" {
+  assert {
+    condition     = !nonsensitive(var.lambda_env.KONG_SUPERADMIN) || local.has_token_secret
+    error_message = "lambda_env.KONG_SUPERADMIN is true, and there is no token: set lambda_env.KONG_ADMIN_TOKEN or kong_admin_token_secret_arn."
+  }
+
+  assert {
+    condition     = var.kong_admin_token_secret_arn == null || !local.has_token
+    error_message = "kong_admin_token_secret_arn is used; take the token out of lambda_env, so that Terraform does not see it."
+  }
+}
+
+check "admin_api_in_clear" {
+  assert {
+    condition     = startswith(local.kong_admin_api, "https://") || !local.has_token_secret
+    error_message = "lambda_env.KONG_ADMIN_API is http: Kong's token crosses the network in clear. Use the TLS port, usually 8444."
+  }
+}

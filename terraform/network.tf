@@ -1,0 +1,122 @@
+# Security groups, in both directions. DNS needs no rule: the VPC's resolver is outside of security groups.
+
+data "aws_vpc" "selected" {
+  id = var.existing_vpc
+}
+
+locals {
+  # scheme and port of the Admin API's URL; a host in brackets is IPv6.
+  kong_url  = regex("^(?P<scheme>https?)://(?:\\[[^]]*\\]|[^/:]+)(?::(?P<port>[0-9]+))?", local.kong_admin_api)
+  kong_port = try(tonumber(local.kong_url.port), null) != null ? tonumber(local.kong_url.port) : (local.kong_url.scheme == "https" ? 443 : 80)
+  kong_cidr = var.kong_security_group_id != null ? [] : (
+    length(var.kong_cidr_blocks) > 0 ? var.kong_cidr_blocks : [data.aws_vpc.selected.cidr_block]
+  )
+}
+
+resource "aws_security_group" "relay" {
+  name        = var.security_group
+  description = "Kong audit relay: to Kong, its ledger and AWS"
+  vpc_id      = var.existing_vpc
+  tags        = var.resource_tags
+
+  # A group in use cannot be deleted: with a new name the new one comes first. Lambda's network interfaces hold the
+  # old one for up to 40 minutes after the function has let go.
+  timeouts {
+    delete = "45m"
+  }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+# The one rule to everywhere. PutAuditEvents has no VPC endpoint and no fixed range of addresses.
+resource "aws_vpc_security_group_egress_rule" "aws" {
+  security_group_id = aws_security_group.relay.id
+  description       = "AWS APIs over HTTPS"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  cidr_ipv4         = "0.0.0.0/0" #tfsec:ignore:aws-ec2-no-public-egress-sgr -- HTTPS only; the data API of CloudTrail has no endpoint in a VPC
+  tags              = var.resource_tags
+}
+
+resource "aws_vpc_security_group_egress_rule" "aws_ipv6" {
+  count = var.ipv6_egress ? 1 : 0
+
+  security_group_id = aws_security_group.relay.id
+  description       = "AWS APIs over HTTPS, IPv6"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  cidr_ipv6         = "::/0" #tfsec:ignore:aws-ec2-no-public-egress-sgr -- as above
+  tags              = var.resource_tags
+}
+
+resource "aws_vpc_security_group_egress_rule" "kong" {
+  for_each = toset(local.kong_cidr)
+
+  security_group_id = aws_security_group.relay.id
+  description       = "Kong Admin API"
+  ip_protocol       = "tcp"
+  from_port         = local.kong_port
+  to_port           = local.kong_port
+  cidr_ipv4         = each.value
+  tags              = var.resource_tags
+}
+
+resource "aws_vpc_security_group_egress_rule" "kong_group" {
+  count = var.kong_security_group_id != null ? 1 : 0
+
+  security_group_id            = aws_security_group.relay.id
+  description                  = "Kong Admin API"
+  ip_protocol                  = "tcp"
+  from_port                    = local.kong_port
+  to_port                      = local.kong_port
+  referenced_security_group_id = var.kong_security_group_id
+  tags                         = var.resource_tags
+}
+
+resource "aws_vpc_security_group_ingress_rule" "kong_from_relay" {
+  count = var.kong_security_group_id != null ? 1 : 0
+
+  security_group_id            = var.kong_security_group_id
+  description                  = "Admin API for the audit relay"
+  ip_protocol                  = "tcp"
+  from_port                    = local.kong_port
+  to_port                      = local.kong_port
+  referenced_security_group_id = aws_security_group.relay.id
+  tags                         = var.resource_tags
+}
+
+resource "aws_vpc_security_group_egress_rule" "ledger" {
+  security_group_id            = aws_security_group.relay.id
+  description                  = "Ledger"
+  ip_protocol                  = "tcp"
+  from_port                    = 6379
+  to_port                      = 6379
+  referenced_security_group_id = aws_security_group.ledger.id
+  tags                         = var.resource_tags
+}
+
+# No egress rule: the cache answers, it opens nothing.
+resource "aws_security_group" "ledger" {
+  name        = "${var.security_group}-ledger"
+  description = "Ledger of the Kong audit relay: from the relay only"
+  vpc_id      = var.existing_vpc
+  tags        = var.resource_tags
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_vpc_security_group_ingress_rule" "ledger_from_relay" {
+  security_group_id            = aws_security_group.ledger.id
+  description                  = "Relay"
+  ip_protocol                  = "tcp"
+  from_port                    = 6379
+  to_port                      = 6379
+  referenced_security_group_id = aws_security_group.relay.id
+  tags                         = var.resource_tags
+}

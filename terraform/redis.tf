@@ -1,0 +1,159 @@
+# The ledger: two Valkey nodes in two zones, or a serverless cache. Encrypted in transit and at rest, one ACL user.
+
+locals {
+  redis_username = "relay"
+  redis_host = var.cache_serverless ? join(":", [
+    aws_elasticache_serverless_cache.ledger[0].endpoint[0].address,
+    tostring(aws_elasticache_serverless_cache.ledger[0].endpoint[0].port),
+  ]) : "${aws_elasticache_replication_group.ledger[0].primary_endpoint_address}:6379"
+  cache_major = split(".", var.cache_engine_version)[0]
+}
+
+# The password. auth_token of a replication group and passwords of an aws_elasticache_user are ordinary arguments in
+# provider 6.25: their values end up in the state. CloudFormation has no such state: it generates the secret, and
+# resolves the reference to it when it makes the user. So Terraform never has the password, neither in a plan nor in
+# a state file. It leaves the names to CloudFormation too: a deleted secret's name stays taken for a while.
+# The access string leaves out what the relay has no business to run.
+resource "aws_cloudformation_stack" "ledger_user" {
+  name = "${var.resource_name}-ledger-user"
+  tags = var.resource_tags
+
+  template_body = jsonencode({
+    AWSTemplateFormatVersion = "2010-09-09"
+    Description              = "Password and ACL user of the Kong audit relay's ledger"
+    Resources = {
+      Password = {
+        Type = "AWS::SecretsManager::Secret"
+        Properties = merge(
+          {
+            Description = "Password of the relay's ledger"
+            # Letters and digits only: every client and ACL takes them. 64 of them are 380 bits.
+            GenerateSecretString = { PasswordLength = 64, ExcludePunctuation = true }
+          },
+          var.kms_key_arn == null ? {} : { KmsKeyId = var.kms_key_arn },
+        )
+      }
+      User = {
+        Type = "AWS::ElastiCache::User"
+        Properties = {
+          Engine       = "valkey"
+          UserId       = "${local.ledger_id}-u"
+          UserName     = local.redis_username
+          AccessString = "on ~* +@all -flushall -flushdb"
+          AuthenticationMode = {
+            Type      = "password"
+            Passwords = [{ "Fn::Sub" = "{{resolve:secretsmanager:$${Password}:SecretString}}" }]
+          }
+        }
+      }
+      Group = {
+        Type = "AWS::ElastiCache::UserGroup"
+        Properties = {
+          Engine      = "valkey"
+          UserGroupId = "${local.ledger_id}-g"
+          UserIds     = [{ Ref = "User" }]
+        }
+      }
+    }
+    Outputs = {
+      SecretArn   = { Value = { Ref = "Password" } }
+      UserGroupId = { Value = { Ref = "Group" } }
+    }
+  })
+}
+
+resource "aws_elasticache_subnet_group" "ledger" {
+  count = var.cache_serverless ? 0 : 1
+
+  name        = "${var.resource_name}-cache-subnet"
+  description = "Ledger of the Kong audit relay"
+  subnet_ids  = var.existing_subnet_ids
+  tags        = var.resource_tags
+}
+
+# volatile-ttl: if memory runs out, the buckets go that would have expired first. That costs repeats of the oldest
+# entries, no loss; dead letters and marks do not expire, so they stay. allkeys-* the relay refuses.
+resource "aws_elasticache_parameter_group" "ledger" {
+  count = var.cache_serverless ? 0 : 1
+
+  name        = "${local.ledger_id}-valkey${local.cache_major}"
+  description = "Ledger of the Kong audit relay"
+  family      = "valkey${local.cache_major}"
+  tags        = var.resource_tags
+
+  parameter {
+    name  = "maxmemory-policy"
+    value = "volatile-ttl"
+  }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_elasticache_replication_group" "ledger" {
+  count = var.cache_serverless ? 0 : 1
+
+  replication_group_id = local.ledger_id
+  description          = "Ledger of the Kong audit relay: what was delivered, marks, dead letters"
+  engine               = "valkey"
+  engine_version       = var.cache_engine_version
+  node_type            = var.cache_node_type
+  parameter_group_name = aws_elasticache_parameter_group.ledger[0].name
+  port                 = 6379
+
+  num_cache_clusters         = 2
+  automatic_failover_enabled = true
+  multi_az_enabled           = true
+
+  transit_encryption_enabled = true
+  transit_encryption_mode    = "required"
+  at_rest_encryption_enabled = true
+  kms_key_id                 = var.kms_key_arn
+  user_group_ids             = [aws_cloudformation_stack.ledger_user.outputs["UserGroupId"]]
+
+  subnet_group_name  = aws_elasticache_subnet_group.ledger[0].name
+  security_group_ids = [aws_security_group.ledger.id]
+
+  snapshot_retention_limit   = var.cache_snapshot_days
+  auto_minor_version_upgrade = true
+  apply_immediately          = true
+  tags                       = var.resource_tags
+
+  lifecycle {
+    precondition {
+      condition     = length(distinct(var.existing_subnet_ids)) >= 2
+      error_message = "existing_subnet_ids needs two subnets in different Availability Zones: the ledger has a node in each."
+    }
+  }
+}
+
+# Always TLS, always cluster mode, never without a user.
+resource "aws_elasticache_serverless_cache" "ledger" {
+  count = var.cache_serverless ? 1 : 0
+
+  name                     = local.ledger_id
+  description              = "Ledger of the Kong audit relay: what was delivered, marks, dead letters"
+  engine                   = "valkey"
+  major_engine_version     = local.cache_major
+  kms_key_id               = var.kms_key_arn
+  user_group_id            = aws_cloudformation_stack.ledger_user.outputs["UserGroupId"]
+  subnet_ids               = var.existing_subnet_ids
+  security_group_ids       = [aws_security_group.ledger.id]
+  snapshot_retention_limit = var.cache_snapshot_days
+  tags                     = var.resource_tags
+
+  cache_usage_limits {
+    data_storage {
+      maximum = var.cache_serverless_max_gb
+      unit    = "GB"
+    }
+  }
+
+  lifecycle {
+    precondition {
+      condition     = coalesce(local.redis_db, "0") == "0"
+      error_message = "cache_serverless runs in cluster mode, which has database 0 only: set lambda_env.REDIS_DB to 0."
+    }
+  }
+}
