@@ -1,0 +1,317 @@
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// BoltOptions adjust a ledger in a file.
+type BoltOptions struct {
+	LeaseTTL time.Duration // 0: [DefaultLease]
+}
+
+// Bolt is a ledger in a file of one node. The file is locked while it is open, so
+// that one process at a time has it; the lease is among users of this one value.
+// What is written is synced to disk before a method returns.
+type Bolt struct {
+	db   *bbolt.DB
+	path string
+	pin  pin
+	now  func() time.Time
+
+	purge struct {
+		sync.Mutex
+		next time.Time
+	}
+	lease struct {
+		sync.Mutex
+		ttl   time.Duration
+		token string
+		until time.Time
+		word  bool // left since the holder was last told
+	}
+}
+
+// Buckets of the file.
+var (
+	metaBucket      = []byte("meta")      // generation, marks, kong
+	daysBucket      = []byte("days")      // day → bucket of id → outcome
+	expiryBucket    = []byte("expiry")    // day → Unix seconds
+	lettersBucket   = []byte("letters")   // id → letter
+	sinceBucket     = []byte("since")     // id of a letter → outcome, Unix milliseconds
+	deadBucket      = []byte("dead")      // Unix milliseconds, id → nothing
+	parkedBucket    = []byte("parked")    // the same
+	announcedBucket = []byte("announced") // id → Unix milliseconds
+	claimsBucket    = []byte("claims")    // key → Unix milliseconds until it is free
+
+	allBuckets = [][]byte{
+		metaBucket, daysBucket, expiryBucket, lettersBucket, sinceBucket, deadBucket, parkedBucket, announcedBucket,
+		claimsBucket,
+	}
+
+	generationKey = []byte("generation")
+	marksKey      = []byte("marks")
+	kongKey       = []byte("kong")
+)
+
+// OpenBolt opens a ledger in a file, which it makes if there is none, for its
+// owner alone. It waits a second at most for another process to let go of it.
+func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
+	if o.LeaseTTL <= 0 {
+		o.LeaseTTL = DefaultLease
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:        time.Second,
+		FreelistType:   bbolt.FreelistMapType,
+		NoFreelistSync: true,
+	})
+	hint := ""
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, audit.Settingsf("stop the other one, or give each a ledger of its own; several relays share one in Redis",
+			"opening ledger %s: in use by another relay", path)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
+		hint = "this is not a ledger, or a broken one: give another path, or move it away"
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		hint = "the directory must exist, and the relay must be able to write to it"
+	}
+	if hint != "" {
+		return nil, &audit.SettingsError{Err: fmt.Errorf("opening ledger: %w", err), Hint: hint}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening ledger %s: %w", path, err)
+	}
+	b := &Bolt{db: db, path: path, now: time.Now}
+	b.lease.ttl = o.LeaseTTL
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range allBuckets {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(b.wrap("making", err), db.Close())
+	}
+	return b, nil
+}
+
+func (b *Bolt) wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: ledger %s: %w", doing, b.path, err)
+}
+
+func (b *Bolt) update(ctx context.Context, doing string, f func(tx *bbolt.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return b.wrap(doing, err)
+	}
+	return b.wrap(doing, b.db.Update(f))
+}
+
+func (b *Bolt) view(ctx context.Context, doing string, f func(tx *bbolt.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return b.wrap(doing, err)
+	}
+	return b.wrap(doing, b.db.View(f))
+}
+
+// check returns an error if the ledger is not the one that Begin found. Before
+// Begin a reader is let through.
+func (b *Bolt) check(tx *bbolt.Tx, write bool) error {
+	generation := b.pin.get()
+	switch {
+	case generation == "" && write:
+		return errNotBegun
+	case generation != "" && generation != string(tx.Bucket(metaBucket).Get(generationKey)):
+		return audit.ErrLedgerReplaced
+	}
+	return nil
+}
+
+// Begin is [Redis.Begin].
+func (b *Bolt) Begin(ctx context.Context) (fresh bool, err error) {
+	made := rand.Text()
+	generation := made
+	err = b.update(ctx, "beginning", func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		if had := meta.Get(generationKey); had != nil {
+			generation = string(had)
+			return b.purgeExpired(tx)
+		}
+		if err := meta.Delete(marksKey); err != nil {
+			return err
+		}
+		return meta.Put(generationKey, []byte(made))
+	})
+	if err != nil {
+		return false, err
+	}
+	b.pin.set(generation)
+	return generation == made, nil
+}
+
+// Marks is [Redis.Marks].
+func (b *Bolt) Marks(ctx context.Context) (marks audit.Marks, err error) {
+	err = b.view(ctx, "reading marks", func(tx *bbolt.Tx) error {
+		if err := b.check(tx, false); err != nil {
+			return err
+		}
+		if text := tx.Bucket(metaBucket).Get(marksKey); text != nil {
+			return json.Unmarshal(text, &marks)
+		}
+		return nil
+	})
+	return marks, err
+}
+
+// SetMarks is [Redis.SetMarks].
+func (b *Bolt) SetMarks(ctx context.Context, token string, marks audit.Marks) error {
+	const doing = "writing marks"
+	text, err := json.Marshal(marks)
+	if err != nil {
+		return b.wrap(doing, err)
+	}
+	return b.update(ctx, doing, func(tx *bbolt.Tx) error {
+		if err := b.check(tx, true); err != nil {
+			return err
+		}
+		// The lease is held while the marks are written, so that no one takes it meanwhile.
+		b.lease.Lock()
+		defer b.lease.Unlock()
+		if !b.holds(token) {
+			return audit.ErrLeaseLost
+		}
+		return tx.Bucket(metaBucket).Put(marksKey, text)
+	})
+}
+
+// Ping says whether the file is open.
+func (b *Bolt) Ping(ctx context.Context) error {
+	return b.view(ctx, "pinging", func(*bbolt.Tx) error { return nil })
+}
+
+// Close closes the file, once the calls under way have ended.
+func (b *Bolt) Close() error {
+	return b.wrap("closing", b.db.Close())
+}
+
+// holds says whether a token is that of the lease. The lease is locked.
+func (b *Bolt) holds(token string) bool {
+	return token != "" && b.lease.token == token && b.now().Before(b.lease.until)
+}
+
+// Acquire is [Redis.Acquire].
+func (b *Bolt) Acquire(ctx context.Context) (token string, err error) {
+	if err := ctx.Err(); err != nil {
+		return "", b.wrap("acquiring lease", err)
+	}
+	b.lease.Lock()
+	defer b.lease.Unlock()
+	if b.holds(b.lease.token) {
+		b.lease.word = true
+		return "", fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
+	}
+	b.lease.token, b.lease.until, b.lease.word = rand.Text(), b.now().Add(b.lease.ttl), false
+	return b.lease.token, nil
+}
+
+// leased runs f under the lock if the token is that of the lease.
+func (b *Bolt) leased(ctx context.Context, doing, token string, f func()) error {
+	if err := ctx.Err(); err != nil {
+		return b.wrap(doing, err)
+	}
+	b.lease.Lock()
+	defer b.lease.Unlock()
+	if !b.holds(token) {
+		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
+	}
+	f()
+	return nil
+}
+
+// Renew is [Redis.Renew].
+func (b *Bolt) Renew(ctx context.Context, token string) error {
+	return b.leased(ctx, "renewing lease", token, func() { b.lease.until = b.now().Add(b.lease.ttl) })
+}
+
+// Word is [Redis.Word].
+func (b *Bolt) Word(ctx context.Context, token string) (word bool, err error) {
+	err = b.leased(ctx, "looking for word", token, func() { word, b.lease.word = b.lease.word, false })
+	return word, err
+}
+
+// Release is [Redis.Release].
+func (b *Bolt) Release(ctx context.Context, token string) (word bool, err error) {
+	err = b.leased(ctx, "releasing lease", token, func() {
+		word, b.lease.word = b.lease.word, false
+		if word {
+			b.lease.until = b.now().Add(b.lease.ttl)
+		} else {
+			b.lease.token = ""
+		}
+	})
+	return word, err
+}
+
+// Bind is [Redis.Bind].
+func (b *Bolt) Bind(ctx context.Context, url string, adopt bool) error {
+	url = address(url)
+	var other string
+	err := b.update(ctx, "binding", func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		bound := string(meta.Get(kongKey))
+		switch {
+		case bound == url:
+			return nil
+		case bound != "" && !adopt:
+			other = bound
+			return nil
+		}
+		return meta.Put(kongKey, []byte(url))
+	})
+	if err == nil && other != "" {
+		return foreign(other)
+	}
+	return err
+}
+
+// Claim is [Redis.Claim].
+func (b *Bolt) Claim(ctx context.Context, key string, d time.Duration) (fresh bool, err error) {
+	err = b.update(ctx, "claiming", func(tx *bbolt.Tx) error {
+		if err := b.purgeExpired(tx); err != nil {
+			return err
+		}
+		claims, now := tx.Bucket(claimsBucket), b.now()
+		id := []byte(storedID(key))
+		if until := claims.Get(id); until != nil && now.UnixMilli() < fromKey(until) {
+			return nil
+		}
+		fresh = true
+		return claims.Put(id, toKey(now.Add(max(d, time.Millisecond)).UnixMilli()))
+	})
+	return fresh && err == nil, err
+}
+
+// toKey writes a number so that keys sort as the numbers do.
+func toKey(n int64) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(n)^(1<<63))
+}
+
+func fromKey(b []byte) int64 {
+	return int64(binary.BigEndian.Uint64(b) ^ (1 << 63))
+}

@@ -1,0 +1,174 @@
+// Package ledger remembers which entries of the audit log have been delivered,
+// and keeps what belongs to it: marks, dead letters, the lease of a pass, and
+// what triggers announced. It has two forms with the same methods: [Redis], for
+// any number of relays, and [Bolt], a file for one.
+//
+// A ledger belongs to one source and one destination. Its generation is a random
+// id that is made with it. Begin pins it, and whoever records or moves marks
+// afterwards learns by [audit.ErrLedgerReplaced] that the ledger has been emptied
+// or replaced since.
+//
+// Both forms are safe for concurrent use. A method that failed may be called
+// again: each of them leaves the ledger as one call would.
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const (
+	// DefaultLease is how long a lease lasts unless it is renewed.
+	DefaultLease = 10 * time.Second
+
+	keepMore  = 24 * time.Hour // beyond Record.Keep
+	keepLeast = 26 * time.Hour
+
+	maxAnnounced  = 10_000
+	announcedLife = 24 * time.Hour
+
+	lettersAtOnce     = 100     // ids of letters read at once
+	letterBytesAtOnce = 1 << 20 // of letters read at once, unless one alone is larger
+
+	// maxPlainID is the length up to which an id is stored as it is. Redis packs
+	// no longer ones (hash-max-listpack-value is 64).
+	maxPlainID = 64
+)
+
+// errNotBegun is a mistake of the caller.
+var errNotBegun = errors.New("ledger written to before Begin")
+
+// storedID is the form in which an id is stored: itself, or a hash of one that
+// is long. No id of an entry begins with a tilde.
+func storedID(id string) string {
+	if len(id) <= maxPlainID {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "~" + hex.EncodeToString(sum[:20])
+}
+
+const secondsADay = 24 * 60 * 60
+
+// dayOf is the number of the UTC day since 1970 that a Unix second falls on.
+func dayOf(timestamp int64) int64 {
+	day := timestamp / secondsADay
+	if timestamp%secondsADay < 0 {
+		day--
+	}
+	return day
+}
+
+// dayName is the day as a person writes it, or its number if it is absurd.
+func dayName(day int64) string {
+	const year10000 = 2932897
+	if day < 0 || day >= year10000 {
+		return strconv.FormatInt(day, 10)
+	}
+	return time.Unix(day*secondsADay, 0).UTC().Format(time.DateOnly)
+}
+
+// life is how long a record of now has to stay in the ledger.
+func life(keep time.Duration) time.Duration {
+	if keep < keepLeast-keepMore {
+		return keepLeast
+	}
+	if sum := keep + keepMore; sum > keep {
+		return sum
+	}
+	return keep
+}
+
+// encodeLetter checks a record and returns its letter as it is stored, or nil if it has none.
+func encodeLetter(r *audit.Record) ([]byte, error) {
+	switch r.Outcome {
+	case audit.Delivered, audit.Dropped, audit.Own:
+		return nil, nil
+	case audit.Dead, audit.Parked:
+		if r.Letter == nil {
+			return nil, fmt.Errorf("%s without a letter", r.Outcome)
+		}
+		letter := *r.Letter
+		letter.Outcome = r.Outcome
+		return json.Marshal(letter)
+	}
+	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
+}
+
+func decodeLetter(id string, text []byte) (audit.Letter, error) {
+	var letter audit.Letter
+	if err := json.Unmarshal(text, &letter); err != nil {
+		return audit.Letter{}, fmt.Errorf("decoding letter %s: %w", id, err)
+	}
+	return letter, nil
+}
+
+// address reduces the URL of a Kong to what tells it from another: without
+// credentials, and however its scheme, host and last slash are written.
+func address(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" {
+		return strings.TrimRight(s, "/")
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
+	return u.String()
+}
+
+func foreign(bound string) error {
+	return fmt.Errorf("binding ledger: %w: %s", audit.ErrForeignLedger, bound)
+}
+
+// pin holds the generation that Begin found.
+type pin struct {
+	mu         sync.RWMutex
+	generation string
+}
+
+func (p *pin) set(generation string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.generation = generation
+}
+
+// get returns the pinned generation, or "" before Begin.
+func (p *pin) get() string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.generation
+}
+
+// seen is how many words the holder of a lease has been told of.
+type seen struct {
+	mu    sync.Mutex
+	token string
+	words int64
+}
+
+func (s *seen) set(token string, words int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.token, s.words = token, words
+}
+
+// get returns the count for a token, or -1 if nothing is known of it: then its
+// holder is told that there is word, which costs it one more look at most.
+func (s *seen) get(token string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token != token {
+		return -1
+	}
+	return s.words
+}

@@ -1,0 +1,6 @@
+-- bind: KEYS[1] binding; ARGV: address, 1 to replace another. Returns the address
+-- that the ledger is bound to now.
+local to = redis.call('GET', KEYS[1])
+if to and ARGV[2] ~= '1' then return to end
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]

@@ -1,0 +1,73 @@
+package ledger
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// refusals are answers that trying again cannot heal. A script that is refused
+// repeats the word somewhere in its answer; before Redis 7 not at its start.
+var refusals = []struct{ word, hint string }{
+	{"WRONGPASS", "check REDIS_USERNAME and REDIS_PASSWORD"},
+	{"NOAUTH", "set REDIS_PASSWORD, and REDIS_USERNAME for an ACL user"},
+	{"invalid password", "check REDIS_PASSWORD"},
+	{"without any password configured", "leave REDIS_PASSWORD empty, or set REDIS_USERNAME"},
+	{"no password is set", "leave REDIS_PASSWORD empty"},
+	{"NOPERM", "let the ACL user do +@all -@dangerous +info on the ledger's keys, ~relay:* unless the prefix was changed"},
+	{"DB index", "check REDIS_DB"},
+	{"SELECT is not allowed", "set REDIS_DB to 0: a cluster has only that one"},
+	{"cluster support disabled", "leave out --redis-cluster: this server is not one"},
+	{"unknown command", "use Redis 6.0 or later, or Valkey, with scripts allowed"},
+}
+
+func refused(err error, word string) bool {
+	var answer redis.Error
+	return errors.As(err, &answer) && strings.Contains(answer.Error(), word)
+}
+
+func forbidden(err error) bool { return err != nil && refused(err, "NOPERM") }
+
+// wrap says what failed and where. What only a person can heal becomes an
+// [audit.SettingsError]; all else (no connection, no memory, loading, read-only,
+// a cluster that is down) may heal.
+func (r *Redis) wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	wrapped := fmt.Errorf("%s: redis at %s: %w", doing, r.where, err)
+	for _, refusal := range refusals {
+		if refused(err, refusal.word) {
+			return &audit.SettingsError{Err: wrapped, Hint: refusal.hint}
+		}
+	}
+	if _, cluster := r.client.(*redis.ClusterClient); !cluster && redis.HasErrorPrefix(err, "MOVED") {
+		return &audit.SettingsError{Err: wrapped, Hint: "set --redis-cluster: this server is part of a cluster"}
+	}
+	var (
+		unknownCA *tls.CertificateVerificationError
+		authority x509.UnknownAuthorityError
+		header    tls.RecordHeaderError
+		network   net.Error
+	)
+	switch {
+	case errors.As(err, &unknownCA), errors.As(err, &authority):
+		return &audit.SettingsError{Err: wrapped, Hint: "set --redis-ca to the CA that signed the server's certificate"}
+	case errors.As(err, &header):
+		return &audit.SettingsError{Err: wrapped, Hint: "leave out --redis-tls, or use the server's TLS port"}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return wrapped
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w, is REDIS_HOST right?", wrapped)
+	}
+	return wrapped
+}
