@@ -1,0 +1,52 @@
+package cloudtrail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Check tries the way to the channel without delivering anything: it puts one
+// event that lacks every required field and has a checksum that is not its own,
+// so that no service can take it, and wants to see it refused for that.
+//
+// A nil error proves that the endpoint answers, that its certificate, the
+// credentials, the clock and the Region are right, and that the channel exists
+// and lets these credentials put. It does not prove that the event data store
+// behind the channel is in service, nor that a real event would be taken: the
+// service may look at the account and the source of an event only once its
+// checksum holds. Nor does it, if the service refuses the call as a whole for
+// its content, prove that the channel was looked at before.
+//
+// A *audit.SettingsError says what to do; any other error may pass by itself.
+func (s *Sink) Check(ctx context.Context) error {
+	id, data := "relay-check", "{}"
+	checksum := "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" // of no text that is known
+	out, err := s.call(ctx, []AuditEvent{{Id: &id, EventData: &data, EventDataChecksum: &checksum}})
+	if err != nil {
+		f := classify(err, s.endpoint)
+		err = fmt.Errorf("checking CloudTrail: %w", err)
+		switch f.kind {
+		case settings:
+			return &audit.SettingsError{Err: err, Hint: f.hint}
+		case content:
+			return nil
+		}
+		return err
+	}
+	if len(out.Failed) == 0 {
+		return errors.New("checking CloudTrail: an event that is not valid was not refused: is this CloudTrail?")
+	}
+	code := clean(aws.ToString(out.Failed[0].ErrorCode))
+	if hint, ok := eventSettings[code]; ok {
+		return audit.Settingsf(hint, "checking CloudTrail: %s", code)
+	}
+	if healingCode(code) {
+		return fmt.Errorf("checking CloudTrail: %s", code)
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+package cloudtrail
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Limits of an event, in bytes. AWS counts characters or kilobytes and does not
+// say of what; bytes of UTF-8, of JSON text for objects, and 1,000 to the
+// kilobyte are never more than that.
+const (
+	maxEvent      = 256_000 // eventData
+	maxParameters = 100_000 // requestParameters, as JSON text
+	maxAdditional = 28_000  // additionalEventData, as JSON text
+	maxLong       = 1024    // principalId, eventName, UID
+	maxMedium     = 256     // version
+
+	// maxQuery bounds the query string (as JSON text) where there is a payload as well.
+	maxQuery = 30_000
+	// What the fields of additionalEventData may take as JSON text. All of them
+	// together leave more than a half for removed_from_payload and unknown fields.
+	maxSmall     = 512
+	maxHostname  = 1024
+	maxSignature = 4096
+	// marksReserve is kept free in additionalEventData for the marks of what was cut:
+	// there are at most 18 of them, of at most 160 bytes.
+	marksReserve = 3072
+	// kongShare is what a long removed_from_payload leaves to unknown fields.
+	kongShare = 4096
+)
+
+// eventTime is written with four digits for the year: these are the first and
+// the last second that can be.
+var (
+	minTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+	maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
+)
+
+// mapping turns entries into events. It holds what is the same for all of them.
+type mapping struct {
+	account    string // that owns the channel
+	hostname   string // the Admin API's URL, without userinfo
+	errorCodes bool
+}
+
+// Event returns what Put would send for an entry: the event's id and its
+// eventData, which is UTF-8 JSON within the limits of an event.
+func (s *Sink) Event(e *audit.Entry) (id string, eventData []byte) {
+	var w writer
+	s.mapping.write(&w, e)
+	return eventID(e), w.buf
+}
+
+// eventID is what the event is known by, as its id and as its UID. It is the
+// request id wherever that can serve as an id.
+func eventID(e *audit.Entry) string {
+	if e.ID != "" {
+		return e.ID
+	}
+	return audit.Identity(e)
+}
+
+// write appends the eventData of an entry to w.
+func (m *mapping) write(w *writer, e *audit.Entry) {
+	id := eventID(e)
+	path, query, _ := strings.Cut(e.Path, "?")
+
+	w.raw(`{"version":`)
+	if e.KongVersion == "" {
+		w.raw(`"unknown"`)
+	} else {
+		w.field("version", e.KongVersion, maxMedium)
+	}
+	m.identity(w, e)
+	w.raw(`,"eventSource":"kong-gateway","eventName":`)
+	w.field("eventName", e.Method+eventPath(path), maxLong)
+	w.raw(`,"eventTime":"`)
+	at := min(max(e.Timestamp, minTime), maxTime)
+	w.buf = time.Unix(at, 0).UTC().AppendFormat(w.buf, time.RFC3339)
+	w.raw(`","UID":`)
+	w.field("UID", id, maxLong)
+	m.parameters(w, query, e.Payload)
+	if m.errorCodes && e.Status >= 400 {
+		w.raw(`,"errorCode":"`)
+		w.number(int64(e.Status))
+		w.raw(`"`)
+	}
+	addressed := isAddress(e.ClientIP)
+	if addressed {
+		w.raw(`,"sourceIPAddress":`)
+		w.quote(e.ClientIP)
+	}
+	w.raw(`,"recipientAccountId":"`)
+	w.raw(m.account)
+	w.raw(`"`)
+	m.additional(w, e, id, at, addressed)
+	w.raw(`}`)
+}
+
+// eventPath is a path as it stands in eventName: without a slash at the end,
+// unless it is nothing else.
+func eventPath(path string) string {
+	if p := strings.TrimRight(path, "/"); p != "" {
+		return p
+	}
+	return "/"
+}
+
+// isAddress tells whether s is an IPv4 or IPv6 address: AWS takes nothing else
+// as sourceIPAddress, and no zone.
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
+}
+
+func (m *mapping) identity(w *writer, e *audit.Entry) {
+	if e.RBACUserID == "" {
+		w.raw(`,"userIdentity":{"type":"Anonymous","principalId":"anonymous",` +
+			`"details":{"RBAC":"Anonymous User on Kong Gateway: Please Enable RBAC on Kong Gateway"}}`)
+		return
+	}
+	w.raw(`,"userIdentity":{"type":"KongRBACUser","principalId":`)
+	w.field("userIdentity.principalId", e.RBACUserID, maxLong)
+	if e.RBACUserName != "" || e.RequestSource != "" {
+		w.raw(`,"details":{`)
+		if e.RBACUserName != "" {
+			w.key("rbac_user_name")
+			w.field("userIdentity.details.rbac_user_name", e.RBACUserName, maxLong)
+		}
+		if e.RequestSource != "" {
+			w.key("request_source")
+			w.field("userIdentity.details.request_source", e.RequestSource, maxLong)
+		}
+		w.raw(`}`)
+	}
+	w.raw(`}`)
+}
+
+func (m *mapping) parameters(w *writer, query, payload string) {
+	if query == "" && payload == "" {
+		return
+	}
+	w.raw(`,"requestParameters":`)
+	w.open(maxParameters)
+	if query != "" {
+		w.key("queryParameters")
+		limit := w.left(0)
+		if payload != "" {
+			limit = maxQuery
+		}
+		w.text("requestParameters.queryParameters", query, limit)
+	}
+	if payload != "" {
+		w.key("payload")
+		w.object("requestParameters.payload", payload, w.left(0))
+	}
+	w.raw(`}`)
+}
+
+// additional writes additionalEventData. It comes last, as it tells what was cut.
+func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, addressed bool) {
+	const path = "additionalEventData."
+	w.raw(`,"additionalEventData":`)
+	w.open(maxAdditional)
+	small := func(key, value string, limit int) {
+		if value != "" {
+			w.key(key)
+			w.text(path+key, value, limit)
+		}
+	}
+	small("workspace", e.Workspace, maxSmall)
+	small("hostname", m.hostname, maxHostname)
+	small("method", e.Method, maxSmall)
+	small("signature", e.Signature, maxSignature)
+	if e.TTL != audit.NoTTL {
+		w.key("ttl")
+		w.number(e.TTL)
+	}
+	if e.Status != 0 {
+		w.key("status")
+		w.number(int64(e.Status))
+	}
+	small("signatureVerification", string(e.Verification), maxSmall)
+	// What the table has no place for is kept here rather than lost.
+	if !addressed {
+		small("clientIP", e.ClientIP, maxSmall)
+	}
+	if at != e.Timestamp {
+		w.key("requestTimestamp")
+		w.number(e.Timestamp)
+	}
+	if e.RequestID != id {
+		small("requestID", e.RequestID, maxSmall)
+	}
+	if e.RBACUserID == "" { // details says something else then
+		small("rbac_user_name", e.RBACUserName, maxSmall)
+		small("request_source", e.RequestSource, maxSmall)
+	}
+	if e.RemovedFromPayload != "" {
+		w.key("removedFromPayload")
+		reserve := marksReserve
+		if hasFields(e.Unknown) {
+			reserve += min(kongShare, 16+6*len(e.Unknown))
+		}
+		w.text(path+"removedFromPayload", e.RemovedFromPayload, w.left(reserve))
+	}
+	if hasFields(e.Unknown) {
+		w.key("kong")
+		w.object(path+"kong", e.Unknown, w.left(marksReserve))
+	}
+	if len(w.cuts) > 0 {
+		w.key("truncated")
+		w.marks()
+	}
+	w.raw(`}`)
+}
+
+// hasFields tells an object that has fields from one that is empty or not there.
+func hasFields(object string) bool {
+	return object != "" && object != "{}"
+}
+
+func (w *writer) number(n int64) { w.buf = strconv.AppendInt(w.buf, n, 10) }

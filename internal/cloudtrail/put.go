@@ -1,0 +1,225 @@
+package cloudtrail
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Limits of a call.
+const (
+	maxEvents = 100
+	maxBody   = 1_000_000 // bytes of the whole body; AWS says "under 1 MB"
+)
+
+// batch is what one call carries: the events of entries that follow each other.
+// Its writer and index are used again; its events are not, because an HTTP
+// client may still read a body after it has returned the answer.
+type batch struct {
+	writer writer
+	index  map[string]int // id → place in events
+	events []AuditEvent
+}
+
+// Put delivers entries, in as many calls as AWS's limits need, one after the
+// other, each tried once. It waits for nothing but its turn under the rate.
+//
+// There is a verdict for each entry, whatever the error: what is Accepted is
+// durable at AWS. What is Refused would be refused again. Anything else is
+// Unresolved and has to be put again: an event's own passing failure is not an
+// error, a call's is. A *audit.SettingsError means that a person has to change
+// something; nothing was condemned for it.
+//
+// An entry that stands twice in entries is put twice, in two calls.
+func (s *Sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	verdicts := make([]audit.Verdict, len(entries))
+	b := s.batches.Get().(*batch)
+	defer s.release(b)
+	var failure error
+	for done := 0; done < len(entries); {
+		s.fill(b, entries[done:])
+		n := len(b.events)
+		err := s.send(ctx, b, 0, n, verdicts[done:done+n])
+		done += n
+		if err == nil {
+			continue
+		}
+		stop := stopsPut(err)
+		if failure == nil || stop {
+			failure = err
+		}
+		if stop {
+			break
+		}
+	}
+	if failure != nil {
+		return verdicts, fmt.Errorf("putting %d entries into CloudTrail: %w", len(entries), failure)
+	}
+	return verdicts, nil
+}
+
+func (s *Sink) release(b *batch) {
+	b.events = nil
+	clear(b.index)
+	s.batches.Put(b)
+}
+
+// fill maps entries to events until one more would be too many, too large, or
+// have an id that is there already. It takes at least one.
+func (s *Sink) fill(b *batch, entries []audit.Entry) {
+	clear(b.index)
+	entries = entries[:min(len(entries), maxEvents)]
+	texts := make([][3]string, len(entries)) // id, data, checksum
+	b.events = make([]AuditEvent, 0, len(entries))
+	size := len(bodyOpen) + len(bodyClose)
+	w := &b.writer
+	for i := range entries {
+		id := eventID(&entries[i])
+		if _, ok := b.index[id]; ok {
+			break
+		}
+		w.reset()
+		s.mapping.write(w, &entries[i])
+		size += eventSize(id, w.buf)
+		if i > 0 {
+			size++ // the comma
+			if size > maxBody {
+				break
+			}
+		}
+		texts[i] = sealed(id, w)
+		b.index[id] = i
+		b.events = append(b.events, AuditEvent{Id: &texts[i][0], EventData: &texts[i][1], EventDataChecksum: &texts[i][2]})
+	}
+}
+
+// sealed takes an event out of the writer, with its checksum.
+func sealed(id string, w *writer) [3]string {
+	n := len(w.buf)
+	sum := sha256.Sum256(w.buf)
+	w.buf = base64.StdEncoding.AppendEncode(w.buf, sum[:])
+	both := string(w.buf)
+	return [3]string{id, both[:n], both[n:]}
+}
+
+// eventSize is what an event takes in a body.
+func eventSize(id string, data []byte) int {
+	return len(eventOpen) + len(id) + 2 + len(eventData) + escapedSize(data) + len(eventSum) + checksumSize + len(eventClose)
+}
+
+// send puts the events from lo to hi, and says in verdicts (of the same length)
+// what became of them.
+func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict) error {
+	out, err := s.call(ctx, b.events[lo:hi])
+	if err == nil {
+		return settle(b, lo, hi, out, verdicts)
+	}
+	f := classify(err, s.endpoint)
+	switch {
+	case f.kind == content && hi-lo > 1:
+		mid := (lo + hi) / 2
+		err := s.send(ctx, b, lo, mid, verdicts[:mid-lo])
+		if err != nil && stopsPut(err) {
+			return err
+		}
+		other := s.send(ctx, b, mid, hi, verdicts[mid-lo:])
+		if err == nil || other != nil && stopsPut(other) {
+			return other
+		}
+		return err
+	case f.kind == content:
+		verdicts[0] = audit.Verdict{Status: audit.Refused, Code: f.code, Reason: f.reason}
+		return nil
+	}
+	for i := range verdicts {
+		verdicts[i] = audit.Verdict{Code: f.code, Reason: f.reason}
+	}
+	if f.kind == settings {
+		return &audit.SettingsError{Err: err, Hint: f.hint}
+	}
+	return err
+}
+
+// call makes a call, and once more with fresh credentials if AWS did not take
+// those that it was signed with.
+func (s *Sink) call(ctx context.Context, events []AuditEvent) (*PutAuditEventsOutput, error) {
+	for fresh := false; ; fresh = true {
+		if err := s.limiter.Wait(ctx); err != nil {
+			return nil, &turnError{err}
+		}
+		out, err := s.client.PutAuditEvents(ctx, &PutAuditEventsInput{
+			AuditEvents: events, ChannelArn: &s.channelARN, ExternalId: s.externalID,
+		})
+		if err == nil || fresh || !staleCredentials(err) {
+			return out, err
+		}
+		s.credentials.provider.Invalidate()
+	}
+}
+
+// turnError: the context ended, or would have, before it was this call's turn.
+type turnError struct{ err error }
+
+func (e *turnError) Error() string { return "waiting for a turn under the rate: " + e.err.Error() }
+func (e *turnError) Unwrap() error { return e.err }
+
+// settle reads out of an answer what became of the events from lo to hi.
+func settle(b *batch, lo, hi int, out *PutAuditEventsOutput, verdicts []audit.Verdict) error {
+	find := func(id *string) *audit.Verdict {
+		if id == nil {
+			return nil
+		}
+		i, ok := b.index[*id]
+		if !ok || i < lo || i >= hi {
+			return nil // not asked for: nothing follows from it
+		}
+		return &verdicts[i-lo]
+	}
+	for _, e := range out.Successful {
+		if v := find(e.Id); v != nil {
+			v.Status = audit.Accepted
+		}
+	}
+	var wrong error
+	for _, e := range out.Failed {
+		v := find(e.Id)
+		if v == nil {
+			continue
+		}
+		code, reason := clean(aws.ToString(e.ErrorCode)), clean(aws.ToString(e.ErrorMessage))
+		hint, setting := eventSettings[code]
+		switch {
+		case v.Status == audit.Accepted:
+			// Which is true cannot be known: rather twice than not at all.
+			*v = audit.Verdict{Code: "Contradiction", Reason: "the answer lists the event as accepted and as failed"}
+		case setting:
+			*v = audit.Verdict{Code: code, Reason: reason}
+			wrong = audit.Settingsf(hint, "CloudTrail refused an event: %s: %s", code, reason)
+		case code == "" || healingCode(code):
+			*v = audit.Verdict{Code: code, Reason: reason}
+		default:
+			*v = audit.Verdict{Status: audit.Refused, Code: code, Reason: reason}
+		}
+	}
+	for i := range verdicts {
+		if v := &verdicts[i]; v.Status == audit.Unresolved && v.Code == "" {
+			v.Code = "NoAnswer"
+			v.Reason = "the answer lists the event neither as accepted nor as failed"
+		}
+	}
+	return wrong
+}
+
+// stopsPut tells whether the calls that are still to be made would fare no
+// better. An answer of the service that may be about these very events (a 5xx,
+// or one that cannot be read) does not stop the others.
+func stopsPut(err error) bool {
+	var s *audit.SettingsError
+	return errors.As(err, &s) || !classify(err, "").answered
+}

@@ -1,0 +1,195 @@
+package cloudtrail
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/tidwall/gjson"
+)
+
+// maxDepth is how deep a payload may nest and still be embedded as an object.
+// JSON parsers have limits, and 1,000 is a common one; what Kong takes has a
+// depth of less than ten.
+const maxDepth = 500
+
+// writer appends JSON to a buffer, within limits, and remembers what it had to
+// cut. The zero value is ready; reset makes it so again.
+type writer struct {
+	buf  []byte
+	cuts []cut
+	end  int // where the object that open began has to end at the latest
+}
+
+// cut is a value that was too large.
+type cut struct {
+	path  string
+	bytes int
+	sum   [sha256.Size]byte
+}
+
+func (w *writer) reset() {
+	w.buf, w.cuts = w.buf[:0], w.cuts[:0]
+}
+
+func (w *writer) raw(s string) { w.buf = append(w.buf, s...) }
+
+// quote appends s as a JSON string. Each byte that is not UTF-8 becomes U+FFFD.
+func (w *writer) quote(s string) {
+	// The error only tells that there were such bytes.
+	w.buf, _ = jsontext.AppendQuote(w.buf, s)
+}
+
+// open begins an object whose text may take limit bytes.
+func (w *writer) open(limit int) {
+	w.end = len(w.buf) + limit
+	w.raw(`{`)
+}
+
+// left is what the value that comes next may take of the object, if its closing
+// brace and another reserve bytes are to follow.
+func (w *writer) left(reserve int) int {
+	return w.end - len(w.buf) - 1 - reserve
+}
+
+// key begins a field of the object.
+func (w *writer) key(name string) {
+	if w.buf[len(w.buf)-1] != '{' {
+		w.raw(`,`)
+	}
+	w.raw(`"`)
+	w.raw(name)
+	w.raw(`":`)
+}
+
+// field appends a string whose value has at most limit bytes.
+func (w *writer) field(path, s string, limit int) {
+	// A byte that is not UTF-8 takes three.
+	if 3*len(s) > limit {
+		if p := prefix(s, limit, valueWidth); len(p) < len(s) {
+			w.cut(path, s)
+			s = p
+		}
+	}
+	w.quote(s)
+}
+
+// text appends a string that takes at most limit bytes with its quotes and escapes.
+func (w *writer) text(path, s string, limit int) {
+	// A control character takes six.
+	if 6*len(s)+2 > limit {
+		if p := prefix(s, limit-2, textWidth); len(p) < len(s) {
+			w.cut(path, s)
+			s = p
+		}
+	}
+	w.quote(s)
+}
+
+// object appends s as it stands if it is a JSON object of at most limit bytes,
+// and as a string otherwise.
+func (w *writer) object(path, s string, limit int) {
+	o := strings.Trim(s, " \t\r\n")
+	if len(o) <= limit && isObject(o) {
+		if !utf8.ValidString(o) {
+			o = replaceInvalid(o)
+		}
+		if len(o) <= limit {
+			w.raw(o)
+			return
+		}
+	}
+	w.text(path, s, limit)
+}
+
+func (w *writer) cut(path, original string) {
+	h := sha256.New()
+	chunk := make([]byte, 4096) // not a copy of what can be 10 MiB
+	for rest := original; rest != ""; {
+		n := copy(chunk, rest)
+		h.Write(chunk[:n])
+		rest = rest[n:]
+	}
+	c := cut{path: path, bytes: len(original)}
+	h.Sum(c.sum[:0])
+	w.cuts = append(w.cuts, c)
+}
+
+// marks appends the object that tells what was cut.
+func (w *writer) marks() {
+	w.raw(`{`)
+	for _, c := range w.cuts {
+		w.key(c.path)
+		w.raw(`{"bytes":`)
+		w.number(int64(c.bytes))
+		w.raw(`,"sha256":"`)
+		w.buf = hex.AppendEncode(w.buf, c.sum[:])
+		w.raw(`"}`)
+	}
+	w.raw(`}`)
+}
+
+// prefix returns the longest beginning of s, whole runes, whose width is at most limit.
+func prefix(s string, limit int, width func(rune) int) string {
+	total := 0
+	for i, r := range s {
+		if total += width(r); total > limit {
+			return s[:i]
+		}
+	}
+	return s
+}
+
+// valueWidth is how many bytes a rune takes in a string's value. Ranging over a
+// string gives U+FFFD for a byte that is not UTF-8, as quote does.
+func valueWidth(r rune) int { return utf8.RuneLen(r) }
+
+// textWidth is how many bytes a rune takes in a quoted string.
+func textWidth(r rune) int {
+	switch r {
+	case '"', '\\', '\b', '\f', '\n', '\r', '\t':
+		return 2
+	}
+	if r < ' ' {
+		return 6
+	}
+	return utf8.RuneLen(r)
+}
+
+// replaceInvalid replaces each byte that is not UTF-8, as quote does.
+func replaceInvalid(s string) string {
+	return string([]rune(s))
+}
+
+// isObject tells whether s is a JSON object that can be embedded.
+func isObject(s string) bool {
+	if s == "" || s[0] != '{' {
+		return false
+	}
+	if strings.Count(s, "{")+strings.Count(s, "[") > maxDepth && depth(s) > maxDepth {
+		return false
+	}
+	return gjson.Valid(s)
+}
+
+// depth returns how deep s nests, if it is JSON.
+func depth(s string) int {
+	deepest, now, quoted := 0, 0, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			now++
+			deepest = max(deepest, now)
+		case c == '}' || c == ']':
+			now--
+		}
+	}
+	return deepest
+}
