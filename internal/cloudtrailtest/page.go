@@ -1,0 +1,212 @@
+package cloudtrailtest
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/http"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The page: /, its files, /live (Server-Sent Events), /latest (the same for
+// browsers that cannot hold a stream), and /events/<seq> (one eventData).
+
+//go:embed page.html page.css page.js
+var pageFiles embed.FS
+
+var pageTemplate = template.Must(template.ParseFS(pageFiles, "page.html"))
+
+const (
+	pageRows = 200                    // rows that the page shows
+	pageTick = 250 * time.Millisecond // how often a stream looks for news
+)
+
+// pageRow is an event as the table shows it.
+type pageRow struct {
+	Seq                                      int
+	Time, Name, Principal, IP, Status, Delay string
+	UID                                      string
+	Repeat, Bad                              bool
+}
+
+// news is what a stream sends: the totals, and the rows since the last time as HTML.
+type news struct {
+	Counts Counts   `json:"counts"`
+	Codes  []string `json:"codes"` // "ThrottlingException 3"
+	Rows   string   `json:"rows"`
+	Last   int      `json:"last"` // Seq to go on from
+}
+
+func (s *Server) page(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	switch p := r.URL.Path; {
+	case p == "/":
+		s.index(w)
+	case p == "/page.css" || p == "/page.js":
+		http.ServeFileFS(w, r, pageFiles, path.Base(p))
+	case p == "/live":
+		s.live(w, r)
+	case p == "/latest":
+		after, err := strconv.Atoi(r.URL.Query().Get("after"))
+		if err != nil {
+			after = 0
+		}
+		h.Set("Content-Type", "application/json")
+		_, _ = w.Write(s.news(after).encode()) // a browser that has gone needs no answer
+	case strings.HasPrefix(p, "/events/"):
+		s.detail(w, r, strings.TrimPrefix(p, "/events/"))
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (s *Server) index(w http.ResponseWriter) {
+	n := s.news(0)
+	var b bytes.Buffer
+	err := pageTemplate.Execute(&b, map[string]any{
+		"News": n, "Rows": template.HTML(n.Rows), // made by the same template, escaped there
+		"Channels": s.o.Channels, "Region": s.o.Region, "Store": s.o.EventDataStore, "CountsOnly": s.o.Keep == KeepCounts,
+	})
+	if err != nil {
+		http.Error(w, "the page could not be made", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = b.WriteTo(w) // a browser that has gone needs no answer
+}
+
+// live streams news until the browser goes or the server shuts down.
+func (s *Server) live(w http.ResponseWriter, r *http.Request) {
+	after, err := strconv.Atoi(r.URL.Query().Get("after"))
+	if err != nil {
+		after = 0
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	out := http.NewResponseController(w)
+	tick := time.NewTicker(pageTick)
+	defer tick.Stop()
+	var sent []byte
+	for {
+		n := s.news(after)
+		after = n.Last
+		if b := n.encode(); !bytes.Equal(b, sent) {
+			sent = b
+			if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil || out.Flush() != nil {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// detail shows one event's data, indented.
+func (s *Server) detail(w http.ResponseWriter, r *http.Request, seq string) {
+	n, err := strconv.Atoi(seq)
+	events, _, _ := s.store.batch(n-1, 1)
+	if err != nil || n < 1 || len(events) == 0 || events[0].Seq != n {
+		http.NotFound(w, r)
+		return
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, []byte(events[0].Data), "", "  "); err != nil {
+		b.Reset()
+		b.WriteString(`"eventData is not kept"`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = b.WriteTo(w) // a browser that has gone needs no answer
+}
+
+func (n news) encode() []byte {
+	b, err := json.Marshal(n)
+	if err != nil { // numbers and strings always encode
+		panic(err)
+	}
+	return b
+}
+
+// news returns what happened after a Seq.
+func (s *Server) news(after int) news {
+	n := news{Counts: s.Counts(), Codes: []string{}}
+	for code, times := range n.Counts.Codes {
+		n.Codes = append(n.Codes, code+" "+strconv.Itoa(times))
+	}
+	slices.Sort(n.Codes)
+	events, last := s.store.latest(after, pageRows)
+	n.Last = last
+	rows := make([]pageRow, len(events))
+	for i := range events {
+		rows[i] = rowOf(&events[i])
+	}
+	var b strings.Builder
+	if err := pageTemplate.ExecuteTemplate(&b, "rows", rows); err != nil { // a strings.Builder does not fail
+		panic(err)
+	}
+	n.Rows = b.String()
+	return n
+}
+
+func rowOf(e *Event) pageRow {
+	var d struct {
+		EventName       string
+		SourceIPAddress string
+		ErrorCode       string
+		UserIdentity    struct {
+			PrincipalID string
+			Details     struct {
+				Name json.RawMessage `json:"rbac_user_name"`
+			}
+		}
+		AdditionalEventData struct{ Status json.RawMessage }
+	}
+	// What does not decode stays empty: the page shows what it can.
+	_ = json.Unmarshal([]byte(e.Data), &d)
+	r := pageRow{
+		Seq: e.Seq, Name: d.EventName, IP: d.SourceIPAddress, UID: e.UID, Repeat: e.Repeat,
+		Principal: d.UserIdentity.PrincipalID, Status: strings.Trim(string(d.AdditionalEventData.Status), `"`),
+	}
+	var name string
+	if json.Unmarshal(d.UserIdentity.Details.Name, &name) == nil && name != "" {
+		r.Principal = name
+	}
+	if r.Status == "" {
+		r.Status = d.ErrorCode
+	}
+	code, err := strconv.Atoi(r.Status)
+	r.Bad = r.Status != "" && (err != nil || code >= 400)
+	if r.UID == "" {
+		r.UID = e.ID
+	}
+	if !e.Time.IsZero() && e.Source != "" {
+		r.Time = e.Time.Format(sqlTime)
+		r.Delay = delay(e.Received.Sub(e.Time))
+	}
+	return r
+}
+
+// delay writes a duration for a person. eventTime has whole seconds, so tenths
+// are as fine as it gets.
+func delay(d time.Duration) string {
+	switch a := d.Abs(); {
+	case a < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case a < time.Hour:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case a < 48*time.Hour:
+		return fmt.Sprintf("%.0f h", d.Hours())
+	default:
+		return fmt.Sprintf("%.0f days", d.Hours()/24)
+	}
+}

@@ -1,0 +1,447 @@
+package cloudtrailtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+const account = "111122223333"
+
+// goodData is eventData that the service takes, with every field of its table.
+func goodData(uid string, change ...func(map[string]any)) string {
+	d := map[string]any{
+		"version":             "3.9.1.1",
+		"userIdentity":        map[string]any{"type": "KongRBACUser", "principalId": "2e959b45-0053-41cc-9c2c-5458d0964331", "details": map[string]any{"rbac_user_name": "ann"}},
+		"userAgent":           "curl/8",
+		"eventSource":         "kong-gateway",
+		"eventName":           "GET/event-hooks",
+		"eventTime":           "2026-01-02T03:04:05Z",
+		"UID":                 uid,
+		"requestParameters":   map[string]any{"queryParameters": "size=100"},
+		"responseElements":    map[string]any{},
+		"errorCode":           "404",
+		"errorMessage":        "not found",
+		"sourceIPAddress":     "172.31.76.246",
+		"recipientAccountId":  account,
+		"additionalEventData": map[string]any{"status": 200, "workspace": "default"},
+	}
+	for _, f := range change {
+		f(d)
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+func set(name string, value any) func(map[string]any) {
+	return func(d map[string]any) { d[name] = value }
+}
+
+func without(name string) func(map[string]any) { return func(d map[string]any) { delete(d, name) } }
+
+func identity(name string, value any) func(map[string]any) {
+	return func(d map[string]any) {
+		id, ok := d["userIdentity"].(map[string]any)
+		if !ok {
+			panic("userIdentity is not an object")
+		}
+		if value == nil {
+			delete(id, name)
+		} else {
+			id[name] = value
+		}
+	}
+}
+
+type wireEvent struct {
+	ID       string `json:"id,omitempty"`
+	Data     string `json:"eventData,omitempty"`
+	Checksum string `json:"eventDataChecksum,omitempty"`
+}
+
+func bodyOf(events ...wireEvent) []byte {
+	if events == nil {
+		events = []wireEvent{}
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(map[string]any{"auditEvents": events}); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+func good(ids ...string) []byte {
+	var events []wireEvent
+	for _, id := range ids {
+		events = append(events, wireEvent{ID: id, Data: goodData(id)})
+	}
+	return bodyOf(events...)
+}
+
+type answer struct {
+	status     int
+	header     http.Header
+	Type       string `json:"__type"`
+	Message    string
+	Successful []struct{ ID, EventID string }
+	Failed     []struct{ ID, ErrorCode, ErrorMessage string }
+}
+
+// code is the error code of a refused call, "" if it went well.
+func (a answer) code() string { return a.Type[strings.Index(a.Type, "#")+1:] }
+
+func (a answer) String() string {
+	return fmt.Sprintf("%d %s %q, %d successful, failed %v", a.status, a.Type, a.Message, len(a.Successful), a.Failed)
+}
+
+func put(t *testing.T, s *Server, query string, body []byte) answer {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest("POST", "/PutAuditEvents?"+query, bytes.NewReader(body)))
+	a := answer{status: w.Code, header: w.Header()}
+	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+		t.Fatalf("answer %d is not JSON: %v", w.Code, err)
+	}
+	return a
+}
+
+var toChannel = "channelArn=" + url.QueryEscape(ChannelARN)
+
+func unsigned(change ...func(*Options)) *Server {
+	o := Options{Unsigned: true}
+	for _, f := range change {
+		f(&o)
+	}
+	return New(o)
+}
+
+func TestPutAccepts(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)
+	s := unsigned(func(o *Options) { o.Now = func() time.Time { return now } })
+	a := put(t, s, toChannel, good("one", "two"))
+	if a.status != 200 || len(a.Successful) != 2 || len(a.Failed) != 0 || a.Successful[1].ID != "two" {
+		t.Fatalf("got %v", a)
+	}
+	got := s.Events()
+	if len(got) != 2 || got[0].ID != "one" || got[0].EventID != a.Successful[0].EventID || got[0].Data != goodData("one") ||
+		got[0].UID != "one" || got[0].Source != "kong-gateway" || !got[0].Received.Equal(now) || got[0].Repeat ||
+		!got[0].Time.Equal(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) {
+		t.Errorf("stored %+v", got)
+	}
+	if got[0].EventID == got[1].EventID || len(got[0].EventID) != 36 {
+		t.Errorf("event ids %q and %q", got[0].EventID, got[1].EventID)
+	}
+	put(t, s, toChannel, good("two"))
+	if c := s.Counts(); c.Calls != 2 || c.Events != 3 || c.Distinct != 2 || c.Repeats != 1 || s.Times("two") != 2 || !s.Events()[2].Repeat {
+		t.Errorf("after a repeat: %+v", c)
+	}
+}
+
+func TestCallRefused(t *testing.T) {
+	many := func(n int) []byte {
+		var events []wireEvent
+		for i := range n {
+			events = append(events, wireEvent{ID: fmt.Sprint("id-", i), Data: goodData("u")})
+		}
+		return bodyOf(events...)
+	}
+	padded := func(n int) []byte {
+		b := good("a")
+		return append(b, bytes.Repeat([]byte{' '}, n-len(b))...)
+	}
+	other := strings.Replace(ChannelARN, "1111-", "1110-", 1)
+	for name, c := range map[string]struct {
+		query string
+		body  []byte
+		code  string
+	}{
+		"100 events":          {toChannel, many(100), ""},
+		"101 events":          {toChannel, many(101), "ValidationException"},
+		"no events":           {toChannel, bodyOf(), "ValidationException"},
+		"no auditEvents":      {toChannel, []byte(`{}`), "ValidationException"},
+		"1 MB":                {toChannel, padded(MaxBody), ""},
+		"1 MB and a byte":     {toChannel, padded(MaxBody + 1), "ValidationException"},
+		"not JSON":            {toChannel, []byte(`{"auditEvents":[`), "SerializationException"},
+		"not UTF-8":           {toChannel, bytes.Replace(good("a"), []byte("curl"), []byte("c\xffrl"), 1), "SerializationException"},
+		"empty body":          {toChannel, nil, "SerializationException"},
+		"text behind":         {toChannel, append(good("a"), '{'), "SerializationException"},
+		"events not a list":   {toChannel, []byte(`{"auditEvents":{}}`), "SerializationException"},
+		"data not a string":   {toChannel, []byte(`{"auditEvents":[{"id":"a","eventData":{}}]}`), "SerializationException"},
+		"no id":               {toChannel, bodyOf(wireEvent{Data: "{}"}), "ValidationException"},
+		"no data":             {toChannel, bodyOf(wireEvent{ID: "a"}), "ValidationException"},
+		"null data":           {toChannel, []byte(`{"auditEvents":[{"id":"a","eventData":null}]}`), "ValidationException"},
+		"id of 128":           {toChannel, good(strings.Repeat("x", 128)), ""},
+		"id of 129":           {toChannel, good(strings.Repeat("x", 129)), "ValidationException"},
+		"id with all signs":   {toChannel, good("-_AZaz09"), ""},
+		"id with a dot":       {toChannel, good("a.b"), "ValidationException"},
+		"id with a letter ä":  {toChannel, good("ä"), "ValidationException"},
+		"the same id twice":   {toChannel, good("a", "b", "a"), "DuplicatedAuditEventId"},
+		"no channel":          {"", good("a"), "ValidationException"},
+		"channel no ARN":      {"channelArn=channel", good("a"), "InvalidChannelARN"},
+		"another ARN":         {"channelArn=arn:aws:s3:::bucket", good("a"), "InvalidChannelARN"},
+		"unknown channel":     {"channelArn=" + url.QueryEscape(other), good("a"), "ChannelNotFound"},
+		"external id":         {toChannel + "&externalId=a%2Bb=,.@:/-", good("a"), ""},
+		"external id short":   {toChannel + "&externalId=a", good("a"), "ValidationException"},
+		"external id long":    {toChannel + "&externalId=" + strings.Repeat("a", 1225), good("a"), "ValidationException"},
+		"external id strange": {toChannel + "&externalId=a%20b", good("a"), "ValidationException"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := unsigned()
+			a := put(t, s, c.query, c.body)
+			if a.code() != c.code {
+				t.Fatalf("got %v, want %q", a, c.code)
+			}
+			if c.code != "" && (a.status < 400 || len(s.Events()) != 0 || s.Counts().Codes[c.code] != 1 || s.Counts().Refused != 1) {
+				t.Errorf("status %d, counts %+v", a.status, s.Counts())
+			}
+		})
+	}
+}
+
+func TestTooLargeIs413(t *testing.T) {
+	if a := put(t, unsigned(), toChannel, make([]byte, MaxBody+1)); a.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("got %v", a)
+	}
+}
+
+func TestExternalIDRequired(t *testing.T) {
+	s := unsigned(func(o *Options) { o.ExternalID = "secret-word" })
+	if a := put(t, s, toChannel+"&externalId=other", good("a")); a.code() != "ChannelInsufficientPermission" {
+		t.Errorf("wrong id: %v", a)
+	}
+	if a := put(t, s, toChannel+"&externalId=secret-word", good("a")); a.status != 200 {
+		t.Errorf("right id: %v", a)
+	}
+}
+
+func TestEventRefused(t *testing.T) {
+	long := func(n int) string { return strings.Repeat("x", n) }
+	// object has a JSON text of exactly n bytes.
+	object := func(n int) map[string]any { return map[string]any{"k": long(n - len(`{"k":""}`))} }
+	type row struct {
+		data string
+		code string
+	}
+	cases := map[string]row{
+		"plain":                  {goodData("u"), ""},
+		"not JSON":               {`{"version":`, "InvalidData"},
+		"a list":                 {`[]`, "InvalidData"},
+		"null":                   {`null`, "InvalidData"},
+		"empty":                  {` `, "InvalidData"},
+		"text behind":            {goodData("u") + "x", "InvalidData"},
+		"half a surrogate":       {strings.Replace(goodData("u"), "curl", `\ud800 \u00e4 \n`, 1), ""},
+		"unknown field":          {goodData("u", set("more", 1)), "InvalidData"},
+		"field twice":            {strings.Replace(goodData("u"), "{", `{"UID":"v",`, 1), "InvalidData"},
+		"type missing":           {goodData("u", identity("type", nil)), "FieldNotFound"},
+		"type empty":             {goodData("u", identity("type", "")), "InvalidData"},
+		"type long":              {goodData("u", identity("type", long(129))), "FieldTooLong"},
+		"type 128":               {goodData("u", identity("type", long(128))), ""},
+		"principal missing":      {goodData("u", identity("principalId", nil)), "FieldNotFound"},
+		"principal 1024":         {goodData("u", identity("principalId", long(1024))), ""},
+		"principal long":         {goodData("u", identity("principalId", long(1025))), "FieldTooLong"},
+		"details text":           {goodData("u", identity("details", "x")), "InvalidData"},
+		"details absent":         {goodData("u", identity("details", nil)), ""},
+		"identity unknown field": {goodData("u", identity("arn", "x")), "InvalidData"},
+		"identity text":          {goodData("u", set("userIdentity", "x")), "InvalidData"},
+		"time with fraction":     {goodData("u", set("eventTime", "2026-01-02T03:04:05.1Z")), "InvalidData"},
+		"time with offset":       {goodData("u", set("eventTime", "2026-01-02T03:04:05+00:00")), "InvalidData"},
+		"time with space":        {goodData("u", set("eventTime", "2026-01-02 03:04:05Z")), "InvalidData"},
+		"no such day":            {goodData("u", set("eventTime", "2026-02-30T03:04:05Z")), "InvalidData"},
+		"time a number":          {goodData("u", set("eventTime", 5)), "InvalidData"},
+		"IPv6":                   {goodData("u", set("sourceIPAddress", "2001:db8::1")), ""},
+		"IPv6 with zone":         {goodData("u", set("sourceIPAddress", "fe80::1%eth0")), "InvalidData"},
+		"a host name":            {goodData("u", set("sourceIPAddress", "localhost")), "InvalidData"},
+		"empty address":          {goodData("u", set("sourceIPAddress", "")), "InvalidData"},
+		"no address":             {goodData("u", without("sourceIPAddress")), ""},
+		"another account":        {goodData("u", set("recipientAccountId", "999999999999")), "InvalidRecipient"},
+		"account a number":       {goodData("u", set("recipientAccountId", 111122223333)), "InvalidData"},
+		"parameters 100 kB":      {goodData("u", set("requestParameters", object(MaxParameters))), ""},
+		"parameters too large":   {goodData("u", set("requestParameters", object(MaxParameters+1))), "FieldTooLong"},
+		"parameters a list":      {goodData("u", set("requestParameters", []any{})), "InvalidData"},
+		"parameters null":        {goodData("u", set("requestParameters", nil)), "InvalidData"},
+		"response too large":     {goodData("u", set("responseElements", object(MaxParameters+1))), "FieldTooLong"},
+		"additional 28 kB":       {goodData("u", set("additionalEventData", object(MaxAdditional))), ""},
+		"additional too large":   {goodData("u", set("additionalEventData", object(MaxAdditional+1))), "FieldTooLong"},
+		"details are free":       {goodData("u", identity("details", object(50_000))), ""},
+		"256 kB":                 {goodData("u") + strings.Repeat(" ", MaxEvent-len(goodData("u"))), ""},
+		"256 kB and a byte":      {goodData("u") + strings.Repeat(" ", MaxEvent+1-len(goodData("u"))), "FieldTooLong"},
+		"escapes count once":     {strings.Replace(goodData("u"), "3.9.1.1", strings.Repeat(`\u0041`, 256), 1), ""},
+	}
+	for name, limit := range map[string]int{
+		"version": 256, "userAgent": 1024, "eventSource": 1024, "eventName": 1024, "UID": 1024, "errorCode": 256, "errorMessage": 256,
+	} {
+		cases[name+" at its limit"] = row{goodData("u", set(name, long(limit))), ""}
+		cases[name+" over its limit"] = row{goodData("u", set(name, long(limit+1))), "FieldTooLong"}
+		cases[name+" a number"] = row{goodData("u", set(name, 1)), "InvalidData"}
+	}
+	for _, name := range []string{"version", "userIdentity", "eventSource", "eventName", "eventTime", "UID", "recipientAccountId"} {
+		cases[name+" missing"] = row{goodData("u", without(name)), "FieldNotFound"}
+		cases[name+" null"] = row{goodData("u", set(name, nil)), "FieldNotFound"}
+	}
+	for _, name := range []string{"version", "eventSource", "eventName", "eventTime", "UID", "recipientAccountId"} {
+		cases[name+" empty"] = row{goodData("u", set(name, "")), "InvalidData"}
+	}
+	for _, name := range []string{"userAgent", "requestParameters", "responseElements", "errorCode", "errorMessage", "additionalEventData"} {
+		cases[name+" absent"] = row{goodData("u", without(name)), ""}
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := unsigned()
+			a := put(t, s, toChannel, bodyOf(wireEvent{ID: "before", Data: goodData("b")}, wireEvent{ID: "it", Data: c.data}, wireEvent{ID: "after", Data: goodData("a")}))
+			switch {
+			case a.status != 200 || len(a.Successful)+len(a.Failed) != 3:
+				t.Fatalf("got %v", a)
+			case c.code == "" && len(a.Failed) != 0:
+				t.Errorf("refused: %v", a)
+			case c.code != "" && (len(a.Failed) != 1 || a.Failed[0].ID != "it" || a.Failed[0].ErrorCode != c.code || a.Failed[0].ErrorMessage == ""):
+				t.Errorf("got %v, want %s", a, c.code)
+			case c.code != "" && (s.Times("it") != 0 || s.Counts().Failed != 1 || s.Counts().Codes[c.code] != 1):
+				t.Errorf("counts %+v", s.Counts())
+			}
+		})
+	}
+}
+
+func TestChecksum(t *testing.T) {
+	// The example of AWS's documentation.
+	if !checksumMatches([]byte(`{"version":"3"}`), "ciKEPcHEATS3DUPOQc3JgoCUtyK3Yjicx/nT76+iBlI=") {
+		t.Error("the documented checksum does not match")
+	}
+	a := put(t, unsigned(), toChannel, bodyOf(wireEvent{ID: "a", Data: goodData("a"), Checksum: "ciKEPcHEATS3DUPOQc3JgoCUtyK3Yjicx/nT76+iBlI="}))
+	if len(a.Failed) != 1 || a.Failed[0].ErrorCode != "InvalidChecksum" {
+		t.Errorf("got %v", a)
+	}
+}
+
+func TestOptionsOfEvents(t *testing.T) {
+	s := unsigned(func(o *Options) { o.AllowEmptyType = true; o.EventSource = "kong-gateway" })
+	a := put(t, s, toChannel, bodyOf(
+		wireEvent{ID: "empty", Data: goodData("a", identity("type", ""))},
+		wireEvent{ID: "other", Data: goodData("a", set("eventSource", "elsewhere"))}))
+	if len(a.Successful) != 1 || a.Successful[0].ID != "empty" || len(a.Failed) != 1 || a.Failed[0].ErrorCode != "InvalidEventSource" {
+		t.Errorf("got %v", a)
+	}
+}
+
+func TestErrorsIn(t *testing.T) {
+	for place, want := range map[ErrorsIn][2]bool{BodyAndHeader: {true, true}, Body: {true, false}, Header: {false, true}} {
+		s := unsigned(func(o *Options) { o.ErrorsIn = place })
+		a := put(t, s, "channelArn=x", good("a"))
+		header := a.header.Get("X-Amzn-ErrorType")
+		if got := [2]bool{a.Type != "", header != ""}; got != want {
+			t.Errorf("place %d: got %v, want %v", place, got, want)
+		}
+		if a.Message == "" || a.Type != "" && a.Type != "com.amazonaws.cloudtraildata#InvalidChannelARN" || header != "" && !strings.HasPrefix(header, "InvalidChannelARN:http://") {
+			t.Errorf("place %d: %v, header %q", place, a, header)
+		}
+	}
+}
+
+func TestQuota(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := unsigned(func(o *Options) { o.Now = func() time.Time { return now } })
+	for i := range CallsPerSecond {
+		if a := put(t, s, toChannel, good("a")); a.status != 200 {
+			t.Fatalf("call %d: %v", i, a)
+		}
+		now = now.Add(time.Millisecond)
+	}
+	if a := put(t, s, toChannel, good("a")); a.code() != "ThrottlingException" || a.status != 400 {
+		t.Fatalf("over the quota: %v", a)
+	}
+	now = now.Add(900 * time.Millisecond) // the first call is now one second old
+	if a := put(t, s, toChannel, good("a")); a.status != 200 {
+		t.Fatalf("after a second: %v", a)
+	}
+	if a := put(t, s, toChannel, good("a")); a.code() != "ThrottlingException" {
+		t.Errorf("the window slides by one call: %v", a)
+	}
+	if c := s.Counts(); c.Throttled != 2 || c.Events != CallsPerSecond+1 {
+		t.Errorf("counts %+v", c)
+	}
+	free := unsigned(func(o *Options) { o.CallsPerSecond = -1 })
+	for range 3 * CallsPerSecond {
+		if a := put(t, free, toChannel, good("a")); a.status != 200 {
+			t.Fatalf("without a quota: %v", a)
+		}
+	}
+}
+
+func TestLean(t *testing.T) {
+	s := unsigned(func(o *Options) { o.Lean = true })
+	a := put(t, s, toChannel, bodyOf(wireEvent{ID: "a", Data: `{"not":"an event"}`}, wireEvent{ID: "b", Data: "x"}))
+	if len(a.Successful) != 2 || s.Times("a") != 1 || s.Times("c") != 0 || s.Counts().Distinct != 2 || len(s.Events()) != 0 {
+		t.Errorf("got %v, %+v", a, s.Counts())
+	}
+	if a := put(t, s, toChannel, good("a", "a")); a.code() != "DuplicatedAuditEventId" {
+		t.Errorf("got %v", a)
+	}
+}
+
+func TestUnknownOperation(t *testing.T) {
+	w := httptest.NewRecorder()
+	unsigned().ServeHTTP(w, httptest.NewRequest("POST", "/Other", nil))
+	b, err := io.ReadAll(w.Body)
+	if err != nil || w.Code != 404 || !bytes.Contains(b, []byte("UnknownOperationException")) {
+		t.Errorf("got %d %s, %v", w.Code, b, err)
+	}
+}
+
+func FuzzPut(f *testing.F) {
+	f.Add(good("a", "b"))
+	f.Add(bodyOf(wireEvent{ID: "a", Data: `{"version":"\u0041"}`, Checksum: "x"}))
+	f.Add([]byte(`{"auditEvents":[{"id":"a","eventData":"{\"version\":1}"},{}]} `))
+	f.Add([]byte(`{"auditEvents":null}`))
+	s := unsigned(func(o *Options) { o.CallsPerSecond = -1; o.Keep = KeepCounts })
+	lean := unsigned(func(o *Options) { o.CallsPerSecond = -1; o.Lean = true })
+	f.Fuzz(func(t *testing.T, body []byte) {
+		a, b := put(t, s, toChannel, body), put(t, lean, toChannel, body)
+		if a.status != b.status || a.code() != b.code() {
+			t.Errorf("strict says %v, lean says %v", a, b)
+		}
+		if a.status == 200 && len(a.Successful)+len(a.Failed) != len(b.Successful) {
+			t.Errorf("strict answers for %d events, lean for %d", len(a.Successful)+len(a.Failed), len(b.Successful))
+		}
+	})
+}
+
+func BenchmarkPut(b *testing.B) {
+	var events []wireEvent
+	for i := range 100 {
+		d := goodData(fmt.Sprint("id-", i))
+		events = append(events, wireEvent{ID: fmt.Sprint("id-", i), Data: d, Checksum: checksum(d)})
+	}
+	body := bodyOf(events...)
+	for name, o := range map[string]Options{
+		"strict":       {},
+		"strict/count": {Keep: KeepCounts},
+		"unsigned":     {Unsigned: true, Keep: KeepCounts},
+		"lean":         {Unsigned: true, Lean: true},
+	} {
+		b.Run(name, func(b *testing.B) {
+			o.CallsPerSecond = -1
+			s := New(o)
+			b.SetBytes(int64(len(body)))
+			for b.Loop() {
+				r := signed(b, body, time.Now(), nil)
+				w := httptest.NewRecorder()
+				s.ServeHTTP(w, r)
+				if w.Code != 200 || !strings.HasSuffix(w.Body.String(), `"failed":[]}`) {
+					b.Fatalf("answer %d", w.Code)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,197 @@
+package cloudtrailtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The query side of CloudTrail Lake, as AWS's model of the cloudtrail service
+// has it (JSON 1.1): StartQuery, DescribeQuery, GetQueryResults. It sees what
+// was kept of the events: with KeepCounts nothing, and with Lean nothing either.
+
+const (
+	targetPrefix  = "CloudTrail_20131101."
+	maxResults    = 1000 // rows a page, at the most and unless said otherwise
+	maxStatement  = 10_000
+	rememberedRun = 20 // queries whose results are kept
+)
+
+// queries remembers the last queries.
+type queries struct {
+	mu    sync.Mutex
+	total int
+	byID  map[string]*queryRun
+	order []string
+}
+
+type queryRun struct {
+	id, sql          string
+	names            []string
+	rows             [][]string
+	scanned, matched int
+	created          time.Time
+	looks            int // how often its status was asked for
+}
+
+// status goes a step further each time it is looked at.
+func (q *queryRun) status() string {
+	q.looks++
+	switch q.looks {
+	case 1:
+		return "QUEUED"
+	case 2:
+		return "RUNNING"
+	}
+	return "FINISHED"
+}
+
+func (s *Server) query(w http.ResponseWriter, r *http.Request) {
+	c := &call{}
+	out, e := any(nil), c.read(w, r)
+	if e == nil && !s.o.Unsigned {
+		e = s.verify(r, c.body.Bytes(), "cloudtrail")
+	}
+	if e == nil {
+		out, e = s.operation(r.Header.Get("X-Amz-Target"), c.body.Bytes())
+	}
+	if e != nil {
+		s.store.count(func(n *Counts) { n.Codes[e.code]++ })
+		s.writeError(w, queryProtocol, e)
+		return
+	}
+	b, err := json.Marshal(out)
+	if err != nil { // maps and strings always encode
+		panic(err)
+	}
+	w.Header().Set("Content-Type", queryProtocol.contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	_, _ = w.Write(b) // a client that has gone needs no answer
+}
+
+func (s *Server) operation(target string, body []byte) (any, *apiError) {
+	var in struct {
+		QueryStatement  string
+		QueryID         string `json:"QueryId"`
+		NextToken       string
+		MaxQueryResults *int
+	}
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, refuse("SerializationException", "the body is not a JSON object of the expected form")
+	}
+	op, ok := strings.CutPrefix(target, targetPrefix)
+	switch {
+	case ok && op == "StartQuery":
+		return s.startQuery(in.QueryStatement)
+	case ok && op == "DescribeQuery":
+		return s.describeQuery(in.QueryID)
+	case ok && op == "GetQueryResults":
+		size := maxResults
+		if in.MaxQueryResults != nil {
+			size = *in.MaxQueryResults
+		}
+		return s.queryResults(in.QueryID, in.NextToken, size)
+	}
+	return nil, &apiError{http.StatusBadRequest, "UnknownOperationException", "there is no such operation"}
+}
+
+func (s *Server) startQuery(sql string) (any, *apiError) {
+	if sql == "" || len(sql) > maxStatement {
+		return nil, invalid("Value at 'queryStatement' failed to satisfy constraint: Member must have length between 1 and 10000")
+	}
+	st, err := parseSQL(sql)
+	if err != nil {
+		return nil, refuse("InvalidQueryStatementException", "The query statement is not valid: "+err.Error())
+	}
+	if st.store != s.o.EventDataStore {
+		return nil, refuse("EventDataStoreNotFoundException", "The specified event data store was not found.")
+	}
+	q := &queryRun{sql: sql, created: s.o.Now()}
+	q.rows, q.scanned, q.matched = s.store.run(st)
+	for _, it := range st.items {
+		q.names = append(q.names, it.name)
+	}
+	s.queries.mu.Lock()
+	defer s.queries.mu.Unlock()
+	if s.queries.byID == nil {
+		s.queries.byID = map[string]*queryRun{}
+	}
+	s.queries.total++
+	q.id = fmt.Sprintf("%08x-0000-4000-9000-%012x", s.store.boot, s.queries.total)
+	s.queries.byID[q.id] = q
+	s.queries.order = append(s.queries.order, q.id)
+	if len(s.queries.order) > rememberedRun {
+		delete(s.queries.byID, s.queries.order[0])
+		s.queries.order = s.queries.order[1:]
+	}
+	return map[string]any{"QueryId": q.id}, nil
+}
+
+// look finds a query and returns its status. The caller holds no lock.
+func (s *Server) look(id string) (*queryRun, string, *apiError) {
+	if len(id) != 36 || !each(id, func(c byte) bool { return alphanumeric(c) || c == '-' }) {
+		return nil, "", invalid("Value at 'queryId' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-f0-9\\-]{36}$")
+	}
+	s.queries.mu.Lock()
+	defer s.queries.mu.Unlock()
+	q, ok := s.queries.byID[id]
+	if !ok {
+		return nil, "", refuse("QueryIdNotFoundException", "The query ID does not exist or does not map to a query.")
+	}
+	return q, q.status(), nil
+}
+
+func (s *Server) describeQuery(id string) (any, *apiError) {
+	q, status, e := s.look(id)
+	if e != nil {
+		return nil, e
+	}
+	statistics := map[string]any{"CreationTime": float64(q.created.UnixMilli()) / 1000}
+	if status == "FINISHED" {
+		statistics["EventsMatched"] = q.matched
+		statistics["EventsScanned"] = q.scanned
+		statistics["BytesScanned"] = 0
+		statistics["ExecutionTimeInMillis"] = 1
+	}
+	return map[string]any{"QueryId": q.id, "QueryString": q.sql, "QueryStatus": status, "QueryStatistics": statistics}, nil
+}
+
+func (s *Server) queryResults(id, token string, size int) (any, *apiError) {
+	if size < 1 || size > maxResults {
+		return nil, refuse("InvalidMaxResultsException", "The limit is not between 1 and 1000.")
+	}
+	q, status, e := s.look(id)
+	if e != nil {
+		return nil, e
+	}
+	out := map[string]any{"QueryStatus": status}
+	if status != "FINISHED" {
+		return out, nil
+	}
+	start := 0
+	if token != "" {
+		place, ok := strings.CutPrefix(token, q.id+".")
+		n, err := strconv.Atoi(place)
+		if !ok || err != nil || n < 1 || n >= len(q.rows) {
+			return nil, refuse("InvalidNextTokenException", "The token is not valid, or is not one of this query.")
+		}
+		start = n
+	}
+	page := q.rows[start:min(start+size, len(q.rows))]
+	rows := make([][]map[string]string, len(page))
+	for i, row := range page {
+		for j, v := range row {
+			rows[i] = append(rows[i], map[string]string{q.names[j]: v})
+		}
+	}
+	out["QueryResultRows"] = rows
+	out["QueryStatistics"] = map[string]any{"ResultsCount": len(page), "TotalResultsCount": len(q.rows), "BytesScanned": 0}
+	if end := start + len(page); end < len(q.rows) {
+		out["NextToken"] = q.id + "." + strconv.Itoa(end)
+	}
+	return out, nil
+}
