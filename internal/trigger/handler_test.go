@@ -1,0 +1,478 @@
+package trigger
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+const (
+	secretA = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	secretB = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwd"
+)
+
+// relay is a handler with what it has noted and logged.
+type relay struct {
+	http.Handler
+	log bytes.Buffer
+
+	mu       sync.Mutex
+	calls    [][]string
+	err      error
+	outcomes map[string]int
+}
+
+func newRelay(o Options) *relay {
+	r := &relay{outcomes: map[string]int{}}
+	o.Notify = func(_ context.Context, ids []string) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.err != nil {
+			err := r.err
+			r.err = nil
+			return err
+		}
+		r.calls = append(r.calls, ids)
+		return nil
+	}
+	o.Observe = func(_, outcome string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.outcomes[outcome]++
+	}
+	o.Logger = slog.New(slog.NewTextHandler(&r.log, nil))
+	if o.Secrets == nil && !o.Unsigned {
+		o.Secrets = func() []string { return []string{secretA} }
+	}
+	r.Handler = NewHandler(o)
+	return r
+}
+
+func (r *relay) noted() (ids []string, calls int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Concat(r.calls...), len(r.calls)
+}
+
+// signed is a request as a sender with secret would make it at a time.
+func signed(t testing.TB, secret, id string, at time.Time, body string) *http.Request {
+	t.Helper()
+	webhook, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature, err := webhook.Sign(id, at, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodPost, Path, strings.NewReader(body))
+	r.Header.Set("webhook-id", id)
+	r.Header.Set("webhook-timestamp", strconv.FormatInt(at.Unix(), 10))
+	r.Header.Set("webhook-signature", signature)
+	return r
+}
+
+func answerOf(t testing.TB, h http.Handler, r *http.Request) (int, string, http.Header) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	var a answer
+	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+		t.Fatalf("the answer is not JSON: %q", w.Body)
+	}
+	if w.Code != http.StatusAccepted && a.Reason == "" {
+		t.Errorf("%d without a reason", w.Code)
+	}
+	return w.Code, a.Reason, w.Header()
+}
+
+func TestHandlerTakesTriggers(t *testing.T) {
+	for name, test := range map[string]struct {
+		body string
+		want []string
+	}{
+		"ids":               {`{"request_ids":["a1","B2"],"sent_at":"2026-01-02T03:04:05.123Z"}`, []string{"a1", "B2"}},
+		"look now":          {`{"request_ids":[],"sent_at":"2026-01-02T03:04:05Z"}`, nil},
+		"without a time":    {`{"request_ids":["` + strings.Repeat("z", 64) + `"]}`, []string{strings.Repeat("z", 64)}},
+		"null":              {`{"request_ids":null}`, nil},
+		"empty object":      {` {}`, nil},
+		"spaces and breaks": {"\n{ \"request_ids\" : [ \"a\" ] }\n", []string{"a"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(Options{})
+			if code, reason, _ := answerOf(t, r, signed(t, secretA, "msg_1", time.Now(), test.body)); code != http.StatusAccepted {
+				t.Fatalf("%d %s", code, reason)
+			}
+			if ids, calls := r.noted(); calls != 1 || !slices.Equal(ids, test.want) {
+				t.Errorf("noted %q in %d calls", ids, calls)
+			}
+		})
+	}
+}
+
+func TestHandlerRefuses(t *testing.T) {
+	const good = `{"request_ids":["a1"]}`
+	now := time.Now()
+	request := func(change func(*http.Request)) *http.Request {
+		r := signed(t, secretA, "msg_1", now, good)
+		change(r)
+		return r
+	}
+	body := func(s string) *http.Request { return signed(t, secretA, "msg_1", now, s) }
+	header := func(name, value string) *http.Request {
+		return request(func(r *http.Request) { r.Header.Set(name, value) })
+	}
+	for name, test := range map[string]struct {
+		request *http.Request
+		status  int
+	}{
+		"GET":                  {httptest.NewRequest(http.MethodGet, Path, nil), 405},
+		"announced large":      {body(strings.Repeat(" ", MaxBody) + good), 413},
+		"large":                {request(func(r *http.Request) { r.ContentLength = -1; r.Body = io.NopCloser(endless{}) }), 413},
+		"body breaks off":      {request(func(r *http.Request) { r.Body = io.NopCloser(broken{}) }), 400},
+		"no headers":           {httptest.NewRequest(http.MethodPost, Path, strings.NewReader(good)), 401},
+		"no id":                {header("webhook-id", ""), 401},
+		"odd id":               {header("webhook-id", "msg.1"), 401},
+		"long id":              {header("webhook-id", strings.Repeat("a", 129)), 401},
+		"two ids":              {request(func(r *http.Request) { r.Header.Add("webhook-id", "msg_2") }), 401},
+		"other id":             {header("webhook-id", "msg_2"), 401},
+		"no time":              {header("webhook-timestamp", "now"), 401},
+		"other time":           {header("webhook-timestamp", strconv.FormatInt(now.Unix()+1, 10)), 401},
+		"old":                  {signed(t, secretA, "msg_1", now.Add(-Tolerance-2*time.Second), good), 401},
+		"far ahead":            {signed(t, secretA, "msg_1", now.Add(Tolerance+2*time.Second), good), 401},
+		"overflowing time":     {header("webhook-timestamp", "9223372036854775807"), 401},
+		"most negative time":   {header("webhook-timestamp", "-9223372036854775808"), 401},
+		"no signature":         {header("webhook-signature", "v1,"), 401},
+		"other version":        {header("webhook-signature", "v1a,"+strings.Repeat("A", 43)+"="), 401},
+		"long signature":       {header("webhook-signature", strings.Repeat("v1,a ", 1000)), 401},
+		"other secret":         {signed(t, secretB, "msg_1", now, good), 401},
+		"changed body":         {request(func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(`{"request_ids":["b1"]}`)) }), 401},
+		"no body":              {body(""), 400},
+		"not JSON":             {body("request_ids"), 400},
+		"null body":            {body("null"), 400},
+		"array":                {body(`["a"]`), 400},
+		"two objects":          {body(good + good), 400},
+		"unknown name":         {body(`{"request_ids":["a"],"secret":"x"}`), 400},
+		"other case":           {body(`{"Request_IDs":["a"]}`), 400},
+		"twice the same name":  {body(`{"request_ids":["a"],"request_ids":["b"]}`), 400},
+		"ids as text":          {body(`{"request_ids":"a"}`), 400},
+		"number as id":         {body(`{"request_ids":[1]}`), 400},
+		"empty id":             {body(`{"request_ids":[""]}`), 400},
+		"id too long":          {body(`{"request_ids":["` + strings.Repeat("z", 65) + `"]}`), 400},
+		"id with a slash":      {body(`{"request_ids":["../a"]}`), 400},
+		"id of other letters":  {body(`{"request_ids":["ä"]}`), 400},
+		"id that is not UTF-8": {body("{\"request_ids\":[\"\xff\"]}"), 400},
+		"time of no form":      {body(`{"request_ids":[],"sent_at":"yesterday"}`), 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(Options{})
+			code, reason, _ := answerOf(t, r, test.request)
+			if code != test.status {
+				t.Errorf("%d (%s), want %d", code, reason, test.status)
+			}
+			if _, calls := r.noted(); calls != 0 {
+				t.Error("a refused trigger was noted")
+			}
+			if n := r.outcomes[reason]; n != 1 {
+				t.Errorf("outcomes %v", r.outcomes)
+			}
+			for _, word := range []string{"a1", "yesterday", "msg_1"} {
+				if strings.Contains(r.log.String(), word) {
+					t.Errorf("the log repeats what was sent: %s", r.log.String())
+				}
+			}
+		})
+	}
+}
+
+// endless and broken are bodies of hostile senders.
+type (
+	endless struct{}
+	broken  struct{}
+)
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+func (broken) Read([]byte) (int, error)    { return 0, io.ErrUnexpectedEOF }
+
+// counted counts what is read of a body.
+type counted struct {
+	io.Reader
+	n int
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += n
+	return n, err
+}
+
+func TestHandlerReadsNoMoreThanItTakes(t *testing.T) {
+	r := newRelay(Options{})
+	body := &counted{Reader: endless{}}
+	req := signed(t, secretA, "msg_1", time.Now(), "")
+	req.Body, req.ContentLength = io.NopCloser(body), -1
+	if code, _, _ := answerOf(t, r, req); code != 413 || body.n > MaxBody+1 {
+		t.Errorf("%d after %d bytes", code, body.n)
+	}
+}
+
+func TestHandlerRefusesReplays(t *testing.T) {
+	r := newRelay(Options{})
+	now := time.Now()
+	for i, want := range []int{202, 409, 409} {
+		if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != want {
+			t.Errorf("attempt %d: %d, want %d", i+1, code, want)
+		}
+	}
+	// The claim comes last: a forged request must not take the id from the true one.
+	forged := signed(t, secretB, "msg_2", now, `{}`)
+	answerOf(t, r, forged)
+	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_2", now, `{}`)); code != 202 {
+		t.Errorf("a forged request took the id: %d", code)
+	}
+}
+
+func TestHandlerAsksTheLedgerForReplays(t *testing.T) {
+	claimed := map[string]time.Duration{}
+	var down error
+	r := newRelay(Options{Replay: func(_ context.Context, id string, d time.Duration) (bool, error) {
+		_, again := claimed[id]
+		claimed[id] = d
+		return !again, down
+	}})
+	now := time.Now()
+	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != 202 || claimed["msg_1"] < 2*Tolerance {
+		t.Errorf("%d, claimed for %v", code, claimed["msg_1"])
+	}
+	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != 409 {
+		t.Errorf("%d for a replay", code)
+	}
+	down = errors.New("ledger is down")
+	if code, _, header := answerOf(t, r, signed(t, secretA, "msg_3", now, `{}`)); code != 503 || header.Get("Retry-After") == "" {
+		t.Errorf("%d %v while the ledger is down", code, header)
+	}
+}
+
+func TestClaimsAreBounded(t *testing.T) {
+	now := time.Unix(1000, 0)
+	c := newClaims(func() time.Time { return now })
+	fresh := func(id string) bool {
+		ok, err := c.claim(t.Context(), id, time.Minute)
+		return ok && err == nil
+	}
+	if !fresh("a") || fresh("a") {
+		t.Error("an id is free once")
+	}
+	now = now.Add(59 * time.Second)
+	if fresh("a") {
+		t.Error("forgotten too early")
+	}
+	now = now.Add(2 * time.Minute)
+	fresh("b")
+	now = now.Add(2 * time.Minute)
+	fresh("c")
+	if !fresh("a") {
+		t.Error("never forgotten")
+	}
+	for i := range 3 * maxClaims {
+		fresh("x" + strconv.Itoa(i))
+	}
+	if n := len(c.cur) + len(c.prev); n > 2*maxClaims {
+		t.Errorf("%d ids are kept", n)
+	}
+}
+
+func TestHandlerRotatesSecrets(t *testing.T) {
+	var secrets []string
+	r := newRelay(Options{Secrets: func() []string { return secrets }})
+	n := 0
+	try := func(secret string) int {
+		n++
+		code, _, _ := answerOf(t, r, signed(t, secret, fmt.Sprint("msg_", n), time.Now(), `{}`))
+		return code
+	}
+	for _, step := range []struct {
+		secrets []string
+		a, b    int
+	}{
+		{[]string{secretA}, 202, 401},
+		{[]string{secretB, secretA}, 202, 202},
+		{[]string{secretB}, 401, 202},
+		{nil, 401, 401}, // a provider that has lost its secrets opens nothing
+	} {
+		secrets = step.secrets
+		if a, b := try(secretA), try(secretB); a != step.a || b != step.b {
+			t.Errorf("%d secrets: %d and %d, want %d and %d", len(secrets), a, b, step.a, step.b)
+		}
+	}
+	// An empty key would verify what anyone can sign.
+	secrets = []string{"whsec_"}
+	if code := try("whsec_"); code != 401 {
+		t.Errorf("%d for a signature with an empty key", code)
+	}
+}
+
+func TestHandlerUnsigned(t *testing.T) {
+	r := newRelay(Options{Unsigned: true})
+	for range 2 {
+		req := httptest.NewRequest(http.MethodPost, Path, strings.NewReader(`{"request_ids":["a"]}`))
+		if code, reason, _ := answerOf(t, r, req); code != 202 {
+			t.Errorf("%d %s", code, reason)
+		}
+	}
+	req := httptest.NewRequest(http.MethodPost, EventHookPath, strings.NewReader(`{}`))
+	if code, reason, _ := answerOf(t, r, req); code != 202 {
+		t.Errorf("event hook: %d %s", code, reason)
+	}
+	if ids, calls := r.noted(); calls != 3 || len(ids) != 2 {
+		t.Errorf("noted %q in %d calls", ids, calls)
+	}
+	// A secret wins over Unsigned.
+	r = newRelay(Options{Unsigned: true, Secrets: func() []string { return []string{secretA} }})
+	if code, _, _ := answerOf(t, r, httptest.NewRequest(http.MethodPost, Path, strings.NewReader(`{}`))); code != 401 {
+		t.Errorf("%d without a signature where there is a secret", code)
+	}
+}
+
+func TestHandlerPromisesOnlyWhatIsNoted(t *testing.T) {
+	r := newRelay(Options{})
+	r.err = errors.New("ledger is down")
+	code, _, header := answerOf(t, r, signed(t, secretA, "msg_1", time.Now(), `{"request_ids":["a"]}`))
+	if code != 503 || header.Get("Retry-After") == "" {
+		t.Errorf("%d %v", code, header)
+	}
+	if !strings.Contains(r.log.String(), "ledger is down") {
+		t.Errorf("the log does not say why: %s", r.log.String())
+	}
+}
+
+// A flood costs little: it is refused, nearly all of it before the signature is
+// checked, and logged in a line or two.
+func TestHandlerBearsAFlood(t *testing.T) {
+	now := time.Now()
+	r := newRelay(Options{Rate: 100, Now: func() time.Time { return now }})
+	statuses := map[int]int{}
+	for i := range 10_000 {
+		req := signed(t, secretB, fmt.Sprint("msg_", i), now, `{"request_ids":["a"]}`)
+		code, _, _ := answerOf(t, r, req)
+		statuses[code]++
+	}
+	if statuses[401] != 100 || statuses[429] != 9_900 {
+		t.Errorf("statuses %v", statuses)
+	}
+	if lines := strings.Count(r.log.String(), "\n"); lines != 1 {
+		t.Errorf("%d lines in the log", lines)
+	}
+	now = now.Add(logEvery)
+	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_true", now, `{}`)); code != 202 {
+		t.Errorf("%d after the flood", code)
+	}
+	answerOf(t, r, httptest.NewRequest(http.MethodGet, Path, nil))
+	if !strings.Contains(r.log.String(), "count=10000") {
+		t.Errorf("the log does not count: %s", r.log.String())
+	}
+}
+
+func hook(body io.Reader, signature string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, EventHookPath, body)
+	if signature != "" {
+		r.Header.Set("x-kong-signature", signature)
+	}
+	return r
+}
+
+func TestEventHooks(t *testing.T) {
+	const secret, body = "kong-hook", `{"event":"routes","entity":{"key":"hidden-value"}}`
+	sum := func(name, secret string) string {
+		mac := hmac.New(sha1.New, []byte(secret))
+		if name == "sha256" {
+			mac = hmac.New(sha256.New, []byte(secret))
+		}
+		mac.Write([]byte(body))
+		return name + "=" + hex.EncodeToString(mac.Sum(nil))
+	}
+	for name, test := range map[string]struct {
+		request *http.Request
+		status  int
+	}{
+		"SHA-1":                {hook(strings.NewReader(body), sum("sha1", secret)), 202},
+		"SHA-256":              {hook(strings.NewReader(body), sum("sha256", secret)), 202},
+		"the next secret":      {hook(strings.NewReader(body), sum("sha1", "next")), 202},
+		"upper case":           {hook(strings.NewReader(body), "sha1="+strings.ToUpper(sum("sha1", secret)[5:])), 202},
+		"other secret":         {hook(strings.NewReader(body), sum("sha1", "guess")), 401},
+		"empty secret":         {hook(strings.NewReader(body), sum("sha1", "")), 401},
+		"other body":           {hook(strings.NewReader(body+" "), sum("sha256", secret)), 401},
+		"none":                 {hook(strings.NewReader(body), ""), 401},
+		"no name":              {hook(strings.NewReader(body), sum("sha1", secret)[5:]), 401},
+		"unknown name":         {hook(strings.NewReader(body), "md5=00112233445566778899aabbccddeeff"), 401},
+		"cut off":              {hook(strings.NewReader(body), sum("sha1", secret)[:20]), 401},
+		"SHA-1 named SHA-256":  {hook(strings.NewReader(body), "sha256="+sum("sha1", secret)[5:]), 401},
+		"not hex":              {hook(strings.NewReader(body), "sha1="+strings.Repeat("z", 40)), 401},
+		"10 MB":                {hook(strings.NewReader(strings.Repeat("x", 10<<20)), sum("sha1", secret)), 413},
+		"endless":              {hook(io.MultiReader(endless{}), sum("sha1", secret)), 413},
+		"GET":                  {httptest.NewRequest(http.MethodGet, EventHookPath, nil), 405},
+		"trigger's own secret": {signedPath(t, EventHookPath), 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(Options{EventHookSecrets: func() []string { return []string{secret, "next", ""} }})
+			code, reason, _ := answerOf(t, r, test.request)
+			if code != test.status {
+				t.Errorf("%d %s, want %d", code, reason, test.status)
+			}
+			if ids, calls := r.noted(); len(ids) != 0 || (calls == 1) != (code == 202) {
+				t.Errorf("noted %q in %d calls", ids, calls)
+			}
+			if strings.Contains(r.log.String(), "hidden") {
+				t.Error("the body is in the log")
+			}
+		})
+	}
+	if code, _, _ := answerOf(t, newRelay(Options{}), hook(strings.NewReader(body), sum("sha1", ""))); code != 401 {
+		t.Errorf("%d without a secret", code)
+	}
+}
+
+func signedPath(t *testing.T, path string) *http.Request {
+	r := signed(t, secretA, "msg_1", time.Now(), `{}`)
+	r.URL.Path = path
+	return r
+}
+
+func BenchmarkHandler(b *testing.B) {
+	body := `{"request_ids":["8XsOaNYwXgn0VmgA8qYYpVteu14p9GIK"]}`
+	for name, secret := range map[string]string{"accepted": secretA, "wrong signature": secretB} {
+		b.Run(name, func(b *testing.B) {
+			h := NewHandler(Options{
+				Rate: 1 << 30, Secrets: func() []string { return []string{secretA} },
+				Notify: func(context.Context, []string) error { return nil }, Logger: slog.New(slog.DiscardHandler),
+			})
+			now := time.Now()
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				w := httptest.NewRecorder()
+				b.StopTimer()
+				r := signed(b, secret, fmt.Sprint("msg_", i), now, body)
+				b.StartTimer()
+				h.ServeHTTP(w, r)
+			}
+		})
+	}
+}
