@@ -56,6 +56,7 @@ locals {
 resource "aws_cloudwatch_metric_alarm" "relay" {
   for_each = local.relay_alarms == 1 ? local.age_alarms : {}
 
+  region              = var.aws_region
   alarm_name          = "${var.resource_name}-${each.key}"
   alarm_description   = each.value.description
   namespace           = local.relay_metrics.namespace
@@ -77,6 +78,7 @@ resource "aws_cloudwatch_metric_alarm" "relay" {
 resource "aws_cloudwatch_metric_alarm" "errors" {
   count = local.relay_alarms
 
+  region              = var.aws_region
   alarm_name          = "${var.resource_name}-errors"
   alarm_description   = "The function has failed three times within an hour: an event with all its retries."
   namespace           = "AWS/Lambda"
@@ -99,6 +101,7 @@ resource "aws_cloudwatch_metric_alarm" "errors" {
 resource "aws_cloudwatch_metric_alarm" "throttles" {
   count = local.relay_alarms
 
+  region              = var.aws_region
   alarm_name          = "${var.resource_name}-throttles"
   alarm_description   = "Invocations have been throttled for 15 minutes. Runs hang, or the account's concurrency is used up."
   namespace           = "AWS/Lambda"
@@ -121,6 +124,7 @@ resource "aws_cloudwatch_metric_alarm" "throttles" {
 resource "aws_cloudwatch_metric_alarm" "failed_events" {
   count = local.relay_alarms
 
+  region              = var.aws_region
   alarm_name          = "${var.resource_name}-failed-events"
   alarm_description   = "Events that failed for good are in the queue ${var.resource_name}-failed. The next complete pass delivers what they announced."
   namespace           = "AWS/SQS"
@@ -141,6 +145,7 @@ resource "aws_cloudwatch_metric_alarm" "failed_events" {
 resource "aws_cloudwatch_metric_alarm" "ledger_memory" {
   count = local.cache_alarms
 
+  region              = var.aws_region
   alarm_name          = "${var.resource_name}-ledger-memory-${count.index + 1}"
   alarm_description   = "A node of the ledger is nearly full. Take a larger cache_node_type."
   namespace           = "AWS/ElastiCache"

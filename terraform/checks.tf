@@ -1,23 +1,19 @@
 # Warnings: each is about something that a plan accepts and a person should know.
 
-check "image_outside_ecr" {
+check "image" {
   assert {
     condition     = local.lambda == 0 || local.image_in_ecr || var.image == "docker-hub-url"
     error_message = "image = \"${var.image}\" lies outside of ECR, where Lambda cannot take it. The zip is used: ${local.lambda_zip}."
   }
-}
 
-check "image_of_the_first_integration" {
   assert {
     condition     = local.lambda == 0 || !local.image_in_ecr || !can(regex("cloudtrails?-integration([:@]|$)", var.image))
     error_message = "image = \"${var.image}\" looks like the first integration's, which cannot work with these settings. Push the relay's image, or leave image out and use the zip."
   }
-}
 
-check "lambda_zip_exists" {
   assert {
     condition     = local.lambda == 0 || local.image_in_ecr || fileexists(local.lambda_zip)
-    error_message = "${local.lambda_zip} does not exist yet. Build it before apply: README.md says how. Or set lambda_zip to a release's zip."
+    error_message = "${local.lambda_zip} does not exist. Build it before apply, as README.md says, or set lambda_zip to a release's zip."
   }
 }
 
@@ -47,12 +43,5 @@ check "token" {
   assert {
     condition     = var.kong_admin_token_secret_arn == null || !local.has_token
     error_message = "kong_admin_token_secret_arn is used; take the token out of lambda_env, so that Terraform does not see it."
-  }
-}
-
-check "admin_api_in_clear" {
-  assert {
-    condition     = startswith(local.kong_admin_api, "https://") || !local.has_token_secret
-    error_message = "lambda_env.KONG_ADMIN_API is http: Kong's token crosses the network in clear. Use the TLS port, usually 8444."
   }
 }

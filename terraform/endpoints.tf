@@ -12,6 +12,7 @@ locals {
 resource "aws_security_group" "endpoints" {
   count = var.create_vpc_endpoints ? 1 : 0
 
+  region      = var.aws_region
   name        = "${var.security_group}-endpoints"
   description = "Endpoints of AWS services, for the Kong audit relay"
   vpc_id      = var.existing_vpc
@@ -25,6 +26,7 @@ resource "aws_security_group" "endpoints" {
 resource "aws_vpc_security_group_ingress_rule" "endpoints_from_relay" {
   count = var.create_vpc_endpoints ? 1 : 0
 
+  region                       = var.aws_region
   security_group_id            = aws_security_group.endpoints[0].id
   description                  = "Relay"
   ip_protocol                  = "tcp"
@@ -37,6 +39,7 @@ resource "aws_vpc_security_group_ingress_rule" "endpoints_from_relay" {
 resource "aws_vpc_endpoint" "service" {
   for_each = toset(local.endpoint_services)
 
+  region              = var.aws_region
   vpc_id              = var.existing_vpc
   service_name        = "com.amazonaws.${var.aws_region}.${each.value}"
   vpc_endpoint_type   = "Interface"

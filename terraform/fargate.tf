@@ -18,8 +18,9 @@ locals {
 resource "aws_ecs_cluster" "relay" {
   count = local.fargate
 
-  name = var.resource_name
-  tags = var.resource_tags
+  region = var.aws_region
+  name   = var.resource_name
+  tags   = var.resource_tags
 
   setting {
     name  = "containerInsights"
@@ -30,6 +31,7 @@ resource "aws_ecs_cluster" "relay" {
 resource "aws_ecs_task_definition" "relay" {
   count = local.fargate
 
+  region                   = var.aws_region
   family                   = var.resource_name
   requires_compatibilities = ["FARGATE"]
   network_mode             = "awsvpc"
@@ -74,6 +76,7 @@ resource "aws_ecs_task_definition" "relay" {
 resource "aws_ecs_service" "relay" {
   count = local.fargate
 
+  region          = var.aws_region
   name            = var.resource_name
   cluster         = aws_ecs_cluster.relay[0].id
   task_definition = aws_ecs_task_definition.relay[0].arn
@@ -165,6 +168,7 @@ locals {
 resource "aws_security_group" "balancer" {
   count = local.fargate
 
+  region      = var.aws_region
   name        = "${var.security_group}-balancer"
   description = "Triggers from Kong's plugin to the audit relay"
   vpc_id      = var.existing_vpc
@@ -178,6 +182,7 @@ resource "aws_security_group" "balancer" {
 resource "aws_vpc_security_group_ingress_rule" "balancer_from_range" {
   for_each = local.plugin_cidrs
 
+  region            = var.aws_region
   security_group_id = aws_security_group.balancer[0].id
   description       = "Plugin"
   ip_protocol       = "tcp"
@@ -190,6 +195,7 @@ resource "aws_vpc_security_group_ingress_rule" "balancer_from_range" {
 resource "aws_vpc_security_group_ingress_rule" "balancer_from_group" {
   count = local.plugin_groups
 
+  region                       = var.aws_region
   security_group_id            = aws_security_group.balancer[0].id
   description                  = "Plugin"
   ip_protocol                  = "tcp"
@@ -202,6 +208,7 @@ resource "aws_vpc_security_group_ingress_rule" "balancer_from_group" {
 resource "aws_vpc_security_group_egress_rule" "balancer_to_relay" {
   for_each = local.fargate == 1 ? { triggers = local.trigger_port, health = local.ops_port } : {}
 
+  region                       = var.aws_region
   security_group_id            = aws_security_group.balancer[0].id
   description                  = "Relay: ${each.key}"
   ip_protocol                  = "tcp"
@@ -214,6 +221,7 @@ resource "aws_vpc_security_group_egress_rule" "balancer_to_relay" {
 resource "aws_vpc_security_group_ingress_rule" "relay_from_balancer" {
   for_each = local.fargate == 1 ? { triggers = local.trigger_port, health = local.ops_port } : {}
 
+  region                       = var.aws_region
   security_group_id            = aws_security_group.relay.id
   description                  = "Load balancer: ${each.key}"
   ip_protocol                  = "tcp"
@@ -226,6 +234,7 @@ resource "aws_vpc_security_group_ingress_rule" "relay_from_balancer" {
 resource "aws_lb" "relay" {
   count = local.fargate
 
+  region                     = var.aws_region
   name                       = local.alb_name
   internal                   = true
   load_balancer_type         = "application"
@@ -238,6 +247,7 @@ resource "aws_lb" "relay" {
 resource "aws_lb_listener" "relay" {
   count = local.fargate
 
+  region            = var.aws_region
   load_balancer_arn = aws_lb.relay[0].arn
   port              = 443
   protocol          = "HTTPS"
@@ -255,6 +265,7 @@ resource "aws_lb_listener" "relay" {
 resource "aws_lb_target_group" "relay" {
   count = local.fargate
 
+  region               = var.aws_region
   name                 = local.alb_name
   port                 = local.trigger_port
   protocol             = "HTTP"
@@ -276,6 +287,7 @@ resource "aws_lb_target_group" "relay" {
 resource "aws_cloudwatch_metric_alarm" "tasks" {
   count = var.alarms ? local.fargate : 0
 
+  region              = var.aws_region
   alarm_name          = "${var.resource_name}-no-task"
   alarm_description   = "No relay is alive behind the load balancer."
   namespace           = "AWS/ApplicationELB"

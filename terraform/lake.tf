@@ -5,8 +5,9 @@
 resource "aws_cloudformation_stack" "lake" {
   count = var.create_lake ? 1 : 0
 
-  name = "${var.resource_name}-lake"
-  tags = var.resource_tags
+  region = var.aws_region
+  name   = "${var.resource_name}-lake"
+  tags   = var.resource_tags
 
   template_body = jsonencode({
     AWSTemplateFormatVersion = "2010-09-09"

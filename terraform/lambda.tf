@@ -10,6 +10,7 @@ locals {
 resource "aws_lambda_function" "relay" {
   count = local.lambda
 
+  region        = var.aws_region
   function_name = var.resource_name
   description   = "Moves Kong's audit log to AWS"
   role          = aws_iam_role.relay.arn
@@ -59,6 +60,7 @@ resource "aws_lambda_function" "relay" {
 resource "aws_lambda_function_event_invoke_config" "relay" {
   count = local.lambda
 
+  region                       = var.aws_region
   function_name                = aws_lambda_function.relay[0].function_name
   maximum_retry_attempts       = 2
   maximum_event_age_in_seconds = 3600
@@ -74,6 +76,7 @@ resource "aws_lambda_function_event_invoke_config" "relay" {
 resource "aws_lambda_function_url" "relay" {
   count = var.function_url ? local.lambda : 0
 
+  region             = var.aws_region
   function_name      = aws_lambda_function.relay[0].function_name
   authorization_type = "AWS_IAM"
 }

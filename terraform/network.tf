@@ -1,7 +1,8 @@
 # Security groups, in both directions. DNS needs no rule: the VPC's resolver is outside of security groups.
 
 data "aws_vpc" "selected" {
-  id = var.existing_vpc
+  region = var.aws_region
+  id     = var.existing_vpc
 }
 
 locals {
@@ -14,6 +15,7 @@ locals {
 }
 
 resource "aws_security_group" "relay" {
+  region      = var.aws_region
   name        = var.security_group
   description = "Kong audit relay: to Kong, its ledger and AWS"
   vpc_id      = var.existing_vpc
@@ -32,30 +34,33 @@ resource "aws_security_group" "relay" {
 
 # The one rule to everywhere. PutAuditEvents has no VPC endpoint and no fixed range of addresses.
 resource "aws_vpc_security_group_egress_rule" "aws" {
+  region            = var.aws_region
   security_group_id = aws_security_group.relay.id
   description       = "AWS APIs over HTTPS"
   ip_protocol       = "tcp"
   from_port         = 443
   to_port           = 443
-  cidr_ipv4         = "0.0.0.0/0" #tfsec:ignore:aws-ec2-no-public-egress-sgr -- HTTPS only; the data API of CloudTrail has no endpoint in a VPC
+  cidr_ipv4         = "0.0.0.0/0"
   tags              = var.resource_tags
 }
 
 resource "aws_vpc_security_group_egress_rule" "aws_ipv6" {
   count = var.ipv6_egress ? 1 : 0
 
+  region            = var.aws_region
   security_group_id = aws_security_group.relay.id
   description       = "AWS APIs over HTTPS, IPv6"
   ip_protocol       = "tcp"
   from_port         = 443
   to_port           = 443
-  cidr_ipv6         = "::/0" #tfsec:ignore:aws-ec2-no-public-egress-sgr -- as above
+  cidr_ipv6         = "::/0"
   tags              = var.resource_tags
 }
 
 resource "aws_vpc_security_group_egress_rule" "kong" {
   for_each = toset(local.kong_cidr)
 
+  region            = var.aws_region
   security_group_id = aws_security_group.relay.id
   description       = "Kong Admin API"
   ip_protocol       = "tcp"
@@ -68,6 +73,7 @@ resource "aws_vpc_security_group_egress_rule" "kong" {
 resource "aws_vpc_security_group_egress_rule" "kong_group" {
   count = var.kong_security_group_id != null ? 1 : 0
 
+  region                       = var.aws_region
   security_group_id            = aws_security_group.relay.id
   description                  = "Kong Admin API"
   ip_protocol                  = "tcp"
@@ -80,6 +86,7 @@ resource "aws_vpc_security_group_egress_rule" "kong_group" {
 resource "aws_vpc_security_group_ingress_rule" "kong_from_relay" {
   count = var.kong_security_group_id != null ? 1 : 0
 
+  region                       = var.aws_region
   security_group_id            = var.kong_security_group_id
   description                  = "Admin API for the audit relay"
   ip_protocol                  = "tcp"
@@ -90,6 +97,7 @@ resource "aws_vpc_security_group_ingress_rule" "kong_from_relay" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "ledger" {
+  region                       = var.aws_region
   security_group_id            = aws_security_group.relay.id
   description                  = "Ledger"
   ip_protocol                  = "tcp"
@@ -101,6 +109,7 @@ resource "aws_vpc_security_group_egress_rule" "ledger" {
 
 # No egress rule: the cache answers, it opens nothing.
 resource "aws_security_group" "ledger" {
+  region      = var.aws_region
   name        = "${var.security_group}-ledger"
   description = "Ledger of the Kong audit relay: from the relay only"
   vpc_id      = var.existing_vpc
@@ -112,6 +121,7 @@ resource "aws_security_group" "ledger" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "ledger_from_relay" {
+  region                       = var.aws_region
   security_group_id            = aws_security_group.ledger.id
   description                  = "Relay"
   ip_protocol                  = "tcp"

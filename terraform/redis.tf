@@ -15,8 +15,9 @@ locals {
 # a state file. It leaves the names to CloudFormation too: a deleted secret's name stays taken for a while.
 # The access string leaves out what the relay has no business to run.
 resource "aws_cloudformation_stack" "ledger_user" {
-  name = "${var.resource_name}-ledger-user"
-  tags = var.resource_tags
+  region = var.aws_region
+  name   = "${var.resource_name}-ledger-user"
+  tags   = var.resource_tags
 
   template_body = jsonencode({
     AWSTemplateFormatVersion = "2010-09-09"
@@ -65,6 +66,7 @@ resource "aws_cloudformation_stack" "ledger_user" {
 resource "aws_elasticache_subnet_group" "ledger" {
   count = var.cache_serverless ? 0 : 1
 
+  region      = var.aws_region
   name        = "${var.resource_name}-cache-subnet"
   description = "Ledger of the Kong audit relay"
   subnet_ids  = var.existing_subnet_ids
@@ -76,6 +78,7 @@ resource "aws_elasticache_subnet_group" "ledger" {
 resource "aws_elasticache_parameter_group" "ledger" {
   count = var.cache_serverless ? 0 : 1
 
+  region      = var.aws_region
   name        = "${local.ledger_id}-valkey${local.cache_major}"
   description = "Ledger of the Kong audit relay"
   family      = "valkey${local.cache_major}"
@@ -94,6 +97,7 @@ resource "aws_elasticache_parameter_group" "ledger" {
 resource "aws_elasticache_replication_group" "ledger" {
   count = var.cache_serverless ? 0 : 1
 
+  region               = var.aws_region
   replication_group_id = local.ledger_id
   description          = "Ledger of the Kong audit relay: what was delivered, marks, dead letters"
   engine               = "valkey"
@@ -132,6 +136,7 @@ resource "aws_elasticache_replication_group" "ledger" {
 resource "aws_elasticache_serverless_cache" "ledger" {
   count = var.cache_serverless ? 1 : 0
 
+  region                   = var.aws_region
   name                     = local.ledger_id
   description              = "Ledger of the Kong audit relay: what was delivered, marks, dead letters"
   engine                   = "valkey"

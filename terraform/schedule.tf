@@ -3,13 +3,15 @@
 resource "aws_scheduler_schedule_group" "relay" {
   count = local.lambda
 
-  name = var.resource_name
-  tags = var.resource_tags
+  region = var.aws_region
+  name   = var.resource_name
+  tags   = var.resource_tags
 }
 
 resource "aws_scheduler_schedule" "reconcile" {
   count = local.lambda
 
+  region              = var.aws_region
   name                = "${var.resource_name}-reconcile"
   description         = "Reconciles Kong's audit log with what was delivered"
   group_name          = aws_scheduler_schedule_group.relay[0].name
@@ -45,6 +47,7 @@ resource "aws_scheduler_schedule" "reconcile" {
 resource "aws_sqs_queue" "failed" {
   count = local.lambda
 
+  region                    = var.aws_region
   name                      = "${var.resource_name}-failed"
   kms_master_key_id         = coalesce(var.kms_key_arn, "alias/aws/sqs")
   message_retention_seconds = 1209600
@@ -54,6 +57,7 @@ resource "aws_sqs_queue" "failed" {
 resource "aws_sqs_queue_policy" "failed" {
   count = local.lambda
 
+  region    = var.aws_region
   queue_url = aws_sqs_queue.failed[0].id
   policy = jsonencode({
     Version = "2012-10-17"

@@ -11,11 +11,11 @@ locals {
 resource "aws_secretsmanager_secret" "kong_admin_token" {
   count = var.kong_admin_token_secret_arn == null && local.has_token ? 1 : 0
 
+  region      = var.aws_region
   name_prefix = "${var.resource_name}-kong-admin-token-"
   description = "Token of the relay's user in Kong"
-  #tfsec:ignore:aws-ssm-secret-use-customer-key -- low: AWS's own key unless kms_key_arn is set
-  kms_key_id = var.kms_key_arn
-  tags       = var.resource_tags
+  kms_key_id  = var.kms_key_arn
+  tags        = var.resource_tags
 }
 
 # Write-only: the token reaches Secrets Manager, and neither the state nor what a plan prints. What remains: lambda_env
@@ -24,6 +24,7 @@ resource "aws_secretsmanager_secret" "kong_admin_token" {
 resource "aws_secretsmanager_secret_version" "kong_admin_token" {
   count = var.kong_admin_token_secret_arn == null && local.has_token ? 1 : 0
 
+  region                   = var.aws_region
   secret_id                = aws_secretsmanager_secret.kong_admin_token[0].id
   secret_string_wo         = var.lambda_env.KONG_ADMIN_TOKEN
   secret_string_wo_version = var.kong_admin_token_version
@@ -34,8 +35,9 @@ resource "aws_secretsmanager_secret_version" "kong_admin_token" {
 resource "aws_cloudformation_stack" "trigger_secret" {
   count = var.trigger_secret_secret_arn == null ? 1 : 0
 
-  name = "${var.resource_name}-trigger-secret"
-  tags = var.resource_tags
+  region = var.aws_region
+  name   = "${var.resource_name}-trigger-secret"
+  tags   = var.resource_tags
 
   template_body = jsonencode({
     AWSTemplateFormatVersion = "2010-09-09"

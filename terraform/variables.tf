@@ -21,7 +21,7 @@ variable "resource_tags" {
 }
 
 variable "aws_region" {
-  description = "Region to deploy into."
+  description = "Region to deploy into. Every resource names it, so the provider may stand in another one."
   type        = string
 }
 
