@@ -36,7 +36,9 @@ type secretSource struct {
 	now   func() time.Time
 
 	turn  chan struct{} // holds one token: who has it may touch what is below
-	text  string
+	// text is what was read. It is a function since fmt, where it is given an
+	// unexported field, looks at everything but into a function.
+	text  func() string
 	at    time.Time // when text was read; zero: never
 	tried time.Time // when it was last asked for
 	// stale is set by Invalidate: the text was refused somewhere.
@@ -92,17 +94,17 @@ func (s *secretSource) reveal(ctx context.Context) (string, error) {
 	known := !s.at.IsZero()
 	due := !known || s.stale || s.keep > 0 && now.Sub(s.at) >= s.keep
 	if known && (!due || now.Sub(s.tried) < reloadPause) {
-		return s.text, nil
+		return s.text(), nil
 	}
 	s.tried = now
 	text, err := s.load(ctx)
 	if err != nil && known && !s.stale {
-		return s.text, nil // it was good a while ago; who refuses it says so, by Invalidate
+		return s.text(), nil // it was good a while ago; who refuses it says so, by Invalidate
 	}
 	if err != nil {
 		return "", fmt.Errorf("reading %s: %w", s.where, err)
 	}
-	s.text, s.at, s.stale = text, now, false
+	s.text, s.at, s.stale = func() string { return text }, now, false
 	return text, nil
 }
 

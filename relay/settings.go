@@ -244,14 +244,15 @@ func (l *loader) loadSecret(row setting, s *Settings) {
 			return string(text), err
 		})
 		if _, err := secret.source.load(context.Background()); err != nil {
-			l.problems.add("%s is %s: %s Expected a file that holds %s.", f[0], shown(file), fileReason(err), row.help)
+			row.help = "a file that holds " + row.help
+			l.problems.add("%s is %s: %s %s", f[0], shown(file), fileReason(err), row.advice(err))
 			return
 		}
 		row.setSecret(s, secret)
 	default:
 		secret := newSecret(row.env, 0, row.checkSecret, func(context.Context) (string, error) { return value, nil })
 		if _, err := secret.source.load(context.Background()); err != nil {
-			l.problems.add("%s is set to something that cannot be used: %v. Expected %s.", row.env, err, row.help)
+			l.problems.add("%s is set to something that cannot be used: %s %s", row.env, fileReason(err), row.advice(err))
 			return
 		}
 		row.setSecret(s, secret)

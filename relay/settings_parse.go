@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,21 +98,38 @@ func oneOf(words ...string) func(string) bool {
 	return func(text string) bool { return slices.Contains(words, text) }
 }
 
-func matches(pattern string) func(string) bool {
-	return func(text string) bool { return regexp.MustCompile(pattern).MatchString(text) }
+// made tells whether a text has so many bytes, each an ASCII letter, a digit or
+// one of more.
+func made(text string, least, most int, more string) bool {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', strings.IndexByte(more, c) >= 0:
+		default:
+			return false
+		}
+	}
+	return len(text) >= least && len(text) <= most
 }
 
-func hostName(text string) bool { return matches(`^[-.A-Za-z0-9]{1,253}$`)(text) }
+func hostName(text string) bool { return made(text, 1, 253, ".-") }
 
 // keyName keeps braces out: they would move the hash tag of Redis's keys.
-func keyName(text string) bool   { return matches(`^[-._A-Za-z0-9]{1,64}$`)(text) }
-func keyPrefix(text string) bool { return matches(`^[-._:A-Za-z0-9]{1,64}$`)(text) }
+func keyName(text string) bool   { return made(text, 1, 64, "._-") }
+func keyPrefix(text string) bool { return made(text, 1, 64, "._:-") }
 
 // What AWS takes, by its service models.
-func regionName(text string) bool { return matches(`^[a-z]{2,}(-[a-z0-9]+)+$`)(text) }
-func externalID(text string) bool { return matches(`^[\w+=,.@:/-]{2,1224}$`)(text) }
-func streamName(text string) bool { return matches(`^[^:*]{1,512}$`)(text) }
-func groupName(text string) bool  { return matches(`^[-._/#A-Za-z0-9]{1,512}$`)(text) }
+func regionName(text string) bool { return made(text, 3, 64, "-") }
+func externalID(text string) bool { return made(text, 2, 1224, "_+=,.@:/-") }
+func groupName(text string) bool  { return made(text, 1, 512, "._/#-") }
+func streamName(text string) bool {
+	return text != "" && len(text) <= 512 && !strings.ContainsAny(text, ":*")
+}
+
+// accountID tells whether a text is the id of an AWS account.
+func accountID(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 64)
+	return err == nil && len(text) == 12
+}
 
 func adminAPI(l *loader, s *Settings, text string) error {
 	const what = "an http or https URL"
@@ -143,7 +159,7 @@ func (l *loader) pemText(text string) ([]byte, error) {
 	return content, nil
 }
 
-// fileReason is why a file could not be read, without its path.
+// fileReason is the cause of an error as a sentence, without the path of a file.
 func fileReason(err error) string {
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		err = inner
@@ -246,8 +262,6 @@ func destination(_ *loader, s *Settings, text string) error {
 	}
 	return nil
 }
-
-var accountID = matches(`^[0-9]{12}$`)
 
 func channelARN(l *loader, s *Settings, text string) error {
 	const what = "the ARN of a CloudTrail Lake channel, arn:aws:cloudtrail:<region>:<account>:channel/<id>"
@@ -357,7 +371,7 @@ func logLevel(_ *loader, s *Settings, text string) error {
 func headerText(text string) error {
 	for i := range len(text) {
 		if text[i] <= ' ' || text[i] > '~' {
-			return errors.New("it holds characters that a token cannot have, such as a space")
+			return expected("printable ASCII characters without spaces", "")
 		}
 	}
 	return nil
@@ -371,7 +385,7 @@ func webhookSecrets(text string) error {
 		encoded, ok := strings.CutPrefix(secret, "whsec_")
 		key, err := base64.StdEncoding.DecodeString(encoded)
 		if !ok || err != nil || len(key) < 24 || len(key) > 64 {
-			return errors.New(`expected whsec_ and 24 to 64 bytes in base64; make one with: echo "whsec_$(openssl rand -base64 32)"`)
+			return expected("whsec_ and 24 to 64 bytes in base64", `Make one with: echo "whsec_$(openssl rand -base64 32)"`)
 		}
 	}
 	if len(list) == 0 {

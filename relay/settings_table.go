@@ -38,12 +38,12 @@ func settingsTable() []setting {
 			set:  certificates(func(s *Settings) *[]byte { return &s.KongRootCA }),
 		},
 		{
-			name: "kong-client-cert", env: "RELAY_KONG_CLIENT_CERT", group: groupKong, value: "file",
+			name: "kong-client-cert", env: "RELAY_KONG_CLIENT_CERT", group: groupKong, value: "file", example: "client.crt",
 			help: "PEM file of the certificate to show to Kong",
 			set:  fileContent(func(l *loader) *[]byte { return &l.clientCert }),
 		},
 		{
-			name: "kong-client-key", env: "RELAY_KONG_CLIENT_KEY", group: groupKong, value: "file",
+			name: "kong-client-key", env: "RELAY_KONG_CLIENT_KEY", group: groupKong, value: "file", example: "client.key",
 			help: "PEM file of that certificate's key",
 			set:  fileContent(func(l *loader) *[]byte { return &l.clientKey }),
 		},
@@ -124,7 +124,7 @@ func settingsTable() []setting {
 			set:  text(func(s *Settings) *string { return &s.RedisSentinelMaster }, nil, ""),
 		},
 		{
-			name: "redis-prefix", env: "RELAY_REDIS_PREFIX", group: groupLedger, value: "text", def: "kong-cloudtrail",
+			name: "redis-prefix", env: "RELAY_REDIS_PREFIX", group: groupLedger, value: "text", def: "relay",
 			help: "what the names of all keys begin with",
 			set:  text(func(s *Settings) *string { return &s.RedisPrefix }, keyPrefix, "1 to 64 letters, digits and any of . _ : -"),
 		},
