@@ -1,6 +1,7 @@
 package cloudtrailtest
 
 import (
+	"bytes"
 	"errors"
 	"unicode/utf8"
 )
@@ -191,28 +192,34 @@ var plain = func() (t [256]bool) {
 
 // str reads a string; the scanner stands on its opening quote.
 func (s *scanner) str() (text, error) {
+	data := s.data
 	start := s.pos + 1
-	i := start
 	escaped, wide := false, false
-	for i < len(s.data) {
-		c := s.data[i]
-		switch {
-		case plain[c]:
+	for i := start; i < len(data); {
+		c := data[i]
+		if plain[c] {
 			i++
+			continue
+		}
+		switch {
+		case c == '\\':
+			escaped = true
+			if i+1 < len(data) && data[i+1] == '"' { // by far the most: eventData is JSON in a string
+				i += 2
+				continue
+			}
+			n := escapeLen(data[i:])
+			if n == 0 {
+				return text{}, errJSON
+			}
+			i += n
 		case c == '"':
-			raw := s.data[start:i]
+			raw := data[start:i]
 			if wide && !utf8.Valid(raw) {
 				return text{}, errJSON
 			}
 			s.pos = i + 1
 			return text{raw, escaped}, nil
-		case c == '\\':
-			escaped = true
-			n := escapeLen(s.data[i:])
-			if n == 0 {
-				return text{}, errJSON
-			}
-			i += n
 		case c >= utf8.RuneSelf:
 			wide = true
 			i++
@@ -266,12 +273,12 @@ func (t text) appendTo(dst []byte) []byte {
 	for i := 0; i < len(t.raw); {
 		c := t.raw[i]
 		if c != '\\' {
-			j := i + 1
-			for j < len(t.raw) && t.raw[j] != '\\' {
-				j++
+			n := bytes.IndexByte(t.raw[i:], '\\')
+			if n < 0 {
+				n = len(t.raw) - i
 			}
-			dst = append(dst, t.raw[i:j]...)
-			i = j
+			dst = append(dst, t.raw[i:i+n]...)
+			i += n
 			continue
 		}
 		switch e := t.raw[i+1]; e {

@@ -1,0 +1,220 @@
+package cloudtrailtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// running starts a server for the length of a test.
+func running(t *testing.T, s *Server) *Running {
+	t.Helper()
+	r, err := Start(s, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func post(ctx context.Context, c *http.Client, base string, body []byte) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, "POST", base+"/PutAuditEvents?"+toChannel, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	return res.StatusCode, b, err
+}
+
+func TestScript(t *testing.T) {
+	s := unsigned()
+	s.Script(
+		Fault{Code: "ThrottlingException"}, Fault{Code: "InternalFailure"}, Fault{Code: "ServiceUnavailable"},
+		Fault{Code: "AccessDeniedException"}, Fault{Code: "ChannelUnsupportedSchema"},
+		Fault{Events: map[string]string{"a": "Throttling"}, Omit: []string{"b"}},
+	)
+	for _, want := range []struct {
+		code   string
+		status int
+	}{{"ThrottlingException", 400}, {"InternalFailure", 500}, {"ServiceUnavailable", 503}, {"AccessDeniedException", 403}, {"ChannelUnsupportedSchema", 400}} {
+		if a := put(t, s, toChannel, good("a")); a.code() != want.code || a.status != want.status {
+			t.Errorf("got %v, want %v", a, want)
+		}
+	}
+	a := put(t, s, toChannel, good("a", "b", "c"))
+	if a.status != 200 || len(a.Successful) != 1 || a.Successful[0].ID != "c" || len(a.Failed) != 1 || a.Failed[0].ErrorCode != "Throttling" {
+		t.Errorf("got %v", a)
+	}
+	if s.Times("b") != 0 || s.Counts().Omitted != 1 {
+		t.Errorf("an event that was left out was accepted: %+v", s.Counts())
+	}
+	if a := put(t, s, toChannel, good("a", "b")); len(a.Successful) != 2 {
+		t.Errorf("after the script: %v", a)
+	}
+}
+
+func TestStandingFaults(t *testing.T) {
+	outcome := func(seed uint64) (string, Counts) {
+		s := unsigned(func(o *Options) { o.CallsPerSecond = -1 })
+		s.SetFaults(Faults{
+			Seed: seed, Calls: map[string]float64{"ThrottlingException": .2, "InternalFailure": .2},
+			Events: map[string]float64{"Throttling": .1, "InternalFailure": .1}, Omit: .1, IDs: map[string]string{"poison": "InvalidData"},
+		})
+		var log string
+		for range 100 {
+			a := put(t, s, toChannel, good("a", "b", "c", "poison"))
+			log += fmt.Sprintln(a.code(), len(a.Successful), a.Failed)
+			if a.status == 200 && !slices.ContainsFunc(a.Failed, func(f struct{ ID, ErrorCode, ErrorMessage string }) bool {
+				return f.ID == "poison" && f.ErrorCode == "InvalidData"
+			}) {
+				t.Fatalf("poison was not refused: %v", a)
+			}
+		}
+		return log, s.Counts()
+	}
+	first, c := outcome(1)
+	again, _ := outcome(1)
+	other, _ := outcome(2)
+	if first != again || first == other {
+		t.Error("the dice do not follow the seed")
+	}
+	// 100 calls, .36 of them refused; of some 192 good events a tenth each.
+	if c.Refused < 20 || c.Refused > 52 || c.Omitted < 8 || c.Omitted > 35 || c.Codes["Throttling"] < 8 || c.Events < 100 {
+		t.Errorf("counts %+v", c)
+	}
+	if got := slices.Sorted(maps.Keys(c.Codes)); len(got) != 4 {
+		t.Errorf("codes %v", got)
+	}
+}
+
+func TestConnectionFaults(t *testing.T) {
+	s := unsigned()
+	r := running(t, s)
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	s.Script(Fault{Reset: true}, Fault{LoseAnswer: true}, Fault{Garbage: true})
+
+	if _, _, err := post(t.Context(), client, r.URL, good("reset")); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("reset: %v", err)
+	}
+	if _, _, err := post(t.Context(), client, r.URL, good("lost")); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("lost answer: %v", err)
+	}
+	status, b, err := post(t.Context(), client, r.URL, good("garbage"))
+	if err != nil || status != 200 || json.Valid(b) {
+		t.Errorf("garbage: %d %s, %v", status, b, err)
+	}
+	if s.Times("reset") != 0 || s.Times("lost") != 1 || s.Times("garbage") != 1 || s.Counts().Lost != 2 {
+		t.Errorf("counts %+v", s.Counts())
+	}
+
+	s.SetDown(true)
+	if _, _, err := post(t.Context(), client, r.URL, good("down")); err == nil {
+		t.Error("an answer during an outage")
+	}
+	s.SetDown(false)
+	if status, _, err := post(t.Context(), client, r.URL, good("up")); err != nil || status != 200 || s.Times("down") != 0 || s.Times("up") != 1 {
+		t.Errorf("after the outage: %d, %v", status, err)
+	}
+}
+
+func TestDelay(t *testing.T) {
+	clock := make(chan struct{}, 100)
+	s := unsigned(func(o *Options) {
+		o.Now = func() time.Time {
+			clock <- struct{}{}
+			return time.Now()
+		}
+	})
+	r := running(t, s)
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	s.SetFaults(Faults{Delay: 30 * time.Millisecond, Jitter: time.Millisecond})
+	start := time.Now()
+	if status, _, err := post(t.Context(), client, r.URL, good("slow")); err != nil || status != 200 || time.Since(start) < 30*time.Millisecond {
+		t.Errorf("got %d, %v after %v", status, err, time.Since(start))
+	}
+	// A client that gives up does not take its request back.
+	for len(clock) > 0 {
+		<-clock
+	}
+	s.Script(Fault{Delay: time.Hour})
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	go func() {
+		_, _, err := post(ctx, client, r.URL, good("given-up"))
+		gone <- err
+	}()
+	watch, stop := context.WithCancel(t.Context())
+	defer stop()
+	<-clock // the quota is checked once the request has been read
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	s.Watch(watch, 1, func(e Event) {
+		if e.ID != "given-up" {
+			t.Errorf("got %s", e.ID)
+		}
+		stop()
+	})
+}
+
+func TestTLSAndRestart(t *testing.T) {
+	s := unsigned()
+	r, err := StartTLS(s, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(r.CertPEM) {
+		t.Fatal("not a certificate")
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
+	defer client.CloseIdleConnections()
+	if status, _, err := post(t.Context(), client, r.URL, good("a")); err != nil || status != 200 {
+		t.Fatalf("over TLS: %d, %v", status, err)
+	}
+	s.Script(Fault{Reset: true}) // HTTP/2 has no connection to take over
+	if _, _, err := post(t.Context(), client, r.URL, good("b")); err == nil {
+		t.Error("an answer in spite of a reset")
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.Dial("tcp", r.Addr); err == nil {
+		_ = c.Close()
+		t.Fatal("still listening")
+	}
+	again, err := Start(s, r.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, err := post(t.Context(), client, again.URL, good("a")); err != nil || status != 200 || s.Times("a") != 2 {
+		t.Errorf("after a restart: %d, %v, %d times", status, err, s.Times("a"))
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}

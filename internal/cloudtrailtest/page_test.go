@@ -1,0 +1,151 @@
+package cloudtrailtest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func get(t *testing.T, url string) (int, string, http.Header) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b), res.Header
+}
+
+const hostile = `<script>alert("x")</script>'"&`
+
+func hostileData() string {
+	return goodData(hostile, set("eventName", hostile), set("version", hostile), identity("principalId", hostile),
+		identity("details", map[string]any{"rbac_user_name": hostile}), set("additionalEventData", map[string]any{"status": hostile}))
+}
+
+func TestPage(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
+	s := unsigned(func(o *Options) { o.Now = func() time.Time { return now } })
+	base := running(t, s).URL
+	if _, body, _ := get(t, base+"/"); !strings.Contains(body, "Nothing has arrived yet") {
+		t.Error("the empty page says nothing")
+	}
+	put(t, s, toChannel, bodyOf(wireEvent{ID: "plain", Data: goodData("plain")}, wireEvent{ID: "hostile", Data: hostileData()}))
+	put(t, s, toChannel, good("plain"))
+	put(t, s, "channelArn=x", good("a"))
+
+	status, body, header := get(t, base+"/")
+	for _, want := range []string{
+		"GET/event-hooks", "172.31.76.246", ">ann<", ">200<", "0.6 s", "2026-01-02 03:04:05", `<a href="/events/1">plain</a>`,
+		`<span class="tag">repeat</span>`, `data-count="Events">3<`, `data-count="Repeats">1<`, `data-count="Refused">1<`,
+		"InvalidChannelARN 1", ChannelARN, "&lt;script&gt;",
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if status != 200 || strings.Contains(body, "<script>alert") || strings.Contains(body, "http://") || strings.Contains(body, "https://") {
+		t.Errorf("status %d, or the page holds what an event brought, or loads from elsewhere", status)
+	}
+	if csp := header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") {
+		t.Errorf("policy %q", csp)
+	}
+	for _, file := range []string{"/page.css", "/page.js"} {
+		if status, _, h := get(t, base+file); status != 200 || !strings.HasPrefix(h.Get("Content-Type"), "text/") {
+			t.Errorf("%s: %d %s", file, status, h.Get("Content-Type"))
+		}
+	}
+	for _, path := range []string{"/other", "/events/0", "/events/4", "/events/x", "/page.html"} {
+		if status, _, _ := get(t, base+path); status != 404 {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+	status, body, header = get(t, base+"/events/2")
+	var d map[string]any
+	if err := json.Unmarshal([]byte(body), &d); err != nil || status != 200 || d["UID"] != hostile || header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("detail: %d %v", status, err)
+	}
+}
+
+func TestPageWithoutData(t *testing.T) {
+	s := unsigned(func(o *Options) { o.Keep = KeepDigests })
+	base := running(t, s).URL
+	put(t, s, toChannel, good("plain"))
+	if _, body, _ := get(t, base+"/"); !strings.Contains(body, ">plain</a>") || !strings.Contains(body, "2026-01-02 03:04:05") {
+		t.Error("the event is not there")
+	}
+	if status, body, _ := get(t, base+"/events/1"); status != 200 || !strings.Contains(body, "not kept") {
+		t.Errorf("detail: %d %s", status, body)
+	}
+	if _, body, _ := get(t, running(t, unsigned(func(o *Options) { o.Keep = KeepCounts })).URL); !strings.Contains(body, "counted only") {
+		t.Error("the page does not say that events are only counted")
+	}
+}
+
+func TestLive(t *testing.T) {
+	s := unsigned()
+	base := running(t, s).URL
+	put(t, s, toChannel, good("before"))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", base+"/live?after=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if ct := res.Header.Get("Content-Type"); ct != "text/event-stream" {
+		t.Fatalf("content type %q", ct)
+	}
+	lines := bufio.NewScanner(res.Body)
+	next := func() (n news) {
+		for lines.Scan() {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				if err := json.Unmarshal([]byte(data), &n); err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+		}
+		t.Fatalf("the stream ended: %v", lines.Err())
+		return n
+	}
+	if n := next(); n.Rows != "" || n.Last != 1 || n.Counts.Events != 1 {
+		t.Errorf("first: %+v", n)
+	}
+	put(t, s, toChannel, bodyOf(wireEvent{ID: "hostile", Data: hostileData()}))
+	if n := next(); n.Last != 2 || n.Counts.Events != 2 || !strings.Contains(n.Rows, "&lt;script&gt;") || strings.Contains(n.Rows, "<script") || strings.Contains(n.Rows, "before") {
+		t.Errorf("second: %+v", n)
+	}
+	_, body, _ := get(t, base+"/latest?after=1")
+	var n news
+	if err := json.Unmarshal([]byte(body), &n); err != nil || n.Last != 2 || !strings.Contains(n.Rows, "hostile") && !strings.Contains(n.Rows, "&lt;script") {
+		t.Errorf("latest: %+v, %v", n, err)
+	}
+}
+
+func TestDelayText(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		640 * time.Millisecond: "0.6 s", -300 * time.Millisecond: "-0.3 s", 90 * time.Second: "2 min", 3 * time.Hour: "3 h", 72 * time.Hour: "3 days",
+	} {
+		if got := delay(d); got != want {
+			t.Errorf("%v: got %q, want %q", d, got, want)
+		}
+	}
+}
