@@ -33,7 +33,9 @@ locals {
   given_channel = coalesce(var.channel_arn, local.env_channel, "none")
   channel_arn   = var.create_lake ? aws_cloudformation_stack.lake[0].outputs["ChannelArn"] : local.given_channel
 
+  # Every secret that the relay may read; relay_env can name more of them.
   secret_arns = merge(
+    { for name, value in var.relay_env : name => value if endswith(name, "_SECRET_ARN") },
     { REDIS_PASSWORD_SECRET_ARN = local.redis_secret_arn },
     { RELAY_TRIGGER_SECRET_SECRET_ARN = local.trigger_secret_arn },
     local.has_token_secret ? { KONG_ADMIN_TOKEN_SECRET_ARN = local.kong_token_secret_arn } : {},
@@ -59,7 +61,10 @@ locals {
     local.secret_arns,
   )
 
-  destination_environment = local.cloudtrail ? { CHANNEL_ARN = local.channel_arn } : {
-    RELAY_DESTINATION = "cloudwatch:${aws_cloudwatch_log_group.audit[0].name}"
-  }
+  destination_environment = merge(
+    { RELAY_DESTINATION = var.destination },
+    local.cloudtrail ? { CHANNEL_ARN = local.channel_arn } : {},
+    # By ARN: it also tells the relay the account that its events are for.
+    local.cloudwatch ? { RELAY_LOG_GROUP = one(aws_cloudwatch_log_group.audit[*].arn) } : {},
+  )
 }

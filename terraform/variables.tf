@@ -127,13 +127,13 @@ variable "reserved_concurrency" {
 }
 
 variable "relay_env" {
-  description = "Further settings of the relay, `RELAY_…` to text. No secrets: those go by `…_SECRET_ARN`."
+  description = "Further settings of the relay, `RELAY_…` to text. A secret goes by its `…_SECRET_ARN`, which the relay may then read."
   type        = map(string)
   default     = {}
 
   validation {
     condition = alltrue([for name, _ in var.relay_env :
-      startswith(name, "RELAY_") && (endswith(name, "_ARN") || !can(regex("SECRET|TOKEN|PASSWORD", name)))
+      startswith(name, "RELAY_") && (endswith(name, "_SECRET_ARN") || !can(regex("SECRET|TOKEN|PASSWORD", name)))
     ])
     error_message = "relay_env takes RELAY_… settings only, and no secret in plain text."
   }
@@ -185,7 +185,7 @@ variable "host" {
 }
 
 variable "schedule_expression" {
-  description = "When the relay reconciles. The alarms count on an hour or less."
+  description = "When the function reconciles. The alarms count on an hour or less. On Fargate it is `RELAY_SCHEDULE`."
   type        = string
   default     = "rate(1 hour)"
 }
