@@ -293,6 +293,7 @@ func (s *Server) count(r Request) {
 		s.log = append(s.log[:0], s.log[len(s.log)-maxLog:]...)
 	}
 	s.log = append(s.log, r)
+	s.change()
 }
 
 // Stats returns the totals.

@@ -5,6 +5,7 @@
 package kongtest
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -24,15 +25,16 @@ type Server struct {
 	turn    atomic.Uint64          // of the nodes
 	proxy   *httputil.ReverseProxy // of a recorder, else nil
 
-	mu     sync.Mutex
-	store  store
-	faults []Fault // injected
-	random *rand.Rand
-	seed   uint64
-	stats  Stats
-	log    []Request
-	late   map[*lateRow]struct{}
-	writes sync.WaitGroup // late rows being written
+	mu      sync.Mutex
+	store   store
+	faults  []Fault // injected
+	random  *rand.Rand
+	seed    uint64
+	stats   Stats
+	log     []Request
+	changed chan struct{} // closed at the next change; nil if nobody waits
+	late    map[*lateRow]struct{}
+	writes  sync.WaitGroup // late rows being written
 
 	listeners listeners
 }
@@ -84,6 +86,7 @@ func (s *Server) AddSeq(rows iter.Seq[Row]) {
 			s.store.add(&pending[i], expiry(o, &pending[i], now), o.Omit)
 		}
 		s.store.index(first)
+		s.change()
 		pending = pending[:0]
 	}
 	for row := range rows {
@@ -195,6 +198,36 @@ func (s *Server) lines(ever bool) iter.Seq[line] {
 				return
 			}
 		}
+	}
+}
+
+// Await returns once holds does, which it asks whenever a request has been
+// answered or rows were added, or with the error of ctx. It is for tests that
+// wait for a row or a page.
+func (s *Server) Await(ctx context.Context, holds func() bool) error {
+	for {
+		s.mu.Lock()
+		if s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		if holds() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// change wakes those who wait. The caller holds the lock.
+func (s *Server) change() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
 	}
 }
 

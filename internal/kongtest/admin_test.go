@@ -1,0 +1,443 @@
+package kongtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// last is the row of the newest request.
+func last(t *testing.T, s *Server) Row {
+	t.Helper()
+	all := slices.Collect(s.All())
+	if len(all) == 0 {
+		t.Fatal("no rows")
+	}
+	return all[len(all)-1]
+}
+
+func text(s *string) string {
+	if s == nil {
+		return "<nil>"
+	}
+	return *s
+}
+
+func TestAdminRequestsAreRecorded(t *testing.T) {
+	for _, c := range []struct {
+		method, target, contentType, body string
+		status                            int
+		payload, removed                  string
+	}{
+		{"GET", "/services?size=10", "", "", 200, "<nil>", "<nil>"},
+		{"POST", "/services", "application/json", `{"name":"a","port":80}`, 201, `{"name":"a","port":80}`, "<nil>"},
+		{"POST", "/plugins", "application/json; charset=utf-8", `{"config":{"secret":"x","n":1.50},"token":"y"}`, 201, `{"config":{"n":1.50}}`, "token,secret"},
+		{"PUT", "/consumers/a", "application/json", `{"username":"<a&b>","password":"x"}`, 200, `{"username":"<a&b>"}`, "password"},
+		{"PATCH", "/routes/a", "application/json", `[1,2]`, 400, `[1,2]`, "<nil>"},
+		{"POST", "/services", "application/x-www-form-urlencoded", "name=a&secret=b", 201, "<nil>", "<nil>"},
+		{"POST", "/services", "application/json", "not json", 400, "not json", "<nil>"},
+		{"POST", "/services", "application/json", "null", 201, "null", "<nil>"},
+		{"POST", "/services", "application/json", `{"x":"` + strings.Repeat("y", maxPayload) + `"}`, 201, "<nil>", "<nil>"},
+		{"DELETE", "/services/a", "", "", 204, "<nil>", "<nil>"},
+		{"OPTIONS", "/auth", "", "", 204, "<nil>", "<nil>"},
+		{"GET", "/", "", "", 200, "<nil>", "<nil>"},
+		{"GET", "/status", "", "", 200, "<nil>", "<nil>"},
+		{"GET", "/services/%ff?x=%FF", "", "", 200, "<nil>", "<nil>"},
+		{"POST", auditPath, "", "", 405, "<nil>", "<nil>"},
+		{"GET", "/audit/objects", "", "", 200, "<nil>", "<nil>"},
+		{"GET", "/audit/other", "", "", 404, "<nil>", "<nil>"},
+		{"GET", auditPath + "?size=7", "", "", 200, "<nil>", "<nil>"},
+	} {
+		s := New(Options{Now: quiet().Now})
+		w := do(t, s, c.method, c.target, c.body, "Content-Type", c.contentType)
+		name := c.method + " " + c.target
+		if w.Code != c.status || w.Code != 204 && !json.Valid(w.Body.Bytes()) {
+			t.Errorf("%s: status %d, want %d", name, w.Code, c.status)
+		}
+		row := last(t, s)
+		if row.RequestID != w.Header().Get(requestIDHeader) || !regexp.MustCompile(`^[0-9A-Za-z]{32}$`).MatchString(row.RequestID) {
+			t.Errorf("%s: id %q in the row, %q in the header", name, row.RequestID, w.Header().Get(requestIDHeader))
+		}
+		if row.Method != c.method || row.Path != c.target || row.Status != c.status || row.ClientIP != "192.0.2.1" ||
+			row.RequestTimestamp != noon.Unix() || row.RBACUserID != nil {
+			t.Errorf("%s: row %+v", name, row)
+		}
+		if text(row.Payload) != c.payload || text(row.RemovedFromPayload) != c.removed {
+			t.Errorf("%s: payload of %d bytes, removed %s", name, len(text(row.Payload)), text(row.RemovedFromPayload))
+		}
+		if got := w.Header().Get("Server"); got != "kong/3.9.1.1-enterprise-edition" {
+			t.Errorf("%s: Server = %q", name, got)
+		}
+		if got := w.Header().Get("Date"); got != "Tue, 01 Sep 2026 12:00:00 GMT" {
+			t.Errorf("%s: Date = %q", name, got)
+		}
+	}
+}
+
+func TestRoot(t *testing.T) {
+	root := func(o Options) map[string]any {
+		var m map[string]any
+		if err := json.Unmarshal(get(t, New(o), "/").Body.Bytes(), &m); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	if m := root(Options{}); m["version"] != "3.9.1.1" || m["edition"] != "enterprise" || m["hostname"] != "kong-cp-1" ||
+		m["node_id"] == "" || m["configuration"] == nil {
+		t.Errorf("root = %v", m)
+	}
+	if m := root(Options{Version: "2.8.1.1-enterprise-edition"}); m["edition"] != nil || m["version"] != "2.8.1.1-enterprise-edition" {
+		t.Errorf("root = %v", m)
+	}
+	if w := get(t, New(Options{RootFails: true}), "/"); w.Code != 500 {
+		t.Errorf("status %d, want 500", w.Code)
+	}
+	if w := get(t, New(Options{ServerHeader: "kong/9"}), "/x"); w.Header().Get("Server") != "kong/9" {
+		t.Errorf("Server = %q", w.Header().Get("Server"))
+	}
+	if w := get(t, New(Options{Version: "2.8.1.1-enterprise-edition"}), "/x"); w.Header().Get("Server") != "kong/2.8.1.1-enterprise-edition" {
+		t.Errorf("Server = %q", w.Header().Get("Server"))
+	}
+}
+
+func TestWhatIsNotRecorded(t *testing.T) {
+	s := New(Options{IgnorePaths: regexp.MustCompile(`^/status`), IgnoreMethods: []string{"OPTIONS"}, SkipReads: true})
+	get(t, s, "/status")
+	get(t, s, auditPath+"?size=1")
+	get(t, s, objectsPath)
+	do(t, s, "OPTIONS", "/services", "")
+	if s.Len() != 0 {
+		t.Errorf("%d rows, want none", s.Len())
+	}
+	s.Update(func(o *Options) { o.AuditOff = true })
+	for _, path := range []string{auditPath, objectsPath} {
+		if w := get(t, s, path); w.Code != http.StatusNotFound {
+			t.Errorf("%s with the log off: status %d", path, w.Code)
+		}
+	}
+	get(t, s, "/services")
+	if s.Len() != 0 {
+		t.Errorf("%d rows with the log off", s.Len())
+	}
+	s.Update(func(o *Options) { o.AuditOff, o.LoseRows = false, 1 })
+	get(t, s, "/services")
+	if s.Len() != 0 {
+		t.Errorf("%d rows although Kong loses them", s.Len())
+	}
+	s.Update(func(o *Options) { o.LoseRows = 0 })
+	get(t, s, "/services")
+	if s.Len() != 1 {
+		t.Errorf("%d rows, want 1", s.Len())
+	}
+}
+
+func TestRBAC(t *testing.T) {
+	s := New(Options{Now: quiet().Now, Token: "t0ken", Users: []User{
+		{Name: "audit-relay", ID: "u1", Token: "other"},
+		{Name: "dev", ID: "u2", Token: "dev", Forbidden: true},
+		{Name: "none"},
+	}})
+	for _, c := range []struct {
+		path, token   string
+		status        int
+		message, user string
+	}{
+		{auditPath, "", 401, "Invalid RBAC credentials", "<nil>"},
+		{auditPath, "wrong", 401, "Invalid RBAC credentials", "<nil>"},
+		{"/services", "", 401, "Invalid RBAC credentials", "<nil>"},
+		{auditPath, "dev", 403, "dev, you do not have permissions to read this resource", "dev"},
+		{"/services", "dev", 200, "", "dev"},
+		{auditPath, "other", 200, "", "audit-relay"},
+		{"/", "t0ken", 200, "", "admin"},
+	} {
+		w := get(t, s, c.path, "Kong-Admin-Token", c.token)
+		if w.Code != c.status || !strings.Contains(w.Body.String(), c.message) {
+			t.Errorf("%s with %q: status %d, body %s", c.path, c.token, w.Code, w.Body)
+		}
+		id := w.Header().Get(requestIDHeader)
+		for row := range s.All() {
+			if row.RequestID == id && (row.Status != c.status || text(row.RBACUserName) != c.user) {
+				t.Errorf("%s with %q: row %+v by %s", c.path, c.token, row, text(row.RBACUserName))
+			}
+		}
+		if !slices.Contains(slices.Collect(s.IDs()), id) {
+			t.Errorf("%s with %q left no row", c.path, c.token)
+		}
+	}
+	s.Update(func(o *Options) { o.Users = nil; o.Token = "new" }) // rotated
+	if w := get(t, s, auditPath, "Kong-Admin-Token", "t0ken"); w.Code != 401 {
+		t.Errorf("the old token: status %d", w.Code)
+	}
+	if w := get(t, s, auditPath, "Kong-Admin-Token", "new"); w.Code != 200 {
+		t.Errorf("the new token: status %d", w.Code)
+	}
+}
+
+// Control planes take turns, each with its own clock; a row's time is that of
+// its insert.
+func TestNodesAndLateRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{
+			SkipReads: true,
+			Nodes:     []Node{{Hostname: "a", ID: "1"}, {Hostname: "b", ID: "2", Skew: -time.Minute}},
+			RowDelay:  2 * time.Second, BackDate: 10 * time.Second,
+		})
+		begin := time.Now()
+		for i, want := range []time.Duration{0, -time.Minute, 0, -time.Minute} {
+			w := get(t, s, "/services")
+			if got := w.Header().Get("Date"); got != begin.Add(want).UTC().Format(http.TimeFormat) {
+				t.Errorf("request %d: Date = %q", i, got)
+			}
+		}
+		w := httptest.NewRecorder()
+		s.Node(1).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
+		if !strings.Contains(w.Body.String(), `"hostname":"b"`) {
+			t.Errorf("root of the second node: %s", w.Body)
+		}
+		if s.Len() != 0 || s.LateRows() != 5 {
+			t.Fatalf("%d rows, %d late; want 0, 5", s.Len(), s.LateRows())
+		}
+		<-time.After(3 * time.Second)
+		synctest.Wait()
+		var times []int64
+		for row := range s.All() {
+			times = append(times, row.RequestTimestamp-begin.Unix())
+		}
+		if want := []int64{-68, -68, -68, -8, -8}; !slices.Equal(times, want) || s.LateRows() != 0 {
+			t.Errorf("timestamps = %v, want %v; %d late", times, want, s.LateRows())
+		}
+
+		// Between two bounds, by chance.
+		s.Update(func(o *Options) { o.RowDelay, o.RowDelayMax = 100*time.Millisecond, 500*time.Millisecond })
+		for range 50 {
+			get(t, s, "/services")
+		}
+		<-time.After(99 * time.Millisecond)
+		synctest.Wait()
+		early := s.Len()
+		<-time.After(200 * time.Millisecond)
+		synctest.Wait()
+		middle := s.Len()
+		<-time.After(202 * time.Millisecond)
+		synctest.Wait()
+		if early != 5 || middle <= 10 || middle >= 50 || s.Len() != 55 {
+			t.Errorf("rows: %d, %d, %d", early, middle, s.Len())
+		}
+
+		// Held back until a test says so; Close writes what is late.
+		s.Update(func(o *Options) { o.HoldRows = true })
+		get(t, s, "/services")
+		<-time.After(time.Hour)
+		if s.Len() != 55 || s.ReleaseRows() != 1 || s.Len() != 56 || s.ReleaseRows() != 0 {
+			t.Errorf("%d rows after release, want 56", s.Len())
+		}
+		s.Update(func(o *Options) { o.HoldRows = false })
+		get(t, s, "/services")
+		if err := s.Close(); err != nil || s.Len() != 57 {
+			t.Errorf("%d rows after Close, want 57: %v", s.Len(), err)
+		}
+	})
+}
+
+func TestRecorder(t *testing.T) {
+	pr, pw := io.Pipe()
+	var seen atomic.Pointer[http.Header]
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen.Store(ptr(r.Header.Clone()))
+		w.Header().Set("Server", "kong/3.9.3")
+		w.Header().Set("X-Upstream", "yes")
+		switch r.URL.Path {
+		case "/echo":
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			w.WriteHeader(http.StatusCreated)
+			w.Write(b)
+		case "/stream":
+			io.WriteString(w, "first")
+			w.(http.Flusher).Flush()
+			b, _ := io.ReadAll(pr)
+			w.Write(b)
+		case "/refuse": // without reading the body
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	defer upstream.Close()
+	s, err := NewRecorder(upstream.URL, Options{Now: quiet().Now, Token: "t0ken"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := start(t, s)
+	c := client(t)
+	send := func(method, path, contentType string, body io.Reader) *http.Response {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, u+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", contentType)
+		r.Header.Set("Kong-Admin-Token", "t0ken")
+		res, err := c.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	finish := func(res *http.Response) string {
+		t.Helper()
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return string(b)
+	}
+	rowOf := func(res *http.Response) (found Row) {
+		t.Helper()
+		ids := res.Header.Values(requestIDHeader)
+		if len(ids) != 1 {
+			t.Fatalf("%d ids in the answer", len(ids))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err := s.Await(ctx, func() bool {
+			for row := range s.All() {
+				if row.RequestID == ids[0] {
+					found = row
+					return true
+				}
+			}
+			return false
+		})
+		if err != nil {
+			t.Fatalf("no row for %s: %v", ids[0], err)
+		}
+		return found
+	}
+
+	// The body goes through whole; the row has what Enterprise would keep of it.
+	body := `{"password":"x","name":"a"}`
+	res := send("POST", "/echo?a=%ff", "application/json", strings.NewReader(body))
+	if got := finish(res); got != body || res.StatusCode != 201 || res.Header.Get("X-Upstream") != "yes" {
+		t.Errorf("status %d, body %q", res.StatusCode, got)
+	}
+	if got := res.Header.Values("Server"); len(got) != 1 || got[0] != "kong/3.9.1.1-enterprise-edition" {
+		t.Errorf("Server = %q", got)
+	}
+	if got := res.Header.Values("Date"); len(got) != 1 {
+		t.Errorf("Date = %q", got)
+	}
+	if seen.Load().Get("Kong-Admin-Token") != "" {
+		t.Error("the token went upstream")
+	}
+	row := rowOf(res)
+	if row.Method != "POST" || row.Path != "/echo?a=%ff" || row.Status != 201 || row.ClientIP != "127.0.0.1" ||
+		text(row.Payload) != `{"name":"a"}` || text(row.RemovedFromPayload) != "password" || text(row.RBACUserName) != "admin" {
+		t.Errorf("row %+v", row)
+	}
+
+	// Too large to be recorded, and still passed on.
+	large := bytes.Repeat([]byte("x"), maxPayload+1)
+	res = send("POST", "/echo", "application/json", bytes.NewReader(large))
+	if got := finish(res); got != string(large) {
+		t.Errorf("%d bytes came back, want %d", len(got), len(large))
+	}
+	if row := rowOf(res); row.Payload != nil {
+		t.Errorf("payload of %d bytes", len(*row.Payload))
+	}
+	res = send("POST", "/echo", "text/plain", strings.NewReader("secret"))
+	if finish(res); rowOf(res).Payload != nil {
+		t.Error("plain text was recorded")
+	}
+
+	// The answer streams: its beginning is there while the end is not.
+	res = send("GET", "/stream", "", nil)
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(res.Body, b); err != nil || string(b) != "first" {
+		t.Errorf("beginning = %q: %v", b, err)
+	}
+	fmt.Fprint(pw, "second")
+	pw.Close()
+	if got := finish(res); got != "second" {
+		t.Errorf("end = %q", got)
+	}
+
+	// The audit log is the recorder's own.
+	res = send("GET", auditPath+"?size=1", "", nil)
+	var e envelope
+	if err := json.Unmarshal([]byte(finish(res)), &e); err != nil || len(e.Data) != 1 {
+		t.Errorf("page: %v", err)
+	}
+	res = send("GET", "/refuse", "", nil)
+	if finish(res); rowOf(res).Status != 400 {
+		t.Error("refusal not recorded")
+	}
+	upstream.Close()
+	res = send("GET", "/services", "", nil)
+	if got := finish(res); res.StatusCode != 502 || !strings.Contains(got, "message") || rowOf(res).Status != 502 {
+		t.Errorf("upstream down: status %d, body %q", res.StatusCode, got)
+	}
+
+	for _, bad := range []string{"", "kong:8001", "ftp://kong", "http://", ":"} {
+		if _, err := NewRecorder(bad, Options{}); err == nil {
+			t.Errorf("NewRecorder(%q) did not fail", bad)
+		}
+	}
+}
+
+// Readers of pages while others write: run with -race.
+func TestConcurrency(t *testing.T) {
+	s := serverWith(Options{RowDelay: time.Millisecond}, rows(500)...)
+	u := start(t, s)
+	c := client(t)
+	done := make(chan error)
+	const workers, each = 8, 25
+	for i := range workers {
+		go func() {
+			for range each {
+				path := []string{auditPath + "?size=100", "/services"}[i%2]
+				res, err := c.Get(u + path)
+				if err != nil {
+					done <- err
+					return
+				}
+				_, err = io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+				if err != nil {
+					done <- err
+					return
+				}
+				s.Delete(newRequestID())
+			}
+			done <- nil
+		}()
+	}
+	for range workers {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if want := 500 + workers*each; s.Len() != want {
+		t.Errorf("%d rows, want %d", s.Len(), want)
+	}
+	got, _ := walk(t, s, url.Values{"size": {"1000"}})
+	if len(got) < 500+workers*each {
+		t.Errorf("walk found %d rows", len(got))
+	}
+}
