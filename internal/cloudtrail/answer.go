@@ -1,7 +1,6 @@
 package cloudtrail
 
 import (
-	"bytes"
 	"errors"
 	"net/http"
 	"strings"
@@ -11,8 +10,6 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/tidwall/gjson"
 )
-
-func countByte(b []byte, c byte) int { return bytes.Count(b, []byte{c}) }
 
 // errNoAnswer is a 200 that does not say what became of the events.
 var errNoAnswer = errors.New("the answer is not one of PutAuditEvents")
@@ -24,7 +21,8 @@ func parseOutput(answer []byte) (*PutAuditEventsOutput, error) {
 	if !gjson.Valid(text) {
 		return nil, errNoAnswer
 	}
-	var out PutAuditEventsOutput
+	out := PutAuditEventsOutput{Successful: make([]AuditEventResultEntry, 0, min(strings.Count(text, `"eventID"`), maxEvents))}
+	var strs stringsOf
 	known, bad := false, false
 	gjson.Parse(text).ForEach(func(key, list gjson.Result) bool {
 		accepted := key.Str == "successful"
@@ -45,9 +43,9 @@ func parseOutput(answer []byte) (*PutAuditEventsOutput, error) {
 				return false
 			}
 			if accepted {
-				out.Successful = append(out.Successful, parseAccepted(entry))
+				out.Successful = append(out.Successful, parseAccepted(entry, &strs))
 			} else {
-				out.Failed = append(out.Failed, parseFailed(entry))
+				out.Failed = append(out.Failed, parseFailed(entry, &strs))
 			}
 			return true
 		})
@@ -59,40 +57,48 @@ func parseOutput(answer []byte) (*PutAuditEventsOutput, error) {
 	return &out, nil
 }
 
-func parseAccepted(entry gjson.Result) (e AuditEventResultEntry) {
+func parseAccepted(entry gjson.Result, strs *stringsOf) (e AuditEventResultEntry) {
 	entry.ForEach(func(key, value gjson.Result) bool {
 		switch key.Str {
 		case "id":
-			e.Id = stringOf(value)
+			e.Id = strs.pointer(value)
 		case "eventID":
-			e.EventID = stringOf(value)
+			e.EventID = strs.pointer(value)
 		}
 		return true
 	})
 	return e
 }
 
-func parseFailed(entry gjson.Result) (e ResultErrorEntry) {
+func parseFailed(entry gjson.Result, strs *stringsOf) (e ResultErrorEntry) {
 	entry.ForEach(func(key, value gjson.Result) bool {
 		switch key.Str {
 		case "id":
-			e.Id = stringOf(value)
+			e.Id = strs.pointer(value)
 		case "errorCode":
-			e.ErrorCode = stringOf(value)
+			e.ErrorCode = strs.pointer(value)
 		case "errorMessage":
-			e.ErrorMessage = stringOf(value)
+			e.ErrorMessage = strs.pointer(value)
 		}
 		return true
 	})
 	return e
 }
 
-func stringOf(v gjson.Result) *string {
+// stringsOf allocates the strings of an answer many at a time.
+type stringsOf struct{ free []string }
+
+func (s *stringsOf) pointer(v gjson.Result) *string {
 	if v.Type != gjson.String {
 		return nil
 	}
-	s := v.Str
-	return &s
+	if len(s.free) == 0 {
+		s.free = make([]string, 64)
+	}
+	p := &s.free[0]
+	s.free = s.free[1:]
+	*p = v.Str
+	return p
 }
 
 // parseError reads an answer that is not a 200. It takes the code from the

@@ -1,9 +1,13 @@
 package cloudtrail
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
@@ -12,60 +16,99 @@ import (
 const (
 	bodyOpen     = `{"auditEvents":[`
 	bodyClose    = `]}`
-	eventOpen    = `{"id":`
-	eventData    = `,"eventData":"`
+	eventOpen    = `{"id":"`
+	eventData    = `","eventData":"`
 	eventSum     = `","eventDataChecksum":"`
 	eventClose   = `"}`
 	checksumSize = 44 // base64 of a SHA-256
 )
 
-// chunk is how much of a body is encoded at a time, in bytes, more or less.
-const chunk = 16 << 10
+const (
+	// chunk is how much of a body is encoded at a time, in bytes, more or less.
+	chunk = 16 << 10
+	// maxKept is the largest body, in bytes, that is kept as encoded for its hash
+	// until it has been sent. A larger one is encoded again as it is sent: it has
+	// few events, so that costs little for each, and a second copy of up to 1 MB
+	// for each call in flight would cost more.
+	maxKept = 192 << 10
+)
 
-// body is the body of a request. It encodes the events as they are read, twice
-// for each call (for the signature, and for the service): that costs less than
-// to keep a second copy of them, of up to 1 MB, for each call in flight.
-type body struct {
-	events []AuditEvent
-	next   int    // event that is encoded next
-	pos    int    // how much of its data has been
-	opened bool   // its head has been
-	ended  bool   // everything has been
-	buf    []byte // encoded
-	off    int    // read of it
+// payload is what a request carries. An HTTP client may read a body even after
+// it has returned the answer (of a service that did not wait for all of it), and
+// it may want another body for another connection; so all bodies of a request
+// read through the payload, and none does once it is released.
+type payload struct {
+	mu      sync.Mutex
+	events  []AuditEvent // nil once released
+	encoded []byte       // the whole body, unless it was too large
 }
 
-func newBody(events []AuditEvent) *body {
-	return &body{events: events}
-}
+var encodings = sync.Pool{New: func() any { return new([]byte) }}
 
-func (b *body) rewind() {
-	*b = body{events: b.events, buf: b.buf[:0]}
-}
-
-// hash returns the SHA-256 of the body in hex, and its length.
-func (b *body) hash() (string, int64) {
-	h, n := sha256.New(), int64(0)
-	for b.fill() {
-		h.Write(b.buf)
-		n += int64(len(b.buf))
+// newPayload encodes the events. It returns their SHA-256 in hex and their length as well.
+func newPayload(events []AuditEvent) (p *payload, hash string, length int64) {
+	p = &payload{events: events, encoded: *encodings.Get().(*[]byte)}
+	enc := encoder{events: events, buf: p.encoded[:0]}
+	h := sha256.New()
+	kept := true
+	for at := 0; enc.fill(); {
+		h.Write(enc.buf[at:])
+		length += int64(len(enc.buf) - at)
+		if at = len(enc.buf); at > maxKept {
+			kept, at, enc.buf = false, 0, enc.buf[:0]
+		}
+	}
+	if p.encoded = enc.buf; !kept {
+		p.encoded = nil
+		encodings.Put(&enc.buf)
 	}
 	var sum [sha256.Size]byte
-	return hex.EncodeToString(h.Sum(sum[:0])), n
+	return p, hex.EncodeToString(h.Sum(sum[:0])), length
+}
+
+// release ends all reading: the events and the encoding can be used for others.
+func (p *payload) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if buf := p.encoded; buf != nil {
+		encodings.Put(&buf)
+	}
+	p.events, p.encoded = nil, nil
+}
+
+func (p *payload) body() *body {
+	return &body{payload: p, encoder: encoder{events: p.events}}
+}
+
+// body is one reading of a payload.
+type body struct {
+	payload *payload
+	encoder encoder // where nothing was kept
+	off     int     // read so far: of the payload's encoding, or of the encoder's
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	b.payload.mu.Lock()
+	defer b.payload.mu.Unlock()
+	if b.payload.events == nil {
+		return 0, errReleased
+	}
 	n := 0
-	for n < len(p) {
-		if b.off == len(b.buf) {
-			if !b.fill() {
-				break
+	if text := b.payload.encoded; text != nil {
+		n = copy(p, text[b.off:])
+		b.off += n
+	} else {
+		for n < len(p) {
+			if b.off == len(b.encoder.buf) {
+				b.off, b.encoder.buf = 0, b.encoder.buf[:0]
+				if !b.encoder.fill() {
+					break
+				}
 			}
-			b.off = 0
+			m := copy(p[n:], b.encoder.buf[b.off:])
+			b.off += m
+			n += m
 		}
-		m := copy(p[n:], b.buf[b.off:])
-		b.off += m
-		n += m
 	}
 	if n == 0 && len(p) > 0 {
 		return 0, io.EOF
@@ -75,54 +118,60 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) Close() error { return nil }
 
-// fill encodes the next piece into buf. It returns false after the last one.
-func (b *body) fill() bool {
-	if b.ended {
+var errReleased = errors.New("the call is over")
+
+// encoder writes the body for some events, piece by piece.
+type encoder struct {
+	events []AuditEvent
+	buf    []byte
+	next   int  // event that is encoded next
+	pos    int  // how much of its data has been
+	opened bool // its head has been
+	ended  bool // everything has been
+}
+
+// fill appends the next piece to buf, about a chunk of it. It returns false after the last one.
+func (e *encoder) fill() bool {
+	if e.ended {
 		return false
 	}
-	if b.buf == nil {
-		b.buf = make([]byte, 0, 2*chunk)
+	if e.next == 0 && !e.opened {
+		e.buf = append(slices.Grow(e.buf, 2*chunk), bodyOpen...)
 	}
-	b.buf = b.buf[:0]
-	if b.next == 0 && !b.opened {
-		b.buf = append(b.buf, bodyOpen...)
-	}
-	for len(b.buf) < chunk {
-		if b.next == len(b.events) {
-			b.buf = append(b.buf, bodyClose...)
-			b.ended = true
+	for end := len(e.buf) + chunk; len(e.buf) < end; {
+		if e.next == len(e.events) {
+			e.buf = append(e.buf, bodyClose...)
+			e.ended = true
 			break
 		}
-		b.piece(&b.events[b.next])
+		e.piece(&e.events[e.next])
 	}
 	return true
 }
 
-// piece encodes the head of an event, a part of its data, and its tail, as far as due.
-func (b *body) piece(e *AuditEvent) {
-	if !b.opened {
-		if b.next > 0 {
-			b.buf = append(b.buf, ',')
+// piece appends the head of an event, a part of its data, and its tail, as far as due.
+func (e *encoder) piece(ev *AuditEvent) {
+	if !e.opened {
+		if e.next > 0 {
+			e.buf = append(e.buf, ',')
 		}
-		b.buf = append(b.buf, eventOpen...)
-		b.buf = append(b.buf, '"')
-		b.buf = appendEscaped(b.buf, aws.ToString(e.Id))
-		b.buf = append(b.buf, '"')
-		b.buf = append(b.buf, eventData...)
-		b.opened = true
+		e.buf = append(e.buf, eventOpen...)
+		e.buf = appendEscaped(e.buf, aws.ToString(ev.Id))
+		e.buf = append(e.buf, eventData...)
+		e.opened = true
 	}
-	data := aws.ToString(e.EventData)
-	part := data[b.pos:min(b.pos+chunk/2, len(data))]
-	b.buf = appendEscaped(b.buf, part)
-	if b.pos += len(part); b.pos < len(data) {
+	data := aws.ToString(ev.EventData)
+	part := data[e.pos:min(e.pos+chunk/2, len(data))]
+	e.buf = appendEscaped(e.buf, part)
+	if e.pos += len(part); e.pos < len(data) {
 		return
 	}
-	if e.EventDataChecksum != nil {
-		b.buf = append(b.buf, eventSum...)
-		b.buf = appendEscaped(b.buf, *e.EventDataChecksum)
+	if ev.EventDataChecksum != nil {
+		e.buf = append(e.buf, eventSum...)
+		e.buf = appendEscaped(e.buf, *ev.EventDataChecksum)
 	}
-	b.buf = append(b.buf, eventClose...)
-	b.next, b.pos, b.opened = b.next+1, 0, false
+	e.buf = append(e.buf, eventClose...)
+	e.next, e.pos, e.opened = e.next+1, 0, false
 }
 
 // escape says how a byte stands in a JSON string: 0 as it is, 'u' as \u00XX,
@@ -138,30 +187,40 @@ var escape = func() (t [256]byte) {
 // appendEscaped appends s, which is UTF-8, as it stands in a JSON string. It
 // takes bytes, not runes, so that s may end anywhere.
 func appendEscaped(dst []byte, s string) []byte {
-	start := 0
-	for i := 0; i < len(s); i++ {
-		e := escape[s[i]]
-		if e == 0 {
-			continue
+	for s != "" {
+		// Room for the worst of a part, so that what is common needs no check.
+		part := s[:min(len(s), 1024)]
+		s = s[len(part):]
+		dst = slices.Grow(dst, 6*len(part))
+		n := len(dst)
+		out := dst[n : n+6*len(part)]
+		n = 0
+		for i := range len(part) {
+			c := part[i]
+			e := escape[c]
+			if e == 0 {
+				out[n] = c
+				n++
+				continue
+			}
+			out[n], out[n+1] = '\\', e
+			n += 2
+			if e == 'u' {
+				const digits = "0123456789abcdef"
+				n += copy(out[n:], []byte{'0', '0', digits[c>>4], digits[c&15]})
+			}
 		}
-		dst = append(dst, s[start:i]...)
-		if e == 'u' {
-			const digits = "0123456789abcdef"
-			dst = append(dst, '\\', 'u', '0', '0', digits[s[i]>>4], digits[s[i]&15])
-		} else {
-			dst = append(dst, '\\', e)
-		}
-		start = i + 1
+		dst = dst[:len(dst)+n]
 	}
-	return append(dst, s[start:]...)
+	return dst
 }
 
 // escapedSize is the length of JSON text as it stands in a JSON string. Of what
 // must be escaped, JSON text holds only these five.
 func escapedSize(text []byte) int {
 	n := len(text)
-	for _, c := range [...]byte{'"', '\\', '\n', '\r', '\t'} {
-		n += countByte(text, c)
+	for _, c := range [...]string{`"`, `\`, "\n", "\r", "\t"} {
+		n += bytes.Count(text, []byte(c))
 	}
 	return n
 }

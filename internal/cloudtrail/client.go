@@ -104,7 +104,8 @@ func newClient(endpoint *url.URL, region string, creds aws.CredentialsProvider, 
 	return c
 }
 
-// PutAuditEvents makes one attempt at one call. The error is a
+// PutAuditEvents makes one attempt at one call. It does not use the input once
+// it has returned. The error is a
 // *smithy.OperationError around what went wrong: an API error in an HTTP
 // response error, a *smithyhttp.RequestSendError, or a
 // *smithy.DeserializationError for an answer that is no answer.
@@ -117,7 +118,9 @@ func (c *Client) PutAuditEvents(ctx context.Context, in *PutAuditEventsInput) (*
 }
 
 func (c *Client) put(ctx context.Context, in *PutAuditEventsInput) (*PutAuditEventsOutput, error) {
-	req, hash, err := c.request(ctx, in)
+	p, hash, length := newPayload(in.AuditEvents)
+	defer p.release()
+	req, err := c.request(ctx, in, p, length)
 	if err != nil {
 		return nil, err
 	}
@@ -156,11 +159,8 @@ func (c *Client) put(ctx context.Context, in *PutAuditEventsInput) (*PutAuditEve
 	return nil, &smithy.DeserializationError{Err: err}
 }
 
-// request builds the request and the hash of its body.
-func (c *Client) request(ctx context.Context, in *PutAuditEventsInput) (*http.Request, string, error) {
-	b := newBody(in.AuditEvents)
-	hash, length := b.hash()
-	b.rewind()
+// request builds the request, yet to be signed.
+func (c *Client) request(ctx context.Context, in *PutAuditEventsInput, p *payload, length int64) (*http.Request, error) {
 	query := url.Values{}
 	query.Set("channelArn", aws.ToString(in.ChannelArn))
 	if in.ExternalId != nil {
@@ -168,16 +168,16 @@ func (c *Client) request(ctx context.Context, in *PutAuditEventsInput) (*http.Re
 	}
 	u := *c.url
 	u.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), b)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), p.body())
 	if err != nil {
-		return nil, "", fmt.Errorf("building the request: %w", err)
+		return nil, fmt.Errorf("building the request: %w", err)
 	}
 	req.ContentLength = length
 	// For a connection that the service had closed already: nothing of the body was sent then.
-	req.GetBody = func() (io.ReadCloser, error) { return newBody(in.AuditEvents), nil }
+	req.GetBody = func() (io.ReadCloser, error) { return p.body(), nil }
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", userAgent)
-	return req, hash, nil
+	return req, nil
 }
 
 // readAnswer reads an answer to its end, so that the connection can be used again.

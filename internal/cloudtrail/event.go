@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
@@ -73,16 +75,21 @@ func (m *mapping) write(w *writer, e *audit.Entry) {
 	if e.KongVersion == "" {
 		w.raw(`"unknown"`)
 	} else {
-		w.field("version", e.KongVersion, maxMedium)
+		w.field("", "version", e.KongVersion, maxMedium)
 	}
 	m.identity(w, e)
 	w.raw(`,"eventSource":"kong-gateway","eventName":`)
-	w.field("eventName", e.Method+eventPath(path), maxLong)
+	w.tmp = append(append(w.tmp[:0], e.Method...), eventPath(path)...)
+	if 3*len(w.tmp) <= maxLong {
+		w.buf, _ = jsontext.AppendQuote(w.buf, w.tmp)
+	} else {
+		w.field("", "eventName", string(w.tmp), maxLong)
+	}
 	w.raw(`,"eventTime":"`)
 	at := min(max(e.Timestamp, minTime), maxTime)
 	w.buf = time.Unix(at, 0).UTC().AppendFormat(w.buf, time.RFC3339)
 	w.raw(`","UID":`)
-	w.field("UID", id, maxLong)
+	w.field("", "UID", id, maxLong)
 	m.parameters(w, query, e.Payload)
 	if m.errorCodes && e.Status >= 400 {
 		w.raw(`,"errorCode":"`)
@@ -124,16 +131,16 @@ func (m *mapping) identity(w *writer, e *audit.Entry) {
 		return
 	}
 	w.raw(`,"userIdentity":{"type":"KongRBACUser","principalId":`)
-	w.field("userIdentity.principalId", e.RBACUserID, maxLong)
+	w.field("userIdentity.", "principalId", e.RBACUserID, maxLong)
 	if e.RBACUserName != "" || e.RequestSource != "" {
 		w.raw(`,"details":{`)
 		if e.RBACUserName != "" {
 			w.key("rbac_user_name")
-			w.field("userIdentity.details.rbac_user_name", e.RBACUserName, maxLong)
+			w.field("userIdentity.details.", "rbac_user_name", e.RBACUserName, maxLong)
 		}
 		if e.RequestSource != "" {
 			w.key("request_source")
-			w.field("userIdentity.details.request_source", e.RequestSource, maxLong)
+			w.field("userIdentity.details.", "request_source", e.RequestSource, maxLong)
 		}
 		w.raw(`}`)
 	}
@@ -152,24 +159,24 @@ func (m *mapping) parameters(w *writer, query, payload string) {
 		if payload != "" {
 			limit = maxQuery
 		}
-		w.text("requestParameters.queryParameters", query, limit)
+		w.text("requestParameters.", "queryParameters", query, limit)
 	}
 	if payload != "" {
 		w.key("payload")
-		w.object("requestParameters.payload", payload, w.left(0))
+		w.object("requestParameters.", "payload", payload, w.left(0))
 	}
 	w.raw(`}`)
 }
 
 // additional writes additionalEventData. It comes last, as it tells what was cut.
 func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, addressed bool) {
-	const path = "additionalEventData."
+	const object = "additionalEventData."
 	w.raw(`,"additionalEventData":`)
 	w.open(maxAdditional)
 	small := func(key, value string, limit int) {
 		if value != "" {
 			w.key(key)
-			w.text(path+key, value, limit)
+			w.text(object, key, value, limit)
 		}
 	}
 	small("workspace", e.Workspace, maxSmall)
@@ -206,11 +213,11 @@ func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, add
 		if hasFields(e.Unknown) {
 			reserve += min(kongShare, 16+6*len(e.Unknown))
 		}
-		w.text(path+"removedFromPayload", e.RemovedFromPayload, w.left(reserve))
+		w.text(object, "removedFromPayload", e.RemovedFromPayload, w.left(reserve))
 	}
 	if hasFields(e.Unknown) {
 		w.key("kong")
-		w.object(path+"kong", e.Unknown, w.left(marksReserve))
+		w.object(object, "kong", e.Unknown, w.left(marksReserve))
 	}
 	if len(w.cuts) > 0 {
 		w.key("truncated")

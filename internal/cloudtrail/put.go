@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -19,13 +20,17 @@ const (
 )
 
 // batch is what one call carries: the events of entries that follow each other.
-// Its writer and index are used again; its events are not, because an HTTP
-// client may still read a body after it has returned the answer.
+// All of it but the text of the events is used again.
 type batch struct {
 	writer writer
 	index  map[string]int // id → place in events
 	events []AuditEvent
+	fields [maxEvents]fields // what events points to
+	size   int               // of the text of the call before, to begin with as much
 }
+
+// fields of an event.
+type fields struct{ id, data, checksum string }
 
 // Put delivers entries, in as many calls as AWS's limits need, one after the
 // other, each tried once. It waits for nothing but its turn under the rate.
@@ -65,18 +70,23 @@ func (s *Sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict,
 }
 
 func (s *Sink) release(b *batch) {
-	b.events = nil
-	clear(b.index)
+	b.clear()
 	s.batches.Put(b)
+}
+
+func (b *batch) clear() {
+	clear(b.fields[:len(b.events)])
+	clear(b.index)
+	b.events = b.events[:0]
 }
 
 // fill maps entries to events until one more would be too many, too large, or
 // have an id that is there already. It takes at least one.
 func (s *Sink) fill(b *batch, entries []audit.Entry) {
-	clear(b.index)
+	b.clear()
 	entries = entries[:min(len(entries), maxEvents)]
-	texts := make([][3]string, len(entries)) // id, data, checksum
-	b.events = make([]AuditEvent, 0, len(entries))
+	var text strings.Builder
+	text.Grow(b.size)
 	size := len(bodyOpen) + len(bodyClose)
 	w := &b.writer
 	for i := range entries {
@@ -93,24 +103,28 @@ func (s *Sink) fill(b *batch, entries []audit.Entry) {
 				break
 			}
 		}
-		texts[i] = sealed(id, w)
+		f := &b.fields[i]
+		f.id = id
+		f.data, f.checksum = seal(&text, w)
 		b.index[id] = i
-		b.events = append(b.events, AuditEvent{Id: &texts[i][0], EventData: &texts[i][1], EventDataChecksum: &texts[i][2]})
+		b.events = append(b.events, AuditEvent{Id: &f.id, EventData: &f.data, EventDataChecksum: &f.checksum})
 	}
+	b.size = text.Len()
 }
 
-// sealed takes an event out of the writer, with its checksum.
-func sealed(id string, w *writer) [3]string {
-	n := len(w.buf)
+// seal moves an event out of the writer into text, with its checksum.
+func seal(text *strings.Builder, w *writer) (data, checksum string) {
+	n, at := len(w.buf), text.Len()
 	sum := sha256.Sum256(w.buf)
 	w.buf = base64.StdEncoding.AppendEncode(w.buf, sum[:])
-	both := string(w.buf)
-	return [3]string{id, both[:n], both[n:]}
+	text.Write(w.buf)
+	both := text.String()[at:]
+	return both[:n], both[n:]
 }
 
 // eventSize is what an event takes in a body.
 func eventSize(id string, data []byte) int {
-	return len(eventOpen) + len(id) + 2 + len(eventData) + escapedSize(data) + len(eventSum) + checksumSize + len(eventClose)
+	return len(eventOpen) + len(id) + len(eventData) + escapedSize(data) + len(eventSum) + checksumSize + len(eventClose)
 }
 
 // send puts the events from lo to hi, and says in verdicts (of the same length)

@@ -20,6 +20,7 @@ const maxDepth = 500
 type writer struct {
 	buf  []byte
 	cuts []cut
+	tmp  []byte
 	end  int // where the object that open began has to end at the latest
 }
 
@@ -64,12 +65,13 @@ func (w *writer) key(name string) {
 	w.raw(`":`)
 }
 
-// field appends a string whose value has at most limit bytes.
-func (w *writer) field(path, s string, limit int) {
+// field appends a string whose value has at most limit bytes. object and key say
+// where it stands, should it be cut.
+func (w *writer) field(object, key, s string, limit int) {
 	// A byte that is not UTF-8 takes three.
 	if 3*len(s) > limit {
 		if p := prefix(s, limit, valueWidth); len(p) < len(s) {
-			w.cut(path, s)
+			w.cut(object+key, s)
 			s = p
 		}
 	}
@@ -77,11 +79,11 @@ func (w *writer) field(path, s string, limit int) {
 }
 
 // text appends a string that takes at most limit bytes with its quotes and escapes.
-func (w *writer) text(path, s string, limit int) {
+func (w *writer) text(object, key, s string, limit int) {
 	// A control character takes six.
 	if 6*len(s)+2 > limit {
 		if p := prefix(s, limit-2, textWidth); len(p) < len(s) {
-			w.cut(path, s)
+			w.cut(object+key, s)
 			s = p
 		}
 	}
@@ -90,7 +92,7 @@ func (w *writer) text(path, s string, limit int) {
 
 // object appends s as it stands if it is a JSON object of at most limit bytes,
 // and as a string otherwise.
-func (w *writer) object(path, s string, limit int) {
+func (w *writer) object(object, key, s string, limit int) {
 	o := strings.Trim(s, " \t\r\n")
 	if len(o) <= limit && isObject(o) {
 		if !utf8.ValidString(o) {
@@ -101,7 +103,7 @@ func (w *writer) object(path, s string, limit int) {
 			return
 		}
 	}
-	w.text(path, s, limit)
+	w.text(object, key, s, limit)
 }
 
 func (w *writer) cut(path, original string) {
