@@ -20,6 +20,10 @@ const (
 	noOrder            // everything
 )
 
+// Unordered is Summary.Order where the log has no order, so that each pass reads
+// all of it.
+const Unordered = "unordered"
+
 func (o order) String() string {
 	switch o {
 	case oldestFirst:
@@ -27,7 +31,7 @@ func (o order) String() string {
 	case newestFirst:
 		return "newest-first"
 	case noOrder:
-		return "unordered"
+		return Unordered
 	}
 	return "unknown"
 }

@@ -1,0 +1,15 @@
+package cloudtrail
+
+import "github.com/kong-cloudtrail/relay/internal/audit"
+
+// NewEncoder returns the mapping of entries to events by itself, for
+// destinations that are not a channel but hold the same events. hostname is the
+// Admin API's URL as configured; account is the recipient's, and may be empty.
+func NewEncoder(hostname, account string, errorCodes bool) (func(*audit.Entry) (id string, eventData []byte), error) {
+	hostname, err := withoutUserinfo(hostname)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{mapping: mapping{account: account, hostname: hostname, errorCodes: errorCodes}}
+	return s.Event, nil
+}

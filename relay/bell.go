@@ -1,0 +1,193 @@
+package main
+
+import (
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const (
+	missingAfter = 30 * time.Second // after which an announced id counts as missing
+	forgetAfter  = 24 * time.Hour
+	maxWaiting   = 10_000
+	maxEcho      = 5 * time.Second
+	firstEcho    = 100 * time.Millisecond
+	blindEchoes  = 3 // further pulls after a trigger that named no id
+)
+
+// bell decides when to pull. Triggers ring it; it gathers them for a moment, asks
+// for one pull for all of them, and for further ones after growing waits until
+// the ids that were announced have shown up in the log. Kong writes a row some
+// tenths of a second after its answer.
+//
+// It is safe for concurrent use.
+type bell struct {
+	debounce time.Duration
+	now      func() time.Time
+	wake     chan struct{} // has one element after a ring
+
+	mu      sync.Mutex
+	waiting map[string]time.Time // announced and not seen, for up to 30 s
+	missing map[string]time.Time // for longer
+	next    time.Time            // when to pull; zero: not at all
+	last    time.Time            // when the last pull was asked for
+	gap     time.Duration        // between that one and the next
+	blind   int                  // pulls still to make for a trigger without ids
+	seen    map[string]bool      // ids that the log showed, to be struck off the ledger's list
+}
+
+func newBell(debounce time.Duration) *bell {
+	return &bell{
+		debounce: debounce, now: time.Now, wake: make(chan struct{}, 1), gap: firstEcho,
+		waiting: map[string]time.Time{}, missing: map[string]time.Time{}, seen: map[string]bool{},
+	}
+}
+
+// ring asks for a pull soon. No ids mean: look now.
+func (b *bell) ring(ids []string, at time.Time) {
+	b.mu.Lock()
+	for _, id := range ids {
+		if len(b.waiting) < maxWaiting && b.missing[id].IsZero() {
+			b.waiting[id] = at
+		}
+	}
+	if len(ids) == 0 {
+		b.blind = blindEchoes
+	}
+	now := b.now()
+	soon := now.Add(b.debounce)
+	if busy := b.last.Add(b.gap); busy.After(soon) {
+		soon = busy // in a burst, one pull for many
+	} else if now.Sub(b.last) > 2*b.gap {
+		b.gap = firstEcho
+	}
+	if b.next.IsZero() || soon.Before(b.next) {
+		b.next = soon
+	}
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// due tells whether a pull is to be made now, and if so takes that as done.
+func (b *bell) due() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	if b.next.IsZero() || now.Before(b.next) {
+		return false
+	}
+	b.last = now
+	b.schedule()
+	return true
+}
+
+// schedule plans the pull after one that is being made. b.mu is held.
+func (b *bell) schedule() {
+	b.next = time.Time{}
+	if len(b.waiting) == 0 && b.blind == 0 {
+		b.gap = firstEcho
+		return
+	}
+	if len(b.waiting) == 0 {
+		b.blind--
+	}
+	b.next = b.last.Add(b.gap)
+	b.gap = min(b.gap*2, maxEcho)
+}
+
+// until is how long to wait for the next pull; negative for none.
+func (b *bell) until() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next.IsZero() {
+		return -1
+	}
+	return max(0, b.next.Sub(b.now()))
+}
+
+// show strikes off what the log has shown.
+func (b *bell) show(entries []audit.Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.waiting)+len(b.missing) == 0 {
+		return
+	}
+	for i := range entries {
+		id := entries[i].RequestID
+		if _, ok := b.waiting[id]; ok {
+			delete(b.waiting, id)
+			b.seen[id] = true
+		} else if _, ok := b.missing[id]; ok {
+			delete(b.missing, id)
+			b.seen[id] = true
+		}
+	}
+}
+
+// settle returns the ids that have been seen since it was last asked, and those
+// that have become missing.
+func (b *bell) settle() (seen, lost []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	for id := range b.seen {
+		seen = append(seen, id)
+	}
+	b.seen = map[string]bool{}
+	for id, at := range b.waiting {
+		if now.Sub(at) >= missingAfter {
+			delete(b.waiting, id)
+			b.missing[id] = at
+			lost = append(lost, id)
+		}
+	}
+	for id, at := range b.missing {
+		if now.Sub(at) >= forgetAfter {
+			delete(b.missing, id)
+		}
+	}
+	return seen, lost
+}
+
+// load takes over what the ledger has on its list: ids that another relay was
+// told of, and those from before a restart. What is no longer on the list,
+// another relay has seen.
+func (b *bell) load(list []audit.Announcement) {
+	on := make(map[string]bool, len(list))
+	var fresh []string
+	var at time.Time
+	b.mu.Lock()
+	now := b.now()
+	for _, a := range list {
+		on[a.ID] = true
+		switch {
+		case now.Sub(a.At) >= missingAfter:
+			b.missing[a.ID] = a.At
+			delete(b.waiting, a.ID)
+		case b.waiting[a.ID].IsZero():
+			fresh, at = append(fresh, a.ID), a.At
+		}
+	}
+	for _, m := range []map[string]time.Time{b.waiting, b.missing} {
+		for id := range m {
+			if !on[id] {
+				delete(m, id)
+			}
+		}
+	}
+	b.mu.Unlock()
+	if len(fresh) > 0 {
+		b.ring(fresh, at)
+	}
+}
+
+// counts are the ids waited for and those missing.
+func (b *bell) counts() (waiting, missing int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiting), len(b.missing)
+}

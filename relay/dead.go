@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+func (e *env) deadCommand() *cli.Command {
+	filter := []cli.Flag{
+		&cli.BoolFlag{Name: "all", Usage: "all of them"},
+		&cli.StringFlag{Name: "code", Usage: "those with this code, such as InvalidData"},
+		&cli.DurationFlag{Name: "older-than", Usage: "those that are older, such as 48h"},
+	}
+	return &cli.Command{
+		Name:  "dead",
+		Usage: "list, show, retry or drop the entries that the destination refused",
+		Commands: []*cli.Command{
+			{
+				Name: "list", Usage: "list dead letters and parked entries, with reason and age",
+				Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "a line of JSON each, with the whole entry"}},
+				Action: e.withStore(needLedger, e.deadList),
+			},
+			{
+				Name: "show", Usage: "show one, whole, as JSON", ArgsUsage: "<id>",
+				Action: e.withStore(needLedger, e.deadShow),
+			},
+			{
+				Name: "retry", Usage: "put them again", ArgsUsage: "[<id>…]", Flags: filter,
+				Action: e.withStore(needLedger|needDestination, e.deadRetry),
+			},
+			{
+				Name: "drop", Usage: "give them up: they are not put again", ArgsUsage: "[<id>…]",
+				Flags:  append([]cli.Flag{&cli.StringFlag{Name: "reason", Usage: "why, for the log", Required: true}}, filter...),
+				Action: e.withStore(needLedger, e.deadDrop),
+			},
+		},
+	}
+}
+
+// withStore opens what a command needs and closes it after.
+func (e *env) withStore(n need, f func(ctx context.Context, c *cli.Command, a *app) error) cli.ActionFunc {
+	return func(ctx context.Context, c *cli.Command) (err error) {
+		s, err := e.settings(c, n|needDestination) // the ledger's keys name the destination
+		if err != nil {
+			return err
+		}
+		a := &app{settings: s, log: newLogger(s, e.stderr)}
+		if a.store, err = openStore(ctx, s); err != nil {
+			return err
+		}
+		a.closers = append(a.closers, a.store.Close)
+		defer func() { err = errors.Join(err, a.close()) }()
+		if n&needDestination != 0 {
+			if a.sink, err = a.openSink(ctx, e.stdout); err != nil {
+				return err
+			}
+		}
+		if _, err := a.store.Begin(ctx); err != nil {
+			return err
+		}
+		return f(ctx, c, a)
+	}
+}
+
+func (e *env) deadList(ctx context.Context, c *cli.Command, a *app) error {
+	if c.Bool("json") {
+		out := json.NewEncoder(e.stdout)
+		for l, err := range a.store.Letters(ctx) {
+			if err != nil {
+				return err
+			}
+			if err := out.Encode(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(e.stdout, 0, 4, 2, ' ', 0)
+	n := 0
+	for l, err := range a.store.Letters(ctx) {
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			fmt.Fprintln(w, "ID\tSTATE\tAGE\tTRIES\tREQUEST\tCODE\tREASON")
+		}
+		n++
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%.60q\t%s\t%.120q\n", l.Entry.ID, l.Outcome, time.Since(l.Since).Round(time.Second), l.Tries,
+			l.Entry.Method+" "+l.Entry.Path, orDash(l.Code), l.Reason)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if n == 0 {
+		fmt.Fprintln(e.stdout, "no dead letters, and nothing parked")
+	}
+	return nil
+}
+
+func (e *env) deadShow(ctx context.Context, c *cli.Command, a *app) error {
+	if c.Args().Len() != 1 {
+		return usagef("relay dead show takes one id")
+	}
+	l, found, err := a.store.Letter(ctx, c.Args().First())
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("no dead letter and nothing parked has the id %q", c.Args().First())
+	}
+	out := json.NewEncoder(e.stdout)
+	out.SetIndent("", "  ")
+	return out.Encode(l)
+}
+
+// selected calls f for the letters that arguments and filters name, a bounded
+// number at a time.
+func selected(ctx context.Context, c *cli.Command, a *app, f func([]audit.Letter) error) error {
+	ids := c.Args().Slice()
+	filtered := c.Bool("all") || c.IsSet("code") || c.IsSet("older-than")
+	if filtered == (len(ids) > 0) {
+		return usagef("name ids, or choose by --all, --code or --older-than")
+	}
+	if len(ids) > 0 {
+		for _, id := range ids {
+			l, found, err := a.store.Letter(ctx, id)
+			if err != nil {
+				return err
+			}
+			if !found {
+				return fmt.Errorf("no dead letter and nothing parked has the id %q", id)
+			}
+			if err := f([]audit.Letter{l}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	const atOnce, bytesAtOnce = 100, 1 << 20
+	var batch []audit.Letter
+	size := 0
+	for l, err := range a.store.Letters(ctx) {
+		if err != nil {
+			return err
+		}
+		if code := c.String("code"); code != "" && l.Code != code {
+			continue
+		}
+		if time.Since(l.Since) < c.Duration("older-than") {
+			continue
+		}
+		batch = append(batch, l)
+		if size += l.Entry.Size(); len(batch) >= atOnce || size >= bytesAtOnce {
+			if err := f(batch); err != nil {
+				return err
+			}
+			batch, size = nil, 0
+		}
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	return f(batch)
+}
+
+func (a *app) outcome(l audit.Letter, o audit.Outcome) audit.Record {
+	keep := a.settings.RecordTTL
+	if l.Entry.TTL >= 0 {
+		keep = max(keep, time.Duration(l.Entry.TTL)*time.Second)
+	}
+	return audit.Record{ID: l.Entry.ID, Timestamp: l.Entry.Timestamp, Keep: keep, Outcome: o}
+}
+
+func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app) error {
+	delivered, left := 0, 0
+	err := selected(ctx, c, a, func(letters []audit.Letter) error {
+		entries := make([]audit.Entry, len(letters))
+		for i := range letters {
+			entries[i] = letters[i].Entry
+		}
+		verdicts, err := a.sink.Put(ctx, entries)
+		var records []audit.Record
+		for i, v := range verdicts {
+			if v.Status == audit.Accepted {
+				records = append(records, a.outcome(letters[i], audit.Delivered))
+				continue
+			}
+			left++
+			fmt.Fprintf(e.stdout, "%s: %s %s\n", letters[i].Entry.ID, orDash(v.Code), v.Reason)
+		}
+		if len(records) > 0 {
+			if err := a.store.Record(ctx, records); err != nil {
+				return fmt.Errorf("%d entries were accepted but not recorded (they may be repeated): %w", len(records), err)
+			}
+		}
+		delivered += len(records)
+		return err
+	})
+	fmt.Fprintf(e.stdout, "%d delivered, %d still refused\n", delivered, left)
+	if err == nil && left > 0 {
+		return exitCode(exitFailed)
+	}
+	return err
+}
+
+func (e *env) deadDrop(ctx context.Context, c *cli.Command, a *app) error {
+	reason := c.String("reason")
+	if reason == "" {
+		return usagef("--reason is empty: say why, it goes into the log")
+	}
+	dropped := 0
+	err := selected(ctx, c, a, func(letters []audit.Letter) error {
+		var records []audit.Record
+		for _, l := range letters {
+			records = append(records, a.outcome(l, audit.Dropped))
+		}
+		if err := a.store.Record(ctx, records); err != nil {
+			return err
+		}
+		for _, l := range letters {
+			a.log.Warn("dead letter dropped", "id", l.Entry.ID, "code", l.Code, "reason", reason)
+		}
+		dropped += len(records)
+		return nil
+	})
+	fmt.Fprintf(e.stdout, "%d dropped\n", dropped)
+	return err
+}

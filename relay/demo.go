@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/urfave/cli/v3"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+// demoSettleFor bounds the wait for the last rows at the demo's end.
+const demoSettleFor = 10 * time.Second
+
+func (e *env) demoCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "show the whole loop on this machine: no Kong, no AWS account, no Redis",
+		Description: "Starts an emulated Admin API and an emulated CloudTrail Lake, makes Admin requests, and prints each\n" +
+			"event as it arrives. Listens on loopback only; what it writes goes into a temporary folder.",
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "for", Usage: "end after this time, such as 10s (default: at Ctrl-C)"},
+			&cli.DurationFlag{Name: "every", Usage: "time between two Admin requests", Value: 700 * time.Millisecond},
+			&cli.StringFlag{Name: "page", Usage: "host:port of the page that shows what arrived", Value: "127.0.0.1:0"},
+			&cli.BoolFlag{Name: "no-plugin", Usage: "ring the relay directly instead of through the plugin"},
+		},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if c.Duration("every") <= 0 {
+				return usagef("--every must be longer than 0")
+			}
+			if d := c.Duration("for"); d > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, d)
+				defer cancel()
+			}
+			d := &demo{out: e.stdout, every: c.Duration("every"), page: c.String("page"), plugin: !c.Bool("no-plugin"), answered: map[string]time.Time{}}
+			return d.run(ctx, e)
+		},
+	}
+}
+
+// demo is one run of it.
+type demo struct {
+	out    io.Writer
+	every  time.Duration
+	page   string
+	plugin bool
+
+	mu       sync.Mutex
+	answered map[string]time.Time // request id → when Kong answered
+	delays   []time.Duration
+	printed  int
+}
+
+func (d *demo) run(ctx context.Context, e *env) (err error) {
+	dir, err := os.MkdirTemp("", "relay-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	emu, err := startEmulators(d.page)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, emu.close()) }()
+
+	a, err := d.app(emu, dir, e.stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.close()) }()
+
+	fmt.Fprintf(d.out, "Kong's Admin API (emulated)      %s\n", emu.kongURL)
+	fmt.Fprintf(d.out, "CloudTrail Lake (emulated)       %s   ← open it to see what arrives\n\n", emu.pageURL)
+
+	srv := newServer(a)
+	srv.onEvent = d.event
+	ready := make(chan string, 1)
+	srv.onReady = func(addr string) { ready <- addr }
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	served := make(chan error, 1)
+	go func() { served <- srv.run(serving) }()
+	var addr string
+	select {
+	case addr = <-ready:
+	case err := <-served:
+		return err
+	}
+
+	ring, closeRing, err := d.ringer(ctx, dir, "http://"+addr)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "\n%-12s %-40s %-10s %s\n", "EVENT TIME", "EVENT NAME", "USER", "FROM ANSWER TO EVENT")
+	made := d.traffic(ctx, emu, ring)
+	closeRing()
+
+	// The last rows are still to be written, read and put.
+	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), demoSettleFor)
+	defer cancel()
+	waitErr := emu.waitRows(settle)
+	stopServing()
+	if err := <-served; err != nil {
+		return err
+	}
+	sum, err := a.pipeline(pipeline.Observer{Delivered: d.event}).Run(settle, pipeline.Request{Kind: pipeline.Reconcile, Full: true, Wait: 15 * time.Second})
+	if err = errors.Join(waitErr, err); err != nil {
+		return err
+	}
+	return d.summary(made, sum, emu)
+}
+
+// app wires the relay to the emulators and to a ledger in a file.
+func (d *demo) app(emu *emulators, dir string, stderr io.Writer) (*app, error) {
+	none := func(string) (string, bool) { return "", false }
+	vars := map[string]string{
+		"KONG_ADMIN_API": emu.kongURL, "CHANNEL_ARN": emu.channelARN, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
+		"RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
+	}
+	s, err := loadSettings(needKong|needLedger|needDestination|needTrigger, none, func(k string) string { return vars[k] }, os.ReadFile)
+	if err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	a := &app{settings: s, log: log}
+	if a.kong, err = openKong(s, log); err != nil {
+		return nil, err
+	}
+	if a.sink, err = cloudtrail.New(cloudtrail.Options{
+		ChannelARN: s.ChannelARN, Endpoint: emu.pageURL, Hostname: s.KongAdminAPI, Rate: float64(s.PutRate),
+		Credentials: credentials.NewStaticCredentialsProvider(emu.accessKeyID, emu.secretAccessKey, ""),
+	}); err != nil {
+		return nil, err
+	}
+	if a.store, err = ledger.OpenBolt(s.LedgerFile, ledger.BoltOptions{}); err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, a.store.Close)
+	return a, nil
+}
+
+// ringer returns what rings the relay after an answer: the plugin as a process
+// where it can be had, else the trigger itself.
+func (d *demo) ringer(ctx context.Context, dir, relayURL string) (ring func(id string), stop func(), err error) {
+	if d.plugin {
+		p, err := d.startPlugin(ctx, dir, relayURL)
+		switch {
+		case err == nil:
+			fmt.Fprintln(d.out, "Each answer goes through the plugin, a process that is spoken to as Kong does.")
+			return p.ring, p.close, nil
+		case ctx.Err() != nil:
+			return func(string) {}, func() {}, nil
+		}
+		fmt.Fprintf(d.out, "The plugin is not used: %v. The relay is rung directly.\n", err)
+	}
+	client, err := trigger.NewClient(trigger.ClientOptions{URL: relayURL})
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(id string) {
+		if err := client.Ring(context.WithoutCancel(ctx), []string{id}); err != nil {
+			fmt.Fprintf(d.out, "trigger failed: %v\n", err)
+		}
+	}, client.Close, nil
+}
+
+// startPlugin takes the plugin that lies beside this program, or builds it from
+// the checkout.
+func (d *demo) startPlugin(ctx context.Context, dir, relayURL string) (*demoPlugin, error) {
+	const name = "cloudtrail-relay"
+	if self, err := os.Executable(); err == nil {
+		if beside := filepath.Join(filepath.Dir(self), name); isFile(beside) {
+			return startDemoPlugin(ctx, beside, dir, relayURL)
+		}
+	}
+	root, err := checkout()
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintln(d.out, "Building the plugin …")
+	binary := filepath.Join(dir, name)
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./plugin")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building it failed: %w: %.200s", err, out)
+	}
+	return startDemoPlugin(ctx, binary, dir, relayURL)
+}
+
+// checkout finds the folder of this module's source, from the working folder up.
+func checkout() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if isFile(filepath.Join(dir, "go.mod")) && isFile(filepath.Join(dir, "plugin", "main.go")) {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("neither the source nor the built plugin is here")
+		}
+		dir = up
+	}
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// traffic makes Admin requests until ctx ends, and returns how many.
+func (d *demo) traffic(ctx context.Context, emu *emulators, ring func(id string)) int {
+	made := 0
+	tick := time.NewTicker(d.every)
+	defer tick.Stop()
+	for {
+		id, err := emu.adminRequest(context.WithoutCancel(ctx), made)
+		if err != nil {
+			fmt.Fprintf(d.out, "Admin request failed: %v\n", err)
+		} else {
+			made++
+			d.mu.Lock()
+			d.answered[id] = time.Now()
+			d.mu.Unlock()
+			ring(id)
+		}
+		select {
+		case <-ctx.Done():
+			return made
+		case <-tick.C:
+		}
+	}
+}
+
+// event prints what was delivered.
+func (d *demo) event(entries []audit.Entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range entries {
+		e := &entries[i]
+		took := "-"
+		if at, ok := d.answered[e.RequestID]; ok {
+			delay := time.Since(at)
+			d.delays = append(d.delays, delay)
+			took = delay.Round(time.Millisecond).String()
+		}
+		user := e.RBACUserName
+		if user == "" {
+			user = "anonymous"
+		}
+		d.printed++
+		fmt.Fprintf(d.out, "%-12s %-40.40s %-10.10s %s\n", time.Unix(e.Timestamp, 0).UTC().Format("15:04:05Z"), e.Method+e.Path, user, took)
+	}
+}
+
+func (d *demo) summary(made int, sum pipeline.Summary, emu *emulators) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	held, distinct, repeats := emu.counts()
+	lost := held - distinct
+	fmt.Fprintf(d.out, "\n%s made. In Kong's log: %d read = %d delivered, lost %d, repeated %d.\n",
+		plural(made, "Admin request"), held, distinct, lost, repeats)
+	if n := len(d.delays); n > 0 {
+		slices.Sort(d.delays)
+		fmt.Fprintf(d.out, "From Kong's answer to the accepted event: median %s, longest %s (Kong's row itself is 100 to 300 ms late).\n",
+			d.delays[n/2].Round(time.Millisecond), d.delays[n-1].Round(time.Millisecond))
+	}
+	if lost != 0 || sum.Failed != 0 || sum.Dead != 0 {
+		return fmt.Errorf("the last pass left %d entries undelivered", lost)
+	}
+	return nil
+}

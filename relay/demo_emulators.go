@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/plugintest"
+)
+
+// This file is the one place where the program touches the test doubles: the
+// demo runs on them.
+
+// emulators are what the demo has instead of Kong and AWS.
+type emulators struct {
+	kong    *kongtest.Server
+	trail   *cloudtrailtest.Server
+	serving *cloudtrailtest.Running
+
+	kongURL, pageURL             string
+	channelARN                   string
+	accessKeyID, secretAccessKey string
+	client                       http.Client
+}
+
+func startEmulators(page string) (*emulators, error) {
+	e := &emulators{
+		kong:       kongtest.New(kongtest.Options{RowDelay: 100 * time.Millisecond, RowDelayMax: 300 * time.Millisecond, SkipReads: true}),
+		trail:      cloudtrailtest.New(cloudtrailtest.Options{}),
+		channelARN: cloudtrailtest.ChannelARN, accessKeyID: cloudtrailtest.AccessKeyID, secretAccessKey: cloudtrailtest.SecretAccessKey,
+		client: http.Client{Timeout: 5 * time.Second},
+	}
+	var err error
+	if e.kongURL, err = e.kong.Start(); err != nil {
+		return nil, err
+	}
+	if e.serving, err = cloudtrailtest.Start(e.trail, page); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the page: %w", err), e.kong.Close())
+	}
+	e.pageURL = e.serving.URL
+	return e, nil
+}
+
+func (e *emulators) close() error { return errors.Join(e.serving.Close(), e.kong.Close()) }
+
+// adminRequest makes the nth of a round of Admin requests, and returns the id
+// that Kong gave it.
+func (e *emulators) adminRequest(ctx context.Context, n int) (id string, err error) {
+	requests := []struct{ method, path, body string }{
+		{http.MethodPost, "/services", `{"name":"orders","url":"http://orders.internal:8080"}`},
+		{http.MethodGet, "/services?size=100", ""},
+		{http.MethodPost, "/services/orders/routes", `{"name":"orders","paths":["/orders"]}`},
+		{http.MethodPatch, "/services/orders", `{"retries":3}`},
+		{http.MethodPost, "/consumers", `{"username":"alice","custom_id":"1001"}`},
+		{http.MethodPost, "/consumers/alice/key-auth", `{"key":"demo"}`},
+		{http.MethodGet, "/status", ""},
+		{http.MethodPost, "/plugins", `{"name":"rate-limiting","config":{"minute":60}}`},
+		{http.MethodDelete, "/consumers/alice", ""},
+		{http.MethodGet, "/event-hooks/?size=100", ""},
+	}
+	r := requests[n%len(requests)]
+	req, err := http.NewRequestWithContext(ctx, r.method, e.kongURL+r.path, strings.NewReader(r.body))
+	if err != nil {
+		return "", err
+	}
+	if r.body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := e.client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.Header.Get("X-Kong-Admin-Request-ID"), err
+}
+
+// waitRows waits until Kong has written every row.
+func (e *emulators) waitRows(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for e.kong.LateRows() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.New("the emulated Kong has not written all of its rows")
+		}
+	}
+	return nil
+}
+
+// counts are the rows that Kong holds, and what arrived of them.
+func (e *emulators) counts() (held, distinct, repeats int) {
+	c := e.trail.Counts()
+	return e.kong.Len(), c.Distinct, c.Repeats
+}
+
+// demoPlugin is the plugin as a process, under a host that speaks Kong's protocol.
+type demoPlugin struct {
+	host     *plugintest.Host
+	instance int
+}
+
+func startDemoPlugin(ctx context.Context, binary, dir, relayURL string) (*demoPlugin, error) {
+	host, err := plugintest.Start(ctx, binary, dir)
+	if err != nil {
+		return nil, err
+	}
+	instance, err := host.Instance(ctx, map[string]any{
+		"relay_url": relayURL, "timeout_ms": 1000, "min_interval_ms": 100, "queue_size": 1000, "tls_verify": true,
+	})
+	if err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
+	return &demoPlugin{host, instance}, nil
+}
+
+// ring hands the plugin the log event of an answer, as Kong does after it.
+func (p *demoPlugin) ring(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	// A plugin that is gone is what the hourly pass is for; the demo's last pass shows it.
+	_ = p.host.Log(ctx, p.instance, plugintest.Event{Headers: map[string]string{"X-Kong-Admin-Request-ID": id}})
+}
+
+func (p *demoPlugin) close() { _ = p.host.Close() }

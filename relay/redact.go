@@ -1,0 +1,69 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// redactor replaces what dotted paths name in the JSON payloads of entries. A
+// path goes into the elements of a list by itself, and * stands for any key.
+func redactor(paths []string) func(*audit.Entry) {
+	split := make([][]string, len(paths))
+	for i, p := range paths {
+		split[i] = strings.Split(p, ".")
+	}
+	return func(e *audit.Entry) {
+		if e.Payload == "" || !gjson.Valid(e.Payload) {
+			return
+		}
+		var b strings.Builder
+		if redactValue(&b, gjson.Parse(e.Payload), split) {
+			e.Payload = b.String()
+		}
+	}
+}
+
+// redactValue writes a value without what the paths name, and tells whether
+// anything was replaced.
+func redactValue(b *strings.Builder, v gjson.Result, paths [][]string) bool {
+	if len(paths) == 0 || !v.IsObject() && !v.IsArray() {
+		b.WriteString(v.Raw)
+		return false
+	}
+	open, end := byte('['), byte(']')
+	if v.IsObject() {
+		open, end = '{', '}'
+	}
+	b.WriteByte(open)
+	changed, first := false, true
+	v.ForEach(func(key, value gjson.Result) bool {
+		if !first {
+			b.WriteByte(',')
+		}
+		first = false
+		below := paths
+		if v.IsObject() {
+			b.WriteString(key.Raw)
+			b.WriteByte(':')
+			below = nil
+			for _, p := range paths {
+				if p[0] == key.Str || p[0] == "*" {
+					below = append(below, p[1:])
+				}
+			}
+		}
+		if slices.ContainsFunc(below, func(p []string) bool { return len(p) == 0 }) {
+			b.WriteString(`"[redacted]"`)
+			changed = true
+			return true
+		}
+		changed = redactValue(b, value, below) || changed
+		return true
+	})
+	b.WriteByte(end)
+	return changed
+}

@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+const (
+	retryFirst  = 2 * time.Second // after a pass that failed
+	retryLast   = 5 * time.Minute
+	heldRetry   = 500 * time.Millisecond // after a pass that another relay was making
+	stopWithin  = 15 * time.Second
+	sweepEvery  = 5 * time.Second
+	lettersKeep = 10 * time.Second // how long counts of letters are shown before they are asked for again
+)
+
+func (e *env) serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "take triggers, and reconcile on a schedule, until it is told to stop",
+		Description: "Answers /healthz, /readyz and /metrics at --ops-listen, and triggers at --listen. Ends on SIGINT or\n" +
+			"SIGTERM once the batches in flight are recorded.",
+		Action: func(ctx context.Context, c *cli.Command) error {
+			s, err := e.settings(c, needKong|needLedger|needDestination|needTrigger)
+			if err != nil {
+				return err
+			}
+			a, err := open(ctx, s, newLogger(s, e.stderr), e.stdout)
+			if err != nil {
+				return err
+			}
+			err = newServer(a).run(ctx)
+			return errors.Join(err, a.close())
+		},
+	}
+}
+
+// server is the daemon: one goroutine makes the passes, the others only ask for them.
+type server struct {
+	app     *app
+	log     *slog.Logger
+	bell    *bell
+	metrics *metrics
+	passes  *pipeline.Pipeline
+	ready   readiness
+	onEvent func(entries []audit.Entry) // told what was delivered; may be nil
+	onReady func(addr string)           // told the trigger listener's address; may be nil
+
+	lettersMu    sync.Mutex
+	lettersAt    time.Time
+	dead, parked int
+}
+
+func newServer(a *app) *server {
+	s := &server{app: a, log: a.log, bell: newBell(a.settings.Debounce)}
+	s.metrics = newMetrics(s.bell, s.letters)
+	s.passes = a.pipeline(pipeline.Observer{
+		Stage: func(stage string, took time.Duration) { s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds()) },
+		Seen:  s.bell.show,
+		Delivered: func(entries []audit.Entry) {
+			s.metrics.delivered(entries)
+			if s.onEvent != nil {
+				s.onEvent(entries)
+			}
+		},
+	})
+	return s
+}
+
+// run listens and makes passes until ctx ends.
+func (s *server) run(ctx context.Context) error {
+	set := s.app.settings
+	group, ctx := errgroup.WithContext(ctx)
+	listen := func(name, addr string, h http.Handler) (net.Addr, error) {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("listening for %s: %w (is another relay running here?)", name, err)
+		}
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+		group.Go(func() error {
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serving %s: %w", name, err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+			defer cancel()
+			return srv.Shutdown(stop)
+		})
+		return l.Addr(), nil
+	}
+	if set.OpsListen != "" {
+		addr, err := listen("operations", set.OpsListen, s.opsHandler())
+		if err != nil {
+			return err
+		}
+		s.log.Info("operations listener ready", "addr", addr.String())
+	}
+	group.Go(func() error { return s.loop(ctx) })
+	if set.Listen != "" {
+		addr, err := listen("triggers", set.Listen, s.triggerHandler())
+		if err != nil {
+			return err
+		}
+		s.log.Info("trigger listener ready", "addr", addr.String())
+		if s.onReady != nil {
+			s.onReady(addr.String())
+		}
+	}
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil // told to stop
+	}
+	s.log.Info("stopped")
+	return err
+}
+
+// triggerHandler notes announced ids in the ledger, then rings the bell.
+func (s *server) triggerHandler() http.Handler {
+	set := s.app.settings
+	notify := func(ctx context.Context, ids []string) error {
+		now := time.Now()
+		if len(ids) > 0 {
+			if err := s.app.store.Announce(ctx, ids, now); err != nil {
+				return err
+			}
+		}
+		s.bell.ring(ids, now)
+		return nil
+	}
+	return trigger.NewHandler(trigger.Options{
+		Secrets:          s.secretsOf(set.TriggerSecret),
+		EventHookSecrets: s.secretsOf(set.EventHooksSecret),
+		Unsigned:         !set.TriggerSecret.IsSet() && trigger.Loopback(set.Listen),
+		Replay:           s.app.store.Claim,
+		Notify:           notify,
+		Rate:             set.TriggerRate,
+		Observe:          func(path, outcome string) { s.metrics.triggers.WithLabelValues(path, outcome).Inc() },
+		Logger:           s.log,
+	})
+}
+
+// secretsOf gives the handler its secrets anew each time, so that they can be
+// rotated. With none to be had it refuses every trigger.
+func (s *server) secretsOf(secret Secret) func() []string {
+	return func() []string {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		text, err := secret.Reveal(ctx)
+		if err != nil {
+			s.log.Error("secret not readable, triggers are refused", "err", err)
+			return nil
+		}
+		return splitSecrets(text)
+	}
+}
+
+// loop makes passes: a reconcile at once and on the schedule, a tail whenever the
+// bell asks for one. A pass that failed is made again soon, not after an hour.
+func (s *server) loop(ctx context.Context) error {
+	set := s.app.settings
+	var (
+		reconcileAt = time.Now()
+		retryAfter  = retryFirst
+		tailAt      time.Time // no tail before this
+	)
+	if err := s.bindOrWait(ctx); err != nil {
+		return err
+	}
+	s.loadAnnounced(ctx)
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		wait := time.Until(reconcileAt)
+		if d := s.bell.until(); d >= 0 {
+			wait = min(wait, max(d, time.Until(tailAt)))
+		}
+		timer := time.NewTimer(max(wait, 0))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-s.bell.wake:
+			timer.Stop()
+			continue
+		case <-sweep.C:
+			timer.Stop()
+			s.sweep(ctx)
+			continue
+		case <-timer.C:
+		}
+		kind := pipeline.Tail
+		switch {
+		case time.Until(reconcileAt) <= 0:
+			kind = pipeline.Reconcile
+		case time.Until(tailAt) > 0 || !s.bell.due():
+			continue
+		}
+		begin := time.Now()
+		sum, err := s.pass(ctx, kind)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, audit.ErrLeaseHeld):
+			// The holder was left word. What it has seen is struck off the list.
+			s.loadAnnounced(ctx)
+			if kind == pipeline.Reconcile {
+				reconcileAt = time.Now().Add(min(set.Schedule, retryLast))
+			} else {
+				tailAt = time.Now().Add(heldRetry)
+			}
+		case err != nil:
+			reconcileAt = time.Now().Add(min(retryAfter, set.Schedule))
+			tailAt = reconcileAt
+			retryAfter = min(retryAfter*2, retryLast)
+		default:
+			retryAfter, tailAt = retryFirst, time.Time{}
+			if kind == pipeline.Reconcile {
+				reconcileAt = begin.Add(set.Schedule)
+			}
+			if sum.Order == pipeline.Unordered && kind == pipeline.Tail {
+				// Each look reads the whole log: at most a tenth of the time goes into that.
+				tailAt = time.Now().Add(9 * time.Since(begin))
+			}
+		}
+		s.sweep(ctx)
+	}
+}
+
+// bindOrWait ties the ledger to this Kong; a ledger that is down is waited for.
+func (s *server) bindOrWait(ctx context.Context) error {
+	for wait := retryFirst; ; wait = min(wait*2, time.Minute) {
+		err := s.app.bind(ctx)
+		var settings *audit.SettingsError
+		if err == nil || errors.As(err, &settings) && errors.Is(err, audit.ErrForeignLedger) {
+			return err
+		}
+		s.ready.set(err)
+		s.logError("ledger not reachable, trying again", err)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary, error) {
+	s.metrics.lease.Set(1)
+	defer s.metrics.lease.Set(0)
+	sum, err := s.passes.Run(ctx, pipeline.Request{Kind: kind, TailWanted: s.bell.due, Word: s.loadAnnounced})
+	if errors.Is(err, audit.ErrLeaseHeld) {
+		s.ready.set(nil)
+		s.log.Debug("another relay makes the pass")
+		return sum, err
+	}
+	if ctx.Err() != nil {
+		return sum, err
+	}
+	s.metrics.pass(sum, err)
+	s.ready.set(err)
+	log := s.log.With("kind", string(sum.Kind), "full", sum.Full, "order", sum.Order, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
+		"delivered", sum.Delivered, "failed", sum.Failed, "dead", sum.Dead, "parked", sum.Parked, "seconds", sum.Seconds)
+	switch {
+	case err != nil:
+		s.logErrorTo(log, "pass failed, trying again soon", explain(err))
+	case sum.New > 0 || kind == pipeline.Reconcile:
+		log.Info("pass complete")
+	default:
+		log.Debug("pass complete")
+	}
+	return sum, err
+}
+
+func (s *server) logError(msg string, err error) { s.logErrorTo(s.log, msg, err) }
+
+func (s *server) logErrorTo(log *slog.Logger, msg string, err error) {
+	var settings *audit.SettingsError
+	if errors.As(err, &settings) {
+		log.Error(msg, "err", err, "hint", settings.Hint)
+		return
+	}
+	log.Error(msg, "err", err)
+}
+
+// sweep strikes off the ledger's list what has been seen, and says what is missing.
+func (s *server) sweep(ctx context.Context) {
+	seen, lost := s.bell.settle()
+	if len(lost) > 0 {
+		s.metrics.missing.Add(float64(len(lost)))
+		s.log.Warn("announced ids are not in the audit log", "count", len(lost), "ids", lost[:min(len(lost), 10)])
+	}
+	if len(seen) > 0 {
+		if err := s.app.store.Unannounce(ctx, seen); err != nil && ctx.Err() == nil {
+			s.log.Warn("list of announced ids not updated", "err", err)
+		}
+	}
+}
+
+// loadAnnounced takes over the ids that the ledger has on its list.
+func (s *server) loadAnnounced(ctx context.Context) {
+	s.sweep(ctx)
+	list, err := s.app.store.Announced(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Warn("list of announced ids not read", "err", err)
+		}
+		return
+	}
+	s.bell.load(list)
+}
+
+// letters are the counts for the metrics, asked for now and then.
+func (s *server) letters() (dead, parked int) {
+	s.lettersMu.Lock()
+	defer s.lettersMu.Unlock()
+	if time.Since(s.lettersAt) > lettersKeep {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		s.lettersAt = time.Now()
+		if dead, parked, err := s.app.store.LetterCounts(ctx); err == nil {
+			s.dead, s.parked = dead, parked
+		}
+	}
+	return s.dead, s.parked
+}
