@@ -1,0 +1,138 @@
+# No secret in the environment, none in what Terraform stores.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+variables {
+  aws_region          = "us-east-1"
+  resource_name       = "relay"
+  existing_vpc        = "vpc-1"
+  existing_subnet_ids = ["subnet-1", "subnet-2"]
+  security_group      = "kong-relay"
+  channel_arn         = "arn:aws:cloudtrail:us-east-1:123456789012:channel/c"
+  image               = "123456789012.dkr.ecr.us-east-1.amazonaws.com/relay:1"
+  lambda_env = {
+    KONG_ADMIN_API   = "https://kong.internal:8444"
+    KONG_SUPERADMIN  = true
+    KONG_ADMIN_TOKEN = "the-token"
+    KONG_ROOT_CA     = "disabled"
+    REDIS_DB         = "0"
+    CHANNEL_ARN      = ""
+  }
+}
+
+run "environment_holds_arns" {
+  assert {
+    condition = aws_lambda_function.relay[0].environment[0].variables == tomap({
+      KONG_ADMIN_API                  = "https://kong.internal:8444"
+      KONG_SUPERADMIN                 = "true"
+      KONG_ADMIN_TOKEN_SECRET_ARN     = "arn:aws:secretsmanager:us-east-1:123456789012:secret:kong-token"
+      REDIS_HOST                      = "master.ledger.cache.amazonaws.com:6379"
+      REDIS_DB                        = "0"
+      REDIS_USERNAME                  = "relay"
+      REDIS_PASSWORD_SECRET_ARN       = "arn:aws:secretsmanager:us-east-1:123456789012:secret:generated"
+      RELAY_REDIS_TLS                 = "true"
+      RELAY_SOURCE                    = "kong"
+      RELAY_RECORD_TTL                = "2592000"
+      RELAY_DESTINATION               = "cloudtrail"
+      RELAY_TRIGGER_SECRET_SECRET_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:generated"
+      CHANNEL_ARN                     = "arn:aws:cloudtrail:us-east-1:123456789012:channel/c"
+      REGION                          = "us-east-1"
+    })
+    error_message = "the whole environment: ARNs of secrets, and no secret"
+  }
+
+  assert {
+    condition     = aws_secretsmanager_secret_version.kong_admin_token[0].secret_string == null && aws_secretsmanager_secret_version.kong_admin_token[0].secret_string_wo_version == 1
+    error_message = "the token goes by the write-only argument"
+  }
+
+  assert {
+    condition     = aws_elasticache_replication_group.ledger[0].auth_token == null
+    error_message = "no password of the ledger in the state"
+  }
+
+  assert {
+    condition     = jsondecode(aws_cloudformation_stack.ledger_user.template_body).Resources.User.Properties.AuthenticationMode.Passwords[0]["Fn::Sub"] == "{{resolve:secretsmanager:$${Password}:SecretString}}"
+    error_message = "CloudFormation resolves the password, Terraform never sees it"
+  }
+
+  assert {
+    condition     = jsondecode(aws_cloudformation_stack.trigger_secret[0].template_body).Resources.Random.Properties.GenerateSecretString == { PasswordLength = 44, ExcludePunctuation = true } && jsondecode(aws_cloudformation_stack.trigger_secret[0].template_body).Resources.Secret.Properties.SecretString["Fn::Sub"] == "whsec_{{resolve:secretsmanager:$${Random}:SecretString}}"
+    error_message = "the trigger secret is generated: whsec_ and base64 of 33 bytes"
+  }
+}
+
+run "secrets_made_elsewhere" {
+  variables {
+    lambda_env = {
+      KONG_ADMIN_API   = "https://kong.internal:8444"
+      KONG_SUPERADMIN  = true
+      KONG_ADMIN_TOKEN = ""
+      KONG_ROOT_CA     = "-----BEGIN CERTIFICATE-----"
+      REDIS_DB         = "0"
+      CHANNEL_ARN      = ""
+    }
+    kong_admin_token_secret_arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:mine"
+    trigger_secret_secret_arn   = "arn:aws:secretsmanager:us-east-1:123456789012:secret:trigger"
+    relay_env                   = { RELAY_EVENT_HOOKS_SECRET_SECRET_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hooks", RELAY_LOG_LEVEL = "warn" }
+  }
+
+  assert {
+    condition     = length(aws_secretsmanager_secret.kong_admin_token) == 0 && length(aws_cloudformation_stack.trigger_secret) == 0
+    error_message = "no second copy"
+  }
+
+  assert {
+    condition = toset(jsondecode(aws_iam_role_policy.relay.policy).Statement[1].Resource) == toset([for name in ["mine", "trigger", "hooks", "generated"] : "arn:aws:secretsmanager:us-east-1:123456789012:secret:${name}"])
+
+    error_message = "the relay may read exactly those"
+  }
+
+  assert {
+    condition     = aws_lambda_function.relay[0].environment[0].variables["KONG_ROOT_CA"] == "-----BEGIN CERTIFICATE-----" && aws_lambda_function.relay[0].environment[0].variables["RELAY_LOG_LEVEL"] == "warn"
+    error_message = "a CA and further settings arrive"
+  }
+}
+
+run "plain_secret_refused" {
+  command         = plan
+  expect_failures = [var.relay_env]
+
+  variables {
+    relay_env = { RELAY_TRIGGER_SECRET = "whsec_plain" }
+  }
+}
+
+run "url_with_password_refused" {
+  command         = plan
+  expect_failures = [var.lambda_env]
+
+  variables {
+    lambda_env = {
+      KONG_ADMIN_API   = "https://admin:pass@kong.internal:8444"
+      KONG_SUPERADMIN  = false
+      KONG_ADMIN_TOKEN = ""
+      KONG_ROOT_CA     = ""
+      REDIS_DB         = "0"
+      CHANNEL_ARN      = ""
+    }
+  }
+}
+
+run "token_missing" {
+  command         = plan
+  expect_failures = [check.token]
+
+  variables {
+    lambda_env = {
+      KONG_ADMIN_API   = "https://kong.internal:8444"
+      KONG_SUPERADMIN  = true
+      KONG_ADMIN_TOKEN = ""
+      KONG_ROOT_CA     = ""
+      REDIS_DB         = "0"
+      CHANNEL_ARN      = ""
+    }
+  }
+}
