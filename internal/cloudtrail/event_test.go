@@ -1,0 +1,440 @@
+package cloudtrail
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const testHostname = "https://kong.example.com:8444"
+
+func newTestSink(t testing.TB, o Options) *Sink {
+	t.Helper()
+	if o.ChannelARN == "" {
+		o.ChannelARN = testARN
+	}
+	if o.Credentials == nil {
+		o.Credentials = static()
+	}
+	if o.Hostname == "" {
+		o.Hostname = testHostname
+	}
+	if o.Getenv == nil {
+		o.Getenv = func(string) string { return "" }
+	}
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// decode parses JSON without losing anything of numbers.
+func decode(t testing.TB, text []byte) (v any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("not JSON: %v\n%s", err, text)
+	}
+	if d.More() {
+		t.Fatalf("more than one JSON value: %s", text)
+	}
+	return v
+}
+
+func TestEventTable(t *testing.T) {
+	text, err := os.ReadFile("testdata/events.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		Name       string
+		ErrorCodes bool
+		Entry      audit.Entry
+		Event      json.RawMessage
+	}
+	if err := json.Unmarshal(text, &cases); err != nil {
+		t.Fatal(err)
+	}
+	if len(cases) == 0 {
+		t.Fatal("no cases")
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			s := newTestSink(t, Options{ErrorCodes: c.ErrorCodes})
+			id, data := s.Event(&c.Entry)
+			if id != c.Entry.ID {
+				t.Errorf("id %q, want %q", id, c.Entry.ID)
+			}
+			if got, want := decode(t, data), decode(t, c.Event); !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %s\nwant %s", data, c.Event)
+			}
+			checkEvent(t, data)
+		})
+	}
+}
+
+// event is what the tests look at in eventData.
+type event struct {
+	Version      string `json:"version"`
+	UserIdentity struct {
+		Type        string            `json:"type"`
+		PrincipalID string            `json:"principalId"`
+		Details     map[string]string `json:"details"`
+	} `json:"userIdentity"`
+	EventSource         string `json:"eventSource"`
+	EventName           string `json:"eventName"`
+	EventTime           string `json:"eventTime"`
+	UID                 string
+	RequestParameters   json.RawMessage `json:"requestParameters"`
+	SourceIPAddress     string          `json:"sourceIPAddress"`
+	RecipientAccountID  string          `json:"recipientAccountId"`
+	AdditionalEventData json.RawMessage `json:"additionalEventData"`
+}
+
+type parameters struct {
+	Query   string          `json:"queryParameters"`
+	Payload json.RawMessage `json:"payload"`
+}
+
+type additional struct {
+	RemovedFromPayload string          `json:"removedFromPayload"`
+	Kong               json.RawMessage `json:"kong"`
+	Truncated          map[string]struct {
+		Bytes  int    `json:"bytes"`
+		SHA256 string `json:"sha256"`
+	} `json:"truncated"`
+}
+
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+var timePattern = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$`)
+
+// checkEvent checks eventData against every limit of AWS's schema.
+func checkEvent(t failer, data []byte) (e event, p parameters, a additional) {
+	t.Helper()
+	if !utf8.Valid(data) || !json.Valid(data) {
+		t.Fatalf("not JSON in UTF-8: %q", data)
+	}
+	if err := json.Unmarshal(data, &e); err != nil {
+		t.Fatalf("event: %v", err)
+	}
+	if len(data) > 256_000 {
+		t.Fatalf("event of %d bytes", len(data))
+	}
+	for _, f := range []struct {
+		name, value string
+		limit       int
+	}{
+		{"version", e.Version, 256},
+		{"userIdentity.type", e.UserIdentity.Type, 128},
+		{"userIdentity.principalId", e.UserIdentity.PrincipalID, 1024},
+		{"eventSource", e.EventSource, 1024},
+		{"eventName", e.EventName, 1024},
+		{"UID", e.UID, 1024},
+		{"eventTime", e.EventTime, 20},
+		{"recipientAccountId", e.RecipientAccountID, 12},
+	} {
+		if f.value == "" || len(f.value) > f.limit {
+			t.Fatalf("%s has %d bytes, want 1 to %d", f.name, len(f.value), f.limit)
+		}
+	}
+	if !timePattern.MatchString(e.EventTime) {
+		t.Fatalf("eventTime %q", e.EventTime)
+	}
+	if e.SourceIPAddress != "" && !isAddress(e.SourceIPAddress) {
+		t.Fatalf("sourceIPAddress %q", e.SourceIPAddress)
+	}
+	if n := len(e.RequestParameters); n > 0 {
+		if n > 100_000 {
+			t.Fatalf("requestParameters of %d bytes", n)
+		}
+		if err := json.Unmarshal(e.RequestParameters, &p); err != nil {
+			t.Fatalf("requestParameters: %v", err)
+		}
+		if p.Query == "" && p.Payload == nil {
+			t.Fatalf("requestParameters without any")
+		}
+	}
+	if n := len(e.AdditionalEventData); n > 28_000 {
+		t.Fatalf("additionalEventData of %d bytes", n)
+	}
+	if err := json.Unmarshal(e.AdditionalEventData, &a); err != nil {
+		t.Fatalf("additionalEventData: %v", err)
+	}
+	return e, p, a
+}
+
+func (a additional) wantCut(t failer, path, original string) {
+	t.Helper()
+	sum := sha256.Sum256([]byte(original))
+	c, ok := a.Truncated[path]
+	if !ok || c.Bytes != len(original) || c.SHA256 != hex.EncodeToString(sum[:]) {
+		t.Fatalf("truncated.%s is %+v, %v; want %d bytes, sha256 %x", path, c, ok, len(original), sum)
+	}
+}
+
+func text(t failer, raw json.RawMessage) (s string) {
+	t.Helper()
+	if err := json.Unmarshal(raw, &s); err != nil {
+		t.Fatalf("not a string: %v", err)
+	}
+	return s
+}
+
+// object returns a JSON object of exactly n bytes.
+func object(n int) string {
+	return `{"k":"` + strings.Repeat("v", n-len(`{"k":""}`)) + `"}`
+}
+
+func TestEventFieldLimits(t *testing.T) {
+	s := newTestSink(t, Options{})
+	for _, c := range []struct {
+		path  string
+		limit int
+		set   func(*audit.Entry, string)
+		get   func(event) string
+	}{
+		{"version", 256, func(e *audit.Entry, v string) { e.KongVersion = v }, func(e event) string { return e.Version }},
+		{
+			"userIdentity.principalId", 1024,
+			func(e *audit.Entry, v string) { e.RBACUserID = v },
+			func(e event) string { return e.UserIdentity.PrincipalID },
+		},
+		{
+			"userIdentity.details.rbac_user_name", 1024,
+			func(e *audit.Entry, v string) { e.RBACUserID, e.RBACUserName = "u", v },
+			func(e event) string { return e.UserIdentity.Details["rbac_user_name"] },
+		},
+		{
+			"userIdentity.details.request_source", 1024,
+			func(e *audit.Entry, v string) { e.RBACUserID, e.RequestSource = "u", v },
+			func(e event) string { return e.UserIdentity.Details["request_source"] },
+		},
+		{"eventName", 1024, func(e *audit.Entry, v string) { e.Method, e.Path = v[:3], v[3:] }, func(e event) string { return e.EventName }},
+		{"UID", 1024, func(e *audit.Entry, v string) { e.ID = v }, func(e event) string { return e.UID }},
+	} {
+		t.Run(c.path, func(t *testing.T) {
+			for _, fits := range []string{
+				strings.Repeat("x", c.limit),
+				strings.Repeat(`"`, c.limit),
+				strings.Repeat("\x01", c.limit),
+				strings.Repeat("é", c.limit/2),
+			} {
+				e := audit.Entry{ID: "a", TTL: audit.NoTTL}
+				c.set(&e, fits)
+				_, data := s.Event(&e)
+				got, _, a := checkEvent(t, data)
+				if c.get(got) != fits || len(a.Truncated) != 0 {
+					t.Errorf("%d bytes were cut to %d", len(fits), len(c.get(got)))
+				}
+				e = audit.Entry{ID: "a", TTL: audit.NoTTL}
+				large := fits + "é"
+				c.set(&e, large)
+				_, data = s.Event(&e)
+				got, _, a = checkEvent(t, data)
+				if c.get(got) != fits {
+					t.Errorf("%d bytes gave %d, want %d", len(large), len(c.get(got)), len(fits))
+				}
+				a.wantCut(t, c.path, large)
+			}
+		})
+	}
+}
+
+func TestRequestParametersLimit(t *testing.T) {
+	s := newTestSink(t, Options{})
+	const around = len(`{"payload":}`)
+	put := func(payload, path string) (event, parameters, additional) {
+		_, data := s.Event(&audit.Entry{ID: "a", RequestID: "a", Path: path, Payload: payload})
+		return checkEvent(t, data)
+	}
+	t.Run("object that just fits", func(t *testing.T) {
+		want := object(100_000 - around)
+		e, p, a := put(want, "/x")
+		if string(p.Payload) != want || len(e.RequestParameters) != 100_000 || len(a.Truncated) != 0 {
+			t.Errorf("payload of %d bytes gave %d, in %d", len(want), len(p.Payload), len(e.RequestParameters))
+		}
+	})
+	t.Run("object of a byte more", func(t *testing.T) {
+		payload := object(100_000 - around + 1)
+		e, p, a := put(payload, "/x")
+		if got := text(t, p.Payload); !strings.HasPrefix(payload, got) || len(e.RequestParameters) != 100_000 {
+			t.Errorf("%d bytes in %d", len(got), len(e.RequestParameters))
+		}
+		a.wantCut(t, "requestParameters.payload", payload)
+	})
+	t.Run("object of 300 kB, cut inside no rune", func(t *testing.T) {
+		payload := `{"k":"` + strings.Repeat("€\n\"", 60_000) + `"}`
+		e, p, a := put(payload, "/x")
+		got := text(t, p.Payload)
+		if !strings.HasPrefix(payload, got) || len(e.RequestParameters) < 99_990 {
+			t.Errorf("%d bytes in %d", len(got), len(e.RequestParameters))
+		}
+		a.wantCut(t, "requestParameters.payload", payload)
+	})
+	t.Run("string that just fits", func(t *testing.T) {
+		payload := strings.Repeat("p", 100_000-around-2)
+		e, p, a := put(payload, "/x")
+		if text(t, p.Payload) != payload || len(e.RequestParameters) != 100_000 || len(a.Truncated) != 0 {
+			t.Errorf("payload of %d bytes gave %d", len(payload), len(p.Payload))
+		}
+	})
+	t.Run("query and payload, both too large", func(t *testing.T) {
+		query, payload := strings.Repeat("q", 150_000), strings.Repeat("p", 150_000)
+		e, p, a := put(payload, "/x?"+query)
+		if len(e.RequestParameters) != 100_000 || !strings.HasPrefix(query, p.Query) || p.Query == "" {
+			t.Errorf("requestParameters of %d bytes, query of %d", len(e.RequestParameters), len(p.Query))
+		}
+		a.wantCut(t, "requestParameters.payload", payload)
+		a.wantCut(t, "requestParameters.queryParameters", query)
+	})
+	t.Run("query alone", func(t *testing.T) {
+		query := strings.Repeat("q", 150_000)
+		e, _, a := put("", "/x?"+query)
+		if len(e.RequestParameters) != 100_000 {
+			t.Errorf("requestParameters of %d bytes", len(e.RequestParameters))
+		}
+		a.wantCut(t, "requestParameters.queryParameters", query)
+	})
+	t.Run("object that is too deep is a string", func(t *testing.T) {
+		deep := strings.Repeat(`{"a":`, maxDepth) + `{}` + strings.Repeat(`}`, maxDepth)
+		if _, p, _ := put(deep, "/x"); text(t, p.Payload) != deep {
+			t.Error("embedded")
+		}
+		flat := strings.Repeat(`{"a":`, maxDepth-3) + `{"b":"[[{\"","c":[` + strings.Repeat("[],", maxDepth) + `[]]}` + strings.Repeat(`}`, maxDepth-3)
+		if _, p, _ := put(flat, "/x"); !isObject(string(p.Payload)) {
+			t.Error("not embedded, though it is as deep as may be")
+		}
+	})
+}
+
+func TestAdditionalEventDataLimit(t *testing.T) {
+	s := newTestSink(t, Options{})
+	long := strings.Repeat("\x01\"ü", 40_000)
+	e := audit.Entry{
+		ID: strings.Repeat("i", 2000), RequestID: long, Timestamp: 1 << 60, ClientIP: long, Method: long, Path: long + "?" + long,
+		Status: 1 << 60, TTL: 1 << 60, Workspace: long, Payload: long, RemovedFromPayload: long, Signature: long,
+		RBACUserName: long, RequestSource: long, Unknown: long, KongVersion: long, Verification: audit.Verification(long),
+	}
+	_, data := s.Event(&e)
+	_, _, a := checkEvent(t, data)
+	if len(data) < 120_000 {
+		t.Errorf("only %d bytes of an event", len(data))
+	}
+	for _, key := range []string{
+		"workspace", "method", "signature", "signatureVerification", "clientIP", "requestID",
+		"rbac_user_name", "request_source", "removedFromPayload", "kong",
+	} {
+		a.wantCut(t, "additionalEventData."+key, long)
+	}
+
+	t.Run("removed keys alone may be long", func(t *testing.T) {
+		want := strings.Repeat("k", 24_000)
+		_, data := s.Event(&audit.Entry{ID: "a", RequestID: "a", RemovedFromPayload: want})
+		if _, _, a := checkEvent(t, data); a.RemovedFromPayload != want || len(a.Truncated) > 0 {
+			t.Errorf("%d bytes", len(a.RemovedFromPayload))
+		}
+	})
+	t.Run("unknown fields that are too large are a string", func(t *testing.T) {
+		unknown := object(28_000)
+		_, data := s.Event(&audit.Entry{ID: "a", RequestID: "a", Unknown: unknown})
+		_, _, a := checkEvent(t, data)
+		if got := text(t, a.Kong); !strings.HasPrefix(unknown, got) || len(got) < 20_000 {
+			t.Errorf("%d bytes", len(got))
+		}
+		a.wantCut(t, "additionalEventData.kong", unknown)
+	})
+}
+
+func TestEventReplacesWhatIsNotUTF8(t *testing.T) {
+	s := newTestSink(t, Options{})
+	_, data := s.Event(&audit.Entry{
+		ID: "a", RequestID: "a", Method: "GET\xff", Path: "/\xc3?q=\xff\xfe\x00", Payload: "{\"k\":\"\xed\xa0\x80\"}", Unknown: "{\"u\":\"\xff\"}",
+	})
+	e, p, a := checkEvent(t, data)
+	if e.EventName != "GET\ufffd/\ufffd" || p.Query != "q=\ufffd\ufffd\x00" {
+		t.Errorf("eventName %q, query %q", e.EventName, p.Query)
+	}
+	if string(p.Payload) != "{\"k\":\"\ufffd\ufffd\ufffd\"}" || string(a.Kong) != "{\"u\":\"\ufffd\"}" {
+		t.Errorf("payload %s, kong %s", p.Payload, a.Kong)
+	}
+}
+
+// anyString is a string of a kind that breaks something.
+func anyString() *rapid.Generator[string] {
+	return rapid.OneOf(
+		rapid.Just(""),
+		rapid.String(),
+		rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }),
+		rapid.Custom(func(t *rapid.T) string {
+			unit := rapid.SampledFrom([]string{"x", `"`, `\`, "\x00", "\xff", "€", "𝄞", "{", `{"a":`, "\n"}).Draw(t, "unit")
+			return strings.Repeat(unit, rapid.SampledFrom([]int{1, 250, 300, 1000, 1100, 5000, 30_000, 110_000}).Draw(t, "times"))
+		}),
+		rapid.Custom(func(t *rapid.T) string {
+			return object(rapid.SampledFrom([]int{10, 5000, 25_000, 30_000, 99_980, 99_990, 100_000, 300_000}).Draw(t, "size"))
+		}),
+	)
+}
+
+func anyEntry() *rapid.Generator[audit.Entry] {
+	return rapid.Custom(func(t *rapid.T) audit.Entry {
+		s := anyString()
+		return audit.Entry{
+			ID:        rapid.StringMatching(`[-_A-Za-z0-9]{1,128}`).Draw(t, "id"),
+			RequestID: s.Draw(t, "request_id"), Timestamp: rapid.Int64().Draw(t, "timestamp"), ClientIP: s.Draw(t, "client_ip"),
+			Method: s.Draw(t, "method"), Path: s.Draw(t, "path") + s.Draw(t, "query"), Status: rapid.Int().Draw(t, "status"),
+			TTL: rapid.Int64().Draw(t, "ttl"), Workspace: s.Draw(t, "workspace"), Payload: s.Draw(t, "payload"),
+			RemovedFromPayload: s.Draw(t, "removed"), Signature: s.Draw(t, "signature"), RBACUserID: s.Draw(t, "user"),
+			RBACUserName: s.Draw(t, "name"), RequestSource: s.Draw(t, "source"), Unknown: s.Draw(t, "unknown"),
+			KongVersion: s.Draw(t, "version"), Verification: audit.Verification(s.Draw(t, "verification")),
+		}
+	})
+}
+
+func TestEventOfAnyEntry(t *testing.T) {
+	s := newTestSink(t, Options{ErrorCodes: true})
+	rapid.Check(t, func(t *rapid.T) {
+		e := anyEntry().Draw(t, "entry")
+		id, data := s.Event(&e)
+		got, _, _ := checkEvent(t, data)
+		if got.UID != id {
+			t.Fatalf("UID %q, id %q", got.UID, id)
+		}
+	})
+}
+
+func FuzzEvent(f *testing.F) {
+	f.Add("GET", "/a/?b=c", `{"a":[1,2.50e-3,"\ud800",{}]}`, `{"x":null}`, int64(1663013700))
+	f.Add("", "", "{\"a\":\"\xff\"}", "", int64(-1))
+	f.Add("\x00", "?", `{"a":1}}`, `[]`, int64(1)<<62)
+	f.Add("P", "/?"+strings.Repeat("%", 200), `{"a":01}`, `{"a":tru}`, int64(0))
+	s := newTestSink(f, Options{})
+	f.Fuzz(func(t *testing.T, method, path, payload, unknown string, at int64) {
+		_, data := s.Event(&audit.Entry{
+			ID: "a", Method: method, Path: path, Payload: payload, Unknown: unknown, Timestamp: at, ClientIP: path,
+		})
+		_, p, _ := checkEvent(t, data)
+		// What a strict parser calls an object is embedded, and nothing else is.
+		trimmed := strings.Trim(payload, " \t\r\n")
+		wanted := strings.HasPrefix(trimmed, "{") && json.Valid([]byte(trimmed)) && len(trimmed) < 30_000
+		if embedded := len(p.Payload) > 0 && p.Payload[0] == '{'; embedded != wanted && depth(payload) <= maxDepth && len(payload) < 10_000 {
+			t.Errorf("embedded: %v, want %v: %q", embedded, wanted, payload)
+		}
+	})
+}
