@@ -22,6 +22,12 @@ variable "kong_root_ca" {
   type        = string
 }
 
+variable "lambda_zip" {
+  description = "The relay's zip for Lambda, from a release or built as terraform/README.md says."
+  type        = string
+  default     = "lambda.zip"
+}
+
 locals {
   vpc     = "vpc-0123456789abcdef0"
   subnets = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1", "subnet-0123456789abcdef2"]
@@ -53,7 +59,7 @@ module "lake" {
   }
   kong_admin_token_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:kong/audit-relay-AbCdEf"
 
-  lambda_zip           = "${path.module}/lambda.zip"
+  lambda_zip           = var.lambda_zip
   lambda_architecture  = "arm64"
   lambda_memory        = 1024
   lambda_timeout       = 900

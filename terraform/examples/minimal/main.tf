@@ -26,6 +26,12 @@ variable "channel_arn" {
   type        = string
 }
 
+variable "lambda_zip" {
+  description = "The relay's zip for Lambda, from a release or built as terraform/README.md says."
+  type        = string
+  default     = "lambda.zip"
+}
+
 module "relay" {
   source = "../.."
 
@@ -37,7 +43,7 @@ module "relay" {
 
   channel_arn                 = var.channel_arn
   kong_admin_token_secret_arn = var.kong_admin_token_secret_arn
-  lambda_zip                  = "${path.module}/lambda.zip"
+  lambda_zip                  = var.lambda_zip
 
   lambda_env = {
     KONG_ADMIN_API   = "https://kong-admin.internal.example.com:8444"
