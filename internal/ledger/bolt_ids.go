@@ -180,4 +180,3 @@ func (b *Bolt) putOutcomes(tx *bbolt.Tx, records []audit.Record, order []int, fi
 	}
 	return nil
 }
-

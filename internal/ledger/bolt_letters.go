@@ -183,7 +183,7 @@ func announcements(bucket *bbolt.Bucket) []audit.Announcement {
 
 func unannounce(bucket *bbolt.Bucket, list []audit.Announcement) error {
 	for _, a := range list {
-		if err := bucket.Delete([]byte("i"+a.ID)); err != nil {
+		if err := bucket.Delete([]byte("i" + a.ID)); err != nil {
 			return err
 		}
 	}
@@ -211,7 +211,7 @@ func (b *Bolt) Unannounce(ctx context.Context, ids []string) error {
 	}
 	return b.update(ctx, "taking back announcements", func(tx *bbolt.Tx) error {
 		for _, id := range ids {
-			if err := tx.Bucket(announcedBucket).Delete([]byte("i"+id)); err != nil {
+			if err := tx.Bucket(announcedBucket).Delete([]byte("i" + id)); err != nil {
 				return err
 			}
 		}

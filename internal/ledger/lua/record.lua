@@ -5,20 +5,22 @@
 -- outcome as a digit, the id.
 -- Returns 'replaced', or the ids that it left for another call because it had
 -- already moved enough.
-local byte, sub, char, floor = string.byte, string.sub, string.char, math.floor
-local FULL, MOVES, DEPTH, DELIVERED = 480, 1024, 20, '1'
+local byte, sub, floor = string.byte, string.sub, math.floor
+local FULL, MOVES, DEPTH, DELIVERED = 192, 1024, 20, '1'
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'replaced' end
 local P = sub(KEYS[1], 1, -4)
+local DIGITS = { '0', '1', '2', '3', '4', '5' }
 local moved, final, left = 0, {}, {}
+local ids, hashes, outcomes -- of the day at hand
 
 -- keep gives a key at least so many seconds. It never shortens.
 local function keep(key, seconds)
   if redis.call('TTL', key) < seconds then redis.call('EXPIRE', key, seconds) end
 end
 
-local function write(key, fields, seconds)
-  if #fields == 0 then return end
-  redis.call('HSET', key, unpack(fields))
+-- insert writes fields of which there are not too many.
+local function insert(key, fields, seconds)
+  if #fields > 0 then redis.call('HSET', key, unpack(fields)) end
   keep(key, seconds)
 end
 
@@ -33,8 +35,8 @@ local function split(day, node, depth, seconds)
     half[#half + 1] = all[i]
     half[#half + 1] = all[i + 1]
   end
-  write(day .. ':' .. 2 * node, halves[0], seconds)
-  write(day .. ':' .. 2 * node + 1, halves[1], seconds)
+  insert(day .. ':' .. 2 * node, halves[0], seconds)
+  insert(day .. ':' .. 2 * node + 1, halves[1], seconds)
   redis.call('SETBIT', day, node, 1)
   redis.call('DEL', key)
   -- The bitmap must outlive every half, by some time for rounding.
@@ -42,45 +44,55 @@ local function split(day, node, depth, seconds)
   moved = moved + #all / 2
 end
 
--- place writes the items of one node, and splits it first if it would grow too large.
+-- place writes some ids of one node, after splitting it if it would grow too
+-- large. items are places in ids, hashes and outcomes.
 local function place(day, node, depth, items, seconds)
-  local key, ids = day .. ':' .. node, {}
-  for i, item in ipairs(items) do ids[i] = item.id end
-  local had = redis.call('HMGET', key, unpack(ids))
-  local now, put, fresh = {}, {}, 0
-  for i, item in ipairs(items) do
-    local id, outcome = item.id, item.outcome
+  local key, plain, fields = day .. ':' .. node, true, {}
+  for i, at in ipairs(items) do
+    fields[2 * i - 1], fields[2 * i] = ids[at], outcomes[at]
+    plain = plain and outcomes[at] == DELIVERED
+  end
+  local size = redis.call('HLEN', key)
+  if plain and (size + #items <= FULL or depth == DEPTH) then -- the most frequent case: nothing to look up
+    insert(key, fields, seconds)
+    for _, at in ipairs(items) do final[ids[at]] = DELIVERED end
+    return
+  end
+  local names = {}
+  for i, at in ipairs(items) do names[i] = ids[at] end
+  local had, now, put, fresh = redis.call('HMGET', key, unpack(names)), {}, {}, 0
+  for i, at in ipairs(items) do
+    local id, outcome = ids[at], outcomes[at]
     local before = now[id] or had[i]
-    if before and (before == DELIVERED or before == outcome) then
+    if before == DELIVERED or before == outcome then
       now[id] = before
     else
       if not before then fresh = fresh + 1 end
       now[id], put[id] = outcome, outcome
     end
   end
-  if fresh > 0 and depth < DEPTH and redis.call('HLEN', key) + fresh > FULL then
+  if fresh > 0 and depth < DEPTH and size + fresh > FULL then
     if moved >= MOVES then
-      for _, id in ipairs(ids) do left[#left + 1] = id end
+      for _, id in ipairs(names) do left[#left + 1] = id end
       return
     end
     split(day, node, depth, seconds)
     local halves = { [0] = {}, {} }
-    for _, item in ipairs(items) do
-      local half = halves[floor(item.hash / 2 ^ depth) % 2]
-      half[#half + 1] = item
+    for _, at in ipairs(items) do
+      local half = halves[floor(hashes[at] / 2 ^ depth) % 2]
+      half[#half + 1] = at
     end
     for bit = 0, 1 do
       if #halves[bit] > 0 then place(day, 2 * node + bit, depth + 1, halves[bit], seconds) end
     end
     return
   end
-  local fields = {}
+  fields = {}
   for id, outcome in pairs(put) do
     fields[#fields + 1] = id
     fields[#fields + 1] = outcome
   end
-  if #fields > 0 then redis.call('HSET', key, unpack(fields)) end
-  keep(key, seconds)
+  insert(key, fields, seconds)
   for id, outcome in pairs(now) do final[id] = outcome end
 end
 
@@ -88,22 +100,21 @@ local a = 3
 for _ = 1, tonumber(ARGV[2]) do
   local day, seconds, blob = P .. ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2]
   a = a + 3
-  local route, groups, p, last = router(day), {}, 1, #blob
+  local route, groups, p, n, last = router(day), {}, 1, 0, #blob
+  ids, hashes, outcomes = {}, {}, {}
   while p < last do
     local h1, h2, h3, len, outcome = byte(blob, p, p + 4)
-    local hash = h1 * 65536 + h2 * 256 + h3
-    local node = route(hash)
-    local items = groups[node]
-    if not items then
-      items = {}
-      groups[node] = items
-    end
-    items[#items + 1] = { id = sub(blob, p + 5, p + 4 + len), hash = hash, outcome = char(outcome) }
+    n = n + 1
+    ids[n], outcomes[n] = sub(blob, p + 5, p + 4 + len), DIGITS[outcome - 47]
+    hashes[n] = h1 * 65536 + h2 * 256 + h3
     p = p + 5 + len
+    local node = route(hashes[n])
+    local items = groups[node]
+    if items then items[#items + 1] = n else groups[node] = { n } end
   end
   for node, items in pairs(groups) do
-    local depth, n = 0, node
-    while n > 1 do depth, n = depth + 1, floor(n / 2) end
+    local depth, up = 0, node
+    while up > 1 do depth, up = depth + 1, floor(up / 2) end
     place(day, node, depth, items, seconds)
   end
 end

@@ -1,6 +1,6 @@
--- The ids of a day are in hashes of at most 480 fields, so that Redis packs
--- them (hash-max-listpack-entries is 512). A hash that would grow past that is
--- split by a bit of each id's SHA-1: node 1 is the whole day, and nodes 2n and
+-- The ids of a day are in hashes of at most 192 fields: Redis packs hashes of up
+-- to 512, but walks a packed one from end to end, and more would cost more time
+-- than they save memory. A hash that would grow past that is split by a bit of each id's SHA-1: node 1 is the whole day, and nodes 2n and
 -- 2n+1 are the halves of node n. A bitmap at the day's own key says which nodes
 -- are split; a day that never split has none.
 --

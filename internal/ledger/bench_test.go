@@ -1,0 +1,208 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// TestMemory measures what an entry costs a server, as the difference of used_memory.
+func TestMemory(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	const monday = 1767571200 // 2026-01-05, a Monday
+	const days = 29
+	office := func(perHour int) (times []int64) {
+		for day := range days {
+			for hour := 9; hour < 17 && day%7 < 5; hour++ {
+				for i := range perHour {
+					times = append(times, monday+int64(day)*86400+int64(hour)*3600+int64(i*3600/perHour))
+				}
+			}
+		}
+		return times
+	}
+	even := func(n int) (times []int64) {
+		for i := range n {
+			times = append(times, monday+int64(i)*days*86400/int64(n))
+		}
+		return times
+	}
+	workdays := 21
+	for _, c := range []struct {
+		name  string
+		times []int64
+	}{
+		{"300000 evenly", even(300_000)},
+		{"300000 in office hours", office(300_000/workdays/8 + 1)},
+		{"20 an hour evenly", even(20 * 24 * days)},
+		{"20 an hour in office hours", office(20)},
+		{"25 an hour evenly", even(25 * 24 * days)},
+		{"70 an hour in office hours", office(70)},
+		{"100 an hour evenly", even(100 * 24 * days)},
+		{"all in one day", make([]int64, 300_000)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := startServer(t)
+			c2 := s.client()
+			used := func() int {
+				info, err := c2.Info(bg(), "memory").Result()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for line := range strings.Lines(info) {
+					if v, ok := strings.CutPrefix(line, "used_memory:"); ok {
+						n, err := strconv.Atoi(strings.TrimSpace(v))
+						if err != nil {
+							t.Fatal(err)
+						}
+						return n
+					}
+				}
+				t.Fatal("no used_memory")
+				return 0
+			}
+			// What a first use costs whatever the number of entries (scripts, buffers) is told apart.
+			empty := used()
+			warm := openRedis(t, RedisOptions{Addrs: []string{s.addr}})
+			if _, err := warm.Begin(bg()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := warm.Lookup(bg(), []audit.Entry{{ID: testID(1)}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := warm.Record(bg(), []audit.Record{{ID: testID(1), Outcome: audit.Delivered}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(c2.FlushAll(bg()).Err(), warm.Close()); err != nil {
+				t.Fatal(err)
+			}
+			before := used()
+			r := openRedis(t, RedisOptions{Addrs: []string{s.addr}})
+			if _, err := r.Begin(bg()); err != nil {
+				t.Fatal(err)
+			}
+			var batch []audit.Record
+			for i, ts := range c.times {
+				batch = append(batch, audit.Record{ID: testID(i), Timestamp: ts, Keep: 30 * 24 * time.Hour, Outcome: audit.Delivered})
+				if len(batch) == 1000 || i == len(c.times)-1 {
+					if err := r.Record(bg(), batch); err != nil {
+						t.Fatal(err)
+					}
+					batch = batch[:0]
+				}
+			}
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() error { // the server has let go of the connection
+				list, err := c2.ClientList(bg()).Result()
+				if n := strings.Count(list, "\n"); err == nil && n > 1 {
+					return fmt.Errorf("%d connections", n)
+				}
+				return err
+			})
+			each := float64(used()-before) / float64(len(c.times))
+			slow, err := c2.SlowLogGet(bg(), 100).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var longest time.Duration
+			for _, entry := range slow {
+				if strings.EqualFold(entry.Args[0], "evalsha") {
+					longest = max(longest, entry.Duration)
+				}
+			}
+			t.Logf("%d entries: %.1f bytes each, and %d once; longest call %v (0s: under 10 ms)", len(c.times), each, before-empty, longest)
+			if each > 50 {
+				t.Errorf("%.1f bytes an entry, more than 50", each)
+			}
+		})
+	}
+}
+
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkRedis reports time and the client's CPU for an entry of a page of 1000.
+func BenchmarkRedis(b *testing.B) {
+	if redisServer == "" {
+		b.Fatal("needs a redis-server")
+	}
+	for _, c := range []struct {
+		name string
+		days int
+	}{{"in order", 1}, {"without order", 29}} {
+		b.Run(c.name, func(b *testing.B) {
+			s := startServer(b)
+			plain := s.client()
+			served := func() float64 { // seconds of CPU that the server has used
+				info, err := plain.Info(bg(), "cpu").Result()
+				if err != nil {
+					b.Fatal(err)
+				}
+				sum := 0.0
+				for line := range strings.Lines(info) {
+					name, v, _ := strings.Cut(strings.TrimSpace(line), ":")
+					if name == "used_cpu_sys" || name == "used_cpu_user" {
+						n, err := strconv.ParseFloat(v, 64)
+						if err != nil {
+							b.Fatal(err)
+						}
+						sum += n
+					}
+				}
+				return sum
+			}
+			r := openRedis(b, RedisOptions{Addrs: []string{s.addr}})
+			if _, err := r.Begin(bg()); err != nil {
+				b.Fatal(err)
+			}
+			pages := make([][]audit.Entry, 300)
+			records := make([][]audit.Record, len(pages))
+			for p := range pages {
+				for i := range 1000 {
+					n := p*1000 + i
+					ts := int64(1767571200 + n*8)
+					if c.days > 1 {
+						ts = int64(1767571200 + (n*7919%300_000)*8)
+					}
+					pages[p] = append(pages[p], audit.Entry{ID: testID(n), Timestamp: ts})
+					records[p] = append(records[p], audit.Record{ID: testID(n), Timestamp: ts, Keep: 720 * time.Hour, Outcome: audit.Delivered})
+				}
+			}
+			run := func(name string, f func(p int) error) {
+				b.Run(name, func(b *testing.B) {
+					b.ReportAllocs()
+					runtime.GC()
+					before, servedBefore := cpu(b), served()
+					n := 0
+					for b.Loop() {
+						if err := f(n % len(pages)); err != nil {
+							b.Fatal(err)
+						}
+						n++
+					}
+					b.ReportMetric((served()-servedBefore)*1e9/float64(n*1000), "server-cpu-ns/entry")
+					b.ReportMetric(float64(cpu(b)-before)/float64(n*1000), "cpu-ns/entry")
+					b.ReportMetric(float64(b.Elapsed())/float64(n*1000), "ns/entry")
+				})
+			}
+			run("record", func(p int) error { return r.Record(bg(), records[p]) })
+			run("lookup", func(p int) error { _, err := r.Lookup(bg(), pages[p]); return err })
+		})
+	}
+}
