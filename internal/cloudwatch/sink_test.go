@@ -116,7 +116,7 @@ func TestPutStandsBadEventsAlone(t *testing.T) {
 	l, s := start(t, nil)
 	l.fault = func(operation string, _ int, body string) (int, string) {
 		if strings.Contains(body, "id00003") || strings.Contains(body, "id00090") {
-			return 400, apiError("InvalidParameterException", "at logEvents: "+body)
+			return 400, apiError("InvalidParameterException", "at logEvents: "+body[:min(len(body), 300)])
 		}
 		return 0, ""
 	}
