@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+// bell is a target that remembers its rings.
+type bell struct {
+	mu     sync.Mutex
+	rings  []ring
+	err    func(n int) error // of the n-th ring, from 1 on
+	takes  time.Duration
+	closed int
+}
+
+type ring struct {
+	at  time.Time
+	ids []string
+	err error
+}
+
+func (b *bell) Ring(ctx context.Context, ids []string) error {
+	at := time.Now()
+	select {
+	case <-time.After(b.takes):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := ring{at: at, ids: slices.Clone(ids)}
+	if b.err != nil {
+		r.err = b.err(len(b.rings) + 1)
+	}
+	b.rings = append(b.rings, r)
+	return r.err
+}
+
+func (b *bell) Close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed++
+}
+
+// noted are the ids of the rings that succeeded.
+func (b *bell) noted() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ids []string
+	for _, r := range b.rings {
+		if r.err == nil {
+			ids = append(ids, r.ids...)
+		}
+	}
+	return ids
+}
+
+func (b *bell) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.rings)
+}
+
+func (b *bell) senders() *senders {
+	return newSenders(func(settings) (target, error) { return b, nil })
+}
+
+var testSettings = settings{relayURL: "http://relay", minInterval: 100 * time.Millisecond, queueSize: 10_000}
+
+func numbers(from, to int) []string {
+	var ids []string
+	for i := from; i < to; i++ {
+		ids = append(ids, strconv.Itoa(i))
+	}
+	return ids
+}
+
+func TestSenderCoalesces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bell{takes: time.Millisecond}
+		a := b.senders()
+		start := time.Now()
+		for i := range 1000 { // a burst of one second
+			a.ring(testSettings, strconv.Itoa(i))
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := b.noted(); !slices.Equal(got, numbers(0, 1000)) {
+			t.Errorf("%d ids were noted, or out of order", len(got))
+		}
+		if n := b.count(); n < 10 || n > 12 {
+			t.Errorf("%d rings", n)
+		}
+		if at := b.rings[0].at.Sub(start); at != 0 {
+			t.Errorf("the first ring came after %v", at)
+		}
+		for i := 1; i < len(b.rings); i++ {
+			if d := b.rings[i].at.Sub(b.rings[i-1].at); d < testSettings.minInterval {
+				t.Errorf("rings %d and %d are %v apart", i, i+1, d)
+			}
+		}
+		a.close(t.Context())
+	})
+}
+
+func TestSenderSplitsWhatOneTriggerCannotCarry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bell{takes: time.Millisecond}
+		a := b.senders()
+		var want []string
+		for i := range 5000 {
+			want = append(want, fmt.Sprintf("%032d", i))
+			a.ring(testSettings, want[i])
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if !slices.Equal(b.noted(), want) {
+			t.Errorf("%d ids were noted", len(b.noted()))
+		}
+		for i, r := range b.rings {
+			if trigger.Fit(r.ids) != len(r.ids) {
+				t.Errorf("ring %d has %d ids", i+1, len(r.ids))
+			}
+		}
+		a.close(t.Context())
+	})
+}
+
+func TestSenderLooksNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bell{}
+		a := b.senders()
+		a.ring(testSettings, "")
+		synctest.Wait()
+		a.ring(testSettings, "")
+		a.ring(testSettings, "")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if b.count() != 2 || len(b.noted()) != 0 {
+			t.Errorf("rings %v", b.rings)
+		}
+		a.close(t.Context())
+	})
+}
+
+// A queue that is full costs ids, never the last ring.
+func TestSenderIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bell{takes: time.Second}
+		a := b.senders()
+		set := testSettings
+		set.queueSize = 10
+		for i := range 1000 {
+			a.ring(set, strconv.Itoa(i))
+			if i == 0 {
+				synctest.Wait() // the first one is on its way
+			}
+		}
+		s := a.bySet[set]
+		if len(s.queue) != 10 || len(s.flight) != 1 {
+			t.Errorf("%d wait and %d are on their way", len(s.queue), len(s.flight))
+		}
+		added := time.Now()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := b.noted(); !slices.Equal(got, numbers(0, 11)) {
+			t.Errorf("noted %q", got)
+		}
+		if last := b.rings[b.count()-1]; last.at.Before(added) {
+			t.Error("no ring after the last event")
+		}
+		a.close(t.Context())
+	})
+}
+
+func TestSenderWaitsForARelayThatReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := true
+		b := &bell{err: func(int) error {
+			if down {
+				return errors.New("connection refused")
+			}
+			return nil
+		}}
+		a := b.senders()
+		reports := 0
+		for i := range 600 { // a minute
+			if a.ring(testSettings, strconv.Itoa(i)) != "" {
+				reports++
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := b.count(); n > 25 {
+			t.Errorf("%d rings in a minute for a relay that is down", n)
+		}
+		if reports != 1 {
+			t.Errorf("%d lines in Kong's log in a minute", reports)
+		}
+		down = false
+		time.Sleep(maxPause)
+		synctest.Wait()
+		if !slices.Equal(b.noted(), numbers(0, 600)) {
+			t.Errorf("%d ids were noted", len(b.noted()))
+		}
+		if text := a.ring(testSettings, "600"); text != "" {
+			t.Errorf("reported after it had healed: %s", text)
+		}
+		a.close(t.Context())
+	})
+}
+
+func TestSenderDropsWhatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bell{err: func(n int) error {
+			if n == 1 {
+				return fmt.Errorf("ringing: %w", &trigger.RefusedError{Status: 409})
+			}
+			return nil
+		}}
+		a := b.senders()
+		a.ring(testSettings, "1")
+		time.Sleep(time.Minute / 2)
+		synctest.Wait()
+		if b.count() != 1 {
+			t.Errorf("%d rings for an id that was refused for good", b.count())
+		}
+		if text := a.ring(testSettings, "2"); text == "" {
+			t.Error("nobody was told")
+		}
+		synctest.Wait()
+		if !slices.Equal(b.noted(), []string{"2"}) {
+			t.Errorf("noted %q", b.noted())
+		}
+		a.close(t.Context())
+	})
+}
+
+// A configuration that is gone leaves no goroutine, whether its relay answers
+// or not: synctest fails if one is left.
+func TestSenderEnds(t *testing.T) {
+	for _, err := range []error{nil, errors.New("down")} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &bell{err: func(int) error { return err }}
+			a := b.senders()
+			for i := range 100 {
+				set := testSettings
+				set.secret = strconv.Itoa(i)
+				a.ring(set, strconv.Itoa(i))
+			}
+			time.Sleep(giveUpAfter + maxPause + idleAfter)
+			a.running.Wait()
+			if len(a.bySet) != 0 || b.closed != 100 {
+				t.Errorf("%d senders are left, %d targets were closed", len(a.bySet), b.closed)
+			}
+			if ids := b.noted(); err == nil && len(ids) != 100 {
+				t.Errorf("%d ids were noted", len(ids))
+			}
+			// It comes back with the next event.
+			b.err = nil
+			a.ring(testSettings, "again")
+			synctest.Wait()
+			if !slices.Contains(b.noted(), "again") {
+				t.Error("the next event was lost")
+			}
+			a.close(t.Context())
+		})
+	}
+}
+
+func TestSendersCloseFlushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bell{takes: time.Millisecond}
+		a := b.senders()
+		set := testSettings
+		set.minInterval = time.Hour
+		a.ring(set, "0")
+		time.Sleep(time.Second)
+		for i := 1; i < 5; i++ {
+			a.ring(set, strconv.Itoa(i))
+		}
+		start := time.Now()
+		a.close(t.Context())
+		if took := time.Since(start); took != time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		if !slices.Equal(b.noted(), numbers(0, 5)) {
+			t.Errorf("noted %q", b.noted())
+		}
+		if a.ring(set, "late"); len(a.bySet) > 1 {
+			t.Error("a sender started after close")
+		}
+	})
+}
+
+// What waits for its next attempt goes out with the last ring as well.
+func TestSendersCloseTakesWhatIsOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bell{takes: time.Minute}
+		a := b.senders()
+		a.ring(testSettings, "1")
+		synctest.Wait()
+		b.takes = time.Millisecond
+		ctx, cancel := context.WithTimeout(t.Context(), flushFor)
+		defer cancel()
+		a.close(ctx)
+		if !slices.Equal(b.noted(), []string{"1"}) {
+			t.Errorf("noted %q", b.noted())
+		}
+	})
+}
+
+func TestSenderSurvivesItsTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := true
+		b := &bell{err: func(int) error {
+			if first {
+				first = false
+				panic("a bug")
+			}
+			return nil
+		}}
+		a := b.senders()
+		a.ring(testSettings, "1")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if !slices.Equal(b.noted(), []string{"1"}) {
+			t.Errorf("noted %q", b.noted())
+		}
+		a.close(t.Context())
+	})
+}
+
+func TestReportedOnce(t *testing.T) {
+	a := (&bell{}).senders()
+	if a.once("x") != "x" || a.once("x") != "" || a.once("y") != "y" {
+		t.Error("not once")
+	}
+	for i := range 10_000 {
+		a.once(strconv.Itoa(i))
+	}
+	if len(a.reported) > maxReported {
+		t.Errorf("%d texts are kept", len(a.reported))
+	}
+}
