@@ -37,7 +37,7 @@ func TestConfigIsTaken(t *testing.T) {
 }
 
 func TestConfigProblems(t *testing.T) {
-	for text, want := range map[string]string{
+	for config, want := range map[string]string{
 		`[]`:                           "not a JSON object",
 		`{}`:                           "one of relay_url and lambda_function must be set",
 		`{"relay_url":3}`:              "relay_url must be a string",
@@ -56,14 +56,10 @@ func TestConfigProblems(t *testing.T) {
 		`{"relay_url":"http://localhost","ignore_paths":["(?=x)","^/status"]}`:                                     `"(?=x)" is not a regular expression`,
 		`{"relay_url":"http://localhost","methods":"GET"}`:                                                         "methods must be a list of strings",
 	} {
-		c := parse(t, text)
-		if len(c.problems) != 1 || !strings.Contains(c.problems[0], want) && !strings.Contains(strings.Join(c.problems, ";"), want) {
-			if text != `{"relay_url":3}` { // that leaves no target as well
-				t.Errorf("%s: %q, want %q", text, c.problems, want)
-			}
-		}
-		if !strings.Contains(strings.Join(c.problems, "; "), want) || strings.Contains(strings.Join(c.problems, "; "), "hidden") {
-			t.Errorf("%s: %q, want %q", text, c.problems, want)
+		c := parse(t, config)
+		text := strings.Join(c.problems, "; ")
+		if !strings.Contains(text, want) || strings.Contains(text, "hidden") {
+			t.Errorf("%s: %q, want %q", config, text, want)
 		}
 	}
 	if c := parse(t, `{"relay_url":"http://localhost","ignore_paths":["(?=x)","^/status"]}`); c.unusable || len(c.ignore) != 1 {
