@@ -31,7 +31,7 @@ locals {
   has_root_ca = !contains(["none", "disabled"], coalesce(local.kong_root_ca, "none"))
 
   given_channel = coalesce(var.channel_arn, local.env_channel, "none")
-  channel_arn   = var.create_lake ? aws_cloudformation_stack.lake[0].outputs["ChannelArn"] : local.given_channel
+  channel_arn   = var.create_lake ? lookup(aws_cloudformation_stack.lake[0].outputs, "ChannelArn", "") : local.given_channel
 
   # Every secret that the relay may read; relay_env can name more of them.
   secret_arns = merge(

@@ -52,7 +52,7 @@ output "destination" {
 
 output "event_data_store_arn" {
   description = "The event data store, if it was created here."
-  value       = try(aws_cloudformation_stack.lake[0].outputs["StoreArn"], null)
+  value       = var.create_lake ? lookup(aws_cloudformation_stack.lake[0].outputs, "StoreArn", "") : null
 }
 
 output "log_group" {

@@ -2,11 +2,11 @@
 
 locals {
   redis_username = "relay"
-  redis_host = var.cache_serverless ? join(":", [
-    aws_elasticache_serverless_cache.ledger[0].endpoint[0].address,
-    tostring(aws_elasticache_serverless_cache.ledger[0].endpoint[0].port),
-  ]) : "${aws_elasticache_replication_group.ledger[0].primary_endpoint_address}:6379"
-  cache_major = split(".", var.cache_engine_version)[0]
+  redis_host     = var.cache_serverless ? join(",", [for e in aws_elasticache_serverless_cache.ledger[0].endpoint : "${e.address}:${e.port}"]) : "${aws_elasticache_replication_group.ledger[0].primary_endpoint_address}:6379"
+
+  # lookup, not an index: a mocked stack has no outputs.
+  redis_user_group = lookup(aws_cloudformation_stack.ledger_user.outputs, "UserGroupId", "")
+  cache_major      = split(".", var.cache_engine_version)[0]
 }
 
 # The password. auth_token of a replication group and passwords of an aws_elasticache_user are ordinary arguments in
@@ -114,7 +114,7 @@ resource "aws_elasticache_replication_group" "ledger" {
   transit_encryption_mode    = "required"
   at_rest_encryption_enabled = true
   kms_key_id                 = var.kms_key_arn
-  user_group_ids             = [aws_cloudformation_stack.ledger_user.outputs["UserGroupId"]]
+  user_group_ids             = [local.redis_user_group]
 
   subnet_group_name  = aws_elasticache_subnet_group.ledger[0].name
   security_group_ids = [aws_security_group.ledger.id]
@@ -142,7 +142,7 @@ resource "aws_elasticache_serverless_cache" "ledger" {
   engine                   = "valkey"
   major_engine_version     = local.cache_major
   kms_key_id               = var.kms_key_arn
-  user_group_id            = aws_cloudformation_stack.ledger_user.outputs["UserGroupId"]
+  user_group_id            = local.redis_user_group
   subnet_ids               = var.existing_subnet_ids
   security_group_ids       = [aws_security_group.ledger.id]
   snapshot_retention_limit = var.cache_snapshot_days

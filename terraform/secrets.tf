@@ -4,8 +4,8 @@
 locals {
   has_token_secret      = var.kong_admin_token_secret_arn != null || local.has_token
   kong_token_secret_arn = var.kong_admin_token_secret_arn != null ? var.kong_admin_token_secret_arn : one(aws_secretsmanager_secret.kong_admin_token[*].arn)
-  trigger_secret_arn    = var.trigger_secret_secret_arn != null ? var.trigger_secret_secret_arn : one(aws_cloudformation_stack.trigger_secret[*].outputs["SecretArn"])
-  redis_secret_arn      = aws_cloudformation_stack.ledger_user.outputs["SecretArn"]
+  trigger_secret_arn    = var.trigger_secret_secret_arn != null ? var.trigger_secret_secret_arn : lookup(aws_cloudformation_stack.trigger_secret[0].outputs, "SecretArn", "")
+  redis_secret_arn      = lookup(aws_cloudformation_stack.ledger_user.outputs, "SecretArn", "")
 }
 
 resource "aws_secretsmanager_secret" "kong_admin_token" {
