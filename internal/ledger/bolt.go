@@ -297,7 +297,7 @@ func (b *Bolt) Claim(ctx context.Context, key string, d time.Duration) (fresh bo
 			return err
 		}
 		claims, now := tx.Bucket(claimsBucket), b.now()
-		id := []byte(storedID(key))
+		id := idKey(key)
 		if until := claims.Get(id); until != nil && now.UnixMilli() < fromKey(until) {
 			return nil
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"go.etcd.io/bbolt"
 )
 
 // redisServer is the path of redis-server, or empty: then miniredis stands in.
@@ -97,6 +98,17 @@ func startServer(tb testing.TB, args ...string) *server {
 	s.args = append([]string{
 		"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no",
 	}, args...)
+	s.start()
+	tb.Cleanup(s.kill)
+	return s
+}
+
+// startSentinel starts a Sentinel with a configuration, which it will rewrite.
+func startSentinel(tb testing.TB, config string) *server {
+	tb.Helper()
+	port := freePort(tb)
+	s := &server{tb: tb, addr: "127.0.0.1:" + port}
+	s.args = []string{config, "--port", port, "--bind", "127.0.0.1", "--sentinel"}
 	s.start()
 	tb.Cleanup(s.kill)
 	return s
@@ -200,4 +212,53 @@ func testID(n int) string {
 		b.WriteByte(letters[x%62])
 	}
 	return b.String()
+}
+
+// ledgerKeys returns the keys of a ledger, on whatever server they are.
+func ledgerKeys(tb testing.TB, r *Redis) []string {
+	tb.Helper()
+	var client redis.Cmdable = r.client
+	if cluster, ok := r.client.(*redis.ClusterClient); ok {
+		node, err := cluster.MasterForKey(bg(), r.prefix+"gen")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		client = node
+	}
+	var keys []string
+	scan := client.Scan(bg(), 0, r.prefix+"*", 1000).Iterator()
+	for scan.Next(bg()) {
+		keys = append(keys, scan.Val())
+	}
+	if err := scan.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	return keys
+}
+
+func emptyRedis(tb testing.TB, r *Redis) {
+	tb.Helper()
+	for _, key := range ledgerKeys(tb, r) {
+		if err := r.client.Del(bg(), key).Err(); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func emptyBolt(tb testing.TB, b *Bolt) {
+	tb.Helper()
+	err := b.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range allBuckets {
+			if err := tx.DeleteBucket(name); err != nil {
+				return err
+			}
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
 }

@@ -1,0 +1,94 @@
+package ledger
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+func openBolt(t *testing.T, path string) *Bolt {
+	t.Helper()
+	b, err := OpenBolt(path, BoltOptions{})
+	must(t, err)
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func TestBoltFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	b := openBolt(t, path)
+	info, err := os.Stat(path)
+	must(t, err)
+	equal(t, info.Mode().Perm(), os.FileMode(0o600))
+	equal(t, value(b.Begin(bg()))(t), true)
+	must(t, b.Record(bg(), []audit.Record{record("a", noon, audit.Delivered), record("b", noon, audit.Dead)}))
+
+	var settings *audit.SettingsError
+	_, err = OpenBolt(path, BoltOptions{})
+	if !errors.As(err, &settings) || !strings.Contains(err.Error(), "in use by another relay") {
+		t.Errorf("opened twice: %v", err)
+	}
+	must(t, b.Close())
+	if err := b.Ping(bg()); err == nil {
+		t.Error("closed, and alive")
+	}
+
+	b = openBolt(t, path)
+	equal(t, value(b.Begin(bg()))(t), false)
+	equal(t, outcomes(t, b, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}),
+		[]audit.Outcome{audit.Delivered, audit.Dead})
+
+	broken := filepath.Join(t.TempDir(), "broken")
+	must(t, os.WriteFile(broken, []byte(strings.Repeat("no ledger ", 5000)), 0o600))
+	for _, path := range []string{broken, filepath.Join(t.TempDir(), "missing", "ledger.db")} {
+		if _, err := OpenBolt(path, BoltOptions{}); !errors.As(err, &settings) || settings.Hint == "" {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestBoltExpires(t *testing.T) {
+	b := openBolt(t, filepath.Join(t.TempDir(), "ledger.db"))
+	now := time.Unix(noon, 0)
+	b.now = func() time.Time { return now }
+	value(b.Begin(bg()))(t)
+	short, long := record("short", noon, audit.Dead), record("long", noon+86400, audit.Delivered)
+	short.Keep = 0
+	must(t, b.Record(bg(), []audit.Record{short, long}))
+	again := short
+	again.ID = "again"
+	again.Keep = 100 * time.Hour
+	must(t, b.Record(bg(), []audit.Record{again})) // lengthens
+	again.Keep = 0
+	must(t, b.Record(bg(), []audit.Record{again})) // does not shorten
+	entries := []audit.Entry{{ID: "short", Timestamp: noon}, {ID: "again", Timestamp: noon}, {ID: "long", Timestamp: noon + 86400}}
+	now = now.Add(123 * time.Hour)
+	value(b.Begin(bg()))(t)
+	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.Dead, audit.Dead, audit.Delivered})
+	now = now.Add(2 * time.Hour)
+	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.New, audit.New, audit.Delivered})
+	must(t, b.Record(bg(), []audit.Record{record("new", noon, audit.Delivered)})) // into an expired day
+	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.New, audit.New, audit.Delivered})
+	_, ok, err := b.Letter(bg(), "short")
+	must(t, err)
+	equal(t, ok, true)
+
+	value(b.Claim(bg(), "claim", time.Hour))(t)
+	now = now.Add(31 * 24 * time.Hour)
+	value(b.Begin(bg()))(t)
+	must(t, b.db.View(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{daysBucket, expiryBucket, claimsBucket} {
+			if k, _ := tx.Bucket(name).Cursor().First(); k != nil {
+				t.Errorf("%s is not empty", name)
+			}
+		}
+		return nil
+	}))
+}
