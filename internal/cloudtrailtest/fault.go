@@ -68,8 +68,8 @@ func (s *Server) SetDown(down bool) {
 }
 
 // Script sets what happens to the next calls, one fault each, in the order in
-// which they arrive. It goes before the standing faults, and is added to what
-// is left of an earlier script.
+// which they arrive, whatever becomes of them. Those calls meet no standing
+// fault but an outage. It is added to what is left of an earlier script.
 func (s *Server) Script(faults ...Fault) {
 	s.faultMu.Lock()
 	defer s.faultMu.Unlock()
