@@ -14,6 +14,12 @@ const (
 	maxEcho      = 5 * time.Second
 	firstEcho    = 100 * time.Millisecond
 	blindEchoes  = 3 // further pulls after a trigger that named no id
+
+	// Two pulls are at least so far apart; while many ids are waited for, one pull
+	// serves many of them, and the longer time holds.
+	spacing        = 100 * time.Millisecond
+	crowdedSpacing = 300 * time.Millisecond
+	crowd          = 20
 )
 
 // bell decides when to pull. Triggers ring it; it gathers them for a moment, asks
@@ -55,13 +61,11 @@ func (b *bell) ring(ids []string, at time.Time) {
 	if len(ids) == 0 {
 		b.blind = blindEchoes
 	}
-	now := b.now()
-	soon := now.Add(b.debounce)
-	if busy := b.last.Add(b.gap); busy.After(soon) {
-		soon = busy // in a burst, one pull for many
-	} else if now.Sub(b.last) > 2*b.gap {
-		b.gap = firstEcho
+	soon := b.now().Add(b.debounce)
+	if busy := b.last.Add(b.apart()); busy.After(soon) {
+		soon = busy
 	}
+	b.gap = firstEcho
 	if b.next.IsZero() || soon.Before(b.next) {
 		b.next = soon
 	}
@@ -95,8 +99,16 @@ func (b *bell) schedule() {
 	if len(b.waiting) == 0 {
 		b.blind--
 	}
-	b.next = b.last.Add(b.gap)
-	b.gap = min(b.gap*2, maxEcho)
+	b.next = b.last.Add(max(b.gap, b.apart()))
+	b.gap = min(b.gap*3/2, maxEcho)
+}
+
+// apart is the least time between two pulls. b.mu is held.
+func (b *bell) apart() time.Duration {
+	if len(b.waiting) >= crowd {
+		return crowdedSpacing
+	}
+	return spacing
 }
 
 // until is how long to wait for the next pull; negative for none.
@@ -125,6 +137,9 @@ func (b *bell) show(entries []audit.Entry) {
 			delete(b.missing, id)
 			b.seen[id] = true
 		}
+	}
+	if len(b.waiting) == 0 && b.blind == 0 {
+		b.next = time.Time{} // nothing is left to look for
 	}
 }
 

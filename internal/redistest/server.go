@@ -1,0 +1,175 @@
+// Package redistest starts Redis servers for tests: a real redis-server where
+// there is one on the PATH, and miniredis otherwise.
+package redistest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+)
+
+// Require is the variable that makes it a failure if there is no redis-server.
+const Require = "RELAY_TEST_REQUIRE_REDIS"
+
+var program = sync.OnceValue(func() string {
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		return ""
+	}
+	return path
+})
+
+// Real tells whether servers are real ones.
+func Real() bool { return program() != "" }
+
+// Announce prints which Redis a package's tests use, and fails if Require asks
+// for a real one that is not there. Call it in TestMain.
+func Announce(name string) error {
+	if !Real() {
+		if os.Getenv(Require) == "1" {
+			return fmt.Errorf("%s=1 but there is no redis-server on PATH", Require)
+		}
+		fmt.Printf("%s tests: miniredis; no redis-server on PATH\n", name)
+		return nil
+	}
+	version := "of unknown version"
+	if out, err := exec.Command(program(), "--version").Output(); err == nil {
+		if m := regexp.MustCompile(`v=(\S+)`).FindSubmatch(out); m != nil {
+			version = string(m[1])
+		}
+	}
+	fmt.Printf("%s tests: redis-server %s\n", name, version)
+	return nil
+}
+
+// Server is a Redis server of one test.
+type Server struct {
+	Addr string // 127.0.0.1:port
+
+	tb   testing.TB
+	args []string
+	mini *miniredis.Miniredis
+
+	mu  sync.Mutex
+	cmd *exec.Cmd
+	end chan struct{}
+	log *bytes.Buffer
+}
+
+// Start starts a server and stops it with the test. The arguments are those of
+// redis-server; miniredis ignores them. By default nothing is persisted.
+func Start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	if !Real() {
+		m := miniredis.NewMiniRedis()
+		if err := m.Start(); err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(m.Close)
+		return &Server{Addr: m.Addr(), tb: tb, mini: m}
+	}
+	port := FreePort(tb)
+	s := &Server{tb: tb, Addr: "127.0.0.1:" + port}
+	s.args = append([]string{
+		"--port", port, "--bind", "127.0.0.1", "--dir", tb.TempDir(), "--save", "", "--appendonly", "no",
+	}, args...)
+	s.Restart()
+	tb.Cleanup(s.Kill)
+	return s
+}
+
+// FreePort returns a port of the loopback interface that is free, together with
+// the one 10,000 above it, which a cluster's bus would take.
+func FreePort(tb testing.TB) string {
+	tb.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if port+10000 > 65535 || port == 6379 {
+			continue
+		}
+		bus, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+10000))
+		if err != nil {
+			continue
+		}
+		bus.Close()
+		return fmt.Sprint(port)
+	}
+	tb.Fatal("no free port")
+	return ""
+}
+
+// Restart starts the server again after Kill, on the same address.
+func (s *Server) Restart() {
+	s.tb.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = &bytes.Buffer{}
+	s.cmd = exec.Command(program(), s.args...)
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		s.tb.Fatal(err)
+	}
+	end, cmd := make(chan struct{}), s.cmd
+	s.end = end
+	go func() {
+		defer close(end)
+		_ = cmd.Wait()
+	}()
+	if err := s.await(end); err != nil {
+		s.tb.Fatalf("starting redis-server: %v\n%s", err, s.log)
+	}
+}
+
+// await waits until the server takes connections.
+func (s *Server) await(end chan struct{}) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := net.Dial("tcp", s.Addr)
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			return errors.New("it ended")
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// Kill ends the server at once, with kill -9, and waits for it. miniredis only
+// closes its listener.
+func (s *Server) Kill() {
+	if s.mini != nil {
+		s.mini.Close()
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.cmd.Process.Kill()
+	<-s.end
+}
+
+// Stop freezes the server (SIGSTOP), and Continue thaws it.
+func (s *Server) Stop() error     { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Continue() error { return s.cmd.Process.Signal(syscall.SIGCONT) }

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
+)
+
+func TestMain(m *testing.M) {
+	if err := redistest.Announce("relay"); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	testscript.Main(m, map[string]func(){"relay": main})
+}
+
+// relayBinary builds the program, once.
+var relayBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "relay-test-")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "relay")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the relay: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+// world is a Kong, a CloudTrail Lake and a Redis, and the settings that name them.
+type world struct {
+	tb    testing.TB
+	kong  *kongtest.Server
+	trail *cloudtrailtest.Server
+	redis *redistest.Server
+	env   []string
+}
+
+const testToken = "token-of-the-audit-relay"
+
+func newWorld(tb testing.TB, kong kongtest.Options, trail cloudtrailtest.Options) *world {
+	tb.Helper()
+	kong.Token = testToken
+	w := &world{tb: tb, kong: kongtest.New(kong), trail: cloudtrailtest.New(trail), redis: redistest.Start(tb)}
+	kongURL, err := w.kong.Start()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { w.kong.Close() })
+	serving, err := cloudtrailtest.Start(w.trail, "")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { serving.Close() })
+	w.env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + tb.TempDir(),
+		"KONG_ADMIN_API=" + kongURL, "KONG_SUPERADMIN=true", "KONG_ADMIN_TOKEN=" + testToken,
+		"REDIS_HOST=" + w.redis.Addr, "CHANNEL_ARN=" + cloudtrailtest.ChannelARN, "REGION=eu-central-1",
+		"AWS_ACCESS_KEY_ID=" + cloudtrailtest.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + cloudtrailtest.SecretAccessKey,
+		"AWS_ENDPOINT_URL_CLOUDTRAIL_DATA=" + serving.URL, "AWS_EC2_METADATA_DISABLED=true",
+	}
+	return w
+}
+
+// run is a relay process.
+type relayRun struct {
+	cmd            *exec.Cmd
+	stdout, stderr bytes.Buffer
+	waited         chan error
+}
+
+// start starts the built relay with further variables.
+func (w *world) start(env []string, args ...string) *relayRun {
+	w.tb.Helper()
+	binary, err := relayBinary()
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	r := &relayRun{cmd: exec.Command(binary, args...), waited: make(chan error, 1)}
+	r.cmd.Env = append(append([]string{}, w.env...), env...)
+	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
+	r.cmd.WaitDelay = time.Second
+	if err := r.cmd.Start(); err != nil {
+		w.tb.Fatal(err)
+	}
+	go func() { r.waited <- r.cmd.Wait() }()
+	w.tb.Cleanup(func() { _ = r.cmd.Process.Kill() })
+	return r
+}
+
+// wait returns the exit code.
+func (r *relayRun) wait(tb testing.TB) int {
+	tb.Helper()
+	select {
+	case <-r.waited:
+		return r.cmd.ProcessState.ExitCode()
+	case <-time.After(2 * time.Minute):
+		_ = r.cmd.Process.Signal(syscall.SIGQUIT)
+		<-r.waited
+		tb.Fatalf("relay did not end:\n%s", tail(r.stderr.String(), 8000))
+	}
+	return -1
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "…" + s[len(s)-n:]
+	}
+	return s
+}
+
+// once runs relay once --json with more arguments and returns its summary.
+func (w *world) once(args ...string) pipeline.Summary {
+	w.tb.Helper()
+	r := w.start(nil, append([]string{"once", "--json"}, args...)...)
+	if code := r.wait(w.tb); code != 0 {
+		w.tb.Fatalf("relay once ended with %d:\n%s%s", code, r.stdout.String(), tail(r.stderr.String(), 4000))
+	}
+	return r.summary(w.tb)
+}
+
+func (r *relayRun) summary(tb testing.TB) pipeline.Summary {
+	tb.Helper()
+	var s pipeline.Summary
+	if err := json.Unmarshal(r.stdout.Bytes(), &s); err != nil {
+		tb.Fatalf("summary is not JSON: %v\n%s\n%s", err, r.stdout.String(), tail(r.stderr.String(), 4000))
+	}
+	return s
+}
+
+// lost returns the ids that Kong holds and that did not arrive.
+func (w *world) lost() (ids []string) {
+	for id := range w.kong.IDs() {
+		if w.trail.Times(id) == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// expectAll fails unless everything that Kong holds has arrived, and no more
+// repeats than allowed.
+func (w *world) expectAll(repeats int) {
+	w.tb.Helper()
+	c := w.trail.Counts()
+	if lost := w.lost(); len(lost) > 0 {
+		w.tb.Errorf("%d of %d entries lost, such as %q", len(lost), w.kong.Len(), lost[0])
+	}
+	if c.Repeats > repeats {
+		w.tb.Errorf("%d events repeated, want at most %d", c.Repeats, repeats)
+	}
+	if c.Distinct > w.kong.Len() && c.Distinct > countIDs(w.kong) {
+		w.tb.Errorf("%d events arrived of %d entries", c.Distinct, w.kong.Len())
+	}
+}
+
+func countIDs(k *kongtest.Server) int {
+	n := 0
+	for range k.EverIDs() {
+		n++
+	}
+	return n
+}
+
+// eventually waits for a condition.
+func eventually(tb testing.TB, within time.Duration, what string, ok func() bool) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tb.Fatalf("%s: not within %s", what, within)
+		}
+	}
+}
+
+
+func TestOnceDeliversEverything(t *testing.T) {
+	now := time.Now()
+	for _, tc := range []struct {
+		name string
+		kong kongtest.Options
+	}{
+		{"oldest first", kongtest.Options{}},
+		{"newest first", kongtest.Options{Order: kongtest.NewestFirst}},
+		{"no order", kongtest.Options{Order: kongtest.Unordered}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.kong.SkipReads = true
+			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
+			w.kong.AddSeq(kongtest.Generate(20_000, 1, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now, LargeEvery: 500}))
+			s := w.once("--full")
+			t.Logf("%+v", s)
+			w.expectAll(0)
+			c := w.trail.Counts()
+			if c.Refused+c.Failed > 0 {
+				t.Errorf("the service had to refuse: %+v", c)
+			}
+			if s.Read != 20_000 || s.Delivered != 20_000 || !s.Complete {
+				t.Errorf("summary is %+v", s)
+			}
+			if again := w.once("--full"); again.Delivered != 0 || again.New != 0 {
+				t.Errorf("second run: %+v", again)
+			}
+			w.expectAll(0)
+		})
+	}
+}
