@@ -198,7 +198,7 @@ func (c *checker) field(s *scanner, path string, f *field, str func(name string,
 		switch {
 		case f.limit > 0 && len(v) > f.limit && f.name != "eventTime":
 			return &failure{"FieldTooLong", path + f.name + " is too long"}
-		case f.required && len(v) == 0 && !(c.emptyType && f.name == "type"):
+		case f.required && len(v) == 0 && (!c.emptyType || f.name != "type"):
 			return &failure{"InvalidData", path + f.name + " is empty"}
 		}
 		return str(f.name, v)

@@ -203,7 +203,7 @@ func TestTLSAndRestart(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := net.Dial("tcp", r.Addr); err == nil {
+	if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", r.Addr); err == nil {
 		_ = c.Close()
 		t.Fatal("still listening")
 	}

@@ -3,6 +3,7 @@ package cloudtrailtest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -42,7 +43,7 @@ func (s *Server) putAuditEvents(w http.ResponseWriter, r *http.Request) {
 		c = &call{}
 	}
 	defer s.calls.Put(c)
-	if e := s.put(w, r, &p, c); e != nil {
+	if e := s.put(r, &p, c); e != nil {
 		s.store.count(func(n *Counts) {
 			n.Refused++
 			n.Codes[e.code]++
@@ -68,8 +69,8 @@ func (s *Server) putAuditEvents(w http.ResponseWriter, r *http.Request) {
 var errThrottled = refuse("ThrottlingException", "Rate exceeded")
 
 // put handles a call up to its answer.
-func (s *Server) put(w http.ResponseWriter, r *http.Request, p *plan, c *call) *apiError {
-	if e := c.read(w, r); e != nil {
+func (s *Server) put(r *http.Request, p *plan, c *call) *apiError {
+	if e := c.read(r); e != nil {
 		return e
 	}
 	s.store.count(func(n *Counts) { n.Calls++ })
@@ -139,7 +140,7 @@ func (s *Server) judge(c *call, p *plan, account string) (omitted int) {
 
 // read reads the body. One that is too large is read to its end, within reason,
 // so that the client sees the answer.
-func (c *call) read(w http.ResponseWriter, r *http.Request) *apiError {
+func (c *call) read(r *http.Request) *apiError {
 	c.body.Reset()
 	if r.ContentLength > 0 && r.ContentLength <= MaxBody {
 		c.body.Grow(int(r.ContentLength) + bytes.MinRead)
@@ -237,7 +238,7 @@ func (c *call) decode(lean bool) *apiError {
 		err = sc.end()
 	}
 	switch {
-	case refused != nil && (err == nil || err == error(refused)):
+	case refused != nil && (err == nil || errors.Is(err, refused)):
 		return refused
 	case err != nil:
 		return refuse("SerializationException", "the body is not a JSON object of the expected form")
@@ -302,7 +303,8 @@ func (c *call) auditEvent(sc *scanner, lean bool) (e auditEvent, bad *apiError, 
 
 // write makes the answer. Ids need no escaping: they match their pattern.
 func (c *call) write() {
-	b := append(c.answer[:0], `{"successful":[`...)
+	b := c.answer[:0]
+	b = append(b, `{"successful":[`...)
 	for i := range c.taken {
 		if i > 0 {
 			b = append(b, ',')
@@ -326,5 +328,6 @@ func (c *call) write() {
 		}
 		b = append(b, f...)
 	}
-	c.answer = append(b, `]}`...)
+	b = append(b, `]}`...)
+	c.answer = b
 }

@@ -8,9 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -111,7 +109,7 @@ func (a answer) String() string {
 func put(t *testing.T, s *Server, query string, body []byte) answer {
 	t.Helper()
 	w := httptest.NewRecorder()
-	s.ServeHTTP(w, httptest.NewRequest("POST", "/PutAuditEvents?"+query, bytes.NewReader(body)))
+	s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "POST", "/PutAuditEvents?"+query, bytes.NewReader(body)))
 	a := answer{status: w.Code, header: w.Header()}
 	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
 		t.Fatalf("answer %d is not JSON: %v", w.Code, err)
@@ -394,7 +392,7 @@ func TestLean(t *testing.T) {
 
 func TestUnknownOperation(t *testing.T) {
 	w := httptest.NewRecorder()
-	unsigned().ServeHTTP(w, httptest.NewRequest("POST", "/Other", nil))
+	unsigned().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "POST", "/Other", nil))
 	b, err := io.ReadAll(w.Body)
 	if err != nil || w.Code != 404 || !bytes.Contains(b, []byte("UnknownOperationException")) {
 		t.Errorf("got %d %s, %v", w.Code, b, err)
@@ -417,84 +415,4 @@ func FuzzPut(f *testing.F) {
 			t.Errorf("strict answers for %d events, lean for %d", len(a.Successful)+len(a.Failed), len(b.Successful))
 		}
 	})
-}
-
-// BenchmarkPut is a call of 100 events. cpu-µs is what all of it costs, however
-// busy the machine is.
-func BenchmarkPut(b *testing.B) {
-	var events []wireEvent
-	for i := range MaxEvents {
-		d := goodData(fmt.Sprint("id-", i))
-		events = append(events, wireEvent{ID: fmt.Sprint("id-", i), Data: d, Checksum: checksum(d)})
-	}
-	body := bodyOf(events...)
-	at := time.Now()
-	header := signed(b, body, at, nil)
-	for _, c := range []struct {
-		name string
-		Options
-	}{
-		{"strict", Options{Keep: KeepCounts}},
-		{"unsigned", Options{Unsigned: true, Keep: KeepCounts}},
-		{"lean", Options{Unsigned: true, Lean: true}},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			c.CallsPerSecond = -1
-			c.Now = func() time.Time { return at }
-			s := New(c.Options)
-			b.SetBytes(int64(len(body)))
-			b.ReportAllocs()
-			before := cpu(b)
-			for b.Loop() {
-				r := *header
-				r.Body = readCloser{bytes.NewReader(body)}
-				w := httptest.NewRecorder()
-				s.ServeHTTP(w, &r)
-				if w.Code != 200 || !strings.HasSuffix(w.Body.String(), `"failed":[]}`) {
-					b.Fatalf("answer %d", w.Code)
-				}
-			}
-			b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
-		})
-	}
-}
-
-// cpu is the time that this process has had, user and system.
-func cpu(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// BenchmarkMemory is what a million ids cost.
-func BenchmarkMemory(b *testing.B) {
-	for keep, name := range map[Keep]string{KeepDigests: "digests", KeepCounts: "counts"} {
-		b.Run(name, func(b *testing.B) {
-			const n = 1_000_000
-			for b.Loop() {
-				t := newStore(keep, 1)
-				before := heap()
-				var batch []accepted
-				for i := range n {
-					id := fmt.Sprintf("8XsOaNYwXgn0VmgA8qYYpVte%08d", i)
-					batch = append(batch, accepted{id: id, columns: columns{strings.Clone(id), "kong-gateway", int64(i)}})
-					if len(batch) == MaxEvents {
-						t.add(batch, time.Unix(int64(i), 0))
-						batch = batch[:0]
-					}
-				}
-				b.ReportMetric(float64(heap()-before)/n, "B/id")
-				runtime.KeepAlive(t)
-			}
-		})
-	}
-}
-
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

@@ -52,7 +52,7 @@ func (q *queryRun) status() string {
 
 func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	c := &call{}
-	out, e := any(nil), c.read(w, r)
+	out, e := any(nil), c.read(r)
 	if e == nil && !s.o.Unsigned {
 		e = s.verify(r, c.body.Bytes(), "cloudtrail")
 	}

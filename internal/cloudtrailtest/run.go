@@ -54,13 +54,14 @@ func start(h http.Handler, addr string, secure bool) (*Running, error) {
 		scheme, r.CertPEM = "https", certPEM
 		config = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	}
-	l, err := net.Listen("tcp", addr)
+	base, cancel := context.WithCancel(context.Background())
+	l, err := (&net.ListenConfig{}).Listen(base, "tcp", addr)
 	if err != nil {
+		cancel()
 		return nil, fmt.Errorf("listening for CloudTrail calls: %w", err)
 	}
 	r.Addr = l.Addr().String()
 	r.URL = scheme + "://" + r.Addr
-	base, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.server = &http.Server{
 		Handler: h, TLSConfig: config, ReadHeaderTimeout: 10 * time.Second,

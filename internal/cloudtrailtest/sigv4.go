@@ -100,7 +100,7 @@ func (s *Server) verify(r *http.Request, body []byte, service string) *apiError 
 			now.Add(maxSkew).UTC().Format(sigTime)+" ("+now.UTC().Format(sigTime)+" + 5 min.)")
 	}
 	hash := sha256.Sum256([]byte(canonicalRequest(r, auth.signed, body)))
-	want := mac(key, sigAlgorithm+"\n"+at.Format(sigTime)+"\n"+auth.scope.String()+"\n"+hex.EncodeToString(hash[:]))
+	want := mac(key, sigAlgorithm+"\n"+at.Format(sigTime)+"\n"+auth.String()+"\n"+hex.EncodeToString(hash[:]))
 	got, err := hex.DecodeString(auth.signature)
 	if err != nil || subtle.ConstantTimeCompare(got, want) != 1 {
 		return refuse("InvalidSignatureException", "The request signature we calculated does not match the signature you provided. "+

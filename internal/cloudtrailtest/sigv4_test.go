@@ -67,7 +67,7 @@ func TestPublishedVectors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := New(Options{Region: "us-east-1", Now: func() time.Time { return at }})
 			request := func(signature string) *http.Request {
-				r := httptest.NewRequest(v.method, v.url, strings.NewReader(v.body))
+				r := httptest.NewRequestWithContext(t.Context(), v.method, v.url, strings.NewReader(v.body))
 				for name, values := range v.header {
 					r.Header[name] = values
 				}
@@ -101,7 +101,7 @@ func TestPublishedSigningKey(t *testing.T) {
 }
 
 func TestCanonicalURI(t *testing.T) {
-	r := httptest.NewRequest("GET", "http://host.foo.com/%20/foo", nil)
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "http://host.foo.com/%20/foo", nil)
 	if got := strings.Split(canonicalRequest(r, nil, nil), "\n")[1]; got != "/%2520/foo" {
 		t.Errorf("got %s", got)
 	}
@@ -121,7 +121,7 @@ func signed(t testing.TB, body []byte, at time.Time, change func(*sign)) *http.R
 	if change != nil {
 		change(&in)
 	}
-	r := httptest.NewRequest("POST", "http://127.0.0.1:4566/PutAuditEvents?"+toChannel+"&externalId=a%2Bb%3D", bytes.NewReader(body))
+	r := httptest.NewRequestWithContext(t.Context(), "POST", "http://127.0.0.1:4566/PutAuditEvents?"+toChannel+"&externalId=a%2Bb%3D", bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	sum := sha256.Sum256(body)
 	if err := v4.NewSigner().SignHTTP(context.Background(), in.credentials, r, hex.EncodeToString(sum[:]), in.service, in.region, at); err != nil {
@@ -226,7 +226,7 @@ func FuzzAuthorization(f *testing.F) {
 	f.Add("AWS4-HMAC-SHA256 Credential=////, SignedHeaders=;, Signature=", "%zz&=&+", "")
 	s := New(Options{Region: "us-east-1"})
 	f.Fuzz(func(t *testing.T, header, query, date string) {
-		r := httptest.NewRequest("POST", "http://example.amazonaws.com/", nil)
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "http://example.amazonaws.com/", nil)
 		r.URL.RawQuery = query
 		r.Header.Set("Authorization", header)
 		r.Header.Set("X-Amz-Date", date)
