@@ -38,9 +38,10 @@ const (
 // it may want another body for another connection; so all bodies of a request
 // read through the payload, and none does once it is released.
 type payload struct {
-	mu      sync.Mutex
-	events  []AuditEvent // nil once released
-	encoded []byte       // the whole body, unless it was too large
+	mu       sync.Mutex
+	events   []AuditEvent
+	encoded  []byte // the whole body, unless it was too large
+	released bool
 }
 
 var encodings = sync.Pool{New: func() any { return new([]byte) }}
@@ -73,7 +74,7 @@ func (p *payload) release() {
 	if buf := p.encoded; buf != nil {
 		encodings.Put(&buf)
 	}
-	p.events, p.encoded = nil, nil
+	p.events, p.encoded, p.released = nil, nil, true
 }
 
 func (p *payload) body() *body {
@@ -90,7 +91,7 @@ type body struct {
 func (b *body) Read(p []byte) (int, error) {
 	b.payload.mu.Lock()
 	defer b.payload.mu.Unlock()
-	if b.payload.events == nil {
+	if b.payload.released {
 		return 0, errReleased
 	}
 	n := 0
