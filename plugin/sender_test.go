@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,10 +168,12 @@ func TestSenderIsBounded(t *testing.T) {
 				synctest.Wait() // the first one is on its way
 			}
 		}
+		a.mu.Lock()
 		s := a.bySet[set]
 		if len(s.queue) != 10 || len(s.flight) != 1 {
 			t.Errorf("%d wait and %d are on their way", len(s.queue), len(s.flight))
 		}
+		a.mu.Unlock()
 		added := time.Now()
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -186,9 +189,9 @@ func TestSenderIsBounded(t *testing.T) {
 
 func TestSenderWaitsForARelayThatReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		down := true
+		var up atomic.Bool
 		b := &bell{err: func(int) error {
-			if down {
+			if !up.Load() {
 				return errors.New("connection refused")
 			}
 			return nil
@@ -208,7 +211,7 @@ func TestSenderWaitsForARelayThatReturns(t *testing.T) {
 		if reports != 1 {
 			t.Errorf("%d lines in Kong's log in a minute", reports)
 		}
-		down = false
+		up.Store(true)
 		time.Sleep(maxPause)
 		synctest.Wait()
 		if !slices.Equal(b.noted(), numbers(0, 600)) {
