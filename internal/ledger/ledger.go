@@ -33,6 +33,7 @@ const (
 
 	keepMore  = 24 * time.Hour // beyond Record.Keep
 	keepLeast = 26 * time.Hour
+	keepMost  = 100 * 365 * 24 * time.Hour // of Record.Keep: a century, for what overflows
 
 	maxAnnounced  = 10_000
 	announcedLife = 24 * time.Hour
@@ -80,13 +81,7 @@ func dayName(day int64) string {
 
 // life is how long a record of now has to stay in the ledger.
 func life(keep time.Duration) time.Duration {
-	if keep < keepLeast-keepMore {
-		return keepLeast
-	}
-	if sum := keep + keepMore; sum > keep {
-		return sum
-	}
-	return keep
+	return max(keepLeast, min(keep, keepMost)+keepMore)
 }
 
 // encodeLetter checks a record and returns its letter as it is stored, or nil if it has none.

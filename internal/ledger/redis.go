@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -53,6 +54,7 @@ type Redis struct {
 	client redis.UniversalClient
 	where  string // for errors
 	prefix string
+	tls    bool
 	lease  time.Duration
 	pin    pin
 	seen   seen
@@ -101,6 +103,7 @@ func OpenRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
 		client: newClient(addrs, o),
 		where:  strings.Join(addrs, ","),
 		prefix: escape(o.Prefix) + ":{" + escape(o.Source) + ">" + escape(o.Destination) + "}:",
+		tls:    o.TLS != nil,
 		lease:  o.LeaseTTL,
 		now:    time.Now,
 	}, nil
@@ -142,7 +145,7 @@ func newClient(addrs []string, o RedisOptions) redis.UniversalClient {
 	case o.SentinelMaster != "":
 		return redis.NewFailoverClient(u.Failover())
 	case o.Cluster:
-		return redis.NewClusterClient(u.Cluster())
+		return findAgain(redis.NewClusterClient(u.Cluster()))
 	case len(addrs) > 1:
 		return newListClient(u)
 	}
@@ -154,11 +157,13 @@ func newClient(addrs []string, o RedisOptions) redis.UniversalClient {
 // it first connects, and again whenever a server fails or turns read-only.
 func newListClient(u *redis.UniversalOptions) redis.UniversalClient {
 	o := u.Cluster()
-	newNode := func(n *redis.Options) *redis.Client {
+	o.NewClient = func(n *redis.Options) *redis.Client {
 		n.DB = u.DB
+		if strings.HasPrefix(n.Addr, ":") { // the client took a loopback address apart
+			n.Addr = "127.0.0.1" + n.Addr
+		}
 		return redis.NewClient(n)
 	}
-	o.NewClient = newNode
 	o.ClusterSlots = func(ctx context.Context) ([]redis.ClusterSlot, error) {
 		var first error
 		for _, addr := range u.Addrs {
@@ -177,7 +182,38 @@ func newListClient(u *redis.UniversalOptions) redis.UniversalClient {
 		}
 		return nil, first
 	}
-	return redis.NewClusterClient(o)
+	return findAgain(redis.NewClusterClient(o))
+}
+
+// findAgain makes a client look at once for where the keys are when a server is
+// gone. By itself it would only do so after ten seconds or more.
+func findAgain(c *redis.ClusterClient) *redis.ClusterClient {
+	c.AddHook(reloader{c})
+	return c
+}
+
+type reloader struct{ cluster *redis.ClusterClient }
+
+func (r reloader) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (r reloader) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if unreachable(err) {
+			r.cluster.ReloadState(ctx)
+		}
+		return err
+	}
+}
+
+func (r reloader) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if unreachable(err) {
+			r.cluster.ReloadState(ctx)
+		}
+		return err
+	}
 }
 
 // layout asks one server how the keys are spread. It returns nil if the server is
@@ -208,6 +244,22 @@ func layout(ctx context.Context, o *redis.Options) ([]redis.ClusterSlot, error) 
 		return nil, nil
 	}
 	return []redis.ClusterSlot{{Start: 0, End: 16383, Nodes: []redis.ClusterNode{{Addr: o.Addr}}}}, nil
+}
+
+// LogTo sends what the Redis client says by itself (connections, failovers) to a
+// log, at debug level, instead of to standard error. The client has one logger
+// for the whole process, so this is for main to call, before anything is opened.
+func LogTo(log *slog.Logger) {
+	redis.SetLogger(clientLog{log})
+}
+
+type clientLog struct{ log *slog.Logger }
+
+// Printf does what the client's logger interface asks for.
+func (l clientLog) Printf(ctx context.Context, format string, v ...any) {
+	if l.log.Enabled(ctx, slog.LevelDebug) {
+		l.log.DebugContext(ctx, "redis client", "text", fmt.Sprintf(format, v...))
+	}
 }
 
 // Ping asks the server for a sign of life.

@@ -57,17 +57,24 @@ func (r *Redis) wrap(doing string, err error) error {
 		unknownCA *tls.CertificateVerificationError
 		authority x509.UnknownAuthorityError
 		header    tls.RecordHeaderError
-		network   net.Error
 	)
 	switch {
 	case errors.As(err, &unknownCA), errors.As(err, &authority):
 		return &audit.SettingsError{Err: wrapped, Hint: "set --redis-ca to the CA that signed the server's certificate"}
 	case errors.As(err, &header):
 		return &audit.SettingsError{Err: wrapped, Hint: "leave out --redis-tls, or use the server's TLS port"}
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return wrapped
-	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case unreachable(err) && r.tls:
+		return fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped)
+	case unreachable(err):
 		return fmt.Errorf("%w, is REDIS_HOST right?", wrapped)
 	}
 	return wrapped
+}
+
+// unreachable says whether an error is one of the connection. A deadline counts:
+// connecting has one of its own.
+func unreachable(err error) bool {
+	var network net.Error
+	return err != nil && !errors.Is(err, context.Canceled) &&
+		(errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
 }

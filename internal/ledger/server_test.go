@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -40,6 +41,7 @@ func TestMain(m *testing.M) {
 	default:
 		fmt.Println("ledger tests: miniredis; no redis-server on PATH")
 	}
+	LogTo(slog.New(slog.DiscardHandler))
 	os.Exit(m.Run())
 }
 
@@ -175,10 +177,36 @@ func sharedRedis(tb testing.TB) string {
 	tb.Helper()
 	if redisServer == "" {
 		tb.Log("ledger in miniredis")
-		return miniredis.RunT(tb).Addr()
+		return startMiniredis(tb)
 	}
 	tb.Log("ledger in redis-server")
 	return startServer(tb).addr
+}
+
+// startMiniredis starts a miniredis whose clock goes on by itself.
+func startMiniredis(tb testing.TB) string {
+	tb.Helper()
+	m := miniredis.RunT(tb)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for last := time.Now(); ; {
+			select {
+			case <-stop:
+				return
+			case now := <-tick.C:
+				m.FastForward(now.Sub(last))
+				last = now
+			}
+		}
+	}()
+	tb.Cleanup(func() {
+		close(stop)
+		<-stopped
+	})
+	return m.Addr()
 }
 
 func openRedis(tb testing.TB, o RedisOptions) *Redis {
