@@ -104,6 +104,11 @@ func TestRoot(t *testing.T) {
 	if w := get(t, New(Options{RootFails: true}), "/"); w.Code != 500 {
 		t.Errorf("status %d, want 500", w.Code)
 	}
+	s := New(Options{Version: "3.8.0.0"})
+	s.Update(func(o *Options) { o.Version = "3.10.0.1" }) // upgraded
+	if w := get(t, s, "/x"); w.Header().Get("Server") != "kong/3.10.0.1-enterprise-edition" {
+		t.Errorf("Server = %q", w.Header().Get("Server"))
+	}
 	if w := get(t, New(Options{ServerHeader: "kong/9"}), "/x"); w.Header().Get("Server") != "kong/9" {
 		t.Errorf("Server = %q", w.Header().Get("Server"))
 	}
@@ -176,7 +181,7 @@ func TestRBAC(t *testing.T) {
 			t.Errorf("%s with %q left no row", c.path, c.token)
 		}
 	}
-	s.Update(func(o *Options) { o.Users = nil; o.Token = "new" }) // rotated
+	s.Update(func(o *Options) { o.Token = "new" }) // rotated
 	if w := get(t, s, auditPath, "Kong-Admin-Token", "t0ken"); w.Code != 401 {
 		t.Errorf("the old token: status %d", w.Code)
 	}
@@ -381,9 +386,13 @@ func TestRecorder(t *testing.T) {
 	if err := json.Unmarshal([]byte(finish(res)), &e); err != nil || len(e.Data) != 1 {
 		t.Errorf("page: %v", err)
 	}
-	res = send("GET", "/refuse", "", nil)
-	if finish(res); rowOf(res).Status != 400 {
-		t.Error("refusal not recorded")
+	// Refused before the body had come to its end: half a payload is none.
+	half, rest := io.Pipe()
+	res = send("POST", "/refuse", "application/json", io.MultiReader(strings.NewReader(`{"a":`), half))
+	finish(res)
+	rest.Close()
+	if row := rowOf(res); row.Status != 400 || row.Payload != nil {
+		t.Errorf("refused: status %d, payload %s", row.Status, text(row.Payload))
 	}
 	upstream.Close()
 	res = send("GET", "/services", "", nil)

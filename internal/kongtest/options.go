@@ -4,6 +4,7 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -124,6 +125,8 @@ type Options struct {
 
 	// ClientCert makes TLS listeners require a certificate of the server's own CA.
 	ClientCert bool
+
+	users []User // all of them
 }
 
 // Release returns the options with which a release of Kong behaves as its
@@ -213,9 +216,9 @@ func (o Options) filled() *Options {
 	if o.PayloadExclude == nil {
 		o.PayloadExclude = []string{"token", "secret", "password"}
 	}
+	o.users = slices.Clone(o.Users)
 	if o.Token != "" {
-		o.Users = append([]User{{Name: "admin", ID: adminID, Token: o.Token}}, o.Users...)
-		o.Token = ""
+		o.users = append(o.users, User{Name: "admin", ID: adminID, Token: o.Token})
 	}
 	return &o
 }

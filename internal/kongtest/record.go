@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -114,6 +115,7 @@ func (s *Server) LateRows() int {
 // capture passes a request's body on and keeps what the audit log may hold of it.
 type capture struct {
 	io.ReadCloser
+	mu       sync.Mutex // the proxy may still be reading when it has an answer
 	buf      bytes.Buffer
 	ended    bool
 	overflow bool
@@ -133,6 +135,8 @@ func capturePayload(r *http.Request) *capture {
 
 func (c *capture) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.buf.Len()+n > maxPayload {
 		c.overflow = true
 		c.buf = bytes.Buffer{}
@@ -146,7 +150,12 @@ func (c *capture) Read(p []byte) (int, error) {
 
 // payload returns what the audit log holds of the body; nil for nothing.
 func (c *capture) payload(exclude []string) (payload, removed *string) {
-	if c == nil || c.overflow || !c.ended || c.buf.Len() == 0 {
+	if c == nil {
+		return nil, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.overflow || !c.ended || c.buf.Len() == 0 {
 		return nil, nil
 	}
 	text, names := excludeKeys(c.buf.Bytes(), exclude)

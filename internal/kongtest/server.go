@@ -21,15 +21,15 @@ import (
 
 // Server is an emulated Admin API. It is an http.Handler, safe for concurrent use.
 type Server struct {
-	options atomic.Pointer[Options]
+	options atomic.Pointer[Options] // with defaults
 	turn    atomic.Uint64          // of the nodes
 	proxy   *httputil.ReverseProxy // of a recorder, else nil
 
 	mu      sync.Mutex
+	given   Options // without defaults, so that changing one changes what follows from it
 	store   store
 	faults  []Fault // injected
 	random  *rand.Rand
-	seed    uint64
 	stats   Stats
 	log     []Request
 	changed chan struct{} // closed at the next change; nil if nobody waits
@@ -42,26 +42,19 @@ type Server struct {
 // New returns a server without rows. It need not be closed unless it listens or
 // writes rows late.
 func New(o Options) *Server {
-	s := &Server{late: map[*lateRow]struct{}{}}
-	s.set(o)
+	s := &Server{late: map[*lateRow]struct{}{}, given: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
+	s.options.Store(o.filled())
 	return s
 }
 
-func (s *Server) set(o Options) {
+// Update changes the options for requests to come: another release, another
+// token, faults that begin or end. Seed has been used, and listeners keep their
+// ClientCert. change must not call the server.
+func (s *Server) Update(change func(*Options)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.random == nil || s.seed != o.Seed {
-		s.seed, s.random = o.Seed, rand.New(rand.NewPCG(o.Seed, 0))
-	}
-	s.options.Store(o.filled())
-}
-
-// Update changes the options for requests to come: another release, another
-// token, faults that begin or end. Listeners keep theirs.
-func (s *Server) Update(change func(*Options)) {
-	o := *s.options.Load()
-	change(&o)
-	s.set(o)
+	change(&s.given)
+	s.options.Store(s.given.filled())
 }
 
 // Add puts rows into the audit log. A row lives for RecordTTL from its
@@ -313,12 +306,13 @@ func (e *exchange) setKong(h http.Header) {
 
 // authorize checks the token, and answers where that fails.
 func (e *exchange) authorize() bool {
-	if len(e.options.Users) == 0 {
+	users := e.options.users
+	if len(users) == 0 {
 		return true
 	}
 	given := sha256.Sum256([]byte(e.r.Header.Get("Kong-Admin-Token")))
-	for i := range e.options.Users {
-		u := &e.options.Users[i]
+	for i := range users {
+		u := &users[i]
 		want := sha256.Sum256([]byte(u.Token))
 		if subtle.ConstantTimeCompare(given[:], want[:]) == 1 && u.Token != "" {
 			e.user = u
