@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongadmin"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+// lean are emulators that cost as little as they can beside what is measured.
+func lean() (kongtest.Options, cloudtrailtest.Options) {
+	return kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Lean: true, Unsigned: true, CallsPerSecond: -1}
+}
+
+// measure reports what a relay process cost.
+func measure(b *testing.B, r *relayRun, s pipeline.Summary, wall time.Duration) {
+	b.Helper()
+	state := r.cmd.ProcessState
+	cpu := state.UserTime() + state.SystemTime()
+	b.ReportMetric(float64(cpu.Microseconds())/float64(s.Read), "cpu-µs/entry")
+	b.ReportMetric(float64(s.Read)/wall.Seconds(), "entries/s")
+	b.ReportMetric(wall.Seconds(), "s")
+	b.ReportMetric(float64(state.SysUsage().(*syscall.Rusage).Maxrss)/1024, "peak-MiB")
+}
+
+// benchOnce runs the built relay over a log and reports CPU, rate and memory.
+func benchOnce(b *testing.B, kong kongtest.Options, trail cloudtrailtest.Options, fill func(*kongtest.Server), args ...string) {
+	for b.Loop() {
+		b.StopTimer()
+		w := newWorld(b, kong, trail)
+		fill(w.kong)
+		if _, err := relayBinary(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		begin := time.Now()
+		r := w.start(nil, append([]string{"once", "--full", "--json"}, args...)...)
+		if code := r.wait(b); code != 0 {
+			b.Fatalf("relay once ended with %d:\n%s", code, tail(r.stderr.String(), 4000))
+		}
+		measure(b, r, r.summary(b), time.Since(begin))
+		b.StopTimer()
+		if lost := w.lost(); len(lost) > 0 {
+			b.Fatalf("%d entries lost", len(lost))
+		}
+		b.StartTimer()
+	}
+}
+
+func plain(n int) func(*kongtest.Server) {
+	return func(k *kongtest.Server) { k.AddSeq(kongtest.Generate(n, 1, kongtest.Mix{Plain: true})) }
+}
+
+// BenchmarkOnceQuota has the delays of a network and the quota of AWS.
+func BenchmarkOnceQuota(b *testing.B) {
+	kong, trail := lean()
+	kong.Latency = 20 * time.Millisecond
+	trail.Faults.Delay = 50 * time.Millisecond
+	trail.CallsPerSecond = 0
+	benchOnce(b, kong, trail, plain(20_000))
+}
+
+// BenchmarkOnceNoDelay shows what an entry costs.
+func BenchmarkOnceNoDelay(b *testing.B) {
+	kong, trail := lean()
+	benchOnce(b, kong, trail, plain(20_000), "--put-rate", "10000")
+}
+
+// BenchmarkOnceMillion shows that memory does not grow with the log.
+func BenchmarkOnceMillion(b *testing.B) {
+	kong, trail := lean()
+	benchOnce(b, kong, trail, plain(1_000_000), "--put-rate", "10000")
+}
+
+// BenchmarkOnceLargePayloads has 1,000 payloads of 300 kB in a row.
+func BenchmarkOnceLargePayloads(b *testing.B) {
+	kong, trail := lean()
+	benchOnce(b, kong, trail, func(k *kongtest.Server) {
+		k.AddSeq(kongtest.Generate(1000, 1, kongtest.Mix{Plain: true, LargeEvery: 1, LargeBytes: 300_000}))
+	}, "--put-rate", "10000")
+}
+
+// BenchmarkInProcess compares the pipeline with the plain loop of page, check,
+// map, put and record, one after the other and 100 at a time, over the same
+// adapters and the same Redis.
+func BenchmarkInProcess(b *testing.B) {
+	const n = 20_000
+	kong, trail := lean()
+	adapters := func(b *testing.B) (*kongadmin.Client, *cloudtrail.Sink, *ledger.Redis) {
+		w := newWorld(b, kong, trail)
+		plain(n)(w.kong)
+		vars := map[string]string{}
+		for _, kv := range w.env {
+			for i := range kv {
+				if kv[i] == '=' {
+					vars[kv[:i]] = kv[i+1:]
+					break
+				}
+			}
+		}
+		source, err := kongadmin.New(kongadmin.Options{URL: vars["KONG_ADMIN_API"], Token: func(context.Context, bool) (string, error) { return testToken, nil }})
+		if err != nil {
+			b.Fatal(err)
+		}
+		sink, err := cloudtrail.New(cloudtrail.Options{ChannelARN: cloudtrailtest.ChannelARN, Endpoint: vars["AWS_ENDPOINT_URL_CLOUDTRAIL_DATA"],
+			Credentials: credentials.NewStaticCredentialsProvider(cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		store, err := ledger.OpenRedis(b.Context(), ledger.RedisOptions{Addrs: []string{w.redis.Addr}, Source: "kong", Destination: "bench"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { store.Close() })
+		return source, sink, store
+	}
+	b.Run("loop", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			source, sink, store := adapters(b)
+			b.StartTimer()
+			if err := plainLoop(b.Context(), source, sink, store); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+	})
+	b.Run("pipeline", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			source, sink, store := adapters(b)
+			b.StartTimer()
+			sum, err := pipeline.New(pipeline.Options{Source: source, Sink: sink, Ledger: store, Book: store, Lease: store}).
+				Run(b.Context(), pipeline.Request{Kind: pipeline.Reconcile})
+			if err != nil || sum.Delivered != n {
+				b.Fatalf("%+v: %v", sum, err)
+			}
+		}
+		b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+	})
+}
+
+// plainLoop is the simplest thing that could deliver the log.
+func plainLoop(ctx context.Context, source *kongadmin.Client, sink *cloudtrail.Sink, store *ledger.Redis) error {
+	if _, err := store.Begin(ctx); err != nil {
+		return err
+	}
+	for q := (audit.Query{Size: 100, Ascending: true}); ; {
+		page, err := source.Page(ctx, q)
+		if err != nil {
+			return err
+		}
+		outcomes, err := store.Lookup(ctx, page.Entries)
+		if err != nil {
+			return err
+		}
+		var fresh []audit.Entry
+		for i, o := range outcomes {
+			if o == audit.New {
+				fresh = append(fresh, page.Entries[i])
+			}
+		}
+		verdicts, err := sink.Put(ctx, fresh)
+		if err != nil {
+			return err
+		}
+		var records []audit.Record
+		for i, v := range verdicts {
+			if v.Status == audit.Accepted {
+				records = append(records, audit.Record{ID: fresh[i].ID, Timestamp: fresh[i].Timestamp, Keep: 30 * 24 * time.Hour, Outcome: audit.Delivered})
+			}
+		}
+		if err := store.Record(ctx, records); err != nil {
+			return err
+		}
+		if q.Offset = page.Offset; q.Offset == "" {
+			return nil
+		}
+	}
+}
+

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
+)
+
+// orders are the ways in which releases of Kong answer.
+var orders = []struct {
+	name string
+	kong kongtest.Options
+}{
+	{"oldest first", kongtest.Options{}},
+	{"filters that next forgets", kongtest.Options{Next: kongtest.NextBare}},
+	{"after exclusive", kongtest.Options{AfterExclusive: true}},
+	{"offsets by position", kongtest.Options{OffsetPosition: true}},
+	{"newest first", kongtest.Options{Order: kongtest.NewestFirst}},
+	{"no order", kongtest.Options{Order: kongtest.Unordered}},
+}
+
+// row is a row of a moment.
+func row(id string, at time.Time) kongtest.Row {
+	return kongtest.Row{RequestID: id, RequestTimestamp: at.Unix(), ClientIP: "127.0.0.1", Method: "GET", Path: "/services", Status: 200}
+}
+
+func rows(prefix string, n int, at func(i int) time.Time) (list []kongtest.Row) {
+	for i := range n {
+		list = append(list, row(fmt.Sprintf("%s%0*d", prefix, 32-len(prefix), i), at(i)))
+	}
+	return list
+}
+
+func TestFaultsOfBothServices(t *testing.T) {
+	kong := kongtest.Options{SkipReads: true, Seed: 7, Chances: []kongtest.Chance{
+		{P: 0.05, Fault: kongtest.Fault{Truncate: true}}, {P: 0.05, Fault: kongtest.Fault{Status: 500}},
+	}}
+	w := newWorld(t, kong, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{
+		Seed:   7,
+		Calls:  map[string]float64{"InternalFailure": 0.05, "ThrottlingException": 0.05},
+		Events: map[string]float64{"Throttling": 0.025, "InternalFailure": 0.025},
+	}})
+	w.kong.AddSeq(kongtest.Generate(20_000, 2, kongtest.Mix{}))
+	s := w.once("--full")
+	w.expectAll(0)
+	if s.Delivered != 20_000 || s.Failed+s.Dead+s.Parked > 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestKillAtAnyMoment(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true, Latency: 5 * time.Millisecond}, cloudtrailtest.Options{
+		Faults: cloudtrailtest.Faults{Delay: 30 * time.Millisecond}})
+	w.kong.AddSeq(kongtest.Generate(20_000, 3, kongtest.Mix{}))
+	random := rand.New(rand.NewPCG(1, 2))
+	const kills = 10
+	for range kills {
+		r := w.start([]string{"RELAY_LEASE_WAIT=15s"}, "once", "--json")
+		before := w.trail.Counts().Events
+		more := random.IntN(1500)
+		// Killed at a moment that is counted in events, so that it falls into the work.
+		eventually(t, time.Minute, "events before the kill", func() bool {
+			return w.trail.Counts().Events-before > more || r.cmd.ProcessState != nil
+		})
+		if err := r.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		r.wait(t)
+	}
+	begin := time.Now()
+	s := w.once()
+	if took := time.Since(begin) - time.Duration(s.Seconds*float64(time.Second)); took > 5*time.Second {
+		t.Errorf("starting took %s", took)
+	}
+	w.expectAll(kills * 8 * 100) // at most the batches in flight, each time
+	t.Logf("%d repeated after %d kills", w.trail.Counts().Repeats, kills)
+}
+
+func TestOneSecondHoldsManyRows(t *testing.T) {
+	for _, tc := range orders {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.kong.SkipReads = true
+			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
+			at := time.Now().Add(-time.Hour)
+			w.kong.Add(rows("s", 3000, func(int) time.Time { return at })...)
+			w.once()
+			w.expectAll(0)
+			w.kong.Add(rows("t", 2500, func(i int) time.Time { return at.Add(time.Duration(i/1250) * time.Second) })...)
+			w.once()
+			w.expectAll(0)
+		})
+	}
+}
+
+func TestRowsAheadOfTheClock(t *testing.T) {
+	for _, tc := range orders {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.kong.SkipReads = true
+			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
+			now := time.Now()
+			w.kong.Add(rows("a", 10, func(i int) time.Time { return now.Add(24*time.Hour + time.Duration(i)*time.Minute) })...)
+			w.kong.Add(rows("p", 1200, func(i int) time.Time { return now.Add(-time.Duration(i) * time.Minute) })...)
+			if s := w.once(); s.Ahead != 10 {
+				t.Errorf("%+v", s)
+			}
+			w.expectAll(0)
+			// What comes at the real time after that is not behind any mark.
+			w.kong.Add(rows("n", 50, func(int) time.Time { return now })...)
+			w.once()
+			w.expectAll(0)
+		})
+	}
+}
+
+func TestDownForThreeDays(t *testing.T) {
+	for _, tc := range orders {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			clock := time.Now().Add(-4 * 24 * time.Hour)
+			tc.kong.SkipReads = true
+			tc.kong.Now = func() time.Time { return clock }
+			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
+			w.kong.Add(rows("a", 500, func(i int) time.Time { return clock.Add(-time.Duration(i) * time.Minute) })...)
+			w.once()
+			w.kong.Update(func(o *kongtest.Options) { o.Now = time.Now })
+			w.kong.Add(rows("b", 3000, func(i int) time.Time { return clock.Add(time.Duration(i) * 90 * time.Second) })...)
+			w.once()
+			w.expectAll(0)
+		})
+	}
+}
+
+func TestSecondGateway(t *testing.T) {
+	first := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	first.kong.AddSeq(kongtest.Generate(1500, 4, kongtest.Mix{}))
+	first.once()
+	second := *first
+	second.kong = kongtest.New(kongtest.Options{SkipReads: true, Token: testToken})
+	url, err := second.kong.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { second.kong.Close() })
+	second.kong.AddSeq(kongtest.Generate(1500, 5, kongtest.Mix{}))
+	second.env = append(append([]string{}, first.env...), "KONG_ADMIN_API="+url)
+	r := second.start(nil, "once")
+	if code := r.wait(t); code != exitFailed || !strings.Contains(r.stderr.String(), "--source") || !strings.Contains(r.stderr.String(), "--adopt") {
+		t.Errorf("exit code %d:\n%s", code, r.stderr.String())
+	}
+	second.env = append(second.env, "RELAY_SOURCE=kong-2")
+	second.once()
+	second.expectAll(0)
+	first.expectAll(0)
+}
+
+func TestWrongRecipient(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{
+		Faults: cloudtrailtest.Faults{Events: map[string]float64{"InvalidRecipient": 1}}})
+	w.kong.AddSeq(kongtest.Generate(300, 6, kongtest.Mix{Plain: true}))
+	r := w.start(nil, "once", "--json")
+	if code := r.wait(t); code != exitFailed || !strings.Contains(r.stderr.String(), "What to do: ") {
+		t.Errorf("exit code %d:\n%s", code, r.stderr.String())
+	}
+	if s := r.summary(t); s.Dead+s.Parked+s.Delivered > 0 || s.Failed == 0 {
+		t.Errorf("%+v", s)
+	}
+	w.trail.SetFaults(cloudtrailtest.Faults{})
+	w.once()
+	w.expectAll(0)
+}
+
+func TestReadsOnlyWhatIsNew(t *testing.T) {
+	if testing.Short() {
+		t.Log("short: fewer rows are retained")
+	}
+	now := time.Now()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Unsigned: true, Lean: true, CallsPerSecond: -1})
+	const retained = 200_000
+	w.kong.AddSeq(kongtest.Generate(retained, 7, kongtest.Mix{Plain: true, From: now.Add(-29 * 24 * time.Hour), To: now.Add(-time.Minute)}))
+	first := w.start([]string{"RELAY_PUT_RATE=10000"}, "once", "--full")
+	if code := first.wait(t); code != 0 {
+		t.Fatalf("%d: %s", code, first.stderr.String())
+	}
+	w.kong.AddSeq(kongtest.Generate(1000, 8, kongtest.Mix{Plain: true, From: now.Add(-50 * time.Second), To: now}))
+	before := w.kong.Stats().Pages
+	s := w.once()
+	pages := w.kong.Stats().Pages - before
+	inWindow := retained*25/(29*24) + 1000
+	if limit := int64(inWindow/1000 + 3); pages > limit {
+		t.Errorf("a reconcile took %d pages, want at most %d: %+v", pages, limit, s)
+	}
+	w.expectAll(0)
+}
+
+// serve starts relay serve and returns it with the address of its operations listener.
+func (w *world) serve(env ...string) (r *relayRun, trigger, ops string) {
+	w.tb.Helper()
+	trigger, ops = "127.0.0.1:"+redistest.FreePort(w.tb), "127.0.0.1:"+redistest.FreePort(w.tb)
+	r = w.start(append([]string{"RELAY_LISTEN=" + trigger, "RELAY_OPS_LISTEN=" + ops}, env...), "serve")
+	eventually(w.tb, 20*time.Second, "relay serve listens", func() bool {
+		c, err := net.Dial("tcp", trigger)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	return r, "http://" + trigger, "http://" + ops
+}
+
+func TestTailReadsFewPages(t *testing.T) {
+	now := time.Now()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Unsigned: true, Lean: true, CallsPerSecond: -1})
+	w.kong.AddSeq(kongtest.Generate(20_000, 9, kongtest.Mix{Plain: true, From: now.Add(-29 * 24 * time.Hour), To: now.Add(-10 * time.Minute)}))
+	_, url, _ := w.serve("RELAY_PUT_RATE=10000")
+	eventually(t, time.Minute, "first reconcile", func() bool { return w.trail.Counts().Events == 20_000 })
+	var pages int64
+	eventually(t, 10*time.Second, "rest after the reconcile", func() bool {
+		was := pages
+		pages = w.kong.Stats().Pages
+		return was == pages
+	})
+	w.kong.Add(rows("n", 1000, func(i int) time.Time { return now.Add(time.Duration(i/10) * time.Millisecond) })...)
+	ringOnce(t, url, fmt.Sprintf("n%031d", 999))
+	eventually(t, 10*time.Second, "the new entries", func() bool { return w.trail.Counts().Events == 21_000 })
+	if n := w.kong.Stats().Pages - pages; n > 3 {
+		t.Errorf("a tail took %d pages", n)
+	}
+}

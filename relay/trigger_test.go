@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+// ringOnce sends a trigger.
+func ringOnce(tb testing.TB, url string, ids ...string) {
+	tb.Helper()
+	c, err := trigger.NewClient(trigger.ClientOptions{URL: url})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Ring(context.Background(), ids); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// adminRequest makes a request to the emulated Admin API and returns its id.
+func adminRequest(tb testing.TB, w *world) string {
+	tb.Helper()
+	url := ""
+	for _, kv := range w.env {
+		if len(kv) > 15 && kv[:15] == "KONG_ADMIN_API=" {
+			url = kv[15:]
+		}
+	}
+	req, err := http.NewRequest(http.MethodPost, url+"/services", bytes.NewReader([]byte(`{"name":"x"}`)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	req.Header.Set("Kong-Admin-Token", testToken)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.Header.Get("X-Kong-Admin-Request-ID")
+}
+
+func TestPromptAfterATrigger(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 100 * time.Millisecond}, cloudtrailtest.Options{})
+	_, url, ops := w.serve()
+	eventually(t, 20*time.Second, "ready", func() bool {
+		resp, err := http.Get(ops + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	var took []time.Duration
+	for range 50 {
+		id := adminRequest(t, w)
+		answered := time.Now()
+		ringOnce(t, url, id)
+		eventually(t, 10*time.Second, "the event", func() bool { return w.trail.Times(id) > 0 })
+		took = append(took, time.Since(answered))
+	}
+	slices.Sort(took)
+	t.Logf("from answer to accepted event: median %s, longest %s", took[len(took)/2], took[len(took)-1])
+	w.expectAll(0)
+}
+
+func TestBurstCostsFewPages(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 100 * time.Millisecond}, cloudtrailtest.Options{})
+	_, url, _ := w.serve("RELAY_TRIGGER_RATE=10000")
+	eventually(t, 20*time.Second, "first pass", func() bool { return w.kong.Stats().Pages > 1 })
+	before := w.kong.Stats().Pages
+	var ids []string
+	for i := range 1000 {
+		ids = append(ids, adminRequest(t, w))
+		if i%20 == 19 { // as the plugin gathers them
+			ringOnce(t, url, ids[i-19:]...)
+		}
+	}
+	eventually(t, 30*time.Second, "all events", func() bool { return w.trail.Counts().Distinct >= 1000 })
+	pages := w.kong.Stats().Pages - before
+	t.Logf("%d pages for %d requests", pages, len(ids))
+	if pages > 20 {
+		t.Errorf("%d pages, want at most 20", pages)
+	}
+	w.expectAll(0)
+}
+
+func TestAnnouncedAndMissing(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	_, url, _ := w.serve()
+	ringOnce(t, url, "neverRecorded")
+	r := w.start(nil, "status", "--json")
+	if code := r.wait(t); code != 0 {
+		t.Fatalf("relay status ended with %d: %s", code, r.stderr.String())
+	}
+	if want := `"announced_waiting":1`; !bytes.Contains(r.stdout.Bytes(), []byte(want)) {
+		t.Errorf("%s has no %s", fmt.Sprint(r.stdout.String()), want)
+	}
+}
