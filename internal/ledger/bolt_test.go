@@ -81,7 +81,7 @@ func TestBoltExpires(t *testing.T) {
 	equal(t, ok, true)
 
 	value(b.Claim(bg(), "claim", time.Hour))(t)
-	now = now.Add(31 * 24 * time.Hour)
+	now = now.Add(32 * 24 * time.Hour)
 	value(b.Begin(bg()))(t)
 	must(t, b.db.View(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{daysBucket, expiryBucket, claimsBucket} {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -533,6 +534,7 @@ func testNoWordOverlooked(t *testing.T, b backend) {
 				if passes.Add(1); served.Load() < now {
 					served.Store(now) // only the holder writes
 				}
+				runtime.Gosched()
 				if look {
 					if again, err = l.Word(bg(), token); err != nil {
 						t.Error(err)

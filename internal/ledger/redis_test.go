@@ -355,9 +355,9 @@ func TestRedisList(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	primary := startServer(t)
+	primary := startServer(t, "--repl-diskless-sync-delay", "0")
 	host, port, _ := net.SplitHostPort(primary.addr)
-	replica := startServer(t, "--replicaof", host+" "+port, "--repl-diskless-sync-delay", "0")
+	replica := startServer(t, "--replicaof", host+" "+port)
 	second := replica.client()
 	eventually(t, func() error {
 		info, err := second.Info(bg(), "replication").Result()
