@@ -5,10 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path"
 )
 
-// schema is the plugin's schema in the form of Kong's own. go-pdk derives one
+// schema is the plugin's schema in the form of Kong's own. go-pdk would derive one
 // from Config that knows types only; Kong takes what -dump prints as it is, and
 // then its Admin API refuses a bad setting with a reason, keeps the secret
 // encrypted, and resolves {vault://…}. Every attribute in it is known to Kong
@@ -33,10 +32,10 @@ type dumpedPlugin struct {
 }
 
 // dump prints what Kong asks for with -dump, on one line as go-pdk does.
-func dump(w io.Writer, prefix string) error {
+func dump(w io.Writer, socket string) error {
 	err := json.NewEncoder(w).Encode(dumped{
 		Protocol:   "ProtoBuf:1",
-		SocketPath: path.Join(prefix, name+".socket"),
+		SocketPath: socket,
 		Plugins: []dumpedPlugin{{
 			Name: name, Phases: []string{"log"}, Version: version, Priority: priority, Schema: schema,
 		}},

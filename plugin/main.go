@@ -18,16 +18,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"path"
 	"syscall"
 	"time"
-
-	"github.com/Kong/go-pdk/server"
 )
 
 const (
-	// name is the plugin's name in Kong. go-pdk takes it, and the socket's name,
-	// from the base name of the executable, wherever that is.
+	// name is the plugin's name in Kong, wherever the executable lies and whatever it is called.
 	name = "cloudtrail-relay"
 	// version is the plugin's version in Kong.
 	version = "1.0.0"
@@ -38,45 +35,51 @@ const (
 )
 
 func main() {
-	if err := run(os.Stdout); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	switch err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); {
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, name+":", err)
 		os.Exit(1)
 	}
 }
 
-// run serves until Kong stops the process. The flags are go-pdk's.
-func run(stdout io.Writer) error {
-	flag.Parse()
-	prefix := flag.Lookup("kong-prefix").Value.String()
-	if flag.Lookup("dump").Value.String() == "true" && flag.Lookup("help").Value.String() != "true" {
-		return dump(stdout, prefix)
+var errUsage = errors.New("wrong usage")
+
+// run serves Kong until ctx ends. Flags and socket are those of go-pdk's
+// StartServer, which kong.conf's settings for plugin servers are made for.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	prefix := flags.String("kong-prefix", "/usr/local/kong", "Kong's prefix `directory`, for the socket")
+	schemaOnly := flags.Bool("dump", false, "print what Kong must know about the plugin, and exit")
+	if flags.Parse(args) != nil {
+		return errUsage
 	}
-	executable, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("finding the executable: %w", err)
-	}
-	if base := filepath.Base(executable); base != name {
-		return fmt.Errorf("the executable is called %q, and Kong would take that for the plugin's name: call it %q", base, name)
+	socket := path.Join(*prefix, name+".socket")
+	if *schemaOnly {
+		return dump(stdout, socket)
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	all := newSenders(newTarget)
-	served := make(chan error, 1)
-	go func() {
-		// Returns only on an error; the end of the process ends it.
-		served <- server.StartServer(func() any { return newConfig(all) }, version, priority)
-	}()
-	select {
-	case err = <-served:
-		if err == nil {
-			err = errors.New("the plugin server stopped")
-		}
-	case <-ctx.Done():
-		err = nil
+	l, err := listen(socket)
+	if err != nil {
+		return err
 	}
+	all := newSenders(newTarget)
+	s := newServer(all)
+	served := make(chan error, 1)
+	go func() { served <- s.serve(l) }()
+	select {
+	case err := <-served:
+		served <- err // for the end of this function
+	case <-ctx.Done():
+	}
+	_ = l.Close()
 	flush, cancel := context.WithTimeout(context.Background(), flushFor)
 	defer cancel()
 	all.close(flush)
-	return err
+	s.close()
+	return <-served
 }
