@@ -23,17 +23,15 @@ func FuzzParseOutput(f *testing.F) {
 			return
 		}
 		// What is believed must be JSON to any parser, and say the same to it.
-		var want struct {
-			Successful, Failed []map[string]any
+		var top map[string]json.RawMessage
+		if err := json.Unmarshal(answer, &top); err != nil {
+			t.Fatalf("believed %q", answer)
 		}
-		if err := json.Unmarshal(answer, &want); err != nil {
-			if !json.Valid(answer) {
-				t.Fatalf("believed %q", answer)
-			}
-			return // repeated keys, of different types
-		}
-		if len(out.Successful) < len(want.Successful) || len(out.Failed) < len(want.Failed) {
-			t.Fatalf("%d and %d of %d and %d", len(out.Successful), len(out.Failed), len(want.Successful), len(want.Failed))
+		var successful, failed []json.RawMessage
+		_ = json.Unmarshal(top["successful"], &successful)
+		_ = json.Unmarshal(top["failed"], &failed)
+		if len(out.Successful) < len(successful) || len(out.Failed) < len(failed) {
+			t.Fatalf("%d and %d of %d and %d", len(out.Successful), len(out.Failed), len(successful), len(failed))
 		}
 	})
 }

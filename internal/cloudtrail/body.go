@@ -3,9 +3,11 @@ package cloudtrail
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
+	"math/bits"
 	"slices"
 	"sync"
 
@@ -192,28 +194,50 @@ func appendEscaped(dst []byte, s string) []byte {
 		// Room for the worst of a part, so that what is common needs no check.
 		part := s[:min(len(s), 1024)]
 		s = s[len(part):]
-		dst = slices.Grow(dst, 6*len(part))
-		n := len(dst)
-		out := dst[n : n+6*len(part)]
-		n = 0
-		for i := range len(part) {
+		dst = slices.Grow(dst, 6*len(part)+8)
+		out := dst[len(dst):cap(dst)]
+		n := 0
+		for i := 0; i < len(part); {
+			if i+8 <= len(part) {
+				plain := copyPlain(out[n:n+8], part[i:i+8])
+				i, n = i+plain, n+plain
+				if plain == 8 {
+					continue
+				}
+			}
 			c := part[i]
-			e := escape[c]
-			if e == 0 {
+			i++
+			switch e := escape[c]; e {
+			case 0:
 				out[n] = c
 				n++
-				continue
-			}
-			out[n], out[n+1] = '\\', e
-			n += 2
-			if e == 'u' {
+			case 'u':
 				const digits = "0123456789abcdef"
-				n += copy(out[n:], []byte{'0', '0', digits[c>>4], digits[c&15]})
+				n += copy(out[n:], []byte{'\\', 'u', '0', '0', digits[c>>4], digits[c&15]})
+			default:
+				out[n], out[n+1] = '\\', e
+				n += 2
 			}
 		}
 		dst = dst[:len(dst)+n]
 	}
 	return dst
+}
+
+// copyPlain copies eight bytes and returns how many of them come before the
+// first that must be escaped. Byte by byte, escaping is the largest part of what
+// a call costs after its hashes.
+func copyPlain(dst []byte, s string) int {
+	_, _ = dst[7], s[7]
+	v := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	binary.LittleEndian.PutUint64(dst, v)
+	// The top bit of each byte tells whether it is less than a space, a quote, or
+	// a backslash. A borrow may set it wrongly, but only after one that is right.
+	const each = 0x0101010101010101
+	quote, backslash := v^each*'"', v^each*'\\'
+	found := ((v-each*' ')&^v | (quote-each)&^quote | (backslash-each)&^backslash) & (each * 0x80)
+	return bits.TrailingZeros64(found) / 8
 }
 
 // escapedSize is the length of JSON text as it stands in a JSON string. Of what

@@ -42,7 +42,7 @@ func plain(t failer, events []AuditEvent) []byte {
 
 func TestBodyIsWhatEncodingJSONWrites(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		long := rapid.SampledFrom([]int{0, 1, 100, 8191, 8192, 8193, 16384, 100_000, 250_000})
+		long := rapid.SampledFrom([]int{0, 1, 100, 8191, 8192, 8193, 16384, 100_000})
 		events := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) AuditEvent {
 			id := rapid.StringMatching(`[a-z]{1,5}`).Draw(t, "id")
 			unit := rapid.SampledFrom([]string{"x", `"`, `\`, "\x01\n\u007f", "€", "<&>"}).Draw(t, "unit")
@@ -52,7 +52,7 @@ func TestBodyIsWhatEncodingJSONWrites(t *testing.T) {
 				e.EventDataChecksum = &id
 			}
 			return e
-		}), 0, 8).Draw(t, "events")
+		}), 0, 4).Draw(t, "events")
 		want := plain(t, events)
 		p, hash, length := newPayload(events)
 		defer p.release()
