@@ -27,8 +27,9 @@ var (
 )
 
 const (
-	// idsAtOnce bounds what one script does, to a few milliseconds.
-	idsAtOnce = 1000
+	// lookupAtOnce and recordAtOnce bound what one script does, to some milliseconds.
+	lookupAtOnce = 1000
+	recordAtOnce = 500
 	// lettersBytes bounds the letters that one script is sent, unless one alone is larger.
 	lettersBytes = 4 << 20
 
@@ -109,8 +110,8 @@ func (r *Redis) Begin(ctx context.Context) (fresh bool, err error) {
 // does not know. It writes nothing, and makes one round trip for 1000 entries.
 func (r *Redis) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	out := make([]audit.Outcome, len(entries))
-	for from := 0; from < len(entries); from += idsAtOnce {
-		to := min(from+idsAtOnce, len(entries))
+	for from := 0; from < len(entries); from += lookupAtOnce {
+		to := min(from+lookupAtOnce, len(entries))
 		if err := r.lookup(ctx, entries[from:to], out[from:to]); err != nil {
 			return nil, err
 		}
@@ -170,7 +171,7 @@ func (r *Redis) Record(ctx context.Context, records []audit.Record) error {
 	}
 	for from := 0; from < len(records); {
 		to, size := from, 0
-		for to < len(records) && to-from < idsAtOnce && (size == 0 || size+len(letters[to]) <= lettersBytes) {
+		for to < len(records) && to-from < recordAtOnce && (size == 0 || size+len(letters[to]) <= lettersBytes) {
 			size += len(letters[to])
 			to++
 		}

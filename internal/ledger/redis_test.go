@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -119,6 +120,73 @@ func TestRedisBuckets(t *testing.T) {
 	if letters == 0 {
 		t.Error("no letters")
 	}
+}
+
+// TestRedisSplitsInSteps fills the buckets of a day nearly, and then all of them
+// at once: that is more than one call may move.
+func TestRedisSplitsInSteps(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	s := startServer(t)
+	r := openRedis(t, RedisOptions{Addrs: []string{s.addr}})
+	value(r.Begin(bg()))(t)
+	plain := s.client()
+	calls := func() (n int) {
+		t.Helper()
+		info := value(plain.Info(bg(), "commandstats").Result())(t)
+		for line := range strings.Lines(info) {
+			if v, ok := strings.CutPrefix(line, "cmdstat_evalsha:calls="); ok {
+				v, _, _ = strings.Cut(v, ",")
+				n = value(strconv.Atoi(v))(t)
+			}
+		}
+		return n
+	}
+	var entries []audit.Entry
+	var want []audit.Outcome
+	steps, n := 0, 0
+	for n < 12_000 {
+		var records []audit.Record
+		for range 500 {
+			outcome := audit.Delivered
+			if n%100 == 0 {
+				outcome = audit.Dead
+			}
+			records = append(records, record(testID(n), noon, outcome))
+			entries, want = append(entries, audit.Entry{ID: testID(n), Timestamp: noon}), append(want, outcome)
+			n++
+		}
+		before := calls()
+		must(t, r.Record(bg(), records))
+		steps = max(steps, calls()-before)
+	}
+	equal(t, outcomes(t, r, entries...), want)
+	dead, _, err := r.LetterCounts(bg())
+	must(t, err)
+	equal(t, dead, n/100)
+	if steps < 2 {
+		t.Errorf("no call left anything over")
+	}
+	t.Logf("at most %d calls for 500 records", steps)
+}
+
+// FuzzAddress looks for a password that would be kept, and for two forms of one address.
+func FuzzAddress(f *testing.F) {
+	for _, s := range []string{"http://kong:8001", "HTTPS://u:hunter2@Kong:8444//", "kong:8001", "", "://", "http://[::1]:8001/a/?q#f"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		once := address(s)
+		if again := address(once); again != once {
+			t.Errorf("%q becomes %q, then %q", s, once, again)
+		}
+		if u, err := url.Parse(s); err == nil && u.Host != "" && u.User != nil {
+			if kept, err := url.Parse(once); err != nil || kept.User != nil {
+				t.Errorf("%q keeps its user: %q", s, once)
+			}
+		}
+	})
 }
 
 // TestRedisExpires sees a bucket go.
