@@ -19,6 +19,9 @@ import (
 // batch is tried. Nothing is condemned for it: the entries stay new.
 var ErrUnavailable = errors.New("destination does not accept anything")
 
+// waitingBatches is how many batches may wait to be put again for each that is being put.
+const waitingBatches = 8
+
 // delivery puts and records the batches of one pass.
 //
 // The context that it works under outlives the pass's own by the grace, so that
@@ -29,6 +32,7 @@ type delivery struct {
 	work  context.Context // of batches in flight
 	group *errgroup.Group
 	slots *semaphore.Weighted // bytes in flight
+	puts  *semaphore.Weighted // calls in flight, each until what it decided is recorded
 	valid func() error        // whether the lease is still held
 	keep  func(e *audit.Entry) time.Duration
 
@@ -58,9 +62,11 @@ type pageEnd struct {
 
 func newDelivery(ctx, work context.Context, p *Pipeline, valid func() error, keep func(*audit.Entry) time.Duration) *delivery {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(p.opts.Workers)
+	// A batch that waits to be put again must not keep others from being put.
+	group.SetLimit(waitingBatches * p.opts.Workers)
 	return &delivery{
 		p: p, ctx: ctx, work: work, group: group, slots: semaphore.NewWeighted(int64(p.opts.FlightBytes)),
+		puts: semaphore.NewWeighted(int64(p.opts.Workers)),
 		valid: valid, keep: keep, flight: map[string]bool{},
 	}
 }
@@ -196,42 +202,10 @@ func (d *delivery) deliver(batch []audit.Entry, patience time.Duration, since ti
 		rest    = batch
 	)
 	for try := 1; ; try++ {
-		if err := d.mayPut(); err != nil {
-			return err
-		}
-		if try > 1 {
-			d.count(func(s *Summary) { s.Retries++ })
-		}
-		verdicts, answered, err := d.attempt(rest)
-		var records []audit.Record
-		var unresolved []audit.Entry
-		var why []audit.Verdict
-		var accepted []audit.Entry
-		dead := 0
-		for i, v := range verdicts {
-			e := &rest[i]
-			switch v.Status {
-			case audit.Accepted:
-				records = append(records, d.record(e, audit.Delivered, nil))
-				accepted = append(accepted, *e)
-			case audit.Refused:
-				dead++
-				records = append(records, d.record(e, audit.Dead, letter(e, audit.Dead, v, try)))
-				d.p.log.Error("entry refused for good, kept as a dead letter", "id", e.ID, "code", v.Code, "reason", v.Reason)
-			default:
-				unresolved = append(unresolved, *e)
-				why = append(why, v)
-			}
-		}
-		if len(records) > 0 {
-			if err := d.commit(records, accepted); err != nil {
-				return err
-			}
-			d.count(func(s *Summary) { s.Delivered += len(accepted); s.Dead += dead })
-		}
-		var settings *audit.SettingsError
-		if errors.As(err, &settings) {
-			return err
+		unresolved, why, answered, err := d.round(rest, try)
+		var stop *stopError
+		if errors.As(err, &stop) {
+			return stop.err
 		}
 		if len(unresolved) == 0 {
 			return nil
@@ -249,6 +223,56 @@ func (d *delivery) deliver(batch []audit.Entry, patience time.Duration, since ti
 		backoff = min(backoff*2, 10*time.Second)
 		rest = unresolved
 	}
+}
+
+// stopError ends the pass rather than the attempt.
+type stopError struct{ err error }
+
+func (e *stopError) Error() string { return e.err.Error() }
+
+// round puts entries once and records what was decided of them. It returns those
+// that have no outcome yet, and why.
+func (d *delivery) round(entries []audit.Entry, try int) (unresolved []audit.Entry, why []audit.Verdict, answered bool, err error) {
+	if err := d.puts.Acquire(d.ctx, 1); err != nil {
+		return nil, nil, false, &stopError{context.Cause(d.ctx)}
+	}
+	defer d.puts.Release(1)
+	if err := d.mayPut(); err != nil {
+		return nil, nil, false, &stopError{err}
+	}
+	if try > 1 {
+		d.count(func(s *Summary) { s.Retries++ })
+	}
+	verdicts, answered, err := d.attempt(entries)
+	records := make([]audit.Record, 0, len(entries))
+	accepted := make([]audit.Entry, 0, len(entries))
+	dead := 0
+	for i, v := range verdicts {
+		e := &entries[i]
+		switch v.Status {
+		case audit.Accepted:
+			records = append(records, d.record(e, audit.Delivered, nil))
+			accepted = append(accepted, *e)
+		case audit.Refused:
+			dead++
+			records = append(records, d.record(e, audit.Dead, letter(e, audit.Dead, v, try)))
+			d.p.log.Error("entry refused for good, kept as a dead letter", "id", e.ID, "code", v.Code, "reason", v.Reason)
+		default:
+			unresolved = append(unresolved, *e)
+			why = append(why, v)
+		}
+	}
+	if len(records) > 0 {
+		if err := d.commit(records, accepted); err != nil {
+			return nil, nil, answered, &stopError{err}
+		}
+		d.count(func(s *Summary) { s.Delivered += len(accepted); s.Dead += dead })
+	}
+	var settings *audit.SettingsError
+	if errors.As(err, &settings) {
+		return nil, nil, answered, &stopError{err}
+	}
+	return unresolved, why, answered, err
 }
 
 // attempt makes one put. answered tells whether the destination said anything at
