@@ -104,7 +104,7 @@ func (e *emulators) counts() (held, distinct, repeats int) {
 // demoPlugin is the plugin as a process, under a host that speaks Kong's protocol.
 type demoPlugin struct {
 	host     *plugintest.Host
-	instance int
+	instance int32
 }
 
 func startDemoPlugin(ctx context.Context, binary, dir, relayURL string) (*demoPlugin, error) {
