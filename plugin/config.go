@@ -54,13 +54,14 @@ func (c *Config) settings() settings {
 	}
 }
 
-// UnmarshalJSON reads a configuration. It never fails: go-pdk would drop Kong's
-// connection without a word. What is wrong goes to Kong's log with the first event.
-func (c *Config) UnmarshalJSON(data []byte) error {
+// parseConfig reads a configuration. It never fails: an error here would end
+// Kong's connection without a word. What is wrong goes to Kong's log with the
+// first event.
+func parseConfig(s *senders, data []byte) *Config {
+	c := newConfig(s)
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(data, &fields); err != nil {
+	if json.Unmarshal(data, &fields) != nil {
 		c.problems = append(c.problems, "the configuration is not a JSON object")
-		return nil
 	}
 	for _, f := range []struct {
 		name string
@@ -87,7 +88,7 @@ func (c *Config) UnmarshalJSON(data []byte) error {
 		}
 	}
 	c.prepare()
-	return nil
+	return c
 }
 
 // prepare checks what Kong has not checked by the schema, and what an older

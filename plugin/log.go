@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"log"
 	"strings"
 
 	"github.com/Kong/go-pdk"
@@ -27,7 +26,7 @@ func (c *Config) Log(kong *pdk.PDK) {
 	// The process serves every worker of Kong: nothing in one event may end it.
 	defer func() {
 		if v := recover(); v != nil {
-			log.Printf("recovered in the log phase: %v", v)
+			c.senders.logger.Error("recovered in the log phase", "panic", v)
 		}
 	}()
 	id, err := askString(kong.Response.PdkBridge, "kong.response.get_header", bridge.WrapString(idHeader))
@@ -40,7 +39,7 @@ func (c *Config) Log(kong *pdk.PDK) {
 	report := c.ring(announceable(string(id)))
 	if err == nil && report != "" {
 		if err := kong.Log.Err(report); err != nil {
-			log.Printf("a line for Kong's log was not taken: %v", err)
+			c.senders.logger.Info("a line for Kong's log was not taken", "error", err)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path"
@@ -67,17 +68,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	all := newSenders(newTarget)
+	all := newSenders(newTarget, slog.New(slog.NewTextHandler(stderr, nil)))
 	s := newServer(all)
 	served := make(chan error, 1)
-	go func() { served <- s.serve(l) }()
+	go func() { served <- s.serve(l) }() //nolint:contextcheck // a sender outlives the event that starts it
 	select {
 	case err := <-served:
 		served <- err // for the end of this function
 	case <-ctx.Done():
 	}
 	_ = l.Close()
-	flush, cancel := context.WithTimeout(context.Background(), flushFor)
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushFor)
 	defer cancel()
 	all.close(flush)
 	s.close()

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -48,6 +48,7 @@ func newTarget(s settings) (target, error) {
 // and what the old ones announced still goes out.
 type senders struct {
 	newTarget func(settings) (target, error)
+	logger    *slog.Logger // Kong logs it at info: for debugging, not for the operator
 	running   sync.WaitGroup
 
 	mu       sync.Mutex // guards the rest, and the state of every sender
@@ -56,8 +57,8 @@ type senders struct {
 	closed   bool
 }
 
-func newSenders(newTarget func(settings) (target, error)) *senders {
-	return &senders{newTarget: newTarget, bySet: map[settings]*sender{}, reported: map[string]struct{}{}}
+func newSenders(newTarget func(settings) (target, error), logger *slog.Logger) *senders {
+	return &senders{newTarget: newTarget, logger: logger, bySet: map[settings]*sender{}, reported: map[string]struct{}{}}
 }
 
 // once returns text the first time, and nothing after that.
@@ -253,7 +254,7 @@ var errPanic = errors.New("the sender failed; its process log says why")
 func (s *sender) deliver(ctx context.Context, ids []string) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			log.Printf("recovered in a sender: %v", v)
+			s.all.logger.Error("recovered in a sender", "panic", v)
 			err = errPanic
 		}
 	}()

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -118,7 +117,7 @@ func (s *server) converse(raw net.Conn) {
 	stopping := s.closed
 	s.mu.Unlock()
 	if !stopping && !errors.Is(err, io.EOF) {
-		log.Printf("a connection of Kong's ended: %v", err)
+		s.senders.logger.Info("a connection of Kong's ended", "error", err)
 	}
 }
 
@@ -143,11 +142,7 @@ func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 			return err
 		}
 	case *kong_plugin_protocol.RpcCall_CmdStartInstance:
-		status, err := s.start(command.CmdStartInstance.GetConfig())
-		if err != nil {
-			return err
-		}
-		ret.Return = status
+		ret.Return = s.start(command.CmdStartInstance.GetConfig())
 	case *kong_plugin_protocol.RpcCall_CmdGetInstanceStatus:
 		id := command.CmdGetInstanceStatus.GetInstanceId()
 		i, err := s.use(id)
@@ -177,17 +172,13 @@ func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 
 // start makes an instance. Kong numbers configurations in __seq__; where it does
 // not, the id is random.
-func (s *server) start(config []byte) (*kong_plugin_protocol.RpcReturn_InstanceStatus, error) {
+func (s *server) start(config []byte) *kong_plugin_protocol.RpcReturn_InstanceStatus {
 	var meta struct {
 		Seq int32 `json:"__seq__"`
 	}
-	_ = json.Unmarshal(config, &meta) // the configuration itself will complain
-	c := newConfig(s.senders)
-	if err := json.Unmarshal(config, c); err != nil {
-		c.problems, c.unusable = append(c.problems, "the configuration is not JSON"), true
-	}
+	_ = json.Unmarshal(config, &meta) // parseConfig will say what is wrong
 	now := time.Now()
-	i := &instance{config: c, started: now, used: now}
+	i := &instance{config: parseConfig(s.senders, config), started: now, used: now}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := meta.Seq
@@ -195,7 +186,7 @@ func (s *server) start(config []byte) (*kong_plugin_protocol.RpcReturn_InstanceS
 		id = rand.Int32()
 	}
 	s.instances[id] = i
-	return i.status(id), nil
+	return i.status(id)
 }
 
 func (i *instance) status(id int32) *kong_plugin_protocol.RpcReturn_InstanceStatus {
@@ -261,7 +252,8 @@ func (c *conn) readFrame() ([]byte, error) {
 }
 
 func (c *conn) writeFrame(data []byte) error {
-	if _, err := c.w.Write(binary.LittleEndian.AppendUint32(make([]byte, 0, 4), uint32(len(data)))); err != nil {
+	head := binary.LittleEndian.AppendUint32(make([]byte, 0, 4), uint32(len(data)))
+	if _, err := c.w.Write(head); err != nil {
 		return err
 	}
 	_, err := c.w.Write(data)

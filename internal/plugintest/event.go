@@ -154,7 +154,8 @@ func (h *Host) answer(method string, args []byte, e *Event) ([]byte, error) {
 	case "kong.response.get_status":
 		return proto.Marshal(&kong_plugin_protocol.Int{V: int32(e.status())})
 	case "kong.log.serialize":
-		return rawString(e.serialize()), nil
+		text, err := e.serialize()
+		return rawString(text), err
 	}
 	if level, ok := strings.CutPrefix(method, "kong.log."); ok {
 		return nil, h.line(level, args)
@@ -195,7 +196,7 @@ func (e *Event) status() int {
 
 // serialize is what kong.log.serialize returns, in part: JSON, with the bytes
 // of the request as they came.
-func (e *Event) serialize() string {
+func (e *Event) serialize() (string, error) {
 	const method, uri, upstream = "@method@", "@uri@", "@upstream@"
 	data, err := json.Marshal(map[string]any{
 		"request":      map[string]any{"method": method, "uri": uri, "headers": map[string]string{"host": "localhost"}},
@@ -203,7 +204,7 @@ func (e *Event) serialize() string {
 		"response":     map[string]any{"status": e.status(), "headers": map[string]string{}},
 	})
 	if err != nil {
-		panic(err) // strings and numbers
+		return "", err
 	}
 	get := func(s, otherwise string) string {
 		if s == "" {
@@ -216,5 +217,5 @@ func (e *Event) serialize() string {
 		method, quote.Replace(get(e.Method, "GET")),
 		uri, quote.Replace(get(e.Path, "/")),
 		upstream, quote.Replace(get(e.UpstreamURI, get(e.Path, "/"))),
-	).Replace(string(data))
+	).Replace(string(data)), nil
 }

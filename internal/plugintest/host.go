@@ -62,7 +62,7 @@ func Start(ctx context.Context, binary, dir string) (*Host, error) {
 		name: name, socket: filepath.Join(dir, name+".socket"), exited: make(chan struct{}),
 		idle: make(chan *conn, 64), calls: map[string]int{},
 	}
-	h.cmd = exec.Command(binary, "-kong-prefix", dir)
+	h.cmd = exec.Command(binary, "-kong-prefix", dir) //nolint:noctx // Close ends it
 	h.cmd.Env = os.Environ()
 	h.cmd.Stderr = &h.stderr
 	h.cmd.WaitDelay = time.Second
@@ -86,7 +86,8 @@ func Start(ctx context.Context, binary, dir string) (*Host, error) {
 		case <-h.exited:
 			return nil, fmt.Errorf("the plugin ended: %w: %s", errors.Join(h.exitErr, errEnded), h.Stderr())
 		case <-ctx.Done():
-			_ = h.Close()
+			_ = h.cmd.Process.Kill()
+			<-h.exited
 			return nil, fmt.Errorf("waiting for the plugin's socket: %w", ctx.Err())
 		}
 	}
@@ -96,7 +97,7 @@ var errEnded = errors.New("no longer running")
 
 // Instance starts an instance with config, which is encoded as JSON, and
 // returns its id. An instance of Kong is one worker's view of one configuration.
-func (h *Host) Instance(ctx context.Context, config any) (int, error) {
+func (h *Host) Instance(ctx context.Context, config any) (int32, error) {
 	data, err := json.Marshal(config)
 	if err != nil {
 		return 0, fmt.Errorf("encoding the configuration: %w", err)
@@ -107,13 +108,13 @@ func (h *Host) Instance(ctx context.Context, config any) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("starting an instance: %w", err)
 	}
-	return int(ret.GetInstanceStatus().GetInstanceId()), nil
+	return ret.GetInstanceStatus().GetInstanceId(), nil
 }
 
 // CloseInstance ends an instance.
-func (h *Host) CloseInstance(ctx context.Context, instance int) error {
+func (h *Host) CloseInstance(ctx context.Context, instance int32) error {
 	_, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdCloseInstance{
-		CmdCloseInstance: &kong_plugin_protocol.CmdCloseInstance{InstanceId: int32(instance)},
+		CmdCloseInstance: &kong_plugin_protocol.CmdCloseInstance{InstanceId: instance},
 	}}, nil)
 	if err != nil {
 		return fmt.Errorf("closing an instance: %w", err)
@@ -123,9 +124,9 @@ func (h *Host) CloseInstance(ctx context.Context, instance int) error {
 
 // Log runs the log phase of a request and returns when the plugin is done with
 // it. Each call that runs at the same time has a connection of its own, as in Kong.
-func (h *Host) Log(ctx context.Context, instance int, e Event) error {
+func (h *Host) Log(ctx context.Context, instance int32, e Event) error {
 	_, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdHandleEvent{
-		CmdHandleEvent: &kong_plugin_protocol.CmdHandleEvent{InstanceId: int32(instance), EventName: "log"},
+		CmdHandleEvent: &kong_plugin_protocol.CmdHandleEvent{InstanceId: instance, EventName: "log"},
 	}}, &e)
 	if err != nil {
 		return fmt.Errorf("running the log phase: %w", err)

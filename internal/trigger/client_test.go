@@ -154,7 +154,7 @@ func TestClientShowsTheReason(t *testing.T) {
 		`<html>`: "refused with 401",
 	} {
 		c := newClient(t, ClientOptions{URL: serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(401)
+			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = io.WriteString(w, body)
 		}))})
 		if err := c.Ring(t.Context(), nil); err == nil || !strings.HasSuffix(err.Error(), want) {
@@ -200,7 +200,7 @@ func TestClientBearsHostileRelays(t *testing.T) {
 		"large header":     {raw("HTTP/1.1 202 Accepted\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), false},
 		"slow body": {func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
-			w.WriteHeader(503)
+			w.WriteHeader(http.StatusServiceUnavailable)
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		}, false},
@@ -225,7 +225,7 @@ func TestClientStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := newClient(t, ClientOptions{URL: serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "60")
-		w.WriteHeader(503)
+		w.WriteHeader(http.StatusServiceUnavailable)
 		cancel()
 	})), Delivery: Delivery{MaxWait: time.Minute}})
 	if err := c.Ring(ctx, nil); !errors.Is(err, context.Canceled) {

@@ -30,8 +30,9 @@ import (
 )
 
 const (
-	// Path is where a relay takes triggers, EventHookPath where it takes Kong's event hooks.
-	Path          = "/v1/trigger"
+	// Path is where a relay takes triggers.
+	Path = "/v1/trigger"
+	// EventHookPath is where it takes Kong's own event hooks.
 	EventHookPath = "/v1/event-hooks"
 
 	// MaxBody is the largest body of a trigger, in bytes.

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/Kong/go-pdk"
-	"github.com/Kong/go-pdk/server"
+	"github.com/Kong/go-pdk"        //nolint:depguard // what the plugin is held against
+	"github.com/Kong/go-pdk/server" //nolint:depguard // the same
 )
 
 type config struct{}
