@@ -83,7 +83,7 @@ func odd(n int) []audit.Entry {
 
 func TestEmulatorAcceptsAnyEntry(t *testing.T) {
 	srv, s := emulate(t, cloudtrailtest.Options{}, cloudtrail.Options{})
-	es := odd(480)
+	es := odd(160)
 	verdicts, err := s.Put(t.Context(), es)
 	if err != nil {
 		t.Fatal(err)
@@ -119,10 +119,10 @@ func TestEmulatorWithFaults(t *testing.T) {
 		Reset:  0.05,
 	}}, cloudtrail.Options{})
 	var workers sync.WaitGroup
-	all := odd(800)
+	all := odd(400)
 	for w := range 4 {
 		workers.Go(func() {
-			left := all[w*200 : (w+1)*200]
+			left := all[w*100 : (w+1)*100]
 			for round := 0; len(left) > 0; round++ {
 				if round > 200 {
 					t.Errorf("%d entries are left", len(left))

@@ -26,7 +26,6 @@ type batch struct {
 	index  map[string]int // id → place in events
 	events []AuditEvent
 	fields [maxEvents]fields // what events points to
-	size   int               // of the text of the call before, to begin with as much
 }
 
 // fields of an event.
@@ -86,7 +85,7 @@ func (s *Sink) fill(b *batch, entries []audit.Entry) {
 	b.clear()
 	entries = entries[:min(len(entries), maxEvents)]
 	var text strings.Builder
-	text.Grow(b.size)
+	text.Grow(textSize(entries))
 	size := len(bodyOpen) + len(bodyClose)
 	w := &b.writer
 	for i := range entries {
@@ -109,7 +108,19 @@ func (s *Sink) fill(b *batch, entries []audit.Entry) {
 		b.index[id] = i
 		b.events = append(b.events, AuditEvent{Id: &f.id, EventData: &f.data, EventDataChecksum: &f.checksum})
 	}
-	b.size = text.Len()
+}
+
+// textSize is about what the events of a call take, from above: a buffer that
+// grows by doubling would leave more garbage than the events are long.
+func textSize(entries []audit.Entry) int {
+	const around = 350 // keys, checksum, and what Size does not count
+	n := 0
+	for i := range entries {
+		if n += around + min(entries[i].Size(), maxParameters+maxAdditional); n >= maxBody {
+			return maxBody
+		}
+	}
+	return n
 }
 
 // seal moves an event out of the writer into text, with its checksum.
