@@ -59,9 +59,6 @@ type app struct {
 // and for a ledger in a file it opens the file.
 func open(ctx context.Context, s Settings, log *slog.Logger, stdout io.Writer) (*app, error) {
 	a := &app{settings: s, log: log}
-	for _, w := range s.Warnings {
-		log.Warn("setting looks like a mistake", "reason", w)
-	}
 	var err error
 	if a.kong, err = openKong(s, log); err != nil {
 		return nil, err
@@ -194,7 +191,18 @@ func (a *app) bind(ctx context.Context) error {
 		return &audit.SettingsError{Err: err, Hint: "if this is a second gateway, give it a name of its own with --source (RELAY_SOURCE); " +
 			"if it is the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)"}
 	}
-	return err
+	return a.reachable(err)
+}
+
+// reachable adds what to do about a ledger that cannot be reached, unless the
+// error says it by itself.
+func (a *app) reachable(err error) error {
+	var settings *audit.SettingsError
+	if err == nil || errors.As(err, &settings) || errors.Is(err, context.Canceled) || a.settings.LedgerFile != "" {
+		return err
+	}
+	return &audit.SettingsError{Err: err, Hint: "start Redis or Valkey, or name the right one with REDIS_HOST (--redis-tls if it speaks TLS); " +
+		"one relay alone can do without: --ledger bolt:relay.db"}
 }
 
 // gateway is the Admin API's address in the form that the ledger remembers.

@@ -16,6 +16,13 @@ import (
 // checkWithin bounds each of the checks.
 const checkWithin = 20 * time.Second
 
+// What to do where an error does not say it by itself: mostly the network.
+const (
+	kongHint        = "KONG_ADMIN_API must be the Admin API itself (port 8001 or 8444), and nothing may stand between: try curl from here"
+	destinationHint = "this machine must reach the service's endpoint in that Region over HTTPS (CloudTrail Lake has no VPC endpoint); " +
+		"AWS_ENDPOINT_URL and its kind must be right where they are set"
+)
+
 func (e *env) checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
@@ -25,7 +32,7 @@ func (e *env) checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			a, err := open(ctx, s, newLogger(s, e.stderr), e.stdout)
+			a, err := open(ctx, s, e.logger(s), e.stdout)
 			if err != nil {
 				return err
 			}
@@ -41,7 +48,7 @@ func (e *env) checkCommand() *cli.Command {
 // check tries everything, whatever fails, and prints a line for each.
 func (a *app) check(ctx context.Context, w io.Writer) bool {
 	ok := true
-	try := func(what string, f func(ctx context.Context) (string, error)) {
+	try := func(what, hint string, f func(ctx context.Context) (string, error)) {
 		ctx, cancel := context.WithTimeout(ctx, checkWithin)
 		defer cancel()
 		said, err := f(ctx)
@@ -53,10 +60,11 @@ func (a *app) check(ctx context.Context, w io.Writer) bool {
 		fmt.Fprintf(w, "FAILED  %-12s %v\n", what, err)
 		var settings *audit.SettingsError
 		if errors.As(err, &settings) {
-			fmt.Fprintf(w, "        %-12s What to do: %s.\n", "", strings.TrimSuffix(settings.Hint, "."))
+			hint = settings.Hint
 		}
+		fmt.Fprintf(w, "        %-12s What to do: %s.\n", "", strings.TrimSuffix(hint, "."))
 	}
-	try("kong", func(ctx context.Context) (string, error) {
+	try("kong", kongHint, func(ctx context.Context) (string, error) {
 		p, err := a.kong.Page(ctx, audit.Query{Size: 1})
 		if err != nil {
 			return "", err
@@ -73,9 +81,9 @@ func (a *app) check(ctx context.Context, w io.Writer) bool {
 		}
 		return said, nil
 	})
-	try("ledger", func(ctx context.Context) (string, error) {
+	try("ledger", "look into the log of Redis, and at REDIS_HOST", func(ctx context.Context) (string, error) {
 		if err := a.store.Ping(ctx); err != nil {
-			return "", err
+			return "", a.reachable(err)
 		}
 		said := "answers"
 		if c, has := a.store.(interface {
@@ -94,7 +102,7 @@ func (a *app) check(ctx context.Context, w io.Writer) bool {
 		}
 		return said + ", and is this Kong's", nil
 	})
-	try("destination", func(ctx context.Context) (string, error) {
+	try("destination", destinationHint, func(ctx context.Context) (string, error) {
 		return string(a.settings.Destination) + " accepts puts", a.sink.Check(ctx)
 	})
 	return ok

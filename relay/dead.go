@@ -17,7 +17,7 @@ func (e *env) deadCommand() *cli.Command {
 	filter := []cli.Flag{
 		&cli.BoolFlag{Name: "all", Usage: "all of them"},
 		&cli.StringFlag{Name: "code", Usage: "those with this code, such as InvalidData"},
-		&cli.DurationFlag{Name: "older-than", Usage: "those that are older, such as 48h"},
+		&cli.DurationFlag{Name: "older-than", Usage: "those that are older, such as 48h", HideDefault: true},
 	}
 	return &cli.Command{
 		Name:  "dead",
@@ -52,7 +52,7 @@ func (e *env) withStore(n need, f func(ctx context.Context, c *cli.Command, a *a
 		if err != nil {
 			return err
 		}
-		a := &app{settings: s, log: newLogger(s, e.stderr)}
+		a := &app{settings: s, log: e.logger(s)}
 		if a.store, err = openStore(ctx, s); err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (e *env) withStore(n need, f func(ctx context.Context, c *cli.Command, a *a
 			}
 		}
 		if _, err := a.store.Begin(ctx); err != nil {
-			return err
+			return a.reachable(err)
 		}
 		return f(ctx, c, a)
 	}
@@ -107,36 +107,40 @@ func (e *env) deadList(ctx context.Context, c *cli.Command, a *app) error {
 
 func (e *env) deadShow(ctx context.Context, c *cli.Command, a *app) error {
 	if c.Args().Len() != 1 {
-		return usagef("relay dead show takes one id")
+		return usagef("relay dead show takes one id: relay dead list shows them")
 	}
 	l, found, err := a.store.Letter(ctx, c.Args().First())
 	if err != nil {
 		return err
 	}
 	if !found {
-		return fmt.Errorf("no dead letter and nothing parked has the id %q", c.Args().First())
+		return fmt.Errorf("no dead letter and nothing parked has the id %q: relay dead list shows what there is", c.Args().First())
 	}
 	out := json.NewEncoder(e.stdout)
 	out.SetIndent("", "  ")
 	return out.Encode(l)
 }
 
+// chosen tells whether the command line says in one way which letters are meant.
+func chosen(c *cli.Command) error {
+	filtered := c.Bool("all") || c.IsSet("code") || c.IsSet("older-than")
+	if filtered == c.Args().Present() {
+		return usagef("name ids, or choose by --all, --code or --older-than: relay dead list shows them")
+	}
+	return nil
+}
+
 // selected calls f for the letters that arguments and filters name, a bounded
 // number at a time.
 func selected(ctx context.Context, c *cli.Command, a *app, f func([]audit.Letter) error) error {
-	ids := c.Args().Slice()
-	filtered := c.Bool("all") || c.IsSet("code") || c.IsSet("older-than")
-	if filtered == (len(ids) > 0) {
-		return usagef("name ids, or choose by --all, --code or --older-than")
-	}
-	if len(ids) > 0 {
+	if ids := c.Args().Slice(); len(ids) > 0 {
 		for _, id := range ids {
 			l, found, err := a.store.Letter(ctx, id)
 			if err != nil {
 				return err
 			}
 			if !found {
-				return fmt.Errorf("no dead letter and nothing parked has the id %q", id)
+				return fmt.Errorf("no dead letter and nothing parked has the id %q: relay dead list shows what there is", id)
 			}
 			if err := f([]audit.Letter{l}); err != nil {
 				return err
@@ -180,6 +184,9 @@ func (a *app) outcome(l audit.Letter, o audit.Outcome) audit.Record {
 }
 
 func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app) error {
+	if err := chosen(c); err != nil {
+		return err
+	}
 	delivered, left := 0, 0
 	err := selected(ctx, c, a, func(letters []audit.Letter) error {
 		entries := make([]audit.Entry, len(letters))
@@ -215,6 +222,9 @@ func (e *env) deadDrop(ctx context.Context, c *cli.Command, a *app) error {
 	reason := c.String("reason")
 	if reason == "" {
 		return usagef("--reason is empty: say why, it goes into the log")
+	}
+	if err := chosen(c); err != nil {
+		return err
 	}
 	dropped := 0
 	err := selected(ctx, c, a, func(letters []audit.Letter) error {

@@ -33,7 +33,7 @@ func (e *env) demoCommand() *cli.Command {
 		Description: "Starts an emulated Admin API and an emulated CloudTrail Lake, makes Admin requests, and prints each\n" +
 			"event as it arrives. Listens on loopback only; what it writes goes into a temporary folder.",
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "for", Usage: "end after this time, such as 10s (default: at Ctrl-C)"},
+			&cli.DurationFlag{Name: "for", Usage: "end after this time, such as 10s (default: at Ctrl-C)", HideDefault: true},
 			&cli.DurationFlag{Name: "every", Usage: "time between two Admin requests", Value: 700 * time.Millisecond},
 			&cli.StringFlag{Name: "page", Usage: "host:port of the page that shows what arrived", Value: "127.0.0.1:0"},
 			&cli.BoolFlag{Name: "no-plugin", Usage: "ring the relay directly instead of through the plugin"},

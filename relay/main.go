@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 // version is set by the release build.
@@ -29,6 +31,7 @@ const (
 )
 
 func main() {
+	cli.SubcommandHelpTemplate = commandHelp // the library has no other way for a command with commands
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args, os.Getenv, os.Stdout, os.Stderr)
 	stop()
@@ -68,17 +71,59 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			return cli.ShowAppHelp(c)
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // errors are printed here, once
-		OnUsageError:   func(_ context.Context, _ *cli.Command, err error, _ bool) error { return &usageError{err} },
+		OnUsageError:   wrongUsage,
 	}
 	for _, c := range root.Commands {
-		c.OnUsageError = root.OnUsageError
-		for _, sub := range c.Commands {
-			sub.OnUsageError = root.OnUsageError
-		}
+		finish(c)
 	}
 	err := root.Run(ctx, args)
 	return e.report(err)
 }
+
+// finish gives a command and those below it what all of them have: a short help,
+// and refusals of what they do not know.
+func finish(c *cli.Command) {
+	c.OnUsageError, c.CustomHelpTemplate = wrongUsage, commandHelp
+	for _, sub := range c.Commands {
+		finish(sub)
+	}
+	switch act := c.Action; {
+	case len(c.Commands) > 0:
+		c.Action = func(_ context.Context, c *cli.Command) error {
+			if c.Args().Present() {
+				return usagef("there is no command %q: %s --help lists them", c.FullName()+" "+c.Args().First(), c.FullName())
+			}
+			return cli.ShowSubcommandHelp(c)
+		}
+	case c.ArgsUsage == "":
+		c.Action = func(ctx context.Context, c *cli.Command) error {
+			if c.Args().Present() {
+				return usagef("%s takes no argument, and got %q: flags begin with --", c.FullName(), c.Args().First())
+			}
+			return act(ctx, c)
+		}
+	}
+}
+
+func wrongUsage(_ context.Context, c *cli.Command, err error, _ bool) error {
+	return usagef("%w: %s --help lists what there is", err, c.FullName())
+}
+
+// commandHelp is the help of a command: without the settings, which the
+// program's own help lists.
+const commandHelp = `{{template "helpNameTemplate" .}}
+
+USAGE:
+   {{if .VisibleCommands}}{{.FullName}} <command> [flags]{{else}}{{.FullName}}{{if .VisibleFlags}} [flags]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
+{{if .Description}}
+{{.Description}}
+{{end}}{{if .VisibleCommands}}
+COMMANDS:{{template "visibleCommandTemplate" .}}
+{{end}}{{if .VisibleFlags}}
+FLAGS:{{template "visibleFlagTemplate" .}}
+{{end}}
+relay --help lists the settings: each is a flag, before or after the command, and a variable.
+`
 
 // report prints an error for a person, with what to do where that is known.
 func (e *env) report(err error) int {
@@ -90,12 +135,16 @@ func (e *env) report(err error) int {
 		wrong    *settingsError
 		usage    *usageError
 		code     exitCode
+		noTopic  cli.ExitCoder
 	)
 	switch {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &wrong), errors.As(err, &usage):
 		fmt.Fprintf(e.stderr, "relay: %v\n", err)
+		return exitUsage
+	case errors.As(err, &noTopic): // of relay help
+		fmt.Fprintf(e.stderr, "relay: %v: relay help lists the commands\n", err)
 		return exitUsage
 	case errors.As(err, &settings):
 		fmt.Fprintf(e.stderr, "relay: %v\nWhat to do: %s.\n", err, strings.TrimSuffix(settings.Hint, "."))
@@ -146,7 +195,8 @@ func settingFlags() []cli.Flag {
 	return flags
 }
 
-// settings reads flags and variables of a command.
+// settings reads flags and variables of a command. A variable that only looks
+// like a setting is often why another one is missing, so it is named in any case.
 func (e *env) settings(c *cli.Command, n need) (Settings, error) {
 	flag := func(name string) (string, bool) {
 		if !c.IsSet(name) {
@@ -154,5 +204,24 @@ func (e *env) settings(c *cli.Command, n need) (Settings, error) {
 		}
 		return fmt.Sprint(c.Value(name)), true
 	}
-	return loadSettings(n, flag, e.getenv, os.ReadFile)
+	s, err := loadSettings(n, flag, e.getenv, os.ReadFile)
+	unknown := unknownVariables(e.environ)
+	if err != nil {
+		for _, w := range unknown {
+			fmt.Fprintf(e.stderr, "relay: warning: %s\n", w)
+		}
+		return s, err
+	}
+	s.Warnings = append(s.Warnings, unknown...)
+	return s, nil
+}
+
+// logger makes the log of a command, and tells it what looks wrong in the settings.
+func (e *env) logger(s Settings) *slog.Logger {
+	log := newLogger(s, e.stderr)
+	ledger.LogTo(log)
+	for _, w := range s.Warnings {
+		log.Warn("setting looks like a mistake", "reason", w)
+	}
+	return log
 }

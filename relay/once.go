@@ -33,7 +33,7 @@ func (e *env) onceCommand() *cli.Command {
 	}
 }
 
-func (e *env) once(ctx context.Context, c *cli.Command) error {
+func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 	s, err := e.settings(c, needKong|needLedger|needDestination)
 	if err != nil {
 		return err
@@ -48,8 +48,7 @@ func (e *env) once(ctx context.Context, c *cli.Command) error {
 			return err
 		}
 	}
-	log := newLogger(s, e.stderr)
-	a, err := open(ctx, s, log, e.stdout)
+	a, err := open(ctx, s, e.logger(s), e.stdout)
 	if err != nil {
 		return err
 	}
@@ -68,7 +67,7 @@ func (e *env) once(ctx context.Context, c *cli.Command) error {
 		if jsonErr := json.NewEncoder(e.stdout).Encode(sum); jsonErr != nil {
 			return errors.Join(err, jsonErr)
 		}
-	} else {
+	} else if err == nil || sum.Pages > 0 {
 		printSummary(e.stdout, sum, req.DryRun)
 	}
 	return explain(err)

@@ -38,7 +38,7 @@ func (e *env) serveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			a, err := open(ctx, s, newLogger(s, e.stderr), e.stdout)
+			a, err := open(ctx, s, e.logger(s), e.stdout)
 			if err != nil {
 				return err
 			}
