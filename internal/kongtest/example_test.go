@@ -24,7 +24,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer kong.Close() //nolint:errcheck // an example
+	defer kong.Close()
 
 	req, err := http.NewRequest(http.MethodGet, address+"/audit/requests?size=1000", nil)
 	if err != nil {
@@ -37,7 +37,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer res.Body.Close() //nolint:errcheck // an example
+	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	fmt.Println(res.StatusCode, string(body), err)
 	fmt.Println(kong.Len(), kong.Stats().Faulty)

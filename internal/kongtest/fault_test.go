@@ -42,9 +42,8 @@ func fetch(t *testing.T, c *http.Client, target string) (*http.Response, []byte,
 	if err != nil {
 		return nil, nil, err
 	}
-	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	return res, b, err
+	return res, b, errors.Join(err, res.Body.Close())
 }
 
 func client(t *testing.T) *http.Client {

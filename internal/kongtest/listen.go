@@ -1,6 +1,7 @@
 package kongtest
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -36,7 +37,7 @@ func (s *Server) StartTLS() (string, error) { return s.ListenTLS("127.0.0.1:0") 
 
 // Listen listens on an address, host:port.
 func (s *Server) Listen(address string) (string, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := listenTCP(address)
 	if err != nil {
 		return "", fmt.Errorf("listening: %w", err)
 	}
@@ -59,12 +60,18 @@ func (s *Server) ListenTLS(address string) (string, error) {
 		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		c.ClientCAs.AddCert(ca.cert)
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := listenTCP(address)
 	if err != nil {
 		return "", fmt.Errorf("listening: %w", err)
 	}
 	s.listen(l, &http.Server{TLSConfig: c})
 	return "https://" + l.Addr().String(), nil
+}
+
+// listenTCP takes no context: an address of this machine is bound at once.
+func listenTCP(address string) (net.Listener, error) {
+	var c net.ListenConfig
+	return c.Listen(context.Background(), "tcp", address)
 }
 
 func (s *Server) listen(l net.Listener, h *http.Server) {

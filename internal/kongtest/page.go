@@ -225,17 +225,18 @@ func (p *page) write(e *exchange, now int64, offset string) {
 	h["Content-Length"] = []string{strconv.Itoa(length)}
 	e.w.WriteHeader(http.StatusOK)
 	p.w.Reset(e.body(length))
-	p.w.WriteString(`{"data":[`)
+	// The writer keeps its first error, and Flush returns it.
+	_, _ = p.w.WriteString(`{"data":[`)
 	start := 0
 	for i := range p.lines {
 		l := &p.lines[i]
-		p.w.Write(p.heads[start:p.ends[i]])
-		p.w.WriteString(l.common)
-		p.w.Write(l.own)
-		p.w.WriteByte('}')
+		_, _ = p.w.Write(p.heads[start:p.ends[i]])
+		_, _ = p.w.WriteString(l.common)
+		_, _ = p.w.Write(l.own)
+		_ = p.w.WriteByte('}')
 		start = p.ends[i]
 	}
-	p.w.Write(p.tail.Bytes())
+	_, _ = p.w.Write(p.tail.Bytes())
 	// An error means that the client has gone, or that the body was to be cut.
 	if errors.Is(p.w.Flush(), errCut) {
 		e.abort()

@@ -22,8 +22,8 @@ import (
 // Server is an emulated Admin API. It is an http.Handler, safe for concurrent use.
 type Server struct {
 	options atomic.Pointer[Options] // with defaults
-	turn    atomic.Uint64          // of the nodes
-	proxy   *httputil.ReverseProxy // of a recorder, else nil
+	turn    atomic.Uint64           // of the nodes
+	proxy   *httputil.ReverseProxy  // of a recorder, else nil
 
 	mu      sync.Mutex
 	given   Options // without defaults, so that changing one changes what follows from it
