@@ -164,7 +164,7 @@ func (d *demo) ringer(ctx context.Context, dir, relayURL string) (ring func(id s
 			fmt.Fprintln(d.out, "Each answer goes through the plugin, a process that is spoken to as Kong does.")
 			return p.ring, p.close, nil
 		case ctx.Err() != nil:
-			return func(string) {}, func() {}, nil
+			return func(string) {}, func() {}, nil //nolint:nilerr // the demo was told to stop meanwhile
 		}
 		fmt.Fprintf(d.out, "The plugin is not used: %v. The relay is rung directly.\n", err)
 	}

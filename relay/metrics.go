@@ -105,15 +105,14 @@ func (m *metrics) pass(s pipeline.Summary, err error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case err == nil:
+	if err == nil {
 		m.failing.Set(0)
 		m.completed, m.oldest = time.Now(), time.Time{}
-	default:
-		m.failing.Inc()
-		if s.Failed > 0 && m.oldest.IsZero() {
-			m.oldest = time.Now()
-		}
+		return
+	}
+	m.failing.Inc()
+	if s.Failed > 0 && m.oldest.IsZero() {
+		m.oldest = time.Now()
 	}
 }
 

@@ -35,7 +35,7 @@ type secretSource struct {
 	keep  time.Duration                             // how long a reading is good; 0 is for ever
 	now   func() time.Time
 
-	turn  chan struct{} // holds one token: who has it may touch what is below
+	turn chan struct{} // holds one token: who has it may touch what is below
 	// text is what was read. It is a function since fmt, where it is given an
 	// unexported field, looks at everything but into a function.
 	text  func() string

@@ -68,8 +68,10 @@ func newServer(a *app) *server {
 	s := &server{app: a, log: a.log, bell: newBell(a.settings.Debounce)}
 	s.metrics = newMetrics(s.bell, s.letters)
 	s.passes = a.pipeline(pipeline.Observer{
-		Stage: func(stage string, took time.Duration) { s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds()) },
-		Seen:  s.bell.show,
+		Stage: func(stage string, took time.Duration) {
+			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
+		},
+		Seen: s.bell.show,
 		Delivered: func(entries []audit.Entry) {
 			s.metrics.delivered(entries)
 			if s.onEvent != nil {
@@ -83,11 +85,19 @@ func newServer(a *app) *server {
 // run listens and makes passes until ctx ends.
 func (s *server) run(ctx context.Context) error {
 	set := s.app.settings
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
+	abort := func(err error) error { // of a start that failed: what runs by then is ended and waited for
+		stop()
+		_ = group.Wait() // says only that it was told to stop
+		return err
+	}
 	listen := func(name, addr string, h http.Handler) (net.Addr, error) {
-		l, err := net.Listen("tcp", addr)
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 		if err != nil {
-			return nil, fmt.Errorf("listening for %s: %w (is another relay running here?)", name, err)
+			return nil, audit.Settingsf("stop what has that address, or choose another: --listen for triggers, --ops-listen for operations; off for none",
+				"listening for %s: %w", name, err)
 		}
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
 			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
@@ -108,7 +118,7 @@ func (s *server) run(ctx context.Context) error {
 	if set.OpsListen != "" {
 		addr, err := listen("operations", set.OpsListen, s.opsHandler())
 		if err != nil {
-			return err
+			return abort(err)
 		}
 		s.log.Info("operations listener ready", "addr", addr.String())
 	}
@@ -116,7 +126,7 @@ func (s *server) run(ctx context.Context) error {
 	if set.Listen != "" {
 		addr, err := listen("triggers", set.Listen, s.triggerHandler())
 		if err != nil {
-			return err
+			return abort(err)
 		}
 		s.log.Info("trigger listener ready", "addr", addr.String())
 		if s.onReady != nil {
@@ -252,7 +262,7 @@ func (s *server) bindOrWait(ctx context.Context) error {
 			return err
 		}
 		s.ready.set(err)
-		s.logError("ledger not reachable, trying again", err)
+		s.log.Error("ledger not reachable, trying again", errorAttrs(err)...)
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -281,7 +291,7 @@ func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary
 		"delivered", sum.Delivered, "failed", sum.Failed, "dead", sum.Dead, "parked", sum.Parked, "seconds", sum.Seconds)
 	switch {
 	case err != nil:
-		s.logErrorTo(log, "pass failed, trying again soon", explain(err))
+		log.Error("pass failed, trying again soon", errorAttrs(explain(err))...)
 	case sum.New > 0 || kind == pipeline.Reconcile:
 		log.Info("pass complete")
 	default:
@@ -290,15 +300,13 @@ func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary
 	return sum, err
 }
 
-func (s *server) logError(msg string, err error) { s.logErrorTo(s.log, msg, err) }
-
-func (s *server) logErrorTo(log *slog.Logger, msg string, err error) {
+// errorAttrs are an error for the log, with what to do where that is known.
+func errorAttrs(err error) []any {
 	var settings *audit.SettingsError
 	if errors.As(err, &settings) {
-		log.Error(msg, "err", err, "hint", settings.Hint)
-		return
+		return []any{"err", err, "hint", settings.Hint}
 	}
-	log.Error(msg, "err", err)
+	return []any{"err", err}
 }
 
 // sweep strikes off the ledger's list what has been seen, and says what is missing.
