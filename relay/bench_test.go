@@ -188,4 +188,3 @@ func plainLoop(ctx context.Context, source *kongadmin.Client, sink *cloudtrail.S
 		}
 	}
 }
-

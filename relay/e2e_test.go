@@ -182,7 +182,6 @@ func eventually(tb testing.TB, within time.Duration, what string, ok func() bool
 	}
 }
 
-
 func TestOnceDeliversEverything(t *testing.T) {
 	now := time.Now()
 	for _, tc := range []struct {

@@ -50,6 +50,7 @@ func TestFaultsOfBothServices(t *testing.T) {
 	}})
 	w.kong.AddSeq(kongtest.Generate(20_000, 2, kongtest.Mix{}))
 	s := w.once("--full")
+	t.Logf("%+v", s)
 	w.expectAll(0)
 	if s.Delivered != 20_000 || s.Failed+s.Dead+s.Parked > 0 {
 		t.Errorf("%+v", s)

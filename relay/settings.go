@@ -63,7 +63,6 @@ type Settings struct {
 
 	Schedule         time.Duration // between two reconciles
 	StartAt          time.Time     // what the first run delivers from; zero is everything
-	StartNow         bool          // StartAt was given as "now": the time of Kong's first answer
 	LeaseWait        time.Duration
 	Listen           string // "" if no listener is wanted
 	TriggerSecret    Secret // one or more, separated by commas: see splitSecrets

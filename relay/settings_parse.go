@@ -169,6 +169,9 @@ func fileReason(err error) string {
 
 func certificates(field func(*Settings) *[]byte) setter {
 	return func(l *loader, s *Settings, text string) error {
+		if text == "disabled" { // how the first integration's documentation says that there is none
+			return nil
+		}
 		content, err := l.pemText(text)
 		if err != nil {
 			return err
@@ -319,8 +322,9 @@ func schedule(_ *loader, s *Settings, text string) error {
 func startAt(_ *loader, s *Settings, text string) error {
 	text = strings.TrimSpace(text)
 	if text == "now" {
-		s.StartNow = true
-		return nil
+		// It would be another time at each start: what a relay missed while it was
+		// down, or whose ledger was lost, would be older than that, and skipped.
+		return expected("a fixed time", "Give the time itself, such as "+time.Now().UTC().Format(time.RFC3339)+": a now that moves would skip what came while the relay was down.")
 	}
 	at, err := parseTime(text)
 	if err != nil {

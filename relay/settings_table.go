@@ -202,8 +202,8 @@ func settingsTable() []setting {
 			set:  schedule,
 		},
 		{
-			name: "start-at", env: "RELAY_START_AT", group: groupPasses, value: "time", example: "2026-01-31, 2026-01-31T12:00:00Z, 1769860800 or now",
-			help: "what the first run delivers from, as a date (UTC), a time, Unix seconds, or now; without it, all that Kong holds",
+			name: "start-at", env: "RELAY_START_AT", group: groupPasses, value: "time", example: "2026-01-31, 2026-01-31T12:00:00Z or 1769860800",
+			help: "leave out what is older than this: a date (UTC), a time, or Unix seconds; without it, all that Kong holds is delivered",
 			set:  startAt,
 		},
 		{

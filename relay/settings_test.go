@@ -208,7 +208,7 @@ func TestValues(t *testing.T) {
 		{"RELAY_START_AT=2026-01-31", func(s Settings) any { return s.StartAt.Unix() }, int64(1769817600)},
 		{"RELAY_START_AT=2026-01-31T02:00:00+02:00", func(s Settings) any { return s.StartAt.Unix() }, int64(1769817600)},
 		{"RELAY_START_AT=1769817600", func(s Settings) any { return s.StartAt.Unix() }, int64(1769817600)},
-		{"RELAY_START_AT=now", func(s Settings) any { return s.StartNow }, true},
+		{"KONG_ROOT_CA=disabled", func(s Settings) any { return s.KongRootCA == nil }, true},
 		{"RELAY_REDACT=config.key, token", func(s Settings) any { return s.Redact }, []string{"config.key", "token"}},
 		{"RELAY_LISTEN=off", func(s Settings) any { return s.Listen }, ""},
 		{"RELAY_LOG_LEVEL=debug", func(s Settings) any { return s.LogLevel.String() }, "DEBUG"},

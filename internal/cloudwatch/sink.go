@@ -11,9 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -38,11 +39,19 @@ const (
 // callTimeout bounds one call: the SDK itself waits for an answer for ever.
 const callTimeout = 30 * time.Second
 
-// What AWS takes as names, by its service model.
-var (
-	groupName  = regexp.MustCompile(`^[-._/#A-Za-z0-9]{1,512}$`)
-	streamName = regexp.MustCompile(`^[^:*]{1,512}$`)
-)
+// groupName tells whether AWS takes a name for a log group, by its service
+// model: 1 to 512 of letters, digits and -._/#.
+func groupName(s string) bool {
+	return len(s) >= 1 && len(s) <= 512 && strings.IndexFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._/#", r)
+	}) < 0
+}
+
+// streamName does so for a log stream: 1 to 512 of anything but : and *.
+func streamName(s string) bool {
+	n := utf8.RuneCountInString(s)
+	return n >= 1 && n <= 512 && !strings.ContainsAny(s, ":*")
+}
 
 // Options say where the events go. Config, Group, Stream and Encode are required.
 type Options struct {
@@ -76,10 +85,10 @@ func New(o Options) (*Sink, error) {
 	switch {
 	case o.Config.Region == "":
 		return nil, audit.Settingsf("Set REGION or AWS_REGION.", "no AWS Region for CloudWatch Logs")
-	case !groupName.MatchString(o.Group):
+	case !groupName(o.Group):
 		return nil, audit.Settingsf("A log group's name has 1 to 512 letters, digits and any of . - _ / #.",
 			"log group %q is not a name that AWS takes", o.Group)
-	case !streamName.MatchString(o.Stream):
+	case !streamName(o.Stream):
 		return nil, audit.Settingsf("A log stream's name has 1 to 512 characters, and neither : nor *.",
 			"log stream %q is not a name that AWS takes", o.Stream)
 	case o.Encode == nil:
