@@ -1,8 +1,6 @@
 package kongtest
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -12,9 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/iotest"
 	"testing/synctest"
 	"time"
 )
@@ -255,185 +251,6 @@ func TestNodesAndLateRows(t *testing.T) {
 			t.Errorf("%d rows after Close, want 57: %v", s.Len(), err)
 		}
 	})
-}
-
-func write(t *testing.T, w io.Writer, b []byte) {
-	t.Helper()
-	if _, err := w.Write(b); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestRecorder(t *testing.T) {
-	pr, pw := io.Pipe()
-	var seen atomic.Pointer[http.Header]
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen.Store(ptr(r.Header.Clone()))
-		w.Header().Set("Server", "kong/3.9.3")
-		w.Header().Set("X-Upstream", "yes")
-		switch r.URL.Path {
-		case "/echo":
-			b, err := io.ReadAll(r.Body)
-			if err != nil {
-				t.Error(err)
-			}
-			w.WriteHeader(http.StatusCreated)
-			write(t, w, b)
-		case "/stream":
-			write(t, w, []byte("first"))
-			w.(http.Flusher).Flush()
-			b, err := io.ReadAll(pr)
-			if err != nil {
-				t.Error(err)
-			}
-			write(t, w, b)
-		case "/refuse":
-			w.WriteHeader(http.StatusBadRequest)
-		}
-	}))
-	defer upstream.Close()
-	s, err := NewRecorder(upstream.URL, Options{Now: quiet().Now, Token: "t0ken"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := start(t, s)
-	c := client(t)
-	send := func(method, path, contentType string, body io.Reader) *http.Response {
-		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), method, u+path, body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Content-Type", contentType)
-		r.Header.Set("Kong-Admin-Token", "t0ken")
-		res, err := c.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res
-	}
-	finish := func(res *http.Response) string {
-		t.Helper()
-		b, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := res.Body.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	rowOf := func(res *http.Response) (found Row) {
-		t.Helper()
-		ids := res.Header.Values(requestIDHeader)
-		if len(ids) != 1 {
-			t.Fatalf("%d ids in the answer", len(ids))
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		err := s.Await(ctx, func() bool {
-			for row := range s.All() {
-				if row.RequestID == ids[0] {
-					found = row
-					return true
-				}
-			}
-			return false
-		})
-		if err != nil {
-			t.Fatalf("no row for %s: %v", ids[0], err)
-		}
-		return found
-	}
-
-	// The body goes through whole; the row has what Enterprise would keep of it.
-	body := `{"password":"x","name":"a"}`
-	res := send("POST", "/echo?a=%ff", "application/json", strings.NewReader(body))
-	if got := finish(res); got != body || res.StatusCode != 201 || res.Header.Get("X-Upstream") != "yes" {
-		t.Errorf("status %d, body %q", res.StatusCode, got)
-	}
-	if got := res.Header.Values("Server"); len(got) != 1 || got[0] != "kong/3.9.1.1-enterprise-edition" {
-		t.Errorf("Server = %q", got)
-	}
-	if got := res.Header.Values("Date"); len(got) != 1 {
-		t.Errorf("Date = %q", got)
-	}
-	if seen.Load().Get("Kong-Admin-Token") != "" {
-		t.Error("the token went upstream")
-	}
-	row := rowOf(res)
-	if row.Method != "POST" || row.Path != "/echo?a=%ff" || row.Status != 201 || row.ClientIP != "127.0.0.1" ||
-		text(row.Payload) != `{"name":"a"}` || text(row.RemovedFromPayload) != "password" || text(row.RBACUserName) != "admin" {
-		t.Errorf("row %+v", row)
-	}
-
-	// Too large to be recorded, and still passed on.
-	large := bytes.Repeat([]byte("x"), maxPayload+1)
-	res = send("POST", "/echo", "application/json", bytes.NewReader(large))
-	if got := finish(res); got != string(large) {
-		t.Errorf("%d bytes came back, want %d", len(got), len(large))
-	}
-	if row := rowOf(res); row.Payload != nil {
-		t.Errorf("payload of %d bytes", len(*row.Payload))
-	}
-	res = send("POST", "/echo", "text/plain", strings.NewReader("secret"))
-	if finish(res); rowOf(res).Payload != nil {
-		t.Error("plain text was recorded")
-	}
-
-	// The answer streams: its beginning is there while the end is not.
-	res = send("GET", "/stream", "", nil)
-	b := make([]byte, 5)
-	if _, err := io.ReadFull(res.Body, b); err != nil || string(b) != "first" {
-		t.Errorf("beginning = %q: %v", b, err)
-	}
-	write(t, pw, []byte("second"))
-	pw.CloseWithError(nil)
-	if got := finish(res); got != "second" {
-		t.Errorf("end = %q", got)
-	}
-
-	// The audit log is the recorder's own.
-	res = send("GET", auditPath+"?size=1", "", nil)
-	var e envelope
-	if err := json.Unmarshal([]byte(finish(res)), &e); err != nil || len(e.Data) != 1 {
-		t.Errorf("page: %v", err)
-	}
-	res = send("GET", "/refuse", "", nil)
-	if finish(res); rowOf(res).Status != 400 {
-		t.Error("refusal not recorded")
-	}
-	upstream.Close()
-	res = send("GET", "/services", "", nil)
-	if got := finish(res); res.StatusCode != 502 || !strings.Contains(got, "message") || rowOf(res).Status != 502 {
-		t.Errorf("upstream down: status %d, body %q", res.StatusCode, got)
-	}
-
-	for _, bad := range []string{"", "kong:8001", "ftp://kong", "http://", ":"} {
-		if _, err := NewRecorder(bad, Options{}); err == nil {
-			t.Errorf("NewRecorder(%q) did not fail", bad)
-		}
-	}
-}
-
-// An Admin API may refuse a request before its body has come to its end: half a
-// payload is none.
-func TestHalfAPayload(t *testing.T) {
-	r := httptest.NewRequestWithContext(t.Context(), "POST", "/services", iotest.OneByteReader(strings.NewReader(`{"a":1}`)))
-	r.Header.Set("Content-Type", "application/json")
-	c := capturePayload(r)
-	if _, err := io.ReadFull(r.Body, make([]byte, 7)); err != nil {
-		t.Fatal(err)
-	}
-	if payload, _ := c.payload(nil); payload != nil {
-		t.Errorf("payload before the end: %s", *payload)
-	}
-	if _, err := r.Body.Read(make([]byte, 1)); err != io.EOF {
-		t.Fatal(err)
-	}
-	if payload, _ := c.payload(nil); text(payload) != `{"a":1}` {
-		t.Errorf("payload = %s", text(payload))
-	}
 }
 
 // Readers of pages while others write: run with -race.
