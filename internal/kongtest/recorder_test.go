@@ -192,4 +192,3 @@ func TestHalfAPayload(t *testing.T) {
 		t.Errorf("payload = %s", text(payload))
 	}
 }
-
