@@ -73,6 +73,7 @@ func newWorld(tb testing.TB, kong kongtest.Options, trail cloudtrailtest.Options
 		"REDIS_HOST=" + w.redis.Addr, "CHANNEL_ARN=" + cloudtrailtest.ChannelARN, "REGION=eu-central-1",
 		"AWS_ACCESS_KEY_ID=" + cloudtrailtest.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + cloudtrailtest.SecretAccessKey,
 		"AWS_ENDPOINT_URL_CLOUDTRAIL_DATA=" + serving.URL, "AWS_EC2_METADATA_DISABLED=true",
+		"GODEBUG=" + os.Getenv("RT_GODEBUG"),
 	}
 	return w
 }

@@ -99,7 +99,7 @@ func FreePort(tb testing.TB) string {
 			tb.Fatal(err)
 		}
 		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
+		_ = l.Close()
 		if port+10000 > 65535 || port == 6379 {
 			continue
 		}
@@ -107,7 +107,7 @@ func FreePort(tb testing.TB) string {
 		if err != nil {
 			continue
 		}
-		bus.Close()
+		_ = bus.Close()
 		return fmt.Sprint(port)
 	}
 	tb.Fatal("no free port")
@@ -170,6 +170,8 @@ func (s *Server) Kill() {
 	<-s.end
 }
 
-// Stop freezes the server (SIGSTOP), and Continue thaws it.
-func (s *Server) Stop() error     { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+// Stop freezes the server (SIGSTOP).
+func (s *Server) Stop() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Continue thaws it.
 func (s *Server) Continue() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
