@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -212,6 +213,7 @@ func (w *walk) once(ctx context.Context, emit func(step) error) error {
 			return err
 		}
 		w.rows += len(page.Entries)
+		page.Offset = strings.Clone(page.Offset) // not the page that it is a part of
 		w.ordinals.Assign(page.Entries)
 		s := step{own: page.RequestIDs, offset: page.Offset, took: time.Since(begin), pos: w.position()}
 		s.entries = w.fresh(page.Entries)
@@ -286,7 +288,7 @@ func (w *walk) fresh(entries []audit.Entry) []audit.Entry {
 				continue
 			}
 			if e.Timestamp >= edge && len(w.boundary) < maxBoundary {
-				w.boundary[e.ID] = true
+				w.boundary[strings.Clone(e.ID)] = true // not the page that it is a part of
 			}
 		}
 		if (w.until != 0 && e.Timestamp >= w.until) || e.Timestamp < w.p.opts.StartAt {
