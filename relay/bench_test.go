@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,7 +29,7 @@ func measure(b *testing.B, r *relayRun, s pipeline.Summary, wall time.Duration) 
 	b.ReportMetric(float64(cpu.Microseconds())/float64(s.Read), "cpu-µs/entry")
 	b.ReportMetric(float64(s.Read)/wall.Seconds(), "entries/s")
 	b.ReportMetric(wall.Seconds(), "s")
-	b.ReportMetric(float64(state.SysUsage().(*syscall.Rusage).Maxrss)/1024, "peak-MiB")
+	b.ReportMetric(float64(r.peak.Load())/(1<<20), "peak-MiB")
 }
 
 // benchOnce runs the built relay over a log and reports CPU, rate and memory.
@@ -45,6 +44,7 @@ func benchOnce(b *testing.B, kong kongtest.Options, trail cloudtrailtest.Options
 		b.StartTimer()
 		begin := time.Now()
 		r := w.start(nil, append([]string{"once", "--full", "--json"}, args...)...)
+		go r.watchMemory()
 		if code := r.wait(b); code != 0 {
 			b.Fatalf("relay once ended with %d:\n%s", code, tail(r.stderr.String(), 4000))
 		}

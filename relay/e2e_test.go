@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +51,8 @@ type world struct {
 	trail *cloudtrailtest.Server
 	redis *redistest.Server
 	env   []string
+
+	kongURL, trailURL string
 }
 
 const testToken = "token-of-the-audit-relay"
@@ -67,13 +71,13 @@ func newWorld(tb testing.TB, kong kongtest.Options, trail cloudtrailtest.Options
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { serving.Close() })
+	w.kongURL, w.trailURL = kongURL, serving.URL
 	w.env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + tb.TempDir(),
 		"KONG_ADMIN_API=" + kongURL, "KONG_SUPERADMIN=true", "KONG_ADMIN_TOKEN=" + testToken,
 		"REDIS_HOST=" + w.redis.Addr, "CHANNEL_ARN=" + cloudtrailtest.ChannelARN, "REGION=eu-central-1",
 		"AWS_ACCESS_KEY_ID=" + cloudtrailtest.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + cloudtrailtest.SecretAccessKey,
 		"AWS_ENDPOINT_URL_CLOUDTRAIL_DATA=" + serving.URL, "AWS_EC2_METADATA_DISABLED=true",
-		"GODEBUG=" + os.Getenv("RT_GODEBUG"),
 	}
 	return w
 }
@@ -83,6 +87,29 @@ type relayRun struct {
 	cmd            *exec.Cmd
 	stdout, stderr bytes.Buffer
 	waited         chan error
+	peak           atomic.Int64 // bytes, if watchMemory was called
+}
+
+// watchMemory notes the process's peak of resident memory until it ends. What
+// wait4 says of it is of no use: it includes the peak of the process that started it.
+func (r *relayRun) watchMemory() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
+		if err != nil {
+			return
+		}
+		_, after, found := strings.Cut(string(status), "VmHWM:")
+		if !found {
+			return // a zombie has none
+		}
+		var kib int64
+		if _, err := fmt.Sscan(after, &kib); err != nil {
+			return
+		}
+		r.peak.Store(kib << 10)
+	}
 }
 
 // start starts the built relay with further variables.

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+)
+
+// TestScript runs the program as a user does: testdata/script holds command lines,
+// and what is said and returned. KONG, TRAIL and REDIS are servers that work, CLOSED
+// is a port at which nobody listens. Each script has a ledger in a file of its own.
+func TestScript(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	now := time.Now()
+	w.kong.AddSeq(kongtest.Generate(1500, 1, kongtest.Mix{From: now.Add(-48 * time.Hour), To: now.Add(-time.Minute)}))
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Vars = append(env.Vars,
+				"CLOSED=127.0.0.1:1", "REDIS="+w.redis.Addr, "KONG="+w.kongURL, "TRAIL="+w.trailURL, "TOKEN="+testToken, "CHANNEL="+cloudtrailtest.ChannelARN,
+				"RELAY_LEDGER=bolt:"+env.WorkDir+"/ledger.db", "REGION=eu-central-1", "AWS_EC2_METADATA_DISABLED=true",
+				"AWS_ACCESS_KEY_ID="+cloudtrailtest.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+cloudtrailtest.SecretAccessKey,
+				"AWS_ENDPOINT_URL_CLOUDTRAIL_DATA="+w.trailURL)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+	})
+}
+
+// exits runs a command that has to end with a code: exits 2 relay once.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits <code> <program> [<argument>…]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%s: %v", args[1], err)
+		}
+		code = exit.ExitCode()
+	}
+	if code != want {
+		ts.Fatalf("ended with %d, want %d", code, want)
+	}
+}
