@@ -45,7 +45,7 @@ type Options struct {
 	Retries int
 	// RetryWait is the shortest and longest wait between two attempts. Default 200 ms and 3 s.
 	RetryWait [2]time.Duration
-	// MaxBytes of a page of more than one row; more is audit.ErrPageTooLarge. Default 4 MiB.
+	// MaxBytes of a page of more than one row; more is audit.ErrPageTooLarge. Default 2 MiB.
 	MaxBytes int
 	// PublicKey checks the signatures of entries; nil checks none.
 	PublicKey *rsa.PublicKey
@@ -85,7 +85,7 @@ func New(opts Options) (*Client, error) {
 		opts.RetryWait = [2]time.Duration{200 * time.Millisecond, 3 * time.Second}
 	}
 	if opts.MaxBytes <= 0 {
-		opts.MaxBytes = 4 << 20
+		opts.MaxBytes = 2 << 20
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
