@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// healthPath is answered beside CloudTrail's calls, which have no such path. The
+// Admin API's paths are all Kong's.
+const healthPath = "/healthz"
+
+func withHealth(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != healthPath || r.Method != http.MethodGet {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, "ok\n") // a client that went away
+	})
+}
+
+// health asks the emulator that listens at an address whether it is alive.
+func health(ctx context.Context, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("reading --aws-listen: %w", err)
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost" // listening on every address is listening on this one
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+healthPath, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("asking for health: %w", err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true} // and no proxy
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("asking for health: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("asking for health: %s", resp.Status)
+	}
+	return nil
+}
+
+// logged logs Admin requests, without query and body: both can hold secrets.
+// Reads of the audit log are for those who look for them.
+func logged(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		level := slog.LevelInfo
+		if strings.HasPrefix(r.URL.Path, "/audit/") {
+			level = slog.LevelDebug
+		}
+		begin, path := time.Now(), r.URL.Path
+		sw := &statusWriter{ResponseWriter: w}
+		defer func() { // also of an answer that was cut
+			log.Log(context.WithoutCancel(r.Context()), level, "admin request", "method", r.Method, "path", path,
+				"status", sw.status, "request_id", w.Header().Get("X-Kong-Admin-Request-ID"), "ms", time.Since(begin).Milliseconds())
+		}()
+		next.ServeHTTP(sw, r)
+	})
+}
+
+// statusWriter notes the status of an answer; 0 for none.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if status >= 200 && w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController flush.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
