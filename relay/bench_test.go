@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +35,7 @@ func measure(b *testing.B, r *relayRun, s pipeline.Summary, wall time.Duration) 
 }
 
 // benchOnce runs the built relay over a log and reports CPU, rate and memory.
+// RELAY_BENCH_ENV holds further variables for it, such as "GOGC=50".
 func benchOnce(b *testing.B, kong kongtest.Options, trail cloudtrailtest.Options, fill func(*kongtest.Server), args ...string) {
 	for b.Loop() {
 		b.StopTimer()
@@ -43,7 +46,7 @@ func benchOnce(b *testing.B, kong kongtest.Options, trail cloudtrailtest.Options
 		}
 		b.StartTimer()
 		begin := time.Now()
-		r := w.start(nil, append([]string{"once", "--full", "--json"}, args...)...)
+		r := w.start(strings.Fields(os.Getenv("RELAY_BENCH_ENV")), append([]string{"once", "--full", "--json"}, args...)...)
 		go r.watchMemory()
 		if code := r.wait(b); code != 0 {
 			b.Fatalf("relay once ended with %d:\n%s", code, tail(r.stderr.String(), 4000))
