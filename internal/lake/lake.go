@@ -1,0 +1,243 @@
+// Package lake asks CloudTrail Lake by SQL which events it holds, so that what
+// was delivered can be compared with what was recorded.
+//
+// Events can be queried some minutes after PutAuditEvents accepted them, not at
+// once. A query is billed by the bytes that it scans, which the bounds on the
+// time of events keep down.
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/cloudtrail"
+	"github.com/aws/aws-sdk-go-v2/service/cloudtrail/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const (
+	firstLook  = 50 * time.Millisecond // at a query's status, doubled each time
+	lastLook   = 5 * time.Second
+	pageSize   = 1000 // rows: the most that GetQueryResults gives
+	attempts   = 8
+	maxBackoff = 20 * time.Second
+	timeFormat = "2006-01-02 15:04:05"
+)
+
+// The first and the last second that a query can name.
+var (
+	MinTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+	MaxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
+)
+
+var (
+	storeID     = regexp.MustCompile(`^[0-9a-f-]{36}$`)
+	eventSource = regexp.MustCompile(`^[0-9A-Za-z._-]{1,100}$`)
+)
+
+// IsStoreID tells whether a text is the id of an event data store: a UUID, the
+// last part of its ARN.
+func IsStoreID(text string) bool { return storeID.MatchString(text) }
+
+// Options say which events are asked for. All are required.
+type Options struct {
+	// Config holds credentials and Region. Its endpoint is AWS_ENDPOINT_URL_CLOUDTRAIL's,
+	// then AWS_ENDPOINT_URL's, where they are set.
+	Config aws.Config
+	// EventDataStore is the id of the event data store behind the channel.
+	EventDataStore string
+	// EventSource is that of the events.
+	EventSource string
+}
+
+// Lake is an event data store. It is safe for concurrent use.
+type Lake struct {
+	client *cloudtrail.Client
+	store  string
+	source string
+}
+
+// New checks the options and returns a Lake. It contacts nothing.
+func New(o Options) (*Lake, error) {
+	if !IsStoreID(o.EventDataStore) {
+		return nil, fmt.Errorf("event data store %q: expected a UUID", o.EventDataStore)
+	}
+	if !eventSource.MatchString(o.EventSource) {
+		return nil, fmt.Errorf("event source %q: expected letters, digits and any of . _ -", o.EventSource)
+	}
+	client := cloudtrail.NewFromConfig(o.Config, func(c *cloudtrail.Options) {
+		// So many queries may run at once in an account; others have their turn.
+		c.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
+			s.MaxAttempts, s.MaxBackoff = attempts, maxBackoff
+		}), (*types.MaxConcurrentQueriesException)(nil).ErrorCode())
+	})
+	return &Lake{client: client, store: o.EventDataStore, source: o.EventSource}, nil
+}
+
+// Event is what the store holds of one UID.
+type Event struct {
+	UID   string
+	Time  int64 // Unix seconds: the entry's timestamp
+	Times int   // how many events have this UID and this time: more than one is a repeat
+}
+
+// Events yields the events from since to until (excluded), Unix seconds, in no
+// order. It holds one page of them. It makes one query, waits for it, and retries
+// what heals in a minute or so; an error ends it, a *[audit.SettingsError] where a
+// person has to act.
+func (l *Lake) Events(ctx context.Context, since, until int64) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		err := l.events(ctx, since, until, func(e Event) bool { return yield(e, nil) })
+		if err != nil {
+			yield(Event{}, explain(fmt.Errorf("querying CloudTrail Lake: %w", err)))
+		}
+	}
+}
+
+func (l *Lake) events(ctx context.Context, since, until int64, yield func(Event) bool) error {
+	sql := "SELECT eventData.UID AS uid, eventData.eventTime AS at, COUNT(*) AS times FROM " + l.store +
+		" WHERE eventData.eventSource = '" + l.source + "' AND eventData.eventTime >= '" + stamp(since) +
+		"' AND eventData.eventTime < '" + stamp(until) + "' GROUP BY eventData.UID, eventData.eventTime"
+	query, err := l.client.StartQuery(ctx, &cloudtrail.StartQueryInput{QueryStatement: &sql})
+	if err != nil {
+		return err
+	}
+	if err := l.await(ctx, query.QueryId); err != nil {
+		return err
+	}
+	in := &cloudtrail.GetQueryResultsInput{QueryId: query.QueryId, MaxQueryResults: aws.Int32(pageSize)}
+	for {
+		out, err := l.client.GetQueryResults(ctx, in)
+		if err != nil {
+			return err
+		}
+		if out.QueryStatus != types.QueryStatusFinished { // DescribeQuery said otherwise
+			return ended(out.QueryStatus, out.ErrorMessage)
+		}
+		for _, row := range out.QueryResultRows {
+			e, err := decode(row)
+			if err != nil {
+				return err
+			}
+			if !yield(e) {
+				return nil
+			}
+		}
+		if aws.ToString(out.NextToken) == "" {
+			return nil
+		}
+		if aws.ToString(out.NextToken) == aws.ToString(in.NextToken) {
+			return errors.New("the same page was given twice")
+		}
+		in.NextToken = out.NextToken
+	}
+}
+
+// await returns once a query has finished.
+func (l *Lake) await(ctx context.Context, id *string) error {
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+		out, err := l.client.DescribeQuery(ctx, &cloudtrail.DescribeQueryInput{QueryId: id})
+		if err != nil {
+			return err
+		}
+		switch out.QueryStatus {
+		case types.QueryStatusFinished:
+			return nil
+		case types.QueryStatusQueued, types.QueryStatusRunning:
+		default:
+			return ended(out.QueryStatus, out.ErrorMessage)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// ended is the error of a query that gave no result.
+func ended(status types.QueryStatus, message *string) error {
+	if text := aws.ToString(message); text != "" {
+		return fmt.Errorf("query ended with status %s: %s", status, text)
+	}
+	return fmt.Errorf("query ended with status %s", status)
+}
+
+// decode reads a row: a list of objects of one column each, by AWS's model.
+func decode(row []map[string]string) (Event, error) {
+	var uid, at, times string
+	for _, cell := range row {
+		for name, value := range cell {
+			switch strings.ToLower(name) {
+			case "uid":
+				uid = value
+			case "at":
+				at = value
+			case "times":
+				times = value
+			}
+		}
+	}
+	if uid == "" {
+		return Event{}, errors.New("decoding a row: it has no UID")
+	}
+	// The result has a fraction of a second, which entries have not.
+	t, err := time.Parse(timeFormat, at[:min(len(at), len(timeFormat))])
+	if err != nil {
+		return Event{}, fmt.Errorf("decoding the row of %q: time %q: expected one such as 2026-01-31 12:00:00.000", uid, at)
+	}
+	n, err := strconv.Atoi(times)
+	if err != nil || n < 1 {
+		return Event{}, fmt.Errorf("decoding the row of %q: count %q", uid, times)
+	}
+	return Event{UID: uid, Time: t.Unix(), Times: n}, nil
+}
+
+// stamp writes a time as SQL has it.
+func stamp(second int64) string {
+	return time.Unix(min(max(second, MinTime), MaxTime), 0).UTC().Format(timeFormat)
+}
+
+// notSigned are AWS's common errors about the signature of a call.
+var notSigned = []string{
+	"UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch",
+	"IncompleteSignature", "MissingAuthenticationToken", "ExpiredTokenException", "ExpiredToken",
+}
+
+// explain tells what a person has to change from what may heal.
+func explain(err error) error {
+	var (
+		api     smithy.APIError
+		missing *types.EventDataStoreNotFoundException
+		idle    *types.InactiveEventDataStoreException
+	)
+	hint := ""
+	switch {
+	case errors.As(err, &missing):
+		hint = "name the event data store behind the channel, of this account and Region, with --event-data-store (RELAY_EVENT_DATA_STORE); " +
+			"aws cloudtrail list-event-data-stores lists them"
+	case errors.As(err, &idle):
+		hint = "the event data store is stopped or pending deletion: restore it, or leave --event-data-store out"
+	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "AccessDenied"):
+		hint = "allow cloudtrail:StartQuery, cloudtrail:DescribeQuery and cloudtrail:GetQueryResults on the event data store, " +
+			"and kms:Decrypt on its key if it has one"
+	case errors.As(err, &api) && slices.Contains(notSigned, api.ErrorCode()):
+		hint = "the credentials are not accepted: look at them, at the Region and at this machine's clock"
+	default:
+		return err
+	}
+	return &audit.SettingsError{Err: err, Hint: hint}
+}
