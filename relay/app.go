@@ -32,6 +32,7 @@ type store interface {
 	Letter(ctx context.Context, id string) (audit.Letter, bool, error)
 	Announce(ctx context.Context, ids []string, at time.Time) error
 	Announced(ctx context.Context) ([]audit.Announcement, error)
+	OldestLetters(ctx context.Context) (dead, parked time.Time, err error)
 	Unannounce(ctx context.Context, ids []string) error
 	Claim(ctx context.Context, key string, d time.Duration) (fresh bool, err error)
 	Bind(ctx context.Context, url string, adopt bool) error

@@ -200,6 +200,16 @@ func (b *bell) load(list []audit.Announcement) {
 	}
 }
 
+// forget makes the bell as it was when it was new.
+func (b *bell) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.waiting)
+	clear(b.missing)
+	clear(b.seen)
+	b.next, b.last, b.gap, b.blind = time.Time{}, time.Time{}, firstEcho, 0
+}
+
 // counts are the ids waited for and those missing.
 func (b *bell) counts() (waiting, missing int) {
 	b.mu.Lock()

@@ -48,6 +48,9 @@ type env struct {
 // run is the program: everything but the process's own exit and signals.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	e := &env{getenv: getenv, environ: os.Environ(), stdout: stdout, stderr: stderr}
+	if getenv(runtimeAPI) != "" {
+		return e.lambda(ctx)
+	}
 	root := &cli.Command{
 		Name:  "relay",
 		Usage: "moves Kong Gateway's audit log into AWS CloudTrail Lake: nothing lost, nothing late",

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambda/messages"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+// runtimeAPI is set by Lambda for a program that is its own runtime.
+const runtimeAPI = "AWS_LAMBDA_RUNTIME_API"
+
+// lambdaHost runs the relay as a Lambda function. Lambda gives it one event at a
+// time and freezes the process in between, so nothing goes on after an answer;
+// clients and their connections are kept for the next event.
+type lambdaHost struct {
+	env    *env
+	log    *slog.Logger
+	onStop func(func()) (remove func() bool) // calls a function once the process is told to stop
+
+	busyMu sync.Mutex
+	busy   <-chan struct{} // closed once the event that came last has been answered
+
+	mu      sync.Mutex // held by whoever opens what is below, or makes passes with it
+	srv     *server
+	sink    *watchedSink
+	urls    http.Handler
+	self    *selfInvoker
+	bound   bool      // the ledger belongs to this Kong
+	scanned time.Time // before this no tail of a log without order
+}
+
+// lambda hosts the relay until the process is told to stop. A function that
+// cannot work says so in answer to each event, where alarms see it.
+func (e *env) lambda(ctx context.Context) int {
+	h := &lambdaHost{env: e, log: newLogger(Settings{LogFormat: "json"}, e.stderr)}
+	h.onStop = func(f func()) func() bool { return context.AfterFunc(ctx, f) }
+	// While it starts, Lambda gives a function more CPU than it has later on.
+	h.mu.Lock()
+	if err := h.open(ctx); err != nil {
+		h.log.Debug("not opened, the first event says why")
+	}
+	h.mu.Unlock()
+	// What the runtime library prints by itself is in the answer as well.
+	slog.SetDefault(h.log)
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+	// It never returns, and ends the process if the runtime API is gone. Asking for
+	// SIGTERM is what makes Lambda send one.
+	go lambda.StartWithOptions(h, lambda.WithEnableSIGTERM())
+	<-ctx.Done()
+	h.busyMu.Lock()
+	busy := h.busy
+	h.busyMu.Unlock()
+	if busy != nil {
+		<-busy
+	}
+	if h.mu.TryLock() && h.srv != nil {
+		if err := h.srv.app.close(); err != nil {
+			h.log.Warn("not everything closed", "err", err)
+		}
+	}
+	return exitOK
+}
+
+// open reads the settings and wires the relay, once. What failed is tried again
+// with the next event. h.mu is held.
+func (h *lambdaHost) open(ctx context.Context) error {
+	if h.srv != nil {
+		return nil
+	}
+	noFlags := func(string) (string, bool) { return "", false }
+	s, err := loadSettings(needKong|needLedger|needDestination, noFlags, h.env.getenv, os.ReadFile)
+	if err != nil {
+		return err
+	}
+	s.Debounce = 0 // one event is one trigger: there is nothing to gather
+	s.Warnings = append(s.Warnings, unknownVariables(h.env.environ)...)
+	if s.LedgerFile != "" {
+		s.warn("the ledger is a file: a function loses its files, and what it has delivered is delivered again; use Redis")
+	}
+	log := h.env.logger(s)
+	ledger.LogTo(log)
+	a, err := open(ctx, s, log, h.env.stdout)
+	if err != nil {
+		return err
+	}
+	h.sink = &watchedSink{sink: a.sink}
+	a.sink = h.sink
+	h.log, h.srv, h.self = log, newServer(a), newSelfInvoker(&s, h.env.getenv)
+	h.urls = h.urlHandler()
+	return nil
+}
+
+// Invoke implements [lambda.Handler].
+func (h *lambdaHost) Invoke(ctx context.Context, payload []byte) (answer []byte, err error) {
+	h.busyMu.Lock()
+	h.busy = ctx.Done() // the library ends the context when it has sent the answer
+	h.busyMu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer h.onStop(cancel)()
+	defer func() {
+		if p := recover(); p != nil {
+			h.log.Error("panic", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			panic(p) // the library reports it and ends the process
+		}
+	}()
+	log := h.log
+	if c, ok := lambdacontext.FromContext(ctx); ok {
+		log = log.With("invocation", c.AwsRequestID)
+	}
+	event, err := parseLambdaEvent(payload)
+	if err == nil {
+		h.mu.Lock()
+		err = h.open(ctx)
+		h.mu.Unlock()
+	}
+	switch {
+	case err != nil:
+	case event.url != nil:
+		return json.Marshal(h.serveURL(ctx, event.url))
+	default:
+		var r lambdaResult
+		if r, err = h.work(ctx, log, event); err == nil {
+			return json.Marshal(r)
+		}
+	}
+	return nil, h.failure(log, err)
+}
+
+// failure logs an error with what to do about it, and gives it the form in which
+// Lambda shows it. The invocation counts as failed: Lambda repeats asynchronous
+// ones, and alarms see it.
+func (h *lambdaHost) failure(log *slog.Logger, err error) error {
+	var (
+		settings *audit.SettingsError
+		wrong    *settingsError
+		unknown  *eventError
+	)
+	out := messages.InvokeResponse_Error{Message: err.Error(), Type: "PassFailed"}
+	switch err := explain(err); {
+	case errors.As(err, &settings):
+		log.Error("invocation failed", "err", err, "hint", settings.Hint)
+		out.Message += ". What to do: " + settings.Hint
+		if !errors.Is(err, pipeline.ErrUnavailable) && !errors.Is(err, audit.ErrLeaseLost) {
+			out.Type = "SettingsError"
+		}
+		return out
+	case errors.As(err, &wrong):
+		out.Type = "SettingsError"
+	case errors.As(err, &unknown):
+		out.Type = "UnknownEvent"
+	}
+	log.Error("invocation failed", "err", err)
+	return out
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+// urlHandler takes triggers at the function's URL, with the checks that the
+// listener has. A function cannot go on after its answer, so it notes the ids,
+// invokes itself for them, and then says 202. Without a secret it takes nothing.
+func (h *lambdaHost) urlHandler() http.Handler {
+	srv, self, set := h.srv, h.self, h.srv.app.settings
+	return trigger.NewHandler(trigger.Options{
+		Secrets:          srv.secretsOf(set.TriggerSecret),
+		EventHookSecrets: srv.secretsOf(set.EventHooksSecret),
+		Replay:           srv.app.store.Claim,
+		Rate:             set.TriggerRate,
+		Logger:           h.log,
+		Notify: func(ctx context.Context, ids []string) error {
+			now := time.Now()
+			if err := srv.app.store.Announce(ctx, ids, now); err != nil {
+				return err
+			}
+			if ids == nil {
+				ids = []string{}
+			}
+			return self.invoke(ctx, trigger.Invocation{Trigger: &trigger.Body{RequestIDs: ids, SentAt: now.UTC()}})
+		},
+	})
+}
+
+// serveURL answers a request to the function's URL.
+func (h *lambdaHost) serveURL(ctx context.Context, in *events.LambdaFunctionURLRequest) events.LambdaFunctionURLResponse {
+	w := &urlAnswer{header: http.Header{}}
+	if r, err := urlRequest(ctx, in); err != nil {
+		w.header.Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		w.body.WriteString(`{"reason":"request could not be read"}` + "\n")
+	} else {
+		h.urls.ServeHTTP(w, r)
+	}
+	w.WriteHeader(http.StatusOK) // if nobody has said anything
+	out := events.LambdaFunctionURLResponse{StatusCode: w.status, Headers: map[string]string{}, Body: w.body.String()}
+	for name := range w.header {
+		out.Headers[name] = w.header.Get(name)
+	}
+	return out
+}
+
+// urlRequest makes of the event the request that it tells of.
+func urlRequest(ctx context.Context, in *events.LambdaFunctionURLRequest) (*http.Request, error) {
+	u, err := url.ParseRequestURI(in.RawPath)
+	if err != nil {
+		return nil, fmt.Errorf("reading the path: %w", err)
+	}
+	u.RawQuery = in.RawQueryString
+	body := []byte(in.Body)
+	if in.IsBase64Encoded {
+		if body, err = base64.StdEncoding.DecodeString(in.Body); err != nil {
+			return nil, fmt.Errorf("reading the body: %w", err)
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, in.RequestContext.HTTP.Method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Host, r.RemoteAddr = in.RequestContext.DomainName, in.RequestContext.HTTP.SourceIP
+	for name, value := range in.Headers {
+		r.Header.Set(name, value)
+	}
+	return r, nil
+}
+
+// urlAnswer is an [http.ResponseWriter] that keeps what it is told.
+type urlAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (a *urlAnswer) Header() http.Header { return a.header }
+
+func (a *urlAnswer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+}
+
+func (a *urlAnswer) Write(p []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	return a.body.Write(p)
+}
