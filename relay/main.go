@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		ErrWriter: stderr,
 		Flags:     settingFlags(),
 		Commands: []*cli.Command{
-			e.serveCommand(), e.onceCommand(), e.checkCommand(), e.statusCommand(), e.deadCommand(), e.demoCommand(),
+			e.serveCommand(), e.onceCommand(), e.checkCommand(), e.statusCommand(), e.deadCommand(), e.healthCommand(), e.demoCommand(),
 			{Name: "version", Usage: "print the version", Action: func(context.Context, *cli.Command) error {
 				fmt.Fprintln(stdout, buildVersion())
 				return nil

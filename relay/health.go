@@ -1,0 +1,91 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/urfave/cli/v3"
+)
+
+// healthTimeout is less than container runtimes wait for a health check.
+const healthTimeout = 3 * time.Second
+
+// healthCommand is for images without a shell or curl: their health check is the
+// program itself, with the settings of the one that serves.
+func (e *env) healthCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "health",
+		Usage: "ask the relay that serves at --ops-listen whether it is alive, for a container's health check",
+		Description: "Asks /healthz, or with --ready /readyz: whether Kong, ledger and destination were reachable at the last\n" +
+			"try. Exits with 0 if it is so, with 1 if not.",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "ready", Usage: "ask whether it is ready, not only alive"}},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			listen, err := e.opsListen(c)
+			if err != nil {
+				return err
+			}
+			if listen == "" {
+				return usagef("--ops-listen (RELAY_OPS_LISTEN) is off: there is nothing to ask")
+			}
+			path := "/healthz"
+			if c.Bool("ready") {
+				path = "/readyz"
+			}
+			return askHealth(ctx, listen, path)
+		},
+	}
+}
+
+// opsListen reads that one setting. The others do not matter here, and their
+// secrets should not be fetched every few seconds.
+func (e *env) opsListen(c *cli.Command) (string, error) {
+	for _, row := range settingsTable() {
+		if row.name != "ops-listen" {
+			continue
+		}
+		var (
+			s    Settings
+			l    loader
+			text = cmp.Or(c.String(row.name), e.getenv(row.env), row.def)
+		)
+		if err := row.set(&l, &s, text); err != nil {
+			l.problems.wrongValue(row, text, err)
+			return "", &l.problems
+		}
+		return s.OpsListen, nil
+	}
+	return "", errors.New("there is no setting for the address of operations")
+}
+
+// askHealth asks who listens at an address of this machine.
+func askHealth(ctx context.Context, listen, path string) error {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("asking for health: %w", err)
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost" // who listens on every address listens there too
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("asking for health: %w", err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true} // and no proxy: it is this machine
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("asking for health: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New("asking for health: the relay answers " + path + " with " + resp.Status)
+	}
+	return nil
+}
