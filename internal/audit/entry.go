@@ -62,8 +62,9 @@ const (
 
 // Size is roughly the memory that the entry holds, in bytes. Queues are bounded by it.
 func (e *Entry) Size() int {
-	return 256 + len(e.ID) + len(e.RequestID) + len(e.Path) + len(e.Payload) + len(e.RemovedFromPayload) +
-		len(e.Signature) + len(e.Unknown)
+	return 384 + len(e.ID) + len(e.RequestID) + len(e.ClientIP) + len(e.Method) + len(e.Path) + len(e.Workspace) +
+		len(e.Payload) + len(e.RemovedFromPayload) + len(e.Signature) + len(e.RBACUserID) + len(e.RBACUserName) +
+		len(e.RequestSource) + len(e.Unknown)
 }
 
 // maxID is what PutAuditEvents takes as an id, and what a ledger takes as one.
@@ -72,8 +73,9 @@ const maxID = 128
 // Identity returns the ID for an entry: its request id where that can serve as
 // one, else a hash of the request id. For an entry without a request id (some
 // releases before Kong 3.4 leave it empty) it is a hash of the fields that are
-// the same at every read; Kong computes ttl at each read, so ttl is not one.
-// Rows that are equal in all of those have the same identity: see [Ordinals].
+// the same at every read: Kong computes ttl at each read, and of an unknown field
+// nobody knows. Rows that are equal in all of those have the same identity: see
+// [Ordinals].
 func Identity(e *Entry) string {
 	if validID(e.RequestID) {
 		return e.RequestID
@@ -111,9 +113,9 @@ func validID(s string) bool {
 	return true
 }
 
-// Ordinals tells apart rows without a request id that are equal in every field:
-// the second of them gets "-2" after its ID, the third "-3". Rows that are equal
-// cannot be told apart by order either, so any order of them gives the same IDs.
+// Ordinals tells apart rows without a request id that have the same identity: the
+// second of them gets "-2" after its ID, the third "-3". Rows that are equal cannot
+// be told apart by order either, so any order of them gives the same IDs.
 //
 // The zero value is ready. It holds one number for each such row since the last
 // call of Forget, and nothing for rows that have a request id. It is not safe

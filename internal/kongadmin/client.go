@@ -7,16 +7,15 @@
 package kongadmin
 
 import (
-	"bytes"
 	"context"
 	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,9 +51,17 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// maxRow bounds a page of a single row. A payload is up to about 10 MiB (Kong's
-// documentation), and as text inside JSON it can grow sixfold.
-const maxRow = 64 << 20
+// requestIDHeader names the entry that Kong writes about a request. Every answer of
+// the Admin API of Kong Enterprise has it.
+const requestIDHeader = "X-Kong-Admin-Request-ID"
+
+const (
+	maxOwn   = 1000 // ids of reads that wait for a page to come with
+	maxOwnID = 128  // bytes of one; Kong's have 32
+
+	// versionAge is how long the answer of GET / is believed.
+	versionAge = 10 * time.Minute
+)
 
 // Client reads pages. It is safe for concurrent use.
 type Client struct {
@@ -64,14 +71,15 @@ type Client struct {
 	retried atomic.Int64
 
 	mu        sync.Mutex
-	version   string    // from GET /, where the Server header does not tell
-	versionAt time.Time // when GET / was last asked
+	version   string    // from a page's Server header, else from GET /
+	versionAt time.Time // when it was last seen, or asked for
+	own       []string  // ids of reads that no page has told of yet
 }
 
 // New returns a client. It contacts nothing.
 func New(opts Options) (*Client, error) {
 	base, err := url.Parse(opts.URL)
-	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
+	if err != nil || base.Hostname() == "" || (base.Scheme != "http" && base.Scheme != "https") {
 		return nil, audit.Settingsf("set KONG_ADMIN_API to something like https://kong.internal:8444",
 			"the Admin API's address is not an http or https URL")
 	}
@@ -84,6 +92,7 @@ func New(opts Options) (*Client, error) {
 	if opts.RetryWait[0] <= 0 {
 		opts.RetryWait = [2]time.Duration{200 * time.Millisecond, 3 * time.Second}
 	}
+	opts.RetryWait[1] = max(opts.RetryWait[0], opts.RetryWait[1])
 	if opts.MaxBytes <= 0 {
 		opts.MaxBytes = 2 << 20
 	}
@@ -93,11 +102,11 @@ func New(opts Options) (*Client, error) {
 	c := &Client{base: base, opts: opts}
 
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = opts.TLS
-	t.DisableCompression = true // Kong's Admin API does not compress
+	t.TLSClientConfig = opts.TLS.Clone() // the transport adds to it
+	t.DisableCompression = true          // Kong's Admin API does not compress
 	t.MaxIdleConnsPerHost = 4
 	c.http = &http.Client{
-		Transport: &wholeBody{next: t, max: opts.MaxBytes},
+		Transport: t,
 		Timeout:   opts.Timeout,
 		// A redirect would carry the token somewhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -107,7 +116,10 @@ func New(opts Options) (*Client, error) {
 
 // Page asks for one page. Errors that a person has to heal are
 // *audit.SettingsError; audit.ErrPageTooLarge and audit.ErrBadOffset have
-// their own cure; anything else was tried several times and may heal later.
+// their own cure; anything else was tried several times and may heal later. What
+// ends with ctx is ctx's error.
+//
+// RequestIDs of a page include those of reads that failed since the page before.
 func (c *Client) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 	page, err := c.page(ctx, q, false)
 	var refused *refusal
@@ -115,7 +127,7 @@ func (c *Client) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		page, err = c.page(ctx, q, true)
 	}
 	if err != nil {
-		return audit.Page{}, fmt.Errorf("reading the audit log at %s: %w", c.base.Redacted(), c.explain(err))
+		return audit.Page{}, fmt.Errorf("reading the audit log at %s: %w", c.base.Redacted(), c.explain(ctx, err))
 	}
 	return page, nil
 }
@@ -139,46 +151,58 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 		return audit.Page{}, err
 	}
 
-	// Each attempt is judged whole, so that a body that does not parse is
-	// retried like a connection that broke.
+	// Each attempt is judged whole, so that a body that breaks off or does not
+	// parse is retried like a connection that broke.
 	var (
-		page audit.Page
-		last error
-		own  []string
+		page    audit.Page
+		version string
+		last    error
 	)
+	token := req.Header.Get(tokenHeader)
 	client := c.retrying(func(ctx context.Context, resp *http.Response, err error) (bool, error) {
+		if resp != nil {
+			c.noteOwn(resp.Header.Get(requestIDHeader))
+		}
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
 		if err == nil {
-			if id := resp.Header.Get("X-Kong-Admin-Request-ID"); id != "" {
-				own = append(own, id)
-			}
-			page, err = c.decode(resp, q)
+			page, version, err = c.decode(resp, q, token)
 		}
 		last = err
-		retry := err != nil && heals(err)
-		if retry {
-			c.retried.Add(1)
-		}
-		return retry, nil
+		return err != nil && heals(err), nil
+	}, func() {
+		c.opts.Logger.DebugContext(ctx, "kong did not give a page, asking again", "err", withoutURL(last))
 	})
 	resp, err := client.Do(req)
 	if resp != nil {
 		resp.Body.Close()
 	}
 	switch {
+	case ctx.Err() != nil && last != nil:
+		return audit.Page{}, fmt.Errorf("%w (before that: %v)", ctx.Err(), withoutURL(last)) //nolint:errorlint // not a cause
+	case ctx.Err() != nil && err != nil:
+		return audit.Page{}, ctx.Err()
 	case last != nil:
-		return audit.Page{}, last
+		return audit.Page{}, withoutURL(last)
 	case err != nil:
-		return audit.Page{}, err
+		return audit.Page{}, withoutURL(err)
 	}
-	page.RequestIDs = own
-	c.setVersion(ctx, &page)
+	page.RequestIDs = c.takeOwn()
+	c.setVersion(ctx, &page, version)
 	return page, nil
 }
 
-func (c *Client) retrying(check retryablehttp.CheckRetry) *retryablehttp.Client {
+// withoutURL takes net/http's "Get <URL>:" off an error: Page names the address.
+func withoutURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+func (c *Client) retrying(check retryablehttp.CheckRetry, again func()) *retryablehttp.Client {
 	return &retryablehttp.Client{
 		HTTPClient:   c.http,
 		RetryWaitMin: c.opts.RetryWait[0],
@@ -186,12 +210,40 @@ func (c *Client) retrying(check retryablehttp.CheckRetry) *retryablehttp.Client 
 		RetryMax:     c.opts.Retries,
 		CheckRetry:   check,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+		PrepareRetry: func(*http.Request) error {
+			c.retried.Add(1)
+			again()
+			return nil
+		},
 		Backoff: func(shortest, longest time.Duration, attempt int, resp *http.Response) time.Duration {
-			// The library obeys Retry-After whatever it says.
-			return min(retryablehttp.DefaultBackoff(shortest, longest, attempt, resp), 10*longest)
+			// The library obeys Retry-After whatever it says, and overflows.
+			wait := retryablehttp.DefaultBackoff(shortest, longest, attempt, resp)
+			return min(max(wait, shortest), 10*longest)
 		},
 	}
 }
+
+// noteOwn keeps the id of a read until a page is there to tell of it.
+func (c *Client) noteOwn(id string) {
+	if id == "" || len(id) > maxOwnID {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own = append(c.own, id); len(c.own) > maxOwn {
+		c.own = slices.Delete(c.own, 0, len(c.own)-maxOwn)
+	}
+}
+
+func (c *Client) takeOwn() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := c.own
+	c.own = nil
+	return own
+}
+
+const tokenHeader = "Kong-Admin-Token"
 
 func (c *Client) request(ctx context.Context, u *url.URL, freshToken bool) (*retryablehttp.Request, error) {
 	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
@@ -205,7 +257,13 @@ func (c *Client) request(ctx context.Context, u *url.URL, freshToken bool) (*ret
 		if err != nil {
 			return nil, fmt.Errorf("getting the Admin API token: %w", err)
 		}
-		req.Header.Set("Kong-Admin-Token", token)
+		if strings.ContainsFunc(token, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+			return nil, audit.Settingsf("KONG_ADMIN_TOKEN must be the token alone, on one line",
+				"the Admin API token holds a line break or another control character")
+		}
+		if token != "" {
+			req.Header.Set(tokenHeader, token)
+		}
 	}
 	return req, nil
 }
@@ -218,20 +276,14 @@ func (c *Client) Version(ctx context.Context) string {
 	c.mu.Lock()
 	v, at := c.version, c.versionAt
 	c.mu.Unlock()
-	if v != "" || time.Since(at) < 10*time.Minute {
+	if !at.IsZero() && time.Since(at) < versionAge {
 		return v
 	}
 	// Kong 3.9 with a plugin server answers 500 here from one of its workers, so
 	// this is only the second source, tried seldom and never insisted upon.
-	req, err := c.request(ctx, c.base.JoinPath("/"), false)
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		var resp *http.Response
-		if resp, err = c.http.Do(req.Request.WithContext(ctx)); err == nil {
-			defer resp.Body.Close()
-			v = rootVersion(resp)
-		}
+	v = c.askVersion(ctx)
+	if v == "" && ctx.Err() != nil {
+		return v // nobody was asked
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -242,21 +294,35 @@ func (c *Client) Version(ctx context.Context) string {
 	return c.version
 }
 
+func (c *Client) askVersion(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := c.request(ctx, c.base.JoinPath("/"), false)
+	if err != nil {
+		return ""
+	}
+	resp, err := c.http.Do(req.Request)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	return rootVersion(resp)
+}
+
 // setVersion gives the page's entries the version of the gateway that sent them.
-func (c *Client) setVersion(ctx context.Context, p *audit.Page) {
+func (c *Client) setVersion(ctx context.Context, p *audit.Page, version string) {
 	if len(p.Entries) == 0 {
 		return
 	}
-	v := p.Entries[0].KongVersion
-	if v == "" {
-		v = c.Version(ctx)
+	if version == "" {
+		version = c.Version(ctx)
 	} else {
 		c.mu.Lock()
-		c.version, c.versionAt = v, time.Now()
+		c.version, c.versionAt = version, time.Now()
 		c.mu.Unlock()
 	}
 	for i := range p.Entries {
-		p.Entries[i].KongVersion = v
+		p.Entries[i].KongVersion = version
 	}
 }
 
@@ -268,37 +334,4 @@ func serverVersion(server string) string {
 		}
 	}
 	return ""
-}
-
-// wholeBody reads every answer to its end before it is looked at, so that a body
-// that breaks off is an error of the exchange.
-type wholeBody struct {
-	next http.RoundTripper
-	max  int
-}
-
-func (t *wholeBody) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.next.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	limit := t.max
-	if req.URL.Query().Get("size") == "1" {
-		limit = maxRow
-	}
-	if resp.ContentLength > int64(limit) {
-		return nil, fmt.Errorf("%w: %d bytes", audit.ErrPageTooLarge, resp.ContentLength)
-	}
-	var buf bytes.Buffer
-	buf.Grow(int(max(resp.ContentLength, 4096)) + bytes.MinRead)
-	n, err := buf.ReadFrom(io.LimitReader(resp.Body, int64(limit)+1))
-	if n > int64(limit) {
-		return nil, fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("answer broke off after %d bytes: %w", n, err)
-	}
-	resp.Body = io.NopCloser(&buf)
-	return resp, nil
 }

@@ -3,7 +3,6 @@ package kongadmin
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -27,6 +26,13 @@ func (e *refusal) Error() string {
 	return s
 }
 
+// isTLS tells whether a refusal is about TLS: 400 is what nginx, and with it Kong,
+// answers to plain HTTP on a TLS port, or to a client without a certificate.
+func (e *refusal) isTLS() bool {
+	return e.status == http.StatusBadRequest &&
+		(strings.Contains(e.message, "HTTPS") || strings.Contains(e.message, "SSL certificate"))
+}
+
 // notAPage is an answer of 200 that is no page of the audit log.
 type notAPage struct{ what string }
 
@@ -45,54 +51,59 @@ func heals(err error) bool {
 // isTrust tells whether TLS failed for want of trust, which no attempt heals.
 func isTrust(err error) bool {
 	var (
-		unknown  x509.UnknownAuthorityError
-		name     x509.HostnameError
-		invalid  x509.CertificateInvalidError
-		verify   *tls.CertificateVerificationError
-		alert    tls.AlertError
-		notTLS   tls.RecordHeaderError
-		noSystem x509.SystemRootsError
+		verify *tls.CertificateVerificationError
+		notTLS tls.RecordHeaderError
+		op     *net.OpError
 	)
-	return errors.As(err, &unknown) || errors.As(err, &name) || errors.As(err, &invalid) || errors.As(err, &verify) ||
-		errors.As(err, &alert) || errors.As(err, &notTLS) || errors.As(err, &noSystem) ||
+	return errors.As(err, &verify) || errors.As(err, &notTLS) ||
+		// crypto/tls reports what the other side said in this way.
+		(errors.As(err, &op) && op.Op == "remote error") ||
 		// net/http has no type for this one.
 		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }
 
 // explain adds what a person can do about an error.
-func (c *Client) explain(err error) error {
+func (c *Client) explain(ctx context.Context, err error) error {
 	var (
-		r    *refusal
-		np   *notAPage
-		dns  *net.DNSError
-		op   *net.OpError
-		hint string
+		r        *refusal
+		np       *notAPage
+		settings *audit.SettingsError
+		dns      *net.DNSError
+		op       *net.OpError
+		timeout  net.Error
+		hint     string
 	)
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset):
+	case ctx.Err() != nil, errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset), errors.As(err, &settings):
 		return err
 	case errors.As(err, &r):
-		hint = c.refusalHint(r.status)
+		hint = c.refusalHint(r)
 		if hint == "" {
 			return err
 		}
 	case errors.As(err, &np):
 		return fmt.Errorf("%w (is KONG_ADMIN_API the Admin API itself, port 8001 or 8444, and not Kong Manager, a proxy port or a login page?)", err)
 	case isTrust(err):
-		hint = "set KONG_ROOT_CA to the CA that signed the Admin API's certificate, check that KONG_ADMIN_API names a host in that certificate " +
-			"and has the right scheme (8001 is http, 8444 https), and set --kong-client-cert and --kong-client-key if it asks for a certificate"
+		hint = tlsHint
 	case errors.As(err, &dns):
 		return fmt.Errorf("%w (is the host in KONG_ADMIN_API spelt right, and known to this machine's DNS?)", err)
 	case errors.As(err, &op) && op.Op == "dial":
 		return fmt.Errorf("%w (is KONG_ADMIN_API right, the Admin API listening there, and no firewall between?)", err)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("%w (no whole answer within %s: Kong or its database is slow or down; --kong-timeout waits longer)", err, c.opts.Timeout)
 	default:
 		return err
 	}
 	return &audit.SettingsError{Err: err, Hint: hint}
 }
 
-func (c *Client) refusalHint(status int) string {
-	switch {
+const tlsHint = "set KONG_ROOT_CA to the CA that signed the Admin API's certificate, check that KONG_ADMIN_API names a host in that certificate " +
+	"(else --kong-tls-server-name) and has the right scheme (8001 is http, 8444 https), and set --kong-client-cert and --kong-client-key if it asks for a certificate"
+
+func (c *Client) refusalHint(r *refusal) string {
+	switch status := r.status; {
+	case r.isTLS():
+		return tlsHint
 	case status == http.StatusUnauthorized && c.opts.Token == nil:
 		return "Kong asks for an RBAC token: set KONG_SUPERADMIN=true and KONG_ADMIN_TOKEN (or KONG_ADMIN_TOKEN_FILE)"
 	case status == http.StatusUnauthorized:

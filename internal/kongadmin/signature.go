@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tidwall/gjson"
-
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
@@ -21,26 +19,27 @@ import (
 // "|", without signature, ttl and expire (Kong's documentation of
 // audit_log_signing_key). Whether request_timestamp is part of it is not
 // certain: Kong signs before it sets one, so the form without it is tried first.
-func verify(key *rsa.PublicKey, row gjson.Result) audit.Verification {
+func verify(key *rsa.PublicKey, row string) audit.Verification {
 	var (
 		names     []string
 		values    = map[string]string{}
 		signature string
 	)
-	row.ForEach(func(k, v gjson.Result) bool {
+	p := scanner{s: row}
+	for more := p.open('{', '}'); more; more = p.more('}') {
+		name, v := p.name().text(), p.value(maxDepth)
 		switch {
-		case v.Type == gjson.Null:
-		case k.Str == "signature":
-			signature = text(v)
-		case k.Str == "ttl" || k.Str == "expire":
+		case v.kind == kindNull:
+		case name == "signature":
+			signature = v.text()
+		case name == "ttl" || name == "expire":
 		default:
-			if _, twice := values[k.Str]; !twice {
-				names = append(names, k.Str)
+			if _, twice := values[name]; !twice {
+				names = append(names, name)
 			}
-			values[k.Str] = text(v)
+			values[name] = v.text()
 		}
-		return true
-	})
+	}
 	if signature == "" {
 		return audit.Unsigned
 	}
@@ -71,6 +70,16 @@ func verify(key *rsa.PublicKey, row gjson.Result) audit.Verification {
 		return audit.VerifiedWithTimestamp
 	}
 	return audit.VerificationFailed
+}
+
+// rowVerifier tells what becomes of checking a row, given as Kong wrote it.
+type rowVerifier func(row string) audit.Verification
+
+func (c *Client) rowVerifier() rowVerifier {
+	if c.opts.PublicKey == nil {
+		return nil
+	}
+	return func(row string) audit.Verification { return verify(c.opts.PublicKey, row) }
 }
 
 // ParsePublicKey reads an RSA public key in PEM: PKIX, PKCS #1, or a certificate.
