@@ -30,7 +30,19 @@ const (
 	exitDifference = 3 // verify found a difference
 )
 
+const (
+	// What the relay holds does not grow with the log, so neither need its memory:
+	// garbage is collected often enough to stay near memoryLimit. GOMEMLIMIT and
+	// GOGC have their usual meaning where they are set.
+	memoryLimit = 24 << 20 // bytes, of what Go allocates
+	gcPercent   = 200
+)
+
 func main() {
+	if os.Getenv("GOMEMLIMIT") == "" && os.Getenv("GOGC") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+		debug.SetGCPercent(gcPercent)
+	}
 	cli.SubcommandHelpTemplate = commandHelp // the library has no other way for a command with commands
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args, os.Getenv, os.Stdout, os.Stderr)
@@ -61,7 +73,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		ErrWriter: stderr,
 		Flags:     settingFlags(),
 		Commands: []*cli.Command{
-			e.serveCommand(), e.onceCommand(), e.checkCommand(), e.statusCommand(), e.deadCommand(), e.healthCommand(), e.demoCommand(),
+			e.serveCommand(), e.onceCommand(), e.checkCommand(), e.verifyCommand(), e.statusCommand(), e.deadCommand(), e.healthCommand(), e.demoCommand(),
 			{Name: "version", Usage: "print the version", Action: func(context.Context, *cli.Command) error {
 				fmt.Fprintln(stdout, buildVersion())
 				return nil
