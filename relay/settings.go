@@ -50,6 +50,7 @@ type Settings struct {
 	AccountID      string // of the channel, else of the log group's ARN, else ""
 	Region         string // "" only where no destination needs it
 	ExternalID     string
+	EventDataStore string // id, or "" if it is not to be asked
 	LogGroup       string // a name, also if an ARN was given
 	LogStream      string
 	PutRate        int // calls a second

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
+	"github.com/kong-cloudtrail/relay/internal/lake"
 )
 
 // setter reads a value's text into Settings.
@@ -278,6 +279,19 @@ func channelARN(l *loader, s *Settings, text string) error {
 		return expected(what+", with an account of 12 digits", "Every event names the account that owns the channel.")
 	}
 	s.ChannelARN, s.AccountID, l.channelRegion = text, a.AccountID, a.Region
+	return nil
+}
+
+// eventDataStore takes the id of an event data store, or the ARN that ends in it.
+func eventDataStore(_ *loader, s *Settings, text string) error {
+	id := text
+	if a, err := arn.Parse(text); err == nil {
+		id = strings.TrimPrefix(a.Resource, "eventdatastore/")
+	}
+	if !lake.IsStoreID(id) {
+		return expected("the id or the ARN of an event data store, not of a channel", "List them with: aws cloudtrail list-event-data-stores")
+	}
+	s.EventDataStore = id
 	return nil
 }
 

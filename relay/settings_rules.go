@@ -112,6 +112,9 @@ func (l *loader) checkDestination(s *Settings) {
 	if toAWS && arnRegion != "" && s.Region != "" && s.Region != arnRegion {
 		s.warn("the Region " + s.Region + " is not that of the ARN, " + arnRegion + ": the destination is looked for in " + s.Region)
 	}
+	if s.EventDataStore != "" && s.Destination != ToCloudTrail {
+		s.warn("event-data-store has no effect: the destination is " + string(s.Destination))
+	}
 	if l.need&needDestination == 0 || !toAWS {
 		return
 	}

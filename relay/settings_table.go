@@ -166,6 +166,12 @@ func settingsTable() []setting {
 			set:  text(func(s *Settings) *string { return &s.LogStream }, streamName, "1 to 512 characters without : and *"),
 		},
 		{
+			name: "event-data-store", env: "RELAY_EVENT_DATA_STORE", group: groupDestination, value: "id",
+			example: "11111111-2222-3333-4444-555555555555",
+			help:    "the event data store behind the channel, by id or ARN: relay verify asks it what has arrived",
+			set:     eventDataStore,
+		},
+		{
 			name: "put-rate", env: "RELAY_PUT_RATE", group: groupDestination, value: "n", def: "95",
 			help: "calls a second at most; AWS allows CloudTrail Lake 100 for an account and Region",
 			set:  number(func(s *Settings) *int { return &s.PutRate }, 1, 10_000),

@@ -1,0 +1,453 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/lake"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+const (
+	// overdueAfter is what an entry may be late beyond the schedule.
+	overdueAfter = 5 * time.Minute
+	// youngAge is the age in seconds up to which a running relay may be delivering
+	// an entry that the ledger does not know, and settle how long it is given.
+	youngAge = 5 * 60
+	settle   = 5 * time.Second
+	// ownSlack is how many seconds before the last pass's start the rows of its own
+	// reads may be dated: the clocks of control planes differ.
+	ownSlack = 5
+	// sliceEntries is how many entries are compared with the destination at once
+	// where the log has an order.
+	sliceEntries = 50_000
+	// strayBatch is how many ids of unexpected events are looked up at once.
+	strayBatch = 500
+
+	daySeconds = 24 * 60 * 60
+)
+
+// key is an id, hashed: a million of them fit into some tens of megabytes.
+type key [16]byte
+
+func keyOf(id string) key {
+	sum := sha256.Sum256([]byte(id))
+	return key(sum[:16])
+}
+
+// notExpected stands for the timestamp of an entry that need not be at the destination.
+const notExpected = -1 << 62
+
+// verification compares Kong's log with the ledger and the destination.
+//
+// It holds a page of the log, the names of what it found, and of the entries that
+// are still to be compared with the destination a hash and a timestamp each, some
+// 40 bytes. Where the log has an order those are 50,000 entries at most, or one
+// second's; where it has none they are all that Kong holds.
+type verification struct {
+	app          *app
+	passes       *pipeline.Pipeline
+	lake         *lake.Lake // nil: the destination is not asked
+	since, until int64      // Unix seconds, until excluded; 0 leaves a side open
+	grace        int64      // seconds
+	reach        int64      // seconds after which a pass should have read an entry in any case
+	progress     func(pipeline.Summary)
+
+	marks  audit.Marks
+	now    int64 // Kong's clock when the scan began
+	report verifyReport
+	young  []audit.Entry // new to the ledger, and perhaps on their way: id and timestamp only
+
+	direction int
+	pending   map[key]int64 // of the open slice: timestamps, or notExpected
+	low, high int64         // timestamps of its entries
+	edge      int64         // where the slices end that have been compared
+	begun     bool          // edge is set
+	days      map[int64]int // entries by day, where the log has no order
+
+	lost        map[key]int64 // delivered, and not at the destination
+	first, last int64         // timestamps of what is missing
+	capped      bool
+	through     int64 // one before the oldest entry that is not accounted for, if capped
+}
+
+// run fills the report.
+func (v *verification) run(ctx context.Context) error {
+	begin := time.Now()
+	if _, err := v.app.store.Begin(ctx); err != nil {
+		return err
+	}
+	var err error
+	if v.marks, err = v.app.store.Marks(ctx); err != nil {
+		return err
+	}
+	v.reset()
+	if err := v.passes.Scan(ctx, v.since, v.until, func(s pipeline.Scanned) error { return v.page(ctx, s) }); err != nil {
+		return err
+	}
+	if err := v.closeSlices(ctx); err != nil {
+		return err
+	}
+	if err := v.lookAgain(ctx); err != nil {
+		return err
+	}
+	if err := v.nameLost(ctx); err != nil {
+		return err
+	}
+	r := &v.report
+	if r.DeadLetters, r.ParkedEntries, err = v.app.store.LetterCounts(ctx); err != nil {
+		return err
+	}
+	end := v.now
+	if v.until != 0 {
+		end = min(end, v.until)
+	}
+	through := end - 1
+	if v.capped {
+		through = min(through, v.through)
+	}
+	r.Since, r.Until, r.CompleteThrough = moment(v.since), moment(end), moment(max(through, 0))
+	r.Seconds = time.Since(begin).Seconds()
+	return nil
+}
+
+// reset forgets everything that was found.
+func (v *verification) reset() {
+	v.report = verifyReport{}
+	if v.lake != nil {
+		v.report.Destination = &destinationReport{}
+	}
+	v.young, v.begun, v.capped = nil, false, false
+	v.pending, v.days, v.lost = map[key]int64{}, map[int64]int{}, map[key]int64{}
+	v.first, v.last = 0, 0
+}
+
+func (v *verification) page(ctx context.Context, s pipeline.Scanned) error {
+	if s.Restart {
+		v.reset()
+	}
+	v.direction, v.now, v.report.Order = s.Direction, s.Now, s.Order
+	outcomes, err := v.app.store.Lookup(ctx, s.Entries)
+	if err != nil {
+		return err
+	}
+	for i := range s.Entries {
+		v.entry(&s.Entries[i], outcomes[i])
+		if v.lake != nil {
+			if err := v.hold(ctx, &s.Entries[i], outcomes[i]); err != nil {
+				return err
+			}
+		}
+	}
+	if v.progress != nil {
+		v.progress(pipeline.Summary{Read: v.report.Entries, New: v.report.Missing.Count + len(v.young), Delivered: v.report.Delivered})
+	}
+	return nil
+}
+
+// entry counts an entry by what the ledger knows of it.
+func (v *verification) entry(e *audit.Entry, o audit.Outcome) {
+	r := &v.report
+	r.Entries++
+	if e.Verification == audit.VerificationFailed {
+		r.SignatureFailed.add(e.ID)
+	}
+	switch o {
+	case audit.New:
+		v.unknown(e)
+	case audit.Delivered:
+		r.Delivered++
+	case audit.Dead:
+		r.Dead.add(e.ID)
+	case audit.Parked:
+		r.Parked.add(e.ID)
+		v.cap(e.Timestamp)
+	case audit.Dropped:
+		r.Dropped.add(e.ID)
+	case audit.Own:
+		r.Own++
+	}
+}
+
+// unknown sorts an entry that is new to the ledger: it is not due, or missing, or
+// may be on its way.
+func (v *verification) unknown(e *audit.Entry) {
+	switch {
+	case !v.due(e):
+		v.report.NotDue++
+		v.cap(e.Timestamp)
+	case v.now-e.Timestamp < youngAge && len(v.young) < maxNames:
+		v.young = append(v.young, audit.Entry{ID: strings.Clone(e.ID), Timestamp: e.Timestamp})
+	default:
+		v.missing(e.ID, e.Timestamp)
+	}
+}
+
+func (v *verification) missing(id string, timestamp int64) {
+	v.report.Missing.add(id)
+	v.span(timestamp)
+}
+
+// span notes when something was that is missing.
+func (v *verification) span(timestamp int64) {
+	if v.first == 0 && v.last == 0 {
+		v.first, v.last = timestamp, timestamp
+	}
+	v.first, v.last = min(v.first, timestamp), max(v.last, timestamp)
+	v.cap(timestamp)
+}
+
+func (v *verification) cap(timestamp int64) {
+	if !v.capped || timestamp-1 < v.through {
+		v.capped, v.through = true, timestamp-1
+	}
+}
+
+// due tells whether a pass should have recorded an entry. In the second in which
+// the last pass began, rows may have followed the ones it saw; the rows of its own
+// reads always do. Without marks no pass has come to an end, or they were lost
+// together with the ledger.
+func (v *verification) due(e *audit.Entry) bool {
+	m := v.marks
+	if m.Cursor == 0 || v.now-e.Timestamp > v.reach {
+		return true
+	}
+	slack := int64(0)
+	if strings.HasPrefix(e.Path, "/audit/") {
+		slack = ownSlack
+	}
+	return e.Timestamp < m.Cursor-slack || e.Timestamp <= m.Cursor && e.Timestamp < m.Completed-slack
+}
+
+// lookAgain gives a running relay a moment for what may have been on its way.
+func (v *verification) lookAgain(ctx context.Context) error {
+	if len(v.young) == 0 {
+		return nil
+	}
+	t := time.NewTimer(settle)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	outcomes, err := v.app.store.Lookup(ctx, v.young)
+	if err != nil {
+		return err
+	}
+	for i, o := range outcomes {
+		if e := &v.young[i]; o == audit.New {
+			v.missing(e.ID, e.Timestamp)
+		} else {
+			v.report.Entries-- // entry counts it once more
+			v.entry(e, o)
+		}
+	}
+	v.young = nil
+	return nil
+}
+
+// hold keeps an entry until its slice is compared with the destination.
+func (v *verification) hold(ctx context.Context, e *audit.Entry, o audit.Outcome) error {
+	t := min(max(e.Timestamp, lake.MinTime), lake.MaxTime)
+	if !v.begun {
+		v.begun, v.low, v.high = true, t, t
+		switch {
+		case v.direction < 0:
+			v.edge = v.bound()
+		case v.since != 0:
+			v.edge = v.since
+		default:
+			v.edge = t
+		}
+	}
+	full := len(v.pending) >= sliceEntries
+	switch {
+	case v.direction > 0 && t < v.edge, v.direction < 0 && t >= v.edge:
+		// Written into a time that has been compared, or ahead of Kong's clock.
+		if o == audit.Delivered {
+			v.report.Destination.NotDue++
+			v.cap(e.Timestamp)
+		}
+		return nil
+	case v.direction > 0 && full && t > v.high:
+		if err := v.compare(ctx, v.edge, t); err != nil {
+			return err
+		}
+		v.edge, v.low = t, t
+	case v.direction < 0 && full && t < v.low:
+		if err := v.compare(ctx, v.low, v.edge); err != nil {
+			return err
+		}
+		v.edge, v.high = v.low, t
+	case v.direction == 0:
+		v.days[floorDay(t)]++
+	}
+	v.low, v.high = min(v.low, t), max(v.high, t)
+	expected := int64(notExpected)
+	if o == audit.Delivered {
+		expected = t
+	}
+	v.pending[keyOf(e.ID)] = expected
+	return nil
+}
+
+// bound is the first second that the destination is not asked about.
+func (v *verification) bound() int64 {
+	if v.until != 0 {
+		return min(v.until, v.now+1)
+	}
+	return v.now + 1
+}
+
+func floorDay(t int64) int64 {
+	day := t / daySeconds
+	if t%daySeconds < 0 {
+		day--
+	}
+	return day
+}
+
+// closeSlices compares what is left.
+func (v *verification) closeSlices(ctx context.Context) error {
+	switch {
+	case v.lake == nil:
+		return nil
+	case !v.begun: // Kong holds nothing here
+		if v.since == 0 {
+			return nil
+		}
+		return v.compareRest(ctx, v.since, v.bound())
+	case v.direction > 0:
+		return v.compareRest(ctx, v.edge, v.bound())
+	case v.direction < 0:
+		return v.compareRest(ctx, v.floor(), v.edge)
+	}
+	from, n := v.floor(), 0
+	for _, day := range slices.Sorted(maps.Keys(v.days)) {
+		if begin := day * daySeconds; n > 0 && n+v.days[day] > sliceEntries && begin > from && begin < v.bound() {
+			if err := v.query(ctx, from, begin); err != nil {
+				return err
+			}
+			from, n = begin, 0
+		}
+		n += v.days[day]
+	}
+	return v.compareRest(ctx, from, v.bound())
+}
+
+// floor is the first second of the time that is compared: events are older than
+// what Kong still holds for as long as the destination keeps them.
+func (v *verification) floor() int64 {
+	if v.since != 0 {
+		return v.since
+	}
+	return v.low
+}
+
+// compareRest is compare for a last slice, which may be empty.
+func (v *verification) compareRest(ctx context.Context, from, to int64) error {
+	if from >= to {
+		v.settleSlice()
+		return nil
+	}
+	return v.compare(ctx, from, to)
+}
+
+// compare strikes off the open slice what the destination holds of a span of time
+// that covers it.
+func (v *verification) compare(ctx context.Context, from, to int64) error {
+	if err := v.query(ctx, from, to); err != nil {
+		return err
+	}
+	v.settleSlice()
+	return nil
+}
+
+// query asks for one span of time.
+func (v *verification) query(ctx context.Context, from, to int64) error {
+	d := v.report.Destination
+	var strays []audit.Entry
+	for e, err := range v.lake.Events(ctx, from, to) {
+		if err != nil {
+			return err
+		}
+		if e.Times > 1 {
+			d.Repeated.add(e.UID)
+			d.Extra += e.Times - 1
+		}
+		k := keyOf(e.UID)
+		if expected, ok := v.pending[k]; ok {
+			if expected != notExpected {
+				d.Confirmed++
+			}
+			delete(v.pending, k)
+			continue
+		}
+		if strays = append(strays, audit.Entry{ID: e.UID, Timestamp: e.Time}); len(strays) == strayBatch {
+			if err := v.sortStrays(ctx, strays); err != nil {
+				return err
+			}
+			strays = strays[:0]
+		}
+	}
+	return v.sortStrays(ctx, strays)
+}
+
+// sortStrays asks the ledger about events that Kong did not show.
+func (v *verification) sortStrays(ctx context.Context, strays []audit.Entry) error {
+	outcomes, err := v.app.store.Lookup(ctx, strays)
+	if err != nil {
+		return err
+	}
+	for i, o := range outcomes {
+		if o == audit.New {
+			v.report.Destination.Unknown.add(strays[i].ID)
+		} else {
+			v.report.Destination.Gone++
+		}
+	}
+	return nil
+}
+
+// settleSlice sorts what the destination did not show, and begins the next slice.
+func (v *verification) settleSlice() {
+	for k, t := range v.pending {
+		switch {
+		case t == notExpected:
+		case v.now-t < v.grace, t > v.now:
+			v.report.Destination.NotDue++
+			v.cap(t)
+		default:
+			v.lost[k] = t
+			v.span(t)
+		}
+	}
+	clear(v.pending)
+}
+
+// nameLost reads once more where entries are missing at the destination, as only
+// hashes of their ids were kept.
+func (v *verification) nameLost(ctx context.Context) error {
+	if len(v.lost) == 0 {
+		return nil
+	}
+	f := &v.report.Destination.Missing
+	f.Count = len(v.lost)
+	named := map[key]bool{}
+	return v.passes.Scan(ctx, v.first, v.last+1, func(s pipeline.Scanned) error {
+		for i := range s.Entries {
+			k := keyOf(s.Entries[i].ID)
+			if _, ok := v.lost[k]; ok && !named[k] && len(named) < maxNames {
+				named[k] = true
+				f.name(s.Entries[i].ID)
+			}
+		}
+		return nil
+	})
+}
