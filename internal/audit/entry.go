@@ -62,7 +62,7 @@ const (
 
 // Size is roughly the memory that the entry holds, in bytes. Queues are bounded by it.
 func (e *Entry) Size() int {
-	return 384 + len(e.ID) + len(e.RequestID) + len(e.ClientIP) + len(e.Method) + len(e.Path) + len(e.Workspace) +
+	return 256 + len(e.ID) + len(e.RequestID) + len(e.ClientIP) + len(e.Method) + len(e.Path) + len(e.Workspace) +
 		len(e.Payload) + len(e.RemovedFromPayload) + len(e.Signature) + len(e.RBACUserID) + len(e.RBACUserName) +
 		len(e.RequestSource) + len(e.Unknown)
 }

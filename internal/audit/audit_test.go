@@ -1,0 +1,40 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+)
+
+// The ledger stores these numbers.
+func TestOutcomes(t *testing.T) {
+	for n, want := range []string{"new", "delivered", "dead", "parked", "dropped", "own", "unknown"} {
+		if got := Outcome(n).String(); got != want {
+			t.Errorf("outcome %d is %q, want %q", n, got, want)
+		}
+	}
+	for o, want := range map[Outcome]uint8{New: 0, Delivered: 1, Dead: 2, Parked: 3, Dropped: 4, Own: 5} {
+		if uint8(o) != want {
+			t.Errorf("%s is %d, want %d", o, o, want)
+		}
+	}
+}
+
+// An entry that a verdict says nothing about is put again.
+func TestZeroVerdict(t *testing.T) {
+	if (Verdict{}).Status != Unresolved {
+		t.Error("the zero verdict is not unresolved")
+	}
+}
+
+func TestSettingsError(t *testing.T) {
+	cause := errors.New("cause")
+	err := fmt.Errorf("reading: %w", Settingsf("do this", "refused: %w", cause))
+	var s *SettingsError
+	if !errors.As(err, &s) || s.Hint != "do this" || s.Error() != "refused: cause" || !errors.Is(err, cause) {
+		t.Errorf("got %#v", err)
+	}
+	if err.Error() != "reading: refused: cause" {
+		t.Errorf("got %q", err)
+	}
+}
