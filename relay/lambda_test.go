@@ -1,0 +1,540 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+)
+
+const (
+	scheduleEvent = `{"schedule":true}`
+	ruleEvent     = `{"version":"0","id":"53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa","detail-type":"Scheduled Event","source":"aws.events",` +
+		`"account":"123456789012","time":"2026-01-31T12:00:00Z","region":"eu-central-1","resources":["arn:aws:events:eu-central-1:123456789012:rule/hourly"],"detail":{}}`
+	schedulerEvent = `{"version":"0","id":"bbb","detail-type":"Scheduled Event","source":"aws.scheduler","account":"123456789012",` +
+		`"time":"2026-01-31T12:00:00Z","region":"eu-central-1","resources":["arn:aws:scheduler:eu-central-1:123456789012:schedule/default/hourly"],"detail":"{}"}`
+)
+
+func triggerEvent(ids ...string) string {
+	text, _ := json.Marshal(ids)
+	return fmt.Sprintf(`{"trigger":{"request_ids":%s,"sent_at":%q}}`, text, time.Now().UTC().Format(time.RFC3339Nano))
+}
+
+// One process serves every kind of schedule, over one connection to Kong, and
+// tells its metrics each time, also when there is nothing to do.
+func TestLambdaSchedule(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	var connections atomic.Int32
+	front := httptest.NewUnstartedServer(w.kong)
+	front.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	front.Start()
+	t.Cleanup(front.Close)
+	w.without("KONG_ADMIN_API")
+	l := newFakeLambda(w, time.Minute, "KONG_ADMIN_API="+front.URL)
+	now := time.Now()
+	for i, event := range []string{scheduleEvent, ruleEvent, schedulerEvent} {
+		w.kong.Add(rows(strconv.Itoa(i), 1500, func(i int) time.Time { return now.Add(-time.Duration(i) * time.Second) })...)
+		if r := l.result(event); r.Outcome != ranComplete || r.Delivered != 1500 || r.Kind != "reconcile" || r.Failed > 0 {
+			t.Errorf("%s: %+v", event, r)
+		}
+	}
+	if r := l.result(scheduleEvent); r.Outcome != ranComplete || r.New != 0 {
+		t.Errorf("quiet: %+v", r)
+	}
+	w.expectAll(0)
+	log := l.stop()
+	if n := connections.Load(); n != 1 {
+		t.Errorf("%d connections to Kong", n)
+	}
+	if !l.registered {
+		t.Error("did not ask for SIGTERM")
+	}
+	if n := strings.Count(log, `"invocation done"`); n != 4 {
+		t.Errorf("%d lines about 4 invocations: %s", n, log)
+	}
+	lines := l.emf()
+	if len(lines) != 4 {
+		t.Fatalf("%d lines of metrics for 4 invocations", len(lines))
+	}
+	for i, m := range lines {
+		want := map[string]float64{"DeadLetters": 0, "Parked": 0, "OldestUndeliveredAge": 0, "PassFailures": 0, "EntriesDelivered": 1500}
+		if i == 3 {
+			want["EntriesDelivered"] = 0
+		}
+		for name, v := range want {
+			if got, ok := m[name]; !ok || got != v {
+				t.Errorf("line %d: %s is %v (%v), want %v", i, name, got, ok, v)
+			}
+		}
+		if got, ok := m["LastCompletePassAge"]; !ok || got > 30 {
+			t.Errorf("line %d: LastCompletePassAge is %v (%v)", i, got, ok)
+		}
+	}
+}
+
+func TestLambdaTrigger(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 300 * time.Millisecond}, cloudtrailtest.Options{})
+	l := newFakeLambda(w, time.Minute)
+	l.result(scheduleEvent)
+	var ids []string
+	for range 5 {
+		id := adminRequest(t, w)
+		ids = append(ids, id)
+		r := l.result(triggerEvent(id))
+		if w.trail.Times(id) != 1 || r.Outcome != ranComplete || r.Delivered != 1 || r.Waiting != 0 {
+			t.Errorf("%+v", r)
+		}
+		t.Logf("%d passes, %.3f s", r.Passes, r.Seconds)
+	}
+	// The same event again, hours late for all that the relay knows: nothing is looked for.
+	pages := w.kong.Stats().Pages
+	if r := l.result(triggerEvent(ids...)); r.Outcome != ranNothing || w.kong.Stats().Pages != pages {
+		t.Errorf("%+v, %d pages", r, w.kong.Stats().Pages-pages)
+	}
+	// No ids: look now.
+	w.kong.Add(row("lookNow", time.Now()))
+	if r := l.result(triggerEvent()); w.trail.Times("lookNow") != 1 || r.Delivered != 1 {
+		t.Errorf("%+v", r)
+	}
+	w.expectAll(0)
+	l.stop()
+	r := w.start(nil, "status", "--json")
+	if r.wait(t); !strings.Contains(r.stdout.String(), `"announced_waiting":0`) || strings.Contains(r.stdout.String(), "announced_missing\"") {
+		t.Errorf("still on the list: %s", r.stdout.String())
+	}
+}
+
+// An id that does not show up is waited for over several invocations.
+func TestLambdaTriggerGoesOn(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true, HoldRows: true}, cloudtrailtest.Options{})
+	l := newFakeLambda(w, 3*time.Second)
+	l.arn += ":live"
+	l.result(scheduleEvent)
+	id := adminRequest(t, w)
+	if r := l.result(triggerEvent(id)); r.Outcome != ranContinued || r.Waiting != 1 {
+		t.Errorf("%+v", r)
+	}
+	next := l.queued()
+	if want := `{"continue":{"kind":"tail","chain":1}}`; len(next) != 1 || next[0] != want {
+		t.Fatalf("goes on with %s, want %s", next, want)
+	}
+	if l.qualifiers[0] != "live" {
+		t.Errorf("goes on with version %q", l.qualifiers[0])
+	}
+	w.kong.ReleaseRows()
+	if r := l.result(next[0]); r.Outcome != ranComplete || w.trail.Times(id) != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+const testWebhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+
+// urlEvent is a signed request to the function's URL.
+func urlEvent(t *testing.T, id, body, secret string, change func(map[string]any)) string {
+	t.Helper()
+	webhook, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	signature, err := webhook.Sign(id, now, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := map[string]any{
+		"version": "2.0", "routeKey": "$default", "rawPath": "/v1/trigger", "rawQueryString": "", "body": body, "isBase64Encoded": false,
+		"headers": map[string]string{
+			"content-type": "application/json", "host": "abc.lambda-url.eu-central-1.on.aws", "content-length": strconv.Itoa(len(body)),
+			"webhook-id": id, "webhook-timestamp": strconv.FormatInt(now.Unix(), 10), "webhook-signature": signature,
+		},
+		"requestContext": map[string]any{
+			"accountId": "123456789012", "domainName": "abc.lambda-url.eu-central-1.on.aws", "requestId": "r", "timeEpoch": now.UnixMilli(),
+			"http": map[string]string{"method": "POST", "path": "/v1/trigger", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "x"},
+		},
+	}
+	if change != nil {
+		change(event)
+	}
+	text, err := json.Marshal(event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestLambdaURL(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	l := newFakeLambda(w, 30*time.Second, "RELAY_TRIGGER_SECRET="+testWebhookSecret)
+	l.result(scheduleEvent)
+	status := func(event string) (int, string) {
+		t.Helper()
+		e := l.invoke(event)
+		var out struct {
+			StatusCode int               `json:"statusCode"`
+			Headers    map[string]string `json:"headers"`
+			Body       string            `json:"body"`
+		}
+		if err := json.Unmarshal(e.answer, &out); err != nil || e.failed {
+			t.Fatalf("%s", e.answer)
+		}
+		if out.StatusCode != http.StatusNotFound && out.Headers["Content-Type"] != "application/json" {
+			t.Errorf("headers are %v", out.Headers)
+		}
+		return out.StatusCode, out.Body
+	}
+	body := func(id string) string { return `{"request_ids":["` + id + `"],"sent_at":"2026-01-01T00:00:00Z"}` }
+	plain, packed := adminRequest(t, w), adminRequest(t, w)
+	good := urlEvent(t, "msg_1", body(plain), testWebhookSecret, nil)
+	other := "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 32))
+	for _, tc := range []struct {
+		name, event string
+		want        int
+		reason      string
+	}{
+		{"good", good, 202, "{}"},
+		{"replayed", good, 409, "webhook-id has been taken before"},
+		{"base64", urlEvent(t, "msg_2", body(packed), testWebhookSecret, func(e map[string]any) {
+			e["isBase64Encoded"], e["body"] = true, base64.StdEncoding.EncodeToString([]byte(body(packed)))
+		}), 202, "{}"},
+		{"not base64", urlEvent(t, "msg_3", body(plain), testWebhookSecret, func(e map[string]any) { e["isBase64Encoded"] = true }), 400, "could not be read"},
+		{"signed with another secret", urlEvent(t, "msg_4", body(plain), other, nil), 401, "signature does not match"},
+		{"not signed", urlEvent(t, "msg_5", body(plain), testWebhookSecret, func(e map[string]any) { e["headers"] = map[string]string{} }), 401, "missing"},
+		{"not a trigger", urlEvent(t, "msg_6", `{"ids":[]}`, testWebhookSecret, nil), 400, "body is not"},
+		{"too large", urlEvent(t, "msg_7", `{"request_ids":["`+strings.Repeat("a", 70_000)+`"]}`, testWebhookSecret, nil), 413, "too large"},
+		{"GET", urlEvent(t, "msg_8", body(plain), testWebhookSecret, func(e map[string]any) {
+			e["requestContext"].(map[string]any)["http"] = map[string]string{"method": "GET"}
+		}), 405, "POST"},
+		{"another path", urlEvent(t, "msg_9", body(plain), testWebhookSecret, func(e map[string]any) { e["rawPath"] = "/" }), 404, "not found"},
+		{"a trigger in the request", urlEvent(t, "msg_10", body(plain), other, func(e map[string]any) {
+			e["trigger"] = map[string]any{"request_ids": []string{"x"}}
+		}), 401, "signature"},
+	} {
+		if code, reason := status(tc.event); code != tc.want || !strings.Contains(reason, tc.reason) {
+			t.Errorf("%s: answered %d %s, want %d %s", tc.name, code, reason, tc.want, tc.reason)
+		}
+	}
+	if w.trail.Times(plain) != 0 {
+		t.Error("delivered before the answer")
+	}
+	if results := l.drain(); len(results) != 2 {
+		t.Errorf("%d invocations for two triggers", len(results))
+	}
+	w.expectAll(0)
+	if w.trail.Times(plain) != 1 || w.trail.Times(packed) != 1 {
+		t.Error("not delivered")
+	}
+	l.refuse = http.StatusForbidden
+	if code, reason := status(urlEvent(t, "msg_11", body(plain), testWebhookSecret, nil)); code != 503 {
+		t.Errorf("not passed on, and answered %d %s", code, reason)
+	}
+	l.stop()
+
+	l.start() // without a secret
+	if code, reason := status(urlEvent(t, "msg_12", body(plain), testWebhookSecret, nil)); code != 401 || !strings.Contains(reason, "no secret is configured") {
+		t.Errorf("without a secret: answered %d %s", code, reason)
+	}
+}
+
+func TestLambdaUnknownEvents(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	l := newFakeLambda(w, 20*time.Second)
+	for _, event := range []string{
+		`{}`, `null`, `[]`, `"schedule"`, `{"schedule":false}`, `{"schedule":"true"}`, `{"Records":[{"eventSource":"aws:sqs","body":"hunter2"}]}`,
+		`{"source":"aws.s3","detail-type":"Scheduled Event"}`, `{"source":"aws.events","detail-type":"hunter2"}`,
+		`{"trigger":{}, "more":1}`, `{"trigger":{"request_ids":["hunter2!"]}}`, `{"trigger":null}`, `{"requestContext":{"elb":{}}}`,
+		`{"continue":{"kind":"reconcile","chain":11}}`, `{"continue":{"kind":"reconcile","chain":0}}`, `{"continue":{"kind":"window","chain":1}}`,
+	} {
+		kind, message := l.fault(event)
+		if kind != "UnknownEvent" || !strings.Contains(message, `expected a schedule ({"schedule":true}`) || strings.Contains(message, "hunter2") {
+			t.Errorf("%s: %s %s", event, kind, message)
+		}
+	}
+	l.result(scheduleEvent) // it goes on
+	if log := l.stop(); strings.Contains(log, "hunter2") {
+		t.Error("the log quotes events")
+	}
+}
+
+func TestLambdaWrongSettings(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	w.without("KONG_ADMIN_API", "CHANNEL_ARN")
+	l := newFakeLambda(w, 20*time.Second)
+	for range 2 {
+		kind, message := l.fault(scheduleEvent)
+		if kind != "SettingsError" || !strings.Contains(message, "KONG_ADMIN_API") || !strings.Contains(message, "CHANNEL_ARN") {
+			t.Errorf("%s %s", kind, message)
+		}
+	}
+	if log := l.stop(); !strings.Contains(log, "KONG_ADMIN_API") {
+		t.Errorf("the log does not say it: %s", log)
+	}
+}
+
+// A ledger of another Kong is a matter of settings: the hint is in the answer.
+func TestLambdaForeignLedger(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	book, err := ledger.OpenRedis(context.Background(), ledger.RedisOptions{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer book.Close()
+	if err := book.Bind(t.Context(), "http://other:8001", false); err != nil {
+		t.Fatal(err)
+	}
+	l := newFakeLambda(w, 20*time.Second)
+	if kind, message := l.fault(scheduleEvent); kind != "SettingsError" || !strings.Contains(message, "RELAY_ADOPT") {
+		t.Errorf("%s %s", kind, message)
+	}
+}
+
+// Who finds another at work leaves word, and has done its part.
+func TestLambdaLeaseHeld(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	l := newFakeLambda(w, 20*time.Second, "RELAY_LEASE_WAIT=0s")
+	l.result(scheduleEvent)
+	book, err := ledger.OpenRedis(context.Background(), ledger.RedisOptions{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer book.Close()
+	if _, err := book.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	token, err := book.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := adminRequest(t, w)
+	for _, event := range []string{scheduleEvent, triggerEvent(id), triggerEvent()} {
+		if r := l.result(event); r.Outcome != ranHeld {
+			t.Errorf("%s: %+v", event, r)
+		}
+		if word, err := book.Word(t.Context(), token); !word || err != nil {
+			t.Errorf("%s: word was left %v, %v", event, word, err)
+		}
+	}
+	if list, err := book.Announced(t.Context()); err != nil || len(list) != 1 || list[0].ID != id {
+		t.Errorf("announced are %v, %v", list, err)
+	}
+	// Whoever works next looks for it too.
+	if _, err := book.Release(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	if r := l.result(scheduleEvent); r.Outcome != ranComplete || w.trail.Times(id) != 1 || r.Waiting != 0 {
+		t.Errorf("%+v", r)
+	}
+	if list, err := book.Announced(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("announced are %v, %v", list, err)
+	}
+}
+
+// recent are rows that every reconcile reads.
+func recent() kongtest.Mix {
+	return kongtest.Mix{From: time.Now().Add(-20 * time.Hour), To: time.Now()}
+}
+
+// slow gives a destination that takes a third of a second for a call.
+func slow() cloudtrailtest.Options {
+	return cloudtrailtest.Options{Faults: cloudtrailtest.Faults{Delay: 300 * time.Millisecond}}
+}
+
+func TestLambdaWorksOffABacklog(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		kong  kongtest.Options
+		trail cloudtrailtest.Options
+		least int
+	}{
+		{"fast", kongtest.Options{}, cloudtrailtest.Options{}, 1},
+		{"slow", kongtest.Options{}, slow(), 4},
+		{"slow, newest first", kongtest.Options{Order: kongtest.NewestFirst}, slow(), 4},
+		{"slow, no order", kongtest.Options{Order: kongtest.Unordered}, slow(), 4},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.kong.SkipReads = true
+			w := newWorld(t, tc.kong, tc.trail)
+			now := time.Now()
+			w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now}))
+			l := newFakeLambda(w, 3*time.Second)
+			results := append([]lambdaResult{l.result(scheduleEvent)}, l.drain()...)
+			var delivered []int
+			for i, r := range results {
+				delivered = append(delivered, r.Delivered)
+				if r.Chain != i || (r.Outcome == ranContinued) != (i < len(results)-1) || r.Outcome == ranContinued && r.Left == "" {
+					t.Errorf("invocation %d: %+v", i, r)
+				}
+			}
+			t.Logf("%d invocations of 3 s delivered %v", len(results), delivered)
+			if len(results) < tc.least {
+				t.Errorf("%d invocations tell nothing about going on", len(results))
+			}
+			w.expectAll(0)
+			l.stop()
+			for i, m := range l.emf() {
+				if m["PassFailures"] != 0 {
+					t.Errorf("line %d: %v", i, m)
+				}
+			}
+		})
+	}
+}
+
+func TestLambdaChainEnds(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, slow())
+	w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{}))
+	l := newFakeLambda(w, 3*time.Second)
+	r := l.result(`{"continue":{"kind":"reconcile","chain":10}}`)
+	if r.Outcome != ranLeft || r.Left == "" || r.Delivered == 0 {
+		t.Errorf("%+v", r)
+	}
+	if next := l.queued(); len(next) != 0 {
+		t.Errorf("goes on with %s", next)
+	}
+	// The schedule begins a new chain where that one ended.
+	if results := append([]lambdaResult{l.result(scheduleEvent)}, l.drain()...); results[0].Chain != 0 || results[len(results)-1].Outcome != ranComplete {
+		t.Errorf("%+v", results)
+	}
+	w.expectAll(0)
+
+	// Without the permission to go on it fails, and says what is missing.
+	w.kong.AddSeq(kongtest.Generate(20_000, 5, recent()))
+	l.refuse = http.StatusForbidden
+	if kind, message := l.fault(scheduleEvent); kind != "SettingsError" || !strings.Contains(message, "lambda:InvokeFunction") {
+		t.Errorf("%s %s", kind, message)
+	}
+}
+
+// A destination that is down fails the invocation, and its entries get older.
+func TestLambdaDestinationDown(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	now := time.Now()
+	w.kong.Add(rows("d", 500, func(i int) time.Time { return now.Add(-time.Duration(2*i+60) * time.Second) })...)
+	w.trail.SetDown(true)
+	l := newFakeLambda(w, time.Minute, "RELAY_RETRY_FOR=1s")
+	if kind, message := l.fault(scheduleEvent); kind != "PassFailed" || !strings.Contains(message, "does not accept") {
+		t.Errorf("%s %s", kind, message)
+	}
+	w.trail.SetDown(false)
+	if r := l.result(scheduleEvent); r.Outcome != ranComplete || r.Delivered != 500 {
+		t.Errorf("%+v", r)
+	}
+	w.expectAll(0)
+	l.stop()
+	lines := l.emf()
+	if len(lines) != 2 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	if m := lines[0]; m["PassFailures"] != 1 || m["OldestUndeliveredAge"] < 1058 || m["OldestUndeliveredAge"] > 1300 || m["EntriesDelivered"] != 0 {
+		t.Errorf("%v", m)
+	}
+	if _, ok := lines[0]["LastCompletePassAge"]; ok {
+		t.Errorf("%v, before any pass was complete", lines[0])
+	}
+	if m := lines[1]; m["PassFailures"] != 0 || m["OldestUndeliveredAge"] != 0 || m["EntriesDelivered"] != 500 {
+		t.Errorf("%v", m)
+	}
+}
+
+// A rotated token is picked up by the process that runs.
+func TestLambdaRotatedSecret(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	w.without("KONG_ADMIN_TOKEN")
+	store := &secretStore{text: testToken}
+	l := newFakeLambda(w, 20*time.Second, store.start(t),
+		"KONG_ADMIN_TOKEN_SECRET_ARN=arn:aws:secretsmanager:eu-central-1:123456789012:secret:kong-AbCdEf", "RELAY_SECRET_REFRESH=24h")
+	l.result(scheduleEvent)
+	const rotated = "another-token-of-the-audit-relay"
+	store.set(rotated)
+	w.kong.Update(func(o *kongtest.Options) { o.Token = rotated })
+	w.kong.Add(row("afterRotation", time.Now()))
+	// The old token is refused; it was read a moment ago, and may have to be asked for again.
+	eventually(t, 20*time.Second, "the rotated token", func() bool {
+		l.invoke(scheduleEvent)
+		return w.trail.Times("afterRotation") == 1
+	})
+	l.stop()
+}
+
+func TestLambdaColdStart(t *testing.T) {
+	var first atomic.Int64
+	w := newWorld(t, kongtest.Options{SkipReads: true, OnPage: func(kongtest.Request) kongtest.Fault {
+		first.CompareAndSwap(0, time.Now().UnixNano())
+		return kongtest.Fault{}
+	}}, cloudtrailtest.Options{})
+	if _, err := relayBinary(); err != nil {
+		t.Fatal(err)
+	}
+	var took []time.Duration
+	var l *fakeLambda
+	for range 9 {
+		first.Store(0)
+		begin := time.Now()
+		if l == nil {
+			l = newFakeLambda(w, 20*time.Second)
+		} else {
+			l.start()
+		}
+		l.result(scheduleEvent)
+		took = append(took, time.Unix(0, first.Load()).Sub(begin))
+		l.stop()
+	}
+	slices.Sort(took)
+	t.Logf("from exec to the first call to Kong: fastest %s, median %s, slowest %s", took[0], took[len(took)/2], took[len(took)-1])
+	if took[0] > 300*time.Millisecond {
+		t.Errorf("the fastest of %d cold starts took %s", len(took), took[0])
+	}
+}
+
+// Told to stop, the relay records what is in flight and ends; a killed one repeats at most that.
+func TestLambdaStops(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, slow())
+	w.kong.AddSeq(kongtest.Generate(5_000, 6, kongtest.Mix{}))
+	l := newFakeLambda(w, time.Minute)
+	e := l.send(scheduleEvent)
+	eventually(t, 20*time.Second, "events", func() bool { return w.trail.Counts().Events > 500 })
+	l.stop()
+	select {
+	case <-e.done:
+	default:
+		t.Error("ended without an answer")
+	}
+	if !e.failed {
+		t.Errorf("answered %s", e.answer)
+	}
+	l.start()
+	l.result(scheduleEvent)
+	w.expectAll(0)
+	if log := l.stop(); !strings.Contains(log, "invocation done") {
+		t.Error(log)
+	}
+
+	w.kong.AddSeq(kongtest.Generate(5_000, 7, recent()))
+	l.start()
+	l.send(scheduleEvent)
+	eventually(t, 20*time.Second, "events", func() bool { return w.trail.Counts().Events > 5_500 })
+	l.kill()
+	l.start()
+	if r := l.result(scheduleEvent); r.Outcome != ranComplete { // once the lease of the killed one has run out
+		t.Errorf("%+v", r)
+	}
+	w.expectAll(8 * 100)
+}
