@@ -208,6 +208,9 @@ func (h *lambdaHost) rounds(ctx context.Context, event lambdaEvent, last time.Ti
 		begin := time.Now()
 		sum, err := srv.passes.Run(ctx, req)
 		r.add(sum)
+		if sum.Word {
+			srv.bell.ring(nil, time.Now()) // for the relay that left it
+		}
 		if sum.Order == pipeline.Unordered && kind == pipeline.Tail {
 			// Each look reads the whole log: at most a tenth of the time goes into that.
 			h.scanned = time.Now().Add(9 * time.Since(begin))

@@ -277,6 +277,9 @@ func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary
 	s.metrics.lease.Set(1)
 	defer s.metrics.lease.Set(0)
 	sum, err := s.passes.Run(ctx, pipeline.Request{Kind: kind, TailWanted: s.bell.due, Word: s.loadAnnounced})
+	if sum.Word {
+		s.bell.ring(nil, time.Now()) // for the relay that left it
+	}
 	if errors.Is(err, audit.ErrLeaseHeld) {
 		s.ready.set(nil)
 		s.log.Debug("another relay makes the pass")

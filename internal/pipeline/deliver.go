@@ -66,7 +66,7 @@ func newDelivery(ctx, work context.Context, p *Pipeline, valid func() error, kee
 	group.SetLimit(waitingBatches * p.opts.Workers)
 	return &delivery{
 		p: p, ctx: ctx, work: work, group: group, slots: semaphore.NewWeighted(int64(p.opts.FlightBytes)),
-		puts: semaphore.NewWeighted(int64(p.opts.Workers)),
+		puts:  semaphore.NewWeighted(int64(p.opts.Workers)),
 		valid: valid, keep: keep, flight: map[string]bool{},
 	}
 }
@@ -120,7 +120,7 @@ func (d *delivery) put(batch []audit.Entry, pc *piece) error {
 	}
 	d.group.Go(func() error {
 		defer d.slots.Release(weight)
-		err := d.deliver(batch, d.p.opts.RetryFor, time.Now())
+		err := d.deliver(batch, d.p.opts.RetryFor, time.Time{})
 		if err == nil {
 			d.finish(pc)
 		}
@@ -193,8 +193,7 @@ func (d *delivery) count(f func(*Summary)) {
 }
 
 // deliver puts a batch until each of its entries has an outcome. What has none
-// after the given time is parked, if the destination has accepted anything since
-// the given moment.
+// after the given time is parked, if the destination accepts anything at all.
 func (d *delivery) deliver(batch []audit.Entry, patience time.Duration, since time.Time) error {
 	var (
 		began   = time.Now()
@@ -299,19 +298,25 @@ func (d *delivery) attempt(entries []audit.Entry) (verdicts []audit.Verdict, ans
 // nothing of anybody meanwhile, it is down, and not the entries' fault: the pass
 // ends. A batch of several is tried in halves first, so that one entry on which
 // the destination chokes does not take the others with it.
+//
+// since is zero for a batch, and for its halves the moment since when the
+// destination is known to have accepted something while the batch failed.
 func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error, patience time.Duration, since time.Time, tries int) error {
 	if err != nil {
-		if !d.acceptedSince(since) && len(entries) > 1 {
-			// Every call failed. Either the destination is down, or it chokes on one
-			// of these: two of them by themselves will tell.
-			rest, probeErr := d.probe(entries)
-			if probeErr != nil {
-				return probeErr
+		if since.IsZero() {
+			// What was accepted long ago says nothing of an outage that came later.
+			since = time.Now().Add(-patience / 2)
+			if !d.acceptedSince(since) && len(entries) > 1 {
+				// Every call failed. Either the destination is down, or it chokes on one
+				// of these: some of them by themselves will tell.
+				var stop error
+				if entries, why, stop = d.probe(entries, why, tries); stop != nil {
+					return stop
+				}
 			}
-			entries, why = rest, why[:len(rest)]
 		}
 		if !d.acceptedSince(since) {
-			return fmt.Errorf("%w for %s: %w", ErrUnavailable, time.Since(since).Round(time.Second), err)
+			return fmt.Errorf("%w for %s: %w", ErrUnavailable, patience.Round(time.Millisecond), err)
 		}
 		if len(entries) > 1 {
 			half := len(entries) / 2
@@ -343,100 +348,26 @@ func (d *delivery) acceptedSince(t time.Time) bool {
 	return d.accepted.After(t)
 }
 
-// probe puts the first and the last of several entries by themselves, and
-// returns those that still have no outcome.
-func (d *delivery) probe(entries []audit.Entry) (rest []audit.Entry, err error) {
-	rest = append(rest, entries...)
-	for _, e := range []audit.Entry{entries[0], entries[len(entries)-1]} {
-		verdicts, _, _ := d.attempt([]audit.Entry{e})
-		if verdicts[0].Status != audit.Accepted {
-			continue
-		}
-		if err := d.commit([]audit.Record{d.record(&e, audit.Delivered, nil)}, []audit.Entry{e}); err != nil {
-			return nil, err
-		}
-		d.count(func(s *Summary) { s.Delivered++ })
-		rest = slices.DeleteFunc(rest, func(r audit.Entry) bool { return r.ID == e.ID })
-	}
-	return rest, nil
-}
-
-// commit records what was decided, again and again: after acceptance it is the
-// ledger that is retried, not the put. While it fails no new put is started.
-func (d *delivery) commit(records []audit.Record, delivered []audit.Entry) error {
-	begin := time.Now()
-	var trouble chan struct{}
-	defer func() {
-		if trouble != nil {
-			d.mu.Lock()
-			if d.stuck == trouble {
-				d.stuck = nil
+// probe puts some of several entries by themselves: the first, the last, and one
+// between, another one each time. It returns those that still have no outcome.
+func (d *delivery) probe(entries []audit.Entry, why []audit.Verdict, tries int) ([]audit.Entry, []audit.Verdict, error) {
+	picked := map[int]bool{0: true, len(entries) - 1: true, rand.N(len(entries)): true}
+	var rest []audit.Entry
+	var reasons []audit.Verdict
+	for i := range entries {
+		if picked[i] {
+			left, _, _, err := d.round(entries[i:i+1:i+1], tries)
+			var stop *stopError
+			if errors.As(err, &stop) {
+				return nil, nil, stop.err
 			}
-			d.mu.Unlock()
-			close(trouble)
-		}
-	}()
-	for backoff := 50 * time.Millisecond; ; backoff = min(backoff*2, 2*time.Second) {
-		err := d.p.opts.Ledger.Record(d.work, records)
-		d.p.opts.Observer.stage("record", begin)
-		if err == nil {
-			break
-		}
-		if errors.Is(err, audit.ErrLedgerReplaced) || time.Since(begin) > d.p.opts.RecordFor || d.work.Err() != nil {
-			return fmt.Errorf("recording %d entries that have an outcome (they may be repeated): %w", len(records), err)
-		}
-		if trouble == nil {
-			d.p.log.Warn("ledger does not record, waiting for it", "entries", len(records), "err", err)
-			d.mu.Lock()
-			if d.stuck == nil {
-				trouble = make(chan struct{})
-				d.stuck = trouble
+			if len(left) == 0 {
+				continue
 			}
-			d.mu.Unlock()
 		}
-		if err := d.p.wait(d.work, jitter(backoff)); err != nil {
-			return fmt.Errorf("recording %d entries that have an outcome (they may be repeated): %w", len(records), err)
-		}
+		rest, reasons = append(rest, entries[i]), append(reasons, why[i])
 	}
-	d.mu.Lock()
-	for i := range records {
-		delete(d.flight, records[i].ID)
-	}
-	d.mu.Unlock()
-	if f := d.p.opts.Observer.Delivered; f != nil && len(delivered) > 0 {
-		f(delivered)
-	}
-	return nil
-}
-
-// mayPut waits while the ledger fails to record, and tells why nothing should be put.
-func (d *delivery) mayPut() error {
-	for {
-		if d.ctx.Err() != nil {
-			return context.Cause(d.ctx)
-		}
-		if err := d.valid(); err != nil {
-			return err
-		}
-		d.mu.Lock()
-		stuck := d.stuck
-		d.mu.Unlock()
-		if stuck == nil {
-			return nil
-		}
-		select {
-		case <-stuck:
-		case <-d.ctx.Done():
-		}
-	}
-}
-
-func (d *delivery) record(e *audit.Entry, o audit.Outcome, l *audit.Letter) audit.Record {
-	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.keep(e), Outcome: o, Letter: l}
-}
-
-func letter(e *audit.Entry, o audit.Outcome, v audit.Verdict, tries int) *audit.Letter {
-	return &audit.Letter{Entry: *e, Outcome: o, Code: v.Code, Reason: v.Reason, Since: time.Now().UTC(), Tries: tries}
+	return rest, reasons, nil
 }
 
 // jitter spreads a wait over the half below and above it.

@@ -15,8 +15,7 @@ type held struct {
 	lease   Lease
 	token   string
 	ttl     time.Duration
-	renewed atomic.Int64 // monotonic nanoseconds since start
-	start   time.Time
+	renewed atomic.Pointer[time.Time] // when the last renewal that succeeded was asked for
 	cancel  context.CancelCauseFunc
 	stop    context.CancelFunc
 	done    chan struct{}
@@ -30,7 +29,8 @@ func acquire(ctx context.Context, lease Lease, ttl, wait time.Duration) (context
 		asked := time.Now()
 		token, err := lease.Acquire(ctx)
 		if err == nil {
-			h := &held{lease: lease, token: token, ttl: ttl, start: asked, done: make(chan struct{})}
+			h := &held{lease: lease, token: token, ttl: ttl, done: make(chan struct{})}
+			h.renewed.Store(&asked)
 			ctx, h.cancel = context.WithCancelCause(ctx)
 			renewing, stop := context.WithCancel(ctx)
 			h.stop = stop
@@ -56,13 +56,13 @@ func (h *held) renew(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		asked := time.Since(h.start)
+		asked := time.Now()
 		attempt, cancel := context.WithTimeout(ctx, h.ttl/4)
 		err := h.lease.Renew(attempt, h.token)
 		cancel()
 		switch {
 		case err == nil:
-			h.renewed.Store(int64(asked))
+			h.renewed.Store(&asked)
 		case errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerReplaced):
 			h.cancel(err)
 			return
@@ -77,7 +77,10 @@ func (h *held) renew(ctx context.Context) {
 // valid tells whether the lease can still be relied on: a process that was frozen
 // for longer than the lease must not go on putting.
 func (h *held) valid() error {
-	if since := time.Since(h.start) - time.Duration(h.renewed.Load()); since > h.ttl {
+	// The monotonic clock stands still while a machine is suspended, the other does not.
+	now, renewed := time.Now(), *h.renewed.Load()
+	since := max(now.Sub(renewed), now.Round(0).Sub(renewed.Round(0)))
+	if since > h.ttl {
 		return fmt.Errorf("%w: not renewed for %s", audit.ErrLeaseLost, since.Round(time.Millisecond))
 	}
 	return nil

@@ -30,4 +30,7 @@ func (o *ownReads) add(ids []string) {
 	}
 }
 
+// forgotten tells that the ledger is another one, which knows none of them.
+func (o *ownReads) forgotten() { o.noted = 0 }
+
 func (o *ownReads) has(id string) bool { return o.ids[id] }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -28,7 +29,8 @@ func (ps *pass) parkedFirst(ctx context.Context) error {
 		return nil
 	}
 	var letters []audit.Letter
-	size := 0
+	ps.parked.heard = time.Now()
+	size, seen := 0, 0
 	for l, err := range p.opts.Book.Letters(ctx) {
 		if err != nil {
 			return fmt.Errorf("reading parked entries: %w", err)
@@ -44,16 +46,31 @@ func (ps *pass) parkedFirst(ctx context.Context) error {
 			}
 			letters, size = nil, 0
 		}
+		if seen++; seen == parked {
+			break // the others are dead
+		}
 	}
 	return ps.unpark(letters)
 }
 
-// unpark tries a batch of parked entries once.
+// parkedTries is what a pass knows of its tries of parked entries.
+type parkedTries struct {
+	failed  int       // calls in a row of which nothing came
+	heard   time.Time // when one did not fail, or the first was made
+	overdue []audit.Letter
+	bytes   int // of overdue
+}
+
+// maxFailed is after how many failed calls in a row a pass gives up on parked
+// entries: twice as many as it takes to find a bad one in a batch.
+const maxFailed = 16
+
+// unpark tries a batch of parked entries once, and its halves if the call failed.
 func (ps *pass) unpark(letters []audit.Letter) error {
-	if len(letters) == 0 {
+	d, tries := ps.del, &ps.parked
+	if len(letters) == 0 || tries.failed >= maxFailed || tries.failed > 0 && time.Since(tries.heard) > ps.p.opts.RetryFor {
 		return nil
 	}
-	d := ps.del
 	if err := d.mayPut(); err != nil {
 		return err
 	}
@@ -64,24 +81,23 @@ func (ps *pass) unpark(letters []audit.Letter) error {
 	verdicts, _, err := d.attempt(entries)
 	var records []audit.Record
 	var accepted []audit.Entry
+	var unresolved []audit.Letter
 	for i, v := range verdicts {
 		e, l := &entries[i], letters[i]
-		l.Tries++
 		switch {
 		case v.Status == audit.Accepted:
 			records = append(records, d.record(e, audit.Delivered, nil))
 			accepted = append(accepted, *e)
-			continue
 		case v.Status == audit.Refused:
+			l.Tries++
 			l.Code, l.Reason = v.Code, v.Reason
-		case time.Since(l.Since) >= ps.p.opts.DeadAfter:
-			l.Reason = "parked for too long: " + l.Reason
-		default:
-			continue
+			records = append(records, ps.condemn(l))
+		case err == nil && ps.isOverdue(&l):
+			l.Tries++
+			records = append(records, ps.condemn(overdue(l)))
+		case err != nil:
+			unresolved = append(unresolved, l)
 		}
-		l.Outcome = audit.Dead
-		records = append(records, d.record(e, audit.Dead, &l))
-		ps.p.log.Error("parked entry is now a dead letter", "id", e.ID, "code", l.Code, "reason", l.Reason)
 	}
 	if len(records) > 0 {
 		if err := d.commit(records, accepted); err != nil {
@@ -93,9 +109,75 @@ func (ps *pass) unpark(letters []audit.Letter) error {
 		s.Delivered += len(accepted)
 		s.Dead += len(records) - len(accepted)
 	})
+	if err == nil || len(records) > 0 {
+		tries.failed, tries.heard = 0, time.Now()
+	} else {
+		tries.failed++
+	}
 	var settings *audit.SettingsError
-	if errors.As(err, &settings) {
+	switch {
+	case errors.As(err, &settings):
 		return err
+	case len(unresolved) == 1:
+		ps.doubt(unresolved[0])
+	case len(unresolved) > 1:
+		// One of them may be what the destination chokes on. Which half is first is
+		// left to chance, so that several bad ones do not hide the rest for ever.
+		half := len(unresolved) / 2
+		a, b := unresolved[:half], unresolved[half:]
+		if rand.N(2) == 0 {
+			a, b = b, a
+		}
+		if err := ps.unpark(a); err != nil {
+			return err
+		}
+		return ps.unpark(b)
 	}
 	return nil
+}
+
+func (ps *pass) isOverdue(l *audit.Letter) bool {
+	return time.Since(l.Since) >= ps.p.opts.DeadAfter
+}
+
+// doubt keeps in mind a parked entry that is overdue and whose call failed. That
+// may be due to the entry or to the destination: the pass will tell.
+func (ps *pass) doubt(l audit.Letter) {
+	tries, size := &ps.parked, l.Entry.Size()
+	if !ps.isOverdue(&l) || len(tries.overdue) > 0 && tries.bytes+size > ps.p.opts.BatchBytes {
+		return
+	}
+	l.Tries++
+	tries.overdue, tries.bytes = append(tries.overdue, l), tries.bytes+size
+}
+
+// judge makes dead letters of the overdue entries whose call failed, if the
+// destination accepted other entries meanwhile.
+func (ps *pass) judge() error {
+	list := ps.parked.overdue
+	ps.parked.overdue = nil
+	if len(list) == 0 || !ps.del.acceptedSince(time.Time{}) {
+		return nil
+	}
+	records := make([]audit.Record, len(list))
+	for i, l := range list {
+		records[i] = ps.condemn(overdue(l))
+	}
+	if err := ps.del.commit(records, nil); err != nil {
+		return err
+	}
+	ps.del.count(func(s *Summary) { s.New += len(list); s.Dead += len(list) })
+	return nil
+}
+
+func overdue(l audit.Letter) audit.Letter {
+	l.Reason = "parked for too long: " + l.Reason
+	return l
+}
+
+// condemn is the record that makes a parked entry a dead letter.
+func (ps *pass) condemn(l audit.Letter) audit.Record {
+	l.Outcome = audit.Dead
+	ps.p.log.Error("parked entry is now a dead letter", "id", l.Entry.ID, "code", l.Code, "reason", l.Reason)
+	return ps.del.record(&l.Entry, audit.Dead, &l)
 }

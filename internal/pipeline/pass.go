@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -16,6 +17,7 @@ const (
 	reconcileBack = 25 * 60 * 60     // seconds that a reconcile looks back
 	fullEvery     = 24 * 60 * 60     // seconds after which a reconcile reads everything
 	saveEvery     = time.Second      // how often marks move during a pass
+	roundsFor     = 30 * time.Second // how long a run goes round again for others' sake
 	releaseWithin = 3 * time.Second  // for giving up the lease once the pass is told to stop
 	deadlineSlack = 10 * time.Second // most that is kept back of a deadline, for batches in flight
 )
@@ -43,6 +45,8 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 			break
 		}
 		p.log.Warn("ledger was emptied or replaced under the pass, starting over with a full read", "err", err)
+		p.own.forgotten()
+		total.Complete, total.Failed = true, 0 // what was not done is done now
 	}
 	total.Complete = total.Complete && err == nil
 	total.Seconds = time.Since(begin).Seconds()
@@ -51,23 +55,35 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 
 // rounds holds the lease for a pass and for those that others leave word for.
 func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) error {
-	if _, err := p.opts.Ledger.Begin(ctx); err != nil {
-		return fmt.Errorf("opening the ledger: %w", err)
-	}
 	if req.DryRun {
 		return p.pass(ctx, ctx, req, nil, total)
+	}
+	fresh, err := p.opts.Ledger.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("opening the ledger: %w", err)
+	}
+	if fresh {
+		p.own.forgotten()
 	}
 	leased, h, err := acquire(ctx, p.opts.Lease, p.opts.LeaseTTL, req.Wait)
 	if err != nil {
 		return fmt.Errorf("getting the lease: %w", err)
 	}
 	defer h.end()
+	begin := time.Now()
 	for {
 		err := p.pass(leased, ctx, req, h, total)
+		if errors.Is(err, audit.ErrLeaseLost) {
+			// A ledger that was emptied has lost the lease as well.
+			if _, marksErr := p.opts.Book.Marks(ctx); errors.Is(marksErr, audit.ErrLedgerReplaced) {
+				err = marksErr
+			}
+		}
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
 		word, releaseErr := p.opts.Lease.Release(release, h.token)
-		if word && err != nil {
-			// Whoever left word is not served now. What it noted is in the ledger.
+		stop := err != nil || time.Since(begin) > roundsFor
+		if word && stop {
+			// Whoever left word is not served here. What it noted is in the ledger.
 			_, releaseErr = p.opts.Lease.Release(release, h.token)
 		}
 		cancel()
@@ -77,7 +93,8 @@ func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) erro
 		if releaseErr != nil && !errors.Is(releaseErr, audit.ErrLeaseLost) {
 			p.log.Warn("lease not released, it will run out by itself", "err", releaseErr)
 		}
-		if !word {
+		if !word || stop {
+			total.Word = word
 			return nil
 		}
 		if req.Word != nil {
@@ -101,6 +118,9 @@ type pass struct {
 	newest  int64 // seen at the start, in orders other than oldest first
 	head    int64 // newest second that a tail within the reconcile has read
 	saved   time.Time
+	before  audit.Marks // as the pass found them
+	misled  bool        // marks that it began with turned out to be ahead of Kong's clock
+	parked  parkedTries
 
 	pos   position // of the walk, as of the last page that was handled
 	batch []audit.Entry
@@ -125,7 +145,7 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	work, cancel := p.workContext(parent)
 	defer cancel()
 
-	ps := &pass{p: p, req: req, held: h, marks: marks, saved: time.Now()}
+	ps := &pass{p: p, req: req, held: h, marks: marks, before: marks, saved: time.Now()}
 	valid := func() error { return nil }
 	if h != nil {
 		valid = h.valid
@@ -142,8 +162,11 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	} else if walkErr != nil && !errors.Is(walkErr, context.Canceled) && errors.Is(err, context.Canceled) {
 		err = walkErr
 	}
+	if err == nil {
+		err = ps.judge()
+	}
 	var settings *audit.SettingsError
-	if ctx.Err() != nil && err != nil && !errors.As(err, &settings) {
+	if ctx.Err() != nil && err != nil && !errors.As(err, &settings) && !errors.Is(err, audit.ErrLedgerReplaced) {
 		err = context.Cause(ctx) // why it ended says more than what broke because of that
 	}
 	saveErr := ps.finish(context.WithoutCancel(ctx), err == nil)
@@ -230,49 +253,12 @@ func (ps *pass) run(ctx context.Context) error {
 	return <-walked
 }
 
-// setFloor decides how far back the pass reads. It is fixed from here on.
-func (ps *pass) setFloor() {
-	p, w, m := ps.p, ps.walk, &ps.marks
-	ps.started = w.began.Unix()
-	switch ps.req.Kind {
-	case Window:
-		w.floor = ps.req.Since
-	case Tail:
-		w.floor = m.Cursor - tailBack
-		if p.lastWide.IsZero() || time.Since(p.lastWide) >= wideEvery {
-			w.floor, p.lastWide = m.Cursor-wideBack, time.Now()
-		}
-	case Reconcile:
-		now := ps.started
-		due := m.FullAt == 0 || m.ReconciledThrough == 0 || now < m.FullAt || now-m.FullAt >= fullEvery
-		ps.full = ps.req.Full || due
-		if !ps.full {
-			w.floor = max(1, min(m.Cursor, m.ReconciledThrough)-reconcileBack)
-		}
-		if r := m.Resume; r != nil && !ps.req.Full && r.Order == w.order.String() && (r.Full || !ps.full) {
-			ps.full, ps.started, ps.newest = r.Full, r.Started, r.Newest
-			w.base, w.floor, w.start = r.Floor, r.Floor, r.Offset
-			if w.order == oldestFirst {
-				w.floor = max(r.Floor, r.From-tailBack)
-			}
-			p.log.Info("going on where a reconcile was cut", "order", r.Order, "from", r.From)
-			break
-		}
-		w.base = w.floor
-	}
-	if ps.req.Kind != Reconcile {
-		w.base = w.floor
-	}
-	w.floor, w.base = max(w.floor, p.opts.StartAt), max(w.base, p.opts.StartAt)
-	ps.head = max(m.Cursor, w.began.Unix()-wideBack)
-}
-
 // step does with a page what is to be done, up to handing it over.
 func (ps *pass) step(ctx context.Context, s step) error {
 	ps.pos = s.pos
 	if s.restart {
 		ps.del.restart()
-		return nil
+		return ps.rewind(ctx)
 	}
 	ps.p.own.add(s.own)
 	if f := ps.p.opts.Observer.Stage; f != nil {
@@ -295,7 +281,13 @@ func (ps *pass) step(ctx context.Context, s step) error {
 	}
 	if time.Since(ps.saved) >= saveEvery {
 		ps.saved = time.Now()
-		return ps.save(ctx, false)
+		err := ps.save(ctx, false)
+		if errors.Is(err, audit.ErrLeaseLost) || errors.Is(err, audit.ErrLedgerReplaced) {
+			return err
+		}
+		if err != nil {
+			ps.p.log.Warn("marks not saved, trying again with the next pages", "err", err)
+		}
 	}
 	return nil
 }
@@ -325,7 +317,7 @@ func (ps *pass) page(ctx context.Context, entries []audit.Entry) error {
 	}
 	d.count(func(s *Summary) { s.Read += read; s.Ahead += ahead })
 	var own []audit.Record
-	fresh := 0
+	fresh, few := 0, mostlyKnown(entries, outcomes)
 	for i := range entries {
 		if outcomes[i] != audit.New {
 			continue
@@ -335,9 +327,15 @@ func (ps *pass) page(ctx context.Context, entries []audit.Entry) error {
 			own = append(own, d.record(e, audit.Own, nil))
 			continue
 		}
+		if !ps.req.DryRun && !d.claim(e.ID) {
+			continue // twice on this page
+		}
 		fresh++
-		if ps.req.DryRun || !d.claim(e.ID) {
+		if ps.req.DryRun {
 			continue
+		}
+		if few {
+			detach(e)
 		}
 		if p.opts.Prepare != nil {
 			p.opts.Prepare(e)
@@ -353,6 +351,30 @@ func (ps *pass) page(ctx context.Context, entries []audit.Entry) error {
 	}
 	d.count(func(s *Summary) { s.New += fresh; s.Own += len(own) })
 	return nil
+}
+
+// mostlyKnown tells whether the new entries are the smaller part of a page. Such
+// entries are copied, or a batch that gathers them would keep all their pages in memory.
+func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
+	all, fresh := 0, 0
+	for i := range entries {
+		n := entries[i].Size()
+		all += n
+		if outcomes[i] == audit.New {
+			fresh += n
+		}
+	}
+	return fresh < all/2
+}
+
+// detach gives an entry memory of its own.
+func detach(e *audit.Entry) {
+	for _, s := range []*string{
+		&e.ID, &e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
+		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource, &e.Unknown, &e.KongVersion,
+	} {
+		*s = strings.Clone(*s)
+	}
 }
 
 func (ps *pass) add(e audit.Entry) error {
@@ -417,108 +439,6 @@ func (ps *pass) tail(ctx context.Context) error {
 	return ps.flush()
 }
 
-// save writes how far the pass has come.
-func (ps *pass) save(ctx context.Context, complete bool) error {
-	m, now := ps.marks, ps.walk.began.Unix()
-	switch {
-	case complete && ps.pos.order == oldestFirst:
-		m.Cursor = max(m.Cursor, min(ps.pos.last, now))
-	case complete:
-		// Rows that came after the start may have landed on pages already read.
-		m.Cursor = max(m.Cursor, min(max(ps.newest, ps.pos.newest), ps.started))
-	case ps.pos.order == oldestFirst:
-		m.Cursor = max(m.Cursor, min(ps.del.safe(), now))
-	}
-	if complete {
-		m.Completed = now
-		if m.Cursor == 0 { // an empty log
-			m.Cursor = now - wideBack
-		}
-	}
-	if ps.req.Kind == Reconcile {
-		m.Resume = nil
-		if complete {
-			m.ReconciledThrough = max(m.ReconciledThrough, ps.started)
-			if ps.full {
-				m.FullAt = ps.started
-			}
-		} else if r := ps.resume(); r != nil {
-			m.Resume = r
-		} else {
-			m.Resume = ps.marks.Resume
-		}
-	}
-	if m == ps.marks {
-		return nil
-	}
-	if err := ps.p.opts.Book.SetMarks(ctx, ps.held.token, m); err != nil {
-		return fmt.Errorf("moving marks: %w", err)
-	}
-	ps.marks = m
-	return nil
-}
-
-// resume says where this reconcile could go on, or nil if it has not come anywhere.
-func (ps *pass) resume() *audit.Resume {
-	r := &audit.Resume{
-		Order: ps.pos.order.String(), Started: ps.started, Floor: ps.walk.base, Full: ps.full,
-		Newest: max(ps.newest, ps.pos.newest),
-	}
-	if ps.pos.order == oldestFirst {
-		if r.From = ps.del.safe(); r.From <= 0 {
-			return nil
-		}
-		return r
-	}
-	if r.Offset = ps.del.safeOffset(); r.Offset == "" {
-		return nil
-	}
-	return r
-}
-
-// finish saves marks for the last time.
-func (ps *pass) finish(ctx context.Context, complete bool) error {
-	if ps.req.DryRun || ps.req.Kind == Window || ps.walk.began.IsZero() {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, releaseWithin)
-	defer cancel()
-	if err := ps.rememberOwn(ctx); err != nil {
-		ps.p.log.Warn("own reads not noted, they will be delivered", "err", err)
-	}
-	return ps.save(ctx, complete)
-}
-
-// rememberOwn notes this pass's reads in the ledger, so that a later process
-// knows them. When Kong writes their rows is not known to the second, so near
-// midnight they go into both days.
-func (ps *pass) rememberOwn(ctx context.Context) error {
-	o := &ps.p.own
-	if !ps.p.opts.SkipOwnReads || len(o.queue) == 0 {
-		return nil
-	}
-	const day, near = 24 * 60 * 60, 5 * 60
-	now := time.Now().Unix()
-	if !ps.walk.began.IsZero() {
-		now = ps.walk.began.Unix()
-	}
-	var records []audit.Record
-	for _, id := range o.queue[min(o.noted, len(o.queue)):] {
-		for _, t := range []int64{now - near, now + near} {
-			r := audit.Record{ID: id, Timestamp: t, Keep: ps.p.opts.RecordTTL, Outcome: audit.Own}
-			if n := len(records); n > 0 && records[n-1].ID == id && records[n-1].Timestamp/day == t/day {
-				continue
-			}
-			records = append(records, r)
-		}
-	}
-	if err := ps.p.opts.Ledger.Record(ctx, records); err != nil {
-		return err
-	}
-	o.noted = len(o.queue)
-	return nil
-}
-
 func (ps *pass) summary() Summary {
 	d := ps.del
 	d.mu.Lock()
@@ -545,6 +465,9 @@ func (ps *pass) total(total *Summary, complete bool) {
 		}
 	}
 	total.add(s)
-	total.Kind, total.Order, total.Left = s.Kind, s.Order, s.Left
+	total.Order, total.Left = s.Order, s.Left
+	if s.Kind == Reconcile && total.Kind == Tail {
+		total.Kind = Reconcile // what a tail without marks becomes
+	}
 	total.Full = total.Full || s.Full
 }

@@ -19,8 +19,8 @@ import (
 )
 
 // Source reads the log. Page returns a complete page or an error and may be
-// repeated at will; it retries by itself what heals in seconds. Called by one
-// goroutine at a time.
+// repeated at will; it retries by itself what heals in seconds. Safe for
+// concurrent use: a tail is read while a page of the reconcile is on its way.
 type Source interface {
 	Page(ctx context.Context, q audit.Query) (audit.Page, error)
 }
@@ -237,6 +237,9 @@ type Summary struct {
 	Complete bool `json:"complete"`
 	// Through: every entry visible up to this Unix second has an outcome.
 	Through int64 `json:"through,omitempty"`
+	// Word: another process left word, and the pass had gone round often enough. A
+	// tail should be made soon.
+	Word bool `json:"word,omitempty"`
 	// Left says what a pass that was cut short did not get to, in words.
 	Left string `json:"left,omitempty"`
 }

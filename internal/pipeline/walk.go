@@ -1,9 +1,12 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,6 +80,7 @@ func (w *walk) position() position {
 type walk struct {
 	p     *Pipeline
 	floor int64 // oldest second to read; 0 reads all
+	since int64 // oldest second to hand on, for a window; the floor may read a little more
 	base  int64 // the same for a walk that has to start over: a cut one began further on
 	until int64 // first second not to read; 0 reads to the end
 	order order
@@ -88,12 +92,14 @@ type walk struct {
 	size      int
 	ordinals  audit.Ordinals
 	offsets   map[string]bool
-	boundary  map[string]bool
-	inclusive bool  // seen that `after` includes its own second
-	proven    bool  // timestamps have changed, in order
-	after     int64 // of the query that the walk is in
-	last      int64 // timestamp of the last row read, oldest or newest first
-	rows      int   // rows seen in this chain of offsets
+	boundary  map[string]int64 // ids and times of rows that the next query may show again
+	before    []string         // ids of the page before, newest first
+	rebegun   bool             // started over because an offset was not accepted
+	inclusive bool             // seen that `after` includes its own second
+	proven    bool             // timestamps have changed, in order
+	after     int64            // of the query that the walk is in
+	last      int64            // timestamp of the last row read, oldest or newest first
+	rows      int              // rows seen in this chain of offsets
 	pages     int
 }
 
@@ -164,8 +170,11 @@ func (w *walk) run(ctx context.Context, emit func(step) error) error {
 			w.p.warnOnce("order "+w.order.String(), "kong did not keep the order it promised, reading another way",
 				"order", w.order.String(), "next", (w.order + 1).String(), "reason", bad.reason)
 			w.order++
-		case errors.Is(err, audit.ErrBadOffset) && w.start != "":
-			w.p.log.Warn("offset of the pass before is no longer accepted, starting over", "err", err)
+		case errors.Is(err, errReordered):
+			w.order = newestFirst
+		case errors.Is(err, audit.ErrBadOffset) && w.order != oldestFirst && !w.rebegun:
+			w.rebegun = true
+			w.p.log.Warn("kong does not accept an offset, starting over", "resumed", w.start != "", "err", err)
 		default:
 			return err
 		}
@@ -182,9 +191,13 @@ type disorder struct{ reason string }
 
 func (e *disorder) Error() string { return e.reason }
 
+// errReordered: a walk without order was cut, and Kong has an order by now. An
+// offset of the one means nothing in the other.
+var errReordered = errors.New("rows have an order now")
+
 func (w *walk) once(ctx context.Context, emit func(step) error) error {
 	q := audit.Query{Offset: w.start}
-	w.proven, w.last, w.rows, w.boundary, w.newest = false, 0, 0, nil, 0
+	w.proven, w.last, w.rows, w.boundary, w.before, w.newest = false, 0, 0, nil, nil, 0
 	w.offsets = map[string]bool{}
 	if w.order == oldestFirst {
 		q.Ascending, q.Offset = true, ""
@@ -193,7 +206,7 @@ func (w *walk) once(ctx context.Context, emit func(step) error) error {
 		}
 		w.after = q.After
 	}
-	rebegun := 0
+	rebegun, first := 0, w.pages+1
 	for {
 		q.Size = w.size
 		begin := time.Now()
@@ -209,12 +222,20 @@ func (w *walk) once(ctx context.Context, emit func(step) error) error {
 		if err != nil {
 			return err
 		}
+		if w.order == noOrder && w.start != "" && w.pages == first && descends(page.Entries) {
+			return errReordered
+		}
 		if err := w.check(page.Entries); err != nil {
 			return err
 		}
 		w.rows += len(page.Entries)
 		page.Offset = strings.Clone(page.Offset) // not the page that it is a part of
 		w.ordinals.Assign(page.Entries)
+		if w.order == newestFirst && w.proven {
+			w.ordinals.Forget(w.last + 1)
+		}
+		// From here on the entries are no longer the walk's.
+		end := page.Offset == "" || w.done(page.Entries)
 		s := step{own: page.RequestIDs, offset: page.Offset, took: time.Since(begin), pos: w.position()}
 		s.entries = w.fresh(page.Entries)
 		if w.order == oldestFirst && w.proven {
@@ -223,7 +244,7 @@ func (w *walk) once(ctx context.Context, emit func(step) error) error {
 		if err := emit(s); err != nil {
 			return err
 		}
-		if page.Offset == "" || w.done(page.Entries) {
+		if end {
 			return nil
 		}
 		if w.offsets[page.Offset] {
@@ -243,6 +264,9 @@ func (w *walk) once(ctx context.Context, emit func(step) error) error {
 
 // check holds a page against what its order promises.
 func (w *walk) check(entries []audit.Entry) error {
+	// Where an offset counts rows, those that Kong wrote meanwhile push the end of
+	// the page before onto this one.
+	overlap := w.before != nil
 	for i := range entries {
 		t := entries[i].Timestamp
 		switch w.order {
@@ -256,8 +280,12 @@ func (w *walk) check(entries []audit.Entry) error {
 			}
 		case newestFirst:
 			if w.rows+i > 0 && t > w.last {
+				if overlap && slices.Contains(w.before, entries[i].ID) {
+					continue
+				}
 				return &disorder{"rows are not newest first"}
 			}
+			overlap = overlap && slices.Contains(w.before, entries[i].ID)
 			if w.rows+i == 0 {
 				w.newest = t
 			}
@@ -267,31 +295,41 @@ func (w *walk) check(entries []audit.Entry) error {
 		w.proven = w.proven || (w.order != noOrder && w.rows+i > 0 && t != w.last)
 		w.last = t
 	}
+	if w.order == newestFirst {
+		w.before = make([]string, len(entries))
+		for i := range entries {
+			w.before[i] = entries[i].ID
+		}
+	}
 	return nil
+}
+
+// descends tells whether rows are newest first, as a whole page of rows without
+// order hardly ever is.
+func descends(entries []audit.Entry) bool {
+	newer := func(a, b audit.Entry) int { return cmp.Compare(b.Timestamp, a.Timestamp) }
+	return len(entries) > 0 && entries[0].Timestamp != entries[len(entries)-1].Timestamp && slices.IsSortedFunc(entries, newer)
 }
 
 // fresh leaves out the rows that this walk has handed on already, where two of
 // its queries overlap, and those outside the window.
 func (w *walk) fresh(entries []audit.Entry) []audit.Entry {
 	kept := entries[:0:len(entries)]
-	if w.order != oldestFirst && w.until == 0 && w.p.opts.StartAt == 0 {
-		return entries
-	}
 	if w.order == oldestFirst && w.boundary == nil {
-		w.boundary = map[string]bool{}
+		w.boundary = map[string]int64{}
 	}
-	edge := w.last - 1
+	edge, since := w.last-1, max(w.since, w.p.opts.StartAt)
 	for i := range entries {
 		e := &entries[i]
 		if w.order == oldestFirst {
-			if w.boundary[e.ID] {
+			if _, handedOn := w.boundary[e.ID]; handedOn {
 				continue
 			}
 			if e.Timestamp >= edge && len(w.boundary) < maxBoundary {
-				w.boundary[strings.Clone(e.ID)] = true // not the page that it is a part of
+				w.boundary[strings.Clone(e.ID)] = e.Timestamp // not the page that it is a part of
 			}
 		}
-		if (w.until != 0 && e.Timestamp >= w.until) || e.Timestamp < w.p.opts.StartAt {
+		if (w.until != 0 && e.Timestamp >= w.until) || (since != 0 && e.Timestamp < since) {
 			continue
 		}
 		kept = append(kept, *e)
@@ -327,8 +365,6 @@ func (w *walk) byTime() (int64, bool) {
 	if next <= w.after {
 		return 0, false
 	}
-	if len(w.boundary) >= maxBoundary {
-		w.boundary = nil
-	}
+	maps.DeleteFunc(w.boundary, func(_ string, t int64) bool { return t < next })
 	return next, true
 }
