@@ -77,7 +77,7 @@ func message(resp *http.Response, token string) string {
 	if s == "" {
 		if _, rest, ok := strings.Cut(raw, "<title>"); ok {
 			s, _, _ = strings.Cut(rest, "</title>")
-		} else if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+		} else if t := resp.Header.Get("Content-Type"); t == "" || strings.HasPrefix(t, "text/plain") {
 			s = raw
 		}
 	}

@@ -1,0 +1,323 @@
+package kongadmin
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+func decodeRow(t *testing.T, row string) audit.Entry {
+	t.Helper()
+	page, err := decodePage(`{"data":[`+row+`]}`, nil)
+	if err != nil || len(page.Entries) != 1 {
+		t.Fatalf("%d entries, %v", len(page.Entries), err)
+	}
+	return page.Entries[0]
+}
+
+// The samples of Kong's documentation.
+func TestDecodeSamples(t *testing.T) {
+	got := decodeRow(t, `{"client_ip":"172.31.76.246","signature":null,"removed_from_payload":null,"status":200,"ttl":2591940,"rbac_user_id":null,"path":"/event-hooks/?size=100","payload":null,"request_timestamp":1663013700,"workspace":"cca82c73-2365-441b-8860-9e074d93b205","method":"GET","request_id":"8XsOaNYwXgn0VmgA8qYYpVteu14p9GIK"}`)
+	want := audit.Entry{
+		ID: "8XsOaNYwXgn0VmgA8qYYpVteu14p9GIK", RequestID: "8XsOaNYwXgn0VmgA8qYYpVteu14p9GIK", Timestamp: 1663013700,
+		ClientIP: "172.31.76.246", Method: "GET", Path: "/event-hooks/?size=100", Status: 200, TTL: 2591940,
+		Workspace: "cca82c73-2365-441b-8860-9e074d93b205",
+	}
+	if got != want {
+		t.Errorf("got %+v", got)
+	}
+	got = decodeRow(t, ` { "payload" : "{\"name\":\"caf\u00e9\\n\"}", "rbac_user_id":"u","rbac_user_name":"admin","request_source":"kong-manager",
+		"signature":"c2ln", "removed_from_payload":"token,secret","request_id":"a"} `)
+	want = audit.Entry{
+		ID: "a", RequestID: "a", Payload: `{"name":"café\n"}`, RBACUserID: "u", RBACUserName: "admin", RequestSource: "kong-manager",
+		Signature: "c2ln", RemovedFromPayload: "token,secret", TTL: audit.NoTTL,
+	}
+	if got != want {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestDecodeEntry(t *testing.T) {
+	none := audit.Entry{TTL: audit.NoTTL}
+	for name, c := range map[string]struct {
+		row  string
+		want func(*audit.Entry)
+	}{
+		"empty": {`{}`, func(*audit.Entry) {}},
+		"all null": {`{"request_id":null,"request_timestamp":null,"client_ip":null,"method":null,"path":null,"status":null,"ttl":null,
+			"workspace":null,"payload":null,"removed_from_payload":null,"signature":null,"rbac_user_id":null,"rbac_user_name":null,"request_source":null,"new":null}`,
+			func(*audit.Entry) {}},
+		"empty texts": {`{"request_id":"","path":"","payload":""}`, func(*audit.Entry) {}},
+		"unknown": {`{"zone":"eu","n": 1.50,"o":{"a":[1, null]},"null":null,"b":false}`, func(e *audit.Entry) {
+			e.Unknown = `{"zone":"eu","n":1.50,"o":{"a":[1, null]},"b":false}`
+		}},
+		"unknown twice":          {`{"a":1,"b":2,"\u0061":3}`, func(e *audit.Entry) { e.Unknown = `{"a":3,"b":2}` }},
+		"unknown, then null":     {`{"a":1,"b":2,"a":null}`, func(e *audit.Entry) { e.Unknown = `{"b":2}` }},
+		"unknown only null":      {`{"a":1,"a":null}`, func(*audit.Entry) {}},
+		"unknown not UTF-8":      {"{\"a\":\"\xff\"}", func(e *audit.Entry) { e.Unknown = "{\"a\":\"\uFFFD\"}" }},
+		"unknown with an escape": {`{"a\"b":1}`, func(e *audit.Entry) { e.Unknown = `{"a\"b":1}` }},
+		"escaped name":           {`{"\u0070ath":"/a"}`, func(e *audit.Entry) { e.Path = "/a" }},
+		"name of another case":   {`{"Path":"/a"}`, func(e *audit.Entry) { e.Unknown = `{"Path":"/a"}` }},
+		"last one counts":        {`{"path":"/a","path":"/b","status":1,"status":2}`, func(e *audit.Entry) { e.Path, e.Status = "/b", 2 }},
+		"last one is null":       {`{"path":"/a","path":null,"status":1,"status":null,"ttl":5,"ttl":null}`, func(*audit.Entry) {}},
+		"texts of other types": {`{"client_ip":127,"method":true,"path":["/a"],"payload":{"a": 1},"workspace":false}`, func(e *audit.Entry) {
+			e.ClientIP, e.Method, e.Path, e.Payload, e.Workspace = "127", "true", `["/a"]`, `{"a": 1}`, "false"
+		}},
+		"numbers as text": {`{"request_timestamp":"1663013700","status":"404","ttl":"12"}`, func(e *audit.Entry) {
+			e.Timestamp, e.Status, e.TTL = 1663013700, 404, 12
+		}},
+		"numbers with a point": {`{"request_timestamp":1663013700.987,"status":2e2,"ttl":1.5}`, func(e *audit.Entry) {
+			e.Timestamp, e.Status, e.TTL = 1663013700, 200, 1
+		}},
+		"numbers that are none": {`{"request_timestamp":"yesterday","status":{},"ttl":true}`, func(e *audit.Entry) {
+			e.Unknown = `{"request_timestamp":"yesterday","status":{},"ttl":true}`
+		}},
+		"a number after all": {`{"status":"no","status":200}`, func(e *audit.Entry) { e.Status = 200 }},
+		"numbers too large": {`{"request_timestamp":99999999999999999999,"status":-1e300,"ttl":1e999}`, func(e *audit.Entry) {
+			e.Unknown = `{"request_timestamp":99999999999999999999,"status":-1e300,"ttl":1e999}`
+		}},
+		"largest":       {`{"request_timestamp":9223372036854775807,"ttl":9007199254740993}`, func(e *audit.Entry) { e.Timestamp, e.TTL = math.MaxInt64, 9007199254740993 }},
+		"smallest":      {`{"request_timestamp":-9223372036854775808}`, func(e *audit.Entry) { e.Timestamp = math.MinInt64 }},
+		"odd numbers":   {`{"request_timestamp":"0x10","status":"1_0","ttl":"NaN"}`, func(e *audit.Entry) { e.Unknown = `{"request_timestamp":"0x10","status":"1_0","ttl":"NaN"}` }},
+		"overdue":       {`{"ttl":-5}`, func(e *audit.Entry) { e.TTL = 0 }},
+		"overdue, text": {`{"ttl":"-5"}`, func(e *audit.Entry) { e.TTL = 0 }},
+		"escapes": {`{"path":"\"\\\/\b\f\n\r\t\u0000\u00e9\u20AC\ud83d\ude00"}`, func(e *audit.Entry) {
+			e.Path = "\"\\/\b\f\n\r\t\x00é€😀"
+		}},
+		"half a pair":     {`{"path":"a\ud83d","method":"\ude00b","payload":"\ud83d\ud83d\ude00\ud83dA\ud83d\n"}`, func(e *audit.Entry) { e.Path, e.Method, e.Payload = "a\uFFFD", "\uFFFDb", "\uFFFD😀\uFFFDA\uFFFD\n" }},
+		"bytes as is":     {"{\"path\":\"/\xff\xc3\x28\\u0041\"}", func(e *audit.Entry) { e.Path = "/\xff\xc3(A" }},
+		"DEL and C1":      {"{\"path\":\"\x7f\u0080\u2028\"}", func(e *audit.Entry) { e.Path = "\x7f\u0080\u2028" }},
+		"odd request id":  {`{"request_id":"a b"}`, func(e *audit.Entry) { e.RequestID = "a b" }},
+		"number as an id": {`{"request_id":12}`, func(e *audit.Entry) { e.RequestID = "12" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := none
+			c.want(&want)
+			want.ID = audit.Identity(&want)
+			if got := decodeRow(t, c.row); got != want {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+// A row without an id is the same row at the next read, when its ttl is another.
+func TestIdentityAtNextRead(t *testing.T) {
+	row := `{"request_id":"","path":"/","request_timestamp":5,"ttl":%s}`
+	first := decodeRow(t, fmt.Sprintf(row, "100"))
+	for _, ttl := range []string{"99", "null", "-3", `"?"`} {
+		if again := decodeRow(t, fmt.Sprintf(row, ttl)); again.ID != first.ID {
+			t.Errorf("ttl %s: %s, first %s", ttl, again.ID, first.ID)
+		}
+	}
+}
+
+func TestDecodeEnvelope(t *testing.T) {
+	for name, c := range map[string]struct {
+		raw    string
+		rows   int
+		offset string
+	}{
+		"last page":                {`{"data":[{},{}],"next":null}`, 2, ""},
+		"empty":                    {`{"data":[]}`, 0, ""},
+		"Lua's empty":              {`{"data": { } ,"next":null}`, 0, ""},
+		"more":                     {`{"data":[{}],"next":"/audit/requests?offset=b","offset":"a"}`, 1, "a"},
+		"other order":              {`{"offset":"a","next":null,"total":9,"data":[{}]}`, 1, "a"},
+		"escaped":                  {`{"dat\u0061":[{}],"offset":"WzFd\/w=="}`, 1, "WzFd/w=="},
+		"offset null":              {`{"data":[{}],"offset":null}`, 1, ""},
+		"offset empty":             {`{"data":[{}],"offset":"","next":""}`, 1, ""},
+		"offset number":            {`{"data":[{}],"offset":12}`, 1, "12"},
+		"only next":                {`{"data":[{}],"next":"\/audit\/requests?size=1&offset=W%2B%3D"}`, 1, "W+="},
+		"only next, with a server": {`{"data":[{}],"next":"http://kong:8001/audit/requests?offset=a"}`, 1, "a"},
+		"white space":              {"\r\n\t {\n\"data\"\t:\r[ { } , { } ] } \n", 2, ""},
+		"unknown twice":            {`{"data":[],"x":1,"x":2}`, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			page, err := decodePage(c.raw, nil)
+			if err != nil || len(page.Entries) != c.rows || page.Offset != c.offset {
+				t.Errorf("%d entries, offset %q, %v", len(page.Entries), page.Offset, err)
+			}
+		})
+	}
+}
+
+// No part of a page is ever a page.
+func TestDecodePrefixes(t *testing.T) {
+	raw := page(3)
+	for n := range len(raw) {
+		if p, err := decodePage(raw[:n], nil); err == nil {
+			t.Fatalf("the first %d bytes are a page of %d entries", n, len(p.Entries))
+		}
+	}
+}
+
+// Whatever the scanner takes is JSON, and the other way round but for depth.
+func checkScanner(t *testing.T, raw string) {
+	t.Helper()
+	p := scanner{s: raw}
+	v := p.value(maxDepth)
+	ok := p.end()
+	if want := json.Valid([]byte(raw)); ok != want && (ok || depthOf(raw) <= maxDepth) {
+		t.Fatalf("taken %v, but JSON %v: %.300q", ok, want, raw)
+	}
+	if !ok || v.kind != kindText || !utf8.ValidString(raw) {
+		return
+	}
+	var want string
+	if err := json.Unmarshal([]byte(raw), &want); err != nil || v.text() != want {
+		t.Fatalf("%.300q is %.300q, want %.300q, %v", raw, v.text(), want, err)
+	}
+}
+
+// depthOf is how deep raw may nest at most.
+func depthOf(raw string) int { return strings.Count(raw, "[") + strings.Count(raw, "{") }
+
+func TestScanner(t *testing.T) {
+	for _, raw := range []string{
+		"", " ", "0", "-0", "-", "01", "1.", "1.0", ".5", "1e", "1e+", "1E-9", "-1.25e+10", "+1", "1 2", "Infinity", "NaN", "0x1", "1e5.5",
+		"true", "tru", "truex", "false", "null", "nul", "None", `"`, `""`, `"a`, `"\`, `"\"`, `"\x"`, `"\u12"`, `"\u12G4"`, `"\u12aF"`, "\"\x00\"",
+		"\"\n\"", "\"\x1f\"", "\"\x7f\"", "\"\xff\"", "'a'", "{}", "{", "}", "[", "]", "[]", "[,]", "[1,]", "[1 2]", "[,1]", "{,}", `{"a"}`, `{"a":}`,
+		`{"a":1,}`, `{"a":1 "b":2}`, `{"a" 1}`, `{1:2}`, `{"a":1}}`, `{"a":[}]}`, "[\v1]", "\uFEFF{}", "[1]\x00", "\x00", "/**/1", `"\ud83d\u"`, `"\ud83d\ud8"`,
+		strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth), strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
+		strings.Repeat(`{"":`, maxDepth) + "1" + strings.Repeat("}", maxDepth),
+	} {
+		checkScanner(t, raw)
+	}
+	if p := (scanner{s: strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1)}); !p.value(maxDepth).isBad(&p) {
+		t.Error("no depth is too deep")
+	}
+}
+
+func (v value) isBad(p *scanner) bool { return p.bad }
+
+// Pages with single bytes changed: what is still taken is JSON.
+func TestScannerMutations(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	const odd = "\"\\{}[],:0123456789.eE+-truefalsn \n\x00\x1f\xff"
+	raw := []byte(page(3))
+	for range 20_000 {
+		b := []byte(string(raw))
+		for range 1 + r.IntN(3) {
+			switch at := r.IntN(len(b)); r.IntN(3) {
+			case 0:
+				b[at] = odd[r.IntN(len(odd))]
+			case 1:
+				b = append(b[:at], b[at+1:]...)
+			default:
+				b = append(b[:at], append([]byte{odd[r.IntN(len(odd))]}, b[at:]...)...)
+			}
+		}
+		checkScanner(t, string(b))
+		checkPage(t, string(b))
+	}
+}
+
+var idPattern = regexp.MustCompile(`^[-_A-Za-z0-9]{1,128}$`)
+
+// checkPage holds a page against an independent decoder.
+func checkPage(t *testing.T, raw string) {
+	t.Helper()
+	page, err := decodePage(raw, nil)
+	if err != nil {
+		if page.Entries != nil || page.Offset != "" {
+			t.Fatalf("entries along with %v", err)
+		}
+		return
+	}
+	var envelope map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(raw), &envelope); err != nil {
+		t.Fatalf("taken, though it is no JSON object: %v: %.300q", err, raw)
+	}
+	var rows []map[string]json.RawMessage // numbers may be larger than a float64
+	if err := json.Unmarshal(envelope["data"], &rows); err != nil && strings.TrimSpace(strings.Trim(string(envelope["data"]), "{}")) != "" {
+		t.Fatalf("taken, though data is no list of objects: %v: %.300q", err, raw)
+	}
+	if len(rows) != len(page.Entries) {
+		t.Fatalf("%d entries, want %d: %.300q", len(page.Entries), len(rows), raw)
+	}
+	for i, row := range rows {
+		e := page.Entries[i]
+		if !idPattern.MatchString(e.ID) {
+			t.Fatalf("ID %q", e.ID)
+		}
+		var path *string
+		if err := json.Unmarshal(row["path"], &path); err == nil && path != nil && utf8.ValidString(raw) && e.Path != *path {
+			t.Fatalf("path %q, want %q", e.Path, *path)
+		}
+		var status *int32
+		if err := json.Unmarshal(row["status"], &status); err == nil && status != nil && e.Status != int(*status) {
+			t.Fatalf("status %d, want %d", e.Status, *status)
+		}
+		var unknown map[string]json.RawMessage
+		if e.Unknown != "" && json.Unmarshal([]byte(e.Unknown), &unknown) != nil {
+			t.Fatalf("unknown fields are not JSON: %.300q", e.Unknown)
+		}
+		for name, v := range unknown {
+			if utf8.ValidString(raw) && !bytes.Equal(row[name], v) {
+				t.Fatalf("unknown field %q is %s, want %s", name, v, row[name])
+			}
+		}
+		if !utf8.ValidString(e.Unknown) || e.TTL < audit.NoTTL {
+			t.Fatalf("%+v", e)
+		}
+	}
+}
+
+func FuzzDecodePage(f *testing.F) {
+	f.Add(page(2))
+	for _, s := range []string{
+		``, `{}`, `{"data":{}}`, `{"data":[{},{"a":1,"a":null}],"next":null}`, `{"data":[{"status":"x","path":["\ud83d"]}],"offset":5}`,
+		`{"data":[null]}`, `{"data":[],"data":[{}]}`, `{"data":[],"next":"?offset=%zz"}`, `{"data":[{"request_id":"é","ttl":-1e400}]}`,
+		"{\"data\":[{\"\xff\":\"\xff\",\"path\":\"\xff\"}]}", `[1,{"data":[]}]`, `{"data":[{"request_timestamp":"12","k":{"k":[]}}]} `,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		checkScanner(t, raw)
+		checkPage(t, raw)
+	})
+}
+
+// page returns a page of n rows of about 450 bytes.
+func page(n int) string {
+	r := rand.New(rand.NewPCG(1, 2))
+	var b strings.Builder
+	b.WriteString(`{"data":[`)
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		payload := "null"
+		if i%3 == 0 {
+			payload = `"{\"name\":\"svc-1\",\"host\":\"h.internal\",\"tags\":[\"caf\u00e9\"]}"`
+		}
+		fmt.Fprintf(&b, `{"request_id":"%032x","request_timestamp":%d,"ttl":2591940,"client_ip":"127.0.0.1","method":"GET","status":200,`+
+			`"workspace":"0da4afe7-44ad-4e81-a953-5d2923ce68ae","rbac_user_id":"2e959b45-0053-41cc-9c2c-5458d0964331","rbac_user_name":"admin",`+
+			`"request_source":null,"removed_from_payload":null,"signature":null,"path":"/services?size=100","payload":%s}`, r.Uint64(), 1663013700+i, payload)
+	}
+	b.WriteString(`],"next":"/audit/requests?offset=abc","offset":"abc"}`)
+	return b.String()
+}
+
+// BenchmarkDecodePage is what a row costs from the body to the entry.
+func BenchmarkDecodePage(b *testing.B) {
+	const n = 1000
+	raw := page(n)
+	b.SetBytes(int64(len(raw)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if p, err := decodePage(strings.Clone(raw), nil); err != nil || len(p.Entries) != n {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/entry")
+	b.ReportMetric(float64(len(raw))/n, "B/entry")
+}

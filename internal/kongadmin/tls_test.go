@@ -1,0 +1,129 @@
+package kongadmin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+)
+
+func TestTLS(t *testing.T) {
+	k := kongtest.New(kongtest.Options{ClientCert: true, Token: secret})
+	t.Cleanup(func() { k.Close() })
+	k.Add(rows(1)...)
+	mutual, err := k.StartTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := kongtest.New(kongtest.Options{})
+	t.Cleanup(func() { open.Close() })
+	oneWay, err := open.StartTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := open.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutualCA, openCA := pool(t, k), pool(t, open)
+	certPEM, keyPEM, err := k.ClientCertificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM, keyPEM, err = open.ClientCertificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		url    string
+		config *tls.Config
+		works  bool
+	}{
+		"custom CA":                   {oneWay, &tls.Config{RootCAs: openCA}, true},
+		"no custom CA":                {oneWay, nil, false},
+		"another CA":                  {oneWay, &tls.Config{RootCAs: mutualCA}, false},
+		"server name":                 {oneWay, &tls.Config{RootCAs: openCA, ServerName: "localhost"}, true},
+		"wrong server name":           {oneWay, &tls.Config{RootCAs: openCA, ServerName: "kong.internal"}, false},
+		"client certificate":          {mutual, &tls.Config{RootCAs: mutualCA, Certificates: []tls.Certificate{pair}}, true},
+		"no client certificate":       {mutual, &tls.Config{RootCAs: mutualCA}, false},
+		"no client certificate 1.2":   {mutual, &tls.Config{RootCAs: mutualCA, MaxVersion: tls.VersionTLS12}, false},
+		"another's client":            {mutual, &tls.Config{RootCAs: mutualCA, Certificates: []tls.Certificate{stranger}}, false},
+		"old TLS":                     {oneWay, &tls.Config{RootCAs: openCA, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, false},
+		"https to a plain port":       {strings.Replace(plain, "http:", "https:", 1), &tls.Config{RootCAs: openCA}, false},
+		"plain HTTP to a TLS port":    {strings.Replace(oneWay, "https:", "http:", 1), nil, false},
+		"plain HTTP to a mutual port": {strings.Replace(mutual, "https:", "http:", 1), nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// A server that refuses a certificate and closes may be heard to reset the
+			// connection before its reason is, so that it takes more than one attempt.
+			retries := 1
+			if c.url == mutual {
+				retries = 100
+			}
+			client := newClient(t, Options{URL: c.url, TLS: c.config, Token: token(secret), Retries: retries})
+			if c.works {
+				if _, err := client.Page(t.Context(), all); err != nil {
+					t.Error(err)
+				}
+				if c.config.NextProtos != nil {
+					t.Error("the caller's configuration was changed")
+				}
+				return
+			}
+			// In the middle of a walk as well as at its start.
+			for _, q := range []audit.Query{all, {Size: 10, Offset: "x"}} {
+				err := refused(t, client, q)
+				if !strings.Contains(hint(err), "KONG_ROOT_CA") || !strings.Contains(hint(err), "scheme") || errors.Is(err, audit.ErrBadOffset) {
+					t.Errorf("%v, hint %q", err, hint(err))
+				}
+			}
+			if n := client.Retried(); n != 0 && c.url != mutual {
+				t.Errorf("%d retries", n)
+			}
+		})
+	}
+}
+
+func pool(t *testing.T, k *kongtest.Server) *x509.CertPool {
+	t.Helper()
+	ca, err := k.CA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := x509.NewCertPool()
+	if !p.AppendCertsFromPEM(ca) {
+		t.Fatal("the CA is not PEM")
+	}
+	return p
+}
+
+// nginx answers with pages of its own where TLS is amiss.
+func TestTLSRefusedByNginx(t *testing.T) {
+	for _, title := range []string{"400 The plain HTTP request was sent to HTTPS port", "400 No required SSL certificate was sent"} {
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(400)
+			io.WriteString(w, "<html>\r\n<head><title>"+title+"</title></head>\r\n<body>\r\n<center>nginx</center></body></html>")
+		})
+		for _, q := range []audit.Query{all, {Size: 10, Offset: "x"}} {
+			err := refused(t, newClient(t, Options{URL: s.URL}), q)
+			if !strings.Contains(hint(err), "--kong-client-cert") || !strings.Contains(err.Error(), title) || errors.Is(err, audit.ErrBadOffset) {
+				t.Errorf("%v, hint %q", err, hint(err))
+			}
+		}
+	}
+}
