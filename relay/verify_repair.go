@@ -12,11 +12,11 @@ import (
 // lease, and records what it puts, as every pass does. The pass takes entries that
 // the destination lost for new.
 func (v *verification) repair(ctx context.Context) error {
-	again := &forgetful{store: v.app.store, lost: v.lost}
+	again := &forgetful{store: v.app.store, lost: v.lost, since: v.first, until: v.last + 1}
 	mender := *v.app
 	mender.store = again
 	sum, err := mender.pipeline(pipeline.Observer{}).Run(ctx, pipeline.Request{
-		Kind: pipeline.Window, Since: v.first, Until: v.last + 1, Wait: v.app.settings.LeaseWait,
+		Kind: pipeline.Window, Since: again.since, Until: again.until, Wait: v.app.settings.LeaseWait,
 	})
 	r := &repairReport{Delivered: sum.Delivered, Dead: sum.Dead, Parked: sum.Parked, Failed: sum.Failed}
 	r.Healed = err == nil && sum.Failed == 0 && again.left() == 0
@@ -28,9 +28,11 @@ func (v *verification) repair(ctx context.Context) error {
 }
 
 // forgetful is a ledger that calls some delivered entries new until they have been
-// delivered again. It is safe for concurrent use.
+// delivered again, and nothing new outside a span of time: a log without order
+// is read whole. It is safe for concurrent use.
 type forgetful struct {
 	store
+	since, until int64 // Unix seconds, until excluded
 
 	mu   sync.Mutex
 	lost map[key]int64
@@ -45,7 +47,11 @@ func (f *forgetful) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, o := range outcomes {
-		if _, lost := f.lost[keyOf(entries[i].ID)]; lost && o == audit.Delivered {
+		_, lost := f.lost[keyOf(entries[i].ID)]
+		switch t := entries[i].Timestamp; {
+		case t < f.since, t >= f.until:
+			outcomes[i] = audit.Delivered
+		case lost && o == audit.Delivered:
 			outcomes[i] = audit.New
 		}
 	}
