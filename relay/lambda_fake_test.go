@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +39,7 @@ type fakeLambda struct {
 	qualifiers []string
 	count      int
 	registered bool
+	asking     int // requests for an event
 }
 
 // invocation is an event on its way, and what became of it.
@@ -96,6 +96,8 @@ func (l *fakeLambda) block(ctx context.Context) {
 }
 
 func (l *fakeLambda) next(w http.ResponseWriter, r *http.Request) {
+	l.ask(1)
+	defer l.ask(-1)
 	select {
 	case e := <-l.events:
 		e.begin = time.Now()
@@ -107,6 +109,20 @@ func (l *fakeLambda) next(w http.ResponseWriter, r *http.Request) {
 	case <-l.gone:
 	case <-r.Context().Done():
 	}
+}
+
+func (l *fakeLambda) ask(n int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asking += n
+	return l.asking
+}
+
+// ended waits until the server has noticed that the process is gone, so that no
+// event is handed to it.
+func (l *fakeLambda) ended() {
+	l.tb.Helper()
+	eventually(l.tb, 10*time.Second, "end of the process's connections", func() bool { return l.ask(0) == 0 })
 }
 
 func (l *fakeLambda) answered(w http.ResponseWriter, r *http.Request) {
@@ -228,6 +244,7 @@ func (l *fakeLambda) stop() string {
 		if code := l.process.wait(l.tb); code != exitOK {
 			l.tb.Errorf("told to stop, the relay ended with %d", code)
 		}
+		l.ended()
 	}
 	log := l.process.stderr.String()
 	for line := range strings.Lines(log) {
@@ -321,6 +338,7 @@ func (s *secretStore) start(tb testing.TB) string {
 
 // kill ends a process as Lambda ends one that took too long.
 func (l *fakeLambda) kill() {
-	_ = l.process.cmd.Process.Signal(os.Kill)
+	_ = l.process.cmd.Process.Kill()
 	l.process.wait(l.tb)
+	l.ended()
 }
