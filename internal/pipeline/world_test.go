@@ -1,0 +1,175 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// sink is a destination in memory.
+type sink struct {
+	delay time.Duration
+	// put may answer in the place of the sink: it calls accept for what it takes. n
+	// counts calls from 1.
+	put func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error)
+
+	mu       sync.Mutex
+	accepted map[string]int
+	events   map[string]audit.Entry
+	calls    int
+	flying   int
+	most     int // calls in flight at once
+	times    []time.Time
+}
+
+func newSink() *sink { return &sink{accepted: map[string]int{}, events: map[string]audit.Entry{}} }
+
+func (s *sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	s.mu.Lock()
+	s.calls++
+	s.flying++
+	s.most = max(s.most, s.flying)
+	s.times = append(s.times, time.Now())
+	n := s.calls
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.flying--
+		s.mu.Unlock()
+	}()
+	if s.delay > 0 {
+		if err := sleep(ctx, s.delay); err != nil {
+			return make([]audit.Verdict, len(entries)), err
+		}
+	}
+	if s.put != nil {
+		return s.put(ctx, n, entries)
+	}
+	return s.accept(entries), nil
+}
+
+func (s *sink) accept(entries []audit.Entry) []audit.Verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	verdicts := make([]audit.Verdict, len(entries))
+	for i, e := range entries {
+		verdicts[i].Status = audit.Accepted
+		s.accepted[e.ID]++
+		s.events[e.ID] = e
+	}
+	return verdicts
+}
+
+func (s *sink) got(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accepted[id]
+}
+
+func (s *sink) ids() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.accepted))
+}
+
+func (s *sink) putCalls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls
+}
+
+// down is a destination that answers nothing.
+func down(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+	return make([]audit.Verdict, len(entries)), fmt.Errorf("503 Service Unavailable")
+}
+
+// world is a relay between a Kong, a store and a destination.
+type world struct {
+	t     testing.TB
+	kong  *kong
+	store *store
+	sink  *sink
+	opts  Options
+	logs  *logs
+	p     *Pipeline
+}
+
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) count(msg string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), msg)
+}
+
+func newWorld(t testing.TB, k *kong, change ...func(*Options)) *world {
+	w := &world{t: t, kong: k, store: newStore(), sink: newSink(), logs: &logs{}}
+	w.opts = Options{PageSize: 10, Sink: w.sink, Source: k, Logger: slog.New(slog.NewTextHandler(w.logs, nil))}
+	for _, f := range change {
+		f(&w.opts)
+	}
+	w.restart()
+	return w
+}
+
+// restart is a new process on the same store.
+func (w *world) restart() {
+	h := &handle{store: w.store}
+	w.opts.Ledger, w.opts.Book, w.opts.Lease = h, h, h
+	w.p = New(w.opts)
+}
+
+func (w *world) run(req Request) (Summary, error) {
+	w.t.Helper()
+	return w.p.Run(context.Background(), req)
+}
+
+// pass makes a pass that must be complete.
+func (w *world) pass(req Request) Summary {
+	w.t.Helper()
+	s, err := w.run(req)
+	if err != nil {
+		w.t.Fatalf("%s: %v", req.Kind, err)
+	}
+	if !s.Complete || s.Failed != 0 || s.Left != "" {
+		w.t.Fatalf("%s is not complete: %+v", req.Kind, s)
+	}
+	return s
+}
+
+// allOnce checks that the destination has every row of the log, once.
+func (w *world) allOnce() {
+	w.t.Helper()
+	for _, e := range w.kong.all() {
+		if n := w.sink.got(e.ID); n != 1 {
+			w.t.Errorf("row %s of %d was delivered %d times", e.ID, e.Timestamp, n)
+		}
+	}
+}
+
+// now is Kong's clock, Unix seconds.
+func (w *world) now() int64 { return w.kong.clock().Unix() }
+
+func (w *world) advance(d time.Duration) {
+	if err := sleep(context.Background(), d); err != nil {
+		w.t.Fatal(err)
+	}
+}
