@@ -211,8 +211,8 @@ func (p *scanner) rows(page *audit.Page, verify rowVerifier) (problem string) {
 			e.Verification = verify(p.s[begin:p.i])
 		}
 		if page.Entries == nil {
-			// Rows of a log are of about the same length.
-			page.Entries = make([]audit.Entry, 0, min(1000, 1+(len(p.s)-begin)/(p.i-begin)))
+			// Rows of a log are of much the same length: one half more is room enough.
+			page.Entries = make([]audit.Entry, 0, min(1000, 1+(len(p.s)-begin)/(p.i-begin)*3/2))
 		}
 		page.Entries = append(page.Entries, e)
 	}

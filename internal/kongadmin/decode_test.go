@@ -301,7 +301,7 @@ func page(n int) string {
 		}
 		fmt.Fprintf(&b, `{"request_id":"%032x","request_timestamp":%d,"ttl":2591940,"client_ip":"127.0.0.1","method":"GET","status":200,`+
 			`"workspace":"0da4afe7-44ad-4e81-a953-5d2923ce68ae","rbac_user_id":"2e959b45-0053-41cc-9c2c-5458d0964331","rbac_user_name":"admin",`+
-			`"request_source":null,"removed_from_payload":null,"signature":null,"path":"/services?size=100","payload":%s}`, r.Uint64(), 1663013700+i, payload)
+			`"request_source":null,"removed_from_payload":null,"signature":null,"path":"/services/2f9c1d7e-5b77-4a9e-8d2b-9c1e7f6a4d12/routes?size=100","payload":%s}`, r.Uint64(), 1663013700+i, payload)
 	}
 	b.WriteString(`],"next":"/audit/requests?offset=abc","offset":"abc"}`)
 	return b.String()
