@@ -52,7 +52,7 @@ func TestRefusals(t *testing.T) {
 				asked.Add(1)
 				w.Header().Set("Content-Type", c.kind)
 				w.WriteHeader(c.status)
-				io.WriteString(w, c.body)
+				say(w, c.body)
 			})
 			client := newClient(t, Options{URL: s.URL, Token: token(secret), Retries: 2})
 			err := refused(t, client, all)
@@ -73,7 +73,7 @@ func TestLongMessage(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(100<<20)) // and never sent
 		w.WriteHeader(403)
-		io.WriteString(w, `<title>`+strings.Repeat("é", 40<<10))
+		say(w, `<title>`+strings.Repeat("é", 40<<10))
 	})
 	if err := refused(t, newClient(t, Options{URL: s.URL}), all); len(err.Error()) > 400 || !strings.Contains(err.Error(), "é…") || hint(err) == "" {
 		t.Errorf("%d bytes, hint %q", len(err.Error()), hint(err))
@@ -121,17 +121,11 @@ func TestNoPage(t *testing.T) {
 	whole := `{"data":[{"request_id":"a","path":"/"}],"next":null}`
 	raw := func(head, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
-			conn, buf, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				panic(err)
-			}
-			defer conn.Close()
-			buf.WriteString("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + head + "\r\n\r\n" + body)
-			buf.Flush()
+			hijack(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"+head+"\r\n\r\n"+body)
 		}
 	}
 	body := func(s string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, s) }
+		return func(w http.ResponseWriter, _ *http.Request) { say(w, s) }
 	}
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
@@ -177,7 +171,7 @@ func TestNoPage(t *testing.T) {
 			var asked atomic.Int64
 			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if asked.Add(1)%2 == 0 && heals.Load() {
-					io.WriteString(w, whole)
+					say(w, whole)
 					return
 				}
 				c.answer(w, r)
@@ -198,14 +192,14 @@ func TestNoPage(t *testing.T) {
 	}
 }
 
+// hijack sends just these bytes and closes the connection.
 func hijack(w http.ResponseWriter, s string) {
-	conn, buf, err := http.NewResponseController(w).Hijack()
+	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(err)
 	}
 	defer conn.Close()
-	buf.WriteString(s)
-	buf.Flush()
+	say(conn, s)
 }
 
 func TestEmulatedFaultsHeal(t *testing.T) {
@@ -248,9 +242,9 @@ func TestPageTooLarge(t *testing.T) {
 func TestPageTooLargeUnannounced(t *testing.T) {
 	page := `{"data":[{"payload":"` + strings.Repeat("x", 60_000) + `"}]}`
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, page[:10])
+		say(w, page[:10])
 		w.(http.Flusher).Flush() // from here on it is chunked
-		io.WriteString(w, page[10:])
+		say(w, page[10:])
 	})
 	for _, c := range []struct {
 		max      int

@@ -33,7 +33,7 @@ func TestQuery(t *testing.T) {
 	var header http.Header
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		got, header = *r.URL, r.Header
-		io.WriteString(w, emptyPage)
+		say(w, emptyPage)
 	})
 	for _, c := range []struct {
 		base string
@@ -280,7 +280,7 @@ func TestBackoff(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	for name, begin := range map[string]func(w http.ResponseWriter){
 		"no answer": func(http.ResponseWriter) {},
-		"no body":   func(w http.ResponseWriter) { io.WriteString(w, `{"data":[`); w.(http.Flusher).Flush() },
+		"no body":   func(w http.ResponseWriter) { say(w, `{"data":[`); w.(http.Flusher).Flush() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var asked atomic.Int64
@@ -312,7 +312,7 @@ func TestCancel(t *testing.T) {
 			<-r.Context().Done()
 		}},
 		"in the body": {func(w http.ResponseWriter, r *http.Request, cancel func()) {
-			io.WriteString(w, `{"data":[`)
+			say(w, `{"data":[`)
 			w.(http.Flusher).Flush()
 			cancel()
 			<-r.Context().Done()
@@ -321,7 +321,9 @@ func TestCancel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			s := serve(t, func(w http.ResponseWriter, r *http.Request) { c.do(w, r, cancel) })
-			canceled(t, ctx, newClient(t, Options{URL: s.URL}))
+			if err := canceled(ctx, t, newClient(t, Options{URL: s.URL})); hint(err) != "" {
+				t.Errorf("hint %q", hint(err))
+			}
 		})
 	}
 	t.Run("between two attempts", func(t *testing.T) {
@@ -331,7 +333,7 @@ func TestCancel(t *testing.T) {
 			// The body is closed before the wait.
 			return &http.Response{StatusCode: 500, Header: http.Header{}, Body: closer{http.NoBody, cancel}}, nil
 		})
-		if err := canceled(t, ctx, client); !strings.Contains(err.Error(), "500") {
+		if err := canceled(ctx, t, client); !strings.Contains(err.Error(), "500") {
 			t.Errorf("%v does not tell what went before", err)
 		}
 	})
@@ -352,7 +354,7 @@ func (c closer) Close() error {
 }
 
 // canceled asks for a page and waits for the error of ctx.
-func canceled(t *testing.T, ctx context.Context, c *Client) error {
+func canceled(ctx context.Context, t *testing.T, c *Client) error {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
@@ -361,8 +363,8 @@ func canceled(t *testing.T, ctx context.Context, c *Client) error {
 	}()
 	select {
 	case err := <-done:
-		if !errors.Is(err, context.Canceled) || hint(err) != "" {
-			t.Errorf("%v, hint %q", err, hint(err))
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
 		}
 		return err
 	case <-time.After(20 * time.Second):
@@ -417,23 +419,23 @@ func TestVersion(t *testing.T) {
 		"header":           {"kong/3.9.1.1-enterprise-edition", nil, "3.9.1.1-enterprise-edition", 0},
 		"header with more": {"openresty/1.25 Kong/3.4.3.9", nil, "3.4.3.9", 0},
 		"root": {"", func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"version":"2.8.1.1-enterprise-edition"}`)
+			say(w, `{"version":"2.8.1.1-enterprise-edition"}`)
 		}, "2.8.1.1-enterprise-edition", 1},
-		"proxy, then root": {"nginx/1.27", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"version":"3.9.1.1"}`) }, "3.9.1.1", 1},
+		"proxy, then root": {"nginx/1.27", func(w http.ResponseWriter, _ *http.Request) { say(w, `{"version":"3.9.1.1"}`) }, "3.9.1.1", 1},
 		"root 500": {"", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(500)
-			io.WriteString(w, `{"version":"no"}`)
+			say(w, `{"version":"no"}`)
 		}, "", 1},
 		"root 500, header": {"kong/", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Server", "kong/3.9.1")
 			w.WriteHeader(500)
 		}, "3.9.1", 1},
-		"root not JSON":     {"", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"version":"3.9"`) }, "", 1},
-		"root no version":   {"", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"tagline":"hi"}`) }, "", 1},
-		"root null version": {"", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"version":null}`) }, "", 1},
+		"root not JSON":     {"", func(w http.ResponseWriter, _ *http.Request) { say(w, `{"version":"3.9"`) }, "", 1},
+		"root no version":   {"", func(w http.ResponseWriter, _ *http.Request) { say(w, `{"tagline":"hi"}`) }, "", 1},
+		"root null version": {"", func(w http.ResponseWriter, _ *http.Request) { say(w, `{"version":null}`) }, "", 1},
 		"root cut": {"", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "99")
-			io.WriteString(w, `{}`)
+			say(w, `{}`)
 		}, "", 1},
 		"root breaks": {"", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "", 1},
 	} {
@@ -451,7 +453,7 @@ func TestVersion(t *testing.T) {
 				if c.server != "" {
 					w.Header().Set("Server", c.server)
 				}
-				io.WriteString(w, `{"data":[{"request_id":"a"},{"request_id":"b"}]}`)
+				say(w, `{"data":[{"request_id":"a"},{"request_id":"b"}]}`)
 			})
 			client := newClient(t, Options{URL: s.URL, Token: token(secret)})
 			for range 5 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -132,3 +133,6 @@ func hint(err error) string {
 	}
 	return ""
 }
+
+// say writes to a client that may have gone.
+func say(w io.Writer, s string) { _, _ = io.WriteString(w, s) }

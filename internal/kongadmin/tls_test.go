@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -117,7 +116,7 @@ func TestTLSRefusedByNginx(t *testing.T) {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
 			w.WriteHeader(400)
-			io.WriteString(w, "<html>\r\n<head><title>"+title+"</title></head>\r\n<body>\r\n<center>nginx</center></body></html>")
+			say(w, "<html>\r\n<head><title>"+title+"</title></head>\r\n<body>\r\n<center>nginx</center></body></html>")
 		})
 		for _, q := range []audit.Query{all, {Size: 10, Offset: "x"}} {
 			err := refused(t, newClient(t, Options{URL: s.URL}), q)
