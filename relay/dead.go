@@ -11,7 +11,11 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
+
+// recordWithin bounds recording what has been put.
+const recordWithin = 10 * time.Second
 
 func (e *env) deadCommand() *cli.Command {
 	filter := []cli.Flag{
@@ -33,7 +37,7 @@ func (e *env) deadCommand() *cli.Command {
 				Action: e.withStore(needLedger, e.deadShow),
 			},
 			{
-				Name: "retry", Usage: "put them again", ArgsUsage: "[<id>…]", Flags: filter,
+				Name: "retry", Usage: "put them again; waits for a pass that is being made", ArgsUsage: "[<id>…]", Flags: filter,
 				Action: e.withStore(needLedger|needDestination, e.deadRetry),
 			},
 			{
@@ -183,39 +187,68 @@ func (a *app) outcome(l audit.Letter, o audit.Outcome) audit.Record {
 	return audit.Record{ID: l.Entry.ID, Timestamp: l.Entry.Timestamp, Keep: keep, Outcome: o}
 }
 
+// deadRetry holds the lease, as a pass would put parked entries at the same time.
 func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app) error {
 	if err := chosen(c); err != nil {
 		return err
 	}
 	delivered, left := 0, 0
-	err := selected(ctx, c, a, func(letters []audit.Letter) error {
-		entries := make([]audit.Entry, len(letters))
-		for i := range letters {
-			entries[i] = letters[i].Entry
-		}
-		verdicts, err := a.sink.Put(ctx, entries)
-		var records []audit.Record
-		for i, v := range verdicts {
-			if v.Status == audit.Accepted {
-				records = append(records, a.outcome(letters[i], audit.Delivered))
-				continue
+	err := a.pipeline(pipeline.Observer{}).Exclusive(ctx, a.settings.LeaseWait, func(ctx context.Context) error {
+		return selected(ctx, c, a, func(letters []audit.Letter) error {
+			refused, err := a.putAgain(ctx, letters)
+			delivered += len(letters) - len(refused)
+			left += len(refused)
+			for _, l := range refused {
+				fmt.Fprintf(e.stdout, "%s: %s %s\n", l.Entry.ID, orDash(l.Code), l.Reason)
 			}
-			left++
-			fmt.Fprintf(e.stdout, "%s: %s %s\n", letters[i].Entry.ID, orDash(v.Code), v.Reason)
-		}
-		if len(records) > 0 {
-			if err := a.store.Record(ctx, records); err != nil {
-				return fmt.Errorf("%d entries were accepted but not recorded (they may be repeated): %w", len(records), err)
-			}
-		}
-		delivered += len(records)
-		return err
+			return err
+		})
 	})
-	fmt.Fprintf(e.stdout, "%d delivered, %d still refused\n", delivered, left)
+	fmt.Fprintf(e.stdout, "%d delivered, %d not delivered\n", delivered, left)
 	if err == nil && left > 0 {
 		return exitCode(exitFailed)
 	}
-	return err
+	return explain(err)
+}
+
+// putAgain puts the entries of letters once and records what came of it. It returns
+// the letters that are left, each with what the destination said last.
+func (a *app) putAgain(ctx context.Context, letters []audit.Letter) (left []audit.Letter, err error) {
+	entries := make([]audit.Entry, len(letters))
+	for i := range letters {
+		entries[i] = letters[i].Entry
+	}
+	verdicts, putErr := a.sink.Put(ctx, entries)
+	var records []audit.Record
+	accepted := 0
+	for i, v := range verdicts {
+		l := letters[i]
+		switch v.Status {
+		case audit.Accepted:
+			accepted++
+			records = append(records, a.outcome(l, audit.Delivered))
+			continue
+		case audit.Refused:
+			l.Outcome, l.Code, l.Reason = audit.Dead, v.Code, v.Reason
+			l.Tries++
+			r := a.outcome(l, audit.Dead)
+			r.Letter = &l
+			records = append(records, r)
+		default: // what is recorded stays as it is
+			l.Code, l.Reason = v.Code, v.Reason
+		}
+		left = append(left, l)
+	}
+	if len(records) == 0 {
+		return left, putErr
+	}
+	// What was accepted is recorded, also if the command is told to stop.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
+	defer cancel()
+	if err := a.store.Record(ctx, records); err != nil {
+		return left, fmt.Errorf("%d entries were accepted but not recorded (they may be repeated): %w", accepted, err)
+	}
+	return left, putErr
 }
 
 func (e *env) deadDrop(ctx context.Context, c *cli.Command, a *app) error {

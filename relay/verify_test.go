@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -360,13 +359,14 @@ func BenchmarkVerify(b *testing.B) {
 				for b.Loop() {
 					begin := time.Now()
 					r := w.start(nil, "verify", "--json")
+					go r.watchMemory()
 					if code := r.wait(b); code != exitOK {
 						b.Fatalf("ended with %d: %s %s", code, r.stdout.String(), r.stderr.String())
 					}
 					state := r.cmd.ProcessState
 					b.ReportMetric(float64((state.UserTime()+state.SystemTime()).Microseconds())/n, "cpu-µs/entry")
 					b.ReportMetric(time.Since(begin).Seconds(), "s")
-					b.ReportMetric(float64(state.SysUsage().(*syscall.Rusage).Maxrss)/1024, "peak-MiB")
+					b.ReportMetric(float64(r.peak.Load())/(1<<20), "peak-MiB")
 				}
 			})
 		}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+)
+
+// says runs relay, which has to end with a code, and returns what it prints.
+func (w *world) says(want int, args ...string) (stdout, stderr string) {
+	w.tb.Helper()
+	r := w.start(nil, args...)
+	if code := r.wait(w.tb); code != want {
+		w.tb.Errorf("relay %s ended with %d, want %d:\n%s%s", strings.Join(args, " "), code, want, r.stdout.String(), tail(r.stderr.String(), 2000))
+	}
+	return r.stdout.String(), r.stderr.String()
+}
+
+// letters are what relay dead list --json shows, by id.
+func (w *world) letters() map[string]audit.Letter {
+	w.tb.Helper()
+	out, _ := w.says(exitOK, "dead", "list", "--json")
+	found := map[string]audit.Letter{}
+	for d := json.NewDecoder(strings.NewReader(out)); ; {
+		var l audit.Letter
+		if err := d.Decode(&l); err == io.EOF {
+			return found
+		} else if err != nil {
+			w.tb.Fatalf("%v:\n%s", err, out)
+		}
+		found[l.Entry.ID] = l
+	}
+}
+
+func contains(t *testing.T, text string, want ...string) {
+	t.Helper()
+	for _, s := range want {
+		if !strings.Contains(text, s) {
+			t.Errorf("%q is not in:\n%s", s, text)
+		}
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	id := func(i int) string { return fmt.Sprintf("d%031d", i) }
+	refused := map[string]string{id(10): "InvalidData", id(20): "InvalidData", id(30): "FieldTooLong", id(40): "FieldTooLong", id(50): "FieldTooLong"}
+	for _, ledger := range []string{"redis", "bolt"} {
+		t.Run(ledger, func(t *testing.T) {
+			w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{IDs: refused}})
+			w.askable()
+			if ledger == "bolt" {
+				w.env = append(w.env, "RELAY_LEDGER=bolt:"+t.TempDir()+"/ledger.db")
+			}
+			at := time.Now().Add(-time.Hour)
+			w.kong.Add(rows("d", 100, func(i int) time.Time { return at.Add(time.Duration(i) * time.Second) })...)
+			if s := w.once(); s.Dead != 5 || s.Delivered != 95 || !s.Complete {
+				t.Errorf("%+v", s)
+			}
+			// One bad entry stops no other, and none is put again by itself.
+			if s := w.once(); s.New+s.Dead != 0 {
+				t.Errorf("%+v", s)
+			}
+
+			r := w.verify(exitOK)
+			expectIDs(t, "dead", r.Dead, id(10), id(20), id(30), id(40), id(50))
+			if r.DeadLetters != 5 || r.Delivered != 95 || r.Destination.Confirmed != 95 {
+				t.Errorf("%+v", r)
+			}
+			w.verify(exitDifference, "--strict")
+
+			list, _ := w.says(exitOK, "dead", "list")
+			contains(t, list, "AGE", "REASON", id(10), "InvalidData", id(50), "FieldTooLong", "GET /services")
+			shown, _ := w.says(exitOK, "dead", "show", id(10))
+			var l audit.Letter
+			if err := json.Unmarshal([]byte(shown), &l); err != nil || l.Entry.ID != id(10) || l.Code != "InvalidData" || l.Outcome != audit.Dead ||
+				l.Reason == "" || l.Entry.Path != "/services" || time.Since(l.Since) > time.Minute {
+				t.Errorf("%+v: %v", l, err)
+			}
+			_, said := w.says(exitFailed, "dead", "show", "nothing")
+			contains(t, said, "relay dead list")
+
+			// Refused again: it stays, with one try more and the same age.
+			out, _ := w.says(exitFailed, "dead", "retry", id(10))
+			contains(t, out, id(10), "InvalidData", "0 delivered, 1 not delivered")
+			if again := w.letters()[id(10)]; again.Tries != l.Tries+1 || !again.Since.Equal(l.Since) || again.Outcome != audit.Dead {
+				t.Errorf("got %+v after %+v", again, l)
+			}
+
+			// Wrong usage changes nothing.
+			for _, args := range [][]string{{"retry"}, {"retry", "--all", id(10)}, {"drop", "--all"}, {"drop", "--all", "--reason", ""}, {"drop", "--reason", "x"}} {
+				w.says(exitUsage, append([]string{"dead"}, args...)...)
+			}
+			w.says(exitFailed, "dead", "retry", "nothing")
+			if n := len(w.letters()); n != 5 {
+				t.Fatalf("%d letters", n)
+			}
+
+			w.trail.SetFaults(cloudtrailtest.Faults{})
+			out, _ = w.says(exitOK, "dead", "retry", id(10))
+			contains(t, out, "1 delivered, 0 not delivered")
+			out, _ = w.says(exitOK, "dead", "retry", "--code", "FieldTooLong", "--older-than", "100h")
+			contains(t, out, "0 delivered")
+			out, _ = w.says(exitOK, "dead", "retry", "--code", "FieldTooLong", "--older-than", "1ms")
+			contains(t, out, "3 delivered, 0 not delivered")
+			if left := w.letters(); len(left) != 1 || left[id(20)].Code != "InvalidData" {
+				t.Errorf("left: %+v", left)
+			}
+			out, said = w.says(exitOK, "dead", "drop", id(20), "--reason", "a test entry")
+			contains(t, out, "1 dropped")
+			contains(t, said, "a test entry", id(20))
+			list, _ = w.says(exitOK, "dead", "list")
+			contains(t, list, "no dead letters")
+
+			// What was dropped is not put again, and what was retried not twice.
+			if s := w.once("--full"); s.New+s.Delivered+s.Dead != 0 {
+				t.Errorf("%+v", s)
+			}
+			r = w.verify(exitOK)
+			expectIDs(t, "dropped", r.Dropped, id(20))
+			if r.Delivered != 99 || r.Dead.Count != 0 || w.trail.Counts().Repeats != 0 || w.trail.Times(id(20)) != 0 {
+				t.Errorf("%+v; %+v", r, w.trail.Counts())
+			}
+		})
+	}
+}
+
+// TestDeadLettersInMetrics has a relay find dead letters, and its successor show them.
+func TestDeadLettersInMetrics(t *testing.T) {
+	id := func(i int) string { return fmt.Sprintf("d%031d", i) }
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{
+		IDs: map[string]string{id(3): "InvalidData", id(4): "InvalidData"}}})
+	w.kong.Add(rows("d", 10, func(int) time.Time { return time.Now().Add(-time.Hour) })...)
+	shows := func(ops string, want ...string) func() bool {
+		return func() bool {
+			resp, err := http.Get(ops + "/metrics")
+			if err != nil {
+				return false
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			for _, line := range want {
+				if err != nil || !strings.Contains(string(text), "\n"+line+"\n") {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	const ns = "kong_cloudtrail_relay_"
+	first, _, ops := w.serve()
+	eventually(t, 30*time.Second, "metrics of the first relay", shows(ops, ns+`entries_total{outcome="dead"} 2`, ns+`entries_total{outcome="delivered"} 8`, ns+"dead_letters 2"))
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	first.wait(t)
+	if n := len(w.letters()); n != 2 {
+		t.Errorf("%d letters survived", n)
+	}
+	_, _, ops = w.serve("RELAY_LEASE_WAIT=15s")
+	eventually(t, 30*time.Second, "metrics of the second relay", shows(ops, ns+"dead_letters 2"))
+	w.trail.SetFaults(cloudtrailtest.Faults{})
+	w.says(exitOK, "dead", "retry", "--all") // beside a relay that runs
+	eventually(t, 30*time.Second, "metrics after the retry", shows(ops, ns+"dead_letters 0"))
+	w.expectAll(0)
+}
