@@ -176,14 +176,14 @@ func (ps *pass) finish(ctx context.Context, complete bool) error {
 // knows them. When Kong writes their rows is not known to the second, so near
 // midnight they go into both days.
 func (ps *pass) rememberOwn(ctx context.Context) error {
-	o := &ps.p.own
-	if !ps.p.opts.SkipOwnReads || len(o.queue) == 0 {
+	own := ps.p.own.unnoted()
+	if !ps.p.opts.SkipOwnReads || len(own) == 0 {
 		return nil
 	}
 	const day, near = 24 * 60 * 60, 5 * 60
 	now := ps.walk.began.Unix()
 	var records []audit.Record
-	for _, id := range o.queue[min(o.noted, len(o.queue)):] {
+	for _, id := range own {
 		for _, t := range []int64{now - near, now + near} {
 			r := audit.Record{ID: id, Timestamp: t, Keep: ps.p.opts.RecordTTL, Outcome: audit.Own}
 			if n := len(records); n > 0 && records[n-1].ID == id && records[n-1].Timestamp/day == t/day {
@@ -195,6 +195,6 @@ func (ps *pass) rememberOwn(ctx context.Context) error {
 	if err := ps.p.opts.Ledger.Record(ctx, records); err != nil {
 		return err
 	}
-	o.noted = len(o.queue)
+	ps.p.own.note(own)
 	return nil
 }

@@ -1,23 +1,33 @@
 package pipeline
 
-import "github.com/kong-cloudtrail/relay/internal/audit"
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
 
 // maxOwn bounds the ids of own reads that are remembered in memory.
 const maxOwn = 10_000
 
-// ownReads are the ids under which Kong recorded this relay's reads, newest last.
+// ownReads are the ids under which Kong recorded this relay's reads, newest
+// last. It is safe for concurrent use.
 type ownReads struct {
+	mu    sync.Mutex
 	ids   map[string]bool
 	queue []string
 	noted int // how many at the front of queue the ledger knows
 }
 
 func (o *ownReads) add(ids []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.ids == nil {
 		o.ids = map[string]bool{}
 	}
 	for _, id := range ids {
-		e := audit.Entry{RequestID: id}
+		e := audit.Entry{RequestID: strings.Clone(id)}
 		if id = audit.Identity(&e); o.ids[id] {
 			continue
 		}
@@ -31,6 +41,30 @@ func (o *ownReads) add(ids []string) {
 }
 
 // forgotten tells that the ledger is another one, which knows none of them.
-func (o *ownReads) forgotten() { o.noted = 0 }
+func (o *ownReads) forgotten() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.noted = 0
+}
 
-func (o *ownReads) has(id string) bool { return o.ids[id] }
+func (o *ownReads) has(id string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.ids[id]
+}
+
+// unnoted returns the ids that the ledger does not know yet.
+func (o *ownReads) unnoted() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.queue[o.noted:])
+}
+
+// note tells that the ledger knows ids, the oldest that unnoted returned.
+func (o *ownReads) note(ids []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(ids) > 0 {
+		o.noted = max(o.noted, slices.Index(o.queue, ids[len(ids)-1])+1)
+	}
+}

@@ -153,8 +153,9 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	ps.del = newDelivery(ctx, work, p, valid, ps.keep)
 	ps.walk = &walk{p: p, order: p.order, until: req.Until}
 	walkErr := ps.run(ps.del.ctx)
-	if walkErr == nil {
-		walkErr = ps.flush()
+	if ps.del.ctx.Err() == nil {
+		// Also what was read before the walk failed.
+		walkErr = errors.Join(walkErr, ps.flush())
 	}
 	err = ps.del.group.Wait()
 	if err == nil {
@@ -209,11 +210,9 @@ func (ps *pass) keep(e *audit.Entry) time.Duration {
 func (ps *pass) run(ctx context.Context) error {
 	p, w := ps.p, ps.walk
 	if ps.req.Kind == Reconcile || w.order == unknownOrder {
-		own, err := w.probe(ctx)
-		if err != nil {
+		if err := w.probe(ctx); err != nil {
 			return err
 		}
-		p.own.add(own)
 	}
 	ps.pos = w.position()
 	ps.setFloor()
@@ -260,7 +259,6 @@ func (ps *pass) step(ctx context.Context, s step) error {
 		ps.del.restart()
 		return ps.rewind(ctx)
 	}
-	ps.p.own.add(s.own)
 	if f := ps.p.opts.Observer.Stage; f != nil {
 		f("read", s.took)
 	}
@@ -425,7 +423,6 @@ func (ps *pass) tail(ctx context.Context) error {
 	w.base = w.floor
 	newest := int64(0)
 	err := w.run(ctx, func(s step) error {
-		ps.p.own.add(s.own)
 		for i := range s.entries {
 			newest = max(newest, s.entries[i].Timestamp)
 		}

@@ -37,16 +37,13 @@ func (p *Pipeline) Scan(ctx context.Context, since, until int64, f func(Scanned)
 	p.passing.Lock()
 	defer p.passing.Unlock()
 	w := &walk{p: p, order: p.order, until: until}
-	own, err := w.probe(ctx)
-	if err != nil {
+	if err := w.probe(ctx); err != nil {
 		return err
 	}
-	p.own.add(own)
 	w.floor = max(since, p.opts.StartAt)
 	w.base = w.floor
 	defer func() { p.order = w.order }()
 	return w.run(ctx, func(s step) error {
-		p.own.add(s.own)
 		page := Scanned{Order: w.order.String(), Now: w.began.Unix(), Restart: s.restart}
 		switch w.order {
 		case oldestFirst:

@@ -52,7 +52,6 @@ const maxBoundary = 20_000
 // began again in another order.
 type step struct {
 	entries []audit.Entry
-	own     []string // ids of the read itself
 	// through is the last timestamp of an ordered walk's page once its order is
 	// proven, and 0 otherwise: all that is older has been read.
 	through int64
@@ -105,10 +104,10 @@ type walk struct {
 
 // probe finds out whether Kong filters by time. It costs one small page, and is
 // the first of the pass, so its date is the pass's clock.
-func (w *walk) probe(ctx context.Context) (own []string, err error) {
+func (w *walk) probe(ctx context.Context) error {
 	page, err := w.page(ctx, audit.Query{Size: 1, After: farFuture})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	was := w.order
 	if w.order = newestFirst; len(page.Entries) == 0 {
@@ -116,7 +115,7 @@ func (w *walk) probe(ctx context.Context) (own []string, err error) {
 	} else if was != newestFirst && was != noOrder {
 		w.p.log.Info("kong does not filter by time, reading newest first")
 	}
-	return page.RequestIDs, nil
+	return nil
 }
 
 // page asks for a page, and for a smaller one where that may help.
@@ -125,6 +124,7 @@ func (w *walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		page, err := w.p.opts.Source.Page(ctx, q)
 		if err == nil {
 			w.pages++
+			w.p.own.add(page.RequestIDs)
 			if w.began.IsZero() {
 				w.clock(page.Date)
 			}
@@ -236,7 +236,7 @@ func (w *walk) once(ctx context.Context, emit func(step) error) error {
 		}
 		// From here on the entries are no longer the walk's.
 		end := page.Offset == "" || w.done(page.Entries)
-		s := step{own: page.RequestIDs, offset: page.Offset, took: time.Since(begin), pos: w.position()}
+		s := step{offset: page.Offset, took: time.Since(begin), pos: w.position()}
 		s.entries = w.fresh(page.Entries)
 		if w.order == oldestFirst && w.proven() {
 			s.through = w.last
