@@ -120,6 +120,18 @@ func TestIdentityAtNextRead(t *testing.T) {
 	}
 }
 
+// A row may be as wide as a page is large.
+func TestDecodeWideRow(t *testing.T) {
+	var b strings.Builder
+	for i := range 200_000 {
+		fmt.Fprintf(&b, `,"field-%d":1`, i)
+	}
+	unknown := "{" + b.String()[1:] + "}"
+	if got := decodeRow(t, unknown); got.Unknown != unknown {
+		t.Errorf("%d bytes of unknown fields, want %d", len(got.Unknown), len(unknown))
+	}
+}
+
 func TestDecodeEnvelope(t *testing.T) {
 	for name, c := range map[string]struct {
 		raw    string

@@ -1,0 +1,119 @@
+package kongadmin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestTimeout(t *testing.T) {
+	for name, begin := range map[string]func(w http.ResponseWriter){
+		"no answer": func(http.ResponseWriter) {},
+		"no body":   func(w http.ResponseWriter) { say(w, `{"data":[`); w.(http.Flusher).Flush() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked atomic.Int64
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				begin(w)
+				<-r.Context().Done()
+			})
+			c := newClient(t, Options{URL: s.URL, Timeout: 50 * time.Millisecond, Retries: 1, Token: token(secret)})
+			err := refused(t, c, all)
+			if !strings.Contains(err.Error(), "--kong-timeout") || hint(err) != "" || !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			if n := asked.Load(); n != 2 {
+				t.Errorf("%d attempts", n)
+			}
+		})
+	}
+}
+
+// Who cancels gets an answer at once, wherever the read is, and the reason is the
+// context's.
+func TestCancel(t *testing.T) {
+	for name, c := range map[string]struct {
+		do func(w http.ResponseWriter, r *http.Request, cancel func())
+	}{
+		"before the answer": {func(_ http.ResponseWriter, r *http.Request, cancel func()) {
+			cancel()
+			<-r.Context().Done()
+		}},
+		"in the body": {func(w http.ResponseWriter, r *http.Request, cancel func()) {
+			say(w, `{"data":[`)
+			w.(http.Flusher).Flush()
+			cancel()
+			<-r.Context().Done()
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) { c.do(w, r, cancel) })
+			if err := canceled(ctx, t, newClient(t, Options{URL: s.URL})); hint(err) != "" {
+				t.Errorf("hint %q", hint(err))
+			}
+		})
+	}
+	t.Run("between two attempts", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		client := newClient(t, Options{URL: "http://kong", RetryWait: [2]time.Duration{time.Hour, time.Hour}})
+		client.http.Transport = transport(func(*http.Request) (*http.Response, error) {
+			// The body is closed before the wait.
+			return &http.Response{StatusCode: 500, Header: http.Header{}, Body: closer{http.NoBody, cancel}}, nil
+		})
+		if err := canceled(ctx, t, client); !strings.Contains(err.Error(), "500") {
+			t.Errorf("%v does not tell what went before", err)
+		}
+	})
+}
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+type closer struct {
+	io.Reader
+	close func()
+}
+
+func (c closer) Close() error {
+	c.close()
+	return nil
+}
+
+// canceled asks for a page and waits for the error of ctx.
+func canceled(ctx context.Context, t *testing.T, c *Client) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Page(ctx, all)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatal("still there")
+		return nil
+	}
+}
+
+// A deadline that runs out while Kong refuses is the caller's, not a setting.
+func TestDeadline(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := newClient(t, Options{URL: s.URL, RetryWait: [2]time.Duration{time.Hour, time.Hour}}).Page(ctx, all)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "503") || strings.Contains(err.Error(), "--kong-timeout") {
+		t.Error(err)
+	}
+}
