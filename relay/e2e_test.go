@@ -67,8 +67,14 @@ const testToken = "token-of-the-audit-relay"
 
 func newWorld(tb testing.TB, kong kongtest.Options, trail cloudtrailtest.Options) *world {
 	tb.Helper()
+	return newWorldOn(tb, redistest.Start(tb), kong, trail)
+}
+
+// newWorldOn is newWorld with a Redis of the caller's.
+func newWorldOn(tb testing.TB, redis *redistest.Server, kong kongtest.Options, trail cloudtrailtest.Options) *world {
+	tb.Helper()
 	kong.Token = testToken
-	w := &world{tb: tb, kong: kongtest.New(kong), trail: cloudtrailtest.New(trail), redis: redistest.Start(tb)}
+	w := &world{tb: tb, kong: kongtest.New(kong), trail: cloudtrailtest.New(trail), redis: redis}
 	kongURL, err := w.kong.Start()
 	if err != nil {
 		tb.Fatal(err)
@@ -94,8 +100,8 @@ func newWorld(tb testing.TB, kong kongtest.Options, trail cloudtrailtest.Options
 type relayRun struct {
 	cmd            *exec.Cmd
 	stdout, stderr bytes.Buffer
-	waited         chan error
-	peak           atomic.Int64 // bytes, if watchMemory was called
+	waited         chan struct{} // closed once it has ended
+	peak           atomic.Int64  // bytes, if watchMemory was called
 }
 
 // watchMemory notes the process's peak of resident memory until it ends. What
@@ -127,14 +133,17 @@ func (w *world) start(env []string, args ...string) *relayRun {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	r := &relayRun{cmd: exec.Command(binary, args...), waited: make(chan error, 1)}
+	r := &relayRun{cmd: exec.Command(binary, args...), waited: make(chan struct{})}
 	r.cmd.Env = append(append([]string{}, w.env...), env...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	r.cmd.WaitDelay = time.Second
 	if err := r.cmd.Start(); err != nil {
 		w.tb.Fatal(err)
 	}
-	go func() { r.waited <- r.cmd.Wait() }()
+	go func() {
+		defer close(r.waited)
+		_ = r.cmd.Wait() // the state tells
+	}()
 	w.tb.Cleanup(func() { _ = r.cmd.Process.Kill() })
 	return r
 }

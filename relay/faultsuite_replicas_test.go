@@ -1,0 +1,65 @@
+package main
+
+import (
+	"syscall"
+	"time"
+)
+
+// takeover is the lease's time, and what a busy machine adds.
+const takeover = 13 * time.Second
+
+// replicaFaults are several relays on one destination.
+func replicaFaults() []faultCase {
+	return []faultCase{
+		{name: "two relays from empty", entries: 3000, anyWay: true, play: func(f *faultRun) {
+			a, b := f.up(), f.up()
+			for range 4 {
+				f.await(f.some(4))
+				f.more(20, f.now())
+				f.ring(a)
+				f.ring(b)
+				f.check("both work")
+			}
+		}},
+		{name: "once beside serve", entries: 2500, anyWay: true, play: func(f *faultRun) {
+			f.up()
+			f.await(f.some(4))
+			f.once()
+			f.check("once is done")
+			f.more(100, f.now())
+			f.once()
+		}},
+		{name: "holder killed, another takes over", entries: 2500, play: func(f *faultRun) {
+			f.holder(func(a *faultRelay) { f.kill(a) })
+		}},
+		{name: "holder frozen and woken", entries: 2500, play: func(f *faultRun) {
+			a := f.holder(func(a *faultRelay) {
+				f.signal(a, syscall.SIGSTOP)
+				f.allowed += 2 * inFlight // by who takes over, and by who wakes up
+			})
+			f.await(len(f.rows))
+			f.signal(a, syscall.SIGCONT)
+			f.check("woken")
+		}},
+	}
+}
+
+// holder has two relays, of which the first works; once that is stopped, the
+// second has to go on within the lease's time.
+func (f *faultRun) holder(stop func(*faultRelay)) *faultRelay {
+	f.t.Helper()
+	a := f.up()
+	f.await(200)
+	f.up()
+	f.await(f.some(4))
+	stop(a)
+	begin := time.Now()
+	f.await(inFlight + 1) // what the first one had in flight may still count
+	took := time.Since(begin)
+	f.t.Logf("the other relay delivers after %s", took.Round(10*time.Millisecond))
+	if took > takeover {
+		f.t.Errorf("the other relay took %s to go on, want at most the lease's 10 s", took)
+	}
+	f.check("taken over")
+	return a
+}

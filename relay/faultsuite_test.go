@@ -1,0 +1,455 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+// The fault suite runs the built relay as processes while everything around it
+// fails, and checks one invariant after every step. CONTRIBUTING tells how to run
+// the long set.
+var (
+	faultsLong = flag.Bool("faults.long", false, "run the long set of the fault suite, and print its table")
+	faultsSeed = flag.Uint64("faults.seed", 1, "seed of the fault suite's first run; the next run has the next one")
+	faultsRuns = flag.Int("faults.runs", 1, "runs of each fault, with -faults.long")
+)
+
+// faultCase is a fault and the world that it falls upon.
+type faultCase struct {
+	name    string
+	entries int // of the short set; the long one has three times as many
+	kong    kongtest.Options
+	trail   cloudtrailtest.Options
+	redis   []string // arguments of redis-server
+	env     []string
+	anyWay  bool // Kong pages in a way that the seed chooses
+	purged  bool // Kong purges rows
+	full    bool // only a read of everything finds what the fault hid
+	real    bool // needs a real redis-server
+	play    func(f *faultRun)
+}
+
+// faultRun is one run of a case.
+type faultRun struct {
+	*world
+	c      faultCase
+	t      *testing.T
+	random *rand.Rand
+	relays []*faultRelay
+	ledger *ledger.Redis
+
+	clockMu sync.Mutex
+	clock   func() time.Time
+
+	rows    map[string]content // everything that Kong ever held, by id
+	times   map[string]int64
+	order   []string
+	checked int // events that were compared
+	letters map[string]bool
+	allowed int // repeats that the faults so far may have caused
+	added   int
+}
+
+// faultRelay is a relay serve process.
+type faultRelay struct {
+	*relayRun
+	url, ops string
+}
+
+const (
+	flightCalls = 4
+	inFlight    = flightCalls * 100 // entries that a kill may repeat
+)
+
+func TestFaultSuite(t *testing.T) {
+	runs, table := 1, &faultTable{}
+	if *faultsLong {
+		runs = *faultsRuns
+		t.Cleanup(func() { fmt.Println(table) })
+	}
+	for _, c := range slices.Concat(processFaults(), redisFaults(), kongFaults(), trailFaults(), replicaFaults()) {
+		if c.real && !redistest.Real() {
+			t.Logf("%s: needs a redis-server", c.name)
+			continue
+		}
+		for run := range runs {
+			seed := *faultsSeed + uint64(run)
+			t.Run(fmt.Sprintf("%s/%d", c.name, seed), func(t *testing.T) {
+				t.Parallel()
+				newFaultRun(t, c, seed).run(table)
+			})
+		}
+	}
+}
+
+func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(c.name))
+	f := &faultRun{
+		t: t, c: c, random: rand.New(rand.NewPCG(seed, h.Sum64())), clock: time.Now,
+		rows: map[string]content{}, times: map[string]int64{}, letters: map[string]bool{},
+	}
+	if *faultsLong {
+		f.c.entries *= 3
+	}
+	kong, trail := c.kong, c.trail
+	kong.SkipReads, kong.Seed, trail.Faults.Seed = true, seed, seed
+	kong.Now = func() time.Time { return f.now() }
+	if c.anyWay {
+		way := orders[f.random.IntN(len(orders))]
+		t.Logf("seed %d: %s", seed, way.name)
+		kong.Order, kong.Next, kong.AfterExclusive, kong.OffsetPosition = way.kong.Order, way.kong.Next, way.kong.AfterExclusive, way.kong.OffsetPosition
+	}
+	if trail.Faults.Delay == 0 {
+		trail.Faults.Delay = 60 * time.Millisecond // so that there is a middle to fail in
+	}
+	f.world = newWorldOn(t, redistest.Start(t, c.redis...), kong, trail)
+	f.env = slices.Concat(f.env, []string{
+		"RELAY_PAGE_SIZE=250", "RELAY_SCHEDULE=1m", fmt.Sprintf("RELAY_PUT_CONCURRENCY=%d", flightCalls),
+	}, c.env)
+	f.openLedger(f.redis.Addr)
+	mix := kongtest.Mix{From: f.now().Add(-29 * 24 * time.Hour), To: f.now().Add(-time.Second), LargeEvery: 400, LargeBytes: 120_000}
+	if !c.purged {
+		mix.NoIDEvery = 150
+	}
+	f.add(slices.Collect(kongtest.Generate(f.c.entries, seed, mix))...)
+	return f
+}
+
+// openLedger is the suite's own look at the ledger.
+func (f *faultRun) openLedger(addrs ...string) {
+	l, err := ledger.OpenRedis(f.t.Context(), ledger.RedisOptions{
+		Addrs: addrs, Source: "kong", Destination: cloudtrailtest.ChannelARN, Timeout: time.Second,
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { l.Close() })
+	f.ledger = l
+}
+
+// run plays the fault, lets everything heal, and holds the result against what
+// Kong has.
+func (f *faultRun) run(table *faultTable) {
+	f.c.play(f)
+	f.check("after the fault")
+	if len(f.relays) > 0 {
+		f.fresh()
+	}
+	if !f.c.full {
+		f.eventually(time.Minute, "everything delivered by the relay alone", func() bool { return len(f.missing()) == 0 })
+	}
+	f.once("--full")
+	f.check("at the end")
+	lost := f.missing()
+	if len(lost) > 0 {
+		f.t.Errorf("%d of %d entries lost, such as %q", len(lost), len(f.rows), lost[0])
+	}
+	if again := f.once("--full"); again.New != 0 {
+		f.t.Errorf("everything is delivered, but a further pass finds %d new entries", again.New)
+	}
+	c := f.trail.Counts()
+	if c.Repeats > f.allowed {
+		f.t.Errorf("%d events repeated, want at most %d", c.Repeats, f.allowed)
+	}
+	for len(f.relays) > 0 {
+		f.term(f.relays[0])
+	}
+	table.add(f.c.name, len(f.rows), len(lost), c.Repeats, f.allowed)
+}
+
+// now is Kong's clock.
+func (f *faultRun) now() time.Time {
+	f.clockMu.Lock()
+	defer f.clockMu.Unlock()
+	return f.clock()
+}
+
+// jump moves Kong's clock.
+func (f *faultRun) jump(by time.Duration) {
+	f.clockMu.Lock()
+	defer f.clockMu.Unlock()
+	f.clock = func() time.Time { return time.Now().Add(by) }
+}
+
+// add puts rows into Kong's log and remembers what has to become of them.
+func (f *faultRun) add(rows ...kongtest.Row) {
+	f.t.Helper()
+	var ordinals audit.Ordinals
+	for _, r := range rows {
+		e := []audit.Entry{entryOf(&r)}
+		ordinals.Assign(e)
+		f.rows[e[0].ID], f.times[e[0].ID] = contentOf(&r, e[0].ID), r.RequestTimestamp
+		f.order = append(f.order, e[0].ID)
+	}
+	f.kong.Add(rows...)
+}
+
+// more adds n rows around a time.
+func (f *faultRun) more(n int, at time.Time) {
+	f.added++
+	f.add(rows(fmt.Sprintf("m%dx%d", f.added, f.random.Uint32()), n, func(i int) time.Time { return at.Add(time.Duration(i) * time.Millisecond) })...)
+}
+
+// up starts relay serve.
+func (f *faultRun) up(env ...string) *faultRelay {
+	f.t.Helper()
+	r, url, ops := f.serve(env...)
+	relay := &faultRelay{r, url, ops}
+	f.relays = append(f.relays, relay)
+	return relay
+}
+
+func (f *faultRun) gone(r *faultRelay) {
+	f.relays = slices.DeleteFunc(f.relays, func(o *faultRelay) bool { return o == r })
+}
+
+// kill ends a relay by kill -9.
+func (f *faultRun) kill(r *faultRelay) {
+	f.t.Helper()
+	f.signal(r, syscall.SIGKILL)
+	r.wait(f.t)
+	f.gone(r)
+	f.allowed += inFlight
+}
+
+// term tells a relay to stop, which repeats nothing.
+func (f *faultRun) term(r *faultRelay) {
+	f.t.Helper()
+	f.signal(r, syscall.SIGTERM)
+	if code := r.wait(f.t); code != 0 {
+		f.t.Errorf("relay serve ended with %d on SIGTERM:\n%s", code, tail(r.stderr.String(), 2000))
+	}
+	f.gone(r)
+}
+
+func (f *faultRun) signal(r *faultRelay, s syscall.Signal) {
+	f.t.Helper()
+	if err := r.cmd.Process.Signal(s); err != nil {
+		f.t.Fatalf("%v: %v\n%s", s, err, tail(r.stderr.String(), 2000))
+	}
+}
+
+// await waits until so many more entries have been decided, or all there are.
+func (f *faultRun) await(more int) {
+	f.t.Helper()
+	decided := func() int { return f.trail.Counts().Distinct + len(f.letters) }
+	want := min(decided()+more, len(f.rows))
+	asked := time.Now()
+	f.eventually(time.Minute, fmt.Sprintf("%d entries delivered", want), func() bool {
+		if time.Since(asked) > 2*time.Second { // some may be letters by now
+			f.letters, asked = f.deadList(), time.Now()
+		}
+		return decided() >= want
+	})
+}
+
+// some is a random number of the entries, so that a fault falls into the work.
+func (f *faultRun) some(share int) int { return 1 + f.random.IntN(max(1, f.c.entries/share)) }
+
+// eventually is the function of that name, and shows what the relays say if it fails.
+func (f *faultRun) eventually(within time.Duration, what string, ok func() bool) {
+	f.t.Helper()
+	defer func() {
+		if f.t.Failed() {
+			for _, r := range f.relays {
+				_ = r.cmd.Process.Kill()
+				<-r.waited
+				f.t.Logf("relay:\n%s", tail(r.stderr.String(), 3000))
+			}
+		}
+	}()
+	eventually(f.t, within, what, ok)
+}
+
+// ring asks a relay to look now. It may fail: the faults are not over.
+func (f *faultRun) ring(r *faultRelay, ids ...string) {
+	c, err := trigger.NewClient(trigger.ClientOptions{URL: r.url})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(f.t.Context(), 2*time.Second)
+	defer cancel()
+	_ = c.Ring(ctx, ids)
+}
+
+// fresh adds an entry and sees it through every relay that runs.
+func (f *faultRun) fresh() {
+	f.t.Helper()
+	for _, r := range slices.Clone(f.relays) {
+		f.more(1, f.now())
+		id := f.order[len(f.order)-1]
+		var rung time.Time
+		f.eventually(time.Minute, "a fresh entry through", func() bool {
+			if time.Since(rung) > 3*time.Second {
+				rung = time.Now()
+				f.ring(r, id)
+			}
+			return f.trail.Times(id) > 0
+		})
+	}
+}
+
+// missing are the ids that Kong holds and that are neither delivered nor kept as letters.
+func (f *faultRun) missing() (ids []string) {
+	for _, id := range f.held() {
+		if f.trail.Times(id) == 0 && !f.letters[id] {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// held are the ids of what Kong holds now.
+func (f *faultRun) held() (ids []string) {
+	left := map[string]int{}
+	for id := range f.kong.IDs() {
+		left[id]++
+	}
+	for _, id := range f.order {
+		if left[f.rows[id].requestID] > 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// check is the invariant: each entry that Kong holds is delivered, or a letter,
+// or new to the ledger; nothing unknown was delivered; and content is intact. The
+// ledger is asked before the destination, so that it holds while relays work.
+func (f *faultRun) check(step string) {
+	f.t.Helper()
+	for _, r := range f.relays {
+		select {
+		case <-r.waited:
+			f.t.Fatalf("%s: a relay ended by itself: %v\n%s", step, r.cmd.ProcessState, tail(r.stderr.String(), 4000))
+		default:
+		}
+	}
+	ids := f.held()
+	entries := make([]audit.Entry, len(ids))
+	for i, id := range ids {
+		entries[i] = audit.Entry{ID: id, Timestamp: f.times[id]}
+	}
+	ctx, cancel := context.WithTimeout(f.t.Context(), 3*time.Second)
+	outcomes, err := f.ledger.Lookup(ctx, entries)
+	cancel()
+	if err != nil { // the ledger is what fails: nobody can ask it
+		outcomes = make([]audit.Outcome, len(ids))
+	}
+	var kept []string
+	for i, o := range outcomes {
+		switch {
+		case o == audit.New:
+		case o == audit.Delivered && f.trail.Times(ids[i]) == 0:
+			f.t.Errorf("%s: the ledger has %q as delivered, but it never arrived", step, ids[i])
+		case o == audit.Dead, o == audit.Parked:
+			kept = append(kept, ids[i])
+		case o != audit.Delivered:
+			f.t.Errorf("%s: the ledger has %q as %s", step, ids[i], o)
+		}
+	}
+	if len(kept) > 0 || len(f.letters) > 0 {
+		f.letters = f.deadList()
+	}
+	for _, id := range kept {
+		if !f.letters[id] && f.trail.Times(id) == 0 {
+			f.t.Errorf("%s: %q is dead or parked, but there is no letter and it never arrived", step, id)
+		}
+	}
+	f.compare(step)
+}
+
+// deadList is what relay dead list shows.
+func (f *faultRun) deadList() map[string]bool {
+	f.t.Helper()
+	r := f.start(nil, "dead", "list", "--json")
+	if code := r.wait(f.t); code != 0 {
+		f.t.Fatalf("relay dead list ended with %d:\n%s", code, r.stderr.String())
+	}
+	list := map[string]bool{}
+	for d := json.NewDecoder(bytes.NewReader(r.stdout.Bytes())); d.More(); {
+		var l audit.Letter
+		if err := d.Decode(&l); err != nil {
+			f.t.Fatal(err)
+		}
+		list[l.Entry.ID] = true
+	}
+	return list
+}
+
+// compare holds the events that came since the last time against their rows.
+func (f *faultRun) compare(step string) {
+	f.t.Helper()
+	events := f.trail.Events()
+	for _, e := range events[min(f.checked, len(events)):] {
+		want, known := f.rows[e.ID]
+		if !known {
+			f.t.Errorf("%s: %q arrived, which Kong never had", step, e.ID)
+			continue
+		}
+		if got := eventContent(f.t, e.Data, &want); got.digest() != want.digest() {
+			f.t.Errorf("%s: the content of %q is not that of its row: %s", step, e.ID, got.differs(&want))
+		}
+	}
+	f.checked = len(events)
+}
+
+// faultTable is what the long set prints.
+type faultTable struct {
+	mu    sync.Mutex
+	names []string
+	lines map[string][]int // runs, entries, lost, repeated, allowed
+}
+
+func (t *faultTable) add(name string, entries, lost, repeated, allowed int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lines == nil {
+		t.lines = map[string][]int{}
+	}
+	if t.lines[name] == nil {
+		t.lines[name] = make([]int, 5)
+		t.names = append(t.names, name)
+	}
+	for i, n := range []int{1, entries, lost, repeated, allowed} {
+		t.lines[name][i] += n
+	}
+}
+
+func (t *faultTable) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 4, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "fault\truns\tentries\tlost\trepeated\tallowed\t")
+	for _, name := range t.names {
+		fmt.Fprintf(w, "%s\t", name)
+		for _, n := range t.lines[name] {
+			fmt.Fprintf(w, "%d\t", n)
+		}
+		fmt.Fprintln(w)
+	}
+	_ = w.Flush()
+	return b.String()
+}
