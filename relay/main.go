@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -44,6 +45,8 @@ func main() {
 		debug.SetGCPercent(gcPercent)
 	}
 	cli.SubcommandHelpTemplate = commandHelp // the library has no other way for a command with commands
+	// What libraries write to Go's standard logger can hold parts of an answer.
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args, os.Getenv, os.Stdout, os.Stderr)
 	stop()
