@@ -213,7 +213,7 @@ func (d *delivery) deliver(batch []audit.Entry, patience time.Duration, since ti
 			d.count(func(s *Summary) { s.Repeated += len(unresolved) })
 		}
 		if time.Since(began) > patience {
-			return d.giveUp(unresolved, why, err, patience, since, try)
+			return d.giveUp(unresolved, why, err, patience, began, since, try)
 		}
 		d.p.log.Debug("putting again", "entries", len(unresolved), "try", try, "code", why[0].Code, "err", err)
 		if err := d.p.wait(d.ctx, jitter(backoff)); err != nil {
@@ -301,12 +301,18 @@ func (d *delivery) attempt(entries []audit.Entry) (verdicts []audit.Verdict, ans
 //
 // since is zero for a batch, and for its halves the moment since when the
 // destination is known to have accepted something while the batch failed.
-func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error, patience time.Duration, since time.Time, tries int) error {
+func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error, patience time.Duration, began, since time.Time, tries int) error {
 	if err != nil {
-		if since.IsZero() {
+		switch {
+		case !since.IsZero():
+		case len(entries) == 1:
+			// There is nothing to compare it with. To park it in an outage does no
+			// harm: what is parked becomes a dead letter only if others were accepted.
+			since = began
+		default:
 			// What was accepted long ago says nothing of an outage that came later.
 			since = time.Now().Add(-patience / 2)
-			if !d.acceptedSince(since) && len(entries) > 1 {
+			if !d.acceptedSince(since) {
 				// Every call failed. Either the destination is down, or it chokes on one
 				// of these: some of them by themselves will tell.
 				var stop error
@@ -345,7 +351,7 @@ func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error,
 func (d *delivery) acceptedSince(t time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.accepted.After(t)
+	return !d.accepted.IsZero() && !d.accepted.Before(t)
 }
 
 // probe puts some of several entries by themselves: the first, the last, and one

@@ -1,0 +1,241 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+func TestLeaseHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.add(w.now())
+		other := &handle{store: w.store}
+		if _, err := other.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, audit.ErrLeaseHeld) {
+			t.Errorf("%v", err)
+		}
+		if w.store.words == 0 {
+			t.Error("no word was left")
+		}
+		begin := time.Now()
+		if _, err := w.run(Request{Kind: Reconcile, Wait: 3 * time.Second}); !errors.Is(err, audit.ErrLeaseHeld) {
+			t.Errorf("%v", err)
+		}
+		if took := time.Since(begin); took < 3*time.Second || took > 4*time.Second {
+			t.Errorf("waited %s", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := w.p.Run(ctx, Request{Kind: Reconcile, Wait: time.Minute}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+		// The holder is gone without a word: its lease runs out.
+		w.pass(Request{Kind: Reconcile, Wait: 15 * time.Second})
+		w.allOnce()
+	})
+}
+
+// A long pass keeps its lease.
+func TestLeaseIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.add(span(w.now()-100, 50, 2)...)
+		w.kong.delay = 20 * time.Second
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+	})
+}
+
+// When the lease is lost the pass stops, and what is in flight is still recorded.
+func TestLeaseLost(t *testing.T) {
+	ways(t, func(t *testing.T, make func() *kong) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, make(), func(o *Options) { o.BatchEntries = 5 })
+			w.kong.add(span(w.now()-900, 200, 4)...)
+			w.kong.delay, w.sink.delay = time.Second, 5*time.Second
+			stolen := time.Now().Add(8*time.Second + time.Millisecond)
+			timer := time.AfterFunc(time.Until(stolen), w.store.steal)
+			defer timer.Stop()
+			s, err := w.run(Request{Kind: Reconcile})
+			if !errors.Is(err, audit.ErrLeaseLost) || s.Complete {
+				t.Fatalf("%v, %+v", err, s)
+			}
+			for _, at := range w.sink.times {
+				if at.After(stolen.Add(3 * time.Second)) {
+					t.Errorf("put %s after the lease was lost", at.Sub(stolen))
+				}
+			}
+			if n := len(w.sink.ids()); n == 0 || w.store.count(audit.Delivered) != n {
+				t.Errorf("%d recorded of %d", w.store.count(audit.Delivered), n)
+			}
+			if m := w.store.saved(); m.ReconciledThrough != 0 {
+				t.Errorf("marks %+v", m)
+			}
+			w.pass(Request{Kind: Reconcile, Wait: 15 * time.Second})
+			w.pass(Request{Kind: Tail})
+			w.allOnce()
+		})
+	})
+}
+
+// Who cannot renew for as long as the lease lasts stops by itself, without being told.
+func TestLeaseNotRenewed(t *testing.T) {
+	for name, renew := range map[string]func(ctx context.Context) error{
+		"fails": func(context.Context) error { return errors.New("connection refused") },
+		"hangs": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, oldest())
+				w.kong.add(span(w.now()-900, 200, 4)...)
+				w.kong.delay = time.Second
+				w.store.renew = renew
+				begin := time.Now()
+				if _, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, audit.ErrLeaseLost) {
+					t.Errorf("%v", err)
+				}
+				if took := time.Since(begin); took > 14*time.Second {
+					t.Errorf("stopped after %s", took)
+				}
+				for _, at := range w.sink.times {
+					if at.After(begin.Add(10 * time.Second)) {
+						t.Errorf("put %s after the last renewal", at.Sub(begin))
+					}
+				}
+				w.store.renew = nil
+				w.pass(Request{Kind: Reconcile, Wait: 15 * time.Second})
+				w.allOnce()
+			})
+		})
+	}
+}
+
+// A renewal that fails now and then is no loss.
+func TestRenewalThatFailsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.add(span(w.now()-900, 200, 4)...)
+		w.kong.delay = 3 * time.Second
+		n := 0
+		w.store.renew = func(context.Context) error {
+			if n++; n%3 != 0 {
+				return errors.New("connection reset")
+			}
+			return nil
+		}
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+	})
+}
+
+// A process that was frozen for longer than its lease puts nothing when it wakes,
+// although nobody has told it yet.
+func TestFrozenHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lease := &handle{store: newStore()}
+		ctx, h, err := acquire(t.Context(), lease, 10*time.Second, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.end()
+		d := newDelivery(ctx, ctx, New(Options{}), h.valid, nil)
+		if err := d.mayPut(); err != nil {
+			t.Fatal(err)
+		}
+		// Freeze: time goes by and nothing runs.
+		frozen := time.Now().Add(-10*time.Second - time.Millisecond)
+		h.renewed.Store(&frozen)
+		if err := d.mayPut(); !errors.Is(err, audit.ErrLeaseLost) {
+			t.Errorf("%v", err)
+		}
+		// Suspended: the monotonic clock stood still, the other did not.
+		suspended := time.Now().Round(0).Add(-time.Minute)
+		h.renewed.Store(&suspended)
+		if err := d.mayPut(); !errors.Is(err, audit.ErrLeaseLost) {
+			t.Errorf("%v", err)
+		}
+		if err := d.group.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestExclusive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		other := &handle{store: w.store}
+		broken := errors.New("broken")
+		err := w.p.Exclusive(t.Context(), 0, func(ctx context.Context) error {
+			if _, err := other.Acquire(ctx); !errors.Is(err, audit.ErrLeaseHeld) {
+				t.Errorf("%v", err)
+			}
+			if err := sleep(ctx, time.Minute); err != nil {
+				t.Errorf("lease was not kept: %v", err)
+			}
+			w.store.steal()
+			if err := sleep(ctx, time.Minute); !errors.Is(err, audit.ErrLeaseLost) {
+				t.Errorf("%v", err)
+			}
+			return broken
+		})
+		if !errors.Is(err, broken) {
+			t.Errorf("%v", err)
+		}
+		if err := w.p.Exclusive(t.Context(), 0, nil); !errors.Is(err, audit.ErrLeaseHeld) {
+			t.Errorf("%v", err)
+		}
+		w.advance(time.Minute)
+		if err := w.p.Exclusive(t.Context(), 0, func(ctx context.Context) error {
+			_, err := other.Acquire(ctx)
+			if !errors.Is(err, audit.ErrLeaseHeld) {
+				t.Errorf("%v", err)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		if _, err := other.Acquire(t.Context()); err != nil {
+			t.Errorf("lease was not given up: %v", err)
+		}
+	})
+}
+
+// Two relays on one store: nothing is put twice, and nobody waits for ever.
+func TestTwoRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newWorld(t, oldest())
+		a.kong.add(span(a.now()-900, 100, 4)...)
+		a.kong.delay, a.sink.delay = 100*time.Millisecond, 50*time.Millisecond
+		h := &handle{store: a.store}
+		o := a.opts
+		o.Ledger, o.Book, o.Lease = h, h, h
+		b := New(o)
+		done := make(chan error, 2)
+		for _, p := range []*Pipeline{a.p, b} {
+			go func() {
+				var err error
+				for i := 0; i < 20 && err == nil; i++ {
+					a.kong.add(a.now())
+					if _, err = p.Run(t.Context(), Request{Kind: Tail}); errors.Is(err, audit.ErrLeaseHeld) {
+						err = sleep(t.Context(), 130*time.Millisecond)
+					}
+				}
+				done <- err
+			}()
+		}
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		a.pass(Request{Kind: Tail, Wait: time.Minute})
+		a.allOnce()
+	})
+}
