@@ -9,14 +9,25 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
+// maxNesting is how deep a payload may be nested to be looked into. What Kong is
+// configured with is some ten levels deep; a payload made to be deeper would cost
+// time by its depth, and in the end the stack.
+const maxNesting = 100
+
 // redactor replaces what dotted paths name in the JSON payloads of entries. A
-// path goes into the elements of a list by itself, and * stands for any key.
+// path goes into the elements of a list by itself, and * stands for any key. A
+// payload that is nested too deep to be looked into is replaced as a whole. One
+// that is not JSON has no paths, and stays.
 func redactor(paths []string) func(*audit.Entry) {
 	split := make([][]string, len(paths))
 	for i, p := range paths {
 		split[i] = strings.Split(p, ".")
 	}
 	return func(e *audit.Entry) {
+		if tooDeep(e.Payload) {
+			e.Payload = `"` + redacted + `"`
+			return
+		}
 		if e.Payload == "" || !gjson.Valid(e.Payload) {
 			return
 		}
@@ -25,6 +36,28 @@ func redactor(paths []string) func(*audit.Entry) {
 			e.Payload = b.String()
 		}
 	}
+}
+
+// tooDeep tells whether a text opens more brackets than maxNesting at once.
+func tooDeep(text string) bool {
+	depth := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '{', '[':
+			if depth++; depth > maxNesting {
+				return true
+			}
+		case '}', ']':
+			depth--
+		case '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		}
+	}
+	return false
 }
 
 // redactValue writes a value without what the paths name, and tells whether
@@ -57,7 +90,7 @@ func redactValue(b *strings.Builder, v gjson.Result, paths [][]string) bool {
 			}
 		}
 		if slices.ContainsFunc(below, func(p []string) bool { return len(p) == 0 }) {
-			b.WriteString(`"[redacted]"`)
+			b.WriteString(`"` + redacted + `"`)
 			changed = true
 			return true
 		}
