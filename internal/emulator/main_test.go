@@ -18,8 +18,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 )
 
 var binaries string // the folder of the built programs
@@ -34,10 +32,12 @@ func TestMain(m *testing.M) {
 	}
 	defer os.RemoveAll(dir)
 	binaries = dir
-	out, err := exec.Command("go", "build", "-o", dir, ".", "../../relay").CombinedOutput()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "building: %v\n%s", err, out)
-		return
+	for name, pkg := range map[string]string{"emulator": ".", "relay": "../../relay", "cloudtrail-relay": "../../plugin"} {
+		out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput()
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", name, err, out)
+			return
+		}
 	}
 	code = m.Run()
 }
@@ -220,30 +220,6 @@ func TestRecorder(t *testing.T) {
 	}
 	if log := e.logged(); !strings.Contains(log, "request_id="+id) || strings.Contains(log, "hunter2") || strings.Contains(log, "tags") {
 		t.Errorf("log:\n%s", log)
-	}
-}
-
-// TestStandIn has the relay deliver what the emulator recorded, with the settings of docker-compose.yml.
-func TestStandIn(t *testing.T) {
-	e := start(t)
-	resp, _ := do(t, http.MethodGet, e.admin+"/services", "")
-	id := resp.Header.Get("X-Kong-Admin-Request-ID")
-	e.awaitRow(id)
-
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(binaries, "relay"), "once", "--ledger", "bolt:"+filepath.Join(t.TempDir(), "relay.db"))
-	cmd.Env = []string{
-		"KONG_ADMIN_API=" + e.admin, "CHANNEL_ARN=" + cloudtrailtest.ChannelARN,
-		"AWS_ENDPOINT_URL_CLOUDTRAIL_DATA=" + e.aws,
-		"AWS_ACCESS_KEY_ID=" + cloudtrailtest.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + cloudtrailtest.SecretAccessKey,
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	resp, page := do(t, http.MethodGet, e.aws+"/", "")
-	if resp.StatusCode != http.StatusOK || !strings.Contains(page, id) || !strings.Contains(page, "GET/services") {
-		t.Errorf("the page, %d, does not show %s", resp.StatusCode, id)
 	}
 }
 
