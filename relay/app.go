@@ -36,6 +36,7 @@ type store interface {
 	Unannounce(ctx context.Context, ids []string) error
 	Claim(ctx context.Context, key string, d time.Duration) (fresh bool, err error)
 	Bind(ctx context.Context, url string, adopt bool) error
+	LeaseLeft(ctx context.Context) (time.Duration, error)
 	Ping(ctx context.Context) error
 	Close() error
 }

@@ -189,6 +189,7 @@ func (s *server) loop(ctx context.Context) error {
 		reconcileAt = time.Now()
 		retryAfter  = retryFirst
 		tailAt      time.Time // no tail before this
+		waiting     standby
 	)
 	if err := s.bindOrWait(ctx); err != nil {
 		return err
@@ -200,6 +201,9 @@ func (s *server) loop(ctx context.Context) error {
 		wait := time.Until(reconcileAt)
 		if d := s.bell.until(); d >= 0 {
 			wait = min(wait, max(d, time.Until(tailAt)))
+		}
+		if waiting.kind != "" {
+			wait = min(wait, time.Until(waiting.at))
 		}
 		timer := time.NewTimer(max(wait, 0))
 		select {
@@ -219,6 +223,12 @@ func (s *server) loop(ctx context.Context) error {
 		switch {
 		case time.Until(reconcileAt) <= 0:
 			kind = pipeline.Reconcile
+		case waiting.kind != "" && time.Until(waiting.at) <= 0:
+			if left := s.leaseLeft(ctx); left > 0 {
+				waiting.at = time.Now().Add(max(left, heldRetry))
+				continue
+			}
+			kind = waiting.kind
 		case time.Until(tailAt) > 0 || !s.bell.due():
 			continue
 		}
@@ -231,16 +241,19 @@ func (s *server) loop(ctx context.Context) error {
 			// The holder was left word. What it has seen is struck off the list.
 			s.loadAnnounced(ctx)
 			if kind == pipeline.Reconcile {
-				reconcileAt = time.Now().Add(min(set.Schedule, retryLast))
+				reconcileAt = time.Now().Add(set.Schedule)
 			} else {
 				tailAt = time.Now().Add(heldRetry)
 			}
+			waiting.add(kind, s.leaseLeft(ctx))
 		case err != nil:
+			waiting.kind = ""
 			reconcileAt = time.Now().Add(min(retryAfter, set.Schedule))
 			tailAt = reconcileAt
 			retryAfter = min(retryAfter*2, retryLast)
 		default:
 			retryAfter, tailAt = retryFirst, time.Time{}
+			waiting.done(kind)
 			if kind == pipeline.Reconcile {
 				reconcileAt = begin.Add(set.Schedule)
 			}
@@ -251,6 +264,39 @@ func (s *server) loop(ctx context.Context) error {
 		}
 		s.sweep(ctx)
 	}
+}
+
+// standby is a pass that has to wait until another relay's lease is free. Its
+// holder may be dead: what it was doing is then taken over as soon as its lease
+// has run out.
+type standby struct {
+	kind pipeline.Kind // "": nothing waits
+	at   time.Time     // when the lease runs out, unless it is renewed
+}
+
+func (s *standby) add(kind pipeline.Kind, left time.Duration) {
+	s.at = time.Now().Add(max(left, heldRetry))
+	if s.kind != pipeline.Reconcile {
+		s.kind = kind
+	}
+}
+
+// done strikes off what a pass has done; a reconcile does what a tail would.
+func (s *standby) done(kind pipeline.Kind) {
+	if kind == pipeline.Reconcile || kind == s.kind {
+		s.kind = ""
+	}
+}
+
+// leaseLeft is how long another relay's lease lasts. A ledger that does not say
+// is asked by the pass itself.
+func (s *server) leaseLeft(ctx context.Context) time.Duration {
+	left, err := s.app.store.LeaseLeft(ctx)
+	if err != nil {
+		s.log.Debug("lease not looked at", "err", err)
+		return 0
+	}
+	return left
 }
 
 // bindOrWait ties the ledger to this Kong; a ledger that is down is waited for.

@@ -230,6 +230,19 @@ func (b *Bolt) Acquire(ctx context.Context) (token string, err error) {
 	return b.lease.token, nil
 }
 
+// LeaseLeft is [Redis.LeaseLeft].
+func (b *Bolt) LeaseLeft(ctx context.Context) (time.Duration, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, b.wrap("looking at the lease", err)
+	}
+	b.lease.Lock()
+	defer b.lease.Unlock()
+	if !b.holds(b.lease.token) {
+		return 0, nil
+	}
+	return b.lease.until.Sub(b.now()), nil
+}
+
 // leased runs f under the lock if the token is that of the lease.
 func (b *Bolt) leased(ctx context.Context, doing, token string, f func()) error {
 	if err := ctx.Err(); err != nil {

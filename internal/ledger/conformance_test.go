@@ -35,6 +35,7 @@ type ledger interface {
 	Acquire(ctx context.Context) (string, error)
 	Renew(ctx context.Context, token string) error
 	Word(ctx context.Context, token string) (bool, error)
+	LeaseLeft(ctx context.Context) (time.Duration, error)
 	Release(ctx context.Context, token string) (bool, error)
 	Announce(ctx context.Context, ids []string, at time.Time) error
 	Announced(ctx context.Context) ([]audit.Announcement, error)
@@ -104,6 +105,7 @@ func conform(t *testing.T, b backend) {
 		{"replaced", testReplaced},
 		{"lease", testLease},
 		{"lease runs out", testLeaseRunsOut},
+		{"lease left", testLeaseLeft},
 		{"word", testWord},
 		{"no word overlooked", testNoWordOverlooked},
 		{"announcements", testAnnouncements},
@@ -485,6 +487,18 @@ func testLeaseRunsOut(t *testing.T, b backend) {
 	if next == "" {
 		t.Error("no token")
 	}
+}
+
+func testLeaseLeft(t *testing.T, b backend) {
+	x, y, _ := begun(t, b)
+	equal(t, value(y.LeaseLeft(bg()))(t), time.Duration(0))
+	token := value(x.Acquire(bg()))(t)
+	if left := value(y.LeaseLeft(bg()))(t); left <= 0 || left > time.Minute {
+		t.Errorf("%v are left of a lease of a minute", left)
+	}
+	equal(t, value(x.Word(bg(), token))(t), false) // a look is no word
+	equal(t, value(x.Release(bg(), token))(t), false)
+	equal(t, value(y.LeaseLeft(bg()))(t), time.Duration(0))
 }
 
 func testWord(t *testing.T, b backend) {

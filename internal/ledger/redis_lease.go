@@ -146,6 +146,13 @@ func (r *Redis) Release(ctx context.Context, token string) (word bool, err error
 	return true, nil
 }
 
+// LeaseLeft is how long the lease lasts unless it is renewed, and 0 if nobody has
+// it. Unlike Acquire it leaves no word.
+func (r *Redis) LeaseLeft(ctx context.Context) (time.Duration, error) {
+	left, err := r.client.PTTL(ctx, r.keys("lease")[0]).Result()
+	return max(0, left), r.wrap("looking at the lease", err)
+}
+
 // Claim says whether a key is claimed for the first time within d. It guards
 // against replays; d is at least a millisecond.
 func (r *Redis) Claim(ctx context.Context, key string, d time.Duration) (fresh bool, err error) {
