@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
