@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/lake"
 )
 
 // checkWithin bounds each of the checks.
@@ -105,5 +106,19 @@ func (a *app) check(ctx context.Context, w io.Writer) bool {
 	try("destination", destinationHint, func(ctx context.Context) (string, error) {
 		return string(a.settings.Destination) + " accepts puts", a.sink.Check(ctx)
 	})
+	if a.settings.EventDataStore != "" && a.settings.Destination == ToCloudTrail {
+		try("queries", destinationHint, func(ctx context.Context) (string, error) {
+			l, err := a.openLake(ctx)
+			if err != nil {
+				return "", err
+			}
+			for _, err := range l.Events(ctx, lake.MinTime, lake.MinTime+1) {
+				if err != nil {
+					return "", err
+				}
+			}
+			return "relay verify can ask the event data store", nil
+		})
+	}
 	return ok
 }

@@ -55,7 +55,7 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 	if c.Duration("grace") < 0 {
 		return usagef("--grace is %s: it cannot be negative", c.Duration("grace"))
 	}
-	v := &verification{grace: int64(c.Duration("grace") / time.Second), reach: int64((s.Schedule + overdueAfter) / time.Second)}
+	v := &verification{slice: sliceEntries, grace: int64(c.Duration("grace") / time.Second), reach: int64((s.Schedule + overdueAfter) / time.Second)}
 	if v.since, v.until, err = window(c.String("since"), c.String("until"), time.Now()); err != nil {
 		return err
 	}
@@ -68,14 +68,8 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	v.app, v.passes = a, a.pipeline(pipeline.Observer{})
-	if s.EventDataStore != "" && s.Destination == ToCloudTrail {
-		cfg, err := s.AWSConfig(ctx)
-		if err != nil {
-			return err
-		}
-		if v.lake, err = lake.New(lake.Options{Config: cfg, EventDataStore: s.EventDataStore, EventSource: eventSource}); err != nil {
-			return err
-		}
+	if v.lake, err = a.openLake(ctx); err != nil {
+		return err
 	}
 	if isTerminal(e.stderr) && !c.Bool("json") {
 		bar := newProgress(e.stderr)
@@ -99,6 +93,19 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 		return exitCode(exitDifference)
 	}
 	return nil
+}
+
+// openLake returns nil where the destination is not to be asked.
+func (a *app) openLake(ctx context.Context) (*lake.Lake, error) {
+	s := a.settings
+	if s.EventDataStore == "" || s.Destination != ToCloudTrail {
+		return nil, nil
+	}
+	cfg, err := s.AWSConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return lake.New(lake.Options{Config: cfg, EventDataStore: s.EventDataStore, EventSource: eventSource})
 }
 
 // eventSource is that of every event.

@@ -56,6 +56,7 @@ type verification struct {
 	since, until int64      // Unix seconds, until excluded; 0 leaves a side open
 	grace        int64      // seconds
 	reach        int64      // seconds after which a pass should have read an entry in any case
+	slice        int        // entries: sliceEntries, but in tests
 	progress     func(pipeline.Summary)
 
 	marks  audit.Marks
@@ -266,7 +267,7 @@ func (v *verification) hold(ctx context.Context, e *audit.Entry, o audit.Outcome
 			v.edge = t
 		}
 	}
-	full := len(v.pending) >= sliceEntries
+	full := len(v.pending) >= v.slice
 	switch {
 	case v.direction > 0 && t < v.edge, v.direction < 0 && t >= v.edge:
 		// Written into a time that has been compared, or ahead of Kong's clock.
@@ -330,7 +331,7 @@ func (v *verification) closeSlices(ctx context.Context) error {
 	}
 	from, n := v.floor(), 0
 	for _, day := range slices.Sorted(maps.Keys(v.days)) {
-		if begin := day * daySeconds; n > 0 && n+v.days[day] > sliceEntries && begin > from && begin < v.bound() {
+		if begin := day * daySeconds; n > 0 && n+v.days[day] > v.slice && begin > from && begin < v.bound() {
 			if err := v.query(ctx, from, begin); err != nil {
 				return err
 			}

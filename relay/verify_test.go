@@ -3,17 +3,26 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
 // askable lets verify ask the emulated destination.
@@ -220,6 +229,64 @@ func TestVerifyWindow(t *testing.T) {
 	}
 }
 
+// TestVerifySlices has many slices, seconds that hold several entries, and
+// differences everywhere.
+func TestVerifySlices(t *testing.T) {
+	for _, tc := range orders {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.kong.SkipReads = true
+			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
+			w.askable()
+			const n = 5000
+			at := time.Now().Add(-20 * 24 * time.Hour).Truncate(time.Second)
+			second := func(i int) time.Time { return at.Add(time.Duration(i/7*i/7) * 3 * time.Second / 2) }
+			w.kong.Add(rows("v", n, second)...)
+			w.once("--page-size", "500")
+			var lost, forgotten []string
+			for i := 3; i < n; i += 97 {
+				lost = append(lost, fmt.Sprintf("v%031d", i))
+				w.trail.Remove(lost[len(lost)-1])
+			}
+			for i := 5; i < n; i += 501 {
+				forgotten = append(forgotten, fmt.Sprintf("v%031d", i))
+				w.forget(forgotten[len(forgotten)-1])
+			}
+			flags, getenv, readFile := given(nil, w.env, nil)
+			s, err := loadSettings(needKong|needLedger|needDestination, flags, getenv, readFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.aws.load = func(context.Context) (aws.Config, error) {
+				return aws.Config{BaseEndpoint: &w.trailURL, Credentials: credentials.NewStaticCredentialsProvider(
+					cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")}, nil
+			}
+			s.PageSize = 100
+			a, err := open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.close()
+			l, err := a.openLake(t.Context())
+			if err != nil || l == nil {
+				t.Fatal(l, err)
+			}
+			for _, slice := range []int{100, 999, n} {
+				v := &verification{app: a, passes: a.pipeline(pipeline.Observer{}), lake: l, slice: slice, grace: 900, reach: 3900}
+				if err := v.run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				expectIDs(t, "missing in the ledger", v.report.Missing, forgotten...)
+				expectIDs(t, "missing at the destination", v.report.Destination.Missing, lost...)
+				d := v.report.Destination
+				if v.report.Entries != n || d.Confirmed != n-len(lost)-len(forgotten) || d.Unknown.Count+d.Gone+d.NotDue+d.Repeated.Count > 0 {
+					t.Errorf("slices of %d: %d entries, %+v", slice, v.report.Entries, d)
+				}
+			}
+		})
+	}
+}
+
 func TestVerifyWhatIsNotDue(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.askable()
@@ -308,6 +375,10 @@ func TestVerifyErrors(t *testing.T) {
 		})
 	}
 	w.askable()
+	out, _ := w.says(exitOK, "check")
+	contains(t, out, "ok      queries")
+	out, _ = w.says(exitFailed, "check", "--event-data-store", "11111111-2222-3333-4444-555555555555")
+	contains(t, out, "FAILED  queries", "--event-data-store")
 	w.forget(ids(w)[50])
 	r := w.start([]string{"RELAY_LEASE_WAIT=0s"}, "verify", "--repair")
 	if code := r.wait(t); code != exitOK {
@@ -337,6 +408,38 @@ func TestVerifyRepairWaitsForTheLease(t *testing.T) {
 	}
 	if n := w.trail.Counts().Events; n != before {
 		t.Errorf("%d events without the lease", n-before)
+	}
+}
+
+func TestVerifyShowsSignaturesThatFail(t *testing.T) {
+	signer, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&signer.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, withTime := range []bool{false, true} {
+		w := newWorld(t, kongtest.Options{SkipReads: true, SigningKey: signer, SignTimestamp: withTime}, cloudtrailtest.Options{})
+		w.env = append(w.env, "RELAY_AUDIT_PUBLIC_KEY="+string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+		list := rows("s", 100, func(i int) time.Time { return time.Now().Add(-time.Hour + time.Duration(i)*time.Second) })
+		forged := "c2lnbmVkIGJ5IHNvbWVib2R5IGVsc2U="
+		list[42].Signature = &forged
+		w.kong.Add(list...)
+		w.once()
+		r := w.verify(exitOK)
+		expectIDs(t, "signatures", r.SignatureFailed, list[42].RequestID)
+		w.verify(exitDifference, "--strict")
+		marked := 0
+		for _, e := range w.trail.Events() {
+			if strings.Contains(e.Data, `"signatureVerification":"failed"`) {
+				marked++
+			}
+		}
+		if marked != 1 || w.trail.Times(list[42].RequestID) != 1 {
+			t.Errorf("%d events are marked", marked)
+		}
 	}
 }
 
