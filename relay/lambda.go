@@ -24,6 +24,9 @@ import (
 // runtimeAPI is set by Lambda for a program that is its own runtime.
 const runtimeAPI = "AWS_LAMBDA_RUNTIME_API"
 
+// fetchMost bounds the reading of secrets at the start, for which Lambda gives ten seconds in all.
+const fetchMost = 3 * time.Second
+
 // lambdaHost runs the relay as a Lambda function. Lambda gives it one event at a
 // time and freezes the process in between, so nothing goes on after an answer;
 // clients and their connections are kept for the next event.
@@ -53,6 +56,8 @@ func (e *env) lambda(ctx context.Context) int {
 	h.mu.Lock()
 	if err := h.open(ctx); err != nil {
 		h.log.Debug("not opened, the first event says why")
+	} else {
+		h.fetchSecrets(ctx)
 	}
 	h.mu.Unlock()
 	// What the runtime library prints by itself is in the answer as well.
@@ -103,6 +108,19 @@ func (h *lambdaHost) open(ctx context.Context) error {
 	h.log, h.srv, h.self = log, newServer(a), newSelfInvoker(&s, h.env.getenv)
 	h.urls = h.urlHandler()
 	return nil
+}
+
+// fetchSecrets reads what every pass needs, at once rather than one after the
+// other when it is asked for. Whoever needs a secret that could not be read here
+// reads it again, and says what is wrong.
+func (h *lambdaHost) fetchSecrets(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, fetchMost)
+	defer cancel()
+	var reading sync.WaitGroup
+	for _, secret := range []Secret{h.srv.app.settings.KongToken, h.srv.app.settings.RedisPassword} {
+		reading.Go(func() { _, _ = secret.Reveal(ctx) })
+	}
+	reading.Wait()
 }
 
 // Invoke implements [lambda.Handler].
