@@ -26,15 +26,16 @@ type metrics struct {
 	lease    prometheus.Gauge
 	verified *prometheus.CounterVec
 
+	start     time.Time
 	mu        sync.Mutex
 	newest    int64     // timestamp of the newest delivered entry
-	completed time.Time // when the last complete pass ended
-	oldest    time.Time // since when entries are known and not delivered; zero: none are
+	completed time.Time // when the last complete pass ended, of any relay; zero: not known
+	oldest    int64     // timestamp of the oldest entry that is known and has no outcome; 0: none
 }
 
 func newMetrics(b *bell, letters func() (dead, parked int)) *metrics {
 	const ns = "kong_cloudtrail_relay"
-	m := &metrics{registry: prometheus.NewRegistry(), completed: time.Now()}
+	m := &metrics{registry: prometheus.NewRegistry(), start: time.Now()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: name, Help: help}, labels)
 		m.registry.MustRegister(c)
@@ -69,16 +70,16 @@ func newMetrics(b *bell, letters func() (dead, parked int)) *metrics {
 		}
 		return time.Since(time.Unix(m.newest, 0)).Seconds()
 	})
-	gauge("last_complete_pass_age_seconds", "Time since a pass read to the end and everything had an outcome.", func() float64 {
+	gauge("last_complete_pass_age_seconds", "Time since a pass of any relay on this ledger read to the end and everything had an outcome; since the start of this one if there was none.", func() float64 {
 		return m.completeAge().Seconds()
 	})
-	gauge("oldest_undelivered_age_seconds", "Time since which entries are known and not delivered; 0 if there are none.", func() float64 {
+	gauge("oldest_undelivered_age_seconds", "Age of the oldest entry that this relay has read and that is neither delivered, dead nor parked; 0 if there is none.", func() float64 {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.oldest.IsZero() {
+		if m.oldest == 0 {
 			return 0
 		}
-		return time.Since(m.oldest).Seconds()
+		return max(0, time.Since(time.Unix(m.oldest, 0)).Seconds())
 	})
 	return m
 }
@@ -86,7 +87,33 @@ func newMetrics(b *bell, letters func() (dead, parked int)) *metrics {
 func (m *metrics) completeAge() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return time.Since(m.completed)
+	if m.completed.IsZero() {
+		return time.Since(m.start)
+	}
+	return max(0, time.Since(m.completed)) // Kong's clock may be ahead
+}
+
+// complete takes note of a pass that was complete.
+func (m *metrics) complete(at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at.After(m.completed) {
+		m.completed = at
+	}
+}
+
+// waiting takes note of the oldest entry without an outcome; 0 if there is none.
+func (m *metrics) waiting(oldest int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.oldest = oldest
+}
+
+// standby takes note that another relay makes the passes, which has them in its
+// own metrics.
+func (m *metrics) standby() {
+	m.failing.Set(0)
+	m.waiting(0)
 }
 
 // pass counts a pass that ended.
@@ -103,17 +130,13 @@ func (m *metrics) pass(s pipeline.Summary, err error) {
 	} {
 		m.entries.WithLabelValues(name).Add(float64(n))
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err == nil {
-		m.failing.Set(0)
-		m.completed, m.oldest = time.Now(), time.Time{}
+	if err != nil {
+		m.failing.Inc()
 		return
 	}
-	m.failing.Inc()
-	if s.Failed > 0 && m.oldest.IsZero() {
-		m.oldest = time.Now()
-	}
+	m.failing.Set(0)
+	m.waiting(0)
+	m.complete(time.Now())
 }
 
 func (m *metrics) delivered(entries []audit.Entry) {

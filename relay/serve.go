@@ -71,7 +71,8 @@ func newServer(a *app) *server {
 		Stage: func(stage string, took time.Duration) {
 			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
 		},
-		Seen: s.bell.show,
+		Seen:    s.bell.show,
+		Waiting: s.metrics.waiting,
 		Delivered: func(entries []audit.Entry) {
 			s.metrics.delivered(entries)
 			if s.onEvent != nil {
@@ -194,6 +195,7 @@ func (s *server) loop(ctx context.Context) error {
 	if err := s.bindOrWait(ctx); err != nil {
 		return err
 	}
+	s.readMarks(ctx)
 	s.loadAnnounced(ctx)
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
@@ -216,6 +218,7 @@ func (s *server) loop(ctx context.Context) error {
 		case <-sweep.C:
 			timer.Stop()
 			s.sweep(ctx)
+			s.readMarks(ctx)
 			continue
 		case <-timer.C:
 		}
@@ -308,6 +311,7 @@ func (s *server) bindOrWait(ctx context.Context) error {
 			return err
 		}
 		s.ready.set(err)
+		s.metrics.failing.Inc()
 		s.log.Error("ledger not reachable, trying again", errorAttrs(err)...)
 		timer := time.NewTimer(wait)
 		select {
@@ -328,6 +332,7 @@ func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary
 	}
 	if errors.Is(err, audit.ErrLeaseHeld) {
 		s.ready.set(nil)
+		s.metrics.standby()
 		s.log.Debug("another relay makes the pass")
 		return sum, err
 	}
@@ -356,6 +361,21 @@ func errorAttrs(err error) []any {
 		return []any{"err", err, "hint", settings.Hint}
 	}
 	return []any{"err", err}
+}
+
+// readMarks takes from the ledger when a pass was last complete: before this
+// process started, or by another relay.
+func (s *server) readMarks(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sweepEvery)
+	defer cancel()
+	marks, err := s.app.store.Marks(ctx)
+	if err != nil {
+		s.log.Debug("marks not read", "err", err) // the next pass tells
+		return
+	}
+	if marks.Completed > 0 {
+		s.metrics.complete(time.Unix(marks.Completed, 0))
+	}
 }
 
 // sweep strikes off the ledger's list what has been seen, and says what is missing.

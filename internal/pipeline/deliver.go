@@ -39,6 +39,7 @@ type delivery struct {
 	mu       sync.Mutex
 	flight   map[string]bool // ids from being handed over until they are recorded
 	pieces   []*piece        // batches in reading order, from the first unfinished one
+	oldest   int64           // least timestamp of those that are unfinished; 0 if none is
 	popped   int             // finished batches that are gone from pieces
 	through  int64           // timestamp up to which the log has been read, in order
 	pages    []pageEnd       // ends of pages that are not safe yet, in orders other than oldest first
@@ -50,8 +51,9 @@ type delivery struct {
 
 // piece is a batch's place in reading order.
 type piece struct {
-	first int64 // timestamp of its first entry
-	done  bool
+	first  int64 // timestamp of its first entry
+	oldest int64 // least timestamp in it, once it is whole
+	done   bool
 }
 
 // pageEnd is a page's end: safe once that many batches are finished.
@@ -102,18 +104,36 @@ func (d *delivery) unclaimed(entries []audit.Entry) []audit.Entry {
 func (d *delivery) place(first int64) *piece {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	pc := &piece{first: first}
+	pc := &piece{first: first, oldest: first}
 	d.pieces = append(d.pieces, pc)
+	d.waiting(first)
 	return pc
+}
+
+// waiting takes note that an entry waits, and tells the observer if none is
+// older. d.mu is held.
+func (d *delivery) waiting(timestamp int64) {
+	if d.oldest != 0 && timestamp >= d.oldest {
+		return
+	}
+	d.oldest = timestamp
+	if f := d.p.opts.Observer.Waiting; f != nil {
+		f(d.oldest)
+	}
 }
 
 // put starts a batch, waiting for a worker and for room. It returns the reason
 // why nothing more should be started, if there is one.
 func (d *delivery) put(batch []audit.Entry, pc *piece) error {
-	size := 0
+	size, oldest := 0, pc.oldest
 	for i := range batch {
 		size += batch[i].Size()
+		oldest = min(oldest, batch[i].Timestamp)
 	}
+	d.mu.Lock()
+	pc.oldest = oldest
+	d.waiting(oldest)
+	d.mu.Unlock()
 	weight := int64(min(size, d.p.opts.FlightBytes))
 	if err := d.slots.Acquire(d.ctx, weight); err != nil {
 		return context.Cause(d.ctx)
@@ -136,6 +156,18 @@ func (d *delivery) finish(pc *piece) {
 	for len(d.pieces) > 0 && d.pieces[0].done {
 		d.pieces = d.pieces[1:]
 		d.popped++
+	}
+	if pc.oldest != d.oldest {
+		return
+	}
+	d.oldest = 0
+	for _, other := range d.pieces {
+		if !other.done && (d.oldest == 0 || other.oldest < d.oldest) {
+			d.oldest = other.oldest
+		}
+	}
+	if f := d.p.opts.Observer.Waiting; f != nil {
+		f(d.oldest)
 	}
 }
 

@@ -114,6 +114,10 @@ type Observer struct {
 	Seen      func(entries []audit.Entry)            // every entry that the log showed
 	Delivered func(entries []audit.Entry)            // accepted and recorded
 	Progress  func(Summary)                          // now and then during a pass
+	// Waiting is told whenever it changes how old the oldest entry is that is new and
+	// has no outcome yet: its timestamp, or 0 if there is none. What a pass that
+	// failed left behind stands until a later pass says otherwise.
+	Waiting func(oldest int64)
 }
 
 func (o *Observer) stage(name string, since time.Time) {
