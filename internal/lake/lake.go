@@ -224,7 +224,7 @@ func explain(err error) error {
 		missing *types.EventDataStoreNotFoundException
 		idle    *types.InactiveEventDataStoreException
 	)
-	hint := ""
+	var hint string
 	switch {
 	case errors.As(err, &missing):
 		hint = "name the event data store behind the channel, of this account and Region, with --event-data-store (RELAY_EVENT_DATA_STORE); " +
