@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -240,22 +239,29 @@ func TestTailWithinReconcile(t *testing.T) {
 			w := newWorld(t, make(), func(o *Options) { o.BatchEntries = 4 })
 			w.kong.add(span(w.now()-8000, 300, 20)...)
 			w.kong.delay = 100 * time.Millisecond
+			var mu sync.Mutex
 			var fresh string
 			var at, served time.Time
 			w.kong.hook = func(n int, _ audit.Query) error {
+				mu.Lock()
+				defer mu.Unlock()
 				if n == 6 {
 					fresh, at = w.kong.add(w.now())[0], time.Now()
 				}
 				return nil
 			}
 			w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
-				if slices.ContainsFunc(entries, func(e audit.Entry) bool { return e.ID == fresh }) {
+				mu.Lock()
+				defer mu.Unlock()
+				if holds(entries, fresh) {
 					served = time.Now()
 				}
 				return w.sink.accept(entries), nil
 			}
 			asked := false
 			s := w.pass(Request{Kind: Reconcile, TailWanted: func() bool {
+				mu.Lock()
+				defer mu.Unlock()
 				wanted := fresh != "" && !asked
 				asked = asked || wanted
 				return wanted

@@ -1,0 +1,392 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// plan is a random schedule: a world, and what happens to it.
+type plan struct {
+	Sorts, Filters, Exclusive, Positional, OwnReads, SkipOwn bool
+	PageSize, Workers, Batch, FlightBytes                    int
+	MaxBytes                                                 int
+	KongDelay, SinkDelay                                     time.Duration
+	Rows                                                     int
+	Seed                                                     uint64
+	Steps                                                    []event
+}
+
+// event is one thing that happens, with the faults of the pass that it makes.
+type event struct {
+	Do     string
+	N      int           // rows, or pages
+	Spread int64         // seconds over which rows are spread
+	Back   int64         // seconds that they lie back
+	After  time.Duration // time that goes by, or until something happens
+
+	RowsPerPage int // written while a page is read
+	PurgeEvery  int // pages, 0: never
+	PageFails   int // of a hundred
+	Unresolved  int // of a hundred entries
+	CallFails   int // of a hundred calls, before anything is accepted
+	AnswerLost  int // of a hundred calls, after everything was accepted
+	RecordFails int // of a hundred calls
+	Refuses     bool
+	Down        bool
+	Settings    bool
+	TailWanted  int // of a hundred pages
+}
+
+func drawPlan(t *rapid.T) plan {
+	percent := rapid.SampledFrom([]int{0, 0, 0, 5, 30})
+	steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) event {
+		e := event{
+			Do: rapid.SampledFrom([]string{
+				"add", "add", "late", "ahead", "purge", "advance", "tail", "tail", "tail", "reconcile", "reconcile", "full", "window", "dry run",
+				"deadline", "cancel", "empty", "steal", "restart", "resort",
+			}).Draw(t, "do"),
+			N:      rapid.IntRange(1, 40).Draw(t, "n"),
+			Spread: rapid.SampledFrom([]int64{0, 0, 1, 10, 300, 7000}).Draw(t, "spread"),
+			Back:   rapid.SampledFrom([]int64{1, 4, 20, 1000, 80_000}).Draw(t, "back"),
+			After:  rapid.SampledFrom([]time.Duration{0, 100 * time.Millisecond, 3 * time.Second, 40 * time.Second, time.Hour, 23 * time.Hour}).Draw(t, "after"),
+		}
+		if rapid.Bool().Draw(t, "faults") {
+			e.RowsPerPage = rapid.IntRange(0, 3).Draw(t, "rows per page")
+			e.PurgeEvery = rapid.IntRange(0, 4).Draw(t, "purge every")
+			e.PageFails = percent.Draw(t, "page fails")
+			e.Unresolved = percent.Draw(t, "unresolved")
+			e.CallFails = percent.Draw(t, "call fails")
+			e.AnswerLost = percent.Draw(t, "answer lost")
+			e.RecordFails = percent.Draw(t, "record fails")
+			e.Refuses = rapid.IntRange(0, 9).Draw(t, "refuses") == 0
+			e.Down = rapid.IntRange(0, 9).Draw(t, "down") == 0
+			e.Settings = rapid.IntRange(0, 9).Draw(t, "settings") == 0
+			e.TailWanted = percent.Draw(t, "tail wanted")
+		}
+		return e
+	}), 3, 14).Draw(t, "steps")
+	p := plan{
+		Sorts: rapid.IntRange(0, 3).Draw(t, "sorts") > 0, Filters: rapid.IntRange(0, 2).Draw(t, "filters") > 0,
+		Exclusive: rapid.Bool().Draw(t, "exclusive"), Positional: rapid.Bool().Draw(t, "positional"),
+		OwnReads: rapid.Bool().Draw(t, "own reads"), SkipOwn: rapid.Bool().Draw(t, "skip own"),
+		PageSize: rapid.SampledFrom([]int{1, 2, 3, 7, 50}).Draw(t, "page size"), Workers: rapid.SampledFrom([]int{1, 2, 8}).Draw(t, "workers"),
+		Batch: rapid.SampledFrom([]int{1, 3, 100}).Draw(t, "batch"), FlightBytes: rapid.SampledFrom([]int{1, 3000, 1 << 20}).Draw(t, "flight"),
+		MaxBytes:  rapid.SampledFrom([]int{0, 0, 700}).Draw(t, "max bytes"),
+		KongDelay: rapid.SampledFrom([]time.Duration{0, 90 * time.Millisecond, 2 * time.Second}).Draw(t, "kong"),
+		SinkDelay: rapid.SampledFrom([]time.Duration{0, 50 * time.Millisecond, 4 * time.Second}).Draw(t, "sink"),
+		Rows:      rapid.IntRange(0, 120).Draw(t, "rows"), Seed: rapid.Uint64().Draw(t, "seed"), Steps: steps,
+	}
+	p.Filters = p.Filters && p.Sorts
+	// Each page of an own read adds a row: with pages of one row a log that is
+	// read without a floor would grow as fast as it is read.
+	p.OwnReads = p.OwnReads && p.PageSize > 3
+	return p
+}
+
+// TestModel makes random schedules and checks after every step what must always
+// hold, and at the end, when all is well again, that nothing is missing.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p := drawPlan(rt)
+		var problem error
+		synctest.Test(t, func(t *testing.T) {
+			m := newModel(t, p)
+			problem = m.play()
+		})
+		if problem != nil {
+			rt.Fatal(problem)
+		}
+	})
+}
+
+type model struct {
+	*world
+	plan plan
+	mu   sync.Mutex
+	rand *rand.Rand
+
+	existed   map[string]int64 // every row there ever was
+	exempt    map[string]bool  // rows that came late or during a pass: only a full read is sure to find them
+	refused   map[string]bool
+	mayRepeat bool
+}
+
+func newModel(t *testing.T, p plan) *model {
+	k := &kong{sorts: p.Sorts, filters: p.Filters, exclusive: p.Exclusive, positional: p.Positional, ownReads: p.OwnReads,
+		maxBytes: p.MaxBytes, delay: p.KongDelay}
+	m := &model{plan: p, rand: rand.New(rand.NewPCG(p.Seed, 1)), existed: map[string]int64{}, exempt: map[string]bool{}, refused: map[string]bool{}}
+	m.world = newWorld(t, k, func(o *Options) {
+		o.PageSize, o.Workers, o.BatchEntries, o.FlightBytes, o.SkipOwnReads = p.PageSize, p.Workers, p.Batch, p.FlightBytes, p.SkipOwn
+	})
+	m.sink.delay = p.SinkDelay
+	return m
+}
+
+func (m *model) chance(percent int) bool { return percent > 0 && m.rand.IntN(100) < percent }
+
+// add writes rows; those that a tail cannot be sure to see are exempt.
+func (m *model) add(exempt bool, times ...int64) {
+	marks := m.store.saved()
+	cursor := marks.Cursor
+	if marks.Resume != nil {
+		cursor = max(cursor, marks.Resume.Newest)
+	}
+	for i, id := range m.kong.add(times...) {
+		m.existed[id] = times[i]
+		m.exempt[id] = exempt || times[i] < cursor-4
+	}
+}
+
+func (m *model) play() error {
+	m.add(false, span(m.now()-3000, m.plan.Rows, 7)...)
+	for i, e := range m.plan.Steps {
+		if err := m.step(e); err != nil {
+			return fmt.Errorf("step %d, %s: %w", i, e.Do, err)
+		}
+		if err := m.check(); err != nil {
+			return fmt.Errorf("after step %d, %s: %w", i, e.Do, err)
+		}
+	}
+	// All is well again, and parked entries are tried.
+	m.heal()
+	m.advance(11 * time.Second)
+	for _, req := range []Request{{Kind: Reconcile, Full: true}, {Kind: Reconcile, Full: true}} {
+		s, err := m.run(req)
+		if err != nil || !s.Complete || s.Failed != 0 {
+			return fmt.Errorf("at the end: %w, %+v", err, s)
+		}
+		m.kong.ownReads = false // the second pass sees the reads of the first
+	}
+	if err := m.check(); err != nil {
+		return fmt.Errorf("at the end: %w", err)
+	}
+	for _, e := range m.kong.all() {
+		if o := m.store.outcome(e.ID); o == audit.New || o == audit.Parked {
+			return fmt.Errorf("row %s of %d is still %s at the end", e.ID, e.Timestamp, o)
+		}
+	}
+	// From here on nothing is new, and nothing is put.
+	calls := m.sink.putCalls()
+	for _, kind := range []Kind{Tail, Reconcile} {
+		if s, err := m.run(Request{Kind: kind}); err != nil || s.New != 0 || m.sink.putCalls() != calls {
+			return fmt.Errorf("a pass with nothing new: %w, %+v", err, s)
+		}
+	}
+	return nil
+}
+
+func (m *model) heal() {
+	m.kong.hook, m.sink.put, m.store.record = nil, nil, nil
+}
+
+func (m *model) step(e event) error {
+	m.heal()
+	now := m.now()
+	times := span(now-e.Spread, e.N, max(e.Spread/int64(e.N), min(1, e.Spread)))
+	for i := range times {
+		times[i] = min(times[i], now)
+	}
+	switch e.Do {
+	case "add":
+		m.add(false, times...)
+	case "late":
+		for i := range times {
+			times[i] -= e.Back
+		}
+		m.add(false, times...)
+	case "ahead":
+		for i := range times {
+			times[i] += 90_000
+		}
+		m.add(true, times...)
+	case "purge":
+		m.kong.purge(e.N)
+	case "advance":
+		m.advance(e.After)
+	case "empty":
+		m.store.empty()
+		m.mayRepeat = true
+	case "restart":
+		m.restart()
+	case "resort": // Kong becomes another release
+		m.kong.filters = m.kong.sorts && !m.kong.filters
+		m.kong.sorts = m.kong.filters || !m.kong.sorts
+		m.kong.sorted = nil
+	default:
+		return m.makePass(e)
+	}
+	return nil
+}
+
+func (m *model) makePass(e event) error {
+	m.inject(e)
+	ctx, cancel := context.WithCancel(m.t.(*testing.T).Context())
+	defer cancel()
+	req := Request{Kind: Reconcile, Wait: 11 * time.Second, TailWanted: func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.chance(e.TailWanted)
+	}}
+	switch e.Do {
+	case "tail":
+		req.Kind = Tail
+	case "full":
+		req.Full = true
+	case "window":
+		req.Kind, req.Since, req.Until = Window, m.now()-e.Back-e.Spread, m.now()-e.Spread
+	case "dry run":
+		req.DryRun = true
+	case "deadline":
+		var done context.CancelFunc
+		ctx, done = context.WithTimeout(ctx, e.After+time.Second)
+		defer done()
+	case "cancel":
+		timer := time.AfterFunc(e.After, cancel)
+		defer timer.Stop()
+	case "steal":
+		timer := time.AfterFunc(e.After, m.store.steal)
+		defer timer.Stop()
+	}
+	writes := m.store.writes
+	s, err := m.p.Run(ctx, req)
+	faulty := e.PageFails+e.Unresolved+e.CallFails+e.AnswerLost+e.RecordFails > 0 || e.Down || e.Settings
+	interrupted := e.Do == "deadline" || e.Do == "cancel" || e.Do == "steal"
+	switch {
+	case err != nil && !faulty && !interrupted:
+		return fmt.Errorf("a pass without a fault failed: %w", err)
+	case (err == nil) != s.Complete:
+		return fmt.Errorf("complete is %v, with error %w", s.Complete, err)
+	case err == nil && s.Failed != 0:
+		return fmt.Errorf("failed in a complete pass: %+v", s)
+	case s.Delivered+s.Dead+s.Parked+s.Failed < s.New && !req.DryRun:
+		return fmt.Errorf("the sum does not add up: %+v", s)
+	case req.DryRun && m.store.writes != writes:
+		return errors.New("a dry run wrote something")
+	}
+	if err == nil && (req.Full || s.Full) && req.Kind == Reconcile && !req.DryRun && e.RowsPerPage+e.PurgeEvery == 0 && !m.kong.ownReads && !interrupted {
+		for _, row := range m.kong.all() {
+			if m.store.outcome(row.ID) == audit.New && m.existed[row.ID] != 0 {
+				return fmt.Errorf("a full read left out row %s of %d", row.ID, row.Timestamp)
+			}
+		}
+	}
+	return nil
+}
+
+// inject arranges the faults of a pass.
+func (m *model) inject(e event) {
+	if e.PageFails > 0 || e.RowsPerPage > 0 || e.PurgeEvery > 0 {
+		added := 0
+		m.kong.hook = func(n int, _ audit.Query) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if added < 60 && e.RowsPerPage > 0 {
+				added += e.RowsPerPage
+				for range e.RowsPerPage {
+					m.add(true, m.now()-m.rand.Int64N(e.Back+1))
+				}
+			}
+			if e.PurgeEvery > 0 && n%e.PurgeEvery == 0 {
+				m.kong.purge(1)
+			}
+			if m.chance(e.PageFails) {
+				return errPage
+			}
+			return nil
+		}
+	}
+	if e.AnswerLost > 0 || e.Do == "cancel" || e.Do == "deadline" {
+		m.mayRepeat = true
+	}
+	m.sink.put = func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		switch {
+		case e.Down || m.chance(e.CallFails):
+			return make([]audit.Verdict, len(entries)), errCall
+		case e.Settings && n%3 == 0:
+			return make([]audit.Verdict, len(entries)), audit.Settingsf("", "a setting")
+		case m.chance(e.AnswerLost):
+			m.sink.accept(entries)
+			return make([]audit.Verdict, len(entries)), errors.New("connection reset")
+		}
+		verdicts := make([]audit.Verdict, len(entries))
+		for i := range entries {
+			switch {
+			case e.Refuses && scramble(uint64(len(entries[i].ID))+uint64(entries[i].Timestamp))%7 == 0:
+				m.refused[entries[i].ID] = true
+				verdicts[i] = audit.Verdict{Status: audit.Refused, Code: "InvalidData"}
+			case m.chance(e.Unresolved):
+				verdicts[i].Code = "Throttling"
+			default:
+				verdicts[i] = m.sink.accept(entries[i : i+1])[0]
+			}
+		}
+		return verdicts, nil
+	}
+	if e.RecordFails > 0 {
+		m.store.record = func(int, []audit.Record) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if m.chance(e.RecordFails) {
+				return errors.New("connection refused")
+			}
+			return nil
+		}
+	}
+}
+
+// check holds the world against what must always be so.
+func (m *model) check() error {
+	marks, now := m.store.saved(), m.now()
+	for name, mark := range map[string]int64{"cursor": marks.Cursor, "reconciled through": marks.ReconciledThrough, "full at": marks.FullAt} {
+		if mark > now {
+			return fmt.Errorf("%s is %d, %d s ahead of Kong's clock", name, mark, mark-now)
+		}
+	}
+	known := map[string]bool{}
+	for _, row := range m.kong.all() {
+		known[row.ID] = true
+		switch o := m.store.outcome(row.ID); o {
+		case audit.New:
+			if row.Timestamp < marks.Cursor-4 && !m.exempt[row.ID] && m.existed[row.ID] != 0 {
+				return fmt.Errorf("the cursor %d passed row %s of %d, which is new", marks.Cursor, row.ID, row.Timestamp)
+			}
+		case audit.Delivered:
+			if m.sink.got(row.ID) == 0 {
+				return fmt.Errorf("row %s is recorded as delivered and was never accepted", row.ID)
+			}
+		case audit.Dead, audit.Parked:
+			l, ok := m.store.letters[row.ID]
+			if !ok || l.Entry.ID != row.ID || l.Outcome != o {
+				return fmt.Errorf("row %s is %s without a letter", row.ID, o)
+			}
+			if o == audit.Dead && !m.refused[row.ID] && time.Since(l.Since) < 24*time.Hour {
+				return fmt.Errorf("row %s was condemned before its time", row.ID)
+			}
+		case audit.Own:
+			if m.existed[row.ID] != 0 {
+				return fmt.Errorf("row %s was taken for an own read", row.ID)
+			}
+		}
+	}
+	for _, id := range m.sink.ids() {
+		if _, ok := m.existed[id]; !ok && !known[id] && !m.plan.OwnReads {
+			return fmt.Errorf("%s was delivered and never existed", id)
+		}
+		if n := m.sink.got(id); n > 1 && !m.mayRepeat {
+			return fmt.Errorf("row %s was delivered %d times", id, n)
+		}
+	}
+	return nil
+}
