@@ -266,7 +266,11 @@ func TestVerifySlices(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer a.close()
+			t.Cleanup(func() {
+				if err := a.close(); err != nil {
+					t.Error(err)
+				}
+			})
 			l, err := a.openLake(t.Context())
 			if err != nil || l == nil {
 				t.Fatal(l, err)
