@@ -39,7 +39,6 @@ type fakeLambda struct {
 	qualifiers []string
 	count      int
 	registered bool
-	asking     int // requests for an event
 }
 
 // invocation is an event on its way, and what became of it.
@@ -58,6 +57,18 @@ func newFakeLambda(w *world, limit time.Duration, env ...string) *fakeLambda {
 	w.tb.Helper()
 	l := &fakeLambda{tb: w.tb, w: w, limit: limit, events: make(chan *invocation), gone: make(chan struct{}), running: map[string]*invocation{},
 		arn: "arn:aws:lambda:eu-central-1:123456789012:function:" + testFunction}
+	w.tb.Cleanup(func() {
+		close(l.gone)
+		l.ended()
+	})
+	l.start(env...)
+	return l
+}
+
+// start starts a process: a new execution environment, with a runtime API of its
+// own, so that no request of the one before takes its events.
+func (l *fakeLambda) start(env ...string) {
+	l.tb.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", l.next)
 	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/{outcome}", l.answered)
@@ -70,18 +81,6 @@ func newFakeLambda(w *world, limit time.Duration, env ...string) *fakeLambda {
 	mux.HandleFunc("GET /2020-01-01/extension/event/next", func(_ http.ResponseWriter, r *http.Request) { l.block(r.Context()) })
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", l.invoked)
 	l.server = httptest.NewServer(mux)
-	w.tb.Cleanup(func() {
-		close(l.gone)
-		l.server.CloseClientConnections()
-		l.server.Close()
-	})
-	l.start(env...)
-	return l
-}
-
-// start starts a process: a new execution environment.
-func (l *fakeLambda) start(env ...string) {
-	l.tb.Helper()
 	l.process = l.w.start(append([]string{
 		runtimeAPI + "=" + strings.TrimPrefix(l.server.URL, "http://"), "AWS_LAMBDA_FUNCTION_NAME=" + testFunction,
 		"AWS_REGION=eu-central-1", "AWS_ENDPOINT_URL_LAMBDA=" + l.server.URL,
@@ -96,8 +95,6 @@ func (l *fakeLambda) block(ctx context.Context) {
 }
 
 func (l *fakeLambda) next(w http.ResponseWriter, r *http.Request) {
-	l.ask(1)
-	defer l.ask(-1)
 	select {
 	case e := <-l.events:
 		e.begin = time.Now()
@@ -111,18 +108,10 @@ func (l *fakeLambda) next(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (l *fakeLambda) ask(n int) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.asking += n
-	return l.asking
-}
-
-// ended waits until the server has noticed that the process is gone, so that no
-// event is handed to it.
+// ended closes the runtime API of a process that is gone.
 func (l *fakeLambda) ended() {
-	l.tb.Helper()
-	eventually(l.tb, 10*time.Second, "end of the process's connections", func() bool { return l.ask(0) == 0 })
+	l.server.CloseClientConnections()
+	l.server.Close()
 }
 
 func (l *fakeLambda) answered(w http.ResponseWriter, r *http.Request) {
