@@ -47,7 +47,7 @@ func kongFaults() []faultCase {
 		{name: "late and back-dated rows", entries: 1500, anyWay: true, full: true, play: func(f *faultRun) {
 			r := f.up()
 			for range 6 {
-				f.await(f.some(8))
+				f.pause(time.Duration(f.random.IntN(400)) * time.Millisecond)
 				back := []time.Duration{0, 2 * time.Second, time.Minute, 4 * time.Minute, 3 * time.Hour, 20 * 24 * time.Hour}
 				f.more(1+f.random.IntN(60), f.now().Add(-back[f.random.IntN(len(back))]))
 				f.ring(r)

@@ -124,11 +124,13 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 	}
 	f.world = newWorldOn(t, redistest.Start(t, c.redis...), kong, trail)
 	f.env = slices.Concat(f.env, []string{
-		"RELAY_PAGE_SIZE=250", "RELAY_SCHEDULE=1m", fmt.Sprintf("RELAY_PUT_CONCURRENCY=%d", flightCalls),
+		"RELAY_LOG_LEVEL=debug", "RELAY_PAGE_SIZE=250", "RELAY_SCHEDULE=1m", fmt.Sprintf("RELAY_PUT_CONCURRENCY=%d", flightCalls),
 	}, c.env)
 	f.openLedger(f.redis.Addr)
 	mix := kongtest.Mix{From: f.now().Add(-29 * 24 * time.Hour), To: f.now().Add(-time.Second), LargeEvery: 400, LargeBytes: 120_000}
-	if !c.purged {
+	if !c.purged && !kong.OffsetPosition {
+		// Where pages shift, a row without an id may be shown twice, and cannot be told
+		// from two equal rows.
 		mix.NoIDEvery = 150
 	}
 	f.add(slices.Collect(kongtest.Generate(f.c.entries, seed, mix))...)
