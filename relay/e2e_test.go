@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,6 +34,11 @@ type announced struct{ *testing.M }
 
 func (a announced) Run() int {
 	if err := redistest.Announce("relay"); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	// Most of these tests wait for something. A -parallel that is given goes before.
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Println(err)
 		return 1
 	}
