@@ -153,9 +153,9 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	ps.del = newDelivery(ctx, work, p, valid, ps.keep)
 	ps.walk = &walk{p: p, order: p.order, until: req.Until}
 	walkErr := ps.run(ps.del.ctx)
-	if ps.del.ctx.Err() == nil {
-		// Also what was read before the walk failed.
-		walkErr = errors.Join(walkErr, ps.flush())
+	// Also what was read before the walk failed. Told to stop, flush says so.
+	if flushErr := ps.flush(); walkErr == nil {
+		walkErr = flushErr
 	}
 	err = ps.del.group.Wait()
 	if err == nil {

@@ -365,7 +365,7 @@ func (w *walk) done(entries []audit.Entry) bool {
 // brought it forward. Going on by time skips nothing when Kong purges or inserts
 // rows meanwhile, which going on by offset might.
 func (w *walk) byTime() (int64, bool) {
-	if w.order != oldestFirst || !w.proven() {
+	if w.order != oldestFirst || w.changes == 0 {
 		return 0, false
 	}
 	next := w.last - 1
