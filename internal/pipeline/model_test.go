@@ -142,7 +142,7 @@ func (m *model) add(exempt bool, times ...int64) {
 	marks := m.store.saved()
 	cursor := marks.Cursor
 	if marks.Resume != nil {
-		cursor = max(cursor, marks.Resume.Newest)
+		cursor = max(cursor, marks.Resume.Newest, marks.Resume.Started)
 	}
 	for i, id := range m.kong.add(times...) {
 		m.existed[id] = times[i]
