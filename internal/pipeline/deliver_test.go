@@ -204,7 +204,7 @@ func TestOutage(t *testing.T) {
 // One entry on which the destination chokes, so that every call with it fails,
 // does not stop the others.
 func TestChoking(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		for name, c := range map[string]struct{ rows, bad, batch int }{
 			"in the middle of a batch": {100, 50, 100},
 			"first":                    {100, 0, 100},
@@ -215,7 +215,7 @@ func TestChoking(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, make(), func(o *Options) { o.BatchEntries, o.PageSize = c.batch, 30 })
+					w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries, o.PageSize = c.batch, 30 })
 					w.kong.delay = 20 * time.Second // so that others are accepted meanwhile
 					if c.rows <= c.batch {
 						w.kong.delay = 0
@@ -521,10 +521,10 @@ func TestMarksThatAreNotSaved(t *testing.T) {
 
 // A ledger that is emptied under a pass: everything again, nothing lost.
 func TestLedgerEmptied(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		for _, at := range []time.Duration{0, time.Second, 3500 * time.Millisecond, 9 * time.Second} {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, make(), func(o *Options) { o.BatchEntries = 5 })
+				w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 5 })
 				w.kong.delay, w.sink.delay = 300*time.Millisecond, 700*time.Millisecond
 				w.kong.add(span(w.now()-900, 100, 4)...)
 				w.pass(Request{Kind: Reconcile})

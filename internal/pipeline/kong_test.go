@@ -246,10 +246,10 @@ func newest() *kong    { return &kong{sorts: true} }
 func unordered() *kong { return &kong{} }
 
 // ways runs a test once for each way of paging.
-func ways(t *testing.T, f func(t *testing.T, make func() *kong)) {
+func ways(t *testing.T, f func(t *testing.T, newKong func() *kong)) {
 	for _, way := range []struct {
 		name string
-		make func() *kong
+		newKong func() *kong
 	}{
 		{"oldest first", oldest},
 		{"oldest first, after excludes", func() *kong { return &kong{sorts: true, filters: true, exclusive: true} }},
@@ -259,7 +259,7 @@ func ways(t *testing.T, f func(t *testing.T, make func() *kong)) {
 		{"unordered", unordered},
 		{"unordered, offsets count", func() *kong { return &kong{positional: true} }},
 	} {
-		t.Run(way.name, func(t *testing.T) { f(t, way.make) })
+		t.Run(way.name, func(t *testing.T) { f(t, way.newKong) })
 	}
 }
 

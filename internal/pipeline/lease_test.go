@@ -55,9 +55,9 @@ func TestLeaseIsRenewed(t *testing.T) {
 
 // When the lease is lost the pass stops, and what is in flight is still recorded.
 func TestLeaseLost(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make(), func(o *Options) { o.BatchEntries = 5 })
+			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 5 })
 			w.kong.add(span(w.now()-900, 200, 4)...)
 			w.kong.delay, w.sink.delay = time.Second, 5*time.Second
 			stolen := time.Now().Add(8*time.Second + time.Millisecond)

@@ -93,9 +93,9 @@ func (w *world) allDelivered() {
 }
 
 func TestDaysOfOutage(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make(), func(o *Options) { o.PageSize = 100 })
+			w := newWorld(t, newKong(), func(o *Options) { o.PageSize = 100 })
 			w.kong.add(span(w.now()-3600, 100, 36)...)
 			w.pass(Request{Kind: Reconcile})
 			w.kong.add(span(w.now(), 500, 500)...)
@@ -138,9 +138,9 @@ func (w *world) cutAt(n int) {
 }
 
 func TestCutReconcileGoesOn(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make())
+			w := newWorld(t, newKong())
 			w.kong.add(span(w.now()-4000, 200, 10)...)
 			w.cutAt(12)
 			if _, err := w.run(Request{Kind: Reconcile}); err == nil {
@@ -177,9 +177,9 @@ func TestCutReconcileGoesOn(t *testing.T) {
 }
 
 func TestCutReconcileWithStaleOffset(t *testing.T) {
-	for _, make := range []func() *kong{newest, unordered} {
+	for _, newKong := range []func() *kong{newest, unordered} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make())
+			w := newWorld(t, newKong())
 			w.kong.add(span(w.now()-4000, 100, 10)...)
 			w.cutAt(8)
 			if _, err := w.run(Request{Kind: Reconcile}); err == nil {
@@ -234,9 +234,9 @@ func TestCutReconcileWithOtherOrder(t *testing.T) {
 
 // A trigger is served between the pages of a reconcile.
 func TestTailWithinReconcile(t *testing.T) {
-	for _, make := range []func() *kong{oldest, newest} {
+	for _, newKong := range []func() *kong{oldest, newest} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make(), func(o *Options) { o.BatchEntries = 4 })
+			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 4 })
 			w.kong.add(span(w.now()-8000, 300, 20)...)
 			w.kong.delay = 100 * time.Millisecond
 			var mu sync.Mutex
@@ -358,9 +358,9 @@ func TestWordForEver(t *testing.T) {
 // Near a deadline no batch is started, Left says what was not done, and the next
 // reconcile goes on there.
 func TestOutOfTime(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make(), func(o *Options) { o.BatchEntries, o.Workers = 10, 2 })
+			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries, o.Workers = 10, 2 })
 			w.kong.add(span(w.now()-5000, 300, 10)...)
 			w.kong.delay = 2 * time.Second
 			w.sink.delay = 3 * time.Second
@@ -399,9 +399,9 @@ func TestOutOfTime(t *testing.T) {
 
 // Told to stop, a pass records what is in flight and starts nothing more.
 func TestCancel(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make(), func(o *Options) { o.BatchEntries = 5 })
+			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 5 })
 			w.kong.add(span(w.now()-5000, 300, 10)...)
 			w.kong.delay = time.Second
 			w.sink.delay = 4 * time.Second
@@ -458,9 +458,9 @@ func TestGrace(t *testing.T) {
 }
 
 func TestDryRunWritesNothing(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make(), func(o *Options) { o.SkipOwnReads = true })
+			w := newWorld(t, newKong(), func(o *Options) { o.SkipOwnReads = true })
 			w.kong.ownReads = true
 			w.kong.add(span(w.now()-500, 50, 10)...)
 			s := w.pass(Request{Kind: Reconcile, DryRun: true})
@@ -485,9 +485,9 @@ func TestDryRunWritesNothing(t *testing.T) {
 }
 
 func TestSkipOwnReads(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make(), func(o *Options) { o.SkipOwnReads, o.PageSize = true, 100 })
+			w := newWorld(t, newKong(), func(o *Options) { o.SkipOwnReads, o.PageSize = true, 100 })
 			w.kong.ownReads = true
 			ids := w.kong.add(span(w.now()-500, 50, 10)...)
 			foreign := w.kong.add(w.now())[0]
@@ -598,9 +598,9 @@ func TestKeep(t *testing.T) {
 }
 
 func TestScan(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make())
+			w := newWorld(t, newKong())
 			now := w.now()
 			w.kong.add(span(now-100, 100, 1)...)
 			got := map[string]int{}
@@ -633,5 +633,41 @@ func TestScan(t *testing.T) {
 				t.Error("a scan wrote something")
 			}
 		})
+	})
+}
+
+// Told to stop between the last page and the last batch, a pass is not complete.
+func TestCancelBeforeTheLastBatch(t *testing.T) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			w := newWorld(t, newKong(), func(o *Options) {
+				o.Observer.Progress = func(s Summary) {
+					if s.Read >= 25 {
+						cancel()
+					}
+				}
+			})
+			w.kong.add(span(w.now()-100, 25, 1)...)
+			s, err := w.p.Run(ctx, Request{Kind: Reconcile})
+			if !errors.Is(err, context.Canceled) || s.Complete || w.store.saved().FullAt != 0 {
+				t.Errorf("%v, %+v, marks %+v", err, s, w.store.saved())
+			}
+			w.pass(Request{Kind: Reconcile})
+			w.allOnce()
+		})
+	})
+}
+
+// What was read before the log became unreadable is delivered all the same.
+func TestReadBeforeFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.add(span(w.now()-100, 25, 1)...)
+		w.cutAt(4)
+		if s, err := w.run(Request{Kind: Reconcile}); err == nil || s.Delivered < 18 || s.Failed != 0 {
+			t.Errorf("%v, %+v", err, s)
+		}
 	})
 }

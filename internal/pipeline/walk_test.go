@@ -26,9 +26,9 @@ func TestEveryWayReadsEverything(t *testing.T) {
 			"empty": func(int64) []int64 { return nil },
 		} {
 			t.Run(fmt.Sprintf("size %d, %s", size, name), func(t *testing.T) {
-				ways(t, func(t *testing.T, make func() *kong) {
+				ways(t, func(t *testing.T, newKong func() *kong) {
 					synctest.Test(t, func(t *testing.T) {
-						w := newWorld(t, make(), func(o *Options) { o.PageSize = size })
+						w := newWorld(t, newKong(), func(o *Options) { o.PageSize = size })
 						ids := w.kong.add(times(w.now())...)
 						s := w.pass(Request{Kind: Reconcile})
 						if s.New != len(ids) || s.Delivered != len(ids) {
@@ -59,9 +59,9 @@ func TestEveryWayReadsEverything(t *testing.T) {
 }
 
 func TestThreeThousandRowsOfOneSecond(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make(), func(o *Options) { o.PageSize = 1000 })
+			w := newWorld(t, newKong(), func(o *Options) { o.PageSize = 1000 })
 			w.kong.add(span(w.now()-10, 3000, 0)...)
 			if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 3000 || s.Read < 3000 {
 				t.Errorf("%+v", s)
@@ -73,11 +73,11 @@ func TestThreeThousandRowsOfOneSecond(t *testing.T) {
 
 // Rows that come and go while the log is read skip nothing that was there.
 func TestLogChangesDuringWalk(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		for _, size := range []int{2, 7} {
 			t.Run(fmt.Sprint(size), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, make(), func(o *Options) { o.PageSize = size })
+					w := newWorld(t, newKong(), func(o *Options) { o.PageSize = size })
 					now := w.now()
 					ids := w.kong.add(slices.Concat(span(now-5000, 40, 20), span(now-3000, 25, 0), span(now-2000, 40, 20))...)
 					w.kong.hook = func(n int, _ audit.Query) error {
@@ -105,9 +105,9 @@ func TestLogChangesDuringWalk(t *testing.T) {
 }
 
 func TestPurgeDuringWalk(t *testing.T) {
-	for _, make := range []func() *kong{oldest, newest, unordered, func() *kong { return &kong{sorts: true, filters: true, positional: true} }} {
+	for _, newKong := range []func() *kong{oldest, newest, unordered, func() *kong { return &kong{sorts: true, filters: true, positional: true} }} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make())
+			w := newWorld(t, newKong())
 			w.kong.add(span(w.now()-1000, 200, 4)...)
 			w.kong.hook = func(int, audit.Query) error {
 				w.kong.purge(3)
@@ -251,9 +251,9 @@ func TestFilterThatIsIgnored(t *testing.T) {
 }
 
 func TestRowsAheadOfTheClock(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make())
+			w := newWorld(t, newKong())
 			w.kong.add(append(span(w.now()-100, 30, 3), span(w.now()+86400, 25, 1)...)...)
 			if s := w.pass(Request{Kind: Reconcile}); s.Ahead < 25 || s.Delivered != 55 {
 				t.Errorf("%+v", s)
@@ -276,9 +276,9 @@ func TestRowsAheadOfTheClock(t *testing.T) {
 // Marks that a Kong with a wrong clock made do not hide what is written later.
 func TestClockThatWasWrong(t *testing.T) {
 	for _, kind := range []Kind{Tail, Reconcile} {
-		ways(t, func(t *testing.T, make func() *kong) {
+		ways(t, func(t *testing.T, newKong func() *kong) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, make())
+				w := newWorld(t, newKong())
 				w.kong.add(span(w.now()-100, 5, 10)...)
 				w.pass(Request{Kind: Reconcile})
 				w.advance(10 * time.Minute)
@@ -348,9 +348,9 @@ func TestPagesThatFail(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ways(t, func(t *testing.T, make func() *kong) {
+			ways(t, func(t *testing.T, newKong func() *kong) {
 				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, make(), func(o *Options) { o.PageSize = 16 })
+					w := newWorld(t, newKong(), func(o *Options) { o.PageSize = 16 })
 					if c.change != nil {
 						c.change(w.kong)
 					}
@@ -406,9 +406,9 @@ func TestRepeatedOffset(t *testing.T) {
 }
 
 func TestOffsetNotAccepted(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, make())
+			w := newWorld(t, newKong())
 			w.kong.add(append(span(w.now()-300, 60, 0), span(w.now()-200, 60, 1)...)...)
 			refused := 0
 			w.kong.hook = func(n int, q audit.Query) error {
@@ -445,14 +445,14 @@ func TestOffsetNotAccepted(t *testing.T) {
 // Rows without a request id that are equal in all that Kong shows are told apart,
 // and keep their ids when a second is read again.
 func TestEqualRowsWithoutID(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		for _, size := range []int{1, 2, 5, 100} {
 			t.Run(fmt.Sprint(size), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					if k := make(); k.positional && k.sorts && !k.filters {
+					if k := newKong(); k.positional && k.sorts && !k.filters {
 						return
 					}
-					w := newWorld(t, make(), func(o *Options) { o.PageSize = size })
+					w := newWorld(t, newKong(), func(o *Options) { o.PageSize = size })
 					row := func(at int64) { w.kong.addEntry(audit.Entry{Timestamp: at, Method: "GET", Path: "/"}) }
 					now := w.now()
 					for i := range int64(8) {
@@ -494,7 +494,7 @@ func TestEqualRowsWithoutID(t *testing.T) {
 }
 
 func TestWindowAndStartAt(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		for _, size := range []int{1, 3, 100} {
 			synctest.Test(t, func(t *testing.T) {
 				now := time.Now().Unix()
@@ -505,7 +505,7 @@ func TestWindowAndStartAt(t *testing.T) {
 					{since: now - 80, startAt: now - 50, from: now - 50, to: now},
 					{since: now + 10, until: now + 20},
 				} {
-					w := newWorld(t, make(), func(o *Options) { o.PageSize, o.StartAt = size, c.startAt })
+					w := newWorld(t, newKong(), func(o *Options) { o.PageSize, o.StartAt = size, c.startAt })
 					w.kong.add(span(now-100, 100, 1)...)
 					s := w.pass(Request{Kind: Window, Since: c.since, Until: c.until})
 					want := 0
@@ -531,10 +531,10 @@ func TestWindowAndStartAt(t *testing.T) {
 }
 
 func TestStartAtHoldsForEveryPass(t *testing.T) {
-	ways(t, func(t *testing.T, make func() *kong) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now().Unix() - 50
-			w := newWorld(t, make(), func(o *Options) { o.StartAt = start })
+			w := newWorld(t, newKong(), func(o *Options) { o.StartAt = start })
 			w.kong.add(span(start-50, 100, 1)...)
 			w.pass(Request{Kind: Reconcile})
 			w.pass(Request{Kind: Tail})
