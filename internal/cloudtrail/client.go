@@ -17,8 +17,8 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// Client, its input and its output have the shape of the AWS SDK's module
-// service/cloudtraildata and return its kinds of error, so that the module can
+// Client has, with its input and its output, the shape of the AWS SDK's module
+// service/cloudtraildata and returns its kinds of error, so that the module can
 // take its place: New builds it, Sink.call uses it, nothing else knows it.
 type Client struct {
 	url         *url.URL

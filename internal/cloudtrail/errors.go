@@ -195,13 +195,13 @@ func classifyAnswer(resp *smithyhttp.ResponseError, endpoint string) failure {
 // error code is not AWS's, a page of HTML least of all (an https port that is
 // called by http answers so); but what stands between may find a body too large.
 func aboutEvents(status int, named bool, contentType string) bool {
-	switch {
-	case status == http.StatusRequestEntityTooLarge:
+	switch status {
+	case http.StatusRequestEntityTooLarge:
 		return true
-	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity:
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return named || !strings.HasPrefix(contentType, "text/html")
-	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound,
-		status == http.StatusMethodNotAllowed, status == http.StatusProxyAuthRequired:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
+		http.StatusProxyAuthRequired:
 		return false
 	}
 	return named && status >= 400 && status < 500

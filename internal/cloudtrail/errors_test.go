@@ -134,7 +134,7 @@ func TestPutSaysThatTheClockIsWrong(t *testing.T) {
 type rotating struct{ asked atomic.Int32 }
 
 func (r *rotating) Retrieve(context.Context) (aws.Credentials, error) {
-	return aws.Credentials{AccessKeyID: "AKID" + string('0'+rune(r.asked.Add(1))), SecretAccessKey: "s"}, nil
+	return aws.Credentials{AccessKeyID: "AKID" + string('0'+r.asked.Add(1)), SecretAccessKey: "s"}, nil
 }
 
 func TestPutTriesFreshCredentialsOnce(t *testing.T) {

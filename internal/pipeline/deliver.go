@@ -24,12 +24,11 @@ const waitingBatches = 8
 
 // delivery puts and records the batches of one pass.
 //
-// The context that it works under outlives the pass's own by the grace, so that
-// what was put when the pass was told to stop is still recorded.
+// Its methods take two contexts. Once ctx, the pass's own, is done, no new put is
+// started. work, that of batches in flight, outlives it by the grace, so that what
+// was put when the pass was told to stop is still recorded.
 type delivery struct {
 	p     *Pipeline
-	ctx   context.Context // of the pass: once it is done, no new put is started
-	work  context.Context // of batches in flight
 	group *errgroup.Group
 	slots *semaphore.Weighted // bytes in flight
 	puts  *semaphore.Weighted // calls in flight, each until what it decided is recorded
@@ -62,15 +61,17 @@ type pageEnd struct {
 	batches int
 }
 
-func newDelivery(ctx, work context.Context, p *Pipeline, valid func() error, keep func(*audit.Entry) time.Duration) *delivery {
+// newDelivery returns a delivery and the context for its methods, which ends when a
+// batch fails for a reason that stops the pass.
+func newDelivery(ctx context.Context, p *Pipeline, valid func() error, keep func(*audit.Entry) time.Duration) (*delivery, context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	// A batch that waits to be put again must not keep others from being put.
 	group.SetLimit(waitingBatches * p.opts.Workers)
 	return &delivery{
-		p: p, ctx: ctx, work: work, group: group, slots: semaphore.NewWeighted(int64(p.opts.FlightBytes)),
+		p: p, group: group, slots: semaphore.NewWeighted(int64(p.opts.FlightBytes)),
 		puts:  semaphore.NewWeighted(int64(p.opts.Workers)),
 		valid: valid, keep: keep, flight: map[string]bool{},
-	}
+	}, ctx
 }
 
 // claim marks an entry as in flight, unless it is already.
@@ -124,7 +125,7 @@ func (d *delivery) waiting(timestamp int64) {
 
 // put starts a batch, waiting for a worker and for room. It returns the reason
 // why nothing more should be started, if there is one.
-func (d *delivery) put(batch []audit.Entry, pc *piece) error {
+func (d *delivery) put(ctx, work context.Context, batch []audit.Entry, pc *piece) error {
 	size, oldest := 0, pc.oldest
 	for i := range batch {
 		size += batch[i].Size()
@@ -135,12 +136,12 @@ func (d *delivery) put(batch []audit.Entry, pc *piece) error {
 	d.waiting(oldest)
 	d.mu.Unlock()
 	weight := int64(min(size, d.p.opts.FlightBytes))
-	if err := d.slots.Acquire(d.ctx, weight); err != nil {
-		return context.Cause(d.ctx)
+	if err := d.slots.Acquire(ctx, weight); err != nil {
+		return context.Cause(ctx)
 	}
 	d.group.Go(func() error {
 		defer d.slots.Release(weight)
-		err := d.deliver(batch, d.p.opts.RetryFor, time.Time{})
+		err := d.deliver(ctx, work, batch, d.p.opts.RetryFor, time.Time{})
 		if err == nil {
 			d.finish(pc)
 		}
@@ -226,14 +227,14 @@ func (d *delivery) count(f func(*Summary)) {
 
 // deliver puts a batch until each of its entries has an outcome. What has none
 // after the given time is parked, if the destination accepts anything at all.
-func (d *delivery) deliver(batch []audit.Entry, patience time.Duration, since time.Time) error {
+func (d *delivery) deliver(ctx, work context.Context, batch []audit.Entry, patience time.Duration, since time.Time) error {
 	var (
 		began   = time.Now()
 		backoff = 100 * time.Millisecond
 		rest    = batch
 	)
 	for try := 1; ; try++ {
-		unresolved, why, answered, err := d.round(rest, try)
+		unresolved, why, answered, err := d.round(ctx, work, rest, try)
 		var stop *stopError
 		if errors.As(err, &stop) {
 			return stop.err
@@ -245,10 +246,10 @@ func (d *delivery) deliver(batch []audit.Entry, patience time.Duration, since ti
 			d.count(func(s *Summary) { s.Repeated += len(unresolved) })
 		}
 		if time.Since(began) > patience {
-			return d.giveUp(unresolved, why, err, patience, began, since, try)
+			return d.giveUp(ctx, work, unresolved, why, err, patience, began, since, try)
 		}
 		d.p.log.Debug("putting again", "entries", len(unresolved), "try", try, "code", why[0].Code, "err", err)
-		if err := d.p.wait(d.ctx, jitter(backoff)); err != nil {
+		if err := d.p.wait(ctx, jitter(backoff)); err != nil {
 			return err
 		}
 		backoff = min(backoff*2, 10*time.Second)
@@ -263,18 +264,18 @@ func (e *stopError) Error() string { return e.err.Error() }
 
 // round puts entries once and records what was decided of them. It returns those
 // that have no outcome yet, and why.
-func (d *delivery) round(entries []audit.Entry, try int) (unresolved []audit.Entry, why []audit.Verdict, answered bool, err error) {
-	if err := d.puts.Acquire(d.ctx, 1); err != nil {
-		return nil, nil, false, &stopError{context.Cause(d.ctx)}
+func (d *delivery) round(ctx, work context.Context, entries []audit.Entry, try int) (unresolved []audit.Entry, why []audit.Verdict, answered bool, err error) {
+	if err := d.puts.Acquire(ctx, 1); err != nil {
+		return nil, nil, false, &stopError{context.Cause(ctx)}
 	}
 	defer d.puts.Release(1)
-	if err := d.mayPut(); err != nil {
+	if err := d.mayPut(ctx); err != nil {
 		return nil, nil, false, &stopError{err}
 	}
 	if try > 1 {
 		d.count(func(s *Summary) { s.Retries++ })
 	}
-	verdicts, answered, err := d.attempt(entries)
+	verdicts, answered, err := d.attempt(work, entries)
 	records := make([]audit.Record, 0, len(entries))
 	accepted := make([]audit.Entry, 0, len(entries))
 	dead := 0
@@ -294,7 +295,7 @@ func (d *delivery) round(entries []audit.Entry, try int) (unresolved []audit.Ent
 		}
 	}
 	if len(records) > 0 {
-		if err := d.commit(records, accepted); err != nil {
+		if err := d.commit(work, records, accepted); err != nil {
 			return nil, nil, answered, &stopError{err}
 		}
 		d.count(func(s *Summary) { s.Delivered += len(accepted); s.Dead += dead })
@@ -308,9 +309,9 @@ func (d *delivery) round(entries []audit.Entry, try int) (unresolved []audit.Ent
 
 // attempt makes one put. answered tells whether the destination said anything at
 // all of these entries.
-func (d *delivery) attempt(entries []audit.Entry) (verdicts []audit.Verdict, answered bool, err error) {
+func (d *delivery) attempt(work context.Context, entries []audit.Entry) (verdicts []audit.Verdict, answered bool, err error) {
 	begin := time.Now()
-	verdicts, err = d.p.opts.Sink.Put(d.work, entries)
+	verdicts, err = d.p.opts.Sink.Put(work, entries)
 	d.p.opts.Observer.stage("put", begin)
 	if len(verdicts) != len(entries) {
 		return make([]audit.Verdict, len(entries)), false, fmt.Errorf("destination gave %d verdicts for %d entries", len(verdicts), len(entries))
@@ -333,7 +334,7 @@ func (d *delivery) attempt(entries []audit.Entry) (verdicts []audit.Verdict, ans
 //
 // since is zero for a batch, and for its halves the moment since when the
 // destination is known to have accepted something while the batch failed.
-func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error, patience time.Duration, began, since time.Time, tries int) error {
+func (d *delivery) giveUp(ctx, work context.Context, entries []audit.Entry, why []audit.Verdict, err error, patience time.Duration, began, since time.Time, tries int) error {
 	if err != nil {
 		switch {
 		case !since.IsZero():
@@ -348,7 +349,7 @@ func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error,
 				// Every call failed. Either the destination is down, or it chokes on one
 				// of these: some of them by themselves will tell.
 				var stop error
-				if entries, why, stop = d.probe(entries, why, tries); stop != nil {
+				if entries, why, stop = d.probe(ctx, work, entries, why, tries); stop != nil {
 					return stop
 				}
 			}
@@ -358,10 +359,10 @@ func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error,
 		}
 		if len(entries) > 1 {
 			half := len(entries) / 2
-			if err := d.deliver(entries[:half], patience/4, since); err != nil {
+			if err := d.deliver(ctx, work, entries[:half], patience/4, since); err != nil {
 				return err
 			}
-			return d.deliver(entries[half:], patience/4, since)
+			return d.deliver(ctx, work, entries[half:], patience/4, since)
 		}
 	}
 	if len(entries) == 0 {
@@ -373,7 +374,7 @@ func (d *delivery) giveUp(entries []audit.Entry, why []audit.Verdict, err error,
 		records[i] = d.record(e, audit.Parked, letter(e, audit.Parked, why[i], tries))
 		d.p.log.Warn("entry parked after its retries", "id", e.ID, "code", why[i].Code, "reason", why[i].Reason)
 	}
-	if err := d.commit(records, nil); err != nil {
+	if err := d.commit(work, records, nil); err != nil {
 		return err
 	}
 	d.count(func(s *Summary) { s.Parked += len(entries) })
@@ -388,13 +389,13 @@ func (d *delivery) acceptedSince(t time.Time) bool {
 
 // probe puts some of several entries by themselves: the first, the last, and one
 // between, another one each time. It returns those that still have no outcome.
-func (d *delivery) probe(entries []audit.Entry, why []audit.Verdict, tries int) ([]audit.Entry, []audit.Verdict, error) {
+func (d *delivery) probe(ctx, work context.Context, entries []audit.Entry, why []audit.Verdict, tries int) ([]audit.Entry, []audit.Verdict, error) {
 	picked := map[int]bool{0: true, len(entries) - 1: true, rand.N(len(entries)): true}
 	var rest []audit.Entry
 	var reasons []audit.Verdict
 	for i := range entries {
 		if picked[i] {
-			left, _, _, err := d.round(entries[i:i+1:i+1], tries)
+			left, _, _, err := d.round(ctx, work, entries[i:i+1:i+1], tries)
 			var stop *stopError
 			if errors.As(err, &stop) {
 				return nil, nil, stop.err

@@ -248,7 +248,7 @@ func unordered() *kong { return &kong{} }
 // ways runs a test once for each way of paging.
 func ways(t *testing.T, f func(t *testing.T, newKong func() *kong)) {
 	for _, way := range []struct {
-		name string
+		name    string
 		newKong func() *kong
 	}{
 		{"oldest first", oldest},

@@ -31,11 +31,11 @@ func acquire(ctx context.Context, lease Lease, ttl, wait time.Duration) (context
 		if err == nil {
 			h := &held{lease: lease, token: token, ttl: ttl, done: make(chan struct{})}
 			h.renewed.Store(&asked)
-			ctx, h.cancel = context.WithCancelCause(ctx)
-			renewing, stop := context.WithCancel(ctx)
-			h.stop = stop
+			leased, cancel := context.WithCancelCause(ctx)
+			renewing, stop := context.WithCancel(leased)
+			h.cancel, h.stop = cancel, stop
 			go h.renew(renewing)
-			return ctx, h, nil
+			return leased, h, nil
 		}
 		if !errors.Is(err, audit.ErrLeaseHeld) || time.Since(begin) >= wait {
 			return nil, nil, err

@@ -145,20 +145,20 @@ func TestFrozenHolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer h.end()
-		d := newDelivery(ctx, ctx, New(Options{}), h.valid, nil)
-		if err := d.mayPut(); err != nil {
+		d, ctx := newDelivery(ctx, New(Options{}), h.valid, nil)
+		if err := d.mayPut(ctx); err != nil {
 			t.Fatal(err)
 		}
 		// Freeze: time goes by and nothing runs.
 		frozen := time.Now().Add(-10*time.Second - time.Millisecond)
 		h.renewed.Store(&frozen)
-		if err := d.mayPut(); !errors.Is(err, audit.ErrLeaseLost) {
+		if err := d.mayPut(ctx); !errors.Is(err, audit.ErrLeaseLost) {
 			t.Errorf("%v", err)
 		}
 		// Suspended: the monotonic clock stood still, the other did not.
 		suspended := time.Now().Round(0).Add(-time.Minute)
 		h.renewed.Store(&suspended)
-		if err := d.mayPut(); !errors.Is(err, audit.ErrLeaseLost) {
+		if err := d.mayPut(ctx); !errors.Is(err, audit.ErrLeaseLost) {
 			t.Errorf("%v", err)
 		}
 		if err := d.group.Wait(); err != nil {

@@ -15,7 +15,7 @@ const parkedEvery = time.Minute
 
 // parkedFirst gives every parked entry one more try, before anything else. One
 // that has been parked for too long becomes a dead letter.
-func (ps *pass) parkedFirst(ctx context.Context) error {
+func (ps *pass) parkedFirst(ctx, work context.Context) error {
 	p := ps.p
 	if ps.req.Kind == Tail && time.Since(p.lastPark) < parkedEvery {
 		return nil
@@ -41,7 +41,7 @@ func (ps *pass) parkedFirst(ctx context.Context) error {
 		letters = append(letters, l)
 		size += l.Entry.Size()
 		if len(letters) >= p.opts.BatchEntries || size >= p.opts.BatchBytes {
-			if err := ps.unpark(letters); err != nil {
+			if err := ps.unpark(ctx, work, letters); err != nil {
 				return err
 			}
 			letters, size = nil, 0
@@ -50,7 +50,7 @@ func (ps *pass) parkedFirst(ctx context.Context) error {
 			break // the others are dead
 		}
 	}
-	return ps.unpark(letters)
+	return ps.unpark(ctx, work, letters)
 }
 
 // parkedTries is what a pass knows of its tries of parked entries.
@@ -66,19 +66,19 @@ type parkedTries struct {
 const maxFailed = 16
 
 // unpark tries a batch of parked entries once, and its halves if the call failed.
-func (ps *pass) unpark(letters []audit.Letter) error {
+func (ps *pass) unpark(ctx, work context.Context, letters []audit.Letter) error {
 	d, tries := ps.del, &ps.parked
 	if len(letters) == 0 || tries.failed >= maxFailed || tries.failed > 0 && time.Since(tries.heard) > ps.p.opts.RetryFor {
 		return nil
 	}
-	if err := d.mayPut(); err != nil {
+	if err := d.mayPut(ctx); err != nil {
 		return err
 	}
 	entries := make([]audit.Entry, len(letters))
 	for i := range letters {
 		entries[i] = letters[i].Entry
 	}
-	verdicts, _, err := d.attempt(entries)
+	verdicts, _, err := d.attempt(work, entries)
 	var records []audit.Record
 	var accepted []audit.Entry
 	var unresolved []audit.Letter
@@ -100,7 +100,7 @@ func (ps *pass) unpark(letters []audit.Letter) error {
 		}
 	}
 	if len(records) > 0 {
-		if err := d.commit(records, accepted); err != nil {
+		if err := d.commit(work, records, accepted); err != nil {
 			return err
 		}
 	}
@@ -128,10 +128,10 @@ func (ps *pass) unpark(letters []audit.Letter) error {
 		if rand.N(2) == 0 {
 			a, b = b, a
 		}
-		if err := ps.unpark(a); err != nil {
+		if err := ps.unpark(ctx, work, a); err != nil {
 			return err
 		}
-		return ps.unpark(b)
+		return ps.unpark(ctx, work, b)
 	}
 	return nil
 }
@@ -153,7 +153,7 @@ func (ps *pass) doubt(l audit.Letter) {
 
 // judge makes dead letters of the overdue entries whose call failed, if the
 // destination accepted other entries meanwhile.
-func (ps *pass) judge() error {
+func (ps *pass) judge(work context.Context) error {
 	list := ps.parked.overdue
 	ps.parked.overdue = nil
 	if len(list) == 0 || !ps.del.acceptedSince(time.Time{}) {
@@ -163,7 +163,7 @@ func (ps *pass) judge() error {
 	for i, l := range list {
 		records[i] = ps.condemn(overdue(l))
 	}
-	if err := ps.del.commit(records, nil); err != nil {
+	if err := ps.del.commit(work, records, nil); err != nil {
 		return err
 	}
 	ps.del.count(func(s *Summary) { s.New += len(list); s.Dead += len(list) })

@@ -150,11 +150,12 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	if h != nil {
 		valid = h.valid
 	}
-	ps.del = newDelivery(ctx, work, p, valid, ps.keep)
+	var delivering context.Context
+	ps.del, delivering = newDelivery(ctx, p, valid, ps.keep)
 	ps.walk = &walk{p: p, order: p.order, until: req.Until}
-	walkErr := ps.run(ps.del.ctx)
+	walkErr := ps.run(delivering, work)
 	// Also what was read before the walk failed. Told to stop, flush says so.
-	if flushErr := ps.flush(); walkErr == nil {
+	if flushErr := ps.flush(delivering, work); walkErr == nil {
 		walkErr = flushErr
 	}
 	err = ps.del.group.Wait()
@@ -164,7 +165,7 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 		err = walkErr
 	}
 	if err == nil {
-		err = ps.judge()
+		err = ps.judge(work)
 	}
 	var settings *audit.SettingsError
 	if ctx.Err() != nil && err != nil && !errors.As(err, &settings) && !errors.Is(err, audit.ErrLedgerReplaced) {
@@ -207,7 +208,7 @@ func (ps *pass) keep(e *audit.Entry) time.Duration {
 }
 
 // run reads from the floor to the end and hands over what is new.
-func (ps *pass) run(ctx context.Context) error {
+func (ps *pass) run(ctx, work context.Context) error {
 	p, w := ps.p, ps.walk
 	if ps.req.Kind == Reconcile || w.order == unknownOrder {
 		if err := w.probe(ctx); err != nil {
@@ -217,7 +218,7 @@ func (ps *pass) run(ctx context.Context) error {
 	ps.pos = w.position()
 	ps.setFloor()
 	if !ps.req.DryRun && ps.req.Kind != Window {
-		if err := ps.parkedFirst(ctx); err != nil {
+		if err := ps.parkedFirst(ctx, work); err != nil {
 			return err
 		}
 	}
@@ -225,15 +226,15 @@ func (ps *pass) run(ctx context.Context) error {
 	// The walk is one page ahead of what is done with pages.
 	steps := make(chan step)
 	walked := make(chan error, 1)
-	ctx, cancel := context.WithCancel(ctx)
+	walking, cancel := context.WithCancel(ctx)
 	go func() {
 		defer close(steps)
-		walked <- w.run(ctx, func(s step) error {
+		walked <- w.run(walking, func(s step) error {
 			select {
 			case steps <- s:
 				return nil
-			case <-ctx.Done():
-				return context.Cause(ctx)
+			case <-walking.Done():
+				return context.Cause(walking)
 			}
 		})
 	}()
@@ -245,7 +246,7 @@ func (ps *pass) run(ctx context.Context) error {
 		p.order = w.order
 	}()
 	for s := range steps {
-		if err := ps.step(ctx, s); err != nil {
+		if err := ps.step(ctx, work, s); err != nil {
 			return err
 		}
 	}
@@ -253,7 +254,7 @@ func (ps *pass) run(ctx context.Context) error {
 }
 
 // step does with a page what is to be done, up to handing it over.
-func (ps *pass) step(ctx context.Context, s step) error {
+func (ps *pass) step(ctx, work context.Context, s step) error {
 	ps.pos = s.pos
 	if s.restart {
 		ps.del.restart()
@@ -262,7 +263,7 @@ func (ps *pass) step(ctx context.Context, s step) error {
 	if f := ps.p.opts.Observer.Stage; f != nil {
 		f("read", s.took)
 	}
-	if err := ps.page(ctx, s.entries); err != nil {
+	if err := ps.page(ctx, work, s.entries); err != nil {
 		return err
 	}
 	ps.del.read(s.through, s.offset)
@@ -273,7 +274,7 @@ func (ps *pass) step(ctx context.Context, s step) error {
 		return nil
 	}
 	if ps.req.Kind == Reconcile && ps.tailWanted(ctx) {
-		if err := ps.tail(ctx); err != nil {
+		if err := ps.tail(ctx, work); err != nil {
 			return err
 		}
 	}
@@ -291,7 +292,7 @@ func (ps *pass) step(ctx context.Context, s step) error {
 }
 
 // page sorts out what is new and hands it over in batches.
-func (ps *pass) page(ctx context.Context, entries []audit.Entry) error {
+func (ps *pass) page(ctx, work context.Context, entries []audit.Entry) error {
 	p, d := ps.p, ps.del
 	if len(entries) == 0 {
 		return nil
@@ -338,12 +339,12 @@ func (ps *pass) page(ctx context.Context, entries []audit.Entry) error {
 		if p.opts.Prepare != nil {
 			p.opts.Prepare(e)
 		}
-		if err := ps.add(*e); err != nil {
+		if err := ps.add(ctx, work, *e); err != nil {
 			return err
 		}
 	}
 	if len(own) > 0 && !ps.req.DryRun {
-		if err := d.commit(own, nil); err != nil {
+		if err := d.commit(work, own, nil); err != nil {
 			return err
 		}
 	}
@@ -375,10 +376,10 @@ func detach(e *audit.Entry) {
 	}
 }
 
-func (ps *pass) add(e audit.Entry) error {
+func (ps *pass) add(ctx, work context.Context, e audit.Entry) error {
 	size := e.Size()
 	if len(ps.batch) > 0 && (len(ps.batch) >= ps.p.opts.BatchEntries || ps.bytes+size > ps.p.opts.BatchBytes) {
-		if err := ps.flush(); err != nil {
+		if err := ps.flush(ctx, work); err != nil {
 			return err
 		}
 	}
@@ -392,13 +393,13 @@ func (ps *pass) add(e audit.Entry) error {
 }
 
 // flush hands over the batch that is being filled.
-func (ps *pass) flush() error {
+func (ps *pass) flush(ctx, work context.Context) error {
 	if len(ps.batch) == 0 {
 		return nil
 	}
 	batch, piece := ps.batch, ps.piece
 	ps.batch, ps.piece, ps.bytes = nil, nil, 0
-	return ps.del.put(batch, piece)
+	return ps.del.put(ctx, work, batch, piece)
 }
 
 // tailWanted asks this process and the ledger whether there is something to look for at once.
@@ -418,7 +419,7 @@ func (ps *pass) tailWanted(ctx context.Context) bool {
 
 // tail reads the newest rows in the middle of a reconcile. It moves no mark: what
 // lies between is still to be read.
-func (ps *pass) tail(ctx context.Context) error {
+func (ps *pass) tail(ctx, work context.Context) error {
 	w := &walk{p: ps.p, order: ps.pos.order, floor: max(ps.head-tailBack, ps.p.opts.StartAt)}
 	w.base = w.floor
 	newest := int64(0)
@@ -426,14 +427,14 @@ func (ps *pass) tail(ctx context.Context) error {
 		for i := range s.entries {
 			newest = max(newest, s.entries[i].Timestamp)
 		}
-		return ps.page(ctx, s.entries)
+		return ps.page(ctx, work, s.entries)
 	})
 	ps.del.count(func(s *Summary) { s.Pages += w.pages })
 	if err != nil {
 		return err
 	}
 	ps.head = max(ps.head, min(newest, w.began.Unix()))
-	return ps.flush()
+	return ps.flush(ctx, work)
 }
 
 func (ps *pass) summary() Summary {

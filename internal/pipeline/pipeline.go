@@ -184,11 +184,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// warnOnce logs a warning the first time that this process meets it.
-func (p *Pipeline) warnOnce(key, msg string, args ...any) {
-	if _, given := p.warned.LoadOrStore(key, true); !given {
-		p.log.Warn(msg, args...)
-	}
+// unwarned tells whether this process meets the occasion of a warning for the first time.
+func (p *Pipeline) unwarned(key string) bool {
+	_, given := p.warned.LoadOrStore(key, true)
+	return !given
 }
 
 // Kind of a pass.

@@ -11,7 +11,7 @@ import (
 
 // commit records what was decided, again and again: after acceptance it is the
 // ledger that is retried, not the put. While it fails no new put is started.
-func (d *delivery) commit(records []audit.Record, delivered []audit.Entry) error {
+func (d *delivery) commit(work context.Context, records []audit.Record, delivered []audit.Entry) error {
 	var trouble chan struct{} // ours, if it is this commit that the others wait for
 	defer func() {
 		if trouble != nil {
@@ -24,12 +24,12 @@ func (d *delivery) commit(records []audit.Record, delivered []audit.Entry) error
 	first := time.Now()
 	for backoff := 50 * time.Millisecond; ; backoff = min(backoff*2, 2*time.Second) {
 		begin := time.Now()
-		err := d.p.opts.Ledger.Record(d.work, records)
+		err := d.p.opts.Ledger.Record(work, records)
 		d.p.opts.Observer.stage("record", begin)
 		if err == nil {
 			break
 		}
-		if errors.Is(err, audit.ErrLedgerReplaced) || time.Since(first) > d.p.opts.RecordFor || d.work.Err() != nil {
+		if errors.Is(err, audit.ErrLedgerReplaced) || time.Since(first) > d.p.opts.RecordFor || work.Err() != nil {
 			return unrecorded(records, err)
 		}
 		if trouble == nil {
@@ -43,7 +43,7 @@ func (d *delivery) commit(records []audit.Record, delivered []audit.Entry) error
 				d.p.log.Warn("ledger does not record, waiting for it", "entries", len(records), "err", err)
 			}
 		}
-		if wait := d.p.wait(d.work, jitter(backoff)); wait != nil {
+		if wait := d.p.wait(work, jitter(backoff)); wait != nil {
 			return unrecorded(records, err)
 		}
 	}
@@ -63,10 +63,10 @@ func unrecorded(records []audit.Record, err error) error {
 }
 
 // mayPut waits while the ledger fails to record, and tells why nothing should be put.
-func (d *delivery) mayPut() error {
+func (d *delivery) mayPut(ctx context.Context) error {
 	for {
-		if d.ctx.Err() != nil {
-			return context.Cause(d.ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if err := d.valid(); err != nil {
 			return err
@@ -79,7 +79,7 @@ func (d *delivery) mayPut() error {
 		}
 		select {
 		case <-stuck:
-		case <-d.ctx.Done():
+		case <-ctx.Done():
 		}
 	}
 }

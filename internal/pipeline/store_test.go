@@ -210,7 +210,7 @@ func (h *handle) Letters(ctx context.Context) iter.Seq2[audit.Letter, error] {
 }
 
 func (h *handle) LetterCounts(ctx context.Context) (dead, parked int, err error) {
-	return h.store.count(audit.Dead), h.store.count(audit.Parked), ctx.Err()
+	return h.count(audit.Dead), h.count(audit.Parked), ctx.Err()
 }
 
 // holds says whether a token is the lease's. The store is locked.

@@ -152,7 +152,9 @@ func (w *walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 
 func (w *walk) clock(date time.Time) {
 	if date.IsZero() {
-		w.p.warnOnce("date", "kong sends no Date header, using this machine's clock")
+		if w.p.unwarned("date") {
+			w.p.log.Warn("kong sends no Date header, using this machine's clock")
+		}
 		date = time.Now()
 	}
 	w.began = date
@@ -167,8 +169,10 @@ func (w *walk) run(ctx context.Context, emit func(step) error) error {
 		var bad *disorder
 		switch {
 		case errors.As(err, &bad):
-			w.p.warnOnce("order "+w.order.String(), "kong did not keep the order it promised, reading another way",
-				"order", w.order.String(), "next", (w.order + 1).String(), "reason", bad.reason)
+			if w.p.unwarned("order " + w.order.String()) {
+				w.p.log.Warn("kong did not keep the order it promised, reading another way",
+					"order", w.order.String(), "next", (w.order + 1).String(), "reason", bad.reason)
+			}
 			w.order++
 		case errors.Is(err, errReordered):
 			w.order = newestFirst
