@@ -92,6 +92,7 @@ func kongFaults() []faultCase {
 			f.more(50, f.now())
 			f.term(r)
 			r = f.up()
+			f.ring(r, f.order[len(f.order)-1])
 			f.await(len(f.rows))
 			f.check("ahead")
 			f.jump(0)
