@@ -277,14 +277,18 @@ func (d *delivery) round(ctx, work context.Context, entries []audit.Entry, try i
 	}
 	verdicts, answered, err := d.attempt(work, entries)
 	records := make([]audit.Record, 0, len(entries))
-	accepted := make([]audit.Entry, 0, len(entries))
+	accepted := entries[:0:0]
 	dead := 0
 	for i, v := range verdicts {
 		e := &entries[i]
 		switch v.Status {
 		case audit.Accepted:
 			records = append(records, d.record(e, audit.Delivered, nil))
-			accepted = append(accepted, *e)
+			if len(accepted) == i { // as a rule all of them are: no need for a copy
+				accepted = entries[: i+1 : i+1]
+			} else {
+				accepted = append(accepted, *e)
+			}
 		case audit.Refused:
 			dead++
 			records = append(records, d.record(e, audit.Dead, letter(e, audit.Dead, v, try)))
