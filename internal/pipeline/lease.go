@@ -15,10 +15,19 @@ type held struct {
 	lease   Lease
 	token   string
 	ttl     time.Duration
-	renewed atomic.Pointer[time.Time] // when the last renewal that succeeded was asked for
+	renewed atomic.Pointer[moment] // when the last renewal that succeeded was asked for
 	cancel  context.CancelCauseFunc
 	stop    context.CancelFunc
 	done    chan struct{}
+}
+
+// moment is a time by both clocks. The monotonic one stands still while a machine
+// is suspended; the other one does not, and may be set.
+type moment struct{ monotonic, wall time.Time }
+
+func thisMoment() moment {
+	now := time.Now()
+	return moment{monotonic: now, wall: now.Round(0)}
 }
 
 // acquire waits for the lease a bounded time, then renews it until release. The
@@ -26,7 +35,7 @@ type held struct {
 func acquire(ctx context.Context, lease Lease, ttl, wait time.Duration) (context.Context, *held, error) {
 	begin := time.Now()
 	for {
-		asked := time.Now()
+		asked := thisMoment()
 		token, err := lease.Acquire(ctx)
 		if err == nil {
 			h := &held{lease: lease, token: token, ttl: ttl, done: make(chan struct{})}
@@ -56,7 +65,7 @@ func (h *held) renew(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		asked := time.Now()
+		asked := thisMoment()
 		attempt, cancel := context.WithTimeout(ctx, h.ttl/4)
 		err := h.lease.Renew(attempt, h.token)
 		cancel()
@@ -77,9 +86,8 @@ func (h *held) renew(ctx context.Context) {
 // valid tells whether the lease can still be relied on: a process that was frozen
 // for longer than the lease must not go on putting.
 func (h *held) valid() error {
-	// The monotonic clock stands still while a machine is suspended, the other does not.
-	now, renewed := time.Now(), *h.renewed.Load()
-	since := max(now.Sub(renewed), now.Round(0).Sub(renewed.Round(0)))
+	now, renewed := thisMoment(), h.renewed.Load()
+	since := max(now.monotonic.Sub(renewed.monotonic), now.wall.Sub(renewed.wall))
 	if since > h.ttl {
 		return fmt.Errorf("%w: not renewed for %s", audit.ErrLeaseLost, since.Round(time.Millisecond))
 	}

@@ -150,14 +150,13 @@ func TestFrozenHolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Freeze: time goes by and nothing runs.
-		frozen := time.Now().Add(-10*time.Second - time.Millisecond)
-		h.renewed.Store(&frozen)
+		before := time.Now().Add(-10*time.Second - time.Millisecond)
+		h.renewed.Store(&moment{before, before.Round(0)})
 		if err := d.mayPut(ctx); !errors.Is(err, audit.ErrLeaseLost) {
 			t.Errorf("%v", err)
 		}
 		// Suspended: the monotonic clock stood still, the other did not.
-		suspended := time.Now().Round(0).Add(-time.Minute)
-		h.renewed.Store(&suspended)
+		h.renewed.Store(&moment{time.Now(), time.Now().Round(0).Add(-time.Minute)})
 		if err := d.mayPut(ctx); !errors.Is(err, audit.ErrLeaseLost) {
 			t.Errorf("%v", err)
 		}
