@@ -619,3 +619,21 @@ func TestDetachedEntriesAreEqual(t *testing.T) {
 		t.Errorf("%+v, was %+v", e, was)
 	}
 }
+
+// In an outage with nothing else to put, nothing tells that a parked entry is to
+// blame, so it stays parked, however long.
+func TestParkedAndNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.park(time.Now().Add(-30*time.Hour), 3)
+		w.sink.put = down
+		for range 3 {
+			if s := w.pass(Request{Kind: Reconcile}); s.Dead != 0 || w.store.count(audit.Parked) != 3 {
+				t.Errorf("%+v", s)
+			}
+		}
+		w.sink.put = nil
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+	})
+}
