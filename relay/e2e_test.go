@@ -38,7 +38,7 @@ func (a announced) Run() int {
 		return 1
 	}
 	// Most of these tests wait for something. A -parallel that is given goes before.
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Println(err)
 		return 1
 	}
@@ -234,6 +234,7 @@ func eventually(tb testing.TB, within time.Duration, what string, ok func() bool
 }
 
 func TestOnceDeliversEverything(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	for _, tc := range []struct {
 		name string

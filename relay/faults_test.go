@@ -40,6 +40,7 @@ func rows(prefix string, n int, at func(i int) time.Time) (list []kongtest.Row) 
 }
 
 func TestFaultsOfBothServices(t *testing.T) {
+	t.Parallel()
 	kong := kongtest.Options{SkipReads: true, Seed: 7, Chances: []kongtest.Chance{
 		{P: 0.05, Fault: kongtest.Fault{Truncate: true}}, {P: 0.05, Fault: kongtest.Fault{Status: 500}},
 	}}
@@ -58,11 +59,15 @@ func TestFaultsOfBothServices(t *testing.T) {
 }
 
 func TestKillAtAnyMoment(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, Latency: 5 * time.Millisecond}, cloudtrailtest.Options{
 		Faults: cloudtrailtest.Faults{Delay: 30 * time.Millisecond}})
 	w.kong.AddSeq(kongtest.Generate(20_000, 3, kongtest.Mix{}))
 	random := rand.New(rand.NewPCG(1, 2))
-	const kills = 10
+	kills := 4 // each costs the lease's 10 s
+	if *faultsLong {
+		kills = 30
+	}
 	for range kills {
 		r := w.start([]string{"RELAY_LEASE_WAIT=15s"}, "once", "--json")
 		before := w.trail.Counts().Events
@@ -142,6 +147,7 @@ func TestDownForThreeDays(t *testing.T) {
 }
 
 func TestSecondGateway(t *testing.T) {
+	t.Parallel()
 	first := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	first.kong.AddSeq(kongtest.Generate(1500, 4, kongtest.Mix{}))
 	first.once()
@@ -165,6 +171,7 @@ func TestSecondGateway(t *testing.T) {
 }
 
 func TestWrongRecipient(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{
 		Faults: cloudtrailtest.Faults{Events: map[string]float64{"InvalidRecipient": 1}}})
 	w.kong.AddSeq(kongtest.Generate(300, 6, kongtest.Mix{Plain: true}))
@@ -181,9 +188,7 @@ func TestWrongRecipient(t *testing.T) {
 }
 
 func TestReadsOnlyWhatIsNew(t *testing.T) {
-	if testing.Short() {
-		t.Log("short: fewer rows are retained")
-	}
+	t.Parallel()
 	now := time.Now()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Unsigned: true, Lean: true, CallsPerSecond: -1})
 	const retained = 200_000
