@@ -6,7 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
+	"unsafe"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -19,10 +20,15 @@ const (
 	maxBody   = 1_000_000 // bytes of the whole body; AWS says "under 1 MB"
 )
 
+// maxText is how much of a batch's text is kept for the next one, in bytes.
+const maxText = 192 << 10
+
 // batch is what one call carries: the events of entries that follow each other.
-// All of it but the text of the events is used again.
+// All of it is used again, once the call is over: nothing reads an event after
+// that (see payload).
 type batch struct {
 	writer writer
+	text   []byte         // of the events, one after the other
 	index  map[string]int // id → place in events
 	events []AuditEvent
 	fields [maxEvents]fields // what events points to
@@ -70,6 +76,9 @@ func (s *Sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict,
 
 func (s *Sink) release(b *batch) {
 	b.clear()
+	if cap(b.text) > maxText {
+		b.text = nil
+	}
 	s.batches.Put(b)
 }
 
@@ -84,8 +93,7 @@ func (b *batch) clear() {
 func (s *Sink) fill(b *batch, entries []audit.Entry) {
 	b.clear()
 	entries = entries[:min(len(entries), maxEvents)]
-	var text strings.Builder
-	text.Grow(textSize(entries))
+	b.text = slices.Grow(b.text[:0], textSize(entries))
 	size := len(bodyOpen) + len(bodyClose)
 	w := &b.writer
 	for i := range entries {
@@ -104,7 +112,7 @@ func (s *Sink) fill(b *batch, entries []audit.Entry) {
 		}
 		f := &b.fields[i]
 		f.id = id
-		f.data, f.checksum = seal(&text, w)
+		f.data, f.checksum = b.seal(w)
 		b.index[id] = i
 		b.events = append(b.events, AuditEvent{Id: &f.id, EventData: &f.data, EventDataChecksum: &f.checksum})
 	}
@@ -123,13 +131,14 @@ func textSize(entries []audit.Entry) int {
 	return n
 }
 
-// seal moves an event out of the writer into text, with its checksum.
-func seal(text *strings.Builder, w *writer) (data, checksum string) {
-	n, at := len(w.buf), text.Len()
+// seal moves an event out of the writer into the batch's text, with its checksum.
+func (b *batch) seal(w *writer) (data, checksum string) {
 	sum := sha256.Sum256(w.buf)
-	w.buf = base64.StdEncoding.AppendEncode(w.buf, sum[:])
-	text.Write(w.buf)
-	both := text.String()[at:]
+	at, n := len(b.text), len(w.buf)
+	b.text = append(b.text, w.buf...)
+	b.text = base64.StdEncoding.AppendEncode(b.text, sum[:])
+	// The text is not changed until the batch is used again: a string of it needs no copy.
+	both := unsafe.String(&b.text[at], len(b.text)-at) //nolint:gosec // the text is never empty, and outlives the call
 	return both[:n], both[n:]
 }
 

@@ -122,8 +122,12 @@ type pass struct {
 	misled  bool        // marks that it began with turned out to be ahead of Kong's clock
 	parked  parkedTries
 
-	pos   position // of the walk, as of the last page that was handled
+	pos position // of the walk, as of the last page that was handled
+	// The batch that is being filled. As a rule all entries of a page are new, and
+	// then it is a part of the page itself: entries from start on.
 	batch []audit.Entry
+	from  *audit.Entry // first entry of that page; nil if the batch has memory of its own
+	start int
 	piece *piece
 	bytes int
 }
@@ -339,7 +343,7 @@ func (ps *pass) page(ctx, work context.Context, entries []audit.Entry) error {
 		if p.opts.Prepare != nil {
 			p.opts.Prepare(e)
 		}
-		if err := ps.add(ctx, work, *e); err != nil {
+		if err := ps.add(ctx, work, entries, i); err != nil {
 			return err
 		}
 	}
@@ -376,18 +380,25 @@ func detach(e *audit.Entry) {
 	}
 }
 
-func (ps *pass) add(ctx, work context.Context, e audit.Entry) error {
-	size := e.Size()
+// add puts an entry of a page, which must not change any more, into the batch.
+func (ps *pass) add(ctx, work context.Context, page []audit.Entry, i int) error {
+	size := page[i].Size()
 	if len(ps.batch) > 0 && (len(ps.batch) >= ps.p.opts.BatchEntries || ps.bytes+size > ps.p.opts.BatchBytes) {
 		if err := ps.flush(ctx, work); err != nil {
 			return err
 		}
 	}
-	if len(ps.batch) == 0 {
-		ps.batch = make([]audit.Entry, 0, ps.p.opts.BatchEntries)
-		ps.piece = ps.del.place(e.Timestamp)
+	switch {
+	case len(ps.batch) == 0:
+		ps.piece = ps.del.place(page[i].Timestamp)
+		ps.from, ps.start = &page[0], i
+		ps.batch = page[i : i+1 : i+1]
+	case ps.from == &page[0] && ps.start+len(ps.batch) == i:
+		ps.batch = page[ps.start : i+1 : i+1]
+	default:
+		ps.from = nil
+		ps.batch = append(ps.batch, page[i])
 	}
-	ps.batch = append(ps.batch, e)
 	ps.bytes += size
 	return nil
 }
