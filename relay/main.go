@@ -35,7 +35,7 @@ const (
 	// garbage is collected often enough to stay near memoryLimit. GOMEMLIMIT and
 	// GOGC have their usual meaning where they are set.
 	memoryLimit = 24 << 20 // bytes, of what Go allocates
-	gcPercent   = 200
+	gcPercent   = 400
 )
 
 func main() {

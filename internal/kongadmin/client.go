@@ -44,7 +44,7 @@ type Options struct {
 	Retries int
 	// RetryWait is the shortest and longest wait between two attempts. Default 200 ms and 3 s.
 	RetryWait [2]time.Duration
-	// MaxBytes of a page of more than one row; more is audit.ErrPageTooLarge. Default 2 MiB.
+	// MaxBytes of a page of more than one row; more is audit.ErrPageTooLarge. Default 1 MiB.
 	MaxBytes int
 	// PublicKey checks the signatures of entries; nil checks none.
 	PublicKey *rsa.PublicKey
@@ -94,7 +94,7 @@ func New(opts Options) (*Client, error) {
 	}
 	opts.RetryWait[1] = max(opts.RetryWait[0], opts.RetryWait[1])
 	if opts.MaxBytes <= 0 {
-		opts.MaxBytes = 2 << 20
+		opts.MaxBytes = 1 << 20
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)

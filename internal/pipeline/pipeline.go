@@ -80,7 +80,7 @@ type Options struct {
 	Workers int
 	// BatchEntries and BatchBytes bound a batch. Default 100 entries, 900,000 bytes.
 	BatchEntries, BatchBytes int
-	// FlightBytes bounds the entries in flight, together. Default 4 MiB.
+	// FlightBytes bounds the entries in flight, together. Default 3 MiB.
 	FlightBytes int
 	// RetryFor is how long a batch is tried before its rest is parked. Default 2 minutes.
 	RetryFor time.Duration
@@ -159,7 +159,7 @@ func New(opts Options) *Pipeline {
 	def(&opts.Workers, 8)
 	def(&opts.BatchEntries, 100)
 	def(&opts.BatchBytes, 900_000)
-	def(&opts.FlightBytes, 4<<20)
+	def(&opts.FlightBytes, 3<<20)
 	span(&opts.RetryFor, 2*time.Minute)
 	span(&opts.RecordFor, 5*time.Minute)
 	span(&opts.Grace, 10*time.Second)

@@ -128,7 +128,7 @@ func (w *walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 			if w.began.IsZero() {
 				w.clock(page.Date)
 			}
-			if q.After != farFuture && page.Bytes < 1<<20 {
+			if q.After != farFuture && page.Bytes < 400<<10 {
 				w.size = min(w.p.opts.PageSize, w.size*2)
 			}
 			return page, nil
