@@ -168,6 +168,7 @@ func (f *faultRun) run(table *faultTable) {
 	if again := f.once("--full"); again.New != 0 {
 		f.t.Errorf("everything is delivered, but a further pass finds %d new entries", again.New)
 	}
+	f.verify()
 	c := f.trail.Counts()
 	if c.Repeats > f.allowed {
 		f.t.Errorf("%d events repeated, want at most %d", c.Repeats, f.allowed)
@@ -176,6 +177,15 @@ func (f *faultRun) run(table *faultTable) {
 		f.term(f.relays[0])
 	}
 	table.add(f.c.name, len(f.rows), len(lost), c.Repeats, f.allowed)
+}
+
+// verify has the product say the same.
+func (f *faultRun) verify() {
+	f.t.Helper()
+	r := f.start(nil, "verify", "--json")
+	if code := r.wait(f.t); code != exitOK {
+		f.t.Errorf("relay verify ended with %d:\n%s%s", code, tail(r.stdout.String(), 2000), tail(r.stderr.String(), 2000))
+	}
 }
 
 // now is Kong's clock.

@@ -76,6 +76,26 @@ func TestPromptAfterATrigger(t *testing.T) {
 	w.expectAll(0)
 }
 
+func TestTriggerDuringAReconcile(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 100 * time.Millisecond}, cloudtrailtest.Options{
+		Faults: cloudtrailtest.Faults{Delay: 50 * time.Millisecond}})
+	now := time.Now()
+	const retained = 40_000 // four seconds at AWS's quota
+	w.kong.AddSeq(kongtest.Generate(retained, 11, kongtest.Mix{Plain: true, From: now.Add(-20 * 24 * time.Hour), To: now.Add(-time.Hour)}))
+	_, url, _ := w.serve()
+	eventually(t, 20*time.Second, "the reconcile is at work", func() bool { return w.trail.Counts().Events > 1000 })
+	var took []time.Duration
+	for len(took) == 0 || w.trail.Counts().Events < retained/2 {
+		id := adminRequest(t, w)
+		answered := time.Now()
+		ringOnce(t, url, id)
+		eventually(t, 10*time.Second, "the event", func() bool { return w.trail.Times(id) > 0 })
+		took = append(took, time.Since(answered))
+	}
+	slices.Sort(took)
+	t.Logf("%d triggers during a reconcile: median %s, longest %s", len(took), took[len(took)/2], took[len(took)-1])
+}
+
 func TestBurstCostsFewPages(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 100 * time.Millisecond}, cloudtrailtest.Options{})
 	_, url, _ := w.serve("RELAY_TRIGGER_RATE=10000")

@@ -135,6 +135,12 @@ func (d *delivery) put(ctx, work context.Context, batch []audit.Entry, pc *piece
 	pc.oldest = oldest
 	d.waiting(oldest)
 	d.mu.Unlock()
+	// No batch queues up before a worker is free, or a tail in the middle of a
+	// reconcile would stand behind all of them.
+	if err := d.puts.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	d.puts.Release(1)
 	weight := int64(min(size, d.p.opts.FlightBytes))
 	if err := d.slots.Acquire(ctx, weight); err != nil {
 		return context.Cause(ctx)
