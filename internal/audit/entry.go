@@ -99,14 +99,20 @@ func Identity(e *Entry) string {
 // anonymous begins the ID of an entry that has no request id.
 const anonymous = "e-"
 
+// inID are the bytes that an ID may have.
+var inID = func() (t [256]bool) {
+	for _, c := range []byte("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_") {
+		t[c] = true
+	}
+	return t
+}()
+
 func validID(s string) bool {
 	if s == "" || len(s) > maxID {
 		return false
 	}
 	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_':
-		default:
+		if !inID[s[i]] {
 			return false
 		}
 	}

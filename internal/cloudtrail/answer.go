@@ -1,6 +1,7 @@
 package cloudtrail
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strings"
@@ -8,7 +9,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/restjson"
 	"github.com/aws/smithy-go"
-	"github.com/tidwall/gjson"
+
+	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
 // errNoAnswer is a 200 that does not say what became of the events.
@@ -18,86 +20,70 @@ var errNoAnswer = errors.New("the answer is not one of PutAuditEvents")
 // error: what it says of some events must not be believed then.
 func parseOutput(answer []byte) (*PutAuditEventsOutput, error) {
 	text := string(answer) // everything in the output is a part of it
-	if !gjson.Valid(text) {
-		return nil, errNoAnswer
-	}
-	out := PutAuditEventsOutput{Successful: make([]AuditEventResultEntry, 0, min(strings.Count(text, `"eventID"`), maxEvents))}
+	out := PutAuditEventsOutput{Successful: make([]AuditEventResultEntry, 0, maxEvents)}
 	var strs stringsOf
-	known, bad := false, false
-	gjson.Parse(text).ForEach(func(key, list gjson.Result) bool {
-		accepted := key.Str == "successful"
-		if !accepted && key.Str != "failed" {
-			return true
-		}
-		if list.Type == gjson.Null {
-			return true
-		}
-		if !list.IsArray() {
-			bad = true
-			return false
+	known := false
+	p := jsonscan.New(text)
+	for more := p.Open('{', '}'); more; more = p.More('}') {
+		name := p.Name().Text()
+		if name != "successful" && name != "failed" || p.Peek() == 'n' {
+			p.Value()
+			continue
 		}
 		known = true
-		list.ForEach(func(_, entry gjson.Result) bool {
-			if !entry.IsObject() {
-				bad = true
-				return false
-			}
-			if accepted {
-				out.Successful = append(out.Successful, parseAccepted(entry, &strs))
+		for more := p.Open('[', ']'); more; more = p.More(']') {
+			if name == "failed" {
+				out.Failed = append(out.Failed, parseFailed(&p, &strs))
 			} else {
-				out.Failed = append(out.Failed, parseFailed(entry, &strs))
+				out.Successful = append(out.Successful, parseAccepted(&p, &strs))
 			}
-			return true
-		})
-		return !bad
-	})
-	if bad || !known {
+		}
+	}
+	if !p.End() || !known {
 		return nil, errNoAnswer
 	}
 	return &out, nil
 }
 
-func parseAccepted(entry gjson.Result, strs *stringsOf) (e AuditEventResultEntry) {
-	entry.ForEach(func(key, value gjson.Result) bool {
-		switch key.Str {
+func parseAccepted(p *jsonscan.Scanner, strs *stringsOf) (e AuditEventResultEntry) {
+	for more := p.Open('{', '}'); more; more = p.More('}') {
+		switch name, v := p.Name(), p.Value(); name.Text() {
 		case "id":
-			e.Id = strs.pointer(value)
+			e.Id = strs.pointer(v)
 		case "eventID":
-			e.EventID = strs.pointer(value)
+			e.EventID = strs.pointer(v)
 		}
-		return true
-	})
+	}
 	return e
 }
 
-func parseFailed(entry gjson.Result, strs *stringsOf) (e ResultErrorEntry) {
-	entry.ForEach(func(key, value gjson.Result) bool {
-		switch key.Str {
+func parseFailed(p *jsonscan.Scanner, strs *stringsOf) (e ResultErrorEntry) {
+	for more := p.Open('{', '}'); more; more = p.More('}') {
+		switch name, v := p.Name(), p.Value(); name.Text() {
 		case "id":
-			e.Id = strs.pointer(value)
+			e.Id = strs.pointer(v)
 		case "errorCode":
-			e.ErrorCode = strs.pointer(value)
+			e.ErrorCode = strs.pointer(v)
 		case "errorMessage":
-			e.ErrorMessage = strs.pointer(value)
+			e.ErrorMessage = strs.pointer(v)
 		}
-		return true
-	})
+	}
 	return e
 }
 
 // stringsOf allocates the strings of an answer many at a time.
 type stringsOf struct{ free []string }
 
-func (s *stringsOf) pointer(v gjson.Result) *string {
-	if v.Type != gjson.String {
+func (s *stringsOf) pointer(v jsonscan.Value) *string {
+	if v.Kind != jsonscan.Text {
 		return nil
 	}
 	if len(s.free) == 0 {
-		s.free = make([]string, 64)
+		s.free = make([]string, 2*maxEvents)
 	}
 	p := &s.free[0]
 	s.free = s.free[1:]
-	*p = v.Str
+	*p = v.Text()
 	return p
 }
 
@@ -109,20 +95,16 @@ func parseError(resp *http.Response, answer []byte) *smithy.GenericAPIError {
 		e.Fault = smithy.FaultServer
 	}
 	code := resp.Header.Get("X-Amzn-ErrorType")
-	if text := string(answer); gjson.Valid(text) {
-		body := gjson.Parse(text)
-		first := func(names ...string) string {
-			for _, n := range names {
-				if v := body.Get(n); v.Type == gjson.String && v.Str != "" {
-					return v.Str
-				}
-			}
-			return ""
+	said := map[string]string{}
+	p := jsonscan.New(string(answer))
+	for more := p.Open('{', '}'); more; more = p.More('}') {
+		if name, v := p.Name(), p.Value(); v.Kind == jsonscan.Text {
+			said[name.Text()] = v.Text()
 		}
-		if code == "" {
-			code = first("__type", "code", "Code")
-		}
-		e.Message = clean(first("message", "Message", "errorMessage"))
+	}
+	if p.End() {
+		code = cmp.Or(code, said["__type"], said["code"], said["Code"])
+		e.Message = clean(cmp.Or(said["message"], said["Message"], said["errorMessage"]))
 	}
 	e.Code = clean(restjson.SanitizeErrorCode(strings.TrimSpace(code)))
 	return e

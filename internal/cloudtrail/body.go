@@ -7,11 +7,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"math/bits"
 	"slices"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
 // The parts of a request's body.
@@ -22,7 +23,8 @@ const (
 	eventData    = `","eventData":"`
 	eventSum     = `","eventDataChecksum":"`
 	eventClose   = `"}`
-	checksumSize = 44 // base64 of a SHA-256
+	bodySize     = len(bodyOpen) + len(bodyClose) - len(",") // without the events, each of which has a comma
+	checksumSize = 44                                        // base64 of a SHA-256
 )
 
 const (
@@ -188,7 +190,8 @@ var escape = func() (t [256]byte) {
 }()
 
 // appendEscaped appends s, which is UTF-8, as it stands in a JSON string. It
-// takes bytes, not runes, so that s may end anywhere.
+// takes bytes, not runes, so that s may end anywhere. Eight at a time: byte by
+// byte, this is the largest part of what a call costs after its hashes.
 func appendEscaped(dst []byte, s string) []byte {
 	for s != "" {
 		// Room for the worst of a part, so that what is common needs no check.
@@ -198,10 +201,12 @@ func appendEscaped(dst []byte, s string) []byte {
 		out := dst[len(dst):cap(dst)]
 		n := 0
 		for i := 0; i < len(part); {
-			if i+8 <= len(part) {
-				plain := copyPlain(out[n:n+8], part[i:i+8])
-				i, n = i+plain, n+plain
-				if plain == 8 {
+			if len(part)-i >= 8 {
+				word := jsonscan.Word(part[i:])
+				binary.LittleEndian.PutUint64(out[n:], word)
+				plain := jsonscan.Plain(word)
+				n += plain
+				if i += plain; plain == 8 {
 					continue
 				}
 			}
@@ -215,29 +220,13 @@ func appendEscaped(dst []byte, s string) []byte {
 				const digits = "0123456789abcdef"
 				n += copy(out[n:], []byte{'\\', 'u', '0', '0', digits[c>>4], digits[c&15]})
 			default:
-				out[n], out[n+1] = '\\', e
+				binary.LittleEndian.PutUint16(out[n:], '\\'|uint16(e)<<8)
 				n += 2
 			}
 		}
 		dst = dst[:len(dst)+n]
 	}
 	return dst
-}
-
-// copyPlain copies eight bytes and returns how many of them come before the
-// first that must be escaped. Byte by byte, escaping is the largest part of what
-// a call costs after its hashes.
-func copyPlain(dst []byte, s string) int {
-	_, _ = dst[7], s[7]
-	v := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-	binary.LittleEndian.PutUint64(dst, v)
-	// The top bit of each byte tells whether it is less than a space, a quote, or
-	// a backslash. A borrow may set it wrongly, but only after one that is right.
-	const each = 0x0101010101010101
-	quote, backslash := v^each*'"', v^each*'\\'
-	found := ((v-each*' ')&^v | (quote-each)&^quote | (backslash-each)&^backslash) & (each * 0x80)
-	return bits.TrailingZeros64(found) / 8
 }
 
 // escapedSize is the length of JSON text as it stands in a JSON string. Of what

@@ -86,8 +86,8 @@ func NewHTTPClient() *http.Client {
 			MaxIdleConns:          64,
 			MaxIdleConnsPerHost:   32,
 			DisableCompression:    true,
-			// A body of 100 events in two writes rather than in twenty-five.
-			WriteBufferSize: 64 << 10,
+			// A body of 100 events in one write rather than in twenty-five.
+			WriteBufferSize: 128 << 10,
 			ReadBufferSize:  16 << 10,
 		},
 	}

@@ -94,26 +94,28 @@ func (s *Sink) fill(b *batch, entries []audit.Entry) {
 	b.clear()
 	entries = entries[:min(len(entries), maxEvents)]
 	b.text = slices.Grow(b.text[:0], textSize(entries))
-	size := len(bodyOpen) + len(bodyClose)
+	most := 0 // of the body, if every byte had to be escaped
+	size := 0 // of the body, once it might be too large
 	w := &b.writer
 	for i := range entries {
 		id := eventID(&entries[i])
-		if _, ok := b.index[id]; ok {
+		if b.index[id] = i; len(b.index) == i { // it was there already
+			b.index[id] = slices.IndexFunc(b.events, func(e AuditEvent) bool { return *e.Id == id })
 			break
 		}
 		w.reset()
 		s.mapping.write(w, &entries[i])
-		size += eventSize(id, w.buf)
-		if i > 0 {
-			size++ // the comma
-			if size > maxBody {
+		if most += eventSize(id, 2*len(w.buf)); most > maxBody-bodySize {
+			if size == 0 {
+				size = b.size()
+			}
+			if size += eventSize(id, escapedSize(w.buf)); i > 0 && size > maxBody {
 				break
 			}
 		}
 		f := &b.fields[i]
 		f.id = id
 		f.data, f.checksum = b.seal(w)
-		b.index[id] = i
 		b.events = append(b.events, AuditEvent{Id: &f.id, EventData: &f.data, EventDataChecksum: &f.checksum})
 	}
 }
@@ -142,9 +144,19 @@ func (b *batch) seal(w *writer) (data, checksum string) {
 	return both[:n], both[n:]
 }
 
-// eventSize is what an event takes in a body.
-func eventSize(id string, data []byte) int {
-	return len(eventOpen) + len(id) + len(eventData) + escapedSize(data) + len(eventSum) + checksumSize + len(eventClose)
+// eventSize is what an event takes in a body, whose data takes so many bytes.
+func eventSize(id string, data int) int {
+	const others = len(eventOpen) + len(eventData) + len(eventSum) + checksumSize + len(eventClose) + len(",")
+	return others + len(id) + data
+}
+
+// size is that of the body for the events so far.
+func (b *batch) size() int {
+	n := bodySize + escapedSize(b.text)
+	for _, e := range b.events {
+		n += eventSize(*e.Id, -checksumSize) // which the text holds as well
+	}
+	return n
 }
 
 // send puts the events from lo to hi, and says in verdicts (of the same length)
@@ -205,9 +217,13 @@ func (e *turnError) Unwrap() error { return e.err }
 
 // settle reads out of an answer what became of the events from lo to hi.
 func settle(b *batch, lo, hi int, out *PutAuditEventsOutput, verdicts []audit.Verdict) error {
-	find := func(id *string) *audit.Verdict {
+	// at is where the event probably is: answers mostly keep the order.
+	find := func(id *string, at int) *audit.Verdict {
 		if id == nil {
 			return nil
+		}
+		if at < hi && *b.events[at].Id == *id {
+			return &verdicts[at-lo]
 		}
 		i, ok := b.index[*id]
 		if !ok || i < lo || i >= hi {
@@ -215,14 +231,14 @@ func settle(b *batch, lo, hi int, out *PutAuditEventsOutput, verdicts []audit.Ve
 		}
 		return &verdicts[i-lo]
 	}
-	for _, e := range out.Successful {
-		if v := find(e.Id); v != nil {
+	for i, e := range out.Successful {
+		if v := find(e.Id, lo+i); v != nil {
 			v.Status = audit.Accepted
 		}
 	}
 	var wrong error
-	for _, e := range out.Failed {
-		v := find(e.Id)
+	for i, e := range out.Failed {
+		v := find(e.Id, lo+i)
 		if v == nil {
 			continue
 		}

@@ -107,7 +107,7 @@ func TestPutSplits(t *testing.T) {
 				continue
 			}
 			next := calls[i+1].events[0]
-			if more := c.size + 1 + eventSize(next.ID, []byte(next.Data)); more <= maxBody {
+			if more := c.size + eventSize(next.ID, escapedSize([]byte(next.Data))); more <= maxBody {
 				t.Errorf("call %d could have carried another event: %d bytes", i, more)
 			}
 		}
@@ -126,10 +126,10 @@ func TestPutFillsABodyToTheByte(t *testing.T) {
 		for i := range es {
 			es[i].Payload = strings.Repeat("p", 66_000)
 		}
-		size := len(bodyOpen) + len(bodyClose) + len(es) - 1
+		size := bodySize
 		for i := range es {
 			id, data := s.Event(&es[i])
-			size += eventSize(id, data)
+			size += eventSize(id, escapedSize(data))
 		}
 		es[14].Payload = strings.Repeat("p", 66_000+n-size)
 		return es

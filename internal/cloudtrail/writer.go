@@ -8,6 +8,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/tidwall/gjson"
+
+	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
 // maxDepth is how deep a payload may nest and still be embedded as an object.
@@ -39,6 +41,10 @@ func (w *writer) raw(s string) { w.buf = append(w.buf, s...) }
 
 // quote appends s as a JSON string. Each byte that is not UTF-8 becomes U+FFFD.
 func (w *writer) quote(s string) {
+	if jsonscan.IsPlain(s) {
+		w.buf = append(append(append(w.buf, '"'), s...), '"')
+		return
+	}
 	// The error only tells that there were such bytes.
 	w.buf, _ = jsontext.AppendQuote(w.buf, s)
 }

@@ -105,6 +105,7 @@ func New(opts Options) (*Client, error) {
 	t.TLSClientConfig = opts.TLS.Clone() // the transport adds to it
 	t.DisableCompression = true          // Kong's Admin API does not compress
 	t.MaxIdleConnsPerHost = 4
+	t.ReadBufferSize = 64 << 10 // of an answer in chunks
 	c.http = &http.Client{
 		Transport: t,
 		Timeout:   opts.Timeout,

@@ -1,14 +1,18 @@
 package kongadmin
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
+	"unsafe"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
 const (
@@ -54,16 +58,25 @@ func readBody(resp *http.Response, limit int64) (string, error) {
 	if resp.ContentLength > limit {
 		return "", fmt.Errorf("%w: %d bytes", audit.ErrPageTooLarge, resp.ContentLength)
 	}
-	var b strings.Builder
-	b.Grow(int(max(resp.ContentLength, 4096)))
-	n, err := io.Copy(&b, io.LimitReader(resp.Body, limit+1))
-	if n > limit {
-		return "", fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
+	room := resp.ContentLength + 1 // one byte more, to see the end
+	if room == 0 {
+		room = 64 << 10 // not known
 	}
-	if err != nil {
-		return "", fmt.Errorf("answer broke off after %d bytes: %w", n, err)
+	b := make([]byte, 0, room)
+	for {
+		n, err := resp.Body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case int64(len(b)) > limit:
+			return "", fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
+		case errors.Is(err, io.EOF):
+			return unsafe.String(unsafe.SliceData(b), len(b)), nil //nolint:gosec // nothing changes b any more
+		case err != nil:
+			return "", fmt.Errorf("answer broke off after %d bytes: %w", len(b), err)
+		case len(b) == cap(b):
+			b = slices.Grow(b, len(b))
+		}
 	}
-	return b.String(), nil
 }
 
 // message takes the reason out of a refusal, shortened, on one line and without
@@ -73,7 +86,7 @@ func message(resp *http.Response, token string) string {
 	// What broke off is still a refusal.
 	io.Copy(&b, io.LimitReader(resp.Body, maxRefusal)) //nolint:errcheck // see above
 	raw := b.String()
-	s := field(raw, "message")
+	s := jsonscan.Field(raw, "message")
 	if s == "" {
 		if _, rest, ok := strings.Cut(raw, "<title>"); ok {
 			s, _, _ = strings.Cut(rest, "</title>")
@@ -116,28 +129,28 @@ func decodePage(raw string, verify rowVerifier) (audit.Page, error) {
 			problem = what
 		}
 	}
-	p := scanner{s: raw}
-	if p.peek() != '{' {
-		p.value(maxDepth)
+	p := rowScanner{Scanner: jsonscan.New(raw), text: raw}
+	if p.Peek() != '{' {
+		p.Value()
 		wrong("answer is JSON without a list called data")
 	} else {
-		for more := p.open('{', '}'); more; more = p.more('}') {
-			name := p.name().text()
+		for more := p.Open('{', '}'); more; more = p.More('}') {
+			name := p.Name().Text()
 			switch name {
 			case "data":
 				wrong(p.rows(&page, verify))
 			case "offset", "next":
-				v := p.value(maxDepth)
+				v := p.Value()
 				switch {
-				case v.kind != kindNull && v.kind != kindText && v.kind != kindNumber:
+				case v.Kind != jsonscan.Null && v.Kind != jsonscan.Text && v.Kind != jsonscan.Number:
 					wrong("answer is JSON in which " + name + " is no text")
 				case name == "next":
-					next = v.text()
+					next = v.Text()
 				default:
-					page.Offset = v.text()
+					page.Offset = v.Text()
 				}
 			default:
-				p.value(maxDepth)
+				p.Value()
 				continue
 			}
 			if seen[name] {
@@ -149,7 +162,7 @@ func decodePage(raw string, verify rowVerifier) (audit.Page, error) {
 			wrong("answer is JSON without a list called data")
 		}
 	}
-	if !p.end() {
+	if !p.End() {
 		problem = malformed(raw)
 	}
 	if problem != "" {
@@ -179,40 +192,53 @@ func malformed(raw string) string {
 	return "answer is not JSON"
 }
 
+// rowScanner reads the rows of a page.
+type rowScanner struct {
+	jsonscan.Scanner
+	text string
+
+	// Unknown fields of the row at hand, in their order, and where each is.
+	unknown []member
+	known   map[string]int
+}
+
+// member is a field of an object, as it was written.
+type member struct{ name, raw string }
+
 // rows reads the list called data into the page, and says what is wrong with it
 // if it is no such list.
-func (p *scanner) rows(page *audit.Page, verify rowVerifier) (problem string) {
-	switch p.peek() {
+func (p *rowScanner) rows(page *audit.Page, verify rowVerifier) (problem string) {
+	switch p.Peek() {
 	case '[':
 	case '{':
 		// Lua's JSON encoder has no empty array unless told: {} is an empty list.
-		if p.open('{', '}') {
+		if p.Open('{', '}') {
 			problem = "answer is JSON in which data is not a list"
-			for more := true; more; more = p.more('}') {
-				p.name()
-				p.value(maxDepth)
+			for more := true; more; more = p.More('}') {
+				p.Name()
+				p.Value()
 			}
 		}
 		return problem
 	default:
-		p.value(maxDepth)
+		p.Value()
 		return "answer is JSON in which data is not a list"
 	}
-	for more := p.open('[', ']'); more; more = p.more(']') {
-		if p.peek() != '{' {
-			p.value(maxDepth)
+	for more := p.Open('[', ']'); more; more = p.More(']') {
+		if p.Peek() != '{' {
+			p.Value()
 			problem = fmt.Sprintf("row %d of data is not an object", len(page.Entries))
 			continue
 		}
-		begin := p.i
+		begin := p.Offset()
 		var e audit.Entry
 		p.entry(&e)
-		if verify != nil && !p.bad {
-			e.Verification = verify(p.s[begin:p.i])
+		if verify != nil && !p.Failed() {
+			e.Verification = verify(p.text[begin:p.Offset()])
 		}
 		if page.Entries == nil {
 			// Rows of a log are of much the same length: one half more is room enough.
-			page.Entries = make([]audit.Entry, 0, min(1000, 1+(len(p.s)-begin)/(p.i-begin)*3/2))
+			page.Entries = make([]audit.Entry, 0, min(1000, 1+(len(p.text)-begin)/(p.Offset()-begin)*3/2))
 		}
 		page.Entries = append(page.Entries, e)
 	}
@@ -222,26 +248,26 @@ func (p *scanner) rows(page *audit.Page, verify rowVerifier) (problem string) {
 // entry reads one row. Every field may be null, missing or of another type than
 // documented: a text that is none is kept as it was written, and a number that is
 // none among the unknown fields. Of fields that come twice the last one counts.
-func (p *scanner) entry(e *audit.Entry) {
+func (p *rowScanner) entry(e *audit.Entry) {
 	e.TTL = audit.NoTTL
 	p.unknown = p.unknown[:0]
-	for more := p.open('{', '}'); more; more = p.more('}') {
-		name := p.name()
-		v := p.value(maxDepth)
-		if p.bad {
+	for more := p.Open('{', '}'); more; more = p.More('}') {
+		name := p.Name()
+		v := p.Value()
+		if p.Failed() {
 			return
 		}
-		switch key := name.text(); key {
+		switch key := name.Text(); key {
 		case "request_id":
-			e.RequestID = v.text()
+			e.RequestID = v.Text()
 		case "request_timestamp":
 			e.Timestamp, _ = p.integer(name, v)
 		case "client_ip":
-			e.ClientIP = v.text()
+			e.ClientIP = v.Text()
 		case "method":
-			e.Method = v.text()
+			e.Method = v.Text()
 		case "path":
-			e.Path = v.text()
+			e.Path = v.Text()
 		case "status":
 			n, _ := p.integer(name, v)
 			e.Status = int(n)
@@ -251,21 +277,21 @@ func (p *scanner) entry(e *audit.Entry) {
 				e.TTL = max(n, 0) // below 0 it is overdue
 			}
 		case "workspace":
-			e.Workspace = v.text()
+			e.Workspace = v.Text()
 		case "payload":
-			e.Payload = v.text()
+			e.Payload = v.Text()
 		case "removed_from_payload":
-			e.RemovedFromPayload = v.text()
+			e.RemovedFromPayload = v.Text()
 		case "signature":
-			e.Signature = v.text()
+			e.Signature = v.Text()
 		case "rbac_user_id":
-			e.RBACUserID = v.text()
+			e.RBACUserID = v.Text()
 		case "rbac_user_name":
-			e.RBACUserName = v.text()
+			e.RBACUserName = v.Text()
 		case "request_source":
-			e.RequestSource = v.text()
+			e.RequestSource = v.Text()
 		default:
-			if v.kind != kindNull || len(p.unknown) > 0 {
+			if v.Kind != jsonscan.Null || len(p.unknown) > 0 {
 				p.keep(name, v)
 			}
 		}
@@ -276,20 +302,20 @@ func (p *scanner) entry(e *audit.Entry) {
 
 // integer is the value of a field that ought to be a number. One that is not, and
 // not null either, is kept among the unknown fields.
-func (p *scanner) integer(name, v value) (int64, bool) {
-	n, ok := v.integer()
+func (p *rowScanner) integer(name, v jsonscan.Value) (int64, bool) {
+	n, ok := v.Integer()
 	switch {
 	case !ok:
 		p.keep(name, v)
 	case len(p.unknown) > 0: // an earlier one of that name may have been kept
-		p.keep(name, value{raw: "null"})
+		p.keep(name, jsonscan.Value{Raw: "null"})
 	}
 	return n, ok
 }
 
 // keep notes an unknown field.
-func (p *scanner) keep(name, v value) {
-	key := name.text()
+func (p *rowScanner) keep(name, v jsonscan.Value) {
+	key := name.Text()
 	if len(p.unknown) == 0 {
 		if p.known == nil {
 			p.known = map[string]int{}
@@ -297,16 +323,16 @@ func (p *scanner) keep(name, v value) {
 		clear(p.known)
 	}
 	if at, ok := p.known[key]; ok {
-		p.unknown[at].raw = v.raw
+		p.unknown[at].raw = v.Raw
 		return
 	}
 	p.known[key] = len(p.unknown)
-	p.unknown = append(p.unknown, member{name.raw, v.raw})
+	p.unknown = append(p.unknown, member{name.Raw, v.Raw})
 }
 
 // unknownObject is the unknown fields as a JSON object, empty for none. Null
 // means absent.
-func (p *scanner) unknownObject() string {
+func (p *rowScanner) unknownObject() string {
 	size := 1
 	for _, m := range p.unknown {
 		size += len(m.name) + len(m.raw) + 2
@@ -343,7 +369,7 @@ const maxRoot = 4 << 20
 func rootVersion(resp *http.Response) string {
 	if resp.StatusCode == http.StatusOK {
 		if raw, err := readBody(resp, maxRoot); err == nil {
-			if v := field(raw, "version"); v != "" {
+			if v := jsonscan.Field(raw, "version"); v != "" {
 				return v
 			}
 		}

@@ -171,47 +171,8 @@ func TestDecodePrefixes(t *testing.T) {
 	}
 }
 
-// Whatever the scanner takes is JSON, and the other way round but for depth.
-func checkScanner(t *testing.T, raw string) {
-	t.Helper()
-	p := scanner{s: raw}
-	v := p.value(maxDepth)
-	ok := p.end()
-	if want := json.Valid([]byte(raw)); ok != want && (ok || depthOf(raw) <= maxDepth) {
-		t.Fatalf("taken %v, but JSON %v: %.300q", ok, want, raw)
-	}
-	if !ok || v.kind != kindText || !utf8.ValidString(raw) {
-		return
-	}
-	var want string
-	if err := json.Unmarshal([]byte(raw), &want); err != nil || v.text() != want {
-		t.Fatalf("%.300q is %.300q, want %.300q, %v", raw, v.text(), want, err)
-	}
-}
-
-// depthOf is how deep raw may nest at most.
-func depthOf(raw string) int { return strings.Count(raw, "[") + strings.Count(raw, "{") }
-
-func TestScanner(t *testing.T) {
-	for _, raw := range []string{
-		"", " ", "0", "-0", "-", "01", "1.", "1.0", ".5", "1e", "1e+", "1E-9", "-1.25e+10", "+1", "1 2", "Infinity", "NaN", "0x1", "1e5.5",
-		"true", "tru", "truex", "false", "null", "nul", "None", `"`, `""`, `"a`, `"\`, `"\"`, `"\x"`, `"\u12"`, `"\u12G4"`, `"\u12aF"`, "\"\x00\"",
-		"\"\n\"", "\"\x1f\"", "\"\x7f\"", "\"\xff\"", "'a'", "{}", "{", "}", "[", "]", "[]", "[,]", "[1,]", "[1 2]", "[,1]", "{,}", `{"a"}`, `{"a":}`,
-		`{"a":1,}`, `{"a":1 "b":2}`, `{"a" 1}`, `{1:2}`, `{"a":1}}`, `{"a":[}]}`, "[\v1]", "\uFEFF{}", "[1]\x00", "\x00", "/**/1", `"\ud83d\u"`, `"\ud83d\ud8"`,
-		strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth), strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
-		strings.Repeat(`{"":`, maxDepth) + "1" + strings.Repeat("}", maxDepth),
-	} {
-		checkScanner(t, raw)
-	}
-	if p := (scanner{s: strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1)}); !p.value(maxDepth).isBad(&p) {
-		t.Error("no depth is too deep")
-	}
-}
-
-func (v value) isBad(p *scanner) bool { return p.bad }
-
 // Pages with single bytes changed: what is still taken is JSON.
-func TestScannerMutations(t *testing.T) {
+func TestDecodeMutations(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const odd = "\"\\{}[],:0123456789.eE+-truefalsn \n\x00\x1f\xff"
 	raw := []byte(page(3))
@@ -227,7 +188,6 @@ func TestScannerMutations(t *testing.T) {
 				b = append(b[:at], append([]byte{odd[r.IntN(len(odd))]}, b[at:]...)...)
 			}
 		}
-		checkScanner(t, string(b))
 		checkPage(t, string(b))
 	}
 }
@@ -293,7 +253,6 @@ func FuzzDecodePage(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		checkScanner(t, raw)
 		checkPage(t, raw)
 	})
 }

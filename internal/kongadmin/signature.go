@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
 // verify checks a row's signature: RSA PKCS #1 v1.5 over SHA-256 of the values of
@@ -25,19 +26,19 @@ func verify(key *rsa.PublicKey, row string) audit.Verification {
 		values    = map[string]string{}
 		signature string
 	)
-	p := scanner{s: row}
-	for more := p.open('{', '}'); more; more = p.more('}') {
-		name, v := p.name().text(), p.value(maxDepth)
+	p := jsonscan.New(row)
+	for more := p.Open('{', '}'); more; more = p.More('}') {
+		name, v := p.Name().Text(), p.Value()
 		switch {
-		case v.kind == kindNull:
+		case v.Kind == jsonscan.Null:
 		case name == "signature":
-			signature = v.text()
+			signature = v.Text()
 		case name == "ttl" || name == "expire":
 		default:
 			if _, twice := values[name]; !twice {
 				names = append(names, name)
 			}
-			values[name] = v.text()
+			values[name] = v.Text()
 		}
 	}
 	if signature == "" {

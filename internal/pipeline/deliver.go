@@ -78,11 +78,9 @@ func newDelivery(ctx context.Context, p *Pipeline, valid func() error, keep func
 func (d *delivery) claim(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.flight[id] {
-		return false
-	}
+	n := len(d.flight)
 	d.flight[id] = true
-	return true
+	return len(d.flight) > n
 }
 
 // unclaimed returns the entries that are not in flight.

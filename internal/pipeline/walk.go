@@ -92,6 +92,7 @@ type walk struct {
 	ordinals  audit.Ordinals
 	offsets   map[string]bool
 	boundary  map[string]int64 // ids and times of rows that the next query may show again
+	latest    int64            // of those times
 	before    []string         // ids of the page before, newest first
 	rebegun   bool             // started over because an offset was not accepted
 	inclusive bool             // seen that `after` includes its own second
@@ -201,7 +202,7 @@ var errReordered = errors.New("rows have an order now")
 
 func (w *walk) once(ctx context.Context, emit func(step) error) error {
 	q := audit.Query{Offset: w.start}
-	w.changes, w.last, w.rows, w.boundary, w.before, w.newest = 0, 0, 0, nil, nil, 0
+	w.changes, w.last, w.rows, w.boundary, w.latest, w.before, w.newest = 0, 0, 0, nil, 0, nil, 0
 	w.offsets = map[string]bool{}
 	if w.order == oldestFirst {
 		q.Ascending, q.Offset = true, ""
@@ -336,11 +337,14 @@ func (w *walk) fresh(entries []audit.Entry) []audit.Entry {
 	for i := range entries {
 		e := &entries[i]
 		if w.order == oldestFirst {
-			if _, handedOn := w.boundary[e.ID]; handedOn {
-				continue
+			if e.Timestamp <= w.latest {
+				if _, handedOn := w.boundary[e.ID]; handedOn {
+					continue
+				}
 			}
 			if e.Timestamp >= edge && len(w.boundary) < maxBoundary {
 				w.boundary[strings.Clone(e.ID)] = e.Timestamp // not the page that it is a part of
+				w.latest = max(w.latest, e.Timestamp)
 			}
 		}
 		if (w.until != 0 && e.Timestamp >= w.until) || (since != 0 && e.Timestamp < since) {
