@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
 // TestMemory measures what an entry costs a server, as the difference of used_memory.
@@ -51,8 +52,8 @@ func TestMemory(t *testing.T) {
 		{"all of one second", make([]int64, 100_000)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := startServer(t)
-			c2 := s.client()
+			s := redistest.Start(t)
+			c2 := plainClient(t, s)
 			used := func() int { // bytes, without the buffers of connections
 				info, err := c2.Info(bg(), "memory").Result()
 				if err != nil {
@@ -78,7 +79,7 @@ func TestMemory(t *testing.T) {
 			}
 			// What a first use costs whatever the number of entries (scripts, buffers) is told apart.
 			empty := used()
-			warm := openRedis(t, RedisOptions{Addrs: []string{s.addr}})
+			warm := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
 			if _, err := warm.Begin(bg()); err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +93,7 @@ func TestMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := used()
-			r := openRedis(t, RedisOptions{Addrs: []string{s.addr}})
+			r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
 			if _, err := r.Begin(bg()); err != nil {
 				t.Fatal(err)
 			}
@@ -145,7 +146,7 @@ func cpu(b *testing.B) time.Duration {
 
 // BenchmarkRedis reports time and the client's CPU for an entry of a page of 1000.
 func BenchmarkRedis(b *testing.B) {
-	if redisServer == "" {
+	if !redistest.Real() {
 		b.Fatal("needs a redis-server")
 	}
 	for _, c := range []struct {
@@ -153,8 +154,8 @@ func BenchmarkRedis(b *testing.B) {
 		days int
 	}{{"in order", 1}, {"without order", 29}} {
 		b.Run(c.name, func(b *testing.B) {
-			s := startServer(b)
-			plain := s.client()
+			s := redistest.Start(b)
+			plain := plainClient(b, s)
 			served := func() float64 { // seconds of CPU that the server has used
 				info, err := plain.Info(bg(), "cpu").Result()
 				if err != nil {
@@ -173,7 +174,7 @@ func BenchmarkRedis(b *testing.B) {
 				}
 				return sum
 			}
-			r := openRedis(b, RedisOptions{Addrs: []string{s.addr}})
+			r := openRedis(b, RedisOptions{Addrs: []string{s.Addr}})
 			if _, err := r.Begin(bg()); err != nil {
 				b.Fatal(err)
 			}

@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
 // ledger is what both forms have in common.
@@ -82,7 +83,12 @@ func boltBackend() backend {
 }
 
 func TestRedis(t *testing.T) {
-	conform(t, redisBackend(RedisOptions{Addrs: []string{sharedRedis(t)}}))
+	if redistest.Real() {
+		t.Log("ledger in redis-server")
+	} else {
+		t.Log("ledger in miniredis")
+	}
+	conform(t, redisBackend(RedisOptions{Addrs: []string{redistest.Start(t).Addr}}))
 }
 
 func TestBolt(t *testing.T) { conform(t, boltBackend()) }

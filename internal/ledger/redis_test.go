@@ -22,15 +22,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
 // TestMiniredis keeps the stand-in usable for who has no redis-server.
 func TestMiniredis(t *testing.T) {
-	conform(t, redisBackend(RedisOptions{Addrs: []string{startMiniredis(t)}}))
+	conform(t, redisBackend(RedisOptions{Addrs: []string{redistest.StartMini(t).Addr}}))
 }
 
 // TestRedisBuckets checks what no method shows: that every bucket is packed and
@@ -39,7 +39,7 @@ func TestRedisBuckets(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	r := openRedis(t, RedisOptions{Addrs: []string{startServer(t).addr}})
+	r := openRedis(t, RedisOptions{Addrs: []string{redistest.Start(t).Addr}})
 	value(r.Begin(bg()))(t)
 	const day = 24 * time.Hour
 	left := map[string]time.Duration{} // id → what its bucket must live at least
@@ -128,10 +128,10 @@ func TestRedisSplitsInSteps(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	s := startServer(t)
-	r := openRedis(t, RedisOptions{Addrs: []string{s.addr}})
+	s := redistest.Start(t)
+	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
-	plain := s.client()
+	plain := plainClient(t, s)
 	calls := func() (n int) {
 		t.Helper()
 		info := value(plain.Info(bg(), "commandstats").Result())(t)
@@ -191,15 +191,15 @@ func FuzzAddress(f *testing.F) {
 
 // TestRedisExpires sees a bucket go.
 func TestRedisExpires(t *testing.T) {
-	s := miniredis.RunT(t)
-	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr()}})
+	s := redistest.StartMini(t)
+	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	rec := record("a", noon, audit.Dead)
 	rec.Keep = 0
 	must(t, r.Record(bg(), []audit.Record{rec}))
-	s.FastForward(25*time.Hour + 59*time.Minute)
+	s.Forward(25*time.Hour + 59*time.Minute)
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.Dead})
-	s.FastForward(2 * time.Minute)
+	s.Forward(2 * time.Minute)
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.New})
 	_, ok, err := r.Letter(bg(), "a")
 	must(t, err)
@@ -207,7 +207,7 @@ func TestRedisExpires(t *testing.T) {
 }
 
 func TestRedisServerDown(t *testing.T) {
-	port := freePort(t)
+	port := redistest.FreePort(t)
 	r := openRedis(t, RedisOptions{Addrs: []string{"127.0.0.1:" + port}, Username: "u", Password: "hunter2"})
 	err := r.Ping(bg())
 	var settings *audit.SettingsError
@@ -224,30 +224,30 @@ func TestRedisRestarts(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	s := startServer(t, "--appendonly", "yes", "--appendfsync", "always")
-	r := openRedis(t, RedisOptions{Addrs: []string{s.addr}})
+	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	one := []audit.Record{record("a", noon, audit.Delivered)}
 	must(t, r.Record(bg(), one))
 
-	s.kill()
+	s.Kill()
 	err := r.Record(bg(), one)
 	var settings *audit.SettingsError
 	if err == nil || errors.As(err, &settings) || errors.Is(err, audit.ErrLedgerReplaced) {
 		t.Fatalf("with the server down: %v", err)
 	}
-	s.start()
+	s.Restart()
 	eventually(t, func() error { return r.Record(bg(), []audit.Record{record("b", noon, audit.Delivered)}) })
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}),
 		[]audit.Outcome{audit.Delivered, audit.Delivered})
 
-	must(t, s.client().ScriptFlush(bg()).Err())
+	must(t, plainClient(t, s).ScriptFlush(bg()).Err())
 	must(t, r.Record(bg(), one))
 
-	s.kill()
-	must(t, os.RemoveAll(filepath.Join(s.dir, "appendonlydir")))
-	must(t, os.RemoveAll(filepath.Join(s.dir, "appendonly.aof")))
-	s.start()
+	s.Kill()
+	must(t, os.RemoveAll(filepath.Join(s.Dir, "appendonlydir")))
+	must(t, os.RemoveAll(filepath.Join(s.Dir, "appendonly.aof")))
+	s.Restart()
 	eventually(t, func() error { return r.Ping(bg()) })
 	wantErr(t, r.Record(bg(), one), audit.ErrLedgerReplaced)
 	if keys := ledgerKeys(t, r); len(keys) != 0 {
@@ -261,11 +261,11 @@ func TestRedisFull(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	s := startServer(t)
-	r := openRedis(t, RedisOptions{Addrs: []string{s.addr}})
+	s := redistest.Start(t)
+	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	token := value(r.Acquire(bg()))(t)
-	plain := s.client()
+	plain := plainClient(t, s)
 	must(t, plain.ConfigSet(bg(), "maxmemory", "100kb").Err())
 	var settings *audit.SettingsError
 	for name, err := range map[string]error{
@@ -286,14 +286,14 @@ func TestRedisCheck(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	s := startServer(t)
-	plain := s.client()
+	s := redistest.Start(t)
+	plain := plainClient(t, s)
 	for policy, want := range map[string]string{
 		"noeviction": "", "allkeys-lru": "refused", "allkeys-random": "refused", "volatile-ttl": "warned",
 	} {
 		must(t, plain.ConfigSet(bg(), "maxmemory-policy", policy).Err())
 		got := ""
-		warnings, err := openRedis(t, RedisOptions{Addrs: []string{s.addr}}).Check(bg())
+		warnings, err := openRedis(t, RedisOptions{Addrs: []string{s.Addr}}).Check(bg())
 		var settings *audit.SettingsError
 		switch {
 		case errors.As(err, &settings) && settings.Hint != "" && strings.Contains(err.Error(), policy):
@@ -314,8 +314,8 @@ func TestRedisAccess(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	s := startServer(t)
-	plain := s.client()
+	s := redistest.Start(t)
+	plain := plainClient(t, s)
 	for _, rule := range [][]any{
 		{"ACL", "SETUSER", "relay", "on", ">first", "~relay:*", "+@all", "-@dangerous", "+info"},
 		{"ACL", "SETUSER", "blind", "on", ">first", "~relay:*", "+@all", "-@dangerous"},
@@ -327,7 +327,7 @@ func TestRedisAccess(t *testing.T) {
 	}
 	var password atomic.Value
 	password.Store("first")
-	o := RedisOptions{Addrs: []string{s.addr}, Credentials: func(context.Context) (string, string, error) {
+	o := RedisOptions{Addrs: []string{s.Addr}, Credentials: func(context.Context) (string, string, error) {
 		return "relay", password.Load().(string), nil
 	}}
 	conform(t, redisBackend(o))
@@ -345,7 +345,7 @@ func TestRedisAccess(t *testing.T) {
 		"reader":         {Username: "reader", Password: "first"},
 		"elsewhere":      {Username: "elsewhere", Password: "first"},
 	} {
-		o.Addrs = []string{s.addr}
+		o.Addrs = []string{s.Addr}
 		_, err := openRedis(t, o).Begin(bg())
 		var settings *audit.SettingsError
 		if !errors.As(err, &settings) || settings.Hint == "" || strings.Contains(err.Error()+settings.Hint, "hunter2") {
@@ -356,7 +356,7 @@ func TestRedisAccess(t *testing.T) {
 	// A rotated password: the connection that is there goes on, the next one asks again.
 	r := openRedis(t, o)
 	must(t, r.Ping(bg()))
-	admin := redis.NewClient(&redis.Options{Addr: s.addr, Username: "elsewhere", Password: "first"})
+	admin := redis.NewClient(&redis.Options{Addr: s.Addr, Username: "elsewhere", Password: "first"})
 	defer admin.Close()
 	must(t, admin.Do(bg(), "ACL", "SETUSER", "relay", ">second", "<first").Err())
 	password.Store("second")
@@ -401,8 +401,8 @@ func TestRedisTLS(t *testing.T) {
 		return
 	}
 	ca, cert, key, pool := certificates(t)
-	port := freePort(t)
-	s := startServer(t, "--tls-port", port, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
+	port := redistest.FreePort(t)
+	s := redistest.Start(t, "--tls-port", port, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
 	addrs := []string{"127.0.0.1:" + port}
 	conform(t, redisBackend(RedisOptions{Addrs: addrs, TLS: &tls.Config{RootCAs: pool}}))
 
@@ -412,7 +412,7 @@ func TestRedisTLS(t *testing.T) {
 		t.Errorf("unknown CA: %v", err)
 	}
 	// A server that waits for plain text never answers.
-	err = openRedis(t, RedisOptions{Addrs: []string{s.addr}, TLS: &tls.Config{RootCAs: pool}, Timeout: 100 * time.Millisecond}).Ping(bg())
+	err = openRedis(t, RedisOptions{Addrs: []string{s.Addr}, TLS: &tls.Config{RootCAs: pool}, Timeout: 100 * time.Millisecond}).Ping(bg())
 	if err == nil || !strings.HasSuffix(err.Error(), "does it speak TLS?") {
 		t.Errorf("plain port: %v", err)
 	}
@@ -423,10 +423,10 @@ func TestRedisList(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	primary := startServer(t, "--repl-diskless-sync-delay", "0")
-	host, port, _ := net.SplitHostPort(primary.addr)
-	replica := startServer(t, "--replicaof", host+" "+port)
-	second := replica.client()
+	primary := redistest.Start(t, "--repl-diskless-sync-delay", "0")
+	host, port, _ := net.SplitHostPort(primary.Addr)
+	replica := redistest.Start(t, "--replicaof", host+" "+port)
+	second := plainClient(t, replica)
 	eventually(t, func() error {
 		info, err := second.Info(bg(), "replication").Result()
 		if err == nil && !strings.Contains(info, "master_link_status:up") {
@@ -434,18 +434,18 @@ func TestRedisList(t *testing.T) {
 		}
 		return err
 	})
-	list := []string{replica.addr, primary.addr}
+	list := []string{replica.Addr, primary.Addr}
 	conform(t, redisBackend(RedisOptions{Addrs: list}))
 
 	r := openRedis(t, RedisOptions{Addrs: list, DB: 3, Timeout: time.Second})
 	value(r.Begin(bg()))(t)
 	must(t, r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
-	if n := value(primary.client().DBSize(bg()).Result())(t); n == 0 {
+	if n := value(plainClient(t, primary).DBSize(bg()).Result())(t); n == 0 {
 		t.Error("nothing at the primary") // the suite has left something in database 0
 	}
 
 	// Read-only: an error that heals.
-	only := openRedis(t, RedisOptions{Addrs: []string{replica.addr}, DB: 3})
+	only := openRedis(t, RedisOptions{Addrs: []string{replica.Addr}, DB: 3})
 	_, err := only.Begin(bg())
 	must(t, err) // it only reads: the ledger is there
 	var settings *audit.SettingsError
@@ -464,14 +464,14 @@ func TestRedisList(t *testing.T) {
 		t.Fatalf("no %s", field)
 		return 0
 	}
-	first := primary.client()
+	first := plainClient(t, primary)
 	eventually(t, func() error {
 		if a, b := offset(first, "master_repl_offset"), offset(second, "slave_repl_offset"); a != b {
 			return fmt.Errorf("offsets %d and %d", a, b)
 		}
 		return nil
 	})
-	primary.kill()
+	primary.Kill()
 	must(t, second.Do(bg(), "REPLICAOF", "NO", "ONE").Err())
 	eventually(t, func() error { return r.Record(bg(), []audit.Record{record("b", noon, audit.Delivered)}) })
 	must(t, only.Record(bg(), []audit.Record{record("c", noon, audit.Delivered)}))
@@ -483,12 +483,9 @@ func TestRedisSentinel(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	primary := startServer(t)
-	host, port, _ := net.SplitHostPort(primary.addr)
-	config := filepath.Join(t.TempDir(), "sentinel.conf")
-	must(t, os.WriteFile(config, []byte("sentinel monitor main "+host+" "+port+" 1\n"), 0o600))
-	sentinel := startSentinel(t, config)
-	conform(t, redisBackend(RedisOptions{Addrs: []string{sentinel.addr}, SentinelMaster: "main"}))
+	primary := redistest.Start(t)
+	sentinel := redistest.StartSentinel(t, "main", primary)
+	conform(t, redisBackend(RedisOptions{Addrs: []string{sentinel.Addr}, SentinelMaster: "main"}))
 }
 
 // TestRedisCluster has three primaries. Every ledger is in one slot, and the
@@ -497,18 +494,18 @@ func TestRedisCluster(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	var nodes []*server
+	var nodes []*redistest.Server
 	for i := range 3 {
-		n := startServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
-		must(t, n.client().Do(bg(), "CLUSTER", "ADDSLOTSRANGE", i*16384/3, (i+1)*16384/3-1).Err())
+		n := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+		must(t, plainClient(t, n).Do(bg(), "CLUSTER", "ADDSLOTSRANGE", i*16384/3, (i+1)*16384/3-1).Err())
 		nodes = append(nodes, n)
 	}
 	for _, n := range nodes[1:] {
-		host, port, _ := net.SplitHostPort(nodes[0].addr)
-		must(t, n.client().Do(bg(), "CLUSTER", "MEET", host, port).Err())
+		host, port, _ := net.SplitHostPort(nodes[0].Addr)
+		must(t, plainClient(t, n).Do(bg(), "CLUSTER", "MEET", host, port).Err())
 	}
 	for _, n := range nodes {
-		c := n.client()
+		c := plainClient(t, n)
 		eventually(t, func() error {
 			info, err := c.ClusterInfo(bg()).Result()
 			if err == nil && (!strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:3")) {
@@ -518,22 +515,22 @@ func TestRedisCluster(t *testing.T) {
 		})
 	}
 	t.Run("one address", func(t *testing.T) {
-		conform(t, redisBackend(RedisOptions{Addrs: []string{nodes[1].addr}, Cluster: true}))
+		conform(t, redisBackend(RedisOptions{Addrs: []string{nodes[1].Addr}, Cluster: true}))
 	})
 	t.Run("list", func(t *testing.T) {
-		conform(t, redisBackend(RedisOptions{Addrs: []string{nodes[0].addr, nodes[1].addr}}))
+		conform(t, redisBackend(RedisOptions{Addrs: []string{nodes[0].Addr, nodes[1].Addr}}))
 	})
-	r := openRedis(t, RedisOptions{Addrs: []string{nodes[0].addr}, Cluster: true})
+	r := openRedis(t, RedisOptions{Addrs: []string{nodes[0].Addr}, Cluster: true})
 	if warnings, err := r.Check(bg()); err != nil || len(warnings) != 0 {
 		t.Errorf("check: %v, %v", warnings, err)
 	}
-	must(t, nodes[2].client().ConfigSet(bg(), "maxmemory-policy", "allkeys-lfu").Err())
+	must(t, plainClient(t, nodes[2]).ConfigSet(bg(), "maxmemory-policy", "allkeys-lfu").Err())
 	if _, err := r.Check(bg()); err == nil {
 		t.Error("an evicting node was not refused")
 	}
 	moved := 0
 	for _, n := range nodes {
-		_, err := openRedis(t, RedisOptions{Addrs: []string{n.addr}}).Begin(bg())
+		_, err := openRedis(t, RedisOptions{Addrs: []string{n.Addr}}).Begin(bg())
 		var settings *audit.SettingsError
 		if errors.As(err, &settings) && strings.Contains(settings.Hint, "--redis-cluster") {
 			moved++

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"sync"
 	"syscall"
@@ -56,6 +57,7 @@ func Announce(name string) error {
 // Server is a Redis server of one test.
 type Server struct {
 	Addr string // 127.0.0.1:port
+	Dir  string // where it persists, if it does; miniredis and a Sentinel have none
 
 	tb   testing.TB
 	args []string
@@ -72,18 +74,32 @@ type Server struct {
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	if !Real() {
-		m := miniredis.NewMiniRedis()
-		if err := m.Start(); err != nil {
-			tb.Fatal(err)
-		}
-		tb.Cleanup(m.Close)
-		return &Server{Addr: m.Addr(), tb: tb, mini: m}
+		return StartMini(tb)
 	}
+	dir := tb.TempDir()
+	return start(tb, dir, append([]string{"--dir", dir, "--save", "", "--appendonly", "no"}, args...))
+}
+
+// StartSentinel starts a Sentinel that watches a primary under a name, alone: a
+// quorum of one. It needs a real redis-server.
+func StartSentinel(tb testing.TB, name string, primary *Server) *Server {
+	tb.Helper()
+	host, port, err := net.SplitHostPort(primary.Addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	config := filepath.Join(tb.TempDir(), "sentinel.conf") // a file of its own: Sentinel rewrites it
+	if err := os.WriteFile(config, fmt.Appendf(nil, "sentinel monitor %s %s %s 1\n", name, host, port), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return start(tb, "", []string{config, "--sentinel"})
+}
+
+// start starts the program on a free port and stops it with the test.
+func start(tb testing.TB, dir string, args []string) *Server {
+	tb.Helper()
 	port := FreePort(tb)
-	s := &Server{tb: tb, Addr: "127.0.0.1:" + port}
-	s.args = append([]string{
-		"--port", port, "--bind", "127.0.0.1", "--dir", tb.TempDir(), "--save", "", "--appendonly", "no",
-	}, args...)
+	s := &Server{Addr: "127.0.0.1:" + port, Dir: dir, tb: tb, args: append(args, "--port", port, "--bind", "127.0.0.1")}
 	s.Restart()
 	tb.Cleanup(s.Kill)
 	return s

@@ -1,0 +1,43 @@
+package redistest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+)
+
+// StartMini starts a miniredis, even where there is a redis-server, and stops it
+// with the test. By itself its clock stands still; here it goes on, so that
+// leases run out.
+func StartMini(tb testing.TB) *Server {
+	tb.Helper()
+	m := miniredis.NewMiniRedis()
+	if err := m.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(m.Close)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for last := time.Now(); ; {
+			select {
+			case <-stop:
+				return
+			case now := <-tick.C:
+				m.FastForward(now.Sub(last))
+				last = now
+			}
+		}
+	}()
+	tb.Cleanup(func() {
+		close(stop)
+		<-stopped
+	})
+	return &Server{Addr: m.Addr(), tb: tb, mini: m}
+}
+
+// Forward puts the clock of a miniredis forward, so that a test sees what expires.
+func (s *Server) Forward(d time.Duration) { s.mini.FastForward(d) }
