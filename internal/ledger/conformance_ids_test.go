@@ -1,0 +1,214 @@
+package ledger
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+func testRecord(t *testing.T, b backend) {
+	x, y, _ := begun(t, b)
+	long := strings.Repeat("x", 100)
+	records := []audit.Record{
+		record("a", noon, audit.Delivered), record("b", noon, audit.Dead), record("c", noon+86400, audit.Parked),
+		record("d", noon, audit.Dropped), record("e", noon-86400, audit.Own), record(long, noon, audit.Delivered),
+		record("12345", noon, audit.Delivered), record("007", noon, audit.Delivered), record("", noon, audit.Delivered),
+	}
+	for range 2 { // the second time changes nothing
+		must(t, x.Record(bg(), records))
+		for _, l := range []ledger{x, y} {
+			entries := []audit.Entry{{ID: "unknown", Timestamp: noon}, {ID: "a", Timestamp: noon + 86400}, {ID: "7", Timestamp: noon}}
+			want := []audit.Outcome{audit.New, audit.New, audit.New}
+			for i := range records {
+				entries = append(entries, audit.Entry{ID: records[i].ID, Timestamp: records[i].Timestamp})
+				want = append(want, records[i].Outcome)
+			}
+			equal(t, outcomes(t, l, entries...), want)
+		}
+	}
+	equal(t, outcomes(t, x), []audit.Outcome{})
+	must(t, x.Record(bg(), nil))
+}
+
+func testDelivered(t *testing.T, b backend) {
+	x, _, _ := begun(t, b)
+	all := []audit.Outcome{audit.Delivered, audit.Dead, audit.Parked, audit.Dropped, audit.Own}
+	for i, first := range all {
+		for j, second := range all {
+			for _, together := range []bool{false, true} {
+				id := fmt.Sprint("id", i, j, together)
+				one, two := record(id, noon, first), record(id, noon, second)
+				if together {
+					must(t, x.Record(bg(), []audit.Record{one, two}))
+				} else {
+					must(t, x.Record(bg(), []audit.Record{one}))
+					must(t, x.Record(bg(), []audit.Record{two}))
+				}
+				want := second
+				if first == audit.Delivered {
+					want = first
+				}
+				equal(t, outcomes(t, x, audit.Entry{ID: id, Timestamp: noon}), []audit.Outcome{want})
+				letter, ok, err := x.Letter(bg(), id)
+				must(t, err)
+				if ok != (want == audit.Dead || want == audit.Parked) || ok && letter.Outcome != want {
+					t.Fatalf("%v then %v: letter %v, %v", first, second, ok, letter.Outcome)
+				}
+			}
+		}
+	}
+}
+
+func testAbsurd(t *testing.T, b backend) {
+	x, _, _ := begun(t, b)
+	var entries []audit.Entry
+	var records []audit.Record
+	for i, at := range []int64{
+		0, -1, 1, -86400, -86401, 86399, 86400, math.MaxInt64, math.MinInt64, math.MaxInt64 - 1, 253402300799, 253402300800,
+		1 << 40, noon + 100*365*86400,
+	} {
+		for _, keep := range []time.Duration{0, -time.Hour, math.MinInt64, math.MaxInt64, time.Hour} {
+			r := record(fmt.Sprint("id", i, keep), at, audit.Delivered)
+			r.Keep = keep
+			records = append(records, r)
+			entries = append(entries, audit.Entry{ID: r.ID, Timestamp: at})
+		}
+	}
+	must(t, x.Record(bg(), records))
+	for i, got := range outcomes(t, x, entries...) {
+		if got != audit.Delivered {
+			t.Errorf("%s at %d: %v", entries[i].ID, entries[i].Timestamp, got)
+		}
+	}
+	equal(t, outcomes(t, x, audit.Entry{ID: entries[0].ID, Timestamp: noon}), []audit.Outcome{audit.New})
+}
+
+func testRefusedRecords(t *testing.T, b backend) {
+	x, _, _ := begun(t, b)
+	bad := record("bad", noon, audit.Dead)
+	bad.Letter = nil
+	for _, r := range []audit.Record{bad, record("bad", noon, audit.New), record("bad", noon, 99)} {
+		if err := x.Record(bg(), []audit.Record{record("good", noon, audit.Delivered), r}); err == nil {
+			t.Errorf("outcome %d was recorded", r.Outcome)
+		}
+	}
+	equal(t, outcomes(t, x, audit.Entry{ID: "good", Timestamp: noon}), []audit.Outcome{audit.New})
+}
+
+func testConcurrentRecords(t *testing.T, b backend) {
+	x, y, _ := begun(t, b)
+	var wg sync.WaitGroup
+	const users, each, batch = 4, 5, 200
+	for u := range users {
+		l := x
+		if u%2 == 1 {
+			l = y
+		}
+		wg.Go(func() {
+			for k := range each {
+				var records []audit.Record
+				for i := range batch {
+					n := (u/2*each+k)*batch + i // two users record the same
+					records = append(records, record(testID(n), noon, audit.Delivered))
+				}
+				if err := l.Record(bg(), records); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var entries []audit.Entry
+	for n := range users / 2 * each * batch {
+		entries = append(entries, audit.Entry{ID: testID(n), Timestamp: noon})
+	}
+	for i, got := range outcomes(t, x, entries...) {
+		if got != audit.Delivered {
+			t.Fatalf("%s: %v", entries[i].ID, got)
+		}
+	}
+}
+
+// testModel compares with a ledger that is two maps.
+func testModel(t *testing.T, b backend) {
+	x, y, empty := begun(t, b)
+	checks := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		if checks++; checks > 25 { // each costs real writes
+			return
+		}
+		empty()
+		value(x.Begin(bg()))(t)
+		value(y.Begin(bg()))(t)
+		type place struct {
+			day int64
+			id  string
+		}
+		known, letters := map[place]audit.Outcome{}, map[string]audit.Letter{}
+		ids := rapid.IntRange(0, 900)
+		steps := rapid.IntRange(1, 8).Draw(rt, "steps")
+		for range steps {
+			l := []ledger{x, y}[rapid.IntRange(0, 1).Draw(rt, "user")]
+			first, n := ids.Draw(rt, "first"), rapid.IntRange(0, 700).Draw(rt, "n")
+			outcome := audit.Outcome(rapid.IntRange(1, 5).Draw(rt, "outcome"))
+			mixed := rapid.Bool().Draw(rt, "mixed")
+			if outcome == audit.Dead || outcome == audit.Parked {
+				n = min(n, 40)
+			}
+			var records []audit.Record
+			for i := first; i < first+n; i++ {
+				o := outcome
+				if mixed && i%5 == 0 {
+					o = audit.Delivered
+				}
+				// An id always has the same timestamp, as Kong's rows do.
+				r := record(testID(i), noon+int64(i%2)*86400, o)
+				records = append(records, r)
+				p := place{dayOf(r.Timestamp), r.ID}
+				if known[p] == audit.Delivered {
+					continue
+				}
+				known[p] = o
+				delete(letters, r.ID)
+				if r.Letter != nil && (o == audit.Dead || o == audit.Parked) {
+					letter := *r.Letter
+					letter.Outcome = o
+					letters[r.ID] = letter
+				}
+			}
+			must(t, l.Record(bg(), records))
+		}
+		var entries []audit.Entry
+		var want []audit.Outcome
+		for i := range 1700 {
+			e := audit.Entry{ID: testID(i), Timestamp: noon + int64(i%2)*86400}
+			entries, want = append(entries, e), append(want, known[place{dayOf(e.Timestamp), e.ID}])
+		}
+		if got := outcomes(t, y, entries...); !slices.Equal(got, want) {
+			rt.Fatalf("outcomes differ")
+		}
+		got := map[string]audit.Letter{}
+		for letter, err := range x.Letters(bg()) {
+			must(t, err)
+			if _, twice := got[letter.Entry.ID]; twice {
+				rt.Fatalf("letter %s twice", letter.Entry.ID)
+			}
+			got[letter.Entry.ID] = letter
+		}
+		if !reflect.DeepEqual(got, letters) {
+			rt.Fatalf("%d letters, want %d, or they differ", len(got), len(letters))
+		}
+		if dead, parked, err := x.LetterCounts(bg()); err != nil || dead+parked != len(letters) {
+			rt.Fatalf("counts %d and %d, %v, of %d letters", dead, parked, err, len(letters))
+		}
+	})
+}

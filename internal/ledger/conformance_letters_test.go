@@ -1,0 +1,132 @@
+package ledger
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+func testLetters(t *testing.T, b backend) {
+	x, y, _ := begun(t, b)
+	var none time.Time
+	dead, parked, err := x.OldestLetters(bg())
+	must(t, err)
+	equal(t, []time.Time{dead, parked}, []time.Time{none, none})
+	_, ok, err := x.Letter(bg(), "a")
+	must(t, err)
+	equal(t, ok, false)
+
+	// 350 letters of few moments, so that many are equal in time.
+	var want []string
+	var records []audit.Record
+	for i := range 350 {
+		outcome := audit.Dead
+		if i%7 == 0 {
+			outcome = audit.Parked
+		}
+		r := record(testID(i), noon, outcome)
+		r.Letter.Since = time.UnixMilli(int64(noon*1000 - i%3*1000 + 7)).UTC()
+		records = append(records, r)
+	}
+	must(t, x.Record(bg(), records))
+	must(t, x.Record(bg(), records))
+	slices.SortFunc(records, func(p, q audit.Record) int {
+		if p.Outcome != q.Outcome {
+			return int(q.Outcome) - int(p.Outcome)
+		}
+		if c := p.Letter.Since.Compare(q.Letter.Since); c != 0 {
+			return c
+		}
+		return strings.Compare(p.ID, q.ID)
+	})
+	for _, r := range records {
+		want = append(want, r.ID)
+	}
+	var got []string
+	for letter, err := range y.Letters(bg()) {
+		must(t, err)
+		got = append(got, letter.Entry.ID)
+	}
+	equal(t, got, want)
+
+	letter, ok, err := y.Letter(bg(), records[0].ID)
+	must(t, err)
+	wantLetter := *records[0].Letter
+	wantLetter.Outcome = records[0].Outcome
+	if !ok || !reflect.DeepEqual(letter, wantLetter) {
+		t.Fatalf("letter %v %+v, want %+v", ok, letter, wantLetter)
+	}
+	nDead, nParked, err := y.LetterCounts(bg())
+	must(t, err)
+	equal(t, []int{nDead, nParked}, []int{300, 50})
+	dead, parked, err = y.OldestLetters(bg())
+	must(t, err)
+	if at := int64(noon*1000 - 2000 + 7); dead.UnixMilli() != at || parked.UnixMilli() != at {
+		t.Errorf("oldest at %v and %v", dead, parked)
+	}
+
+	// Parked turns dead, dead is delivered: no letter stays behind in either list.
+	for i := range records {
+		switch records[i].Outcome {
+		case audit.Parked:
+			records[i].Outcome = audit.Dead
+		default:
+			records[i] = record(records[i].ID, noon, audit.Delivered)
+		}
+	}
+	must(t, x.Record(bg(), records))
+	nDead, nParked, err = y.LetterCounts(bg())
+	must(t, err)
+	equal(t, []int{nDead, nParked}, []int{50, 0})
+	n := 0
+	for letter, err := range y.Letters(bg()) {
+		must(t, err)
+		equal(t, letter.Outcome, audit.Dead)
+		if n++; n == 10 {
+			break
+		}
+	}
+	equal(t, n, 10)
+}
+
+func testLettersRemoved(t *testing.T, b backend) {
+	x, y, _ := begun(t, b)
+	var records []audit.Record
+	for i := range 450 {
+		records = append(records, record(testID(i), noon, audit.Dead))
+	}
+	must(t, x.Record(bg(), records))
+	n := 0
+	for letter, err := range x.Letters(bg()) {
+		must(t, err)
+		must(t, y.Record(bg(), []audit.Record{record(letter.Entry.ID, noon, audit.Dropped)}))
+		n++
+	}
+	equal(t, n, 450)
+	dead, parked, err := x.LetterCounts(bg())
+	must(t, err)
+	equal(t, []int{dead, parked}, []int{0, 0})
+}
+
+func testLargeLetters(t *testing.T, b backend) {
+	x, _, _ := begun(t, b)
+	var records []audit.Record
+	for i := range 4 {
+		r := record(testID(i), noon, audit.Parked)
+		r.Letter.Entry.Payload = strings.Repeat(fmt.Sprint(i), 3<<20)
+		records = append(records, r)
+	}
+	must(t, x.Record(bg(), records))
+	n := 0
+	for letter, err := range x.Letters(bg()) {
+		must(t, err)
+		equal(t, len(letter.Entry.Payload), 3<<20)
+		n++
+	}
+	equal(t, n, 4)
+}

@@ -1,0 +1,135 @@
+package ledger
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
+)
+
+// TestRedisAccess has an ACL user with the least rights, and others with fewer.
+func TestRedisAccess(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	s := redistest.Start(t)
+	plain := plainClient(t, s)
+	for _, rule := range [][]any{
+		{"ACL", "SETUSER", "relay", "on", ">first", "~relay:*", "+@all", "-@dangerous", "+info"},
+		{"ACL", "SETUSER", "blind", "on", ">first", "~relay:*", "+@all", "-@dangerous"},
+		{"ACL", "SETUSER", "reader", "on", ">first", "~relay:*", "+@read", "+@connection"},
+		{"ACL", "SETUSER", "elsewhere", "on", ">first", "~other:*", "+@all"},
+		{"ACL", "SETUSER", "default", "off"},
+	} {
+		must(t, plain.Do(bg(), rule...).Err())
+	}
+	var password atomic.Value
+	password.Store("first")
+	o := RedisOptions{Addrs: []string{s.Addr}, Credentials: func(context.Context) (string, string, error) {
+		return "relay", password.Load().(string), nil
+	}}
+	conform(t, redisBackend(o))
+	if warnings, err := openRedis(t, o).Check(bg()); err != nil || len(warnings) != 0 {
+		t.Errorf("check: %v, %v", warnings, err)
+	}
+	if warnings, err := openRedis(t, RedisOptions{Addrs: o.Addrs, Username: "blind", Password: "first"}).Check(bg()); err != nil || len(warnings) != 1 {
+		t.Errorf("check by who may not see: %v, %v", warnings, err)
+	}
+
+	for name, o := range map[string]RedisOptions{
+		"wrong password": {Username: "relay", Password: "hunter2"},
+		"no user":        {Username: "nobody", Password: "hunter2"},
+		"no credentials": {},
+		"reader":         {Username: "reader", Password: "first"},
+		"elsewhere":      {Username: "elsewhere", Password: "first"},
+	} {
+		o.Addrs = []string{s.Addr}
+		_, err := openRedis(t, o).Begin(bg())
+		var settings *audit.SettingsError
+		if !errors.As(err, &settings) || settings.Hint == "" || strings.Contains(err.Error()+settings.Hint, "hunter2") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	// A rotated password: the connection that is there goes on, the next one asks again.
+	r := openRedis(t, o)
+	must(t, r.Ping(bg()))
+	admin := redis.NewClient(&redis.Options{Addr: s.Addr, Username: "elsewhere", Password: "first"})
+	defer admin.Close()
+	must(t, admin.Do(bg(), "ACL", "SETUSER", "relay", ">second", "<first").Err())
+	password.Store("second")
+	must(t, admin.Do(bg(), "CLIENT", "KILL", "USER", "relay").Err())
+	eventually(t, func() error { return r.Ping(bg()) })
+
+	o.Credentials = func(context.Context) (string, string, error) { return "", "", errors.New("secret store is down") }
+	if err := openRedis(t, o).Ping(bg()); err == nil || !strings.Contains(err.Error(), "secret store is down") {
+		t.Errorf("without credentials: %v", err)
+	}
+}
+
+// certificates makes a CA and a server's certificate, and returns their files and the CA.
+func certificates(t *testing.T) (ca, cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		return path
+	}
+	caKey := value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der := value(x509.CreateCertificate(rand.Reader, template, template, &caKey.PublicKey, caKey))(t)
+	parent := value(x509.ParseCertificate(der))(t)
+	serverKey := value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	leaf := value(x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "redis"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+	}, parent, &serverKey.PublicKey, caKey))(t)
+	pool = x509.NewCertPool()
+	pool.AddCert(parent)
+	return write("ca.pem", "CERTIFICATE", der), write("cert.pem", "CERTIFICATE", leaf),
+		write("key.pem", "PRIVATE KEY", value(x509.MarshalPKCS8PrivateKey(serverKey))(t)), pool
+}
+
+func TestRedisTLS(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	ca, cert, key, pool := certificates(t)
+	port := redistest.FreePort(t)
+	s := redistest.Start(t, "--tls-port", port, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
+	addrs := []string{"127.0.0.1:" + port}
+	conform(t, redisBackend(RedisOptions{Addrs: addrs, TLS: &tls.Config{RootCAs: pool}}))
+
+	err := openRedis(t, RedisOptions{Addrs: addrs, TLS: &tls.Config{}}).Ping(bg())
+	var settings *audit.SettingsError
+	if !errors.As(err, &settings) || settings.Hint == "" {
+		t.Errorf("unknown CA: %v", err)
+	}
+	// A server that waits for plain text never answers.
+	err = openRedis(t, RedisOptions{Addrs: []string{s.Addr}, TLS: &tls.Config{RootCAs: pool}, Timeout: 100 * time.Millisecond}).Ping(bg())
+	if err == nil || !strings.HasSuffix(err.Error(), "does it speak TLS?") {
+		t.Errorf("plain port: %v", err)
+	}
+}

@@ -1,0 +1,115 @@
+package ledger
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
+)
+
+func TestRedisServerDown(t *testing.T) {
+	port := redistest.FreePort(t)
+	r := openRedis(t, RedisOptions{Addrs: []string{"127.0.0.1:" + port}, Username: "u", Password: "hunter2"})
+	err := r.Ping(bg())
+	var settings *audit.SettingsError
+	if err == nil || errors.As(err, &settings) {
+		t.Fatalf("error %v", err)
+	}
+	if s := err.Error(); !strings.Contains(s, "redis at 127.0.0.1:"+port) || !strings.HasSuffix(s, "is REDIS_HOST right?") || strings.Contains(s, "hunter2") {
+		t.Errorf("message %q", s)
+	}
+}
+
+// TestRedisRestarts kills a server, and starts it again with and without its data.
+func TestRedisRestarts(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	value(r.Begin(bg()))(t)
+	one := []audit.Record{record("a", noon, audit.Delivered)}
+	must(t, r.Record(bg(), one))
+
+	s.Kill()
+	err := r.Record(bg(), one)
+	var settings *audit.SettingsError
+	if err == nil || errors.As(err, &settings) || errors.Is(err, audit.ErrLedgerReplaced) {
+		t.Fatalf("with the server down: %v", err)
+	}
+	s.Restart()
+	eventually(t, func() error { return r.Record(bg(), []audit.Record{record("b", noon, audit.Delivered)}) })
+	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}),
+		[]audit.Outcome{audit.Delivered, audit.Delivered})
+
+	must(t, plainClient(t, s).ScriptFlush(bg()).Err())
+	must(t, r.Record(bg(), one))
+
+	s.Kill()
+	must(t, os.RemoveAll(filepath.Join(s.Dir, "appendonlydir")))
+	must(t, os.RemoveAll(filepath.Join(s.Dir, "appendonly.aof")))
+	s.Restart()
+	eventually(t, func() error { return r.Ping(bg()) })
+	wantErr(t, r.Record(bg(), one), audit.ErrLedgerReplaced)
+	if keys := ledgerKeys(t, r); len(keys) != 0 {
+		t.Errorf("written to another ledger: %v", keys)
+	}
+	equal(t, value(r.Begin(bg()))(t), true)
+	must(t, r.Record(bg(), one))
+}
+
+func TestRedisFull(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	s := redistest.Start(t)
+	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	value(r.Begin(bg()))(t)
+	token := value(r.Acquire(bg()))(t)
+	plain := plainClient(t, s)
+	must(t, plain.ConfigSet(bg(), "maxmemory", "100kb").Err())
+	var settings *audit.SettingsError
+	for name, err := range map[string]error{
+		"record": r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}),
+		"marks":  r.SetMarks(bg(), token, audit.Marks{}),
+	} {
+		if err == nil || errors.As(err, &settings) || !strings.Contains(err.Error(), "OOM") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.New})
+	must(t, r.Renew(bg(), token))
+	must(t, plain.ConfigSet(bg(), "maxmemory", "0").Err())
+	must(t, r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
+}
+
+func TestRedisCheck(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	s := redistest.Start(t)
+	plain := plainClient(t, s)
+	for policy, want := range map[string]string{
+		"noeviction": "", "allkeys-lru": "refused", "allkeys-random": "refused", "volatile-ttl": "warned",
+	} {
+		must(t, plain.ConfigSet(bg(), "maxmemory-policy", policy).Err())
+		got := ""
+		warnings, err := openRedis(t, RedisOptions{Addrs: []string{s.Addr}}).Check(bg())
+		var settings *audit.SettingsError
+		switch {
+		case errors.As(err, &settings) && settings.Hint != "" && strings.Contains(err.Error(), policy):
+			got = "refused"
+		case err != nil:
+			t.Fatal(err)
+		case len(warnings) > 0:
+			got = "warned"
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", policy, got, want)
+		}
+	}
+}
