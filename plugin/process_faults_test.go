@@ -1,0 +1,203 @@
+package main_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whatever the relay does, an event takes as long as with a good one, and the
+// process stays as small. When the relay is back, it is rung.
+func TestRelayInTrouble(t *testing.T) {
+	hang := func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case <-time.After(10 * time.Second):
+		case <-r.Context().Done():
+		}
+	}
+	for name, bad := range map[string]http.HandlerFunc{
+		"down": nil,
+		"slow": hang,
+		"refusing": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusUnauthorized)
+		},
+		"garbage": func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "\x00\xff garbage\r\n\r\n")
+			_ = conn.Close()
+		},
+		"endless": func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+					return
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			addr := l.Addr().String()
+			var s *http.Server
+			if bad == nil {
+				_ = l.Close()
+			} else {
+				s = &http.Server{Handler: bad}
+				go func() { _ = s.Serve(l) }()
+			}
+			h := startPlugin(t, "cloudtrail-relay")
+			i := instance(t, h, map[string]any{"relay_url": "http://" + addr, "secret": secret, "timeout_ms": 300, "queue_size": 1000})
+			const events = 5000
+			took := make([]time.Duration, events)
+			for n := range took {
+				start := time.Now()
+				logEvent(t, h, i, answered("id"+strconv.Itoa(n)))
+				took[n] = time.Since(start)
+			}
+			// The sender takes a while to see that its attempts fail; the event after that says so.
+			every := time.NewTicker(20 * time.Millisecond)
+			defer every.Stop()
+			for name != "endless" && len(h.Lines()) == 0 { // that one's answer begins with 200, which is what counts
+				<-every.C
+				logEvent(t, h, i, answered("more"))
+			}
+			slices.Sort(took)
+			// The handler does no input or output of its own: far below any timeout of the relay's.
+			if p99 := took[events*99/100]; p99 > 100*time.Millisecond {
+				t.Errorf("99th percentile %v, median %v", p99, took[events/2])
+			}
+			if kb := residentKB(t, h.PID()); kb > 100_000 {
+				t.Errorf("%d kB resident", kb)
+			}
+
+			if s != nil {
+				_ = s.Close()
+			}
+			if l, err = net.Listen("tcp", addr); err != nil {
+				t.Fatal(err)
+			}
+			r := &relay{ids: map[string]bool{}, news: make(chan struct{}, 1)}
+			s = &http.Server{Handler: r.handler()}
+			go func() { _ = s.Serve(l) }()
+			defer s.Close()
+			logEvent(t, h, i, answered("recovered"))
+			r.wait(t, 1, 1)
+			if name == "endless" {
+				return
+			}
+			if lines := h.Lines(); len(lines) != 1 || !strings.Contains(lines[0].Text, "cannot ring the relay") || strings.Contains(lines[0].Text, secret) {
+				t.Errorf("Kong's log: %q", lines)
+			}
+		})
+	}
+}
+
+func residentKB(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(status)
+	if m == nil {
+		t.Fatalf("no VmRSS in %s", status)
+	}
+	kb, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb
+}
+
+// A change of configuration makes new instances and closes the old ones; what
+// those announced goes out all the same.
+func TestChangeOfConfigurationLosesNothing(t *testing.T) {
+	r, h := newRelay(t), startPlugin(t, "cloudtrail-relay")
+	const changes = 50
+	for n := range changes {
+		i := instance(t, h, r.config(map[string]any{"min_interval_ms": 200 + n}))
+		logEvent(t, h, i, answered(fmt.Sprintf("a%d", n)))
+		logEvent(t, h, i, answered(fmt.Sprintf("b%d", n)))
+		if err := h.CloseInstance(t.Context(), i); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Log(t.Context(), i, answered("late")); err == nil {
+			t.Error("a closed instance takes events")
+		}
+	}
+	r.wait(t, 2*changes, changes)
+}
+
+func TestTerminateFlushes(t *testing.T) {
+	r, h := newRelay(t), startPlugin(t, "cloudtrail-relay")
+	i := instance(t, h, r.config(map[string]any{"min_interval_ms": 60000}))
+	logEvent(t, h, i, answered("first"))
+	r.wait(t, 1, 1)
+	for n := range 5 {
+		logEvent(t, h, i, answered("later"+strconv.Itoa(n)))
+	}
+	took, err := h.Terminate(t.Context())
+	if err != nil {
+		t.Errorf("%v: %s", err, h.Stderr())
+	}
+	r.wait(t, 6, 2)
+	t.Logf("ended after %v", took)
+}
+
+func TestTerminateDoesNotWaitForASlowRelay(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	h := startPlugin(t, "cloudtrail-relay")
+	i := instance(t, h, map[string]any{"relay_url": s.URL, "secret": secret, "timeout_ms": 30000})
+	logEvent(t, h, i, answered("a"))
+	took, err := h.Terminate(t.Context())
+	if err != nil || took > time.Second { // 40 ms, on machines that have nothing else to do
+		t.Errorf("%v after %v", err, took)
+	}
+}
+
+func TestWrongConfigurationIsReportedOnce(t *testing.T) {
+	h := startPlugin(t, "cloudtrail-relay")
+	for range 4 {
+		i := instance(t, h, map[string]any{"relay_url": "relay:8080", "secret": "hidden", "queue_size": -1})
+		for range 5 {
+			logEvent(t, h, i, answered("a"))
+		}
+	}
+	lines := h.Lines()
+	if len(lines) != 1 || lines[0].Level != "err" {
+		t.Fatalf("Kong's log: %q", lines)
+	}
+	for _, want := range []string{"wrong configuration of cloudtrail-relay", "queue_size must be between 1 and 100000", "not http://host:port"} {
+		if !strings.Contains(lines[0].Text, want) {
+			t.Errorf("%q does not say %q", lines[0].Text, want)
+		}
+	}
+	if strings.Contains(lines[0].Text+h.Stderr(), "hidden") {
+		t.Error("the secret is in the log")
+	}
+	// Types that the schema would have refused do not break the connection either.
+	i := instance(t, h, map[string]any{"relay_url": []int{1}, "timeout_ms": "soon"})
+	logEvent(t, h, i, answered("a"))
+	if n := len(h.Lines()); n != 2 {
+		t.Errorf("%d lines", n)
+	}
+}
