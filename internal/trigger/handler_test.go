@@ -3,10 +3,6 @@ package trigger
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha1"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -234,72 +230,6 @@ func TestHandlerReadsNoMoreThanItTakes(t *testing.T) {
 	}
 }
 
-func TestHandlerRefusesReplays(t *testing.T) {
-	r := newRelay(Options{})
-	now := time.Now()
-	for i, want := range []int{202, 409, 409} {
-		if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != want {
-			t.Errorf("attempt %d: %d, want %d", i+1, code, want)
-		}
-	}
-	// The claim comes last: a forged request must not take the id from the true one.
-	forged := signed(t, secretB, "msg_2", now, `{}`)
-	answerOf(t, r, forged)
-	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_2", now, `{}`)); code != 202 {
-		t.Errorf("a forged request took the id: %d", code)
-	}
-}
-
-func TestHandlerAsksTheLedgerForReplays(t *testing.T) {
-	claimed := map[string]time.Duration{}
-	var down error
-	r := newRelay(Options{Replay: func(_ context.Context, id string, d time.Duration) (bool, error) {
-		_, again := claimed[id]
-		claimed[id] = d
-		return !again, down
-	}})
-	now := time.Now()
-	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != 202 || claimed["msg_1"] < 2*Tolerance {
-		t.Errorf("%d, claimed for %v", code, claimed["msg_1"])
-	}
-	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != 409 {
-		t.Errorf("%d for a replay", code)
-	}
-	down = errors.New("ledger is down")
-	if code, _, header := answerOf(t, r, signed(t, secretA, "msg_3", now, `{}`)); code != 503 || header.Get("Retry-After") == "" {
-		t.Errorf("%d %v while the ledger is down", code, header)
-	}
-}
-
-func TestClaimsAreBounded(t *testing.T) {
-	now := time.Unix(1000, 0)
-	c := newClaims(func() time.Time { return now })
-	fresh := func(id string) bool {
-		ok, err := c.claim(t.Context(), id, time.Minute)
-		return ok && err == nil
-	}
-	if !fresh("a") || fresh("a") {
-		t.Error("an id is free once")
-	}
-	now = now.Add(59 * time.Second)
-	if fresh("a") {
-		t.Error("forgotten too early")
-	}
-	now = now.Add(2 * time.Minute)
-	fresh("b")
-	now = now.Add(2 * time.Minute)
-	fresh("c")
-	if !fresh("a") {
-		t.Error("never forgotten")
-	}
-	for i := range 3 * maxClaims {
-		fresh("x" + strconv.Itoa(i))
-	}
-	if n := len(c.cur) + len(c.prev); n > 2*maxClaims {
-		t.Errorf("%d ids are kept", n)
-	}
-}
-
 func TestHandlerRotatesSecrets(t *testing.T) {
 	var secrets []string
 	r := newRelay(Options{Secrets: func() []string { return secrets }})
@@ -389,71 +319,6 @@ func TestHandlerBearsAFlood(t *testing.T) {
 	if !strings.Contains(r.log.String(), "count=10000") {
 		t.Errorf("the log does not count: %s", r.log.String())
 	}
-}
-
-func hook(body io.Reader, signature string) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, EventHookPath, body)
-	if signature != "" {
-		r.Header.Set("x-kong-signature", signature)
-	}
-	return r
-}
-
-func TestEventHooks(t *testing.T) {
-	const secret, body = "kong-hook", `{"event":"routes","entity":{"key":"hidden-value"}}`
-	sum := func(name, secret string) string {
-		mac := hmac.New(sha1.New, []byte(secret))
-		if name == "sha256" {
-			mac = hmac.New(sha256.New, []byte(secret))
-		}
-		mac.Write([]byte(body))
-		return name + "=" + hex.EncodeToString(mac.Sum(nil))
-	}
-	for name, test := range map[string]struct {
-		request *http.Request
-		status  int
-	}{
-		"SHA-1":                {hook(strings.NewReader(body), sum("sha1", secret)), 202},
-		"SHA-256":              {hook(strings.NewReader(body), sum("sha256", secret)), 202},
-		"the next secret":      {hook(strings.NewReader(body), sum("sha1", "next")), 202},
-		"upper case":           {hook(strings.NewReader(body), "sha1="+strings.ToUpper(sum("sha1", secret)[5:])), 202},
-		"other secret":         {hook(strings.NewReader(body), sum("sha1", "guess")), 401},
-		"empty secret":         {hook(strings.NewReader(body), sum("sha1", "")), 401},
-		"other body":           {hook(strings.NewReader(body+" "), sum("sha256", secret)), 401},
-		"none":                 {hook(strings.NewReader(body), ""), 401},
-		"no name":              {hook(strings.NewReader(body), sum("sha1", secret)[5:]), 401},
-		"unknown name":         {hook(strings.NewReader(body), "md5=00112233445566778899aabbccddeeff"), 401},
-		"cut off":              {hook(strings.NewReader(body), sum("sha1", secret)[:20]), 401},
-		"SHA-1 named SHA-256":  {hook(strings.NewReader(body), "sha256="+sum("sha1", secret)[5:]), 401},
-		"not hex":              {hook(strings.NewReader(body), "sha1="+strings.Repeat("z", 40)), 401},
-		"10 MB":                {hook(strings.NewReader(strings.Repeat("x", 10<<20)), sum("sha1", secret)), 413},
-		"endless":              {hook(io.MultiReader(endless{}), sum("sha1", secret)), 413},
-		"GET":                  {httptest.NewRequest(http.MethodGet, EventHookPath, nil), 405},
-		"trigger's own secret": {signedPath(t, EventHookPath), 401},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRelay(Options{EventHookSecrets: func() []string { return []string{secret, "next", ""} }})
-			code, reason, _ := answerOf(t, r, test.request)
-			if code != test.status {
-				t.Errorf("%d %s, want %d", code, reason, test.status)
-			}
-			if ids, calls := r.noted(); len(ids) != 0 || (calls == 1) != (code == 202) {
-				t.Errorf("noted %q in %d calls", ids, calls)
-			}
-			if strings.Contains(r.log.String(), "hidden") {
-				t.Error("the body is in the log")
-			}
-		})
-	}
-	if code, _, _ := answerOf(t, newRelay(Options{}), hook(strings.NewReader(body), sum("sha1", ""))); code != 401 {
-		t.Errorf("%d without a secret", code)
-	}
-}
-
-func signedPath(t *testing.T, path string) *http.Request {
-	r := signed(t, secretA, "msg_1", time.Now(), `{}`)
-	r.URL.Path = path
-	return r
 }
 
 func BenchmarkHandler(b *testing.B) {

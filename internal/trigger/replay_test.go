@@ -1,0 +1,75 @@
+package trigger
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+	"time"
+)
+
+func TestHandlerRefusesReplays(t *testing.T) {
+	r := newRelay(Options{})
+	now := time.Now()
+	for i, want := range []int{202, 409, 409} {
+		if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != want {
+			t.Errorf("attempt %d: %d, want %d", i+1, code, want)
+		}
+	}
+	// The claim comes last: a forged request must not take the id from the true one.
+	forged := signed(t, secretB, "msg_2", now, `{}`)
+	answerOf(t, r, forged)
+	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_2", now, `{}`)); code != 202 {
+		t.Errorf("a forged request took the id: %d", code)
+	}
+}
+
+func TestHandlerAsksTheLedgerForReplays(t *testing.T) {
+	claimed := map[string]time.Duration{}
+	var down error
+	r := newRelay(Options{Replay: func(_ context.Context, id string, d time.Duration) (bool, error) {
+		_, again := claimed[id]
+		claimed[id] = d
+		return !again, down
+	}})
+	now := time.Now()
+	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != 202 || claimed["msg_1"] < 2*Tolerance {
+		t.Errorf("%d, claimed for %v", code, claimed["msg_1"])
+	}
+	if code, _, _ := answerOf(t, r, signed(t, secretA, "msg_1", now, `{}`)); code != 409 {
+		t.Errorf("%d for a replay", code)
+	}
+	down = errors.New("ledger is down")
+	if code, _, header := answerOf(t, r, signed(t, secretA, "msg_3", now, `{}`)); code != 503 || header.Get("Retry-After") == "" {
+		t.Errorf("%d %v while the ledger is down", code, header)
+	}
+}
+
+func TestClaimsAreBounded(t *testing.T) {
+	now := time.Unix(1000, 0)
+	c := newClaims(func() time.Time { return now })
+	fresh := func(id string) bool {
+		ok, err := c.claim(t.Context(), id, time.Minute)
+		return ok && err == nil
+	}
+	if !fresh("a") || fresh("a") {
+		t.Error("an id is free once")
+	}
+	now = now.Add(59 * time.Second)
+	if fresh("a") {
+		t.Error("forgotten too early")
+	}
+	now = now.Add(2 * time.Minute)
+	fresh("b")
+	now = now.Add(2 * time.Minute)
+	fresh("c")
+	if !fresh("a") {
+		t.Error("never forgotten")
+	}
+	for i := range 3 * maxClaims {
+		fresh("x" + strconv.Itoa(i))
+	}
+	if n := len(c.cur) + len(c.prev); n > 2*maxClaims {
+		t.Errorf("%d ids are kept", n)
+	}
+}
