@@ -4,24 +4,6 @@ mock_provider "aws" {
   source = "./tests/mocks"
 }
 
-variables {
-  aws_region          = "us-east-1"
-  resource_name       = "relay"
-  existing_vpc        = "vpc-1"
-  existing_subnet_ids = ["subnet-1", "subnet-2"]
-  security_group      = "kong-relay"
-  channel_arn         = "arn:aws:cloudtrail:us-east-1:123456789012:channel/c"
-  image               = "123456789012.dkr.ecr.us-east-1.amazonaws.com/relay:1"
-  lambda_env = {
-    KONG_ADMIN_API   = "https://kong.internal:8444"
-    KONG_SUPERADMIN  = true
-    KONG_ADMIN_TOKEN = "the-token"
-    KONG_ROOT_CA     = "disabled"
-    REDIS_DB         = "0"
-    CHANNEL_ARN      = ""
-  }
-}
-
 run "two_nodes_encrypted" {
   assert {
     condition     = aws_elasticache_replication_group.ledger[0].engine == "valkey" && aws_elasticache_replication_group.ledger[0].num_cache_clusters == 2 && aws_elasticache_replication_group.ledger[0].multi_az_enabled && aws_elasticache_replication_group.ledger[0].automatic_failover_enabled
