@@ -174,14 +174,11 @@ func (h *handler) failed(ctx context.Context, path string, err error) {
 // trigger checks a request to Path: what needs no body, then the rate, then
 // the signature, the body, and last the replay, which may cost a round trip.
 func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
-	if err := begin(r, MaxBody); err != nil {
+	secrets, err := h.begin(r, MaxBody, h.Secrets)
+	if err != nil {
 		return nil, err
 	}
-	secrets := h.Secrets()
 	signed := len(secrets) > 0
-	if !signed && !h.Unsigned {
-		return nil, errNoSecret
-	}
 	if signed {
 		if err := h.checkHeaders(r.Header); err != nil {
 			return nil, err
@@ -214,15 +211,21 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 	return b.RequestIDs, nil
 }
 
-// begin checks what the head of a request tells. Its body may still turn out larger.
-func begin(r *http.Request, limit int64) error {
+// begin checks what the head of a request tells; its body may still turn out
+// larger. It returns the secrets that may have signed the request, and none only
+// if it need not be signed.
+func (h *handler) begin(r *http.Request, limit int64, secrets func() []string) ([]string, error) {
 	switch {
 	case r.Method != http.MethodPost:
-		return errMethod
+		return nil, errMethod
 	case r.ContentLength > limit:
-		return errTooLarge
+		return nil, errTooLarge
 	}
-	return nil
+	list := secrets()
+	if len(list) == 0 && !h.Unsigned {
+		return nil, errNoSecret
+	}
+	return list, nil
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {

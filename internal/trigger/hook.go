@@ -26,14 +26,11 @@ const maxEventHook = 1 << 20
 // Kong's documentation gives x-kong-signature as sha1=<hex of HMAC-SHA1>, and
 // HMAC-SHA256 from 3.14 on.
 func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
-	if err := begin(r, maxEventHook); err != nil {
+	secrets, err := h.begin(r, maxEventHook, h.EventHookSecrets)
+	if err != nil {
 		return nil, err
 	}
-	secrets := h.EventHookSecrets()
 	signed := len(secrets) > 0
-	if !signed && !h.Unsigned {
-		return nil, errNoSecret
-	}
 	var (
 		newHash func() hash.Hash
 		want    []byte
