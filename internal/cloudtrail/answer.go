@@ -18,12 +18,11 @@ var errNoAnswer = errors.New("the answer is not one of PutAuditEvents")
 
 // parseOutput reads the body of a 200. Anything but a complete answer is an
 // error: what it says of some events must not be believed then.
-func parseOutput(answer []byte) (*PutAuditEventsOutput, error) {
-	text := string(answer) // everything in the output is a part of it
+func parseOutput(answer string) (*PutAuditEventsOutput, error) {
 	out := PutAuditEventsOutput{Successful: make([]AuditEventResultEntry, 0, maxEvents)}
 	var strs stringsOf
 	known := false
-	p := jsonscan.New(text)
+	p := jsonscan.New(answer) // everything in the output is a part of it
 	for more := p.Open('{', '}'); more; more = p.More('}') {
 		name := p.Name().Text()
 		if name != "successful" && name != "failed" || p.Peek() == 'n' {
@@ -89,14 +88,14 @@ func (s *stringsOf) pointer(v jsonscan.Value) *string {
 
 // parseError reads an answer that is not a 200. It takes the code from the
 // header or the body, without the namespace before it and the URI after it.
-func parseError(resp *http.Response, answer []byte) *smithy.GenericAPIError {
+func parseError(resp *http.Response, answer string) *smithy.GenericAPIError {
 	e := &smithy.GenericAPIError{Fault: smithy.FaultClient}
 	if resp.StatusCode >= 500 {
 		e.Fault = smithy.FaultServer
 	}
 	code := resp.Header.Get("X-Amzn-ErrorType")
 	said := map[string]string{}
-	p := jsonscan.New(string(answer))
+	p := jsonscan.New(answer)
 	for more := p.Open('{', '}'); more; more = p.More('}') {
 		if name, v := p.Name(), p.Value(); v.Kind == jsonscan.Text {
 			said[name.Text()] = v.Text()

@@ -18,7 +18,7 @@ func FuzzParseOutput(f *testing.F) {
 	f.Add([]byte(`{"succ\u0065ssful":[{"\u0069d":"\ud83d\ude00"}]}`))
 	f.Add([]byte("\xff"))
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		out, err := parseOutput(answer)
+		out, err := parseOutput(string(answer))
 		if err != nil {
 			return
 		}
@@ -43,7 +43,7 @@ func FuzzParseError(f *testing.F) {
 	f.Add(399, ":", []byte(`"`+strings.Repeat("x", 1000)+`"`))
 	f.Fuzz(func(t *testing.T, status int, header string, answer []byte) {
 		resp := &http.Response{StatusCode: status, Header: http.Header{"X-Amzn-Errortype": {header}}}
-		e := parseError(resp, answer)
+		e := parseError(resp, string(answer))
 		for _, s := range []string{e.Code, e.Message} {
 			if len(s) > maxReason || !utf8.ValidString(s) || strings.ContainsAny(s, "\n\r\x00\x1b") {
 				t.Fatalf("not fit for a log: %q", s)

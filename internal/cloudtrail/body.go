@@ -2,13 +2,16 @@ package cloudtrail
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
+	"net/http/httptrace"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -39,12 +42,15 @@ const (
 
 // payload is what a request carries. An HTTP client may read a body even after
 // it has returned the answer (of a service that did not wait for all of it), and
-// it may want another body for another connection; so all bodies of a request
-// read through the payload, and none does once it is released.
+// it may want another body for another connection. So an encoding is used again
+// only if the client is known to have read all bodies of it to their end, and a
+// body that is encoded as it is read ends once the payload is released.
 type payload struct {
+	encoded      []byte       // the whole body, unless it was too large
+	begun, ended atomic.Int32 // bodies of encoded that were handed out, and that are done with
+
 	mu       sync.Mutex
 	events   []AuditEvent
-	encoded  []byte // the whole body, unless it was too large
 	released bool
 }
 
@@ -71,25 +77,39 @@ func newPayload(events []AuditEvent) (p *payload, hash string, length int64) {
 	return p, hex.EncodeToString(h.Sum(sum[:0])), length
 }
 
-// release ends all reading: the events and the encoding can be used for others.
-func (p *payload) release() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if buf := p.encoded; buf != nil {
-		encodings.Put(&buf)
-	}
-	p.events, p.encoded, p.released = nil, nil, true
+// traced returns a context for the requests that carry the payload: with it an
+// HTTP client tells when it is done with a body.
+func (p *payload) traced(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { p.ended.Add(1) },
+	})
 }
 
-func (p *payload) body() *body {
+// release ends all reading: the events and the encoding can be used for others.
+func (p *payload) release() {
+	if p.encoded != nil && p.begun.Load() == p.ended.Load() {
+		encodings.Put(&p.encoded)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events, p.released = nil, true
+}
+
+// body returns a body of the payload. An HTTP client sends one that it knows to
+// be in memory along with the head of the request, in as few writes as can be.
+func (p *payload) body() io.ReadCloser {
+	if p.encoded != nil {
+		p.begun.Add(1)
+		return io.NopCloser(bytes.NewReader(p.encoded))
+	}
 	return &body{payload: p, encoder: encoder{events: p.events}}
 }
 
-// body is one reading of a payload.
+// body is one reading of a payload that was too large to be kept.
 type body struct {
 	payload *payload
-	encoder encoder // where nothing was kept
-	off     int     // read so far: of the payload's encoding, or of the encoder's
+	encoder encoder
+	off     int // read so far, of the encoder's buffer
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -99,21 +119,16 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, errReleased
 	}
 	n := 0
-	if text := b.payload.encoded; text != nil {
-		n = copy(p, text[b.off:])
-		b.off += n
-	} else {
-		for n < len(p) {
-			if b.off == len(b.encoder.buf) {
-				b.off, b.encoder.buf = 0, b.encoder.buf[:0]
-				if !b.encoder.fill() {
-					break
-				}
+	for n < len(p) {
+		if b.off == len(b.encoder.buf) {
+			b.off, b.encoder.buf = 0, b.encoder.buf[:0]
+			if !b.encoder.fill() {
+				break
 			}
-			m := copy(p[n:], b.encoder.buf[b.off:])
-			b.off += m
-			n += m
 		}
+		m := copy(p[n:], b.encoder.buf[b.off:])
+		b.off += m
+		n += m
 	}
 	if n == 0 && len(p) > 0 {
 		return 0, io.EOF

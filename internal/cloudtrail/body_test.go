@@ -3,6 +3,7 @@ package cloudtrail
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -71,18 +73,68 @@ func TestBodyIsWhatEncodingJSONWrites(t *testing.T) {
 	})
 }
 
-func TestBodyIsNotReadAfterItsCall(t *testing.T) {
-	id, small, large := "a", "{}", strings.Repeat("x", 2*maxKept)
-	for _, data := range []*string{&small, &large} {
-		p, _, _ := newPayload([]AuditEvent{{Id: &id, EventData: data}})
+func TestLargeBodyIsNotReadAfterItsCall(t *testing.T) {
+	id, data := "a", strings.Repeat("x", 2*maxKept)
+	p, _, _ := newPayload([]AuditEvent{{Id: &id, EventData: &data}})
+	b := p.body()
+	if _, err := b.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	p.release()
+	if n, err := b.Read(make([]byte, 5)); n != 0 || !errors.Is(err, errReleased) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
+// An encoding of which a body may still be read is not used for another call.
+func TestSmallBodyOutlivesItsCall(t *testing.T) {
+	text := func(c string) (*string, *string) { id, data := c, strings.Repeat(c, 1000); return &id, &data }
+	id, data := text("a")
+	events := []AuditEvent{{Id: id, EventData: data}}
+	want := plain(t, events)
+	for range 100 {
+		p, _, _ := newPayload(events)
 		b := p.body()
-		if _, err := b.Read(make([]byte, 5)); err != nil {
-			t.Fatal(err)
-		}
 		p.release()
-		if n, err := b.Read(make([]byte, 5)); n != 0 || !errors.Is(err, errReleased) {
-			t.Errorf("read %d bytes, %v", n, err)
+		id, data := text("b")
+		other, _, _ := newPayload([]AuditEvent{{Id: id, EventData: data}})
+		if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("read %.40q, %v", got, err)
 		}
+		other.release()
+	}
+}
+
+// One that the client is done with is: as many bodies as it was given were written.
+func TestEncodingIsUsedAgain(t *testing.T) {
+	srv := serve(t, acceptAll)
+	s := newTestSink(t, Options{Endpoint: srv.URL})
+	ctx := t.Context()
+	id, data := s.Event(&entries(1)[0])
+	text, sum := string(data), sha256.Sum256(data)
+	checksum := base64.StdEncoding.EncodeToString(sum[:])
+	used, hash, length := newPayload([]AuditEvent{{Id: &id, EventData: &text, EventDataChecksum: &checksum}})
+	req, err := s.client.request(ctx, &PutAuditEventsInput{ChannelArn: &s.channelARN}, used, length)
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, err := s.client.credentials.Retrieve(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.client.signer.SignHTTP(ctx, creds, req, hash, signingName, s.client.region, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.client.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	if used.begun.Load() != 1 || used.ended.Load() != 1 {
+		t.Errorf("%d bodies begun, %d ended", used.begun.Load(), used.ended.Load())
 	}
 }
 

@@ -1,8 +1,8 @@
 package cloudtrail
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +15,8 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
 // Client has, with its input and its output, the shape of the AWS SDK's module
@@ -168,7 +170,7 @@ func (c *Client) request(ctx context.Context, in *PutAuditEventsInput, p *payloa
 	}
 	u := *c.url
 	u.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), p.body())
+	req, err := http.NewRequestWithContext(p.traced(ctx), http.MethodPost, u.String(), p.body())
 	if err != nil {
 		return nil, fmt.Errorf("building the request: %w", err)
 	}
@@ -181,17 +183,13 @@ func (c *Client) request(ctx context.Context, in *PutAuditEventsInput, p *payloa
 }
 
 // readAnswer reads an answer to its end, so that the connection can be used again.
-func readAnswer(resp *http.Response) ([]byte, error) {
-	var b bytes.Buffer
-	if n := resp.ContentLength; n > 0 && n <= maxAnswer {
-		b.Grow(int(n) + bytes.MinRead)
+func readAnswer(resp *http.Response) (string, error) {
+	text, err := jsonscan.Read(resp.Body, resp.ContentLength, maxAnswer)
+	switch {
+	case errors.Is(err, jsonscan.ErrTooLong):
+		return text, fmt.Errorf("answer of more than %d bytes", maxAnswer)
+	case err != nil:
+		return text, fmt.Errorf("reading the answer: %w", err)
 	}
-	n, err := b.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return b.Bytes(), fmt.Errorf("reading the answer: %w", err)
-	}
-	if n > maxAnswer {
-		return b.Bytes(), fmt.Errorf("answer of more than %d bytes", maxAnswer)
-	}
-	return b.Bytes(), nil
+	return text, nil
 }

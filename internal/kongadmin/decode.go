@@ -6,10 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"unicode"
-	"unsafe"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/jsonscan"
@@ -58,25 +56,14 @@ func readBody(resp *http.Response, limit int64) (string, error) {
 	if resp.ContentLength > limit {
 		return "", fmt.Errorf("%w: %d bytes", audit.ErrPageTooLarge, resp.ContentLength)
 	}
-	room := resp.ContentLength + 1 // one byte more, to see the end
-	if room == 0 {
-		room = 64 << 10 // not known
+	text, err := jsonscan.Read(resp.Body, resp.ContentLength, limit)
+	switch {
+	case errors.Is(err, jsonscan.ErrTooLong):
+		return "", fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
+	case err != nil:
+		return "", fmt.Errorf("answer broke off after %d bytes: %w", len(text), err)
 	}
-	b := make([]byte, 0, room)
-	for {
-		n, err := resp.Body.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		switch {
-		case int64(len(b)) > limit:
-			return "", fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
-		case errors.Is(err, io.EOF):
-			return unsafe.String(unsafe.SliceData(b), len(b)), nil //nolint:gosec // nothing changes b any more
-		case err != nil:
-			return "", fmt.Errorf("answer broke off after %d bytes: %w", len(b), err)
-		case len(b) == cap(b):
-			b = slices.Grow(b, len(b))
-		}
-	}
+	return text, nil
 }
 
 // message takes the reason out of a refusal, shortened, on one line and without
