@@ -276,11 +276,18 @@ func (r *Redis) Close() error {
 // Check looks at the server's settings. It refuses an eviction policy that would
 // evict dead letters and marks, and returns a sentence for each lesser worry.
 func (r *Redis) Check(ctx context.Context) (warnings []string, err error) {
+	ask := func(ctx context.Context, c redis.UniversalClient) (string, error) {
+		info, err := c.Info(ctx, "memory").Result()
+		if unknown(err) {
+			return "", nil // which tells no policy
+		}
+		return info, err
+	}
 	var infos []string
 	if cluster, ok := r.client.(*redis.ClusterClient); ok {
 		answers := make(chan string, 1000)
 		err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
-			info, err := c.Info(ctx, "memory").Result()
+			info, err := ask(ctx, c)
 			if err == nil {
 				answers <- info
 			}
@@ -292,7 +299,7 @@ func (r *Redis) Check(ctx context.Context) (warnings []string, err error) {
 		}
 	} else {
 		var info string
-		info, err = r.client.Info(ctx, "memory").Result()
+		info, err = ask(ctx, r.client)
 		infos = append(infos, info)
 	}
 	if forbidden(err) {

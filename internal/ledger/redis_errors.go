@@ -37,6 +37,13 @@ func refused(err error, word string) bool {
 
 func forbidden(err error) bool { return err != nil && refused(err, "NOPERM") }
 
+// unknown says whether the server answered that it does not have what it was
+// asked for: a command that was renamed away, or that a proxy in front of the
+// server or a stand-in for it lacks, wholly or in part.
+func unknown(err error) bool {
+	return refused(err, "unknown command") || refused(err, "unsupported command") || refused(err, "not supported")
+}
+
 // wrap says what failed and where. What only a person can heal becomes an
 // [audit.SettingsError]; all else (no connection, no memory, loading, read-only,
 // a cluster that is down) may heal.

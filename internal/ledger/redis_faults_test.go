@@ -113,3 +113,18 @@ func TestRedisCheck(t *testing.T) {
 		}
 	}
 }
+
+// TestRedisCheckUntold checks servers that answer, but not to the question about
+// their policy.
+func TestRedisCheckUntold(t *testing.T) {
+	servers := map[string]*redistest.Server{"section unknown": redistest.StartMini(t)}
+	if haveServer(t) {
+		servers["command renamed away"] = redistest.Start(t, "--rename-command", "INFO", "")
+	}
+	for name, s := range servers {
+		warnings, err := openRedis(t, RedisOptions{Addrs: []string{s.Addr}}).Check(bg())
+		if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "make sure that it is noeviction") {
+			t.Errorf("%s: warnings %q, error %v", name, warnings, err)
+		}
+	}
+}
