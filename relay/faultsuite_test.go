@@ -157,7 +157,7 @@ func (f *faultRun) run(table *faultTable) {
 		f.fresh()
 	}
 	if !f.c.full {
-		f.eventually(time.Minute, "everything delivered by the relay alone", func() bool { return len(f.missing()) == 0 })
+		f.eventuallyDecided("everything delivered by the relay alone", func() bool { return len(f.missing()) == 0 })
 	}
 	f.once("--full")
 	f.check("at the end")
@@ -265,12 +265,19 @@ func (f *faultRun) await(more int) {
 	f.t.Helper()
 	decided := func() int { return f.trail.Counts().Distinct + len(f.letters) }
 	want := min(decided()+more, len(f.rows))
+	f.eventuallyDecided(fmt.Sprintf("%d entries delivered", want), func() bool { return decided() >= want })
+}
+
+// eventuallyDecided is eventually for what is also true once entries are letters:
+// they may become it while it waits.
+func (f *faultRun) eventuallyDecided(what string, ok func() bool) {
+	f.t.Helper()
 	asked := time.Now()
-	f.eventually(time.Minute, fmt.Sprintf("%d entries delivered", want), func() bool {
-		if time.Since(asked) > 2*time.Second { // some may be letters by now
+	f.eventually(time.Minute, what, func() bool {
+		if time.Since(asked) > 2*time.Second {
 			f.letters, asked = f.deadList(), time.Now()
 		}
-		return decided() >= want
+		return ok()
 	})
 }
 
