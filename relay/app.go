@@ -224,6 +224,9 @@ func (a *app) pipeline(o pipeline.Observer) *pipeline.Pipeline {
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
 		SkipOwnReads: s.SkipOwnReads, Observer: o, Logger: a.log,
 	}
+	if s, ok := a.sink.(*cloudtrail.Sink); ok {
+		options.UrgentSink = s.Urgent()
+	}
 	if !s.StartAt.IsZero() {
 		options.StartAt = s.StartAt.Unix()
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -87,6 +88,26 @@ func (b *bell) due() bool {
 	b.last = now
 	b.schedule()
 	return true
+}
+
+// wait returns once a pull is to be made, and takes it as done; or with ctx's error.
+func (b *bell) wait(ctx context.Context) error {
+	for !b.due() {
+		d := b.until()
+		if d < 0 {
+			d = time.Minute // until it is rung
+		}
+		timer := time.NewTimer(d)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-b.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return nil
 }
 
 // schedule plans the pull after one that is being made. b.mu is held.

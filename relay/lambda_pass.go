@@ -200,7 +200,7 @@ func (h *lambdaHost) rounds(ctx context.Context, event lambdaEvent, last time.Ti
 				return rest, err
 			}
 		}
-		req := pipeline.Request{Kind: kind, TailWanted: srv.bell.due, Word: srv.loadAnnounced}
+		req := pipeline.Request{Kind: kind, TailWanted: srv.bell.wait, Word: srv.loadAnnounced}
 		if kind == pipeline.Reconcile {
 			// A tail of another invocation is soon done, and would only be left word for a tail.
 			req.Wait = min(srv.app.settings.LeaseWait, budget/4)

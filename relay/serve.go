@@ -293,7 +293,7 @@ func (s *server) bindOrWait(ctx context.Context) error {
 func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary, error) {
 	s.metrics.lease.Set(1)
 	defer s.metrics.lease.Set(0)
-	sum, err := s.passes.Run(ctx, pipeline.Request{Kind: kind, TailWanted: s.bell.due, Word: s.loadAnnounced})
+	sum, err := s.passes.Run(ctx, pipeline.Request{Kind: kind, TailWanted: s.bell.wait, Word: s.loadAnnounced})
 	if sum.Word {
 		s.bell.ring(nil, time.Now()) // for the relay that left it
 	}

@@ -61,12 +61,52 @@ type Options struct {
 type Sink struct {
 	client      *Client
 	credentials *credentials
-	limiter     *rate.Limiter
+	turns       *turns
+	urgent      bool
 	channelARN  string
 	externalID  *string
 	endpoint    string
 	mapping     mapping
-	batches     sync.Pool // of *batch
+	batches     *sync.Pool // of *batch
+}
+
+// Urgent returns a Sink to the same channel, under the same rate, whose calls go
+// before those of s.
+func (s *Sink) Urgent() *Sink {
+	u := *s
+	u.urgent = true
+	return &u
+}
+
+// turns hands out calls under a rate. Of those that are not urgent only one at a
+// time stands in line, so that one that is waits for two turns at most.
+type turns struct {
+	limiter *rate.Limiter
+	line    chan struct{} // holds one element while somebody stands in line
+	others  chan struct{} // holds one element while one that is not urgent does
+}
+
+func newTurns(limit rate.Limit) *turns {
+	return &turns{limiter: rate.NewLimiter(limit, burst), line: make(chan struct{}, 1), others: make(chan struct{}, 1)}
+}
+
+// wait returns once it is a call's turn.
+func (t *turns) wait(ctx context.Context, urgent bool) error {
+	if !urgent {
+		select {
+		case t.others <- struct{}{}:
+			defer func() { <-t.others }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	select {
+	case t.line <- struct{}{}:
+		defer func() { <-t.line }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return t.limiter.Wait(ctx)
 }
 
 var (
@@ -117,7 +157,7 @@ func New(o Options) (*Sink, error) {
 	s := &Sink{
 		client:      newClient(endpoint, region, creds, o.HTTPClient),
 		credentials: creds,
-		limiter:     rate.NewLimiter(limit, burst),
+		turns:       newTurns(limit),
 		channelARN:  o.ChannelARN,
 		endpoint:    endpoint.String(),
 		mapping:     mapping{account: channel.AccountID, hostname: hostname, errorCodes: o.ErrorCodes},
@@ -125,7 +165,7 @@ func New(o Options) (*Sink, error) {
 	if o.ExternalID != "" {
 		s.externalID = &o.ExternalID
 	}
-	s.batches.New = func() any { return &batch{index: make(map[string]int, maxEvents)} }
+	s.batches = &sync.Pool{New: func() any { return &batch{index: make(map[string]int, maxEvents)} }}
 	return s, nil
 }
 

@@ -196,7 +196,7 @@ func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.
 // those that it was signed with.
 func (s *Sink) call(ctx context.Context, events []AuditEvent) (*PutAuditEventsOutput, error) {
 	for fresh := false; ; fresh = true {
-		if err := s.limiter.Wait(ctx); err != nil {
+		if err := s.turns.wait(ctx, s.urgent); err != nil {
 			return nil, &turnError{err}
 		}
 		out, err := s.client.PutAuditEvents(ctx, &PutAuditEventsInput{

@@ -357,6 +357,39 @@ func TestPutKeepsTheRate(t *testing.T) {
 	})
 }
 
+// However many calls stand in line, an urgent one waits for those of two turns.
+func TestUrgentPutGoesBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := &timed{accepting: accepting{[]byte(`{"successful":[{"id":"e0"}]}`)}}
+		s := newTestSink(t, Options{HTTPClient: client, Rate: 1})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var workers sync.WaitGroup
+		for range 16 {
+			workers.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = s.Put(ctx, entries(1)) // ends with ctx
+				}
+			})
+		}
+		for i := range 5 {
+			time.Sleep(10*time.Second + time.Duration(i)*300*time.Millisecond)
+			begin := time.Now()
+			verdicts, err := s.Urgent().Put(ctx, entries(1))
+			if took := time.Since(begin); err != nil || statuses(verdicts) != "A" || took > 2*time.Second {
+				t.Errorf("%s after %s, %v", statuses(verdicts), took, err)
+			}
+		}
+		cancel()
+		workers.Wait()
+		for i := range client.times {
+			if j := i + burst + 1; j < len(client.times) && client.times[j].Sub(client.times[i]) < time.Second {
+				t.Fatalf("more than the rate and its burst, from call %d on", i)
+			}
+		}
+	})
+}
+
 func TestPutGivesUpItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := &timed{accepting: accepting{[]byte(`{"successful":[{"id":"e0"}]}`)}}

@@ -145,7 +145,7 @@ func TestFrozenHolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer h.end()
-		d, ctx := newDelivery(ctx, New(Options{}), h.valid, nil)
+		d := &delivery{p: New(Options{}), valid: h.valid}
 		if err := d.mayPut(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -159,9 +159,6 @@ func TestFrozenHolder(t *testing.T) {
 		h.renewed.Store(&moment{time.Now(), time.Now().Round(0).Add(-time.Minute)})
 		if err := d.mayPut(ctx); !errors.Is(err, audit.ErrLeaseLost) {
 			t.Errorf("%v", err)
-		}
-		if err := d.group.Wait(); err != nil {
-			t.Error(err)
 		}
 	})
 }

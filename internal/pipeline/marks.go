@@ -52,7 +52,6 @@ func (ps *pass) setFloor() {
 		ps.goOn()
 	}
 	w.floor, w.base = max(w.floor, p.opts.StartAt), max(w.base, p.opts.StartAt)
-	ps.head = max(m.Cursor, w.began.Unix()-wideBack)
 }
 
 // goOn takes up a reconcile that was cut short, if it was to read as much as this one.

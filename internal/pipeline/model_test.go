@@ -239,10 +239,18 @@ func (m *model) makePass(e event) error {
 	m.inject(e)
 	ctx, cancel := context.WithCancel(m.t.(*testing.T).Context())
 	defer cancel()
-	req := Request{Kind: Reconcile, Wait: 11 * time.Second, TailWanted: func() bool {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return m.plan.PageSize > 3 && m.chance(e.TailWanted)
+	req := Request{Kind: Reconcile, Wait: 11 * time.Second, TailWanted: func(ctx context.Context) error {
+		for {
+			m.mu.Lock()
+			wanted, wait := m.plan.PageSize > 3 && m.chance(e.TailWanted), time.Duration(m.rand.IntN(200_000))*time.Microsecond
+			m.mu.Unlock()
+			if err := sleep(ctx, wait); err != nil {
+				return err
+			}
+			if wanted {
+				return nil
+			}
+		}
 	}}
 	switch e.Do {
 	case "tail":

@@ -78,7 +78,7 @@ func (ps *pass) unpark(ctx, work context.Context, letters []audit.Letter) error 
 	for i := range letters {
 		entries[i] = letters[i].Entry
 	}
-	verdicts, _, err := d.attempt(work, entries)
+	verdicts, _, err := ps.batcher.lane.attempt(work, entries)
 	var records []audit.Record
 	var accepted []audit.Entry
 	var unresolved []audit.Letter

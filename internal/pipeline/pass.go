@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -22,88 +21,6 @@ const (
 	deadlineSlack = 10 * time.Second // most that is kept back of a deadline, for batches in flight
 )
 
-// ErrOutOfTime ends a pass that stopped starting batches because its context's
-// deadline was near. Summary.Left says what it did not get to; the next
-// reconcile goes on there.
-var ErrOutOfTime = errors.New("out of time before the pass was complete")
-
-// Run makes a pass, and further ones as long as somebody leaves word meanwhile.
-// The summary is valid whatever the error.
-//
-// It fails with audit.ErrLeaseHeld if another process is making a pass,
-// ErrOutOfTime near the context's deadline, ErrUnavailable if the destination
-// takes nothing, and *audit.SettingsError where a person has to act.
-func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
-	p.passing.Lock()
-	defer p.passing.Unlock()
-	begin := time.Now()
-	total := Summary{Kind: req.Kind, Full: req.Full, Complete: true}
-	var err error
-	for replaced := 0; ; replaced++ {
-		err = p.rounds(ctx, req, &total)
-		if !errors.Is(err, audit.ErrLedgerReplaced) || replaced == 2 {
-			break
-		}
-		p.log.Warn("ledger was emptied or replaced under the pass, starting over with a full read", "err", err)
-		p.own.forgotten()
-		total.Complete, total.Failed = true, 0 // what was not done is done now
-	}
-	total.Complete = total.Complete && err == nil
-	total.Seconds = time.Since(begin).Seconds()
-	return total, err
-}
-
-// rounds holds the lease for a pass and for those that others leave word for.
-func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) error {
-	if req.DryRun {
-		return p.pass(ctx, ctx, req, nil, total)
-	}
-	fresh, err := p.opts.Ledger.Begin(ctx)
-	if err != nil {
-		return fmt.Errorf("opening the ledger: %w", err)
-	}
-	if fresh {
-		p.own.forgotten()
-	}
-	leased, h, err := acquire(ctx, p.opts.Lease, p.opts.LeaseTTL, req.Wait)
-	if err != nil {
-		return fmt.Errorf("getting the lease: %w", err)
-	}
-	defer h.end()
-	begin := time.Now()
-	for {
-		err := p.pass(leased, ctx, req, h, total)
-		if errors.Is(err, audit.ErrLeaseLost) {
-			// A ledger that was emptied has lost the lease as well.
-			if _, marksErr := p.opts.Book.Marks(ctx); errors.Is(marksErr, audit.ErrLedgerReplaced) {
-				err = marksErr
-			}
-		}
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
-		word, releaseErr := p.opts.Lease.Release(release, h.token)
-		stop := err != nil || time.Since(begin) > roundsFor
-		if word && stop {
-			// Whoever left word is not served here. What it noted is in the ledger.
-			_, releaseErr = p.opts.Lease.Release(release, h.token)
-		}
-		cancel()
-		if err != nil {
-			return err
-		}
-		if releaseErr != nil && !errors.Is(releaseErr, audit.ErrLeaseLost) {
-			p.log.Warn("lease not released, it will run out by itself", "err", releaseErr)
-		}
-		if !word || stop {
-			total.Word = word
-			return nil
-		}
-		if req.Word != nil {
-			req.Word(leased)
-		}
-		req = Request{Kind: Tail, Word: req.Word}
-	}
-}
-
 // pass is one walk of the log.
 type pass struct {
 	p     *Pipeline
@@ -116,26 +33,21 @@ type pass struct {
 	full    bool
 	started int64 // by Kong's clock
 	newest  int64 // seen at the start, in orders other than oldest first
-	head    int64 // newest second that a tail within the reconcile has read
 	saved   time.Time
 	before  audit.Marks // as the pass found them
 	misled  bool        // marks that it began with turned out to be ahead of Kong's clock
 	parked  parkedTries
 
-	pos position // of the walk, as of the last page that was handled
-	// The batch that is being filled. As a rule all entries of a page are new, and
-	// then it is a part of the page itself: entries from start on.
-	batch []audit.Entry
-	from  *audit.Entry // first entry of that page; nil if the batch has memory of its own
-	start int
-	piece *piece
-	bytes int
+	pos     position // of the walk, as of the last page that was handled
+	batcher batcher
+	tails   *tails // beside the walk; nil until they begin
 }
 
-func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total *Summary) error {
+// pass makes a pass. owed tells that a tail was wanted beside it and has not been made.
+func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total *Summary) (owed bool, err error) {
 	marks, err := p.opts.Book.Marks(ctx)
 	if err != nil {
-		return fmt.Errorf("reading marks: %w", err)
+		return false, fmt.Errorf("reading marks: %w", err)
 	}
 	if req.Kind == Tail && marks.Cursor == 0 {
 		req.Kind = Reconcile // nothing to go on from
@@ -154,21 +66,9 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	if h != nil {
 		valid = h.valid
 	}
-	var delivering context.Context
-	ps.del, delivering = newDelivery(ctx, p, valid, ps.keep)
+	ps.del = &delivery{p: p, valid: valid, keep: ps.keep, flight: map[string]bool{}}
 	ps.walk = &walk{p: p, order: p.order, until: req.Until}
-	walkErr := ps.run(delivering, work)
-	// Also what was read before the walk failed. Told to stop, flush says so.
-	if flushErr := ps.flush(delivering, work); walkErr == nil {
-		walkErr = flushErr
-	}
-	err = ps.del.group.Wait()
-	if err == nil {
-		err = walkErr
-	} else if walkErr != nil && !errors.Is(walkErr, context.Canceled) && errors.Is(err, context.Canceled) {
-		err = walkErr
-	}
-	if err == nil {
+	if err = ps.deliver(ctx, work); err == nil {
 		err = ps.judge(work)
 	}
 	var settings *audit.SettingsError
@@ -181,6 +81,40 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 		err = saveErr
 	} else if saveErr != nil && !errors.Is(saveErr, audit.ErrLeaseLost) {
 		p.log.Warn("marks not saved, the next pass reads more again", "err", saveErr)
+	}
+	return ps.tails != nil && ps.tails.owed.Load(), err
+}
+
+// deliver walks the log, with tails beside, until everything has an outcome.
+func (ps *pass) deliver(ctx, work context.Context) error {
+	p := ps.p
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	main, walking := newLane(ctx, ps.del, p.opts.Sink, p.opts.Workers, p.opts.FlightBytes)
+	aside, tailing := newLane(ctx, ps.del, p.opts.UrgentSink, tailWorkers, p.opts.BatchBytes)
+	// What stops the tails stops the walk.
+	defer context.AfterFunc(tailing, func() { cancel(context.Cause(tailing)) })()
+	ps.batcher = batcher{ps: ps, lane: main}
+	walkErr := ps.run(walking, work, func() { ps.startTails(aside, tailing, work) })
+	// Also what was read before the walk failed. Told to stop, flush says so.
+	if flushErr := ps.batcher.flush(walking, work); walkErr == nil {
+		walkErr = flushErr
+	}
+	err := main.group.Wait()
+	if err == nil {
+		err = walkErr
+	} else if walkErr != nil && !errors.Is(walkErr, context.Canceled) && errors.Is(err, context.Canceled) {
+		err = walkErr
+	}
+	if err != nil {
+		cancel(err)
+	}
+	if ps.tails != nil {
+		ps.tails.stop()
+	}
+	tailErr := aside.group.Wait()
+	if err == nil || tailErr != nil && errors.Is(err, context.Canceled) {
+		err = tailErr
 	}
 	return err
 }
@@ -212,7 +146,8 @@ func (ps *pass) keep(e *audit.Entry) time.Duration {
 }
 
 // run reads from the floor to the end and hands over what is new.
-func (ps *pass) run(ctx, work context.Context) error {
+// underway is called with each page that was handed over.
+func (ps *pass) run(ctx, work context.Context, underway func()) error {
 	p, w := ps.p, ps.walk
 	if ps.req.Kind == Reconcile || w.order == unknownOrder {
 		if err := w.probe(ctx); err != nil {
@@ -253,6 +188,7 @@ func (ps *pass) run(ctx, work context.Context) error {
 		if err := ps.step(ctx, work, s); err != nil {
 			return err
 		}
+		underway()
 	}
 	return <-walked
 }
@@ -267,7 +203,7 @@ func (ps *pass) step(ctx, work context.Context, s step) error {
 	if f := ps.p.opts.Observer.Stage; f != nil {
 		f("read", s.took)
 	}
-	if err := ps.page(ctx, work, s.entries); err != nil {
+	if err := ps.batcher.page(ctx, work, s.entries, ps.walk.began.Unix()); err != nil {
 		return err
 	}
 	ps.del.read(s.through, s.offset)
@@ -276,11 +212,6 @@ func (ps *pass) step(ctx, work context.Context, s step) error {
 	}
 	if ps.req.DryRun || ps.req.Kind == Window {
 		return nil
-	}
-	if ps.req.Kind == Reconcile && ps.tailWanted(ctx) {
-		if err := ps.tail(ctx, work); err != nil {
-			return err
-		}
 	}
 	if time.Since(ps.saved) >= saveEvery {
 		ps.saved = time.Now()
@@ -293,159 +224,6 @@ func (ps *pass) step(ctx, work context.Context, s step) error {
 		}
 	}
 	return nil
-}
-
-// page sorts out what is new and hands it over in batches.
-func (ps *pass) page(ctx, work context.Context, entries []audit.Entry) error {
-	p, d := ps.p, ps.del
-	if len(entries) == 0 {
-		return nil
-	}
-	if f := p.opts.Observer.Seen; f != nil {
-		f(entries)
-	}
-	ahead, now := 0, ps.walk.began.Unix()
-	for i := range entries {
-		if entries[i].Timestamp > now+1 {
-			ahead++
-		}
-	}
-	read := len(entries)
-	entries = d.unclaimed(entries)
-	begin := time.Now()
-	outcomes, err := p.opts.Ledger.Lookup(ctx, entries)
-	p.opts.Observer.stage("lookup", begin)
-	if err != nil {
-		return fmt.Errorf("looking up %d entries: %w", len(entries), err)
-	}
-	d.count(func(s *Summary) { s.Read += read; s.Ahead += ahead })
-	var own []audit.Record
-	fresh, few := 0, mostlyKnown(entries, outcomes)
-	for i := range entries {
-		if outcomes[i] != audit.New {
-			continue
-		}
-		e := &entries[i]
-		if p.opts.SkipOwnReads && p.own.has(e.ID) {
-			own = append(own, d.record(e, audit.Own, nil))
-			continue
-		}
-		if !ps.req.DryRun && !d.claim(e.ID) {
-			continue // twice on this page
-		}
-		fresh++
-		if ps.req.DryRun {
-			continue
-		}
-		if few {
-			detach(e)
-		}
-		if p.opts.Prepare != nil {
-			p.opts.Prepare(e)
-		}
-		if err := ps.add(ctx, work, entries, i); err != nil {
-			return err
-		}
-	}
-	if len(own) > 0 && !ps.req.DryRun {
-		if err := d.commit(work, own, nil); err != nil {
-			return err
-		}
-	}
-	d.count(func(s *Summary) { s.New += fresh; s.Own += len(own) })
-	return nil
-}
-
-// mostlyKnown tells whether the new entries are the smaller part of a page. Such
-// entries are copied, or a batch that gathers them would keep all their pages in memory.
-func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
-	all, fresh := 0, 0
-	for i := range entries {
-		n := entries[i].Size()
-		all += n
-		if outcomes[i] == audit.New {
-			fresh += n
-		}
-	}
-	return fresh < all/2
-}
-
-// detach gives an entry memory of its own.
-func detach(e *audit.Entry) {
-	for _, s := range []*string{
-		&e.ID, &e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
-		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource, &e.Unknown, &e.KongVersion,
-	} {
-		*s = strings.Clone(*s)
-	}
-}
-
-// add puts an entry of a page, which must not change any more, into the batch.
-func (ps *pass) add(ctx, work context.Context, page []audit.Entry, i int) error {
-	size := page[i].Size()
-	if len(ps.batch) > 0 && (len(ps.batch) >= ps.p.opts.BatchEntries || ps.bytes+size > ps.p.opts.BatchBytes) {
-		if err := ps.flush(ctx, work); err != nil {
-			return err
-		}
-	}
-	switch {
-	case len(ps.batch) == 0:
-		ps.piece = ps.del.place(page[i].Timestamp)
-		ps.from, ps.start = &page[0], i
-		ps.batch = page[i : i+1 : i+1]
-	case ps.from == &page[0] && ps.start+len(ps.batch) == i:
-		ps.batch = page[ps.start : i+1 : i+1]
-	default:
-		ps.from = nil
-		ps.batch = append(ps.batch, page[i])
-	}
-	ps.bytes += size
-	return nil
-}
-
-// flush hands over the batch that is being filled.
-func (ps *pass) flush(ctx, work context.Context) error {
-	if len(ps.batch) == 0 {
-		return nil
-	}
-	batch, piece := ps.batch, ps.piece
-	ps.batch, ps.piece, ps.bytes = nil, nil, 0
-	return ps.del.put(ctx, work, batch, piece)
-}
-
-// tailWanted asks this process and the ledger whether there is something to look for at once.
-func (ps *pass) tailWanted(ctx context.Context) bool {
-	if ps.pos.order == noOrder || ps.held == nil {
-		return false
-	}
-	wanted := ps.req.TailWanted != nil && ps.req.TailWanted()
-	if word, err := ps.held.lease.Word(ctx, ps.held.token); err == nil && word {
-		if ps.req.Word != nil {
-			ps.req.Word(ctx)
-		}
-		wanted = true
-	}
-	return wanted
-}
-
-// tail reads the newest rows in the middle of a reconcile. It moves no mark: what
-// lies between is still to be read.
-func (ps *pass) tail(ctx, work context.Context) error {
-	w := &walk{p: ps.p, order: ps.pos.order, floor: max(ps.head-tailBack, ps.p.opts.StartAt)}
-	w.base = w.floor
-	newest := int64(0)
-	err := w.run(ctx, func(s step) error {
-		for i := range s.entries {
-			newest = max(newest, s.entries[i].Timestamp)
-		}
-		return ps.page(ctx, work, s.entries)
-	})
-	ps.del.count(func(s *Summary) { s.Pages += w.pages })
-	if err != nil {
-		return err
-	}
-	ps.head = max(ps.head, min(newest, w.began.Unix()))
-	return ps.flush(ctx, work)
 }
 
 func (ps *pass) summary() Summary {

@@ -232,11 +232,11 @@ func TestCutReconcileWithOtherOrder(t *testing.T) {
 	}
 }
 
-// A trigger is served between the pages of a reconcile.
+// A trigger is served beside the walk of a pass, whatever that is waiting for.
 func TestTailWithinReconcile(t *testing.T) {
 	for _, newKong := range []func() *kong{oldest, newest} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 4 })
+			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries, o.Workers = 4, 1 })
 			w.kong.add(span(w.now()-8000, 300, 20)...)
 			w.kong.delay = 100 * time.Millisecond
 			var mu sync.Mutex
@@ -250,23 +250,37 @@ func TestTailWithinReconcile(t *testing.T) {
 				}
 				return nil
 			}
-			w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+			w.sink.put = func(ctx context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 				mu.Lock()
-				defer mu.Unlock()
-				if holds(entries, fresh) {
+				wanted := holds(entries, fresh)
+				if wanted {
 					served = time.Now()
+				}
+				mu.Unlock()
+				if !wanted {
+					if err := sleep(ctx, 10*time.Second); err != nil { // all that the walk puts
+						return nil, err
+					}
 				}
 				return w.sink.accept(entries), nil
 			}
 			asked := false
-			s := w.pass(Request{Kind: Reconcile, TailWanted: func() bool {
-				mu.Lock()
-				defer mu.Unlock()
-				wanted := fresh != "" && !asked
-				asked = asked || wanted
-				return wanted
+			s := w.pass(Request{Kind: Reconcile, TailWanted: func(ctx context.Context) error {
+				for {
+					if err := sleep(ctx, 10*time.Millisecond); err != nil {
+						return err
+					}
+					mu.Lock()
+					wanted := fresh != "" && !asked
+					asked = asked || wanted
+					mu.Unlock()
+					if wanted {
+						return nil
+					}
+				}
 			}})
-			if !asked || served.Sub(at) > time.Second {
+			// A tick and two pages: it waits for no page and for no put of the walk.
+			if !asked || served.Sub(at) > 220*time.Millisecond {
 				t.Errorf("the new row was put after %s", served.Sub(at))
 			}
 			if s.Delivered != 301 {
@@ -283,18 +297,25 @@ func TestWordWithinReconcile(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.add(span(w.now()-8000, 100, 20)...)
 		other := &handle{store: w.store}
-		told := 0
+		w.kong.delay = 100 * time.Millisecond
+		var left, told time.Time
 		w.kong.hook = func(n int, _ audit.Query) error {
 			if n == 4 {
+				left = time.Now()
 				if _, err := other.Acquire(t.Context()); !errors.Is(err, audit.ErrLeaseHeld) {
 					t.Errorf("acquired: %v", err)
 				}
 			}
 			return nil
 		}
-		before := w.pass(Request{Kind: Reconcile, Word: func(context.Context) { told++ }})
-		if told != 1 || before.Kind != Reconcile {
-			t.Errorf("told %d times, %+v", told, before)
+		before := w.pass(Request{Kind: Reconcile, Word: func(context.Context) {
+			if !told.IsZero() {
+				t.Error("told twice")
+			}
+			told = time.Now()
+		}})
+		if told.Sub(left) > wordEvery || told.IsZero() || before.Kind != Reconcile {
+			t.Errorf("told after %s, %+v", told.Sub(left), before)
 		}
 		w.allOnce()
 	})

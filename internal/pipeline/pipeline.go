@@ -20,7 +20,7 @@ import (
 
 // Source reads the log. Page returns a complete page or an error and may be
 // repeated at will; it retries by itself what heals in seconds. Safe for
-// concurrent use: a tail is read while a page of the reconcile is on its way.
+// concurrent use: a tail is read while a page of the pass is on its way.
 type Source interface {
 	Page(ctx context.Context, q audit.Query) (audit.Page, error)
 }
@@ -52,7 +52,8 @@ type Lease interface {
 	// Acquire fails with audit.ErrLeaseHeld, having left word for the holder.
 	Acquire(ctx context.Context) (token string, err error)
 	Renew(ctx context.Context, token string) error
-	// Word tells whether somebody left word since it was last asked.
+	// Word tells whether somebody left word since it was last asked. Where it fails,
+	// it has not been asked.
 	Word(ctx context.Context, token string) (bool, error)
 	// Release gives the lease up, unless word was left: then it stays and word is true.
 	Release(ctx context.Context, token string) (word bool, err error)
@@ -73,6 +74,9 @@ type Options struct {
 	Book   Book
 	Lease  Lease
 	Sink   Sink
+	// UrgentSink takes the entries that a trigger asked for while a pass is under way,
+	// so that they need not stand behind the pass's own. Default: Sink.
+	UrgentSink Sink
 
 	// PageSize is the number of rows asked for, 1 to 1000. Default 1000.
 	PageSize int
@@ -166,6 +170,9 @@ func New(opts Options) *Pipeline {
 	span(&opts.DeadAfter, 24*time.Hour)
 	span(&opts.RecordTTL, 30*24*time.Hour)
 	span(&opts.LeaseTTL, 10*time.Second)
+	if opts.UrgentSink == nil {
+		opts.UrgentSink = opts.Sink
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -211,9 +218,10 @@ type Request struct {
 	DryRun bool
 	// Wait is how long to wait for the lease before audit.ErrLeaseHeld.
 	Wait time.Duration
-	// TailWanted is asked between the pages of a reconcile; a tail is made there
-	// and then if it says yes. May be nil.
-	TailWanted func() bool
+	// TailWanted waits until something is to be looked for at once; a tail is then
+	// made beside the walk of the pass, unless the log has no order. It returns an
+	// error only if ctx ended. May be nil.
+	TailWanted func(ctx context.Context) error
 	// Word is called when another process left word that there is something to
 	// look for, before the pass goes round again. May be nil.
 	Word func(ctx context.Context)

@@ -254,12 +254,15 @@ func (h *handle) Renew(ctx context.Context, token string) error {
 func (h *handle) Word(ctx context.Context, token string) (bool, error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
 	if !h.holds(token) {
 		return false, fmt.Errorf("looking for word: %w", audit.ErrLeaseLost)
 	}
 	word := h.words != h.heard
 	h.heard = h.words
-	return word, ctx.Err()
+	return word, nil
 }
 
 func (h *handle) Release(ctx context.Context, token string) (bool, error) {

@@ -200,6 +200,9 @@ func (e *disorder) Error() string { return e.reason }
 // offset of the one means nothing in the other.
 var errReordered = errors.New("rows have an order now")
 
+// errNoOrder ends a tail where Kong has no order: only a whole pass will do.
+var errNoOrder = errors.New("rows have no order")
+
 func (w *walk) once(ctx context.Context, emit func(step) error) error {
 	q := audit.Query{Offset: w.start}
 	w.changes, w.last, w.rows, w.boundary, w.latest, w.before, w.newest = 0, 0, 0, nil, 0, nil, 0

@@ -1,0 +1,146 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// batcher sorts out what is new on the pages of one walk, and hands it to a lane
+// in batches. One goroutine owns it.
+type batcher struct {
+	ps   *pass
+	lane *lane
+
+	// The batch that is being filled. As a rule all entries of a page are new, and
+	// then it is a part of the page itself: entries from start on.
+	batch []audit.Entry
+	from  *audit.Entry // first entry of that page; nil if the batch has memory of its own
+	start int
+	piece *piece
+	bytes int
+}
+
+// page sorts out what is new on a page and adds it to the batch. now is Kong's
+// clock when the walk began.
+func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int64) error {
+	ps, d := b.ps, b.ps.del
+	p, dry := ps.p, ps.req.DryRun
+	if len(entries) == 0 {
+		return nil
+	}
+	if f := p.opts.Observer.Seen; f != nil {
+		f(entries)
+	}
+	read, ahead := len(entries), 0
+	for i := range entries {
+		if entries[i].Timestamp > now+1 {
+			ahead++
+		}
+	}
+	if !dry {
+		entries = d.claim(entries)
+	}
+	begin := time.Now()
+	outcomes, err := p.opts.Ledger.Lookup(ctx, entries)
+	p.opts.Observer.stage("lookup", begin)
+	if err != nil {
+		return fmt.Errorf("looking up %d entries: %w", len(entries), err)
+	}
+	var own []audit.Record
+	fresh, few := 0, mostlyKnown(entries, outcomes)
+	if !dry {
+		d.unclaim(entries, outcomes)
+	}
+	for i := range entries {
+		if outcomes[i] != audit.New {
+			continue
+		}
+		e := &entries[i]
+		if p.opts.SkipOwnReads && p.own.has(e.ID) {
+			own = append(own, d.record(e, audit.Own, nil))
+			continue
+		}
+		fresh++
+		if dry {
+			continue
+		}
+		if few {
+			detach(e)
+			d.hold(e.ID)
+		}
+		if p.opts.Prepare != nil {
+			p.opts.Prepare(e)
+		}
+		if err := b.add(ctx, work, entries, i); err != nil {
+			return err
+		}
+	}
+	if len(own) > 0 && !dry {
+		if err := d.commit(work, own, nil); err != nil {
+			return err
+		}
+	}
+	d.count(func(s *Summary) { s.Read += read; s.Ahead += ahead; s.New += fresh; s.Own += len(own) })
+	return nil
+}
+
+// mostlyKnown tells whether the new entries are the smaller part of a page. Such
+// entries are copied, or a batch that gathers them would keep all their pages in memory.
+func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
+	all, fresh := 0, 0
+	for i := range entries {
+		n := entries[i].Size()
+		all += n
+		if outcomes[i] == audit.New {
+			fresh += n
+		}
+	}
+	return fresh < all/2
+}
+
+// detach gives an entry memory of its own.
+func detach(e *audit.Entry) {
+	for _, s := range []*string{
+		&e.ID, &e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
+		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource, &e.Unknown, &e.KongVersion,
+	} {
+		*s = strings.Clone(*s)
+	}
+}
+
+// add puts an entry of a page, which must not change any more, into the batch.
+func (b *batcher) add(ctx, work context.Context, page []audit.Entry, i int) error {
+	o, size := &b.ps.p.opts, page[i].Size()
+	if len(b.batch) > 0 && (len(b.batch) >= o.BatchEntries || b.bytes+size > o.BatchBytes) {
+		if err := b.flush(ctx, work); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(b.batch) == 0:
+		b.piece = b.ps.del.place(page[i].Timestamp)
+		b.from, b.start = &page[0], i
+		b.batch = page[i : i+1 : i+1]
+	case b.from == &page[0] && b.start+len(b.batch) == i:
+		b.batch = page[b.start : i+1 : i+1]
+	default:
+		b.from = nil
+		b.batch = append(b.batch, page[i])
+	}
+	b.bytes += size
+	return nil
+}
+
+// flush hands over the batch that is being filled.
+func (b *batcher) flush(ctx, work context.Context) error {
+	if len(b.batch) == 0 {
+		return nil
+	}
+	batch, piece := b.batch, b.piece
+	b.batch, b.piece, b.bytes = nil, nil, 0
+	return b.lane.put(ctx, work, batch, piece)
+}
