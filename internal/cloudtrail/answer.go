@@ -106,6 +106,9 @@ func parseError(resp *http.Response, answer string) *smithy.GenericAPIError {
 		e.Message = clean(cmp.Or(said["message"], said["Message"], said["errorMessage"]))
 	}
 	e.Code = clean(restjson.SanitizeErrorCode(strings.TrimSpace(code)))
+	if e.Code != "" && e.Code[0] >= 'a' && e.Code[0] <= 'z' { // what stands between may write it in its own way
+		e.Code = strings.ToUpper(e.Code[:1]) + e.Code[1:]
+	}
 	return e
 }
 

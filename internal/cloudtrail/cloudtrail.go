@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
@@ -67,7 +68,8 @@ type Sink struct {
 	externalID  *string
 	endpoint    string
 	mapping     mapping
-	batches     *sync.Pool // of *batch
+	batches     *sync.Pool    // of *batch
+	taken       *atomic.Int64 // when AWS last accepted a call, Unix nanoseconds
 }
 
 // Urgent returns a Sink to the same channel, under the same rate, whose calls go
@@ -158,6 +160,7 @@ func New(o Options) (*Sink, error) {
 		client:      newClient(endpoint, region, creds, o.HTTPClient),
 		credentials: creds,
 		turns:       newTurns(limit),
+		taken:       new(atomic.Int64),
 		channelARN:  o.ChannelARN,
 		endpoint:    endpoint.String(),
 		mapping:     mapping{account: channel.AccountID, hostname: hostname, errorCodes: o.ErrorCodes},

@@ -1,12 +1,14 @@
 package cloudtrail
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -162,26 +164,22 @@ func (b *batch) size() int {
 // send puts the events from lo to hi, and says in verdicts (of the same length)
 // what became of them.
 func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict) error {
+	began := time.Now()
 	out, err := s.call(ctx, b.events[lo:hi])
 	if err == nil {
+		s.taken.Store(time.Now().UnixNano())
 		return settle(b, lo, hi, out, verdicts)
 	}
 	f := classify(err, s.endpoint)
-	switch {
-	case f.kind == content && hi-lo > 1:
-		mid := (lo + hi) / 2
-		err := s.send(ctx, b, lo, mid, verdicts[:mid-lo])
-		if err != nil && stopsPut(err) {
-			return err
+	if f.kind == content {
+		switch n := hi - lo; {
+		case n == 1:
+			verdicts[0] = audit.Verdict{Status: audit.Refused, Code: f.code, Reason: f.reason}
+			return nil
+		case n <= alike:
+			return s.parts(ctx, b, lo, verdicts, [2]int{0, n / 2}, [2]int{n / 2, n})
 		}
-		other := s.send(ctx, b, mid, hi, verdicts[mid-lo:])
-		if err == nil || other != nil && stopsPut(other) {
-			return other
-		}
-		return err
-	case f.kind == content:
-		verdicts[0] = audit.Verdict{Status: audit.Refused, Code: f.code, Reason: f.reason}
-		return nil
+		return s.narrow(ctx, b, lo, hi, verdicts, began)
 	}
 	for i := range verdicts {
 		verdicts[i] = audit.Verdict{Code: f.code, Reason: f.reason}
@@ -190,6 +188,48 @@ func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.
 		return &audit.SettingsError{Err: err, Hint: f.hint}
 	}
 	return err
+}
+
+// alike is how many events AWS must refuse one by one, of a call that it refused,
+// for that to look like the state of an account rather than the events'.
+const alike = 3
+
+// narrow finds out for which of its events a call was refused. It puts three of
+// them by themselves first. If AWS refuses each of those, and has accepted nothing
+// else meanwhile, an error of a kind that is not known yet may well be about the
+// account, the channel or a quota: nothing is condemned then.
+func (s *Sink) narrow(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict, began time.Time) error {
+	mid, last := (hi-lo)/2, hi-lo-1
+	failure := s.parts(ctx, b, lo, verdicts, [2]int{mid, mid + 1}, [2]int{last, last + 1}, [2]int{0, 1})
+	if failure != nil && stopsPut(failure) {
+		return failure
+	}
+	why := verdicts[0]
+	same := func(v audit.Verdict) bool { return v.Status == audit.Refused && v.Code == why.Code }
+	if same(why) && same(verdicts[mid]) && same(verdicts[last]) && s.taken.Load() < began.UnixNano() {
+		for i := range verdicts {
+			verdicts[i] = audit.Verdict{Code: why.Code, Reason: why.Reason}
+		}
+		return audit.Settingsf("nothing was condemned for it: see what the code says of the account, the channel and its quotas, mend that and run again",
+			"CloudTrail refuses every event alike: %s: %s", why.Code, why.Reason)
+	}
+	return cmp.Or(failure, s.parts(ctx, b, lo, verdicts, [2]int{1, mid}, [2]int{mid + 1, last}))
+}
+
+// parts sends parts of the events from lo on, each by itself.
+func (s *Sink) parts(ctx context.Context, b *batch, lo int, verdicts []audit.Verdict, parts ...[2]int) error {
+	var failure error
+	for _, p := range parts {
+		if p[0] == p[1] {
+			continue
+		}
+		err := s.send(ctx, b, lo+p[0], lo+p[1], verdicts[p[0]:p[1]])
+		if err != nil && stopsPut(err) {
+			return err
+		}
+		failure = cmp.Or(failure, err)
+	}
+	return failure
 }
 
 // call makes a call, and once more with fresh credentials if AWS did not take

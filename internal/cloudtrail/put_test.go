@@ -267,6 +267,66 @@ func TestPutHalves(t *testing.T) {
 	}
 }
 
+// What hits every event of a call, and that while nothing else is accepted, is
+// hardly about the events: a quota whose code is not known yet, say.
+func TestPutRefusedAlike(t *testing.T) {
+	refusing := true
+	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
+		if refusing {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"__type":"serviceQuotaExceededException","message":"too much"}`)
+			return
+		}
+		_, _ = io.WriteString(w, c.answer(nil))
+	})
+	s := newTestSink(t, Options{Endpoint: srv.URL})
+	verdicts, err := s.Put(t.Context(), entries(100))
+	var setting *audit.SettingsError
+	if !errors.As(err, &setting) || !strings.Contains(err.Error(), "ServiceQuotaExceededException") || setting.Hint == "" {
+		t.Errorf("%v", err)
+	}
+	if got := statuses(verdicts); got != strings.Repeat("U", 100) || len(srv.seen()) != 4 {
+		t.Errorf("%s after %d calls", got, len(srv.seen()))
+	}
+	// Few events say nothing of an account, and one says nothing of another.
+	for n := 1; n <= 3; n++ {
+		verdicts, err := s.Put(t.Context(), entries(n))
+		if got := statuses(verdicts); err != nil || got != strings.Repeat("R", n) {
+			t.Errorf("%s, %v", got, err)
+		}
+	}
+	refusing = false
+	if verdicts, err := s.Put(t.Context(), entries(100)); err != nil || statuses(verdicts) != strings.Repeat("A", 100) {
+		t.Errorf("%s, %v", statuses(verdicts), err)
+	}
+}
+
+// Where others are accepted meanwhile, it is about the events.
+func TestPutRefusedAlikeAmongOthers(t *testing.T) {
+	var s *Sink
+	var other sync.Once
+	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
+		if c.has("e0") || c.has("e50") || c.has("e99") || c.has("e70") {
+			other.Do(func() {
+				if _, err := s.Put(t.Context(), entries(98)[97:]); err != nil {
+					t.Error(err)
+				}
+			})
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"__type":"ValidationException","message":"not this one"}`)
+			return
+		}
+		_, _ = io.WriteString(w, c.answer(nil))
+	})
+	s = newTestSink(t, Options{Endpoint: srv.URL})
+	verdicts, err := s.Put(t.Context(), entries(100))
+	want := []byte(strings.Repeat("A", 100))
+	want[0], want[50], want[70], want[99] = 'R', 'R', 'R', 'R'
+	if got := statuses(verdicts); err != nil || got != string(want) {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestPutGoesOnAfterA500ButNotAfterThrottling(t *testing.T) {
 	first, last := strings.Repeat("A", 100), strings.Repeat("A", 50)
 	for _, c := range []struct {

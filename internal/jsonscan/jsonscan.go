@@ -33,7 +33,7 @@ func Read(r io.Reader, size, limit int64) (string, error) {
 		switch {
 		case int64(len(b)) > limit:
 			return text(), ErrTooLong
-		case err == io.EOF: //nolint:errorlint // as io.Reader has it: one that is wrapped is not the end
+		case err == io.EOF:
 			return text(), nil
 		case err != nil:
 			return text(), err
