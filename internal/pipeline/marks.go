@@ -37,10 +37,7 @@ func (ps *pass) setFloor() {
 	case Window:
 		w.floor, w.since = ps.req.Since, ps.req.Since
 	case Tail:
-		w.floor = m.Cursor - tailBack
-		if p.lastWide.IsZero() || time.Since(p.lastWide) >= wideEvery {
-			w.floor, p.lastWide = m.Cursor-wideBack, time.Now()
-		}
+		w.floor = p.tailFloor(m.Cursor)
 	case Reconcile:
 		ps.full = ps.req.Full || m.FullAt == 0 || m.ReconciledThrough == 0 || ps.started-m.FullAt >= fullEvery
 		if !ps.full {
@@ -52,6 +49,15 @@ func (ps *pass) setFloor() {
 		ps.goOn()
 	}
 	w.floor, w.base = max(w.floor, p.opts.StartAt), max(w.base, p.opts.StartAt)
+}
+
+// tailFloor is the second from which a tail reads that goes on at a cursor.
+func (p *Pipeline) tailFloor(cursor int64) int64 {
+	if p.lastWide.IsZero() || time.Since(p.lastWide) >= wideEvery {
+		p.lastWide = time.Now()
+		return cursor - wideBack
+	}
+	return cursor - tailBack
 }
 
 // goOn takes up a reconcile that was cut short, if it was to read as much as this one.

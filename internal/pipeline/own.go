@@ -15,7 +15,7 @@ const maxOwn = 10_000
 // last. It is safe for concurrent use.
 type ownReads struct {
 	mu    sync.Mutex
-	ids   map[string]bool
+	ids   map[string]bool // and whether a page has shown the entry
 	queue []string
 	noted int // how many at the front of queue the ledger knows
 }
@@ -28,10 +28,11 @@ func (o *ownReads) add(ids []string) {
 	}
 	for _, id := range ids {
 		e := audit.Entry{RequestID: strings.Clone(id)}
-		if id = audit.Identity(&e); o.ids[id] {
+		id = audit.Identity(&e)
+		if _, had := o.ids[id]; had {
 			continue
 		}
-		o.ids[id] = true
+		o.ids[id] = false
 		if o.queue = append(o.queue, id); len(o.queue) > maxOwn {
 			delete(o.ids, o.queue[0])
 			o.queue = o.queue[1:]
@@ -50,7 +51,19 @@ func (o *ownReads) forgotten() {
 func (o *ownReads) has(id string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.ids[id]
+	_, had := o.ids[id]
+	return had
+}
+
+// shown tells whether id is one of them that no page has shown before.
+func (o *ownReads) shown(id string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	before, had := o.ids[id]
+	if had {
+		o.ids[id] = true
+	}
+	return had && !before
 }
 
 // unnoted returns the ids that the ledger does not know yet.

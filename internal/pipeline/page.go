@@ -50,17 +50,25 @@ func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int
 	if err != nil {
 		return fmt.Errorf("looking up %d entries: %w", len(entries), err)
 	}
-	var own []audit.Record
+	var own []audit.Record // to be recorded as such
+	owns := 0              // that no page has shown before
 	fresh, few := 0, mostlyKnown(entries, outcomes)
 	if !dry {
 		d.unclaim(entries, outcomes)
 	}
 	for i := range entries {
+		e := &entries[i]
+		// Mostly the ledger knows them before their rows appear.
+		if outcomes[i] == audit.Own && p.own.shown(e.ID) {
+			owns++
+		}
 		if outcomes[i] != audit.New {
 			continue
 		}
-		e := &entries[i]
 		if p.opts.SkipOwnReads && p.own.has(e.ID) {
+			if p.own.shown(e.ID) {
+				owns++
+			}
 			own = append(own, d.record(e, audit.Own, nil))
 			continue
 		}
@@ -84,7 +92,7 @@ func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int
 			return err
 		}
 	}
-	d.count(func(s *Summary) { s.Read += read; s.Ahead += ahead; s.New += fresh; s.Own += len(own) })
+	d.count(func(s *Summary) { s.Read += read; s.Ahead += ahead; s.New += fresh; s.Own += owns })
 	return nil
 }
 

@@ -11,8 +11,8 @@ import (
 
 const (
 	tailBack      = 5                // seconds that a tail looks back: rows are written after the response
-	wideBack      = 5 * 60           // seconds that one tail a minute looks back: clocks of control planes differ
-	wideEvery     = time.Minute      // how often
+	wideBack      = 5 * 60           // seconds that some tails look back: clocks of control planes differ
+	wideEvery     = 10 * time.Second // how often: before an announced id counts as missing
 	reconcileBack = 25 * 60 * 60     // seconds that a reconcile looks back
 	fullEvery     = 24 * 60 * 60     // seconds after which a reconcile reads everything
 	saveEvery     = time.Second      // how often marks move during a pass
@@ -95,7 +95,7 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	// What stops the tails stops the walk.
 	defer context.AfterFunc(tailing, func() { cancel(context.Cause(tailing)) })()
 	ps.batcher = batcher{ps: ps, lane: main}
-	walkErr := ps.run(walking, work, func() { ps.startTails(aside, tailing, work) })
+	walkErr := ps.run(walking, work, func() { ps.startTails(tailing, work, aside) })
 	// Also what was read before the walk failed. Told to stop, flush says so.
 	if flushErr := ps.batcher.flush(walking, work); walkErr == nil {
 		walkErr = flushErr

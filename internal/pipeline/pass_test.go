@@ -49,10 +49,10 @@ func TestFloors(t *testing.T) {
 		cursor := w.store.saved().Cursor
 		expect("first tail is wide", floor(Request{Kind: Tail}), cursor-300)
 		expect("tail", floor(Request{Kind: Tail}), cursor-5)
-		w.advance(59 * time.Second)
-		expect("tail within a minute", floor(Request{Kind: Tail}), cursor-5)
+		w.advance(wideEvery - time.Second)
+		expect("tail soon after", floor(Request{Kind: Tail}), cursor-5)
 		w.advance(time.Second)
-		expect("tail after a minute", floor(Request{Kind: Tail}), cursor-300)
+		expect("tail after a while", floor(Request{Kind: Tail}), cursor-300)
 		expect("and then", floor(Request{Kind: Tail}), cursor-5)
 
 		w.kong.add(w.now())

@@ -40,6 +40,11 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 	return total, err
 }
 
+// Own tells whether it was for a read of this pipeline that Kong gave out a request id.
+func (p *Pipeline) Own(requestID string) bool {
+	return p.own.has(audit.Identity(&audit.Entry{RequestID: requestID}))
+}
+
 // rounds holds the lease for a pass and for those that others leave word for.
 func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) error {
 	if req.DryRun {

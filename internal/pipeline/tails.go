@@ -28,7 +28,7 @@ type tails struct {
 
 // startTails begins to make tails beside the walk, once the walk has found its
 // order. It is called again with each page.
-func (ps *pass) startTails(aside *lane, ctx, work context.Context) {
+func (ps *pass) startTails(ctx, work context.Context, aside *lane) {
 	if ps.tails != nil || ps.held == nil || ps.req.Kind == Window || ps.pos.order == noOrder {
 		return
 	}
@@ -99,7 +99,7 @@ func (t *tails) word(ctx context.Context) error {
 // walk, which meets the same trouble, and to the next tail.
 func (t *tails) tail(ctx, reading, work context.Context) error {
 	ps := t.ps
-	w := &walk{p: ps.p, order: t.order, floor: max(t.head-tailBack, ps.p.opts.StartAt)}
+	w := &walk{p: ps.p, order: t.order, floor: max(ps.p.tailFloor(t.head), ps.p.opts.StartAt)}
 	w.base = w.floor
 	// What it finds new is the walk's no more. Until that has its own place, the
 	// marks stay behind all of it.

@@ -147,7 +147,11 @@ func (w *walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		}
 		q.Size /= 2
 		w.size = q.Size
-		w.p.log.Warn("page failed, asking for fewer rows", "size", q.Size, "err", err)
+		if failed > 0 {
+			w.p.log.Warn("page failed, asking for fewer rows", "size", q.Size, "err", err)
+		} else {
+			w.p.log.Debug("page too large, asking for fewer rows", "size", q.Size, "err", err)
+		}
 	}
 }
 
