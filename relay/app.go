@@ -185,9 +185,30 @@ func (a *app) openSink(ctx context.Context, stdout io.Writer) (sink, error) {
 	return cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
 }
 
-// bind ties the ledger to this Kong, so that a second gateway does not inherit
-// the marks of the first.
+// bind makes sure that the ledger keeps what it is given, and ties it to this Kong,
+// so that a second gateway does not inherit the marks of the first.
 func (a *app) bind(ctx context.Context) error {
+	warnings, err := a.checkStore(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		a.log.Warn("ledger may forget", "reason", w)
+	}
+	return a.bindStore(ctx)
+}
+
+// checkStore looks at the settings of the ledger's server, if it has any.
+func (a *app) checkStore(ctx context.Context) (warnings []string, err error) {
+	if c, has := a.store.(interface {
+		Check(ctx context.Context) ([]string, error)
+	}); has {
+		warnings, err = c.Check(ctx)
+	}
+	return warnings, a.reachable(err)
+}
+
+func (a *app) bindStore(ctx context.Context) error {
 	err := a.store.Bind(ctx, a.gateway(), a.settings.Adopt)
 	if errors.Is(err, audit.ErrForeignLedger) {
 		return &audit.SettingsError{Err: err, Hint: "if this is a second gateway, give it a name of its own with --source (RELAY_SOURCE); " +

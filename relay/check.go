@@ -87,24 +87,24 @@ func (a *app) check(ctx context.Context, w io.Writer) bool {
 			return "", a.reachable(err)
 		}
 		said := "answers"
-		if c, has := a.store.(interface {
-			Check(ctx context.Context) ([]string, error)
-		}); has {
-			warnings, err := c.Check(ctx)
-			if err != nil {
-				return "", err
-			}
-			if len(warnings) > 0 {
-				said += "; " + strings.Join(warnings, "; ")
-			}
+		warnings, err := a.checkStore(ctx)
+		if err != nil {
+			return "", err
 		}
-		if err := a.bind(ctx); err != nil {
+		if len(warnings) > 0 {
+			said += "; " + strings.Join(warnings, "; ")
+		}
+		if err := a.bindStore(ctx); err != nil {
 			return "", err
 		}
 		return said + ", and is this Kong's", nil
 	})
 	try("destination", destinationHint, func(ctx context.Context) (string, error) {
-		return string(a.settings.Destination) + " accepts puts", a.sink.Check(ctx)
+		said := string(a.settings.Destination) + " accepts puts"
+		if a.settings.Destination == ToCloudTrail {
+			said += "; whether it takes this account and source shows with the first event"
+		}
+		return said, a.sink.Check(ctx)
 	})
 	if a.settings.EventDataStore != "" && a.settings.Destination == ToCloudTrail {
 		try("queries", destinationHint, func(ctx context.Context) (string, error) {

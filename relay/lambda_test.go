@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
@@ -152,6 +153,16 @@ func TestLambdaForeignLedger(t *testing.T) {
 	}
 	defer book.Close()
 	if err := book.Bind(t.Context(), "http://other:8001", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := book.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	token, err := book.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := book.SetMarks(t.Context(), token, audit.Marks{Cursor: 1}); err != nil {
 		t.Fatal(err)
 	}
 	l := newFakeLambda(w, 20*time.Second)

@@ -103,4 +103,6 @@ var (
 	ErrLeaseHeld = errors.New("another relay holds the lease")
 	// ErrForeignLedger: the ledger was made for another Kong.
 	ErrForeignLedger = errors.New("ledger belongs to another Kong")
+	// ErrEvicting: the ledger's server may evict what must be kept.
+	ErrEvicting = errors.New("eviction policy would evict dead letters and marks")
 )

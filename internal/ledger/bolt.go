@@ -291,14 +291,14 @@ func (b *Bolt) Bind(ctx context.Context, url string, adopt bool) error {
 		switch {
 		case bound == url:
 			return nil
-		case bound != "" && !adopt:
+		case bound != "" && !adopt && meta.Get(marksKey) != nil:
 			other = bound
 			return nil
 		}
 		return meta.Put(kongKey, []byte(url))
 	})
 	if err == nil && other != "" {
-		return foreign(other)
+		return fmt.Errorf("binding ledger: %w", foreign(other))
 	}
 	return err
 }

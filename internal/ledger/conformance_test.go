@@ -277,7 +277,10 @@ func testClaims(t *testing.T, b backend) {
 func testBind(t *testing.T, b backend) {
 	x, y, _ := begun(t, b)
 	must(t, x.Bind(bg(), "https://user:hunter2@Kong:8444/", false))
+	must(t, y.Bind(bg(), "https://mistyped:8444", false)) // nothing hangs on it yet
 	must(t, y.Bind(bg(), "https://kong:8444", false))
+	token := value(x.Acquire(bg()))(t)
+	must(t, x.SetMarks(bg(), token, audit.Marks{Cursor: 1}))
 	err := y.Bind(bg(), "https://other:8444", false)
 	wantErr(t, err, audit.ErrForeignLedger)
 	if s := err.Error(); strings.Contains(s, "hunter2") || !strings.Contains(s, "https://kong:8444") {

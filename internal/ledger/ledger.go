@@ -122,13 +122,27 @@ func address(s string) string {
 }
 
 func foreign(bound string) error {
-	return fmt.Errorf("binding ledger: %w: %s", audit.ErrForeignLedger, bound)
+	return fmt.Errorf("%w: %s", audit.ErrForeignLedger, bound)
 }
 
-// pin holds the generation that Begin found.
+// pin holds the generation that Begin found, and the address that was bound.
 type pin struct {
 	mu         sync.RWMutex
 	generation string
+	address    string
+}
+
+func (p *pin) bind(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.address = address
+}
+
+// kong returns the address that was bound, or "" before Bind.
+func (p *pin) kong() string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.address
 }
 
 func (p *pin) set(generation string) {

@@ -306,7 +306,7 @@ func (r *Redis) Check(ctx context.Context) (warnings []string, err error) {
 		return []string{"redis does not let this user see its eviction policy: make sure that it is noeviction"}, nil
 	}
 	if err != nil {
-		return nil, r.wrap("checking settings", err)
+		return nil, r.wrap("asking the server for its settings", err)
 	}
 	for _, info := range infos {
 		policy := ""
@@ -318,7 +318,7 @@ func (r *Redis) Check(ctx context.Context) (warnings []string, err error) {
 		switch {
 		case strings.HasPrefix(policy, "allkeys-"):
 			return nil, audit.Settingsf("set maxmemory-policy to noeviction, or give the ledger a Redis of its own",
-				"redis at %s: its eviction policy %s would evict dead letters and marks", r.where, policy)
+				"redis at %s: %w: %s", r.where, audit.ErrEvicting, policy)
 		case strings.HasPrefix(policy, "volatile-"):
 			warnings = append(warnings, "redis evicts by "+policy+" when it is full: what it evicts is delivered again")
 		case policy == "":

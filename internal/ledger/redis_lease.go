@@ -74,14 +74,16 @@ func (r *Redis) SetMarks(ctx context.Context, token string, marks audit.Marks) e
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	answer, err := setMarksScript.Run(ctx, r.client, r.keys("gen", "lease", "marks"), generation, token, text).Text()
+	answer, err := setMarksScript.Run(ctx, r.client, r.keys("gen", "lease", "marks", "kong"), generation, token, text, r.pin.kong()).Text()
 	switch {
 	case err != nil:
 		return r.wrap(doing, err)
 	case answer == replaced:
 		return fmt.Errorf("%s: %w", doing, audit.ErrLedgerReplaced)
-	case answer != "ok":
+	case answer == "lost":
 		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
+	case answer != "ok":
+		return fmt.Errorf("%s: %w", doing, foreign(answer))
 	}
 	return nil
 }
@@ -162,20 +164,22 @@ func (r *Redis) Claim(ctx context.Context, key string, d time.Duration) (fresh b
 }
 
 // Bind remembers the Admin API that this ledger belongs to. It fails with
-// [audit.ErrForeignLedger] if that is another one already, unless adopt is set.
-// Credentials in the URL are not kept.
+// [audit.ErrForeignLedger] if that is another one already and the ledger has
+// marks, unless adopt is set. SetMarks fails so as well if another Kong took over
+// the binding meanwhile. Credentials in the URL are not kept.
 func (r *Redis) Bind(ctx context.Context, url string, adopt bool) error {
 	url = address(url)
 	replace := 0
 	if adopt {
 		replace = 1
 	}
-	bound, err := bindScript.Run(ctx, r.client, r.keys("kong"), url, replace).Text()
+	bound, err := bindScript.Run(ctx, r.client, r.keys("kong", "marks"), url, replace).Text()
 	if err != nil {
 		return r.wrap("binding ledger", err)
 	}
 	if bound != url {
-		return foreign(bound)
+		return fmt.Errorf("binding ledger: %w", foreign(bound))
 	}
+	r.pin.bind(url)
 	return nil
 }

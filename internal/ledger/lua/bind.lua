@@ -1,6 +1,7 @@
--- bind: KEYS[1] binding; ARGV: address, 1 to replace another. Returns the address
--- that the ledger is bound to now.
+-- bind: KEYS: binding, marks; ARGV: address, 1 to replace another. Returns the
+-- address that the ledger is bound to now. Before there are marks nothing hangs
+-- on a binding: it may stem from an address that was mistyped.
 local to = redis.call('GET', KEYS[1])
-if to and ARGV[2] ~= '1' then return to end
+if to and ARGV[2] ~= '1' and redis.call('EXISTS', KEYS[2]) == 1 then return to end
 redis.call('SET', KEYS[1], ARGV[1])
 return ARGV[1]
