@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,7 +15,9 @@ const (
 	maxWaiting   = 10_000
 	maxEcho      = 5 * time.Second
 	firstEcho    = 100 * time.Millisecond
-	blindEchoes  = 3 // further pulls after a trigger that named no id
+	// Further pulls after a trigger that named no id, of which nobody knows when to
+	// stop: the last one is made 7 s later.
+	blindEchoes = 9
 
 	// Two pulls are at least so far apart; while many ids are waited for, one pull
 	// serves many of them, and the longer time holds.
@@ -32,7 +35,8 @@ const (
 type bell struct {
 	debounce time.Duration
 	now      func() time.Time
-	wake     chan struct{} // has one element after a ring
+	wake     chan struct{}        // has one element after a ring
+	own      func(id string) bool // tells an id of the relay's own reads
 
 	mu      sync.Mutex
 	waiting map[string]time.Time // announced and not seen, for up to 30 s
@@ -42,12 +46,13 @@ type bell struct {
 	gap     time.Duration        // between that one and the next
 	blind   int                  // pulls still to make for a trigger without ids
 	seen    map[string]bool      // ids that the log showed, to be struck off the ledger's list
+	shown   map[string]time.Time // announced and seen, until they are delivered
 }
 
 func newBell(debounce time.Duration) *bell {
 	return &bell{
-		debounce: debounce, now: time.Now, wake: make(chan struct{}, 1), gap: firstEcho,
-		waiting: map[string]time.Time{}, missing: map[string]time.Time{}, seen: map[string]bool{},
+		debounce: debounce, now: time.Now, wake: make(chan struct{}, 1), own: func(string) bool { return false }, gap: firstEcho,
+		waiting: map[string]time.Time{}, missing: map[string]time.Time{}, seen: map[string]bool{}, shown: map[string]time.Time{},
 	}
 }
 
@@ -83,6 +88,17 @@ func (b *bell) due() bool {
 	defer b.mu.Unlock()
 	now := b.now()
 	if b.next.IsZero() || now.Before(b.next) {
+		return false
+	}
+	// A relay that reads through the route that rings it must not ring itself for ever.
+	for id := range b.waiting {
+		if b.own(id) {
+			delete(b.waiting, id)
+			b.seen[id] = true
+		}
+	}
+	if len(b.waiting) == 0 && b.blind == 0 {
+		b.next = time.Time{}
 		return false
 	}
 	b.last = now
@@ -150,18 +166,36 @@ func (b *bell) show(entries []audit.Entry) {
 		return
 	}
 	for i := range entries {
-		id := entries[i].RequestID
-		if _, ok := b.waiting[id]; ok {
-			delete(b.waiting, id)
-			b.seen[id] = true
-		} else if _, ok := b.missing[id]; ok {
-			delete(b.missing, id)
-			b.seen[id] = true
+		for _, m := range []map[string]time.Time{b.waiting, b.missing} {
+			id := entries[i].RequestID
+			if at, ok := m[id]; ok {
+				delete(m, id)
+				b.seen[id] = true
+				if len(b.shown) < maxWaiting {
+					b.shown[strings.Clone(id)] = at // not the page that it is a part of
+				}
+			}
 		}
 	}
 	if len(b.waiting) == 0 && b.blind == 0 {
 		b.next = time.Time{} // nothing is left to look for
 	}
+}
+
+// delivered returns how long ago those of the entries were announced that were.
+func (b *bell) delivered(entries []audit.Entry) (ago []time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.shown) == 0 {
+		return nil
+	}
+	for i := range entries {
+		if at, ok := b.shown[entries[i].RequestID]; ok {
+			delete(b.shown, entries[i].RequestID)
+			ago = append(ago, b.now().Sub(at))
+		}
+	}
+	return ago
 }
 
 // settle returns the ids that have been seen since it was last asked, and those
@@ -181,9 +215,11 @@ func (b *bell) settle() (seen, lost []string) {
 			lost = append(lost, id)
 		}
 	}
-	for id, at := range b.missing {
-		if now.Sub(at) >= forgetAfter {
-			delete(b.missing, id)
+	for _, m := range []map[string]time.Time{b.missing, b.shown} {
+		for id, at := range m {
+			if now.Sub(at) >= forgetAfter {
+				delete(m, id)
+			}
 		}
 	}
 	return seen, lost
@@ -228,6 +264,7 @@ func (b *bell) forget() {
 	clear(b.waiting)
 	clear(b.missing)
 	clear(b.seen)
+	clear(b.shown)
 	b.next, b.last, b.gap, b.blind = time.Time{}, time.Time{}, firstEcho, 0
 }
 

@@ -17,7 +17,6 @@ const (
 	reserveMost = 2 * time.Second  // kept of an invocation's time for metrics and the next invocation
 	startMost   = 10 * time.Second // before the end of its time no further tail is begun
 	measureMost = time.Second      // for reading what the metrics show
-	midnight    = 5 * time.Minute  // how far Kong's clock may be from the plugin's
 )
 
 // What became of an invocation.
@@ -147,39 +146,13 @@ func (h *lambdaHost) begin(ctx context.Context) (audit.Marks, error) {
 	return m, a.reachable(err)
 }
 
-// announce notes the ids of a trigger that have no outcome yet, and returns them.
-// Lambda may bring an event late or twice: an id that has been delivered meanwhile
-// would be looked for in vain, and reported as missing.
+// announce notes the ids of a trigger, and returns those that are not known to be delivered.
 func (h *lambdaHost) announce(ctx context.Context, t *trigger.Body) ([]string, error) {
-	ids, at := t.RequestIDs, t.SentAt
-	if len(ids) == 0 {
-		return nil, nil
-	}
+	at := t.SentAt
 	if at.IsZero() {
 		at = time.Now()
 	}
-	// The ledger wants the day as well, and near midnight that may be either of two.
-	entries := make([]audit.Entry, 0, 2*len(ids))
-	for _, day := range []time.Time{at.Add(-midnight), at.Add(midnight)} {
-		for _, id := range ids {
-			e := audit.Entry{RequestID: id, Timestamp: day.Unix()}
-			e.ID = audit.Identity(&e)
-			entries = append(entries, e)
-		}
-	}
-	outcomes, err := h.srv.app.store.Lookup(ctx, entries)
-	if err != nil {
-		return nil, h.srv.app.reachable(err)
-	}
-	var fresh, done []string
-	for i, id := range ids {
-		if outcomes[i] == audit.New && outcomes[i+len(ids)] == audit.New {
-			fresh = append(fresh, id)
-		} else {
-			done = append(done, id)
-		}
-	}
-	err = errors.Join(h.srv.app.store.Unannounce(ctx, done), h.srv.app.store.Announce(ctx, fresh, time.Now()))
+	fresh, err := h.srv.announce(ctx, t.RequestIDs, at)
 	return fresh, h.srv.app.reachable(err)
 }
 

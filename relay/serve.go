@@ -24,6 +24,7 @@ const (
 	heldRetry   = 500 * time.Millisecond // after a pass that another relay was making
 	stopWithin  = 15 * time.Second
 	sweepEvery  = 5 * time.Second
+	midnight    = 5 * time.Minute  // how far Kong's clock may be from the plugin's
 	lettersKeep = 10 * time.Second // how long counts of letters are shown before they are asked for again
 )
 
@@ -75,11 +76,15 @@ func newServer(a *app) *server {
 		Waiting: s.metrics.waiting,
 		Delivered: func(entries []audit.Entry) {
 			s.metrics.delivered(entries)
+			for _, ago := range s.bell.delivered(entries) {
+				s.metrics.answer.Observe(ago.Seconds())
+			}
 			if s.onEvent != nil {
 				s.onEvent(entries)
 			}
 		},
 	})
+	s.bell.own = s.passes.Own
 	return s
 }
 
@@ -147,13 +152,11 @@ func (s *server) triggerHandler() http.Handler {
 	set := s.app.settings
 	notify := func(ctx context.Context, ids []string) error {
 		now := time.Now()
-		if len(ids) > 0 {
-			if err := s.app.store.Announce(ctx, ids, now); err != nil {
-				return err
-			}
+		fresh, err := s.announce(ctx, ids, now)
+		if err == nil && (len(fresh) > 0 || len(ids) == 0) {
+			s.bell.ring(fresh, now)
 		}
-		s.bell.ring(ids, now)
-		return nil
+		return err
 	}
 	return trigger.NewHandler(trigger.Options{
 		Secrets:          s.secretsOf(set.TriggerSecret),
@@ -165,6 +168,37 @@ func (s *server) triggerHandler() http.Handler {
 		Observe:          func(path, outcome string) { s.metrics.triggers.WithLabelValues(path, outcome).Inc() },
 		Logger:           s.log,
 	})
+}
+
+// announce notes ids in the ledger, and returns those whose entries it does not
+// know yet. A ring that was held up can be about what was delivered long since,
+// which no tail would show again. at is when it was made.
+func (s *server) announce(ctx context.Context, ids []string, at time.Time) (fresh []string, err error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	// The ledger wants the day as well, and near midnight that may be either of two.
+	entries := make([]audit.Entry, 0, 2*len(ids))
+	for _, day := range []time.Time{at.Add(-midnight), at.Add(midnight)} {
+		for _, id := range ids {
+			e := audit.Entry{RequestID: id, Timestamp: day.Unix()}
+			e.ID = audit.Identity(&e)
+			entries = append(entries, e)
+		}
+	}
+	outcomes, err := s.app.store.Lookup(ctx, entries)
+	if err != nil {
+		return nil, err
+	}
+	var done []string
+	for i, id := range ids {
+		if outcomes[i] == audit.New && outcomes[i+len(ids)] == audit.New {
+			fresh = append(fresh, id)
+		} else {
+			done = append(done, id)
+		}
+	}
+	return fresh, errors.Join(s.app.store.Unannounce(ctx, done), s.app.store.Announce(ctx, fresh, time.Now()))
 }
 
 // secretsOf gives the handler its secrets anew each time, so that they can be
@@ -273,8 +307,7 @@ func (s *server) loop(ctx context.Context) error {
 func (s *server) bindOrWait(ctx context.Context) error {
 	for wait := retryFirst; ; wait = min(wait*2, time.Minute) {
 		err := s.app.bind(ctx)
-		var settings *audit.SettingsError
-		if err == nil || errors.As(err, &settings) && errors.Is(err, audit.ErrForeignLedger) {
+		if err == nil || errors.Is(err, audit.ErrForeignLedger) || errors.Is(err, audit.ErrEvicting) {
 			return err
 		}
 		s.ready.set(err)
