@@ -23,13 +23,15 @@ import (
 // Require is the variable that makes it a failure if there is no redis-server.
 const Require = "RELAY_TEST_REQUIRE_REDIS"
 
-var program = sync.OnceValue(func() string {
+// program is looked for by each test that asks, so that go test, when it keeps
+// results, knows that they depend on PATH: what TestMain does it does not see.
+func program() string {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		return ""
 	}
 	return path
-})
+}
 
 // Real tells whether servers are real ones.
 func Real() bool { return program() != "" }
@@ -37,10 +39,10 @@ func Real() bool { return program() != "" }
 // Announce prints which Redis a package's tests use, and fails if Require asks
 // for a real one that is not there. Call it in TestMain.
 func Announce(name string) error {
+	if err := required(); err != nil {
+		return err
+	}
 	if !Real() {
-		if os.Getenv(Require) == "1" {
-			return fmt.Errorf("%s=1 but there is no redis-server on PATH", Require)
-		}
 		fmt.Printf("%s tests: miniredis; no redis-server on PATH\n", name)
 		return nil
 	}
@@ -51,6 +53,13 @@ func Announce(name string) error {
 		}
 	}
 	fmt.Printf("%s tests: redis-server %s\n", name, version)
+	return nil
+}
+
+func required() error {
+	if os.Getenv(Require) == "1" && !Real() {
+		return fmt.Errorf("%s=1 but there is no redis-server on PATH", Require)
+	}
 	return nil
 }
 
@@ -73,6 +82,9 @@ type Server struct {
 // redis-server; miniredis ignores them. By default nothing is persisted.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
+	if err := required(); err != nil {
+		tb.Fatal(err)
+	}
 	if !Real() {
 		return StartMini(tb)
 	}
