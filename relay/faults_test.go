@@ -214,6 +214,11 @@ func (w *world) serve(env ...string) (r *relayRun, trigger, ops string) {
 	trigger, ops = "127.0.0.1:"+redistest.FreePort(w.tb), "127.0.0.1:"+redistest.FreePort(w.tb)
 	r = w.start(append([]string{"RELAY_LISTEN=" + trigger, "RELAY_OPS_LISTEN=" + ops}, env...), "serve")
 	eventually(w.tb, 20*time.Second, "relay serve listens", func() bool {
+		select {
+		case <-r.waited:
+			w.tb.Fatalf("relay serve ended by itself: %v\n%s", r.cmd.ProcessState, tail(r.stderr.String(), 4000))
+		default:
+		}
 		c, err := net.Dial("tcp", trigger)
 		if err == nil {
 			c.Close()

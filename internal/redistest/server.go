@@ -7,12 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -117,26 +119,38 @@ func start(tb testing.TB, dir string, args []string) *Server {
 	return s
 }
 
+// Ports that FreePort gives are below those that systems hand out by themselves
+// (Linux: from 32768): nobody who listens on port 0 or connects takes one before
+// its server listens, or while its server is restarted.
+const (
+	firstPort = 10_000
+	ports     = 10_000
+)
+
+// nextPort counts, so that a process gives no port twice. It begins anywhere:
+// other packages' tests run at the same time.
+var nextPort = func() *atomic.Uint32 {
+	var n atomic.Uint32
+	n.Store(rand.Uint32N(ports))
+	return &n
+}()
+
 // FreePort returns a port of the loopback interface that is free, together with
 // the one 10,000 above it, which a cluster's bus would take.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	free := func(port uint32) bool {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			tb.Fatal(err)
+			return false
 		}
-		port := l.Addr().(*net.TCPAddr).Port
 		_ = l.Close()
-		if port+10000 > 65535 || port == 6379 {
-			continue
+		return true
+	}
+	for range 100 {
+		if port := firstPort + nextPort.Add(1)%ports; free(port) && free(port+10_000) {
+			return fmt.Sprint(port)
 		}
-		bus, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+10000))
-		if err != nil {
-			continue
-		}
-		_ = bus.Close()
-		return fmt.Sprint(port)
 	}
 	tb.Fatal("no free port")
 	return ""
