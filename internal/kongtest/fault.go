@@ -152,7 +152,7 @@ func wait(r *http.Request, d time.Duration) bool {
 	}
 }
 
-// reset closes the connection so that the client sees it reset, not ended.
+// reset takes over the connection, so that its end is a reset to the client.
 func (e *exchange) reset() {
 	conn, _, err := http.NewResponseController(e.w.ResponseWriter).Hijack()
 	if err != nil {
@@ -164,7 +164,7 @@ func (e *exchange) reset() {
 	if t, ok := conn.(*net.TCPConn); ok {
 		t.SetLinger(0) //nolint:errcheck // closing is what matters
 	}
-	conn.Close() //nolint:errcheck // nothing to tell anyone
+	e.cut = conn
 }
 
 // abort sends what has been written and cuts the connection.

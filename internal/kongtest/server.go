@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"iter"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"slices"
@@ -259,7 +260,12 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request, o *Options, n *N
 		},
 	}
 	// A handler that cuts the connection panics, and has been served all the same.
-	defer s.finish(e)
+	defer func() {
+		s.finish(e)
+		if e.cut != nil {
+			e.cut.Close() //nolint:errcheck // nothing to tell anyone
+		}
+	}()
 	if e.Page {
 		e.Query = r.URL.Query()
 		e.Fault = s.nextFault(o, e.Request)
@@ -291,7 +297,8 @@ type exchange struct {
 	user    *User
 	payload *string // what the audit log will hold; nil for none
 	removed *string
-	silent  bool // Kong does not get to write a row
+	silent  bool     // Kong does not get to write a row
+	cut     net.Conn // to be closed, once the request has been counted
 }
 
 const requestIDHeader = "X-Kong-Admin-Request-ID"
