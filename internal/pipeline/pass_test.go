@@ -291,6 +291,44 @@ func TestTailWithinReconcile(t *testing.T) {
 	}
 }
 
+// What a tail is busy with is not behind the marks, although the walk has gone past it.
+func TestMarksStayBehindTails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var fresh string
+		w := newWorld(t, oldest(), func(o *Options) {
+			o.BatchEntries = 5
+			o.Prepare = func(e *audit.Entry) {
+				if e.RequestID == fresh {
+					_ = sleep(context.Background(), 20*time.Second) // the tail has it, and no batch yet
+				}
+			}
+		})
+		w.kong.add(span(w.now()-2600, 60, 30)...) // before what a tail reads
+		at := w.now() - 200
+		fresh = w.kong.add(at)[0]
+		w.kong.add(span(at+1, 199, 1)...) // for two seconds, in which marks are saved
+		w.kong.delay = 100 * time.Millisecond
+		defer time.AfterFunc(10*time.Second, cancel).Stop() // by then the walk is at its end
+		wanted := true
+		_, err := w.p.Run(ctx, Request{Kind: Reconcile, TailWanted: func(ctx context.Context) error {
+			if !wanted {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			wanted = false
+			return sleep(ctx, 300*time.Millisecond)
+		}})
+		if err == nil {
+			t.Error("the pass was complete")
+		}
+		if cursor := w.store.saved().Cursor; w.sink.got(fresh) != 0 || cursor == 0 || cursor >= at {
+			t.Errorf("the cursor is at %d, and %d was delivered %d times", cursor, at, w.sink.got(fresh))
+		}
+	})
+}
+
 // Word that another relay leaves while a reconcile is under way brings a tail.
 func TestWordWithinReconcile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
