@@ -59,6 +59,12 @@ func (l *lane) put(ctx, work context.Context, batch []audit.Entry, pc *piece) er
 	pc.oldest = oldest
 	l.waiting(oldest)
 	l.mu.Unlock()
+	// No batch queues up before a worker is free: what waits is memory that the
+	// garbage collector goes over again and again.
+	if err := l.puts.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	l.puts.Release(1)
 	weight := int64(min(size, l.bytes))
 	if err := l.slots.Acquire(ctx, weight); err != nil {
 		return context.Cause(ctx)
