@@ -48,6 +48,10 @@ const farFuture = 4102444800
 // overlap in. Past it the ledger drops the overlap.
 const maxBoundary = 20_000
 
+// waryFor is how many pages are read after one that was too large before more rows
+// are asked for: large rows seldom come alone.
+const waryFor = 8
+
 // step is a page on its way from the walk to the pass, or the news that the walk
 // began again in another order.
 type step struct {
@@ -89,6 +93,7 @@ type walk struct {
 	newest int64     // newest timestamp of the first page, newest first; of all, without order
 
 	size      int
+	wary      int // pages yet to be read before more rows are asked for again
 	ordinals  audit.Ordinals
 	offsets   map[string]bool
 	boundary  map[string]int64 // ids and times of rows that the next query may show again
@@ -129,7 +134,11 @@ func (w *walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 			if w.began.IsZero() {
 				w.clock(page.Date)
 			}
-			if q.After != farFuture && page.Bytes < 400<<10 {
+			switch {
+			case q.After == farFuture || page.Bytes >= 400<<10:
+			case w.wary > 0:
+				w.wary--
+			default:
 				w.size = min(w.p.opts.PageSize, w.size*2)
 			}
 			return page, nil
@@ -139,6 +148,7 @@ func (w *walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		case ctx.Err() != nil, errors.As(err, &settings), errors.Is(err, audit.ErrBadOffset), q.Size <= 1:
 			return audit.Page{}, err
 		case errors.Is(err, audit.ErrPageTooLarge):
+			w.wary = waryFor
 		default:
 			// Large rows can make Kong itself fail. Ask for less, but not for ever.
 			if failed++; failed > 2 {
