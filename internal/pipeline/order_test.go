@@ -1,0 +1,180 @@
+package pipeline
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// An order that breaks half-way drops the pass to the next way, with one warning;
+// what is in flight is not put again.
+func TestOrderBreaks(t *testing.T) {
+	swap := func(rows []audit.Entry) {
+		if len(rows) > 2 {
+			rows[0], rows[len(rows)-1] = rows[len(rows)-1], rows[0]
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		kong    *kong
+		reorder func(n int, q audit.Query, rows []audit.Entry)
+		order   string
+	}{
+		{"oldest first to newest first", oldest(), func(n int, q audit.Query, rows []audit.Entry) {
+			if n > 5 && q.Ascending {
+				swap(rows)
+			}
+		}, "newest-first"},
+		{"newest first to unordered", newest(), func(n int, _ audit.Query, rows []audit.Entry) {
+			if n > 5 {
+				swap(rows)
+			}
+		}, "unordered"},
+		{"oldest first to unordered", oldest(), func(n int, _ audit.Query, rows []audit.Entry) {
+			if n > 5 {
+				swap(rows)
+			}
+		}, "unordered"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, c.kong, func(o *Options) { o.BatchEntries = 3 })
+				w.sink.delay = 3 * time.Second // so that much is in flight
+				w.kong.delay = 700 * time.Millisecond
+				w.kong.reorder = c.reorder
+				w.kong.add(span(w.now()-3600, 120, 25)...)
+				for range 2 {
+					if s := w.pass(Request{Kind: Reconcile, Full: true}); s.Order != c.order {
+						t.Errorf("order is %s, want %s", s.Order, c.order)
+					}
+				}
+				w.allOnce()
+				for _, way := range []string{"oldest-first", "newest-first"} {
+					if n := w.logs.count("reading another way\" order=" + way); n > 1 {
+						t.Errorf("%d warnings for %s", n, way)
+					}
+				}
+				if w.logs.count("reading another way") == 0 {
+					t.Error("no warning")
+				}
+			})
+		})
+	}
+}
+
+// The cursor that an order earned is taken back with the order: a pass that is cut
+// right after must not hide what was not read.
+func TestOrderBreaksAfterMarksMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		start := w.now() - 3600
+		w.kong.add(span(start, 10, 10)...)
+		w.pass(Request{Kind: Reconcile})
+		before := w.store.saved().Cursor
+		w.kong.add(span(start+100, 100, 20)...)
+		w.kong.delay = time.Second
+		w.kong.reorder = func(n int, q audit.Query, rows []audit.Entry) {
+			if q.Ascending && n > 8 {
+				slices.Reverse(rows)
+			}
+		}
+		w.kong.hook = func(n int, q audit.Query) error {
+			if n > 8 && !q.Ascending && q.After != farFuture {
+				return audit.Settingsf("", "cut")
+			}
+			return nil
+		}
+		if _, err := w.run(Request{Kind: Tail}); err == nil {
+			t.Fatal("the pass was not cut")
+		}
+		if m := slices.MaxFunc(w.store.moved, func(a, b audit.Marks) int { return int(a.Cursor - b.Cursor) }); m.Cursor <= before {
+			t.Fatal("marks did not move while the order held")
+		}
+		if m := w.store.saved(); m.Cursor > before {
+			t.Errorf("cursor is %d, was %d when the order last held", m.Cursor, before)
+		}
+	})
+}
+
+func TestFilterThatIsIgnored(t *testing.T) {
+	// A Kong that answers the probe with nothing and then ignores `after`.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newest())
+		w.kong.add(span(w.now()-500, 50, 10)...)
+		w.pass(Request{Kind: Reconcile})
+		w.restart()
+		w.p.order = oldestFirst
+		w.kong.add(w.now())
+		if s := w.pass(Request{Kind: Tail}); s.Order != "newest-first" {
+			t.Errorf("order is %s", s.Order)
+		}
+		w.allOnce()
+	})
+}
+
+func TestRowsAheadOfTheClock(t *testing.T) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newKong())
+			w.kong.add(append(span(w.now()-100, 30, 3), span(w.now()+86400, 25, 1)...)...)
+			if s := w.pass(Request{Kind: Reconcile}); s.Ahead < 25 || s.Delivered != 55 {
+				t.Errorf("%+v", s)
+			}
+			for range 3 {
+				w.advance(time.Second)
+				w.kong.add(w.now())
+				w.pass(Request{Kind: Tail})
+				w.allOnce()
+				for _, m := range w.store.moved {
+					if m.Cursor > w.now() || m.ReconciledThrough > w.now() || m.FullAt > w.now() {
+						t.Errorf("marks %+v at %d", m, w.now())
+					}
+				}
+			}
+		})
+	})
+}
+
+// Marks that a Kong with a wrong clock made do not hide what is written later.
+func TestClockThatWasWrong(t *testing.T) {
+	for _, kind := range []Kind{Tail, Reconcile} {
+		ways(t, func(t *testing.T, newKong func() *kong) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, newKong())
+				w.kong.add(span(w.now()-100, 5, 10)...)
+				w.pass(Request{Kind: Reconcile})
+				w.advance(10 * time.Minute)
+				w.kong.skew = 400 * 24 * time.Hour
+				w.kong.add(w.now())
+				w.pass(Request{Kind: kind})
+				w.kong.skew = 0
+				w.advance(10 * time.Minute)
+				w.kong.add(w.now()-30, w.now())
+				w.pass(Request{Kind: Tail}) // finds out
+				w.pass(Request{Kind: Tail}) // and this one reads what lies between
+				w.allOnce()
+				w.pass(Request{Kind: Reconcile})
+				if m := w.store.saved(); m.Cursor > w.now() || m.ReconciledThrough > w.now() || m.FullAt > w.now() {
+					t.Errorf("marks %+v at %d", m, w.now())
+				}
+			})
+		})
+	}
+}
+
+func TestNoDateHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.noDate = true
+		w.kong.add(w.now())
+		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+		if w.logs.count("no Date header") != 1 {
+			t.Error("want one warning")
+		}
+	})
+}

@@ -1,0 +1,67 @@
+package pipeline
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestSkipOwnReads(t *testing.T) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newKong(), func(o *Options) { o.SkipOwnReads, o.PageSize = true, 100 })
+			w.kong.ownReads = true
+			ids := w.kong.add(span(w.now()-500, 50, 10)...)
+			foreign := w.kong.add(w.now())[0]
+			own := 0
+			for _, req := range []Request{{Kind: Reconcile}, {Kind: Window}, {Kind: Tail}, {Kind: Reconcile, Full: true}} {
+				own += w.pass(req).Own
+				w.advance(time.Second)
+			}
+			// All of them are counted once, also those whose rows came after their pass.
+			w.kong.ownReads = false
+			reads := len(w.kong.all()) - len(ids) - 1
+			if own += w.pass(Request{Kind: Reconcile, Full: true}).Own; own != reads {
+				t.Errorf("%d own reads were counted, want %d", own, reads)
+			}
+			if again := w.pass(Request{Kind: Reconcile, Full: true}).Own; again != 0 {
+				t.Errorf("%d own reads were counted again", again)
+			}
+			w.kong.ownReads = true
+			w.restart() // a later process knows them from the ledger
+			for range 2 {
+				w.pass(Request{Kind: Reconcile, Full: true})
+			}
+			if got := w.sink.ids(); len(got) != len(ids)+1 || w.sink.got(foreign) != 1 {
+				t.Errorf("%d were delivered, want %d: %v", len(got), len(ids)+1, got)
+			}
+		})
+	})
+}
+
+func TestOwnReadsAreDeliveredByDefault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.ownReads = true
+		w.pass(Request{Kind: Reconcile})
+		w.kong.ownReads = false
+		if s := w.pass(Request{Kind: Reconcile}); s.Own != 0 {
+			t.Errorf("%+v", s)
+		}
+		w.allOnce()
+	})
+}
+
+func TestOwnReadsAreBounded(t *testing.T) {
+	var o ownReads
+	for i := range 3 * maxOwn {
+		o.add([]string{fmt.Sprint("id", i)})
+		if i == maxOwn/2 {
+			o.noted = len(o.queue)
+		}
+	}
+	if len(o.queue) != maxOwn || len(o.ids) != maxOwn || o.noted != 0 || !o.has(fmt.Sprint("id", 3*maxOwn-1)) || o.has("id0") {
+		t.Errorf("%d queued, %d known, %d noted", len(o.queue), len(o.ids), o.noted)
+	}
+}

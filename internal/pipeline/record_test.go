@@ -1,0 +1,146 @@
+package pipeline
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// While the ledger does not record, nothing more is put; what was accepted is
+// recorded once it does, and not put again.
+func TestLedgerThatFailsForAWhile(t *testing.T) {
+	for _, delay := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries, o.Workers = 5, 3 })
+			w.kong.delay, w.sink.delay = delay, 50*time.Millisecond
+			from, to := time.Now().Add(200*time.Millisecond+3*delay), time.Now().Add(4*time.Minute)
+			var failed time.Time
+			w.store.record = func(int, []audit.Record) error {
+				if now := time.Now(); now.After(from) && now.Before(to) {
+					if failed.IsZero() {
+						failed = now
+					}
+					return errors.New("connection refused")
+				}
+				return nil
+			}
+			w.kong.add(span(w.now()-900, 200, 4)...)
+			if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 200 {
+				t.Errorf("%+v", s)
+			}
+			w.allOnce()
+			for _, at := range w.sink.times {
+				if at.After(failed) && at.Before(to) {
+					t.Errorf("put %s after the ledger had failed", at.Sub(failed))
+				}
+			}
+			if n := w.logs.count("ledger does not record"); n != 1 {
+				t.Errorf("%d warnings", n)
+			}
+		})
+	}
+}
+
+// A ledger that stays away ends the pass; what was accepted is repeated, not lost.
+func TestLedgerThatStaysAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest(), func(o *Options) { o.RecordFor = time.Minute })
+		w.store.record = func(int, []audit.Record) error { return errors.New("connection refused") }
+		w.kong.add(span(w.now()-900, 20, 4)...)
+		begin := time.Now()
+		s, err := w.run(Request{Kind: Reconcile})
+		if err == nil || s.Delivered != 0 || s.Failed != 20 || w.store.saved().FullAt != 0 {
+			t.Errorf("%v, %+v", err, s)
+		}
+		if took := time.Since(begin); took < time.Minute || took > 2*time.Minute {
+			t.Errorf("it took %s", took)
+		}
+		w.store.record = nil
+		w.pass(Request{Kind: Reconcile})
+		w.allDelivered()
+	})
+}
+
+func TestLookupThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		n := 0
+		w.store.lookup = func() error {
+			if n++; n == 3 {
+				return errors.New("connection reset")
+			}
+			return nil
+		}
+		w.kong.add(span(w.now()-900, 100, 4)...)
+		if s, err := w.run(Request{Kind: Reconcile}); err == nil || s.Complete {
+			t.Errorf("%v, %+v", err, s)
+		}
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+	})
+}
+
+// Marks that cannot be saved for a while do not end the pass.
+func TestMarksThatAreNotSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.delay = 2 * time.Second
+		n := 0
+		w.store.set = func() error {
+			if n++; n < 4 {
+				return errors.New("connection reset")
+			}
+			return nil
+		}
+		w.kong.add(span(w.now()-900, 100, 4)...)
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+		if n < 4 || w.store.saved().FullAt == 0 {
+			t.Errorf("%d saves, marks %+v", n, w.store.saved())
+		}
+	})
+}
+
+// A ledger that is emptied under a pass: everything again, nothing lost.
+func TestLedgerEmptied(t *testing.T) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
+		for _, at := range []time.Duration{0, time.Second, 3500 * time.Millisecond, 9 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 5 })
+				w.kong.delay, w.sink.delay = 300*time.Millisecond, 700*time.Millisecond
+				w.kong.add(span(w.now()-900, 100, 4)...)
+				w.pass(Request{Kind: Reconcile})
+				w.kong.add(span(w.now(), 20, 1)...)
+				timer := time.AfterFunc(at, w.store.empty)
+				defer timer.Stop()
+				s := w.pass(Request{Kind: Reconcile, Full: true})
+				if !s.Full {
+					t.Errorf("%+v", s)
+				}
+				w.advance(20 * time.Second)
+				w.pass(Request{Kind: Tail})
+				w.allDelivered()
+				for _, e := range w.kong.all() {
+					if w.store.outcome(e.ID) != audit.Delivered {
+						t.Errorf("%s is %s in the ledger", e.ID, w.store.outcome(e.ID))
+					}
+				}
+			})
+		}
+	})
+}
+
+// A ledger that is emptied again and again: an error, not a loop.
+func TestLedgerEmptiedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.add(w.now())
+		w.store.lookup = func() error { return audit.ErrLedgerReplaced }
+		if s, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, audit.ErrLedgerReplaced) || s.Complete {
+			t.Errorf("%v, %+v", err, s)
+		}
+	})
+}

@@ -1,0 +1,115 @@
+package pipeline
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// cutAt cancels a pass before its nth page.
+func (w *world) cutAt(n int) {
+	w.kong.hook = func(int, audit.Query) error {
+		if n--; n <= 0 {
+			return audit.Settingsf("", "cut")
+		}
+		return nil
+	}
+}
+
+func TestCutReconcileGoesOn(t *testing.T) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newKong())
+			w.kong.add(span(w.now()-4000, 200, 10)...)
+			w.cutAt(12)
+			if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+				t.Fatal("not cut")
+			}
+			r := w.store.saved().Resume
+			if r == nil || !r.Full || w.store.saved().FullAt != 0 {
+				t.Fatalf("marks %+v", w.store.saved())
+			}
+			began := r.Started
+			w.restart()
+			w.advance(time.Hour)
+			w.cutAt(9)
+			if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+				t.Fatal("not cut")
+			}
+			w.restart()
+			w.kong.hook = nil
+			w.kong.add(w.now())
+			s := w.pass(Request{Kind: Reconcile})
+			if !s.Full || s.Pages > 12 {
+				t.Errorf("did not go on where it was cut: %+v", s)
+			}
+			if w.logs.count("going on where") != 2 {
+				t.Error("went on from elsewhere")
+			}
+			if m := w.store.saved(); m.Resume != nil || m.FullAt != began || m.ReconciledThrough != began {
+				t.Errorf("marks %+v, want those of %d", m, began)
+			}
+			w.pass(Request{Kind: Tail})
+			w.allOnce()
+		})
+	})
+}
+
+func TestCutReconcileWithStaleOffset(t *testing.T) {
+	for _, newKong := range []func() *kong{newest, unordered} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newKong())
+			w.kong.add(span(w.now()-4000, 100, 10)...)
+			w.cutAt(8)
+			if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+				t.Fatal("not cut")
+			}
+			w.restart()
+			refused := 0
+			w.kong.hook = func(_ int, q audit.Query) error {
+				if q.Offset != "" && refused == 0 {
+					refused++
+					return fmt.Errorf("%w: 400", audit.ErrBadOffset)
+				}
+				return nil
+			}
+			w.pass(Request{Kind: Reconcile})
+			w.allOnce()
+			if refused != 1 {
+				t.Error("the offset was not tried")
+			}
+		})
+	}
+}
+
+// Kong was changed for another release while a reconcile was cut.
+func TestCutReconcileWithOtherOrder(t *testing.T) {
+	kinds := []func() *kong{
+		oldest, newest, unordered,
+		func() *kong { return &kong{sorts: true, positional: true} }, func() *kong { return &kong{positional: true} },
+		func() *kong { return &kong{sorts: true, filters: true, positional: true} },
+	}
+	for i, from := range kinds {
+		for j, to := range kinds {
+			t.Run(fmt.Sprintf("%d to %d", i, j), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, from())
+					w.kong.add(span(w.now()-4000, 200, 10)...)
+					w.cutAt(10)
+					if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+						t.Fatal("not cut")
+					}
+					w.kong.hook = nil
+					now := to()
+					w.kong.sorts, w.kong.filters, w.kong.positional, w.kong.sorted = now.sorts, now.filters, now.positional, nil
+					w.restart()
+					w.pass(Request{Kind: Reconcile})
+					w.allOnce()
+				})
+			})
+		}
+	}
+}
