@@ -28,10 +28,6 @@ import (
 // quota of 100 for an account and Region, bursts included.
 const DefaultRate = 95
 
-// burst is how many calls may go out at once. Any second then holds at most
-// DefaultRate+burst of them, which leaves two for calls that bunch on their way.
-const burst = 3
-
 // Options say where events go and how. ChannelARN and Credentials are required.
 type Options struct {
 	// ChannelARN names the channel; its account is the recipient of every event.
@@ -78,37 +74,6 @@ func (s *Sink) Urgent() *Sink {
 	u := *s
 	u.urgent = true
 	return &u
-}
-
-// turns hands out calls under a rate. Of those that are not urgent only one at a
-// time stands in line, so that one that is waits for two turns at most.
-type turns struct {
-	limiter *rate.Limiter
-	line    chan struct{} // holds one element while somebody stands in line
-	others  chan struct{} // holds one element while one that is not urgent does
-}
-
-func newTurns(limit rate.Limit) *turns {
-	return &turns{limiter: rate.NewLimiter(limit, burst), line: make(chan struct{}, 1), others: make(chan struct{}, 1)}
-}
-
-// wait returns once it is a call's turn.
-func (t *turns) wait(ctx context.Context, urgent bool) error {
-	if !urgent {
-		select {
-		case t.others <- struct{}{}:
-			defer func() { <-t.others }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	select {
-	case t.line <- struct{}{}:
-		defer func() { <-t.line }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return t.limiter.Wait(ctx)
 }
 
 var (

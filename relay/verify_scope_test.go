@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+// TestVerifyOwnReads has a Kong that audits the relay's own reads: their rows
+// follow the pass that they belong to.
+func TestVerifyOwnReads(t *testing.T) {
+	for _, tc := range orders {
+		for _, skip := range []string{"false", "true"} {
+			t.Run(tc.name+" skip "+skip, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, tc.kong, cloudtrailtest.Options{})
+				w.env = append(w.env, "RELAY_SKIP_OWN_READS="+skip)
+				w.askable()
+				w.kong.AddSeq(kongtest.Generate(2500, 13, kongtest.Mix{}))
+				for range 3 {
+					w.once()
+					w.verify(exitOK)
+				}
+			})
+		}
+	}
+}
+
+func TestVerifyWindow(t *testing.T) {
+	for _, tc := range orders {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.kong.SkipReads = true
+			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
+			w.askable()
+			at := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
+			w.kong.Add(rows("w", 2400, func(i int) time.Time { return at.Add(time.Duration(i) * 10 * time.Second) })...)
+			w.once()
+			name := func(i int) string { return fmt.Sprintf("w%031d", i) }
+			second := func(i int) string { return fmt.Sprint(at.Unix() + int64(i)*10) }
+			for _, i := range []int{500, 1000, 1500, 2000} {
+				w.forget(name(i))
+				w.trail.Remove(name(i + 1))
+			}
+			r := w.verify(exitDifference, "--since", second(1000), "--until", second(2000))
+			expectIDs(t, "missing in the ledger", r.Missing, name(1000), name(1500))
+			expectIDs(t, "missing at the destination", r.Destination.Missing, name(1001), name(1501))
+			if r.Entries != 1000 || r.Destination.Confirmed != 996 || r.Destination.Unknown.Count+r.Destination.Gone > 0 {
+				t.Errorf("%d entries, %+v", r.Entries, r.Destination)
+			}
+			if r.CompleteThrough != moment(at.Unix()+9999) {
+				t.Errorf("complete through %s", r.CompleteThrough)
+			}
+			w.verify(exitOK, "--since", second(1002), "--until", second(1500))
+			w.verify(exitOK, "--repair", "--since", second(1000), "--until", second(2000))
+			r = w.verify(exitDifference)
+			expectIDs(t, "left in the ledger", r.Missing, name(500), name(2000))
+			expectIDs(t, "left at the destination", r.Destination.Missing, name(501), name(2001))
+		})
+	}
+}
+
+// TestVerifySlices has many slices, seconds that hold several entries, and
+// differences everywhere.
+func TestVerifySlices(t *testing.T) {
+	for _, tc := range orders {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.kong.SkipReads = true
+			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
+			w.askable()
+			const n = 5000
+			at := time.Now().Add(-20 * 24 * time.Hour).Truncate(time.Second)
+			second := func(i int) time.Time { return at.Add(time.Duration(i/7*i/7) * 3 * time.Second / 2) }
+			w.kong.Add(rows("v", n, second)...)
+			w.once("--page-size", "500")
+			var lost, forgotten []string
+			for i := 3; i < n; i += 97 {
+				lost = append(lost, fmt.Sprintf("v%031d", i))
+				w.trail.Remove(lost[len(lost)-1])
+			}
+			for i := 5; i < n; i += 501 {
+				forgotten = append(forgotten, fmt.Sprintf("v%031d", i))
+				w.forget(forgotten[len(forgotten)-1])
+			}
+			flags, getenv, readFile := given(nil, w.env, nil)
+			s, err := loadSettings(needKong|needLedger|needDestination, flags, getenv, readFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.aws.load = func(context.Context) (aws.Config, error) {
+				return aws.Config{BaseEndpoint: &w.trailURL, Credentials: credentials.NewStaticCredentialsProvider(
+					cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")}, nil
+			}
+			s.PageSize = 100
+			a, err := open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := a.close(); err != nil {
+					t.Error(err)
+				}
+			})
+			l, err := a.openLake(t.Context())
+			if err != nil || l == nil {
+				t.Fatal(l, err)
+			}
+			for _, slice := range []int{100, 999, n} {
+				v := &verification{app: a, passes: a.pipeline(pipeline.Observer{}), lake: l, slice: slice, grace: 900, reach: 3900}
+				if err := v.run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				expectIDs(t, "missing in the ledger", v.report.Missing, forgotten...)
+				expectIDs(t, "missing at the destination", v.report.Destination.Missing, lost...)
+				d := v.report.Destination
+				if v.report.Entries != n || d.Confirmed != n-len(lost)-len(forgotten) || d.Unknown.Count+d.Gone+d.NotDue+d.Repeated.Count > 0 {
+					t.Errorf("slices of %d: %d entries, %+v", slice, v.report.Entries, d)
+				}
+			}
+		})
+	}
+}
+
+func TestVerifyWhatIsNotDue(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	w.askable()
+	now := time.Now()
+	w.kong.Add(rows("a", 100, func(i int) time.Time { return now.Add(-20*time.Minute - time.Duration(i)*time.Minute) })...)
+	w.once()
+	// Newer than the last pass, ahead of Kong's clock, and one that is overdue.
+	w.kong.Add(rows("b", 5, func(i int) time.Time { return now.Add(-10*time.Minute + time.Duration(i)*time.Second) })...)
+	w.kong.Add(rows("c", 3, func(int) time.Time { return now.Add(time.Hour) })...)
+	r := w.verify(exitOK)
+	if r.NotDue != 8 || r.CompleteThrough != moment(now.Add(-10*time.Minute).Unix()-1) {
+		t.Errorf("%d not due, complete through %s", r.NotDue, r.CompleteThrough)
+	}
+	r = w.verify(exitDifference, "--schedule", "4m")
+	if r.Missing.Count != 5 || r.NotDue != 3 {
+		t.Errorf("a relay that should have been there: %+v", r)
+	}
+	w.once()
+	if r = w.verify(exitOK); r.NotDue != 0 || r.Destination.Confirmed != 105 || r.Destination.NotDue != 3 {
+		t.Errorf("after the pass: %+v, %+v", r, r.Destination)
+	}
+	// The destination may take its time with what is young.
+	young, old := fmt.Sprintf("b%031d", 1), fmt.Sprintf("a%031d", 0)
+	w.trail.Remove(young)
+	if r = w.verify(exitOK); r.Destination.NotDue != 4 {
+		t.Errorf("%+v", r.Destination)
+	}
+	expectIDs(t, "with less patience", w.verify(exitDifference, "--grace", "5m").Destination.Missing, young)
+	w.trail.Remove(old)
+	expectIDs(t, "old", w.verify(exitDifference).Destination.Missing, old)
+}
+
+func TestVerifyEventsThatKongDoesNotHold(t *testing.T) {
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	w.askable()
+	at := time.Now().Add(-time.Hour)
+	w.kong.Add(rows("a", 100, func(i int) time.Time { return at.Add(time.Duration(i) * time.Second) })...)
+	w.once()
+	purged, unknown := fmt.Sprintf("a%031d", 50), fmt.Sprintf("a%031d", 51)
+	w.kong.Delete(purged, unknown)
+	w.forget(unknown)
+	r := w.verify(exitOK)
+	expectIDs(t, "unknown", r.Destination.Unknown, unknown)
+	if r.Destination.Gone != 1 || r.Entries != 98 {
+		t.Errorf("%+v", r.Destination)
+	}
+	w.verify(exitDifference, "--strict")
+}
