@@ -106,9 +106,15 @@ func (a *senders) close(ctx context.Context) {
 		// What is on its way as well: that attempt may be waiting for its next
 		// try. Noting an id twice does no harm.
 		ids := append(append([]string{}, s.flight...), s.queue...)
-		if len(ids) > 0 || s.flying || s.look {
-			last.Go(func() { _ = s.deliver(ctx, ids) })
-		}
+		look := s.look || s.flying && len(s.flight) == 0
+		last.Go(func() {
+			if len(ids) > 0 {
+				_ = s.deliver(ctx, ids)
+			}
+			if look {
+				_ = s.deliver(ctx, nil)
+			}
+		})
 	}
 	a.mu.Unlock()
 	last.Wait()
@@ -123,6 +129,10 @@ func (a *senders) close(ctx context.Context) {
 // sender rings one target: at once for the first id, then at most once in an
 // interval for all that came meanwhile, and always a last time. What it holds
 // is bounded by the settings' queueSize and one trigger.
+//
+// A look is a ring of its own, without ids: the relay stops looking when the ids
+// of a ring have shown up. It comes after the ids, which tell more, but after
+// one ring of them, so that many ids cannot put it off for ever.
 type sender struct {
 	all    *senders
 	set    settings
@@ -131,11 +141,12 @@ type sender struct {
 	wake   chan struct{} // holds one: there may be something to send
 
 	// Guarded by all.mu.
-	queue  []string  // announced, not sent
-	flight []string  // being sent
-	flying bool      // a ring is under way, maybe without ids
-	look   bool      // something happened that the queue does not tell
-	added  time.Time // of the last event
+	queue    []string  // announced, not sent
+	flight   []string  // being sent
+	flying   bool      // a ring is under way, maybe without ids
+	look     bool      // something happened that the queue does not tell
+	lookNext bool      // ids have gone out since
+	added    time.Time // of the last event
 
 	failures   int   // since the last line in Kong's log
 	trouble    error // why the last ring failed, or nil
@@ -207,10 +218,16 @@ func (s *sender) take() ([]string, bool) {
 	if len(s.queue) == 0 && !s.look {
 		return nil, false
 	}
+	s.flying = true
+	if s.look && (s.lookNext || len(s.queue) == 0) {
+		s.look, s.lookNext = false, false
+		return nil, true
+	}
+	s.lookNext = s.look
 	n := trigger.Fit(s.queue)
-	s.flight, s.flying = s.queue[:n:n], true
+	s.flight = s.queue[:n:n]
 	if s.queue = s.queue[n:]; len(s.queue) == 0 {
-		s.queue, s.look = nil, false // this ring is the look as well
+		s.queue = nil // so that what has been sent takes no memory
 	}
 	return s.flight, true
 }
@@ -228,12 +245,14 @@ func (s *sender) landed(ids []string, err error) {
 		return
 	}
 	if time.Since(s.added) > giveUpAfter {
-		s.queue, s.look = nil, false
+		s.queue, s.look, s.lookNext = nil, false, false
 		return
 	}
-	s.look = true // for the ids that have no room, and a ring that had none
 	queue := append(append([]string{}, ids...), s.queue...)
 	s.queue = queue[:min(len(queue), s.set.queueSize)]
+	if len(ids) == 0 || len(s.queue) < len(queue) {
+		s.look = true // once more, or for the ids that have no room
+	}
 }
 
 // retire takes an idle sender away. It reports false if an event came meanwhile.

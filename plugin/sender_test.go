@@ -159,6 +159,84 @@ func TestSenderLooksNow(t *testing.T) {
 	})
 }
 
+// looks are the rings that succeeded without ids.
+func (b *bell) looks() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for _, r := range b.rings {
+		if r.err == nil && len(r.ids) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// The relay stops looking when the ids of a ring have shown up, so an event
+// without one has a ring of its own, however many ids there are.
+func TestSenderLooksBesideIDs(t *testing.T) {
+	for name, last := range map[string]int{"after few ids": 1, "while ids keep coming": 1000} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bell{takes: time.Millisecond}
+				a := b.senders()
+				a.ring(testSettings, "0")
+				synctest.Wait()
+				for i := range last {
+					a.ring(testSettings, strconv.Itoa(i+1))
+					if i == 0 {
+						a.ring(testSettings, "")
+						a.ring(testSettings, "")
+					}
+					pass(time.Millisecond)
+				}
+				pass(time.Second)
+				synctest.Wait()
+				if !slices.Equal(b.noted(), numbers(0, last+1)) || b.looks() != 1 {
+					t.Fatalf("%d ids were noted, %d looks", len(b.noted()), b.looks())
+				}
+				if ids := b.rings[1].ids; len(ids) == 0 || len(b.rings[2].ids) > 0 {
+					t.Errorf("the look is not the ring after the ids: %v", b.rings)
+				}
+				if d := b.rings[2].at.Sub(b.rings[1].at); d < testSettings.minInterval {
+					t.Errorf("the look came %v after the ids", d)
+				}
+				a.close(t.Context())
+			})
+		})
+	}
+}
+
+// What a failed ring carried is looked for only as far as it found no room.
+func TestSenderLooksForWhatHasNoRoom(t *testing.T) {
+	for name, test := range map[string]struct{ queue, ids, looks int }{
+		"room": {10, 2, 0}, "no room": {1, 2, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bell{takes: time.Second, err: func(n int) error {
+					if n == 1 {
+						return errors.New("down")
+					}
+					return nil
+				}}
+				a := b.senders()
+				set := testSettings
+				set.queueSize = test.queue
+				a.ring(set, "0")
+				synctest.Wait() // on its way, and will fail
+				a.ring(set, "1")
+				pass(time.Minute)
+				synctest.Wait()
+				if ids := b.noted(); b.looks() != test.looks || ids[0] != "0" || len(ids) != test.ids-test.looks {
+					t.Errorf("noted %q, and %d looks", ids, b.looks())
+				}
+				a.close(t.Context())
+			})
+		})
+	}
+}
+
 // A queue that is full costs ids, never the last ring.
 func TestSenderIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -184,8 +262,8 @@ func TestSenderIsBounded(t *testing.T) {
 		if got := b.noted(); !slices.Equal(got, numbers(0, 11)) {
 			t.Errorf("noted %q", got)
 		}
-		if last := b.rings[b.count()-1]; last.at.Before(added) {
-			t.Error("no ring after the last event")
+		if last := b.rings[b.count()-1]; last.at.Before(added) || b.looks() != 1 {
+			t.Errorf("nobody looks for what found no room: %d looks", b.looks())
 		}
 		a.close(t.Context())
 	})
@@ -309,6 +387,29 @@ func TestSendersCloseFlushes(t *testing.T) {
 			t.Error("a sender started after close")
 		}
 	})
+}
+
+// Both a look that waits and one that is on its way.
+func TestSendersCloseLooks(t *testing.T) {
+	for _, flying := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &bell{takes: time.Minute}
+			a := b.senders()
+			a.ring(testSettings, map[bool]string{false: "0", true: ""}[flying])
+			synctest.Wait()
+			a.ring(testSettings, "1")
+			if !flying {
+				a.ring(testSettings, "")
+			}
+			b.takes = time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), flushFor)
+			defer cancel()
+			a.close(ctx)
+			if !slices.Contains(b.noted(), "1") || b.looks() != 1 {
+				t.Errorf("noted %q, and %d looks", b.noted(), b.looks())
+			}
+		})
+	}
 }
 
 // What waits for its next attempt goes out with the last ring as well.
