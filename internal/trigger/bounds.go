@@ -1,7 +1,8 @@
 package trigger
 
 import (
-	"context"
+	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -43,7 +44,8 @@ func newClaims(now func() time.Time) *claims {
 	return &claims{now: now, turned: now(), cur: map[string]struct{}{}}
 }
 
-func (c *claims) claim(_ context.Context, id string, d time.Duration) (bool, error) {
+// claim takes id for d, and tells whether it was free.
+func (c *claims) claim(id string, d time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := c.now(); len(c.cur) >= maxClaims || now.Sub(c.turned) >= d {
@@ -52,8 +54,50 @@ func (c *claims) claim(_ context.Context, id string, d time.Duration) (bool, err
 	_, inCur := c.cur[id]
 	_, inPrev := c.prev[id]
 	if inCur || inPrev {
-		return false, nil
+		return false
 	}
 	c.cur[id] = struct{}{}
-	return true, nil
+	return true
+}
+
+// forget frees an id that nothing came of.
+func (c *claims) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.cur, id)
+	delete(c.prev, id)
+}
+
+// bodies bounds how many bodies are being read at a time, and with that the
+// memory that strangers can take: a body must have been read before its
+// signature can be checked. One too many cuts off the one that has taken
+// longest. A trigger is there in an instant, so that one is slow by accident or
+// on purpose; waiting for a place instead would let a few slow ones keep out
+// all others. The zero value is ready.
+type bodies struct {
+	mu   sync.Mutex
+	open []*http.ResponseController // the oldest first
+}
+
+const maxBodies = 256
+
+// begin lets the body of c's request take readFor, or less if others come.
+func (b *bodies) begin(c *http.ResponseController) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// Not every ResponseWriter has deadlines; a server's has.
+	_ = c.SetReadDeadline(time.Now().Add(readFor))
+	if len(b.open) >= maxBodies {
+		_ = b.open[0].SetReadDeadline(time.Unix(1, 0))
+		b.open = slices.Delete(b.open, 0, 1)
+	}
+	b.open = append(b.open, c)
+}
+
+func (b *bodies) end(c *http.ResponseController) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := slices.Index(b.open, c); i >= 0 {
+		b.open = slices.Delete(b.open, i, i+1)
+	}
 }

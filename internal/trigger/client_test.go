@@ -113,6 +113,7 @@ func TestClientBoundsItsAttempts(t *testing.T) {
 		"404":                   {404, "", 1, true},
 		"replay":                {409, "", 1, true},
 		"413":                   {413, "", 1, true},
+		"408":                   {408, "", 3, false},
 		"redirect":              {302, "", 1, true},
 		"501":                   {501, "", 3, false},
 		"429":                   {429, "", 3, false},

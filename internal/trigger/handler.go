@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -32,12 +33,12 @@ type Options struct {
 	Unsigned bool
 
 	// Replay claims a webhook id for d, and tells whether it was free. An error
-	// refuses the trigger for now. If nil, the ids of this process are remembered,
-	// the newest 100,000 at least.
+	// refuses the trigger for now. It is not asked for the ids that this process
+	// has taken: the newest 100,000 at least are remembered. If nil, no others are known.
 	Replay func(ctx context.Context, id string, d time.Duration) (fresh bool, err error)
 
-	// Rate is how many requests a second each of the two paths checks the
-	// signature of, and its burst: 500 if zero. More than that are refused unread.
+	// Rate is how many requests a second each of the two paths takes, and its
+	// burst: 500 if zero. Where there is a secret, only what it has signed counts.
 	Rate int
 	// Observe, if not nil, is told the outcome of each request: "accepted", or
 	// one of a fixed set of reasons.
@@ -63,14 +64,24 @@ type handler struct {
 	Options
 
 	refusals, failures sparse
+	seen               *claims // webhook ids
+	bodies             bodies
 }
 
 // NewHandler returns the handler for [Path] and [EventHookPath]. It answers 202
 // once Notify has returned nil; 400 to a body that is not a trigger, 401 to a
-// wrong signature or time, 405, 409 to a replay, 413, 429 over the rate, and
-// 503 where the trigger could not be noted, each with its reason as JSON. 429
-// and 503 say when to come back. What costs least is checked first, and never
-// more than [MaxBody] is kept.
+// wrong signature or time, 405, 408 to a body that takes too long, 409 to a
+// replay, 413, 429 over the rate, and 503 where the trigger could not be noted,
+// each with its reason as JSON. 429 and 503 say when to come back.
+//
+// The checks, in this order: method and length; whether there is a secret;
+// the form of the headers and the time in them; the body, of which no more than
+// [MaxBody] is kept; its signature; its form; the ids that this process has
+// taken; the rate; Replay; Notify. All before the rate costs this process a
+// little of its processor and bounded memory, so that who does not know the
+// secret, or sends again what was signed once, cannot use up the rate of those
+// who do. What is after it may cost a round trip. Without a secret the rate
+// comes before the body.
 func NewHandler(o Options) http.Handler {
 	if o.Rate <= 0 {
 		o.Rate = defaultRate
@@ -80,9 +91,6 @@ func NewHandler(o Options) http.Handler {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	if o.Replay == nil {
-		o.Replay = newClaims(o.Now).claim
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, string) {}
@@ -94,7 +102,7 @@ func NewHandler(o Options) http.Handler {
 	if o.EventHookSecrets == nil {
 		o.EventHookSecrets = none
 	}
-	h := &handler{Options: o}
+	h := &handler{Options: o, seen: newClaims(o.Now)}
 	mux := http.NewServeMux()
 	mux.Handle(Path, h.serve(Path, h.trigger))
 	mux.Handle(EventHookPath, h.serve(EventHookPath, h.eventHook))
@@ -114,6 +122,7 @@ var (
 	errTooLarge  = &refusal{http.StatusRequestEntityTooLarge, "body is too large"}
 	errRate      = &refusal{http.StatusTooManyRequests, "too many requests"}
 	errUnread    = &refusal{http.StatusBadRequest, "body could not be read"}
+	errSlow      = &refusal{http.StatusRequestTimeout, "body took too long"}
 	errNoSecret  = &refusal{http.StatusUnauthorized, "no secret is configured"}
 	errHeaders   = &refusal{http.StatusUnauthorized, "webhook-id, webhook-timestamp or webhook-signature is missing or malformed"}
 	errTimestamp = &refusal{http.StatusUnauthorized, "webhook-timestamp is too far from the relay's clock"}
@@ -171,8 +180,7 @@ func (h *handler) failed(ctx context.Context, path string, err error) {
 	}
 }
 
-// trigger checks a request to Path: what needs no body, then the rate, then
-// the signature, the body, and last the replay, which may cost a round trip.
+// trigger checks a request to Path.
 func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
 	secrets, err := h.begin(r, MaxBody, h.Secrets)
 	if err != nil {
@@ -183,11 +191,10 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 		if err := h.checkHeaders(r.Header); err != nil {
 			return nil, err
 		}
-	}
-	if !limiter.AllowN(h.Now(), 1) {
+	} else if !limiter.AllowN(h.Now(), 1) {
 		return nil, errRate
 	}
-	body, err := readBody(w, r)
+	body, err := h.readBody(w, r)
 	if err != nil {
 		return nil, err
 	}
@@ -199,16 +206,36 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 		return nil, err
 	}
 	if signed {
-		fresh, err := h.Replay(r.Context(), r.Header.Get(standardwebhooks.HeaderWebhookID), replayFor)
-		if err != nil {
-			h.failed(r.Context(), Path, err)
-			return nil, errNotNoted
-		}
-		if !fresh {
-			return nil, errReplay
+		if err := h.claim(r.Context(), r.Header.Get(standardwebhooks.HeaderWebhookID), limiter); err != nil {
+			return nil, err
 		}
 	}
 	return b.RequestIDs, nil
+}
+
+// claim takes a webhook id, here and in the ledger, and one of the rate between
+// the two. An id that the ledger has not been asked for stays free.
+func (h *handler) claim(ctx context.Context, id string, limiter *rate.Limiter) error {
+	if !h.seen.claim(id, replayFor) {
+		return errReplay
+	}
+	if !limiter.AllowN(h.Now(), 1) {
+		h.seen.forget(id)
+		return errRate
+	}
+	if h.Replay == nil {
+		return nil
+	}
+	fresh, err := h.Replay(ctx, id, replayFor)
+	switch {
+	case err != nil:
+		h.seen.forget(id)
+		h.failed(ctx, Path, err)
+		return errNotNoted
+	case !fresh:
+		return errReplay
+	}
+	return nil
 }
 
 // begin checks what the head of a request tells; its body may still turn out
@@ -228,9 +255,10 @@ func (h *handler) begin(r *http.Request, limit int64, secrets func() []string) (
 	return list, nil
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	// Not every ResponseWriter has deadlines; a server's has.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readFor))
+func (h *handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	c := http.NewResponseController(w)
+	h.bodies.begin(c)
+	defer h.bodies.end(c)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	return body, readError(err)
 }
@@ -241,6 +269,9 @@ func readError(err error) error {
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return errTooLarge
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errSlow // not the sender's mistake: it may come again
 	}
 	return errUnread
 }

@@ -8,8 +8,8 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -21,7 +21,10 @@ const maxEventHook = 1 << 20
 // eventHook checks a request to EventHookPath: Kong's own event hooks, for a
 // control plane that has no proxy to run the plugin on. It is a doorbell: Kong
 // sends it before the row exists, and without the request's id. The body can
-// hold secrets, so it runs through the HMAC and is kept nowhere.
+// hold secrets, so it runs through the HMAC and is kept nowhere. As with
+// triggers, only what is signed counts for the rate. Kong signs neither an id
+// nor a time: one that was caught and is sent again counts, too, and makes the
+// relay look as the true one would.
 //
 // Kong's documentation gives x-kong-signature as sha1=<hex of HMAC-SHA1>, and
 // HMAC-SHA256 from 3.14 on.
@@ -39,8 +42,7 @@ func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rat
 		if newHash, want = kongSignature(r.Header); newHash == nil {
 			return nil, errHookSignature
 		}
-	}
-	if !limiter.AllowN(h.Now(), 1) {
+	} else if !limiter.AllowN(h.Now(), 1) {
 		return nil, errRate
 	}
 	var macs []hash.Hash
@@ -51,19 +53,22 @@ func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rat
 			macs, sinks = append(macs, mac), append(sinks, mac)
 		}
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readFor))
+	c := http.NewResponseController(w)
+	h.bodies.begin(c)
+	defer h.bodies.end(c)
 	if _, err := io.Copy(io.MultiWriter(sinks...), http.MaxBytesReader(w, r.Body, maxEventHook)); err != nil {
 		return nil, readError(err)
 	}
 	if !signed {
 		return nil, nil
 	}
-	for _, mac := range macs {
-		if hmac.Equal(mac.Sum(nil), want) {
-			return nil, nil
-		}
+	if !slices.ContainsFunc(macs, func(mac hash.Hash) bool { return hmac.Equal(mac.Sum(nil), want) }) {
+		return nil, errSignature
 	}
-	return nil, errSignature
+	if !limiter.AllowN(h.Now(), 1) {
+		return nil, errRate
+	}
+	return nil, nil
 }
 
 var errHookSignature = &refusal{http.StatusUnauthorized, "x-kong-signature is missing or malformed"}

@@ -3,6 +3,7 @@ package trigger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -43,17 +44,48 @@ func TestHandlerAsksTheLedgerForReplays(t *testing.T) {
 	if code, _, header := answerOf(t, r, signed(t, secretA, "msg_3", now, `{}`)); code != 503 || header.Get("Retry-After") == "" {
 		t.Errorf("%d %v while the ledger is down", code, header)
 	}
+	down, claimed = nil, map[string]time.Duration{}
+	for id, want := range map[string]int{"msg_1": 409, "msg_3": 202} {
+		if code, _, _ := answerOf(t, r, signed(t, secretA, id, now, `{}`)); code != want {
+			t.Errorf("%d for %s when the ledger is back", code, id)
+		}
+	}
+	if _, again := claimed["msg_1"]; again {
+		t.Error("the ledger was asked for what this process knows")
+	}
+}
+
+// A message that was caught on its way takes one of the rate, however often it is sent.
+func TestHandlerBearsAFloodOfReplays(t *testing.T) {
+	now := time.Now()
+	r := newRelay(Options{
+		Rate: 50, Now: func() time.Time { return now },
+		Replay: func(_ context.Context, id string, _ time.Duration) (bool, error) { return id != "msg_caught", nil },
+	})
+	statuses := map[int]int{}
+	for i := range 10_000 {
+		code, _, _ := answerOf(t, r, signed(t, secretA, "msg_caught", now, `{}`))
+		statuses[code]++
+		if i%200 == 100 {
+			code, _, _ := answerOf(t, r, signed(t, secretA, fmt.Sprint("msg_", i), now, `{}`))
+			statuses[code]++
+		}
+	}
+	if statuses[409] != 10_000 || statuses[202] != 49 || statuses[429] != 1 {
+		t.Errorf("statuses %v", statuses)
+	}
 }
 
 func TestClaimsAreBounded(t *testing.T) {
 	now := time.Unix(1000, 0)
 	c := newClaims(func() time.Time { return now })
-	fresh := func(id string) bool {
-		ok, err := c.claim(t.Context(), id, time.Minute)
-		return ok && err == nil
-	}
+	fresh := func(id string) bool { return c.claim(id, time.Minute) }
 	if !fresh("a") || fresh("a") {
 		t.Error("an id is free once")
+	}
+	c.forget("a")
+	if !fresh("a") {
+		t.Error("taken although it was forgotten")
 	}
 	now = now.Add(59 * time.Second)
 	if fresh("a") {
