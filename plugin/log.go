@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"iter"
 	"strings"
 
 	"github.com/Kong/go-pdk"
 	"github.com/Kong/go-pdk/bridge"
+	"github.com/Kong/go-pdk/server/kong_plugin_protocol"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -18,10 +20,10 @@ import (
 const idHeader = "X-Kong-Admin-Request-ID"
 
 // Log runs after each response. It asks Kong for one header, puts the id into a
-// queue and returns. Two more calls happen only where they are asked for or
-// needed: the request, if the configuration filters, and a line for Kong's log,
-// once for a wrong configuration and at most once a minute for a relay that
-// does not answer.
+// queue and returns. More calls happen only where they are asked for or needed:
+// all headers, if that one came empty; the request, if the configuration
+// filters; and a line for Kong's log, once for a wrong configuration and at most
+// once a minute for a relay that does not answer.
 func (c *Config) Log(kong *pdk.PDK) {
 	// The process serves every worker of Kong: nothing in one event may end it.
 	defer func() {
@@ -30,7 +32,7 @@ func (c *Config) Log(kong *pdk.PDK) {
 		}
 	}()
 	id, err := askString(kong.Response.PdkBridge, "kong.response.get_header", bridge.WrapString(idHeader))
-	if err == nil && id == nil {
+	if err == nil && len(id) == 0 && !answeredWith(kong, idHeader) {
 		return // not a response of the Admin API
 	}
 	if err == nil && c.filtered() && !c.asked(kong) {
@@ -86,35 +88,69 @@ func (c *Config) asked(kong *pdk.PDK) bool {
 	return c.wanted(event.Request.Method, path)
 }
 
-// askString calls a method of Kong's that answers with a string. It returns nil
-// if there is none.
+// answeredWith tells whether the response has a header, empty or not. Kong's
+// encoder (lua-protobuf, in kong/runloop/plugin_servers/rpc/pb_rpc.lua) leaves
+// out an empty field of proto3, so that "" is the same answer to get_header as
+// none. To get_headers it answers with a map, whose keys are always written.
 //
-// It is go-pdk's AskString without two of its ways: that fails on text that is
-// not UTF-8 (a %ff in a query is enough), and takes an absent value for an
-// empty one. So the answer is read as a message without fields, which keeps
-// what it does not know as it came. Field 1 of it is the string.
+// Where the call fails there is no ring: mostly the header is missing, not
+// empty, and a route that is not the Admin API's must not ring for each of its
+// responses. An entry whose id is empty is found on the relay's schedule.
+func answeredWith(kong *pdk.PDK, header string) bool {
+	// Kong takes up to 1000; in the log phase it answers with those it has kept.
+	headers, err := ask(kong.Response.PdkBridge, "kong.response.get_headers", &kong_plugin_protocol.Int{V: 1000})
+	found := false
+	for entry := range fields(headers, 1) {
+		for name := range fields(entry, 1) {
+			found = found || strings.EqualFold(string(name), header) // nginx's names are in lower case
+		}
+	}
+	return err == nil && found
+}
+
+// askString calls a method of Kong's that answers with a string.
 func askString(b bridge.PdkBridge, method string, args proto.Message) ([]byte, error) {
-	var out emptypb.Empty
-	if err := b.Ask(method, args, &out); err != nil {
-		return nil, err
-	}
+	message, err := ask(b, method, args)
 	var value []byte
-	for rest := []byte(out.ProtoReflect().GetUnknown()); len(rest) > 0; {
-		number, kind, n := protowire.ConsumeTag(rest)
-		if n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		rest = rest[n:]
-		if n = protowire.ConsumeFieldValue(number, kind, rest); n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		if number == 1 && kind == protowire.BytesType {
-			text, _ := protowire.ConsumeBytes(rest)
-			value = append([]byte{}, text...)
-		}
-		rest = rest[n:]
+	for text := range fields(message, 1) {
+		value = text
 	}
-	return value, nil
+	return value, err
+}
+
+// ask calls a method of Kong's and returns the message that it answers with.
+//
+// go-pdk's own ways fail on text that is not UTF-8 (a %ff in a query is enough).
+// So the answer is read as a message without fields, which keeps what it does
+// not know as it came.
+func ask(b bridge.PdkBridge, method string, args proto.Message) ([]byte, error) {
+	var out emptypb.Empty
+	err := b.Ask(method, args, &out)
+	return out.ProtoReflect().GetUnknown(), err
+}
+
+// fields yields the values of a message's field that holds bytes, text or
+// messages, as long as it can be read.
+func fields(message []byte, number protowire.Number) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(message) > 0 {
+			num, kind, n := protowire.ConsumeTag(message)
+			if n < 0 {
+				return
+			}
+			message = message[n:]
+			if n = protowire.ConsumeFieldValue(num, kind, message); n < 0 {
+				return
+			}
+			if num == number && kind == protowire.BytesType {
+				value, _ := protowire.ConsumeBytes(message)
+				if !yield(value) {
+					return
+				}
+			}
+			message = message[n:]
+		}
+	}
 }
 
 // announceable returns the id to announce for a header's value: none where it

@@ -219,8 +219,11 @@ func TestWhatAnEventCanHold(t *testing.T) {
 		rings  bool
 		calls  int
 	}{
-		"no id":                {plugintest.Event{Method: "GET"}, nil, 0, false, 1},
-		"empty id":             {answered(""), nil, 0, true, 1},
+		"no headers":           {plugintest.Event{Method: "GET"}, nil, 0, false, 2},
+		"no id":                {plugintest.Event{Headers: map[string]string{"X-Kong-Request-Id": "a", "Via": odd}}, nil, 0, false, 2},
+		"empty id":             {plugintest.Event{Headers: map[string]string{idHeader: "", "Via": odd}}, nil, 0, true, 2},
+		"empty id, ignored":    {answered(""), map[string]any{"methods": []string{"GET"}}, 0, false, 3},
+		"headers fail":         {plugintest.Event{Headers: map[string]string{idHeader: ""}, Fail: []string{"kong.response.get_headers"}}, nil, 0, false, 2},
 		"odd id":               {answered(odd), nil, 0, true, 1},
 		"two ids":              {answered("a, b"), nil, 0, true, 1},
 		"long id":              {answered(strings.Repeat("a", 1<<20)), nil, 0, true, 1},

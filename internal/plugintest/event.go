@@ -151,6 +151,8 @@ func (h *Host) answer(method string, args []byte, e *Event) ([]byte, error) {
 			}
 		}
 		return nil, nil
+	case "kong.response.get_headers":
+		return rawHeaders(e.Headers), nil
 	case "kong.response.get_status":
 		return proto.Marshal(&kong_plugin_protocol.Int{V: int32(e.status())})
 	case "kong.log.serialize":
@@ -180,11 +182,30 @@ func (h *Host) line(level string, args []byte) error {
 	return nil
 }
 
-// rawString is the message String with s in it. Kong does not check that a
-// string is UTF-8; the Go library would. An empty one is written, too: that is
-// how a host can tell it from an absent one, where it does.
+// rawString is the message String with s in it, as lua-protobuf writes it for
+// Kong: without a check for UTF-8, which the Go library would make, and without
+// the field where s is empty, so that nothing tells "" from nil.
 func rawString(s string) []byte {
-	return protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), s)
+	if s == "" {
+		return nil
+	}
+	return rawField(nil, 1, s)
+}
+
+// rawHeaders is a Struct with headers in it, written in the same way. In a map
+// and a oneof an empty string is written, too.
+func rawHeaders(headers map[string]string) []byte {
+	var message []byte
+	for name, value := range headers {
+		entry := rawField(nil, 2, rawField(nil, 3, value)) // string_value of a Value
+		entry = rawField(entry, 1, strings.ToLower(name))
+		message = rawField(message, 1, entry)
+	}
+	return message
+}
+
+func rawField[T string | []byte](b []byte, number protowire.Number, value T) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), []byte(value))
 }
 
 func (e *Event) status() int {
