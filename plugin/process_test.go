@@ -2,9 +2,13 @@ package main_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -264,6 +268,46 @@ func TestWhatAnEventCanHold(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ca_cert is trusted beside the system's authorities, not instead of them.
+func TestTrustsACABesideTheSystems(t *testing.T) {
+	s := httptest.NewTLSServer(nil)
+	t.Cleanup(s.Close)
+	server := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	for name, test := range map[string]struct{ system, caCert []byte }{
+		"the system's": {server, selfSigned(t)},
+		"ca_cert":      {selfSigned(t), server},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &relay{url: s.URL, ids: map[string]bool{}, news: make(chan struct{}, 1)}
+			s.Config.Handler = r.handler()
+			file := filepath.Join(t.TempDir(), "system.pem")
+			if err := os.WriteFile(file, test.system, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("SSL_CERT_FILE", file)
+			t.Setenv("SSL_CERT_DIR", filepath.Dir(file))
+			h := startPlugin(t, "cloudtrail-relay")
+			logEvent(t, h, instance(t, h, r.config(map[string]any{"ca_cert": string(test.caCert)})), answered("a"))
+			r.wait(t, 1, 1)
+		})
+	}
+}
+
+// selfSigned is the PEM text of an authority that has signed nothing else.
+func selfSigned(t *testing.T) []byte {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(nil, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 func TestRingsALambdaFunction(t *testing.T) {

@@ -27,7 +27,7 @@ type Delivery struct {
 	Retries int           // after the first attempt; 2 if zero, none if negative
 	MaxWait time.Duration // between two attempts, whatever Retry-After says; 2 s if zero
 
-	CA       string // PEM text of the authorities to trust instead of the system's
+	CA       string // PEM text of authorities to trust beside the system's
 	Insecure bool   // do not verify the certificate
 }
 
@@ -192,10 +192,14 @@ func newPoster(d Delivery) (*poster, error) {
 		InsecureSkipVerify: d.Insecure, //nolint:gosec // asked for by tls_verify=false
 	}
 	if d.CA != "" {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM([]byte(d.CA)) {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM([]byte(d.CA)) {
 			return nil, errors.New("the CA certificate is not PEM text of a certificate")
 		}
+		config.RootCAs = pool
 	}
 	transport := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
