@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"log/slog"
 	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -91,6 +94,8 @@ type field struct {
 	Between       []int
 	Referenceable bool
 	Encrypted     bool
+	LenMin        int `json:"len_min"`
+	LenMax        int `json:"len_max"`
 	MatchAny      struct {
 		Patterns []string
 		Err      string
@@ -167,5 +172,113 @@ func TestSchemaFitsConfig(t *testing.T) {
 	want := []map[string][]string{{"at_least_one_of": targets}, {"mutually_exclusive": targets}}
 	if !reflect.DeepEqual(s.EntityChecks, want) {
 		t.Errorf("entity checks %v", s.EntityChecks)
+	}
+}
+
+// schemaField returns a field of the plugin's configuration.
+func schemaField(t *testing.T, name string) field {
+	t.Helper()
+	var s struct {
+		Fields []map[string]struct{ Fields []map[string]field }
+	}
+	if err := json.Unmarshal(schema, &s); err != nil {
+		t.Fatal(err)
+	}
+	for _, top := range s.Fields {
+		for _, fields := range top["config"].Fields {
+			if f, ok := fields[name]; ok {
+				return f
+			}
+		}
+	}
+	t.Fatalf("%s is not in the schema", name)
+	return field{}
+}
+
+// takes tells whether Kong's Admin API would take the value.
+func (f field) takes(t *testing.T, value string) bool {
+	t.Helper()
+	fits := func(pattern string) bool { return luaPattern(t, pattern).MatchString(value) }
+	return len(value) >= f.LenMin && (f.LenMax == 0 || len(value) <= f.LenMax) && slices.ContainsFunc(f.MatchAny.Patterns, fits)
+}
+
+// luaPattern translates a pattern of Lua's, as far as the schema uses them.
+func luaPattern(t *testing.T, pattern string) *regexp.Regexp {
+	t.Helper()
+	classes := map[byte]string{'w': "0-9A-Za-z", 'd': "0-9", 'x': "0-9A-Fa-f", 's': ` \t-\r`, 'c': `\x00-\x1f\x7f`}
+	var b strings.Builder
+	set := false
+	for i := 0; i < len(pattern); i++ {
+		switch c := pattern[i]; {
+		case c == '%':
+			i++
+			class, ok := classes[pattern[i]]
+			switch {
+			case !ok:
+				b.WriteString(`\` + pattern[i:i+1])
+			case set:
+				b.WriteString(class)
+			default:
+				b.WriteString("[" + class + "]")
+			}
+		case c == '-' && !set:
+			t.Fatalf("a bare - in %s repeats what is before it", pattern)
+		default:
+			set = c == '[' || set && c != ']'
+			b.WriteByte(c)
+		}
+	}
+	return regexp.MustCompile(b.String())
+}
+
+// What the Admin API takes the plugin can use, and what it refuses the plugin
+// would have refused: a mistake shows when it is made.
+func TestSchemaAgreesWithConfig(t *testing.T) {
+	const arn = "arn:aws:lambda:eu-west-1:123456789012:function:"
+	in := func(partition, region string) string {
+		return "arn:" + partition + ":lambda:" + region + ":123456789012:function:relay"
+	}
+	key := func(n int) string { return "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, n)) }
+	for name, values := range map[string]map[string]bool{
+		"relay_url": {
+			"http://relay": true, "https://relay:8443": true, "http://relay.example.com./": true, "http://10.0.0.1:8080/v1/trigger": true,
+			"http://[::1]:8080": true, "https://[2001:db8::1]/relay": true, "http://re_lay-1:": true, "http://relay/ä": true,
+			"": false, "relay:8080": false, "ftp://relay": false, "http://": false, "http://:8080": false, "http://:8080/a": false,
+			"http:///v1/trigger": false, "http://relay:port": false, "http://relay:80:80": false, "http://[::1": false, "http://[relay]": false,
+			"http://user@relay": false, "http://user:pass@relay/": false, "http://relay?a": false, "http://relay/?a": false, "http://relay#a": false,
+			"http://re lay": false, "http://relay\n": false, "http://relay/a%zz": false, "http://relay/\x00": false, "http://re\x01lay": false,
+		},
+		"lambda_function": {
+			in("aws", "eu-west-1"): true, in("aws-cn", "cn-north-1"): true, in("aws-us-gov", "us-gov-west-1"): true,
+			in("aws-iso", "us-iso-east-1"): true, in("aws-iso-b", "us-isob-east-1"): true, in("aws-iso-f", "us-isof-south-1"): true,
+			in("aws-eusc", "eusc-de-east-1"): true, arn + "relay:live": true, arn + "relay:$LATEST": true, arn + "re_lay-2:17": true,
+			arn + strings.Repeat("a", 65): true, // AWS has none, and says so
+			"":                            false, "relay": false, arn: false, arn + "relay:": false, arn + "relay:a:b": false, arn + ":a": false, arn + "relay/a": false,
+			in("azure", "eu-west-1"): false, in("aws.cn", "cn-north-1"): false, in("aws", "eu"): false, in("aws", "eu-west"): false,
+			in("aws", "EU-WEST-1"): false, in("aws", "evil.example.com/-a-1"): false, arn + "relay\n": false,
+			"arn:aws:lambda:eu-west-1:1234:function:relay": false, "arn:aws:s3:::bucket": false,
+		},
+		"secret": {
+			key(24): true, key(25): true, key(26): true, key(32): true, key(64): true,
+			"": false, key(0): false, key(21): false, key(67): false, "hidden": false, strings.Repeat("a", 44): false,
+			"whsec_" + strings.Repeat("!", 32): false, // a pattern cannot count by fours: a byte or two too many pass
+		},
+	} {
+		f := schemaField(t, name)
+		for value, want := range values {
+			config := map[string]string{"relay_url": "http://relay", "secret": testSecret}
+			if name == "lambda_function" {
+				delete(config, "relay_url")
+			}
+			config[name] = value
+			data, err := json.Marshal(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			problems := parse(t, string(data)).problems
+			if f.takes(t, value) != want || (len(problems) == 0) != want {
+				t.Errorf("%s %q: the schema takes it: %v, the plugin says %q; want %v", name, value, f.takes(t, value), problems, want)
+			}
+		}
 	}
 }

@@ -20,8 +20,34 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 )
 
-// functionARN is the ARN of a Lambda function, with or without a version or alias.
-var functionARN = regexp.MustCompile(`^arn:(aws|aws-cn|aws-us-gov):lambda:([a-z]{2}(?:-[a-z]+)+-\d):\d{12}:function:[A-Za-z0-9_-]{1,64}(?::[A-Za-z0-9_$-]{1,128})?$`)
+// functionARN is the ARN of a Lambda function, with or without a version or
+// alias, in any partition: the form that Lambda's API gives for it, which leaves
+// the length of names to AWS. The plugin's schema says the same in Lua's patterns.
+var functionARN = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^arn:(aws[a-z-]*):lambda:([a-z]+-[a-z0-9-]+-\d+):\d{12}:function:[A-Za-z0-9_-]+(?::[A-Za-z0-9_$-]+)?$`)
+})
+
+// dnsSuffix returns the end of the names of a partition's endpoints. The table
+// is that of the SDK (internal/endpoints/awsrulesfn), which its core keeps to
+// itself; a partition that is newer needs AWS_ENDPOINT_URL_LAMBDA, if its suffix
+// is another one.
+func dnsSuffix(partition string) string {
+	switch partition {
+	case "aws-cn":
+		return "amazonaws.com.cn"
+	case "aws-eusc":
+		return "amazonaws.eu"
+	case "aws-iso":
+		return "c2s.ic.gov"
+	case "aws-iso-b":
+		return "sc2s.sgov.gov"
+	case "aws-iso-e":
+		return "cloud.adc-e.uk"
+	case "aws-iso-f":
+		return "csp.hci.ic.gov"
+	}
+	return "amazonaws.com" // aws, aws-us-gov
+}
 
 // LambdaOptions are the settings of a [Lambda].
 type LambdaOptions struct {
@@ -49,15 +75,12 @@ type Lambda struct {
 
 // NewLambda checks the options. It contacts nothing.
 func NewLambda(o LambdaOptions) (*Lambda, error) {
-	m := functionARN.FindStringSubmatch(o.Function)
+	m := functionARN().FindStringSubmatch(o.Function)
 	if m == nil {
 		return nil, errors.New("the Lambda function is not an ARN like arn:aws:lambda:eu-west-1:123456789012:function:name")
 	}
 	partition, region := m[1], m[2]
-	endpoint := "https://lambda." + region + ".amazonaws.com"
-	if partition == "aws-cn" {
-		endpoint += ".cn"
-	}
+	endpoint := "https://lambda." + region + "." + dnsSuffix(partition)
 	for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"} {
 		if s := os.Getenv(name); s != "" {
 			u, err := url.Parse(s)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/cloudtrail"
 )
 
 func TestLoopback(t *testing.T) {
@@ -109,6 +111,7 @@ func TestNewLambdaRefuses(t *testing.T) {
 	for _, arn := range []string{
 		"", "relay", "arn:aws:lambda:eu-central-1:123456789012:function:", "arn:aws:s3:::bucket",
 		"arn:aws:lambda:eu-central-1:1234:function:relay", "arn:aws:lambda:evil.example.com/:123456789012:function:relay",
+		"arn:aws.evil/:lambda:eu-central-1:123456789012:function:relay",
 	} {
 		if _, err := NewLambda(LambdaOptions{Function: arn}); err == nil {
 			t.Errorf("%q was taken", arn)
@@ -117,6 +120,30 @@ func TestNewLambdaRefuses(t *testing.T) {
 	t.Setenv("AWS_ENDPOINT_URL", "not a URL")
 	if _, err := NewLambda(LambdaOptions{Function: "arn:aws:lambda:eu-central-1:123456789012:function:relay"}); err == nil {
 		t.Error("an endpoint that is not a URL was taken")
+	}
+}
+
+// Every partition of the SDK has its endpoints where the SDK looks for them:
+// compared with those of a service that is linked for other reasons.
+func TestNewLambdaInEveryPartition(t *testing.T) {
+	t.Setenv("AWS_ENDPOINT_URL", "")
+	t.Setenv("AWS_ENDPOINT_URL_LAMBDA", "")
+	for partition, region := range map[string]string{
+		"aws": "eu-central-1", "aws-us-gov": "us-gov-west-1", "aws-cn": "cn-north-1", "aws-eusc": "eusc-de-east-1",
+		"aws-iso": "us-iso-east-1", "aws-iso-b": "us-isob-east-1", "aws-iso-e": "eu-isoe-west-1", "aws-iso-f": "us-isof-south-1",
+	} {
+		l, err := NewLambda(LambdaOptions{Function: "arn:" + partition + ":lambda:" + region + ":123456789012:function:relay"})
+		if err != nil {
+			t.Errorf("%s: %v", partition, err)
+			continue
+		}
+		other, err := cloudtrail.NewDefaultEndpointResolverV2().ResolveEndpoint(t.Context(), cloudtrail.EndpointParameters{Region: &region})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.Replace(other.URI.String(), "cloudtrail.", "lambda.", 1); !strings.HasPrefix(l.url, want+"/2015-03-31/") {
+			t.Errorf("%s: %s, want %s", partition, l.url, want)
+		}
 	}
 }
 
