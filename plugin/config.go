@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +33,8 @@ type Config struct {
 	ignore   []*regexp.Regexp
 	problems []string // for Kong's log, once
 	unusable bool     // there is nothing to ring
+	entity   string   // the plugin in Kong, for Kong's log
+	report   *report
 }
 
 func newConfig(s *senders) *Config {
@@ -88,7 +92,28 @@ func parseConfig(s *senders, data []byte) *Config {
 		}
 	}
 	c.prepare()
+	c.identify(data)
 	return c
+}
+
+// identify says whose configuration this is, and which. Kong adds the entity's
+// id, in older releases only a key made of where the entity applies. What else
+// it adds differs from worker to worker, such as __seq__, so the rest is told by
+// what the plugin has made of it. (kong/runloop/plugins_iterator.lua)
+func (c *Config) identify(data []byte) {
+	var meta struct {
+		ID  string `json:"__plugin_id"`
+		Key string `json:"__key__"`
+	}
+	_ = json.Unmarshal(data, &meta) // without either all are one entity
+	if meta.ID != "" {
+		c.entity = " with id " + meta.ID
+	}
+	config, _ := json.Marshal(struct {
+		*Config
+		Problems []string
+	}{c, c.problems})
+	c.report = c.senders.report(cmp.Or(meta.ID, meta.Key), sha256.Sum256(config))
 }
 
 // prepare checks what Kong has not checked by the schema, and what an older

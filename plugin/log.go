@@ -50,8 +50,8 @@ func (c *Config) Log(kong *pdk.PDK) {
 // should say, if anything.
 func (c *Config) ring(id string) string {
 	var report string
-	if len(c.problems) > 0 {
-		report = c.senders.once("wrong configuration of " + name + ": " + strings.Join(c.problems, "; "))
+	if len(c.problems) > 0 && !c.report.said.Swap(true) {
+		report = "wrong configuration of " + name + c.entity + ": " + strings.Join(c.problems, "; ")
 	}
 	if c.unusable {
 		return report

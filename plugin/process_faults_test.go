@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -176,28 +177,56 @@ func TestTerminateDoesNotWaitForASlowRelay(t *testing.T) {
 
 func TestWrongConfigurationIsReportedOnce(t *testing.T) {
 	h := startPlugin(t, "cloudtrail-relay")
-	for range 4 {
-		i := instance(t, h, map[string]any{"relay_url": "relay:8080", "secret": "hidden", "queue_size": -1})
-		for range 5 {
-			logEvent(t, h, i, answered("a"))
+	seq := 0
+	wrong := map[string]any{"relay_url": "relay:8080", "secret": "hidden", "queue_size": -1}
+	mended := map[string]any{"relay_url": "http://127.0.0.1:1"}
+	for _, step := range []struct {
+		entity, key string
+		config      map[string]any
+		lines       int // in all, after it
+	}{
+		{"one", "plugins:a", wrong, 1},
+		{"one", "plugins:a", wrong, 1}, // another entity has changed
+		{"two", "plugins:a", wrong, 2},
+		{"one", "plugins:a", map[string]any{"relay_url": "relay:8080", "secret": "hidden", "queue_size": -1, "timeout_ms": 2000}, 3},
+		{"one", "plugins:a", mended, 3},
+		{"one", "plugins:a", wrong, 4},
+		{"", "plugins:a", wrong, 5}, // as older releases tell entities apart
+		{"", "plugins:b", wrong, 6},
+	} {
+		for range 4 { // workers
+			config := map[string]any{"__seq__": seq, "__key__": step.key}
+			if seq++; step.entity != "" {
+				config["__plugin_id"] = step.entity
+			}
+			maps.Copy(config, step.config)
+			i := instance(t, h, config)
+			for range 5 {
+				logEvent(t, h, i, answered("a"))
+			}
+		}
+		if lines := h.Lines(); len(lines) != step.lines {
+			t.Fatalf("%+v: Kong's log: %q", step, lines)
 		}
 	}
-	lines := h.Lines()
-	if len(lines) != 1 || lines[0].Level != "err" {
-		t.Fatalf("Kong's log: %q", lines)
-	}
-	for _, want := range []string{"wrong configuration of cloudtrail-relay", "queue_size must be between 1 and 100000", "not http://host:port"} {
-		if !strings.Contains(lines[0].Text, want) {
-			t.Errorf("%q does not say %q", lines[0].Text, want)
+	for n, line := range h.Lines() {
+		for _, want := range []string{"wrong configuration of cloudtrail-relay", "queue_size must be between 1 and 100000", "not http://host:port"} {
+			if line.Level != "err" || !strings.Contains(line.Text, want) || strings.Contains(line.Text, "hidden") {
+				t.Errorf("%+v does not say %q, or more", line, want)
+			}
+		}
+		if n == 1 && !strings.Contains(line.Text, "id two") {
+			t.Errorf("%q does not say whose it is", line.Text)
 		}
 	}
-	if strings.Contains(lines[0].Text+h.Stderr(), "hidden") {
+	if strings.Contains(h.Stderr(), "hidden") {
 		t.Error("the secret is in the log")
 	}
 	// Types that the schema would have refused do not break the connection either.
-	i := instance(t, h, map[string]any{"relay_url": []int{1}, "timeout_ms": "soon"})
+	before := len(h.Lines())
+	i := instance(t, h, map[string]any{"relay_url": []int{1}, "timeout_ms": "soon", "__plugin_id": 3})
 	logEvent(t, h, i, answered("a"))
-	if n := len(h.Lines()); n != 2 {
-		t.Errorf("%d lines", n)
+	if n := len(h.Lines()); n != before+1 {
+		t.Errorf("%d lines", n-before)
 	}
 }

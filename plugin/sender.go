@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/trigger"
@@ -24,8 +26,8 @@ const (
 	maxRing = 2 * time.Minute
 	// reportEvery is the time between two lines in Kong's log about one relay.
 	reportEvery = time.Minute
-	// maxReported bounds the memory of what Kong's log has been told.
-	maxReported = 100
+	// maxReports bounds the memory of what Kong's log has been told.
+	maxReports = 100
 )
 
 // target is what is rung. Ring returns nil once all ids are noted.
@@ -51,28 +53,37 @@ type senders struct {
 	logger    *slog.Logger // Kong logs it at info: for debugging, not for the operator
 	running   sync.WaitGroup
 
-	mu       sync.Mutex // guards the rest, and the state of every sender
-	bySet    map[settings]*sender
-	reported map[string]struct{}
-	closed   bool
+	mu      sync.Mutex // guards the rest, and the state of every sender
+	bySet   map[settings]*sender
+	reports map[string]*report // by plugin entity, of the configuration that it got last
+	closed  bool
 }
 
 func newSenders(newTarget func(settings) (target, error), logger *slog.Logger) *senders {
-	return &senders{newTarget: newTarget, logger: logger, bySet: map[settings]*sender{}, reported: map[string]struct{}{}}
+	return &senders{newTarget: newTarget, logger: logger, bySet: map[settings]*sender{}, reports: map[string]*report{}}
 }
 
-// once returns text the first time, and nothing after that.
-func (a *senders) once(text string) string {
+// report is whether Kong's log has been told of one configuration of one plugin
+// entity. The instances that Kong's workers make of it share one.
+type report struct {
+	config [sha256.Size]byte
+	said   atomic.Bool
+}
+
+// report returns the report of an entity's configuration. Each change begins
+// another, also one back to a mistake that was made before.
+func (a *senders) report(entity string, config [sha256.Size]byte) *report {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, again := a.reported[text]; again {
-		return ""
+	r := a.reports[entity]
+	if r == nil || r.config != config {
+		if len(a.reports) >= maxReports {
+			clear(a.reports)
+		}
+		r = &report{config: config}
+		a.reports[entity] = r
 	}
-	if len(a.reported) >= maxReported {
-		clear(a.reported)
-	}
-	a.reported[text] = struct{}{}
-	return text
+	return r
 }
 
 // ring notes id for the target, or that it should look now if id is empty, and
