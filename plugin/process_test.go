@@ -214,6 +214,26 @@ func TestRingsOnceForMany(t *testing.T) {
 	}
 }
 
+// Two workers of an older Kong may give their configurations the same number.
+func TestInstancesAreTheirOwn(t *testing.T) {
+	h := startPlugin(t, "cloudtrail-relay")
+	var relays [2]*relay
+	var ids [2]int32
+	for n := range relays {
+		relays[n] = newRelay(t)
+		ids[n] = instance(t, h, relays[n].config(map[string]any{"__seq__": 1}))
+	}
+	for n, r := range relays {
+		logEvent(t, h, ids[n], answered("a"))
+		r.wait(t, 1, 1)
+	}
+	if err := h.CloseInstance(t.Context(), ids[1]); err != nil {
+		t.Fatal(err)
+	}
+	logEvent(t, h, ids[0], answered("b"))
+	relays[0].wait(t, 2, 2)
+}
+
 func TestWhatAnEventCanHold(t *testing.T) {
 	odd := "a\xff\x00\r\n\"b"
 	for name, test := range map[string]struct {

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +33,7 @@ type server struct {
 
 	mu        sync.Mutex
 	instances map[int32]*instance
+	lastID    int32 // of the instances
 	conns     map[net.Conn]struct{}
 	closed    bool
 }
@@ -53,7 +53,7 @@ const (
 )
 
 func newServer(s *senders) *server {
-	return &server{senders: s, instances: map[int32]*instance{}, conns: map[net.Conn]struct{}{}}
+	return &server{senders: s, instances: map[int32]*instance{}, lastID: rand.Int32N(1 << 30), conns: map[net.Conn]struct{}{}}
 }
 
 // listen takes the socket at path, also from a process that Kong is replacing.
@@ -170,23 +170,21 @@ func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 	return c.writeFrame(data)
 }
 
-// start makes an instance. Kong numbers configurations in __seq__; where it does
-// not, the id is random.
+// start makes an instance and numbers it. Kong takes the id from the answer, as
+// call_start_instance in kong/runloop/plugin_servers/rpc/pb_rpc.lua does. Its own
+// number for a configuration, __seq__, which go-pdk takes for the id, is counted
+// for each worker in older releases: two workers' instances could share one.
+//
+// The first number is random. A worker may still have ids of the process before
+// this one; it must find none here, not another's, and start its instance anew.
 func (s *server) start(config []byte) *kong_plugin_protocol.RpcReturn_InstanceStatus {
-	var meta struct {
-		Seq int32 `json:"__seq__"`
-	}
-	_ = json.Unmarshal(config, &meta) // parseConfig will say what is wrong
 	now := time.Now()
 	i := &instance{config: parseConfig(s.senders, config), started: now, used: now}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := meta.Seq
-	for id == 0 || meta.Seq == 0 && s.instances[id] != nil {
-		id = rand.Int32()
-	}
-	s.instances[id] = i
-	return i.status(id)
+	s.lastID++
+	s.instances[s.lastID] = i
+	return i.status(s.lastID)
 }
 
 func (i *instance) status(id int32) *kong_plugin_protocol.RpcReturn_InstanceStatus {

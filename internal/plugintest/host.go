@@ -36,7 +36,7 @@ type Host struct {
 	exited  chan struct{} // closed when the process has ended
 	exitErr error         // set before exited is closed
 
-	sequence atomic.Int64 // of calls; and of instances, as Kong numbers them
+	sequence atomic.Int64 // of calls
 	idle     chan *conn   // connections that wait for the next call
 
 	mu    sync.Mutex
