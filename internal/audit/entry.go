@@ -30,6 +30,7 @@ type Entry struct {
 	TTL                int64  `json:"ttl"` // seconds until Kong deletes the row, or NoTTL
 	Workspace          string `json:"workspace,omitempty"`
 	Payload            string `json:"payload,omitempty"`
+	EmptyPayload       bool   `json:"empty_payload,omitempty"` // the payload was a text without any character, not null
 	RemovedFromPayload string `json:"removed_from_payload,omitempty"`
 	Signature          string `json:"signature,omitempty"`
 	RBACUserID         string `json:"rbac_user_id,omitempty"`

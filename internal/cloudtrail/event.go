@@ -90,7 +90,7 @@ func (m *mapping) write(w *writer, e *audit.Entry) {
 	w.buf = time.Unix(at, 0).UTC().AppendFormat(w.buf, time.RFC3339)
 	w.raw(`","UID":`)
 	w.field("", "UID", id, maxLong)
-	m.parameters(w, query, e.Payload)
+	m.parameters(w, query, e.Payload, e.EmptyPayload)
 	if m.errorCodes && e.Status >= 400 {
 		w.raw(`,"errorCode":"`)
 		w.number(int64(e.Status))
@@ -147,8 +147,8 @@ func (m *mapping) identity(w *writer, e *audit.Entry) {
 	w.raw(`}`)
 }
 
-func (m *mapping) parameters(w *writer, query, payload string) {
-	if query == "" && payload == "" {
+func (m *mapping) parameters(w *writer, query, payload string, empty bool) {
+	if query == "" && payload == "" && !empty {
 		return
 	}
 	w.raw(`,"requestParameters":`)
@@ -161,7 +161,7 @@ func (m *mapping) parameters(w *writer, query, payload string) {
 		}
 		w.text("requestParameters.", "queryParameters", query, limit)
 	}
-	if payload != "" {
+	if payload != "" || empty {
 		w.key("payload")
 		w.object("requestParameters.", "payload", payload, w.left(0))
 	}

@@ -267,6 +267,7 @@ func (p *rowScanner) entry(e *audit.Entry) {
 			e.Workspace = v.Text()
 		case "payload":
 			e.Payload = v.Text()
+			e.EmptyPayload = v.Kind == jsonscan.Text && e.Payload == ""
 		case "removed_from_payload":
 			e.RemovedFromPayload = v.Text()
 		case "signature":

@@ -55,7 +55,7 @@ func TestDecodeEntry(t *testing.T) {
 		"all null": {`{"request_id":null,"request_timestamp":null,"client_ip":null,"method":null,"path":null,"status":null,"ttl":null,
 			"workspace":null,"payload":null,"removed_from_payload":null,"signature":null,"rbac_user_id":null,"rbac_user_name":null,"request_source":null,"new":null}`,
 			func(*audit.Entry) {}},
-		"empty texts": {`{"request_id":"","path":"","payload":""}`, func(*audit.Entry) {}},
+		"empty texts": {`{"request_id":"","path":"","payload":""}`, func(e *audit.Entry) { e.EmptyPayload = true }},
 		"unknown": {`{"zone":"eu","n": 1.50,"o":{"a":[1, null]},"null":null,"b":false}`, func(e *audit.Entry) {
 			e.Unknown = `{"zone":"eu","n":1.50,"o":{"a":[1, null]},"b":false}`
 		}},
