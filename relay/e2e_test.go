@@ -252,7 +252,10 @@ func TestOnceDeliversEverything(t *testing.T) {
 			t.Logf("%+v", s)
 			w.expectAll(0)
 			c := w.trail.Counts()
-			if c.Refused+c.Failed > 0 {
+			// That calls go out under the quota is shown to the millisecond in
+			// cloudtrail's TestPutKeepsTheRate. Here a busy machine may have some of them
+			// arrive closer together; without a rate every third one would be refused.
+			if c.Failed > 0 || c.Refused != c.Throttled || c.Throttled > c.Calls/20 {
 				t.Errorf("the service had to refuse: %+v", c)
 			}
 			if s.Read != 20_000 || s.Delivered != 20_000 || !s.Complete {
