@@ -172,7 +172,7 @@ func settingsTable() []setting {
 			set:     eventDataStore,
 		},
 		{
-			name: "put-rate", env: "RELAY_PUT_RATE", group: groupDestination, value: "n", def: "95",
+			name: "put-rate", env: "RELAY_PUT_RATE", group: groupDestination, value: "n", def: "92",
 			help: "calls a second at most; AWS allows CloudTrail Lake 100 for an account and Region",
 			set:  number(func(s *Settings) *int { return &s.PutRate }, 1, 10_000),
 		},

@@ -26,7 +26,7 @@ import (
 
 // DefaultRate is the number of calls a second that stays safely under AWS's
 // quota of 100 for an account and Region, bursts included.
-const DefaultRate = 95
+const DefaultRate = 92
 
 // Options say where events go and how. ChannelARN and Credentials are required.
 type Options struct {

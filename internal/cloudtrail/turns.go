@@ -7,8 +7,9 @@ import (
 )
 
 // burst is how many calls may go out at once. Any second then holds at most
-// DefaultRate+burst of them, which leaves two for calls that bunch on their way.
-const burst = 3
+// DefaultRate+burst of them, which leaves six for calls that bunch on their way: as
+// many may be held up between their turn and the service, on a busy machine.
+const burst = 2
 
 // turns hands out calls under a rate. Of those that are not urgent only one at a
 // time stands in line, so that one that is waits for two turns at most.
