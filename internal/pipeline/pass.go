@@ -82,7 +82,7 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	} else if saveErr != nil && !errors.Is(saveErr, audit.ErrLeaseLost) {
 		p.log.Warn("marks not saved, the next pass reads more again", "err", saveErr)
 	}
-	return ps.tails != nil && ps.tails.owed.Load(), err
+	return ps.tails != nil && ps.tails.owed.Load() > 0, err
 }
 
 // deliver walks the log, with tails beside, until everything has an outcome.

@@ -23,7 +23,7 @@ type tails struct {
 	order   order
 	head    int64 // newest second that was read
 	stop    context.CancelFunc
-	owed    atomic.Bool // one was wanted, and has not been made
+	owed    atomic.Int32 // how many were wanted and have not been made
 }
 
 // startTails begins to make tails beside the walk, once the walk has found its
@@ -50,7 +50,7 @@ func (t *tails) run(ctx, reading, work context.Context) error {
 				if err := wait(reading); err != nil {
 					return err
 				}
-				t.owed.Store(true)
+				t.owed.Add(1)
 				select {
 				case wanted <- struct{}{}:
 				case <-reading.Done():
@@ -127,10 +127,10 @@ func (t *tails) tail(ctx, reading, work context.Context) error {
 	switch t.order = w.order; {
 	case err == nil:
 		t.head = max(t.head, min(newest, w.began.Unix()))
-		t.owed.Store(false)
+		t.owed.Add(-1)
 	case t.order == noOrder:
 		t.stop()
-		t.owed.Store(false)
+		t.owed.Add(-1)
 	case reading.Err() == nil:
 		ps.p.log.Warn("tail beside a pass not read, the pass goes on", "err", err)
 	}
