@@ -134,3 +134,16 @@ func TestLateRowsAreLookedFor(t *testing.T) {
 		})
 	}
 }
+
+// A ledger that is emptied between two passes keeps no trigger from being taken:
+// the pass that it brings begins the new one.
+func TestTriggerAfterTheLedgerWasEmptied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	_, url, ops := w.serve()
+	eventually(t, 20*time.Second, "the first pass", func() bool { return metric(t, ops, `passes_total{kind="reconcile",outcome="complete"}`) == "1" })
+	w.flush()
+	id := adminRequest(t, w)
+	ringOnce(t, url, id)
+	eventually(t, 10*time.Second, "the event", func() bool { return w.trail.Times(id) == 1 })
+}

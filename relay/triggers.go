@@ -50,7 +50,10 @@ func (s *server) announce(ctx context.Context, ids []string, at time.Time) (fres
 		}
 	}
 	outcomes, err := s.app.store.Lookup(ctx, entries)
-	if err != nil {
+	switch {
+	case errors.Is(err, audit.ErrLedgerReplaced):
+		outcomes = make([]audit.Outcome, len(entries)) // the new one knows nothing; the next pass begins with it
+	case err != nil:
 		return nil, err
 	}
 	var done []string
