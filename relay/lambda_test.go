@@ -158,7 +158,7 @@ func TestLambdaForeignLedger(t *testing.T) {
 	if _, err := book.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token, err := book.Acquire(t.Context())
+	token, err := book.Acquire(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 	if _, err := book.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token, err := book.Acquire(t.Context())
+	token, err := book.Acquire(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
 	}

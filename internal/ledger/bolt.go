@@ -216,14 +216,14 @@ func (b *Bolt) holds(token string) bool {
 }
 
 // Acquire is [Redis.Acquire].
-func (b *Bolt) Acquire(ctx context.Context) (token string, err error) {
+func (b *Bolt) Acquire(ctx context.Context, word bool) (token string, err error) {
 	if err := ctx.Err(); err != nil {
 		return "", b.wrap("acquiring lease", err)
 	}
 	b.lease.Lock()
 	defer b.lease.Unlock()
 	if b.holds(b.lease.token) {
-		b.lease.word = true
+		b.lease.word = b.lease.word || word
 		return "", fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
 	}
 	b.lease.token, b.lease.until, b.lease.word = rand.Text(), b.now().Add(b.lease.ttl), false

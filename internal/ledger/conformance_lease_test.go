@@ -20,7 +20,7 @@ func testMarks(t *testing.T, b backend) {
 	}
 	wantErr(t, x.SetMarks(bg(), "", marks), audit.ErrLeaseLost)
 	wantErr(t, x.SetMarks(bg(), "someone", marks), audit.ErrLeaseLost)
-	token := value(x.Acquire(bg()))(t)
+	token := value(x.Acquire(bg(), true))(t)
 	must(t, x.SetMarks(bg(), token, marks))
 	wantErr(t, x.SetMarks(bg(), token+"x", audit.Marks{}), audit.ErrLeaseLost)
 	equal(t, value(y.Marks(bg()))(t), marks)
@@ -31,8 +31,8 @@ func testMarks(t *testing.T, b backend) {
 
 func testLease(t *testing.T, b backend) {
 	x, y, _ := begun(t, b)
-	token := value(x.Acquire(bg()))(t)
-	_, err := y.Acquire(bg())
+	token := value(x.Acquire(bg(), true))(t)
+	_, err := y.Acquire(bg(), true)
 	wantErr(t, err, audit.ErrLeaseHeld)
 	must(t, x.Renew(bg(), token))
 	wantErr(t, y.Renew(bg(), "other"), audit.ErrLeaseLost)
@@ -44,7 +44,7 @@ func testLease(t *testing.T, b backend) {
 	equal(t, value(x.Release(bg(), token))(t), false)
 	_, err = x.Release(bg(), token)
 	wantErr(t, err, audit.ErrLeaseLost)
-	next := value(y.Acquire(bg()))(t)
+	next := value(y.Acquire(bg(), true))(t)
 	if next == token {
 		t.Error("the same token twice")
 	}
@@ -57,10 +57,10 @@ func testLeaseRunsOut(t *testing.T, b backend) {
 	value(x.Begin(bg()))(t)
 	value(y.Begin(bg()))(t)
 	start := time.Now()
-	token := value(x.Acquire(bg()))(t)
+	token := value(x.Acquire(bg(), true))(t)
 	var next string
 	eventually(t, func() (err error) {
-		next, err = y.Acquire(bg())
+		next, err = y.Acquire(bg(), true)
 		return err
 	})
 	if took := time.Since(start); took < 140*time.Millisecond {
@@ -78,7 +78,7 @@ func testLeaseRunsOut(t *testing.T, b backend) {
 func testLeaseLeft(t *testing.T, b backend) {
 	x, y, _ := begun(t, b)
 	equal(t, value(y.LeaseLeft(bg()))(t), time.Duration(0))
-	token := value(x.Acquire(bg()))(t)
+	token := value(x.Acquire(bg(), true))(t)
 	if left := value(y.LeaseLeft(bg()))(t); left <= 0 || left > time.Minute {
 		t.Errorf("%v are left of a lease of a minute", left)
 	}
@@ -89,22 +89,25 @@ func testLeaseLeft(t *testing.T, b backend) {
 
 func testWord(t *testing.T, b backend) {
 	x, y, _ := begun(t, b)
-	token := value(x.Acquire(bg()))(t)
+	token := value(x.Acquire(bg(), true))(t)
 	equal(t, value(x.Word(bg(), token))(t), false)
-	for range 3 {
-		_, err := y.Acquire(bg())
+	_, err := y.Acquire(bg(), false)
+	wantErr(t, err, audit.ErrLeaseHeld)
+	equal(t, value(x.Word(bg(), token))(t), false)
+	for _, word := range []bool{true, true, false} {
+		_, err := y.Acquire(bg(), word)
 		wantErr(t, err, audit.ErrLeaseHeld)
 	}
 	equal(t, value(x.Word(bg(), token))(t), true)
 	equal(t, value(x.Word(bg(), token))(t), false)
-	_, err := y.Acquire(bg())
+	_, err = y.Acquire(bg(), true)
 	wantErr(t, err, audit.ErrLeaseHeld)
 	equal(t, value(x.Release(bg(), token))(t), true)
 	equal(t, value(x.Word(bg(), token))(t), false)
 	must(t, x.Renew(bg(), token))
 	equal(t, value(x.Release(bg(), token))(t), false)
 	// Word that was left for a pass that has ended is none for the next one.
-	next := value(y.Acquire(bg()))(t)
+	next := value(y.Acquire(bg(), true))(t)
 	equal(t, value(y.Word(bg(), next))(t), false)
 	equal(t, value(y.Release(bg(), next))(t), false)
 }
@@ -118,7 +121,7 @@ func testNoWordOverlooked(t *testing.T, b backend) {
 	user := func(l ledger, look bool) {
 		for range 60 {
 			wish := wished.Add(1)
-			token, err := l.Acquire(bg())
+			token, err := l.Acquire(bg(), true)
 			if errors.Is(err, audit.ErrLeaseHeld) {
 				continue
 			}

@@ -27,7 +27,7 @@ type ledger interface {
 	OldestLetters(ctx context.Context) (time.Time, time.Time, error)
 	Marks(ctx context.Context) (audit.Marks, error)
 	SetMarks(ctx context.Context, token string, marks audit.Marks) error
-	Acquire(ctx context.Context) (string, error)
+	Acquire(ctx context.Context, word bool) (string, error)
 	Renew(ctx context.Context, token string) error
 	Word(ctx context.Context, token string) (bool, error)
 	LeaseLeft(ctx context.Context) (time.Duration, error)
@@ -189,7 +189,7 @@ func testBegin(t *testing.T, b backend) {
 func testReplaced(t *testing.T, b backend) {
 	x, y, empty := begun(t, b)
 	must(t, x.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
-	token := value(x.Acquire(bg()))(t)
+	token := value(x.Acquire(bg(), true))(t)
 	empty()
 	check := func() {
 		t.Helper()
@@ -279,7 +279,7 @@ func testBind(t *testing.T, b backend) {
 	must(t, x.Bind(bg(), "https://user:hunter2@Kong:8444/", false))
 	must(t, y.Bind(bg(), "https://mistyped:8444", false)) // nothing hangs on it yet
 	must(t, y.Bind(bg(), "https://kong:8444", false))
-	token := value(x.Acquire(bg()))(t)
+	token := value(x.Acquire(bg(), true))(t)
 	must(t, x.SetMarks(bg(), token, audit.Marks{Cursor: 1}))
 	err := y.Bind(bg(), "https://other:8444", false)
 	wantErr(t, err, audit.ErrForeignLedger)
@@ -298,7 +298,7 @@ func testCancelled(t *testing.T, b backend) {
 	_, err := x.Lookup(ctx, []audit.Entry{{ID: "a"}})
 	wantErr(t, err, context.Canceled)
 	wantErr(t, x.Record(ctx, []audit.Record{record("a", 0, audit.Delivered)}), context.Canceled)
-	_, err = x.Acquire(ctx)
+	_, err = x.Acquire(ctx, true)
 	wantErr(t, err, context.Canceled)
 	for _, err := range x.Letters(ctx) {
 		wantErr(t, err, context.Canceled)

@@ -69,7 +69,7 @@ func TestRedisFull(t *testing.T) {
 	s := redistest.Start(t)
 	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
-	token := value(r.Acquire(bg()))(t)
+	token := value(r.Acquire(bg(), true))(t)
 	plain := plainClient(t, s)
 	must(t, plain.ConfigSet(bg(), "maxmemory", "100kb").Err())
 	var settings *audit.SettingsError

@@ -90,10 +90,14 @@ func (r *Redis) SetMarks(ctx context.Context, token string, marks audit.Marks) e
 
 // Acquire takes the lease, which lasts as long as the options say unless it is
 // renewed, and returns the token that proves it. If another holds it, Acquire
-// leaves word for that one and fails with [audit.ErrLeaseHeld].
-func (r *Redis) Acquire(ctx context.Context) (token string, err error) {
+// fails with [audit.ErrLeaseHeld], having left word for that one if it was told to.
+func (r *Redis) Acquire(ctx context.Context, word bool) (token string, err error) {
 	token = rand.Text()
-	words, err := acquireScript.Run(ctx, r.client, r.keys("lease", "word"), token, r.lease.Milliseconds()).Int64()
+	leave := 0
+	if word {
+		leave = 1
+	}
+	words, err := acquireScript.Run(ctx, r.client, r.keys("lease", "word"), token, r.lease.Milliseconds(), leave).Int64()
 	if errors.Is(err, redis.Nil) {
 		return "", fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
 	}

@@ -51,12 +51,12 @@ func TestRedisBuckets(t *testing.T) {
 	put(11000, 10, 0, 0)
 	put(12000, 10, -1, -time.Hour)
 	put(13000, 10, 1<<60, day)
-	token := value(r.Acquire(bg()))(t)
+	token := value(r.Acquire(bg(), true))(t)
 	must(t, r.SetMarks(bg(), token, audit.Marks{Cursor: 1}))
 	value(r.Claim(bg(), "x", time.Hour))(t)
 	must(t, r.Bind(bg(), "http://kong:8001", false))
 	must(t, r.Announce(bg(), []string{"x"}, time.Now()))
-	if _, err := r.Acquire(bg()); !errors.Is(err, audit.ErrLeaseHeld) {
+	if _, err := r.Acquire(bg(), true); !errors.Is(err, audit.ErrLeaseHeld) {
 		t.Fatal(err)
 	}
 

@@ -38,9 +38,10 @@ func thisMoment() moment {
 // context that it returns ends with audit.ErrLeaseLost when the lease does.
 func acquire(ctx context.Context, lease Lease, ttl, wait time.Duration) (context.Context, *held, error) {
 	begin := time.Now()
-	for {
+	// Word once: to leave it again and again would keep the holder at it.
+	for word := true; ; word = false {
 		asked := thisMoment()
-		token, err := lease.Acquire(ctx)
+		token, err := lease.Acquire(ctx, word)
 		if err == nil {
 			h := &held{lease: lease, token: token, ttl: ttl, done: make(chan struct{})}
 			h.renewed.Store(&asked)

@@ -15,7 +15,7 @@ func TestLeaseHeld(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.add(w.now())
 		other := &handle{store: w.store}
-		if _, err := other.Acquire(t.Context()); err != nil {
+		if _, err := other.Acquire(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, audit.ErrLeaseHeld) {
@@ -169,7 +169,7 @@ func TestExclusive(t *testing.T) {
 		other := &handle{store: w.store}
 		broken := errors.New("broken")
 		err := w.p.Exclusive(t.Context(), 0, func(ctx context.Context) error {
-			if _, err := other.Acquire(ctx); !errors.Is(err, audit.ErrLeaseHeld) {
+			if _, err := other.Acquire(ctx, true); !errors.Is(err, audit.ErrLeaseHeld) {
 				t.Errorf("%v", err)
 			}
 			if err := sleep(ctx, time.Minute); err != nil {
@@ -189,7 +189,7 @@ func TestExclusive(t *testing.T) {
 		}
 		w.advance(time.Minute)
 		if err := w.p.Exclusive(t.Context(), 0, func(ctx context.Context) error {
-			_, err := other.Acquire(ctx)
+			_, err := other.Acquire(ctx, true)
 			if !errors.Is(err, audit.ErrLeaseHeld) {
 				t.Errorf("%v", err)
 			}
@@ -197,8 +197,37 @@ func TestExclusive(t *testing.T) {
 		}); err != nil {
 			t.Error(err)
 		}
-		if _, err := other.Acquire(t.Context()); err != nil {
+		if _, err := other.Acquire(t.Context(), true); err != nil {
 			t.Errorf("lease was not given up: %v", err)
+		}
+	})
+}
+
+// Who waits for the lease gets it once the holder has gone round for it, however
+// long a round takes.
+func TestWaiterIsNotKeptWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.add(span(w.now()-900, 100, 4)...)
+		w.kong.delay = 2 * time.Second
+		h := &handle{store: w.store}
+		o := w.opts
+		o.Ledger, o.Book, o.Lease = h, h, h
+		holder := New(o)
+		done := make(chan error, 1)
+		go func() {
+			_, err := holder.Run(t.Context(), Request{Kind: Tail})
+			done <- err
+		}()
+		w.advance(time.Second)
+		begin := time.Now()
+		w.pass(Request{Kind: Tail, Wait: time.Minute})
+		// The rest of the first pass, of eleven pages and a probe, a round, and its own page.
+		if took := time.Since(begin); took > 50*time.Second {
+			t.Errorf("the lease came after %s", took)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

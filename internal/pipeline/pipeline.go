@@ -49,8 +49,8 @@ type Book interface {
 
 // Lease makes passes exclusive over all processes of one source and destination.
 type Lease interface {
-	// Acquire fails with audit.ErrLeaseHeld, having left word for the holder.
-	Acquire(ctx context.Context) (token string, err error)
+	// Acquire fails with audit.ErrLeaseHeld, having left word for the holder if word is set.
+	Acquire(ctx context.Context, word bool) (token string, err error)
 	Renew(ctx context.Context, token string) error
 	// Word tells whether somebody left word since it was last asked. Where it fails,
 	// it has not been asked.

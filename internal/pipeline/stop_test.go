@@ -81,7 +81,7 @@ func TestCancel(t *testing.T) {
 			if n := w.store.count(audit.Delivered); n != len(w.sink.ids()) || n == 0 || s.Delivered != n {
 				t.Errorf("%d recorded of %d accepted, %+v", n, len(w.sink.ids()), s)
 			}
-			if _, err := (&handle{store: w.store}).Acquire(t.Context()); err != nil {
+			if _, err := (&handle{store: w.store}).Acquire(t.Context(), true); err != nil {
 				t.Errorf("lease was not given up: %v", err)
 			}
 			w.store.holder = ""

@@ -218,14 +218,16 @@ func (h *handle) holds(token string) bool {
 	return token != "" && h.holder == token && time.Now().Before(h.until)
 }
 
-func (h *handle) Acquire(ctx context.Context) (string, error) {
+func (h *handle) Acquire(ctx context.Context, word bool) (string, error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	if h.holds(h.holder) {
-		h.words++
+		if word {
+			h.words++
+		}
 		return "", fmt.Errorf("acquiring: %w", audit.ErrLeaseHeld)
 	}
 	h.tokens++

@@ -119,7 +119,7 @@ func TestWordWithinReconcile(t *testing.T) {
 		w.kong.hook = func(n int, _ audit.Query) error {
 			if n == 4 {
 				left = time.Now()
-				if _, err := other.Acquire(t.Context()); !errors.Is(err, audit.ErrLeaseHeld) {
+				if _, err := other.Acquire(t.Context(), true); !errors.Is(err, audit.ErrLeaseHeld) {
 					t.Errorf("acquired: %v", err)
 				}
 			}
@@ -150,7 +150,7 @@ func TestWordMakesHolderGoRound(t *testing.T) {
 			if !left {
 				left = true
 				w.kong.add(w.now())
-				if _, err := other.Acquire(t.Context()); !errors.Is(err, audit.ErrLeaseHeld) {
+				if _, err := other.Acquire(t.Context(), true); !errors.Is(err, audit.ErrLeaseHeld) {
 					t.Errorf("acquired: %v", err)
 				}
 			}
@@ -161,7 +161,7 @@ func TestWordMakesHolderGoRound(t *testing.T) {
 			t.Errorf("told %d times, %+v", told, s)
 		}
 		w.allOnce()
-		if _, err := other.Acquire(t.Context()); err != nil {
+		if _, err := other.Acquire(t.Context(), true); err != nil {
 			t.Errorf("lease was not given up: %v", err)
 		}
 	})
@@ -174,7 +174,7 @@ func TestWordForEver(t *testing.T) {
 		w.kong.delay = time.Second
 		other := &handle{store: w.store}
 		w.kong.hook = func(int, audit.Query) error {
-			if _, err := other.Acquire(t.Context()); !errors.Is(err, audit.ErrLeaseHeld) {
+			if _, err := other.Acquire(t.Context(), true); !errors.Is(err, audit.ErrLeaseHeld) {
 				t.Errorf("acquired: %v", err)
 			}
 			return nil
@@ -187,7 +187,7 @@ func TestWordForEver(t *testing.T) {
 		if took := time.Since(begin); took > 2*roundsFor {
 			t.Errorf("ended after %s", took)
 		}
-		if _, err := other.Acquire(t.Context()); err != nil {
+		if _, err := other.Acquire(t.Context(), true); err != nil {
 			t.Errorf("lease was not given up: %v", err)
 		}
 	})

@@ -1,10 +1,10 @@
--- acquire: KEYS: lease, word; ARGV: token, milliseconds. Returns the count of
--- words left so far if the lease is ours, and false if word was left instead.
+-- acquire: KEYS: lease, word; ARGV: token, milliseconds, 1 to leave word. Returns
+-- the count of words left so far if the lease is ours, and false if it is not.
 -- A count, rather than a flag that is cleared, loses no word when an answer is
 -- lost and the call is made again.
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
-  redis.call('INCR', KEYS[2])
+  if ARGV[3] == '1' then redis.call('INCR', KEYS[2]) end
   return false
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
