@@ -57,7 +57,7 @@ func (s *Sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict,
 	for done := 0; done < len(entries); {
 		s.fill(b, entries[done:])
 		n := len(b.events)
-		err := s.send(ctx, b, 0, n, verdicts[done:done+n])
+		err := s.send(ctx, b, 0, n, verdicts[done:done+n], time.Now())
 		done += n
 		if err == nil {
 			continue
@@ -162,9 +162,8 @@ func (b *batch) size() int {
 }
 
 // send puts the events from lo to hi, and says in verdicts (of the same length)
-// what became of them.
-func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict) error {
-	began := time.Now()
+// what became of them. began is when the batch was first sent, whole.
+func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict, began time.Time) error {
 	out, err := s.call(ctx, b.events[lo:hi])
 	if err == nil {
 		s.taken.Store(time.Now().UnixNano())
@@ -177,7 +176,7 @@ func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.
 			verdicts[0] = audit.Verdict{Status: audit.Refused, Code: f.code, Reason: f.reason}
 			return nil
 		case n <= alike:
-			return s.parts(ctx, b, lo, verdicts, [2]int{0, n / 2}, [2]int{n / 2, n})
+			return s.parts(ctx, b, lo, verdicts, began, [2]int{0, n / 2}, [2]int{n / 2, n})
 		}
 		return s.narrow(ctx, b, lo, hi, verdicts, began)
 	}
@@ -196,11 +195,11 @@ const alike = 3
 
 // narrow finds out for which of its events a call was refused. It puts three of
 // them by themselves first. If AWS refuses each of those, and has accepted nothing
-// else meanwhile, an error of a kind that is not known yet may well be about the
+// else since the batch was first sent, an error of a kind that is not known yet may well be about the
 // account, the channel or a quota: nothing is condemned then.
 func (s *Sink) narrow(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict, began time.Time) error {
 	mid, last := (hi-lo)/2, hi-lo-1
-	failure := s.parts(ctx, b, lo, verdicts, [2]int{mid, mid + 1}, [2]int{last, last + 1}, [2]int{0, 1})
+	failure := s.parts(ctx, b, lo, verdicts, began, [2]int{mid, mid + 1}, [2]int{last, last + 1}, [2]int{0, 1})
 	if failure != nil && stopsPut(failure) {
 		return failure
 	}
@@ -213,17 +212,17 @@ func (s *Sink) narrow(ctx context.Context, b *batch, lo, hi int, verdicts []audi
 		return audit.Settingsf("nothing was condemned for it: see what the code says of the account, the channel and its quotas, mend that and run again",
 			"CloudTrail refuses every event alike: %s: %s", why.Code, why.Reason)
 	}
-	return cmp.Or(failure, s.parts(ctx, b, lo, verdicts, [2]int{1, mid}, [2]int{mid + 1, last}))
+	return cmp.Or(failure, s.parts(ctx, b, lo, verdicts, began, [2]int{1, mid}, [2]int{mid + 1, last}))
 }
 
 // parts sends parts of the events from lo on, each by itself.
-func (s *Sink) parts(ctx context.Context, b *batch, lo int, verdicts []audit.Verdict, parts ...[2]int) error {
+func (s *Sink) parts(ctx context.Context, b *batch, lo int, verdicts []audit.Verdict, began time.Time, parts ...[2]int) error {
 	var failure error
 	for _, p := range parts {
 		if p[0] == p[1] {
 			continue
 		}
-		err := s.send(ctx, b, lo+p[0], lo+p[1], verdicts[p[0]:p[1]])
+		err := s.send(ctx, b, lo+p[0], lo+p[1], verdicts[p[0]:p[1]], began)
 		if err != nil && stopsPut(err) {
 			return err
 		}

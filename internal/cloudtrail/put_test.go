@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -294,6 +295,31 @@ func TestPutRefusedAlike(t *testing.T) {
 	}
 	refusing = false
 	if verdicts, err := s.Put(t.Context(), entries(100)); err != nil || statuses(verdicts) != strings.Repeat("A", 100) {
+		t.Errorf("%s, %v", statuses(verdicts), err)
+	}
+}
+
+// A run of bad events among good ones of the same batch.
+func TestPutRefusedInARun(t *testing.T) {
+	bad := func(c call) bool {
+		for _, id := range c.ids() {
+			if n, _ := strconv.Atoi(id[1:]); n >= 2 && n < 48 {
+				return true
+			}
+		}
+		return false
+	}
+	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
+		if bad(c) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"__type":"ValidationException","message":"not this one"}`)
+			return
+		}
+		_, _ = io.WriteString(w, c.answer(nil))
+	})
+	s := newTestSink(t, Options{Endpoint: srv.URL})
+	verdicts, err := s.Put(t.Context(), entries(100))
+	if want := "AA" + strings.Repeat("R", 46) + strings.Repeat("A", 52); err != nil || statuses(verdicts) != want {
 		t.Errorf("%s, %v", statuses(verdicts), err)
 	}
 }
