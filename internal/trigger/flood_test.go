@@ -1,0 +1,125 @@
+package trigger
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whoever does not know the secret cannot use up the rate of those who do, at
+// any number of requests a second: the clock stands still. A flood is logged in
+// a line or two.
+func TestHandlerBearsAFlood(t *testing.T) {
+	now := time.Now()
+	secrets := func() []string { return []string{"kong-hook"} }
+	r := newRelay(Options{Rate: 50, Now: func() time.Time { return now }, EventHookSecrets: secrets})
+	statuses := map[int]int{}
+	count := func(requests ...*http.Request) {
+		for _, req := range requests {
+			code, _, _ := answerOf(t, r, req)
+			statuses[code]++
+		}
+	}
+	hookBy := func(secret string) *http.Request {
+		mac := hmac.New(sha256.New, []byte(secret))
+		return hook(strings.NewReader(""), "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	}
+	for i := range 10_000 {
+		count(signed(t, secretB, fmt.Sprint("msg_", i), now, `{"request_ids":["a"]}`), hookBy("guess"))
+		if i%200 == 100 {
+			count(signed(t, secretA, fmt.Sprint("msg_true_", i), now, `{}`), hookBy("kong-hook"))
+		}
+	}
+	if statuses[401] != 20_000 || statuses[202] != 100 || len(statuses) != 2 {
+		t.Errorf("statuses %v", statuses)
+	}
+	if lines := strings.Count(r.log.String(), "\n"); lines != 1 {
+		t.Errorf("%d lines in the log", lines)
+	}
+	// Who does know it, is held to the rate, and may send the same once more.
+	last := func() *http.Request { return signed(t, secretA, "msg_last", now, `{}`) }
+	count(last(), hookBy("kong-hook"))
+	if statuses[429] != 2 {
+		t.Errorf("statuses %v over the rate", statuses)
+	}
+	now = now.Add(logEvery)
+	if code, _, _ := answerOf(t, r, last()); code != 202 {
+		t.Errorf("%d after the flood", code)
+	}
+	answerOf(t, r, httptest.NewRequest(http.MethodGet, Path, nil))
+	if !strings.Contains(r.log.String(), "count=20002") {
+		t.Errorf("the log does not count: %s", r.log.String())
+	}
+}
+
+// Where there is no secret, nobody can be told from anybody: what is over the
+// rate is not read.
+func TestHandlerUnsignedRate(t *testing.T) {
+	now := time.Now()
+	r := newRelay(Options{Rate: 1, Unsigned: true, Now: func() time.Time { return now }})
+	for _, path := range []string{Path, EventHookPath} {
+		for _, want := range []int{202, 429} {
+			body := &counted{Reader: strings.NewReader(`{}`)}
+			code, _, _ := answerOf(t, r, httptest.NewRequest(http.MethodPost, path, body))
+			if code != want || (body.n == 0) != (want == 429) {
+				t.Errorf("%s: %d after %d bytes, want %d", path, code, body.n, want)
+			}
+		}
+	}
+}
+
+// Bodies that do not arrive take no more than their places, and keep nobody out.
+func TestHandlerCutsSlowBodies(t *testing.T) {
+	const extra = 8
+	r := newRelay(Options{})
+	s := httptest.NewServer(r)
+	t.Cleanup(s.Close)
+	request := signed(t, secretB, "msg_slow", time.Now(), "")
+	request.Header.Set("Content-Length", strconv.Itoa(MaxBody))
+	var head bytes.Buffer
+	fmt.Fprintf(&head, "POST %s HTTP/1.1\r\nHost: relay\r\n", Path)
+	if err := request.Header.Write(&head); err != nil {
+		t.Fatal(err)
+	}
+	head.WriteString("\r\n{")
+	answers := make(chan int, maxBodies+extra)
+	for range maxBodies + extra {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := c.Write(head.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil {
+				_ = resp.Body.Close()
+				answers <- resp.StatusCode
+			}
+		}()
+	}
+	start := time.Now()
+	for range extra {
+		if code := <-answers; code != http.StatusRequestTimeout {
+			t.Errorf("%d for a body that does not come", code)
+		}
+	}
+	c := newClient(t, ClientOptions{URL: s.URL, Secret: secretA, Delivery: Delivery{Retries: -1}})
+	if err := c.Ring(t.Context(), []string{"a"}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > readFor/2 {
+		t.Errorf("took %v", took)
+	}
+}
