@@ -15,9 +15,11 @@ const (
 	maxWaiting   = 10_000
 	maxEcho      = 5 * time.Second
 	firstEcho    = 100 * time.Millisecond
-	// Further pulls after a trigger that named no id, of which nobody knows when to
-	// stop: the last one is made 7 s later.
-	blindEchoes = 9
+	// Most rows appear within a second: that long two pulls are no further apart.
+	quickEcho = 150 * time.Millisecond
+	quickFor  = time.Second
+	// How long a trigger is followed that named no id: nobody knows when to stop.
+	blindFor = 7 * time.Second
 
 	// Two pulls are at least so far apart; while many ids are waited for, one pull
 	// serves many of them, and the longer time holds.
@@ -44,7 +46,9 @@ type bell struct {
 	next    time.Time            // when to pull; zero: not at all
 	last    time.Time            // when the last pull was asked for
 	gap     time.Duration        // between that one and the next
-	blind   int                  // pulls still to make for a trigger without ids
+	rung    time.Time            // when it was last rung
+	look    bool                 // a trigger without ids has had no pull yet
+	blind   time.Time            // until when pulls are made for one that has had its first
 	seen    map[string]bool      // ids that the log showed, to be struck off the ledger's list
 	shown   map[string]time.Time // announced and seen, until they are delivered
 }
@@ -64,9 +68,8 @@ func (b *bell) ring(ids []string, at time.Time) {
 			b.waiting[id] = at
 		}
 	}
-	if len(ids) == 0 {
-		b.blind = blindEchoes
-	}
+	b.look = b.look || len(ids) == 0
+	b.rung = b.now()
 	soon := b.now().Add(b.debounce)
 	if busy := b.last.Add(b.apart()); busy.After(soon) {
 		soon = busy
@@ -97,13 +100,21 @@ func (b *bell) due() bool {
 			b.seen[id] = true
 		}
 	}
-	if len(b.waiting) == 0 && b.blind == 0 {
+	if !b.searching(now) {
 		b.next = time.Time{}
 		return false
+	}
+	if b.look {
+		b.look, b.blind = false, now.Add(blindFor)
 	}
 	b.last = now
 	b.schedule()
 	return true
+}
+
+// searching tells whether there is anything to look for. b.mu is held.
+func (b *bell) searching(now time.Time) bool {
+	return len(b.waiting) > 0 || b.look || now.Before(b.blind)
 }
 
 // wait returns once a pull is to be made, and takes it as done; or with ctx's error.
@@ -129,15 +140,14 @@ func (b *bell) wait(ctx context.Context) error {
 // schedule plans the pull after one that is being made. b.mu is held.
 func (b *bell) schedule() {
 	b.next = time.Time{}
-	if len(b.waiting) == 0 && b.blind == 0 {
+	if !b.searching(b.last) {
 		b.gap = firstEcho
 		return
 	}
-	if len(b.waiting) == 0 {
-		b.blind--
-	}
 	b.next = b.last.Add(max(b.gap, b.apart()))
-	b.gap = min(b.gap*3/2, maxEcho)
+	if b.gap = min(b.gap*3/2, maxEcho); b.last.Sub(b.rung) < quickFor {
+		b.gap = min(b.gap, quickEcho)
+	}
 }
 
 // apart is the least time between two pulls. b.mu is held.
@@ -177,7 +187,7 @@ func (b *bell) show(entries []audit.Entry) {
 			}
 		}
 	}
-	if len(b.waiting) == 0 && b.blind == 0 {
+	if !b.searching(b.now()) {
 		b.next = time.Time{} // nothing is left to look for
 	}
 }
@@ -265,7 +275,7 @@ func (b *bell) forget() {
 	clear(b.missing)
 	clear(b.seen)
 	clear(b.shown)
-	b.next, b.last, b.gap, b.blind = time.Time{}, time.Time{}, firstEcho, 0
+	b.next, b.last, b.rung, b.gap, b.look, b.blind = time.Time{}, time.Time{}, time.Time{}, firstEcho, false, time.Time{}
 }
 
 // counts are the ids waited for and those missing.

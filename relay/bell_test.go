@@ -39,6 +39,58 @@ func TestBellOwnReads(t *testing.T) {
 	}
 }
 
+// pulls are the times after a ring at which the bell asks for a pull, for half a minute.
+func pulls(b *bell, now *time.Time) (list []time.Duration) {
+	begin := *now
+	for now.Sub(begin) < 31*time.Second {
+		d := b.until()
+		if d < 0 {
+			break
+		}
+		*now = now.Add(d)
+		if b.due() {
+			list = append(list, now.Sub(begin))
+		}
+	}
+	return list
+}
+
+// A row appears some tenths of a second after its answer, mostly.
+func TestBellEchoes(t *testing.T) {
+	now := time.Now()
+	b := newBell(30 * time.Millisecond)
+	b.now = func() time.Time { return now }
+	check := func(what string, list []time.Duration, most int, last time.Duration) {
+		t.Helper()
+		for i, at := range list {
+			if i > 0 && at < time.Second && at-list[i-1] > quickEcho {
+				t.Errorf("%s: %s after %s", what, at, list[i-1])
+			}
+		}
+		if len(list) > most || len(list) == 0 || list[0] != 30*time.Millisecond || list[len(list)-1] < last {
+			t.Errorf("%s: %v", what, list)
+		}
+	}
+	b.ring([]string{"a"}, now)
+	check("an id", pulls(b, &now), 21, 29*time.Second)
+	b.show([]audit.Entry{{RequestID: "a"}})
+	if b.until() >= 0 {
+		t.Error("an id that was seen is looked for")
+	}
+	now = now.Add(time.Minute)
+	b.ring(nil, now)
+	check("no id", pulls(b, &now), 15, 5*time.Second)
+
+	// A ring that nobody could attend to for long still gets its first pull.
+	now = now.Add(time.Minute)
+	b.ring(nil, now)
+	now = now.Add(time.Minute)
+	b.show([]audit.Entry{{RequestID: "x"}})
+	if !b.due() {
+		t.Error("a look is lost")
+	}
+}
+
 // What was announced is measured up to its delivery, once.
 func TestBellDelivered(t *testing.T) {
 	b := newBell(0)
