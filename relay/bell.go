@@ -176,8 +176,8 @@ func (b *bell) show(entries []audit.Entry) {
 		return
 	}
 	for i := range entries {
+		id := entries[i].RequestID
 		for _, m := range []map[string]time.Time{b.waiting, b.missing} {
-			id := entries[i].RequestID
 			if at, ok := m[id]; ok {
 				delete(m, id)
 				b.seen[id] = true
