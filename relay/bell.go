@@ -180,9 +180,10 @@ func (b *bell) show(entries []audit.Entry) {
 		for _, m := range []map[string]time.Time{b.waiting, b.missing} {
 			if at, ok := m[id]; ok {
 				delete(m, id)
+				id = strings.Clone(id) // not the page that it is a part of
 				b.seen[id] = true
 				if len(b.shown) < maxWaiting {
-					b.shown[strings.Clone(id)] = at // not the page that it is a part of
+					b.shown[id] = at
 				}
 			}
 		}

@@ -178,7 +178,7 @@ func settingsTable() []setting {
 		},
 		{
 			name: "put-concurrency", env: "RELAY_PUT_CONCURRENCY", group: groupDestination, value: "n", def: "8",
-			help: "calls in flight at most",
+			help: "calls of a pass in flight at most; two more for what a trigger asks for meanwhile",
 			set:  number(func(s *Settings) *int { return &s.PutConcurrency }, 1, 64),
 		},
 		{

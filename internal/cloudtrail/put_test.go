@@ -224,13 +224,18 @@ func TestPutAnswers(t *testing.T) {
 	}
 }
 
+// refuseCall answers as AWS does to a call that it refuses as a whole.
+func refuseCall(w http.ResponseWriter, code string) {
+	w.WriteHeader(http.StatusBadRequest)
+	_, _ = fmt.Fprintf(w, `{"__type":%q,"message":"not this one"}`, code)
+}
+
 func TestPutHalves(t *testing.T) {
 	bad := map[string]bool{"e3": true, "e4": true, "e99": true}
 	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
 		for id := range bad {
 			if c.has(id) {
-				w.WriteHeader(http.StatusBadRequest)
-				_, _ = io.WriteString(w, `{"__type":"com.amazonaws#ValidationException","message":"not this one"}`)
+				refuseCall(w, "com.amazonaws#ValidationException")
 				return
 			}
 		}
@@ -271,8 +276,7 @@ func TestPutRefusedAlike(t *testing.T) {
 	refusing := true
 	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
 		if refusing {
-			w.WriteHeader(http.StatusBadRequest)
-			_, _ = io.WriteString(w, `{"__type":"serviceQuotaExceededException","message":"too much"}`)
+			refuseCall(w, "serviceQuotaExceededException")
 			return
 		}
 		_, _ = io.WriteString(w, c.answer(nil))
@@ -311,8 +315,7 @@ func TestPutRefusedInARun(t *testing.T) {
 	}
 	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
 		if bad(c) {
-			w.WriteHeader(http.StatusBadRequest)
-			_, _ = io.WriteString(w, `{"__type":"ValidationException","message":"not this one"}`)
+			refuseCall(w, "ValidationException")
 			return
 		}
 		_, _ = io.WriteString(w, c.answer(nil))
@@ -335,8 +338,7 @@ func TestPutRefusedAlikeAmongOthers(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			w.WriteHeader(http.StatusBadRequest)
-			_, _ = io.WriteString(w, `{"__type":"ValidationException","message":"not this one"}`)
+			refuseCall(w, "ValidationException")
 			return
 		}
 		_, _ = io.WriteString(w, c.answer(nil))

@@ -80,11 +80,13 @@ type Options struct {
 
 	// PageSize is the number of rows asked for, 1 to 1000. Default 1000.
 	PageSize int
-	// Workers is the number of batches in flight. Default 8.
+	// Workers is the number of batches of the walk in flight. Default 8. Tails beside
+	// it may have two more.
 	Workers int
 	// BatchEntries and BatchBytes bound a batch. Default 100 entries, 900,000 bytes.
 	BatchEntries, BatchBytes int
-	// FlightBytes bounds the entries in flight, together. Default 3 MiB.
+	// FlightBytes bounds the walk's entries in flight, together. Default 3 MiB. Those
+	// of tails beside it are bounded by BatchBytes.
 	FlightBytes int
 	// RetryFor is how long a batch is tried before its rest is parked. Default 2 minutes.
 	RetryFor time.Duration
