@@ -29,10 +29,10 @@ type store interface {
 	pipeline.Ledger
 	pipeline.Book
 	pipeline.Lease
-	Letter(ctx context.Context, id string) (audit.Letter, bool, error)
+	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)
 	Announce(ctx context.Context, ids []string, at time.Time) error
 	Announced(ctx context.Context) ([]audit.Announcement, error)
-	OldestLetters(ctx context.Context) (dead, parked time.Time, err error)
+	OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error)
 	Unannounce(ctx context.Context, ids []string) error
 	Claim(ctx context.Context, key string, d time.Duration) (fresh bool, err error)
 	Bind(ctx context.Context, url string, adopt bool) error
@@ -211,8 +211,8 @@ func (a *app) checkStore(ctx context.Context) (warnings []string, err error) {
 func (a *app) bindStore(ctx context.Context) error {
 	err := a.store.Bind(ctx, a.gateway(), a.settings.Adopt)
 	if errors.Is(err, audit.ErrForeignLedger) {
-		return &audit.SettingsError{Err: err, Hint: "if this is a second gateway, give it a name of its own with --source (RELAY_SOURCE); " +
-			"if it is the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)"}
+		return audit.Settings(err, "if this is a second gateway, give it a name of its own with --source (RELAY_SOURCE); "+
+			"if it is the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)")
 	}
 	return a.reachable(err)
 }
@@ -220,12 +220,11 @@ func (a *app) bindStore(ctx context.Context) error {
 // reachable adds what to do about a ledger that cannot be reached, unless the
 // error says it by itself.
 func (a *app) reachable(err error) error {
-	var settings *audit.SettingsError
-	if err == nil || errors.As(err, &settings) || errors.Is(err, context.Canceled) || a.settings.LedgerFile != "" {
+	if err == nil || audit.Hint(err) != "" || errors.Is(err, context.Canceled) || a.settings.LedgerFile != "" {
 		return err
 	}
-	return &audit.SettingsError{Err: err, Hint: "start Redis or Valkey, or name the right one with REDIS_HOST (--redis-tls if it speaks TLS); " +
-		"one relay alone can do without: --ledger bolt:relay.db"}
+	return audit.WithHint(err, "start Redis or Valkey, or name the right one with REDIS_HOST (--redis-tls if it speaks TLS); "+
+		"one relay alone can do without: --ledger bolt:relay.db")
 }
 
 // gateway is the Admin API's address in the form that the ledger remembers.

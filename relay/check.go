@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,10 +60,7 @@ func (a *app) check(ctx context.Context, w io.Writer) bool {
 		}
 		ok = false
 		fmt.Fprintf(w, "FAILED  %-12s %v\n", what, err)
-		var settings *audit.SettingsError
-		if errors.As(err, &settings) {
-			hint = settings.Hint
-		}
+		hint = cmp.Or(audit.Hint(err), hint)
 		fmt.Fprintf(w, "        %-12s What to do: %s.\n", "", strings.TrimSuffix(hint, "."))
 	}
 	try("kong", kongHint, func(ctx context.Context) (string, error) {

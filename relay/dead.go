@@ -28,7 +28,7 @@ func (e *env) deadCommand() *cli.Command {
 		Usage: "list, show, retry or drop the entries that the destination refused",
 		Commands: []*cli.Command{
 			{
-				Name: "list", Usage: "list dead letters and parked entries, with reason and age",
+				Name: "list", Usage: "list dead letters and deferred entries, with reason and age",
 				Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "a line of JSON each, with the whole entry"}},
 				Action: e.withStore(needLedger, e.deadList),
 			},
@@ -77,7 +77,7 @@ func (e *env) withStore(n need, f func(ctx context.Context, c *cli.Command, a *a
 func (e *env) deadList(ctx context.Context, c *cli.Command, a *app) error {
 	if c.Bool("json") {
 		out := json.NewEncoder(e.stdout)
-		for l, err := range a.store.Letters(ctx) {
+		for l, err := range a.store.UndeliveredEntries(ctx) {
 			if err != nil {
 				return err
 			}
@@ -89,7 +89,7 @@ func (e *env) deadList(ctx context.Context, c *cli.Command, a *app) error {
 	}
 	w := tabwriter.NewWriter(e.stdout, 0, 4, 2, ' ', 0)
 	n := 0
-	for l, err := range a.store.Letters(ctx) {
+	for l, err := range a.store.UndeliveredEntries(ctx) {
 		if err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func (e *env) deadList(ctx context.Context, c *cli.Command, a *app) error {
 		return err
 	}
 	if n == 0 {
-		fmt.Fprintln(e.stdout, "no dead letters, and nothing parked")
+		fmt.Fprintln(e.stdout, "no dead letters, and nothing deferred")
 	}
 	return nil
 }
@@ -113,12 +113,12 @@ func (e *env) deadShow(ctx context.Context, c *cli.Command, a *app) error {
 	if c.Args().Len() != 1 {
 		return usagef("relay dead show takes one id: relay dead list shows them")
 	}
-	l, found, err := a.store.Letter(ctx, c.Args().First())
+	l, found, err := a.store.UndeliveredEntry(ctx, c.Args().First())
 	if err != nil {
 		return err
 	}
 	if !found {
-		return fmt.Errorf("no dead letter and nothing parked has the id %q: relay dead list shows what there is", c.Args().First())
+		return fmt.Errorf("no dead letter and nothing deferred has the id %q: relay dead list shows what there is", c.Args().First())
 	}
 	out := json.NewEncoder(e.stdout)
 	out.SetIndent("", "  ")
@@ -136,26 +136,26 @@ func chosen(c *cli.Command) error {
 
 // selected calls f for the letters that arguments and filters name, a bounded
 // number at a time.
-func selected(ctx context.Context, c *cli.Command, a *app, f func([]audit.Letter) error) error {
+func selected(ctx context.Context, c *cli.Command, a *app, f func([]audit.Undelivered) error) error {
 	if ids := c.Args().Slice(); len(ids) > 0 {
 		for _, id := range ids {
-			l, found, err := a.store.Letter(ctx, id)
+			l, found, err := a.store.UndeliveredEntry(ctx, id)
 			if err != nil {
 				return err
 			}
 			if !found {
-				return fmt.Errorf("no dead letter and nothing parked has the id %q: relay dead list shows what there is", id)
+				return fmt.Errorf("no dead letter and nothing deferred has the id %q: relay dead list shows what there is", id)
 			}
-			if err := f([]audit.Letter{l}); err != nil {
+			if err := f([]audit.Undelivered{l}); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	const atOnce, bytesAtOnce = 100, 1 << 20
-	var batch []audit.Letter
+	var batch []audit.Undelivered
 	size := 0
-	for l, err := range a.store.Letters(ctx) {
+	for l, err := range a.store.UndeliveredEntries(ctx) {
 		if err != nil {
 			return err
 		}
@@ -179,7 +179,7 @@ func selected(ctx context.Context, c *cli.Command, a *app, f func([]audit.Letter
 	return f(batch)
 }
 
-func (a *app) outcome(l audit.Letter, o audit.Outcome) audit.Record {
+func (a *app) outcome(l audit.Undelivered, o audit.Outcome) audit.Record {
 	keep := a.settings.RecordTTL
 	if l.Entry.TTL >= 0 {
 		keep = max(keep, time.Duration(l.Entry.TTL)*time.Second)
@@ -187,14 +187,14 @@ func (a *app) outcome(l audit.Letter, o audit.Outcome) audit.Record {
 	return audit.Record{ID: l.Entry.ID, Timestamp: l.Entry.Timestamp, Keep: keep, Outcome: o}
 }
 
-// deadRetry holds the lease, as a pass would put parked entries at the same time.
+// deadRetry holds the lease, as a pass would put deferred entries at the same time.
 func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app) error {
 	if err := chosen(c); err != nil {
 		return err
 	}
 	delivered, left := 0, 0
 	err := a.pipeline(pipeline.Observer{}).Exclusive(ctx, a.settings.LeaseWait, func(ctx context.Context) error {
-		return selected(ctx, c, a, func(letters []audit.Letter) error {
+		return selected(ctx, c, a, func(letters []audit.Undelivered) error {
 			refused, err := a.putAgain(ctx, letters)
 			delivered += len(letters) - len(refused)
 			left += len(refused)
@@ -213,7 +213,7 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app) error {
 
 // putAgain puts the entries of letters once and records what came of it. It returns
 // the letters that are left, each with what the destination said last.
-func (a *app) putAgain(ctx context.Context, letters []audit.Letter) (left []audit.Letter, err error) {
+func (a *app) putAgain(ctx context.Context, letters []audit.Undelivered) (left []audit.Undelivered, err error) {
 	entries := make([]audit.Entry, len(letters))
 	for i := range letters {
 		entries[i] = letters[i].Entry
@@ -228,11 +228,11 @@ func (a *app) putAgain(ctx context.Context, letters []audit.Letter) (left []audi
 			accepted++
 			records = append(records, a.outcome(l, audit.Delivered))
 			continue
-		case audit.Refused:
+		case audit.Rejected:
 			l.Outcome, l.Code, l.Reason = audit.Dead, v.Code, v.Reason
 			l.Tries++
 			r := a.outcome(l, audit.Dead)
-			r.Letter = &l
+			r.Undelivered = &l
 			records = append(records, r)
 		default: // what is recorded stays as it is
 			l.Code, l.Reason = v.Code, v.Reason
@@ -260,7 +260,7 @@ func (e *env) deadDrop(ctx context.Context, c *cli.Command, a *app) error {
 		return err
 	}
 	dropped := 0
-	err := selected(ctx, c, a, func(letters []audit.Letter) error {
+	err := selected(ctx, c, a, func(letters []audit.Undelivered) error {
 		var records []audit.Record
 		for _, l := range letters {
 			records = append(records, a.outcome(l, audit.Dropped))

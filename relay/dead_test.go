@@ -25,12 +25,12 @@ func (w *world) says(want int, args ...string) (stdout, stderr string) {
 }
 
 // letters are what relay dead list --json shows, by id.
-func (w *world) letters() map[string]audit.Letter {
+func (w *world) letters() map[string]audit.Undelivered {
 	w.tb.Helper()
 	out, _ := w.says(exitOK, "dead", "list", "--json")
-	found := map[string]audit.Letter{}
+	found := map[string]audit.Undelivered{}
 	for d := json.NewDecoder(strings.NewReader(out)); ; {
-		var l audit.Letter
+		var l audit.Undelivered
 		if err := d.Decode(&l); err == io.EOF {
 			return found
 		} else if err != nil {
@@ -79,7 +79,7 @@ func TestDeadLetters(t *testing.T) {
 			list, _ := w.says(exitOK, "dead", "list")
 			contains(t, list, "AGE", "REASON", id(10), "InvalidData", id(50), "FieldTooLong", "GET /services")
 			shown, _ := w.says(exitOK, "dead", "show", id(10))
-			var l audit.Letter
+			var l audit.Undelivered
 			if err := json.Unmarshal([]byte(shown), &l); err != nil || l.Entry.ID != id(10) || l.Code != "InvalidData" || l.Outcome != audit.Dead ||
 				l.Reason == "" || l.Entry.Path != "/services" || time.Since(l.Since) > time.Minute {
 				t.Errorf("%+v: %v", l, err)

@@ -64,7 +64,7 @@ func (s *watchedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, v := range verdicts {
-		if v.Status != audit.Unresolved || i >= len(entries) {
+		if v.Status != audit.Retryable || i >= len(entries) {
 			continue
 		}
 		if t := entries[i].Timestamp; s.oldest == 0 || t < s.oldest {

@@ -53,7 +53,7 @@ func TestFaultsOfBothServices(t *testing.T) {
 	s := w.once("--full")
 	t.Logf("%+v", s)
 	w.expectAll(0)
-	if s.Delivered != 20_000 || s.Failed+s.Dead+s.Parked > 0 {
+	if s.Delivered != 20_000 || s.Failed+s.Dead+s.Deferred > 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -179,7 +179,7 @@ func TestWrongRecipient(t *testing.T) {
 	if code := r.wait(t); code != exitFailed || !strings.Contains(r.stderr.String(), "What to do: ") {
 		t.Errorf("exit code %d:\n%s", code, r.stderr.String())
 	}
-	if s := r.summary(t); s.Dead+s.Parked+s.Delivered > 0 || s.Failed == 0 {
+	if s := r.summary(t); s.Dead+s.Deferred+s.Delivered > 0 || s.Failed == 0 {
 		t.Errorf("%+v", s)
 	}
 	w.trail.SetFaults(cloudtrailtest.Faults{})

@@ -62,7 +62,7 @@ func (f *faultRun) check(step string) {
 		case o == audit.New:
 		case o == audit.Delivered && f.trail.Times(ids[i]) == 0:
 			f.t.Errorf("%s: the ledger has %q as delivered, but it never arrived", step, ids[i])
-		case o == audit.Dead, o == audit.Parked:
+		case o == audit.Dead, o == audit.Deferred:
 			kept = append(kept, ids[i])
 		case o != audit.Delivered:
 			f.t.Errorf("%s: the ledger has %q as %s", step, ids[i], o)
@@ -73,7 +73,7 @@ func (f *faultRun) check(step string) {
 	}
 	for _, id := range kept {
 		if !f.letters[id] && f.trail.Times(id) == 0 {
-			f.t.Errorf("%s: %q is dead or parked, but there is no letter and it never arrived", step, id)
+			f.t.Errorf("%s: %q is dead or deferred, but there is no letter and it never arrived", step, id)
 		}
 	}
 	f.compare(step)
@@ -88,7 +88,7 @@ func (f *faultRun) deadList() map[string]bool {
 	}
 	list := map[string]bool{}
 	for d := json.NewDecoder(bytes.NewReader(r.stdout.Bytes())); d.More(); {
-		var l audit.Letter
+		var l audit.Undelivered
 		if err := d.Decode(&l); err != nil {
 			f.t.Fatal(err)
 		}

@@ -133,13 +133,13 @@ func trailFaults() []faultCase {
 			f.trail.Script(slices.Repeat([]cloudtrailtest.Fault{{Code: "ValidationException"}}, 1+f.random.IntN(5))...)
 			f.during(cloudtrailtest.Faults{})
 		}},
-		{name: "AWS fails for some events until they are parked", entries: 800, env: []string{"RELAY_RETRY_FOR=1s"}, play: func(f *faultRun) {
+		{name: "AWS fails for some events until they are deferred", entries: 800, env: []string{"RELAY_RETRY_FOR=1s"}, play: func(f *faultRun) {
 			ids := map[string]string{}
 			for range 20 {
 				ids[f.order[f.random.IntN(len(f.order))]] = "InternalFailure"
 			}
 			f.during(cloudtrailtest.Faults{IDs: ids})
-			f.eventually(30*time.Second, "parked entries", func() bool {
+			f.eventually(30*time.Second, "deferred entries", func() bool {
 				f.check("while they fail")
 				return len(f.letters) == len(ids)
 			})
@@ -167,7 +167,7 @@ func trailFaults() []faultCase {
 			f.pause(6 * time.Second)
 			f.check("while it is out")
 			if len(f.letters) > 0 {
-				f.t.Errorf("%d entries were condemned for an outage", len(f.letters))
+				f.t.Errorf("%d entries were made a dead letter for an outage", len(f.letters))
 			}
 			f.trail.SetDown(false)
 		}},
@@ -180,7 +180,7 @@ func trailFaults() []faultCase {
 			f.pause(3 * time.Second)
 			f.check("while it is gone")
 			if len(f.letters) > 0 {
-				f.t.Errorf("%d entries were condemned for a setting", len(f.letters))
+				f.t.Errorf("%d entries were made a dead letter for a setting", len(f.letters))
 			}
 			f.trail.SetFaults(f.standing(cloudtrailtest.Faults{}))
 		}},
@@ -248,7 +248,7 @@ func credentialsExpire(f *faultRun) {
 	f.pause(time.Duration(500+f.random.IntN(2500)) * time.Millisecond)
 	f.check("while they are expired")
 	if len(f.letters) > 0 {
-		f.t.Errorf("%d entries were condemned for credentials", len(f.letters))
+		f.t.Errorf("%d entries were made a dead letter for credentials", len(f.letters))
 	}
 	f.trail.SetCredentials(give("AKIASECOND"))
 }

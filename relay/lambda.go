@@ -18,7 +18,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
 // runtimeAPI is set by Lambda for a program that is its own runtime.
@@ -165,24 +164,22 @@ func (h *lambdaHost) Invoke(ctx context.Context, payload []byte) (answer []byte,
 // ones, and alarms see it.
 func (h *lambdaHost) failure(log *slog.Logger, err error) error {
 	var (
-		settings *audit.SettingsError
-		wrong    *settingsError
-		unknown  *eventError
+		wrong   *settingsError
+		unknown *eventError
 	)
 	out := messages.InvokeResponse_Error{Message: err.Error(), Type: "PassFailed"}
-	switch err := explain(err); {
-	case errors.As(err, &settings):
-		log.Error("invocation failed", "err", err, "hint", settings.Hint)
-		out.Message += ". What to do: " + settings.Hint
-		if !errors.Is(err, pipeline.ErrUnavailable) && !errors.Is(err, audit.ErrLeaseLost) {
-			out.Type = "SettingsError"
-		}
-		return out
+	err = explain(err)
+	if hint := audit.Hint(err); hint != "" {
+		out.Message += ". What to do: " + hint
+	}
+	switch {
+	case audit.NeedsPerson(err):
+		out.Type = "SettingsError"
 	case errors.As(err, &wrong):
 		out.Type = "SettingsError"
 	case errors.As(err, &unknown):
 		out.Type = "UnknownEvent"
 	}
-	log.Error("invocation failed", "err", err)
+	log.Error("invocation failed", errorAttrs(err)...)
 	return out
 }

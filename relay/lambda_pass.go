@@ -40,7 +40,7 @@ type lambdaResult struct {
 	Delivered int           `json:"delivered"`
 	Failed    int           `json:"failed"` // by the last pass: new, and without an outcome
 	Dead      int           `json:"dead"`
-	Parked    int           `json:"parked"`
+	Deferred  int           `json:"deferred"`
 	Waiting   int           `json:"waiting"`        // announced, and not in the log yet
 	Left      string        `json:"left,omitempty"` // what the last pass did not get to
 	Seconds   float64       `json:"seconds"`
@@ -55,7 +55,7 @@ func (r *lambdaResult) add(s pipeline.Summary) {
 	r.New += s.New
 	r.Delivered += s.Delivered
 	r.Dead += s.Dead
-	r.Parked += s.Parked
+	r.Deferred += s.Deferred
 	r.Failed, r.Left, r.through = s.Failed, s.Left, s.Through
 }
 
@@ -79,7 +79,7 @@ func (h *lambdaHost) work(ctx context.Context, log *slog.Logger, event lambdaEve
 	}
 	log.Log(ctx, level, "invocation done", "outcome", r.Outcome, "kind", string(r.Kind), "chain", r.Chain, "passes", r.Passes,
 		"pages", r.Pages, "read", r.Read, "new", r.New, "delivered", r.Delivered, "failed", r.Failed, "dead", r.Dead,
-		"parked", r.Parked, "waiting", r.Waiting, "left", r.Left, "seconds", r.Seconds)
+		"deferred", r.Deferred, "waiting", r.Waiting, "left", r.Left, "seconds", r.Seconds)
 	return r, nil
 }
 
@@ -230,14 +230,14 @@ func (h *lambdaHost) await(ctx context.Context, last time.Time) (bool, error) {
 // handOver invokes the function for what this invocation had no time for, unless
 // nothing has come of its time: then the next one would fare no better.
 func (h *lambdaHost) handOver(ctx context.Context, rest pipeline.Kind, before audit.Marks, r *lambdaResult) error {
-	if r.Delivered+r.Dead+r.Parked == 0 && r.Left != "" {
+	if r.Delivered+r.Dead+r.Deferred == 0 && r.Left != "" {
 		after, err := h.srv.app.store.Marks(ctx)
 		if err != nil {
 			return h.srv.app.reachable(err)
 		}
 		if reflect.DeepEqual(before, after) {
-			return &audit.SettingsError{Err: fmt.Errorf("%w, and nothing came of it", pipeline.ErrOutOfTime),
-				Hint: "give the function more time, or find out why Kong, the ledger or the destination is so slow"}
+			return audit.WithHint(fmt.Errorf("%w, and nothing came of it", pipeline.ErrOutOfTime),
+				"give the function more time, or find out why Kong, the ledger or the destination is so slow")
 		}
 	}
 	if r.Chain >= maxChain {
@@ -266,8 +266,8 @@ func (h *lambdaHost) measure(ctx context.Context, log *slog.Logger, r *lambdaRes
 	} else if m.Completed > 0 {
 		metrics = append(metrics, emfMetric{"LastCompletePassAge", "Seconds", age(now, time.Unix(m.Completed, 0))})
 	}
-	dead, parked, err := a.store.LetterCounts(ctx)
-	_, oldest, oldestErr := a.store.OldestLetters(ctx)
+	dead, deferred, err := a.store.UndeliveredCounts(ctx)
+	_, oldest, oldestErr := a.store.OldestUndelivered(ctx)
 	if err = errors.Join(err, oldestErr); err != nil {
 		log.Warn("letters not counted for the metrics", "err", err)
 	} else {
@@ -282,7 +282,7 @@ func (h *lambdaHost) measure(ctx context.Context, log *slog.Logger, r *lambdaRes
 				undelivered = max(undelivered, age(now, time.Unix(t, 0)))
 			}
 		}
-		metrics = append(metrics, emfMetric{"DeadLetters", "Count", float64(dead)}, emfMetric{"Parked", "Count", float64(parked)},
+		metrics = append(metrics, emfMetric{"DeadLetters", "Count", float64(dead)}, emfMetric{"Deferred", "Count", float64(deferred)},
 			emfMetric{"OldestUndeliveredAge", "Seconds", undelivered})
 	}
 	if err := writeEMF(h.env.stdout, now, a.settings.Source, metrics); err != nil {

@@ -74,7 +74,7 @@ func TestLambdaSchedule(t *testing.T) {
 		t.Fatalf("%d lines of metrics for 4 invocations", len(lines))
 	}
 	for i, m := range lines {
-		want := map[string]float64{"DeadLetters": 0, "Parked": 0, "OldestUndeliveredAge": 0, "PassFailures": 0, "EntriesDelivered": 1500}
+		want := map[string]float64{"DeadLetters": 0, "Deferred": 0, "OldestUndeliveredAge": 0, "PassFailures": 0, "EntriesDelivered": 1500}
 		if i == 3 {
 			want["EntriesDelivered"] = 0
 		}

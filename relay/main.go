@@ -148,11 +148,10 @@ func (e *env) report(err error) int {
 		return exitOK
 	}
 	var (
-		settings *audit.SettingsError
-		wrong    *settingsError
-		usage    *usageError
-		code     exitCode
-		noTopic  cli.ExitCoder
+		wrong   *settingsError
+		usage   *usageError
+		code    exitCode
+		noTopic cli.ExitCoder
 	)
 	switch {
 	case errors.As(err, &code):
@@ -163,8 +162,8 @@ func (e *env) report(err error) int {
 	case errors.As(err, &noTopic): // of relay help
 		fmt.Fprintf(e.stderr, "relay: %v: relay help lists the commands\n", err)
 		return exitUsage
-	case errors.As(err, &settings):
-		fmt.Fprintf(e.stderr, "relay: %v\nWhat to do: %s.\n", err, strings.TrimSuffix(settings.Hint, "."))
+	case audit.Hint(err) != "":
+		fmt.Fprintf(e.stderr, "relay: %v\nWhat to do: %s.\n", err, strings.TrimSuffix(audit.Hint(err), "."))
 	default:
 		fmt.Fprintf(e.stderr, "relay: %v\n", err)
 	}

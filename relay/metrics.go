@@ -33,7 +33,7 @@ type metrics struct {
 	oldest    int64     // timestamp of the oldest entry that is known and has no outcome; 0: none
 }
 
-func newMetrics(b *bell, letters func() (dead, parked int)) *metrics {
+func newMetrics(b *bell, letters func() (dead, deferred int)) *metrics {
 	const ns = "kong_cloudtrail_relay"
 	m := &metrics{registry: prometheus.NewRegistry(), start: time.Now()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -44,7 +44,7 @@ func newMetrics(b *bell, letters func() (dead, parked int)) *metrics {
 	gauge := func(name, help string, f func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: name, Help: help}, f))
 	}
-	m.entries = counter("entries_total", "Entries by what became of them: read, new, delivered, dead, parked, own, repeated, ahead.", "outcome")
+	m.entries = counter("entries_total", "Entries by what became of them: read, new, delivered, dead, deferred, own, repeated, ahead.", "outcome")
 	m.pages = prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "pages_total", Help: "Pages of the audit log that Kong answered."})
 	m.passes = counter("passes_total", "Passes by kind and outcome.", "kind", "outcome")
 	m.triggers = counter("triggers_total", "Triggers by path and outcome.", "path", "outcome")
@@ -61,7 +61,7 @@ func newMetrics(b *bell, letters func() (dead, parked int)) *metrics {
 	gauge("announced_waiting", "Announced ids that are being looked for.", func() float64 { n, _ := b.counts(); return float64(n) })
 	gauge("announced_missing", "Announced ids that are missing at the moment.", func() float64 { _, n := b.counts(); return float64(n) })
 	gauge("dead_letters", "Entries that the destination refused for good.", func() float64 { n, _ := letters(); return float64(n) })
-	gauge("parked_entries", "Entries whose retries are exhausted, tried again by each pass.", func() float64 { _, n := letters(); return float64(n) })
+	gauge("deferred_entries", "Entries whose retries are exhausted, tried again by each pass.", func() float64 { _, n := letters(); return float64(n) })
 	gauge("newest_delivered_age_seconds", "Age of the newest delivered entry. Grows while nobody uses the Admin API.", func() float64 {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -73,7 +73,7 @@ func newMetrics(b *bell, letters func() (dead, parked int)) *metrics {
 	gauge("last_complete_pass_age_seconds", "Time since a pass of any relay on this ledger read to the end and everything had an outcome; since the start of this one if there was none.", func() float64 {
 		return m.completeAge().Seconds()
 	})
-	gauge("oldest_undelivered_age_seconds", "Age of the oldest entry that this relay has read and that is neither delivered, dead nor parked; 0 if there is none.", func() float64 {
+	gauge("oldest_undelivered_age_seconds", "Age of the oldest entry that this relay has read and that is neither delivered, dead nor deferred; 0 if there is none.", func() float64 {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.oldest == 0 {
@@ -125,7 +125,7 @@ func (m *metrics) pass(s pipeline.Summary, err error) {
 	m.passes.WithLabelValues(string(s.Kind), outcome).Inc()
 	m.pages.Add(float64(s.Pages))
 	for name, n := range map[string]int{
-		"read": s.Read, "new": s.New, "delivered": s.Delivered, "dead": s.Dead, "parked": s.Parked, "own": s.Own,
+		"read": s.Read, "new": s.New, "delivered": s.Delivered, "dead": s.Dead, "deferred": s.Deferred, "own": s.Own,
 		"repeated": s.Repeated, "ahead": s.Ahead,
 	} {
 		m.entries.WithLabelValues(name).Add(float64(n))

@@ -83,12 +83,12 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, audit.ErrLeaseHeld):
-		return &audit.SettingsError{Err: err, Hint: "another relay works on this source and destination and was told that there is something to look for; " +
-			"wait for it, give --lease-wait more time, or stop it"}
+		return audit.WithHint(err, "another relay works on this source and destination and was told that there is something to look for; "+
+			"wait for it, give --lease-wait more time, or stop it")
 	case errors.Is(err, audit.ErrLeaseLost):
-		return &audit.SettingsError{Err: err, Hint: "another relay took over, or the ledger could not be reached for longer than the lease; run again, nothing is lost"}
+		return audit.WithHint(err, "another relay took over, or the ledger could not be reached for longer than the lease; run again, nothing is lost")
 	case errors.Is(err, pipeline.ErrUnavailable):
-		return &audit.SettingsError{Err: err, Hint: "nothing is lost and nothing was condemned: run again once the destination answers (relay check tells)"}
+		return audit.WithHint(err, "nothing is lost and nothing was made a dead letter: run again once the destination answers (relay check tells)")
 	}
 	return err
 }
@@ -139,7 +139,7 @@ func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
 		n    int
 		what string
 	}{
-		{s.Parked, "parked: their retries are exhausted, the next pass tries them first"},
+		{s.Deferred, "deferred: their retries are exhausted, the next pass tries them first"},
 		{s.Own, "left out: the relay's own reads"},
 		{s.Ahead, "ahead of Kong's clock, delivered all the same"},
 		{s.Repeated, "may be repeated at the destination: the answer to their put was lost"},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -48,10 +47,7 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 		a.Reason = "the first pass has not ended yet"
 	case s.ready.err != nil:
 		a.Reason = s.ready.err.Error()
-		var settings *audit.SettingsError
-		if errors.As(explain(s.ready.err), &settings) {
-			a.Hint = settings.Hint
-		}
+		a.Hint = audit.Hint(explain(s.ready.err))
 	}
 	s.ready.mu.Unlock()
 	age := s.metrics.completeAge()

@@ -59,9 +59,9 @@ type server struct {
 	onEvent func(entries []audit.Entry) // told what was delivered; may be nil
 	onReady func(addr string)           // told the trigger listener's address; may be nil
 
-	lettersMu    sync.Mutex
-	lettersAt    time.Time
-	dead, parked int
+	lettersMu      sync.Mutex
+	lettersAt      time.Time
+	dead, deferred int
 }
 
 func newServer(a *app) *server {
@@ -272,7 +272,7 @@ func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary
 	s.metrics.pass(sum, err)
 	s.ready.set(err)
 	log := s.log.With("kind", string(sum.Kind), "full", sum.Full, "order", sum.Order, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
-		"delivered", sum.Delivered, "failed", sum.Failed, "dead", sum.Dead, "parked", sum.Parked, "seconds", sum.Seconds)
+		"delivered", sum.Delivered, "failed", sum.Failed, "dead", sum.Dead, "deferred", sum.Deferred, "seconds", sum.Seconds)
 	switch {
 	case err != nil:
 		log.Error("pass failed, trying again soon", errorAttrs(explain(err))...)
@@ -286,9 +286,8 @@ func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary
 
 // errorAttrs are an error for the log, with what to do where that is known.
 func errorAttrs(err error) []any {
-	var settings *audit.SettingsError
-	if errors.As(err, &settings) {
-		return []any{"err", err, "hint", settings.Hint}
+	if hint := audit.Hint(err); hint != "" {
+		return []any{"err", err, "hint", hint}
 	}
 	return []any{"err", err}
 }
@@ -309,16 +308,16 @@ func (s *server) readMarks(ctx context.Context) {
 }
 
 // letters are the counts for the metrics, asked for now and then.
-func (s *server) letters() (dead, parked int) {
+func (s *server) letters() (dead, deferred int) {
 	s.lettersMu.Lock()
 	defer s.lettersMu.Unlock()
 	if time.Since(s.lettersAt) > lettersKeep {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		s.lettersAt = time.Now()
-		if dead, parked, err := s.app.store.LetterCounts(ctx); err == nil {
-			s.dead, s.parked = dead, parked
+		if dead, deferred, err := s.app.store.UndeliveredCounts(ctx); err == nil {
+			s.dead, s.deferred = dead, deferred
 		}
 	}
-	return s.dead, s.parked
+	return s.dead, s.deferred
 }

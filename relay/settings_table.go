@@ -183,7 +183,7 @@ func settingsTable() []setting {
 		},
 		{
 			name: "retry-for", env: "RELAY_RETRY_FOR", group: groupDestination, value: "duration", def: "2m",
-			help: "how long a batch is put again before it is parked for the next pass",
+			help: "how long a batch is put again before it is deferred for the next pass",
 			set:  duration(func(s *Settings) *time.Duration { return &s.RetryFor }, time.Second, time.Hour),
 		},
 		{

@@ -19,7 +19,7 @@ type status struct {
 	LastComplete      string        `json:"last_complete,omitempty"`
 	Resume            *audit.Resume `json:"resume,omitempty"`
 	Dead              int           `json:"dead"`
-	Parked            int           `json:"parked"`
+	Deferred          int           `json:"deferred"`
 	Waiting           int           `json:"announced_waiting"`
 	Missing           []string      `json:"announced_missing,omitempty"`
 }
@@ -40,7 +40,7 @@ func (e *env) status(ctx context.Context, c *cli.Command, a *app) error {
 	}
 	s := status{Cursor: moment(m.Cursor), ReconciledThrough: moment(m.ReconciledThrough), FullAt: moment(m.FullAt),
 		LastComplete: moment(m.Completed), Resume: m.Resume}
-	if s.Dead, s.Parked, err = a.store.LetterCounts(ctx); err != nil {
+	if s.Dead, s.Deferred, err = a.store.UndeliveredCounts(ctx); err != nil {
 		return err
 	}
 	list, err := a.store.Announced(ctx)
@@ -63,7 +63,7 @@ func (e *env) status(ctx context.Context, c *cli.Command, a *app) error {
 	} {
 		fmt.Fprintf(e.stdout, "%-20s %s\n", line[0], orDash(line[1]))
 	}
-	fmt.Fprintf(e.stdout, "%-20s %d\n%-20s %d\n", "dead letters", s.Dead, "parked", s.Parked)
+	fmt.Fprintf(e.stdout, "%-20s %d\n%-20s %d\n", "dead letters", s.Dead, "deferred", s.Deferred)
 	fmt.Fprintf(e.stdout, "%-20s %d waited for, %d missing\n", "announced ids", s.Waiting, len(s.Missing))
 	for _, id := range s.Missing {
 		fmt.Fprintf(e.stdout, "  missing: %s\n", id)

@@ -29,7 +29,7 @@ CloudTrail Lake does not show yet and is younger than --grace, as it takes minut
 accepted. An old entry that was delivered only just now looks missing there: wait after a first or a
 full pass before verifying, and above all before --repair.
 
-Dead letters, parked and dropped entries are accounted for: they are counted, and no difference. Nor are
+Dead letters, deferred and dropped entries are accounted for: they are counted, and no difference. Nor are
 events that are there more than once, which is what a crash or a lost answer may lead to, and events that
 neither Kong nor the ledger knows, which another gateway on the same channel may have sent. --strict makes
 differences of all of these, and of signatures of Kong that do not verify.
@@ -39,7 +39,7 @@ Exit codes: 0 no difference, or all of them repaired; 3 a difference; 1 verifyin
 			&cli.StringFlag{Name: "since", Usage: "verify from this time on (RFC 3339, a date, Unix seconds, or a span such as 36h); by default all that Kong holds"},
 			&cli.StringFlag{Name: "until", Usage: "verify up to this time, without it; by default up to now"},
 			&cli.BoolFlag{Name: "repair", Usage: "put what is missing; entries that the ledger calls delivered and CloudTrail Lake lacks are put again"},
-			&cli.BoolFlag{Name: "strict", Usage: "call it a difference as well if entries are dead, parked, repeated or unknown, or their signatures do not verify"},
+			&cli.BoolFlag{Name: "strict", Usage: "call it a difference as well if entries are dead, deferred, repeated or unknown, or their signatures do not verify"},
 			&cli.DurationFlag{Name: "grace", Value: 15 * time.Minute, Usage: "age from which CloudTrail Lake must show an entry"},
 			&cli.BoolFlag{Name: "json", Usage: "print the report as one JSON object, with up to 10000 ids of each kind"},
 		},
@@ -114,7 +114,7 @@ const eventSource = "kong-gateway"
 // explainVerify adds what a person can do about an error.
 func explainVerify(err error) error {
 	if errors.Is(err, audit.ErrLedgerReplaced) {
-		return &audit.SettingsError{Err: err, Hint: "the ledger was emptied or replaced meanwhile: let a full pass go through (relay once --full), then verify again"}
+		return audit.Settings(err, "the ledger was emptied or replaced meanwhile: let a full pass go through (relay once --full), then verify again")
 	}
 	return err
 }
@@ -159,14 +159,14 @@ type verifyReport struct {
 	NotDue    int     `json:"not_due"`
 	Missing   finding `json:"missing"`
 	Dead      finding `json:"dead"`
-	Parked    finding `json:"parked"`
+	Deferred  finding `json:"deferred"`
 	Dropped   finding `json:"dropped"`
 
 	SignatureFailed finding `json:"signature_failed"`
 
 	// Letters are all that the ledger keeps, of any time.
-	DeadLetters   int `json:"dead_letters"`
-	ParkedEntries int `json:"parked_entries"`
+	DeadLetters     int `json:"dead_letters"`
+	DeferredEntries int `json:"deferred_entries"`
 
 	Destination *destinationReport `json:"destination,omitempty"` // nil: not asked
 	Repaired    *repairReport      `json:"repaired,omitempty"`
@@ -187,7 +187,7 @@ type destinationReport struct {
 type repairReport struct {
 	Delivered int    `json:"delivered"`
 	Dead      int    `json:"dead"`
-	Parked    int    `json:"parked"`
+	Deferred  int    `json:"deferred"`
 	Failed    int    `json:"failed"`
 	Healed    bool   `json:"healed"` // no difference is left
 	Error     string `json:"error,omitempty"`
@@ -204,7 +204,7 @@ func (r *verifyReport) differs() bool {
 func (r *verifyReport) difference(strict bool) bool {
 	d := r.differs()
 	if strict {
-		d = d || r.Dead.Count+r.Parked.Count+r.SignatureFailed.Count+r.DeadLetters+r.ParkedEntries > 0 ||
+		d = d || r.Dead.Count+r.Deferred.Count+r.SignatureFailed.Count+r.DeadLetters+r.DeferredEntries > 0 ||
 			r.Destination != nil && r.Destination.Repeated.Count+r.Destination.Unknown.Count > 0
 	}
 	return d

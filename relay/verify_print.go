@@ -46,7 +46,7 @@ func (p *verifyPrinter) report(r *verifyReport) {
 	p.found(true, r.Missing, "missing", "Kong holds them, and the ledger does not know them")
 	p.line(true, r.NotDue, "not due yet", "newer than the last pass")
 	p.found(false, r.Dead, "dead", "refused for good; relay dead list shows why")
-	p.found(false, r.Parked, "parked", "tried again by each pass")
+	p.found(false, r.Deferred, "deferred", "tried again by each pass")
 	p.found(false, r.Dropped, "dropped", "were dead, and someone gave them up")
 	p.line(false, r.Own, "left out", "the relay's own reads")
 	p.found(false, r.SignatureFailed, "with a signature that does not verify", "delivered, and marked")
@@ -61,11 +61,11 @@ func (p *verifyPrinter) report(r *verifyReport) {
 	} else {
 		p.printf("The destination was not asked: --event-data-store names the one behind a CloudTrail Lake channel\n")
 	}
-	if n := r.DeadLetters + r.ParkedEntries; n > r.Dead.Count+r.Parked.Count {
+	if n := r.DeadLetters + r.DeferredEntries; n > r.Dead.Count+r.Deferred.Count {
 		p.printf("The ledger keeps %s, those of other times included\n", plural(n, "letter"))
 	}
 	if m := r.Repaired; m != nil {
-		p.printf("Repaired: %d delivered, %d dead, %d parked, %d failed\n", m.Delivered, m.Dead, m.Parked, m.Failed)
+		p.printf("Repaired: %d delivered, %d dead, %d deferred, %d failed\n", m.Delivered, m.Dead, m.Deferred, m.Failed)
 	}
 	switch {
 	case r.Repaired != nil && r.OK:

@@ -18,7 +18,7 @@ func (v *verification) repair(ctx context.Context) error {
 	sum, err := mender.pipeline(pipeline.Observer{}).Run(ctx, pipeline.Request{
 		Kind: pipeline.Window, Since: again.since, Until: again.until, Wait: v.app.settings.LeaseWait,
 	})
-	r := &repairReport{Delivered: sum.Delivered, Dead: sum.Dead, Parked: sum.Parked, Failed: sum.Failed}
+	r := &repairReport{Delivered: sum.Delivered, Dead: sum.Dead, Deferred: sum.Deferred, Failed: sum.Failed}
 	r.Healed = err == nil && sum.Failed == 0 && again.left() == 0
 	if err != nil {
 		r.Error = err.Error()

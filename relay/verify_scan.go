@@ -80,7 +80,7 @@ func (v *verification) run(ctx context.Context) error {
 		return err
 	}
 	r := &v.report
-	if r.DeadLetters, r.ParkedEntries, err = v.app.store.LetterCounts(ctx); err != nil {
+	if r.DeadLetters, r.DeferredEntries, err = v.app.store.UndeliveredCounts(ctx); err != nil {
 		return err
 	}
 	end := v.now
@@ -144,8 +144,8 @@ func (v *verification) entry(e *audit.Entry, o audit.Outcome) {
 		r.Delivered++
 	case audit.Dead:
 		r.Dead.add(e.ID)
-	case audit.Parked:
-		r.Parked.add(e.ID)
+	case audit.Deferred:
+		r.Deferred.add(e.ID)
 		v.cap(e.Timestamp)
 	case audit.Dropped:
 		r.Dropped.add(e.ID)

@@ -13,8 +13,8 @@ type Outcome uint8
 const (
 	New       Outcome = 0 // not in the ledger
 	Delivered Outcome = 1 // the destination accepted it
-	Dead      Outcome = 2 // refused for good; kept as a letter
-	Parked    Outcome = 3 // retries exhausted; kept as a letter and put first by each pass
+	Dead      Outcome = 2 // rejected permanently: a dead letter, kept whole
+	Deferred  Outcome = 3 // retries exhausted: kept whole, and put first by each pass
 	Dropped   Outcome = 4 // was dead, and someone dropped it with a word why
 	Own       Outcome = 5 // a read by the relay itself, left out on request
 )
@@ -27,8 +27,8 @@ func (o Outcome) String() string {
 		return "delivered"
 	case Dead:
 		return "dead"
-	case Parked:
-		return "parked"
+	case Deferred:
+		return "deferred"
 	case Dropped:
 		return "dropped"
 	case Own:
@@ -45,18 +45,19 @@ type Record struct {
 	// least until Kong has deleted the row, so that no pass meets it again.
 	Keep    time.Duration
 	Outcome Outcome
-	// Letter is stored with an outcome of Dead or Parked, and nil otherwise. Any
-	// other outcome removes a letter of the same id.
-	Letter *Letter
+	// Undelivered is stored with an outcome of Dead or Deferred, and nil otherwise.
+	// Any other outcome removes the stored entry of the same id.
+	Undelivered *Undelivered
 }
 
-// Letter is an entry that could not be delivered, whole, and why.
-type Letter struct {
+// Undelivered is an entry that could not be delivered, whole, and the reason: a
+// dead letter or a deferred entry.
+type Undelivered struct {
 	Entry   Entry     `json:"entry"`
-	Outcome Outcome   `json:"outcome"` // Dead or Parked
+	Outcome Outcome   `json:"outcome"` // Dead or Deferred
 	Code    string    `json:"code"`    // the destination's own word, such as InvalidData
 	Reason  string    `json:"reason"`
-	Since   time.Time `json:"since"`           // when it was first refused or parked
+	Since   time.Time `json:"since"`           // when it was first refused or deferred
 	Tries   int       `json:"tries,omitempty"` // puts so far
 }
 

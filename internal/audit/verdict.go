@@ -1,37 +1,76 @@
 package audit
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
-// Verdict is what a destination said of one entry. The zero value says nothing:
-// the entry is unresolved and has to be put again.
+// Verdict is what a destination said about one entry. The zero value is
+// [Retryable]: the destination said nothing, and the entry must be put again.
 type Verdict struct {
 	Status Status
-	Code   string // the destination's own word, such as Throttling or InvalidData
-	Reason string // for a person; without secrets or payload
+	Code   string // the destination's code, such as Throttling or InvalidData; empty if it gave none
+	Reason string // for a person; holds no secret and no payload
 }
 
-// Status sorts verdicts by what is to be done.
+// Status sorts verdicts by what to do next.
 type Status uint8
 
 // Statuses.
 const (
-	Unresolved Status = iota // no answer for this entry, or one that may heal: put it again
-	Accepted                 // durable at the destination
-	Refused                  // for good: putting it again cannot heal it
+	Retryable Status = iota // no answer for this entry, or one that may pass: put it again
+	Accepted                // durable at the destination
+	Rejected                // permanently: putting the entry again cannot succeed
 )
 
-// SettingsError is a failure that trying again cannot heal and that says nothing
-// about an entry: a person has to change a setting, a permission or an address.
-// A pass that meets one stops and condemns nothing.
-type SettingsError struct {
+// HintError is an error with advice for the person who operates the relay. It
+// says nothing about whether trying again may succeed.
+type HintError struct {
 	Err  error
-	Hint string // what to do about it
+	Hint string // what to do, without a full stop at its end
 }
+
+func (e *HintError) Error() string { return e.Err.Error() }
+func (e *HintError) Unwrap() error { return e.Err }
+
+// WithHint adds advice to an error. It returns nil if err is nil.
+func WithHint(err error, hint string) error {
+	if err == nil {
+		return nil
+	}
+	return &HintError{Err: err, Hint: hint}
+}
+
+// Hint returns the advice that an error carries, or the empty string.
+func Hint(err error) string {
+	var h *HintError
+	if errors.As(err, &h) {
+		return h.Hint
+	}
+	return ""
+}
+
+// SettingsError is a failure that trying again cannot cure and that says nothing
+// about any entry: a person must change a setting, a permission or an address.
+// A pass that meets one stops, and rejects nothing because of it.
+type SettingsError struct{ Err error }
 
 func (e *SettingsError) Error() string { return e.Err.Error() }
 func (e *SettingsError) Unwrap() error { return e.Err }
 
-// Settingsf returns a SettingsError with a hint and a formatted message.
+// Settingsf returns a [SettingsError] that carries advice and a formatted message.
 func Settingsf(hint, format string, args ...any) error {
-	return &SettingsError{Err: fmt.Errorf(format, args...), Hint: hint}
+	return Settings(fmt.Errorf(format, args...), hint)
+}
+
+// Settings marks an error as a [SettingsError] and adds advice.
+func Settings(err error, hint string) error {
+	return &SettingsError{Err: WithHint(err, hint)}
+}
+
+// NeedsPerson reports whether trying again cannot cure err because a person must
+// change something first.
+func NeedsPerson(err error) bool {
+	var s *SettingsError
+	return errors.As(err, &s)
 }

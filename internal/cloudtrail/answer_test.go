@@ -57,7 +57,7 @@ func FuzzParseError(f *testing.F) {
 			t.Fatalf("%+v", fail)
 		}
 		if fail.kind == content && (status < 400 || status > 499) {
-			t.Fatalf("status %d condemns events", status)
+			t.Fatalf("status %d makes a dead letter of events", status)
 		}
 	})
 }

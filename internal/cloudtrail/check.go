@@ -32,7 +32,7 @@ func (s *Sink) Check(ctx context.Context) error {
 		err = fmt.Errorf("checking CloudTrail: %w", err)
 		switch f.kind {
 		case settings:
-			return &audit.SettingsError{Err: err, Hint: f.hint}
+			return audit.Settings(err, f.hint)
 		case content:
 			return nil
 		}

@@ -137,9 +137,9 @@ func TestEmulatorWithFaults(t *testing.T) {
 				var again []audit.Entry
 				for i, v := range verdicts {
 					switch v.Status {
-					case audit.Unresolved:
+					case audit.Retryable:
 						again = append(again, left[i])
-					case audit.Refused:
+					case audit.Rejected:
 						t.Errorf("refused: %+v", v)
 					}
 				}
@@ -159,7 +159,7 @@ func TestEmulatorWithLostAnswers(t *testing.T) {
 	es := odd(1)
 	for range 2 {
 		verdicts, err := s.Put(t.Context(), es)
-		if err == nil || verdicts[0].Status != audit.Unresolved {
+		if err == nil || verdicts[0].Status != audit.Retryable {
 			t.Errorf("%+v, %v", verdicts, err)
 		}
 	}
@@ -187,11 +187,11 @@ func TestEmulatorWithWrongSettings(t *testing.T) {
 			srv, s := emulate(t, c.so, c.o)
 			verdicts, err := s.Put(t.Context(), odd(150))
 			var setting *audit.SettingsError
-			if !errors.As(err, &setting) || !strings.Contains(setting.Hint, c.want) {
+			if !errors.As(err, &setting) || !strings.Contains(audit.Hint(setting), c.want) {
 				t.Errorf("%v", err)
 			}
 			for _, v := range verdicts {
-				if v.Status != audit.Unresolved {
+				if v.Status != audit.Retryable {
 					t.Fatalf("%+v", v)
 				}
 			}

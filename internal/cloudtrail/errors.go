@@ -191,7 +191,7 @@ func classifyAnswer(resp *smithyhttp.ResponseError, endpoint string) failure {
 }
 
 // aboutEvents tells whether a 4xx that is no known setting may be about the
-// events of the call: they are condemned for it, one by one. A 4xx without an
+// events of the call: they are made a dead letter for it, one by one. A 4xx without an
 // error code is not AWS's, a page of HTML least of all (an https port that is
 // called by http answers so); but what stands between may find a body too large.
 func aboutEvents(status int, named bool, contentType string) bool {

@@ -91,7 +91,7 @@ func TestPutClassifiesRefusedCalls(t *testing.T) {
 					t.Errorf("%s, %v", statuses(verdicts), err)
 				}
 			case "S":
-				if !isSetting || statuses(verdicts) != "UU" || !strings.Contains(setting.Hint, c.hint) {
+				if !isSetting || statuses(verdicts) != "UU" || !strings.Contains(audit.Hint(setting), c.hint) {
 					t.Fatalf("%s, %v", statuses(verdicts), err)
 				}
 			default:
@@ -124,7 +124,7 @@ func TestPutSaysThatTheClockIsWrong(t *testing.T) {
 		s := newTestSink(t, Options{Endpoint: srv.URL})
 		_, err := s.Put(t.Context(), entries(1))
 		var setting *audit.SettingsError
-		if !errors.As(err, &setting) || !strings.Contains(setting.Hint, want) {
+		if !errors.As(err, &setting) || !strings.Contains(audit.Hint(setting), want) {
 			t.Errorf("AWS's clock %v from ours: %v", by, err)
 		}
 	}
@@ -279,7 +279,7 @@ func TestPutWithACertificateThatIsNotTrusted(t *testing.T) {
 	s := newTestSink(t, Options{Endpoint: srv.URL})
 	verdicts, err := s.Put(t.Context(), entries(1))
 	var setting *audit.SettingsError
-	if !errors.As(err, &setting) || !strings.Contains(setting.Hint, "AWS_CA_BUNDLE") || statuses(verdicts) != "U" {
+	if !errors.As(err, &setting) || !strings.Contains(audit.Hint(setting), "AWS_CA_BUNDLE") || statuses(verdicts) != "U" {
 		t.Errorf("%v, %v", verdicts, err)
 	}
 }

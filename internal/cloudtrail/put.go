@@ -46,7 +46,7 @@ type fields struct{ id, data, checksum string }
 // durable at AWS. What is Refused would be refused again. Anything else is
 // Unresolved and has to be put again: an event's own passing failure is not an
 // error, a call's is. A *audit.SettingsError means that a person has to change
-// something; nothing was condemned for it.
+// something; nothing was made a dead letter for it.
 //
 // An entry that stands twice in entries is put twice, in two calls.
 func (s *Sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
@@ -173,7 +173,7 @@ func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.
 	if f.kind == content {
 		switch n := hi - lo; {
 		case n == 1:
-			verdicts[0] = audit.Verdict{Status: audit.Refused, Code: f.code, Reason: f.reason}
+			verdicts[0] = audit.Verdict{Status: audit.Rejected, Code: f.code, Reason: f.reason}
 			return nil
 		case n <= alike:
 			return s.parts(ctx, b, lo, verdicts, began, [2]int{0, n / 2}, [2]int{n / 2, n})
@@ -184,7 +184,7 @@ func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.
 		verdicts[i] = audit.Verdict{Code: f.code, Reason: f.reason}
 	}
 	if f.kind == settings {
-		return &audit.SettingsError{Err: err, Hint: f.hint}
+		return audit.Settings(err, f.hint)
 	}
 	return err
 }
@@ -196,7 +196,7 @@ const alike = 3
 // narrow finds out for which of its events a call was refused. It puts three of
 // them by themselves first. If AWS refuses each of those, and has accepted nothing
 // else since the batch was first sent, an error of a kind that is not known yet may well be about the
-// account, the channel or a quota: nothing is condemned then.
+// account, the channel or a quota: nothing is made a dead letter then.
 func (s *Sink) narrow(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict, began time.Time) error {
 	mid, last := (hi-lo)/2, hi-lo-1
 	failure := s.parts(ctx, b, lo, verdicts, began, [2]int{mid, mid + 1}, [2]int{last, last + 1}, [2]int{0, 1})
@@ -204,12 +204,12 @@ func (s *Sink) narrow(ctx context.Context, b *batch, lo, hi int, verdicts []audi
 		return failure
 	}
 	why := verdicts[0]
-	same := func(v audit.Verdict) bool { return v.Status == audit.Refused && v.Code == why.Code }
+	same := func(v audit.Verdict) bool { return v.Status == audit.Rejected && v.Code == why.Code }
 	if same(why) && same(verdicts[mid]) && same(verdicts[last]) && s.taken.Load() < began.UnixNano() {
 		for i := range verdicts {
 			verdicts[i] = audit.Verdict{Code: why.Code, Reason: why.Reason}
 		}
-		return audit.Settingsf("nothing was condemned for it: see what the code says of the account, the channel and its quotas, mend that and run again",
+		return audit.Settingsf("nothing was made a dead letter for it: see what the code says of the account, the channel and its quotas, mend that and run again",
 			"CloudTrail refuses every event alike: %s: %s", why.Code, why.Reason)
 	}
 	return cmp.Or(failure, s.parts(ctx, b, lo, verdicts, began, [2]int{1, mid}, [2]int{mid + 1, last}))
@@ -293,11 +293,11 @@ func settle(b *batch, lo, hi int, out *PutAuditEventsOutput, verdicts []audit.Ve
 		case code == "" || healingCode(code):
 			*v = audit.Verdict{Code: code, Reason: reason}
 		default:
-			*v = audit.Verdict{Status: audit.Refused, Code: code, Reason: reason}
+			*v = audit.Verdict{Status: audit.Rejected, Code: code, Reason: reason}
 		}
 	}
 	for i := range verdicts {
-		if v := &verdicts[i]; v.Status == audit.Unresolved && v.Code == "" {
+		if v := &verdicts[i]; v.Status == audit.Retryable && v.Code == "" {
 			v.Code = "NoAnswer"
 			v.Reason = "the answer lists the event neither as accepted nor as failed"
 		}

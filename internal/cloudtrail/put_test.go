@@ -180,8 +180,8 @@ func TestPutSettlesEvents(t *testing.T) {
 			if errors.As(err, &setting) != c.setting || !c.setting && err != nil {
 				t.Errorf("error %v", err)
 			}
-			if c.setting && (setting.Hint == "" || !strings.Contains(err.Error(), c.code)) {
-				t.Errorf("error %v, hint %q", err, setting.Hint)
+			if c.setting && (audit.Hint(setting) == "" || !strings.Contains(err.Error(), c.code)) {
+				t.Errorf("error %v, hint %q", err, audit.Hint(setting))
 			}
 		})
 	}
@@ -249,7 +249,7 @@ func TestPutHalves(t *testing.T) {
 	for i, v := range verdicts {
 		want := audit.Verdict{Status: audit.Accepted}
 		if bad[fmt.Sprintf("e%d", i)] {
-			want = audit.Verdict{Status: audit.Refused, Code: "ValidationException", Reason: "not this one"}
+			want = audit.Verdict{Status: audit.Rejected, Code: "ValidationException", Reason: "not this one"}
 		}
 		if v != want {
 			t.Errorf("entry %d: %+v, want %+v", i, v, want)
@@ -284,7 +284,7 @@ func TestPutRefusedAlike(t *testing.T) {
 	s := newTestSink(t, Options{Endpoint: srv.URL})
 	verdicts, err := s.Put(t.Context(), entries(100))
 	var setting *audit.SettingsError
-	if !errors.As(err, &setting) || !strings.Contains(err.Error(), "ServiceQuotaExceededException") || setting.Hint == "" {
+	if !errors.As(err, &setting) || !strings.Contains(err.Error(), "ServiceQuotaExceededException") || audit.Hint(setting) == "" {
 		t.Errorf("%v", err)
 	}
 	if got := statuses(verdicts); got != strings.Repeat("U", 100) || len(srv.seen()) != 4 {

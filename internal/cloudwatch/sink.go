@@ -142,7 +142,7 @@ func (s *Sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict,
 	for _, e := range events {
 		_, data := s.encode(&entries[e.entry])
 		if len(data) == 0 || len(data) > maxEventBytes {
-			verdicts[e.entry] = audit.Verdict{Status: audit.Refused, Code: "InvalidSize",
+			verdicts[e.entry] = audit.Verdict{Status: audit.Rejected, Code: "InvalidSize",
 				Reason: fmt.Sprintf("an event has 1 to %d bytes, this one has %d", maxEventBytes, len(data))}
 			continue
 		}
@@ -181,7 +181,7 @@ func (s *Sink) send(ctx context.Context, events []event, verdicts []audit.Verdic
 	var refusal *refusedError
 	switch {
 	case errors.As(err, &refusal) && len(events) == 1:
-		verdicts[events[0].entry] = audit.Verdict{Status: audit.Refused, Code: refusal.code, Reason: refusal.Error()}
+		verdicts[events[0].entry] = audit.Verdict{Status: audit.Rejected, Code: refusal.code, Reason: refusal.Error()}
 		return nil
 	case errors.As(err, &refusal):
 		half := len(events) / 2

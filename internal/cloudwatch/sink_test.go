@@ -90,7 +90,7 @@ func TestPutReportsAClockThatIsFarOff(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 	for _, v := range verdicts {
-		if v.Status != audit.Unresolved || v.Code != "TooNew" {
+		if v.Status != audit.Retryable || v.Code != "TooNew" {
 			t.Errorf("verdict %+v", v)
 		}
 	}
@@ -129,11 +129,11 @@ func TestPutStandsBadEventsAlone(t *testing.T) {
 	for i, v := range verdicts {
 		switch i {
 		case 3, 90:
-			if v.Status != audit.Refused || v.Code != "InvalidParameterException" || strings.Contains(v.Reason, "hidden") {
+			if v.Status != audit.Rejected || v.Code != "InvalidParameterException" || strings.Contains(v.Reason, "hidden") {
 				t.Errorf("entry %d: %+v", i, v)
 			}
 		case 50:
-			if v.Status != audit.Refused || v.Code != "InvalidSize" {
+			if v.Status != audit.Rejected || v.Code != "InvalidSize" {
 				t.Errorf("entry %d: %+v", i, v)
 			}
 		default:
@@ -147,7 +147,7 @@ func TestPutStandsBadEventsAlone(t *testing.T) {
 	}
 }
 
-// Failures of a call must never condemn an entry, and must keep what was
+// Failures of a call must never make an entry a dead letter, and must keep what was
 // accepted before them.
 func TestPutFailures(t *testing.T) {
 	tests := map[string]struct {
@@ -190,7 +190,7 @@ func TestPutFailures(t *testing.T) {
 			if verdicts[0].Status != audit.Accepted || l.uids()[list[0].ID] != 1 {
 				t.Errorf("before the failure: %+v", verdicts[0])
 			}
-			if verdicts[1].Status != audit.Unresolved || verdicts[1].Code != test.code {
+			if verdicts[1].Status != audit.Retryable || verdicts[1].Code != test.code {
 				t.Errorf("at the failure: %+v", verdicts[1])
 			}
 			if verdicts[2] != (audit.Verdict{}) {
@@ -200,8 +200,8 @@ func TestPutFailures(t *testing.T) {
 			if errors.As(err, &settings) != (test.settings != "") {
 				t.Fatalf("a settings error? %v", err)
 			}
-			if settings != nil && !strings.Contains(settings.Hint, test.settings) {
-				t.Errorf("hint %q", settings.Hint)
+			if settings != nil && !strings.Contains(audit.Hint(settings), test.settings) {
+				t.Errorf("hint %q", audit.Hint(settings))
 			}
 			if got := l.count["PutLogEvents"]; got > 3 {
 				t.Errorf("%d calls: who calls Put decides about retries", got)
@@ -217,7 +217,7 @@ func TestPutWithoutAnAnswer(t *testing.T) {
 	if err == nil || errors.As(err, &settings) {
 		t.Errorf("error %v", err)
 	}
-	if verdicts[0].Status != audit.Unresolved {
+	if verdicts[0].Status != audit.Retryable {
 		t.Errorf("verdict %+v", verdicts[0])
 	}
 }
@@ -230,7 +230,7 @@ func TestPutWithoutCredentials(t *testing.T) {
 		l, s := start(t, func(o *cloudwatch.Options) { o.Config.Credentials = provider })
 		_, err := s.Put(t.Context(), entries(1, 0, ""))
 		var settings *audit.SettingsError
-		if !errors.As(err, &settings) || !strings.Contains(settings.Hint, "AWS_PROFILE") {
+		if !errors.As(err, &settings) || !strings.Contains(audit.Hint(settings), "AWS_PROFILE") {
 			t.Errorf("error %v", err)
 		}
 		if len(l.count) != 0 {
@@ -255,7 +255,7 @@ func TestMissingGroup(t *testing.T) {
 	_, put := s.Put(t.Context(), entries(1, 0, ""))
 	for _, err := range []error{put, s.Check(t.Context())} {
 		var settings *audit.SettingsError
-		if !errors.As(err, &settings) || !strings.Contains(settings.Hint, "--log-group") {
+		if !errors.As(err, &settings) || !strings.Contains(audit.Hint(settings), "--log-group") {
 			t.Errorf("error %v", err)
 		}
 	}
@@ -301,7 +301,7 @@ func TestNewRefusesNamesThatAWSWouldRefuse(t *testing.T) {
 		change(&o)
 		_, err := cloudwatch.New(o)
 		var settings *audit.SettingsError
-		if !errors.As(err, &settings) || settings.Hint == "" {
+		if !errors.As(err, &settings) || audit.Hint(settings) == "" {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

@@ -94,7 +94,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	default:
 		return err
 	}
-	return &audit.SettingsError{Err: err, Hint: hint}
+	return audit.Settings(err, hint)
 }
 
 const tlsHint = "set KONG_ROOT_CA to the CA that signed the Admin API's certificate, check that KONG_ADMIN_API names a host in that certificate " +

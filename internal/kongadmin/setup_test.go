@@ -114,10 +114,10 @@ func refused(t *testing.T, c *Client, q audit.Query) error {
 	text := fmt.Sprintf("%v %+v %#v", err, err, err)
 	var s *audit.SettingsError
 	if errors.As(err, &s) {
-		if s.Hint == "" {
+		if audit.Hint(s) == "" {
 			t.Errorf("no hint with %v", err)
 		}
-		text += s.Hint
+		text += audit.Hint(s)
 	}
 	if strings.Contains(text, secret) {
 		t.Error("the token is in the error")
@@ -129,7 +129,7 @@ func refused(t *testing.T, c *Client, q audit.Query) error {
 func hint(err error) string {
 	var s *audit.SettingsError
 	if errors.As(err, &s) {
-		return s.Hint
+		return audit.Hint(s)
 	}
 	return ""
 }

@@ -239,5 +239,5 @@ func explain(err error) error {
 	default:
 		return err
 	}
-	return &audit.SettingsError{Err: err, Hint: hint}
+	return audit.Settings(err, hint)
 }

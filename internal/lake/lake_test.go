@@ -143,7 +143,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			err := failure(t.Context(), open(t, running.URL, tc.store, tc.secret))
 			var settings *audit.SettingsError
-			if !errors.As(err, &settings) || !strings.Contains(settings.Hint, tc.hint) {
+			if !errors.As(err, &settings) || !strings.Contains(audit.Hint(settings), tc.hint) {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -52,12 +52,12 @@ var (
 	lettersBucket   = []byte("letters")   // id → letter
 	sinceBucket     = []byte("since")     // id of a letter → outcome, Unix milliseconds
 	deadBucket      = []byte("dead")      // Unix milliseconds, id → nothing
-	parkedBucket    = []byte("parked")    // the same
+	deferredBucket  = []byte("deferred")  // the same
 	announcedBucket = []byte("announced") // id → Unix milliseconds
 	claimsBucket    = []byte("claims")    // key → Unix milliseconds until it is free
 
 	allBuckets = [][]byte{
-		metaBucket, daysBucket, expiryBucket, lettersBucket, sinceBucket, deadBucket, parkedBucket, announcedBucket,
+		metaBucket, daysBucket, expiryBucket, lettersBucket, sinceBucket, deadBucket, deferredBucket, announcedBucket,
 		claimsBucket,
 	}
 
@@ -88,7 +88,7 @@ func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
 		hint = "the directory must exist, and the relay must be able to write to it"
 	}
 	if hint != "" {
-		return nil, &audit.SettingsError{Err: fmt.Errorf("opening ledger: %w", err), Hint: hint}
+		return nil, audit.Settings(fmt.Errorf("opening ledger: %w", err), hint)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening ledger %s: %w", path, err)

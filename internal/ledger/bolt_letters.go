@@ -31,7 +31,7 @@ func putLetter(tx *bbolt.Tx, rec *audit.Record, final audit.Outcome, text []byte
 	if text == nil || final != rec.Outcome {
 		return nil
 	}
-	when := toKey(rec.Letter.Since.UnixMilli())
+	when := toKey(rec.Undelivered.Since.UnixMilli())
 	if err := since.Put(id, append([]byte{byte(final)}, when...)); err != nil {
 		return err
 	}
@@ -42,22 +42,22 @@ func putLetter(tx *bbolt.Tx, rec *audit.Record, final audit.Outcome, text []byte
 }
 
 func kindOf(o audit.Outcome) []byte {
-	if o == audit.Parked {
-		return parkedBucket
+	if o == audit.Deferred {
+		return deferredBucket
 	}
 	return deadBucket
 }
 
 // Letters is [Redis.Letters].
-func (b *Bolt) Letters(ctx context.Context) iter.Seq2[audit.Letter, error] {
-	return func(yield func(audit.Letter, error) bool) {
-		for _, kind := range [][]byte{parkedBucket, deadBucket} {
+func (b *Bolt) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
+	return func(yield func(audit.Undelivered, error) bool) {
+		for _, kind := range [][]byte{deferredBucket, deadBucket} {
 			var after []byte
 			for {
 				// A caller may record while it reads, so no transaction is open when it is called.
 				letters, last, err := b.lettersAfter(ctx, kind, after)
 				if err != nil {
-					yield(audit.Letter{}, err)
+					yield(audit.Undelivered{}, err)
 					return
 				}
 				for i := range letters {
@@ -75,7 +75,7 @@ func (b *Bolt) Letters(ctx context.Context) iter.Seq2[audit.Letter, error] {
 }
 
 // lettersAfter reads some letters and returns the place of the last, or nil at the end.
-func (b *Bolt) lettersAfter(ctx context.Context, kind, after []byte) (list []audit.Letter, last []byte, err error) {
+func (b *Bolt) lettersAfter(ctx context.Context, kind, after []byte) (list []audit.Undelivered, last []byte, err error) {
 	err = b.view(ctx, "reading letters", func(tx *bbolt.Tx) error {
 		letters, c := tx.Bucket(lettersBucket), tx.Bucket(kind).Cursor()
 		k, _ := c.Seek(after)
@@ -99,8 +99,8 @@ func (b *Bolt) lettersAfter(ctx context.Context, kind, after []byte) (list []aud
 	return list, last, err
 }
 
-// Letter is [Redis.Letter].
-func (b *Bolt) Letter(ctx context.Context, id string) (letter audit.Letter, ok bool, err error) {
+// Letter is [Redis.Undelivered].
+func (b *Bolt) UndeliveredEntry(ctx context.Context, id string) (letter audit.Undelivered, ok bool, err error) {
 	err = b.view(ctx, "reading letter", func(tx *bbolt.Tx) error {
 		text := tx.Bucket(lettersBucket).Get(idKey(id))
 		if text == nil {
@@ -114,27 +114,27 @@ func (b *Bolt) Letter(ctx context.Context, id string) (letter audit.Letter, ok b
 	return letter, ok && err == nil, err
 }
 
-// LetterCounts is [Redis.LetterCounts].
-func (b *Bolt) LetterCounts(ctx context.Context) (dead, parked int, err error) {
+// UndeliveredCounts is [Redis.UndeliveredCounts].
+func (b *Bolt) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
 	err = b.view(ctx, "counting letters", func(tx *bbolt.Tx) error {
-		dead, parked = tx.Bucket(deadBucket).Stats().KeyN, tx.Bucket(parkedBucket).Stats().KeyN
+		dead, deferred = tx.Bucket(deadBucket).Stats().KeyN, tx.Bucket(deferredBucket).Stats().KeyN
 		return nil
 	})
-	return dead, parked, err
+	return dead, deferred, err
 }
 
-// OldestLetters is [Redis.OldestLetters].
-func (b *Bolt) OldestLetters(ctx context.Context) (dead, parked time.Time, err error) {
+// OldestUndelivered is [Redis.OldestUndelivered].
+func (b *Bolt) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
 	err = b.view(ctx, "finding the oldest letters", func(tx *bbolt.Tx) error {
 		if k, _ := tx.Bucket(deadBucket).Cursor().First(); k != nil {
 			dead = time.UnixMilli(fromKey(k[:8]))
 		}
-		if k, _ := tx.Bucket(parkedBucket).Cursor().First(); k != nil {
-			parked = time.UnixMilli(fromKey(k[:8]))
+		if k, _ := tx.Bucket(deferredBucket).Cursor().First(); k != nil {
+			deferred = time.UnixMilli(fromKey(k[:8]))
 		}
 		return nil
 	})
-	return dead, parked, err
+	return dead, deferred, err
 }
 
 // Announce is [Redis.Announce].

@@ -48,7 +48,7 @@ func TestBoltFile(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
 	must(t, os.WriteFile(broken, []byte(strings.Repeat("no ledger ", 5000)), 0o600))
 	for _, path := range []string{broken, filepath.Join(t.TempDir(), "missing", "ledger.db")} {
-		if _, err := OpenBolt(path, BoltOptions{}); !errors.As(err, &settings) || settings.Hint == "" {
+		if _, err := OpenBolt(path, BoltOptions{}); !errors.As(err, &settings) || audit.Hint(settings) == "" {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -76,7 +76,7 @@ func TestBoltExpires(t *testing.T) {
 	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.New, audit.New, audit.Delivered})
 	must(t, b.Record(bg(), []audit.Record{record("new", noon, audit.Delivered)})) // into an expired day
 	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.New, audit.New, audit.Delivered})
-	_, ok, err := b.Letter(bg(), "short")
+	_, ok, err := b.UndeliveredEntry(bg(), "short")
 	must(t, err)
 	equal(t, ok, true)
 

@@ -19,7 +19,7 @@ func testRecord(t *testing.T, b backend) {
 	x, y, _ := begun(t, b)
 	long := strings.Repeat("x", 100)
 	records := []audit.Record{
-		record("a", noon, audit.Delivered), record("b", noon, audit.Dead), record("c", noon+86400, audit.Parked),
+		record("a", noon, audit.Delivered), record("b", noon, audit.Dead), record("c", noon+86400, audit.Deferred),
 		record("d", noon, audit.Dropped), record("e", noon-86400, audit.Own), record(long, noon, audit.Delivered),
 		record("12345", noon, audit.Delivered), record("007", noon, audit.Delivered), record("", noon, audit.Delivered),
 	}
@@ -41,7 +41,7 @@ func testRecord(t *testing.T, b backend) {
 
 func testDelivered(t *testing.T, b backend) {
 	x, _, _ := begun(t, b)
-	all := []audit.Outcome{audit.Delivered, audit.Dead, audit.Parked, audit.Dropped, audit.Own}
+	all := []audit.Outcome{audit.Delivered, audit.Dead, audit.Deferred, audit.Dropped, audit.Own}
 	for i, first := range all {
 		for j, second := range all {
 			for _, together := range []bool{false, true} {
@@ -58,9 +58,9 @@ func testDelivered(t *testing.T, b backend) {
 					want = first
 				}
 				equal(t, outcomes(t, x, audit.Entry{ID: id, Timestamp: noon}), []audit.Outcome{want})
-				letter, ok, err := x.Letter(bg(), id)
+				letter, ok, err := x.UndeliveredEntry(bg(), id)
 				must(t, err)
-				if ok != (want == audit.Dead || want == audit.Parked) || ok && letter.Outcome != want {
+				if ok != (want == audit.Dead || want == audit.Deferred) || ok && letter.Outcome != want {
 					t.Fatalf("%v then %v: letter %v, %v", first, second, ok, letter.Outcome)
 				}
 			}
@@ -95,7 +95,7 @@ func testAbsurd(t *testing.T, b backend) {
 func testRefusedRecords(t *testing.T, b backend) {
 	x, _, _ := begun(t, b)
 	bad := record("bad", noon, audit.Dead)
-	bad.Letter = nil
+	bad.Undelivered = nil
 	for _, r := range []audit.Record{bad, record("bad", noon, audit.New), record("bad", noon, 99)} {
 		if err := x.Record(bg(), []audit.Record{record("good", noon, audit.Delivered), r}); err == nil {
 			t.Errorf("outcome %d was recorded", r.Outcome)
@@ -153,7 +153,7 @@ func testModel(t *testing.T, b backend) {
 			day int64
 			id  string
 		}
-		known, letters := map[place]audit.Outcome{}, map[string]audit.Letter{}
+		known, letters := map[place]audit.Outcome{}, map[string]audit.Undelivered{}
 		ids := rapid.IntRange(0, 900)
 		steps := rapid.IntRange(1, 8).Draw(rt, "steps")
 		for range steps {
@@ -161,7 +161,7 @@ func testModel(t *testing.T, b backend) {
 			first, n := ids.Draw(rt, "first"), rapid.IntRange(0, 700).Draw(rt, "n")
 			outcome := audit.Outcome(rapid.IntRange(1, 5).Draw(rt, "outcome"))
 			mixed := rapid.Bool().Draw(rt, "mixed")
-			if outcome == audit.Dead || outcome == audit.Parked {
+			if outcome == audit.Dead || outcome == audit.Deferred {
 				n = min(n, 40)
 			}
 			var records []audit.Record
@@ -179,8 +179,8 @@ func testModel(t *testing.T, b backend) {
 				}
 				known[p] = o
 				delete(letters, r.ID)
-				if r.Letter != nil && (o == audit.Dead || o == audit.Parked) {
-					letter := *r.Letter
+				if r.Undelivered != nil && (o == audit.Dead || o == audit.Deferred) {
+					letter := *r.Undelivered
 					letter.Outcome = o
 					letters[r.ID] = letter
 				}
@@ -196,8 +196,8 @@ func testModel(t *testing.T, b backend) {
 		if got := outcomes(t, y, entries...); !slices.Equal(got, want) {
 			rt.Fatalf("outcomes differ")
 		}
-		got := map[string]audit.Letter{}
-		for letter, err := range x.Letters(bg()) {
+		got := map[string]audit.Undelivered{}
+		for letter, err := range x.UndeliveredEntries(bg()) {
 			must(t, err)
 			if _, twice := got[letter.Entry.ID]; twice {
 				rt.Fatalf("letter %s twice", letter.Entry.ID)
@@ -207,8 +207,8 @@ func testModel(t *testing.T, b backend) {
 		if !reflect.DeepEqual(got, letters) {
 			rt.Fatalf("%d letters, want %d, or they differ", len(got), len(letters))
 		}
-		if dead, parked, err := x.LetterCounts(bg()); err != nil || dead+parked != len(letters) {
-			rt.Fatalf("counts %d and %d, %v, of %d letters", dead, parked, err, len(letters))
+		if dead, deferred, err := x.UndeliveredCounts(bg()); err != nil || dead+deferred != len(letters) {
+			rt.Fatalf("counts %d and %d, %v, of %d letters", dead, deferred, err, len(letters))
 		}
 	})
 }

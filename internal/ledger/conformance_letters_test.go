@@ -14,10 +14,10 @@ import (
 func testLetters(t *testing.T, b backend) {
 	x, y, _ := begun(t, b)
 	var none time.Time
-	dead, parked, err := x.OldestLetters(bg())
+	dead, deferred, err := x.OldestUndelivered(bg())
 	must(t, err)
-	equal(t, []time.Time{dead, parked}, []time.Time{none, none})
-	_, ok, err := x.Letter(bg(), "a")
+	equal(t, []time.Time{dead, deferred}, []time.Time{none, none})
+	_, ok, err := x.UndeliveredEntry(bg(), "a")
 	must(t, err)
 	equal(t, ok, false)
 
@@ -27,10 +27,10 @@ func testLetters(t *testing.T, b backend) {
 	for i := range 350 {
 		outcome := audit.Dead
 		if i%7 == 0 {
-			outcome = audit.Parked
+			outcome = audit.Deferred
 		}
 		r := record(testID(i), noon, outcome)
-		r.Letter.Since = time.UnixMilli(int64(noon*1000 - i%3*1000 + 7)).UTC()
+		r.Undelivered.Since = time.UnixMilli(int64(noon*1000 - i%3*1000 + 7)).UTC()
 		records = append(records, r)
 	}
 	must(t, x.Record(bg(), records))
@@ -39,7 +39,7 @@ func testLetters(t *testing.T, b backend) {
 		if p.Outcome != q.Outcome {
 			return int(q.Outcome) - int(p.Outcome)
 		}
-		if c := p.Letter.Since.Compare(q.Letter.Since); c != 0 {
+		if c := p.Undelivered.Since.Compare(q.Undelivered.Since); c != 0 {
 			return c
 		}
 		return strings.Compare(p.ID, q.ID)
@@ -48,43 +48,43 @@ func testLetters(t *testing.T, b backend) {
 		want = append(want, r.ID)
 	}
 	var got []string
-	for letter, err := range y.Letters(bg()) {
+	for letter, err := range y.UndeliveredEntries(bg()) {
 		must(t, err)
 		got = append(got, letter.Entry.ID)
 	}
 	equal(t, got, want)
 
-	letter, ok, err := y.Letter(bg(), records[0].ID)
+	letter, ok, err := y.UndeliveredEntry(bg(), records[0].ID)
 	must(t, err)
-	wantLetter := *records[0].Letter
+	wantLetter := *records[0].Undelivered
 	wantLetter.Outcome = records[0].Outcome
 	if !ok || !reflect.DeepEqual(letter, wantLetter) {
 		t.Fatalf("letter %v %+v, want %+v", ok, letter, wantLetter)
 	}
-	nDead, nParked, err := y.LetterCounts(bg())
+	nDead, nDeferred, err := y.UndeliveredCounts(bg())
 	must(t, err)
-	equal(t, []int{nDead, nParked}, []int{300, 50})
-	dead, parked, err = y.OldestLetters(bg())
+	equal(t, []int{nDead, nDeferred}, []int{300, 50})
+	dead, deferred, err = y.OldestUndelivered(bg())
 	must(t, err)
-	if at := int64(noon*1000 - 2000 + 7); dead.UnixMilli() != at || parked.UnixMilli() != at {
-		t.Errorf("oldest at %v and %v", dead, parked)
+	if at := int64(noon*1000 - 2000 + 7); dead.UnixMilli() != at || deferred.UnixMilli() != at {
+		t.Errorf("oldest at %v and %v", dead, deferred)
 	}
 
-	// Parked turns dead, dead is delivered: no letter stays behind in either list.
+	// Deferred turns dead, dead is delivered: no letter stays behind in either list.
 	for i := range records {
 		switch records[i].Outcome {
-		case audit.Parked:
+		case audit.Deferred:
 			records[i].Outcome = audit.Dead
 		default:
 			records[i] = record(records[i].ID, noon, audit.Delivered)
 		}
 	}
 	must(t, x.Record(bg(), records))
-	nDead, nParked, err = y.LetterCounts(bg())
+	nDead, nDeferred, err = y.UndeliveredCounts(bg())
 	must(t, err)
-	equal(t, []int{nDead, nParked}, []int{50, 0})
+	equal(t, []int{nDead, nDeferred}, []int{50, 0})
 	n := 0
-	for letter, err := range y.Letters(bg()) {
+	for letter, err := range y.UndeliveredEntries(bg()) {
 		must(t, err)
 		equal(t, letter.Outcome, audit.Dead)
 		if n++; n == 10 {
@@ -102,28 +102,28 @@ func testLettersRemoved(t *testing.T, b backend) {
 	}
 	must(t, x.Record(bg(), records))
 	n := 0
-	for letter, err := range x.Letters(bg()) {
+	for letter, err := range x.UndeliveredEntries(bg()) {
 		must(t, err)
 		must(t, y.Record(bg(), []audit.Record{record(letter.Entry.ID, noon, audit.Dropped)}))
 		n++
 	}
 	equal(t, n, 450)
-	dead, parked, err := x.LetterCounts(bg())
+	dead, deferred, err := x.UndeliveredCounts(bg())
 	must(t, err)
-	equal(t, []int{dead, parked}, []int{0, 0})
+	equal(t, []int{dead, deferred}, []int{0, 0})
 }
 
 func testLargeLetters(t *testing.T, b backend) {
 	x, _, _ := begun(t, b)
 	var records []audit.Record
 	for i := range 4 {
-		r := record(testID(i), noon, audit.Parked)
-		r.Letter.Entry.Payload = strings.Repeat(fmt.Sprint(i), 3<<20)
+		r := record(testID(i), noon, audit.Deferred)
+		r.Undelivered.Entry.Payload = strings.Repeat(fmt.Sprint(i), 3<<20)
 		records = append(records, r)
 	}
 	must(t, x.Record(bg(), records))
 	n := 0
-	for letter, err := range x.Letters(bg()) {
+	for letter, err := range x.UndeliveredEntries(bg()) {
 		must(t, err)
 		equal(t, len(letter.Entry.Payload), 3<<20)
 		n++

@@ -21,10 +21,10 @@ type ledger interface {
 	Begin(ctx context.Context) (bool, error)
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
 	Record(ctx context.Context, records []audit.Record) error
-	Letters(ctx context.Context) iter.Seq2[audit.Letter, error]
-	Letter(ctx context.Context, id string) (audit.Letter, bool, error)
-	LetterCounts(ctx context.Context) (int, int, error)
-	OldestLetters(ctx context.Context) (time.Time, time.Time, error)
+	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
+	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)
+	UndeliveredCounts(ctx context.Context) (int, int, error)
+	OldestUndelivered(ctx context.Context) (time.Time, time.Time, error)
 	Marks(ctx context.Context) (audit.Marks, error)
 	SetMarks(ctx context.Context, token string, marks audit.Marks) error
 	Acquire(ctx context.Context, word bool) (string, error)
@@ -152,8 +152,8 @@ func equal(tb testing.TB, got, want any) {
 
 func record(id string, at int64, outcome audit.Outcome) audit.Record {
 	r := audit.Record{ID: id, Timestamp: at, Keep: 720 * time.Hour, Outcome: outcome}
-	if outcome == audit.Dead || outcome == audit.Parked {
-		r.Letter = &audit.Letter{
+	if outcome == audit.Dead || outcome == audit.Deferred {
+		r.Undelivered = &audit.Undelivered{
 			Entry: audit.Entry{ID: id, Timestamp: at, Payload: `{"name":"a"}`, TTL: audit.NoTTL},
 			Code:  "InvalidData", Reason: "no good", Since: time.UnixMilli(noon * 1000).UTC(), Tries: 1,
 		}
@@ -211,7 +211,7 @@ func testReplaced(t *testing.T, b backend) {
 	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}),
 		[]audit.Outcome{audit.New, audit.New})
 	equal(t, value(x.Marks(bg()))(t), audit.Marks{})
-	_, ok, err := x.Letter(bg(), "b")
+	_, ok, err := x.UndeliveredEntry(bg(), "b")
 	must(t, err)
 	equal(t, ok, false)
 }
@@ -300,7 +300,7 @@ func testCancelled(t *testing.T, b backend) {
 	wantErr(t, x.Record(ctx, []audit.Record{record("a", 0, audit.Delivered)}), context.Canceled)
 	_, err = x.Acquire(ctx, true)
 	wantErr(t, err, context.Canceled)
-	for _, err := range x.Letters(ctx) {
+	for _, err := range x.UndeliveredEntries(ctx) {
 		wantErr(t, err, context.Canceled)
 	}
 }

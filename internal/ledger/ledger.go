@@ -89,21 +89,21 @@ func encodeLetter(r *audit.Record) ([]byte, error) {
 	switch r.Outcome {
 	case audit.Delivered, audit.Dropped, audit.Own:
 		return nil, nil
-	case audit.Dead, audit.Parked:
-		if r.Letter == nil {
+	case audit.Dead, audit.Deferred:
+		if r.Undelivered == nil {
 			return nil, fmt.Errorf("%s without a letter", r.Outcome)
 		}
-		letter := *r.Letter
+		letter := *r.Undelivered
 		letter.Outcome = r.Outcome
 		return json.Marshal(letter)
 	}
 	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
 }
 
-func decodeLetter(id string, text []byte) (audit.Letter, error) {
-	var letter audit.Letter
+func decodeLetter(id string, text []byte) (audit.Undelivered, error) {
+	var letter audit.Undelivered
 	if err := json.Unmarshal(text, &letter); err != nil {
-		return audit.Letter{}, fmt.Errorf("decoding letter %s: %w", id, err)
+		return audit.Undelivered{}, fmt.Errorf("decoding letter %s: %w", id, err)
 	}
 	return letter, nil
 }

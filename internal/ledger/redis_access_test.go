@@ -64,7 +64,7 @@ func TestRedisAccess(t *testing.T) {
 		o.Addrs = []string{s.Addr}
 		_, err := openRedis(t, o).Begin(bg())
 		var settings *audit.SettingsError
-		if !errors.As(err, &settings) || settings.Hint == "" || strings.Contains(err.Error()+settings.Hint, "hunter2") {
+		if !errors.As(err, &settings) || audit.Hint(settings) == "" || strings.Contains(err.Error()+audit.Hint(settings), "hunter2") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -124,7 +124,7 @@ func TestRedisTLS(t *testing.T) {
 
 	err := openRedis(t, RedisOptions{Addrs: addrs, TLS: &tls.Config{}}).Ping(bg())
 	var settings *audit.SettingsError
-	if !errors.As(err, &settings) || settings.Hint == "" {
+	if !errors.As(err, &settings) || audit.Hint(settings) == "" {
 		t.Errorf("unknown CA: %v", err)
 	}
 	// A server that waits for plain text never answers.

@@ -54,11 +54,11 @@ func (r *Redis) wrap(doing string, err error) error {
 	wrapped := fmt.Errorf("%s: redis at %s: %w", doing, r.where, err)
 	for _, refusal := range refusals {
 		if refused(err, refusal.word) {
-			return &audit.SettingsError{Err: wrapped, Hint: refusal.hint}
+			return audit.Settings(wrapped, refusal.hint)
 		}
 	}
 	if _, cluster := r.client.(*redis.ClusterClient); !cluster && redis.HasErrorPrefix(err, "MOVED") {
-		return &audit.SettingsError{Err: wrapped, Hint: "set --redis-cluster: this server is part of a cluster"}
+		return audit.Settings(wrapped, "set --redis-cluster: this server is part of a cluster")
 	}
 	var (
 		unknownCA *tls.CertificateVerificationError
@@ -67,9 +67,9 @@ func (r *Redis) wrap(doing string, err error) error {
 	)
 	switch {
 	case errors.As(err, &unknownCA), errors.As(err, &authority):
-		return &audit.SettingsError{Err: wrapped, Hint: "set --redis-ca to the CA that signed the server's certificate"}
+		return audit.Settings(wrapped, "set --redis-ca to the CA that signed the server's certificate")
 	case errors.As(err, &header):
-		return &audit.SettingsError{Err: wrapped, Hint: "leave out --redis-tls, or use the server's TLS port"}
+		return audit.Settings(wrapped, "leave out --redis-tls, or use the server's TLS port")
 	case unreachable(err) && r.tls:
 		return fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped)
 	case unreachable(err):

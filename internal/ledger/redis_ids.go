@@ -235,7 +235,7 @@ func recordArgs(generation string, records []audit.Record, letters [][]byte, onl
 	}
 	for i, text := range letters {
 		if id := storedID(records[i].ID); text != nil && (only == nil || only[id]) {
-			since := strconv.FormatInt(records[i].Letter.Since.UnixMilli(), 10)
+			since := strconv.FormatInt(records[i].Undelivered.Since.UnixMilli(), 10)
 			args = append(args, id, since, strconv.Itoa(int(records[i].Outcome)), text)
 		}
 	}

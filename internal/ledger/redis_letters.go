@@ -19,13 +19,13 @@ var lettersSource string
 
 var lettersScript = redis.NewScript(lettersSource)
 
-// Letters yields the parked letters, then the dead ones, oldest first. It holds
+// Letters yields the deferred letters, then the dead ones, oldest first. It holds
 // about a mebibyte of them at a time, or one if that is larger. Letters that are
 // recorded or removed meanwhile may be yielded or not; all others are, once. An
 // error ends it.
-func (r *Redis) Letters(ctx context.Context) iter.Seq2[audit.Letter, error] {
-	return func(yield func(audit.Letter, error) bool) {
-		for _, kind := range []string{"parked", "dead"} {
+func (r *Redis) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
+	return func(yield func(audit.Undelivered, error) bool) {
+		for _, kind := range []string{"deferred", "dead"} {
 			if !r.lettersOf(ctx, kind, yield) {
 				return
 			}
@@ -33,12 +33,12 @@ func (r *Redis) Letters(ctx context.Context) iter.Seq2[audit.Letter, error] {
 	}
 }
 
-func (r *Redis) lettersOf(ctx context.Context, kind string, yield func(audit.Letter, error) bool) bool {
+func (r *Redis) lettersOf(ctx context.Context, kind string, yield func(audit.Undelivered, error) bool) bool {
 	args := []any{lettersAtOnce}
 	for {
 		answer, err := lettersScript.Run(ctx, r.client, r.keys(kind), args...).StringSlice()
 		if err != nil {
-			yield(audit.Letter{}, r.wrap("listing letters", err))
+			yield(audit.Undelivered{}, r.wrap("listing letters", err))
 			return false
 		}
 		if len(answer) == 0 {
@@ -56,7 +56,7 @@ func (r *Redis) lettersOf(ctx context.Context, kind string, yield func(audit.Let
 }
 
 // yieldLetters reads letters, as many at a time as are small enough together.
-func (r *Redis) yieldLetters(ctx context.Context, ids []string, yield func(audit.Letter, error) bool) bool {
+func (r *Redis) yieldLetters(ctx context.Context, ids []string, yield func(audit.Undelivered, error) bool) bool {
 	key := r.prefix + "letters"
 	sizes := make([]*redis.IntCmd, len(ids))
 	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -66,7 +66,7 @@ func (r *Redis) yieldLetters(ctx context.Context, ids []string, yield func(audit
 		return nil
 	})
 	if err != nil {
-		yield(audit.Letter{}, r.wrap("sizing letters", err))
+		yield(audit.Undelivered{}, r.wrap("sizing letters", err))
 		return false
 	}
 	for from := 0; from < len(ids); {
@@ -77,7 +77,7 @@ func (r *Redis) yieldLetters(ctx context.Context, ids []string, yield func(audit
 		}
 		texts, err := r.client.HMGet(ctx, key, ids[from:to]...).Result()
 		if err != nil {
-			yield(audit.Letter{}, r.wrap("reading letters", err))
+			yield(audit.Undelivered{}, r.wrap("reading letters", err))
 			return false
 		}
 		for i, text := range texts {
@@ -97,24 +97,24 @@ func (r *Redis) yieldLetters(ctx context.Context, ids []string, yield func(audit
 }
 
 // Letter returns the letter of an id, and whether there is one.
-func (r *Redis) Letter(ctx context.Context, id string) (audit.Letter, bool, error) {
+func (r *Redis) UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error) {
 	text, err := r.client.HGet(ctx, r.prefix+"letters", storedID(id)).Bytes()
 	if errors.Is(err, redis.Nil) {
-		return audit.Letter{}, false, nil
+		return audit.Undelivered{}, false, nil
 	}
 	if err != nil {
-		return audit.Letter{}, false, r.wrap("reading letter", err)
+		return audit.Undelivered{}, false, r.wrap("reading letter", err)
 	}
 	letter, err := decodeLetter(id, text)
 	return letter, err == nil, err
 }
 
-// LetterCounts returns how many letters there are. It reads none of them.
-func (r *Redis) LetterCounts(ctx context.Context) (dead, parked int, err error) {
+// UndeliveredCounts returns how many letters there are. It reads none of them.
+func (r *Redis) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
 	var d, p *redis.IntCmd
 	_, err = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		d = pipe.ZCard(ctx, r.prefix+"dead")
-		p = pipe.ZCard(ctx, r.prefix+"parked")
+		p = pipe.ZCard(ctx, r.prefix+"deferred")
 		return nil
 	})
 	if err != nil {
@@ -123,13 +123,13 @@ func (r *Redis) LetterCounts(ctx context.Context) (dead, parked int, err error) 
 	return int(d.Val()), int(p.Val()), nil
 }
 
-// OldestLetters returns since when the oldest letters wait, to the millisecond;
+// OldestUndelivered returns since when the oldest letters wait, to the millisecond;
 // zero where there are none. It reads none of them.
-func (r *Redis) OldestLetters(ctx context.Context) (dead, parked time.Time, err error) {
+func (r *Redis) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
 	var d, p *redis.ZSliceCmd
 	_, err = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		d = pipe.ZRangeWithScores(ctx, r.prefix+"dead", 0, 0)
-		p = pipe.ZRangeWithScores(ctx, r.prefix+"parked", 0, 0)
+		p = pipe.ZRangeWithScores(ctx, r.prefix+"deferred", 0, 0)
 		return nil
 	})
 	if err != nil {

@@ -60,7 +60,7 @@ func TestRedisBuckets(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	forEver := map[string]bool{"gen": true, "marks": true, "kong": true, "letters": true, "dead": true, "parked": true, "word": true}
+	forEver := map[string]bool{"gen": true, "marks": true, "kong": true, "letters": true, "dead": true, "deferred": true, "word": true}
 	found, buckets := 0, 0
 	for _, key := range ledgerKeys(t, r) {
 		name := strings.TrimPrefix(key, r.prefix)
@@ -146,7 +146,7 @@ func TestRedisSplitsInSteps(t *testing.T) {
 		steps = max(steps, calls()-before)
 	}
 	equal(t, outcomes(t, r, entries...), want)
-	dead, _, err := r.LetterCounts(bg())
+	dead, _, err := r.UndeliveredCounts(bg())
 	must(t, err)
 	equal(t, dead, n/100)
 	if steps < 2 {
@@ -185,7 +185,7 @@ func TestRedisExpires(t *testing.T) {
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.Dead})
 	s.Forward(2 * time.Minute)
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.New})
-	_, ok, err := r.Letter(bg(), "a")
+	_, ok, err := r.UndeliveredEntry(bg(), "a")
 	must(t, err)
 	equal(t, ok, true)
 }

@@ -135,7 +135,7 @@ func TestRedisCluster(t *testing.T) {
 	for _, n := range nodes {
 		_, err := openRedis(t, RedisOptions{Addrs: []string{n.Addr}}).Begin(bg())
 		var settings *audit.SettingsError
-		if errors.As(err, &settings) && strings.Contains(settings.Hint, "--redis-cluster") {
+		if errors.As(err, &settings) && strings.Contains(audit.Hint(settings), "--redis-cluster") {
 			moved++
 		} else if err != nil {
 			t.Errorf("without cluster mode: %v", err)

@@ -14,7 +14,7 @@ import (
 )
 
 // ErrUnavailable ends a pass whose destination took nothing for as long as a
-// batch is tried. Nothing is condemned for it: the entries stay new.
+// batch is tried. Nothing is made a dead letter for it: the entries stay new.
 var ErrUnavailable = errors.New("destination does not accept anything")
 
 // waitingBatches is how many batches may wait to be put again for each that is being put.
@@ -81,7 +81,7 @@ func (l *lane) put(ctx, work context.Context, batch []audit.Entry, pc *piece) er
 }
 
 // deliver puts a batch until each of its entries has an outcome. What has none
-// after the given time is parked, if the destination accepts anything at all.
+// after the given time is deferred, if the destination accepts anything at all.
 func (l *lane) deliver(ctx, work context.Context, batch []audit.Entry, patience time.Duration, since time.Time) error {
 	var (
 		began   = time.Now()
@@ -144,7 +144,7 @@ func (l *lane) round(ctx, work context.Context, entries []audit.Entry, try int) 
 			} else {
 				accepted = append(accepted, *e)
 			}
-		case audit.Refused:
+		case audit.Rejected:
 			dead++
 			records = append(records, l.record(e, audit.Dead, letter(e, audit.Dead, v, try)))
 			l.p.log.Error("entry refused for good, kept as a dead letter", "id", e.ID, "code", v.Code, "reason", v.Reason)
@@ -159,8 +159,7 @@ func (l *lane) round(ctx, work context.Context, entries []audit.Entry, try int) 
 		}
 		l.count(func(s *Summary) { s.Delivered += len(accepted); s.Dead += dead })
 	}
-	var settings *audit.SettingsError
-	if errors.As(err, &settings) {
+	if audit.NeedsPerson(err) {
 		return nil, nil, answered, &stopError{err}
 	}
 	return unresolved, why, answered, err
@@ -176,7 +175,7 @@ func (l *lane) attempt(work context.Context, entries []audit.Entry) (verdicts []
 		return make([]audit.Verdict, len(entries)), false, fmt.Errorf("destination gave %d verdicts for %d entries", len(verdicts), len(entries))
 	}
 	for _, v := range verdicts {
-		answered = answered || v.Status != audit.Unresolved || v.Code != ""
+		answered = answered || v.Status != audit.Retryable || v.Code != ""
 		if v.Status == audit.Accepted {
 			l.mu.Lock()
 			l.accepted = time.Now()
@@ -199,7 +198,7 @@ func (l *lane) giveUp(ctx, work context.Context, entries []audit.Entry, why []au
 		case !since.IsZero():
 		case len(entries) == 1:
 			// There is nothing to compare it with. To park it in an outage does no
-			// harm: what is parked becomes a dead letter only if others were accepted.
+			// harm: what is deferred becomes a dead letter only if others were accepted.
 			since = began
 		default:
 			// What was accepted long ago says nothing of an outage that came later.
@@ -230,13 +229,13 @@ func (l *lane) giveUp(ctx, work context.Context, entries []audit.Entry, why []au
 	records := make([]audit.Record, len(entries))
 	for i := range entries {
 		e := &entries[i]
-		records[i] = l.record(e, audit.Parked, letter(e, audit.Parked, why[i], tries))
-		l.p.log.Warn("entry parked after its retries", "id", e.ID, "code", why[i].Code, "reason", why[i].Reason)
+		records[i] = l.record(e, audit.Deferred, letter(e, audit.Deferred, why[i], tries))
+		l.p.log.Warn("entry deferred after its retries", "id", e.ID, "code", why[i].Code, "reason", why[i].Reason)
 	}
 	if err := l.commit(work, records, nil); err != nil {
 		return err
 	}
-	l.count(func(s *Summary) { s.Parked += len(entries) })
+	l.count(func(s *Summary) { s.Deferred += len(entries) })
 	return nil
 }
 

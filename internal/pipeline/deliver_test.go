@@ -61,7 +61,7 @@ func TestWhatHeals(t *testing.T) {
 					return put(w.sink, r, entries)
 				}
 				w.kong.add(span(w.now()-900, 200, 4)...)
-				if s := w.pass(Request{Kind: Reconcile}); s.Retries == 0 || s.Dead+s.Parked != 0 {
+				if s := w.pass(Request{Kind: Reconcile}); s.Retries == 0 || s.Dead+s.Deferred != 0 {
 					t.Errorf("%+v", s)
 				}
 				w.allOnce()
@@ -116,7 +116,7 @@ func TestRefused(t *testing.T) {
 			verdicts := make([]audit.Verdict, len(entries))
 			for i := range entries {
 				if entries[i].ID == bad {
-					verdicts[i] = audit.Verdict{Status: audit.Refused, Code: "InvalidData", Reason: "no good"}
+					verdicts[i] = audit.Verdict{Status: audit.Rejected, Code: "InvalidData", Reason: "no good"}
 				} else {
 					verdicts[i] = w.sink.accept(entries[i : i+1])[0]
 				}
@@ -140,7 +140,7 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// A setting that is wrong stops the pass, condemns nothing, and keeps what was accepted.
+// A setting that is wrong stops the pass, makes a dead letter of nothing, and keeps what was accepted.
 func TestWrongSetting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries = 5 })
@@ -155,13 +155,13 @@ func TestWrongSetting(t *testing.T) {
 		begin := time.Now()
 		s, err := w.run(Request{Kind: Reconcile})
 		var settings *audit.SettingsError
-		if !errors.As(err, &settings) || settings.Hint != "set CHANNEL_ARN" || s.Complete {
+		if !errors.As(err, &settings) || audit.Hint(settings) != "set CHANNEL_ARN" || s.Complete {
 			t.Fatalf("%v, %+v", err, s)
 		}
 		if time.Since(begin) > time.Second {
 			t.Error("it was tried again")
 		}
-		if s.Dead+s.Parked+len(w.store.letters) != 0 || w.store.count(audit.Delivered) != len(w.sink.ids()) {
+		if s.Dead+s.Deferred+len(w.store.letters) != 0 || w.store.count(audit.Delivered) != len(w.sink.ids()) {
 			t.Errorf("%+v, %d recorded of %d", s, w.store.count(audit.Delivered), len(w.sink.ids()))
 		}
 		w.sink.put = nil
@@ -170,7 +170,7 @@ func TestWrongSetting(t *testing.T) {
 	})
 }
 
-// An outage condemns and parks nothing, whether it begins before or during a pass.
+// An outage makes a dead letter of and parks nothing, whether it begins before or during a pass.
 func TestOutage(t *testing.T) {
 	for _, from := range []int{1, 2} {
 		for _, batch := range []int{1, 5, 100} {
@@ -189,7 +189,7 @@ func TestOutage(t *testing.T) {
 					if !errors.Is(err, ErrUnavailable) || s.Complete || s.Left == "" {
 						t.Fatalf("%v, %+v", err, s)
 					}
-					if s.Dead+w.store.count(audit.Dead) != 0 || s.Parked > 0 && batch > 1 {
+					if s.Dead+w.store.count(audit.Dead) != 0 || s.Deferred > 0 && batch > 1 {
 						t.Errorf("%+v", s)
 					}
 				}
@@ -248,7 +248,7 @@ func TestChoking(t *testing.T) {
 							t.Errorf("%s was delivered %d times, want %d", e.ID, n, want)
 						}
 					}
-					if l, ok := w.store.letters[bad]; !ok || l.Outcome != audit.Parked || len(w.store.letters) != 1 || l.Code != "InternalFailure" {
+					if l, ok := w.store.letters[bad]; !ok || l.Outcome != audit.Deferred || len(w.store.letters) != 1 || l.Code != "InternalFailure" {
 						t.Errorf("letters %+v", w.store.letters)
 					}
 				})

@@ -160,7 +160,7 @@ func (m *model) play() error {
 			return fmt.Errorf("after step %d, %s: %w", i, e.Do, err)
 		}
 	}
-	// All is well again, and parked entries are tried.
+	// All is well again, and deferred entries are tried.
 	m.heal()
 	m.advance(11 * time.Second)
 	for _, req := range []Request{{Kind: Reconcile, Full: true}, {Kind: Reconcile, Full: true}} {
@@ -174,7 +174,7 @@ func (m *model) play() error {
 		return fmt.Errorf("at the end: %w", err)
 	}
 	for _, e := range m.kong.all() {
-		if o := m.store.outcome(e.ID); o == audit.New || o == audit.Parked {
+		if o := m.store.outcome(e.ID); o == audit.New || o == audit.Deferred {
 			return fmt.Errorf("row %s of %d is still %s at the end", e.ID, e.Timestamp, o)
 		}
 	}
@@ -284,7 +284,7 @@ func (m *model) makePass(e event) error {
 		return fmt.Errorf("complete is %v, with error %w", s.Complete, err)
 	case err == nil && s.Failed != 0:
 		return fmt.Errorf("failed in a complete pass: %+v", s)
-	case s.Delivered+s.Dead+s.Parked+s.Failed < s.New && !req.DryRun:
+	case s.Delivered+s.Dead+s.Deferred+s.Failed < s.New && !req.DryRun:
 		return fmt.Errorf("the sum does not add up: %+v", s)
 	case req.DryRun && m.store.writes != writes:
 		return errors.New("a dry run wrote something")
@@ -341,7 +341,7 @@ func (m *model) inject(e event) {
 			switch {
 			case e.Refuses && scramble(uint64(len(entries[i].ID))+uint64(entries[i].Timestamp))%7 == 0:
 				m.refused[entries[i].ID] = true
-				verdicts[i] = audit.Verdict{Status: audit.Refused, Code: "InvalidData"}
+				verdicts[i] = audit.Verdict{Status: audit.Rejected, Code: "InvalidData"}
 			case m.chance(e.Unresolved):
 				verdicts[i].Code = "Throttling"
 			default:
@@ -381,13 +381,13 @@ func (m *model) check() error {
 			if m.sink.got(row.ID) == 0 {
 				return fmt.Errorf("row %s is recorded as delivered and was never accepted", row.ID)
 			}
-		case audit.Dead, audit.Parked:
+		case audit.Dead, audit.Deferred:
 			l, ok := m.store.letters[row.ID]
 			if !ok || l.Entry.ID != row.ID || l.Outcome != o {
 				return fmt.Errorf("row %s is %s without a letter", row.ID, o)
 			}
 			if o == audit.Dead && !m.refused[row.ID] && time.Since(l.Since) < 24*time.Hour {
-				return fmt.Errorf("row %s was condemned before its time", row.ID)
+				return fmt.Errorf("row %s was made a dead letter before its time", row.ID)
 			}
 		case audit.Own:
 			if m.existed[row.ID] != 0 {

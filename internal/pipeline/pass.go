@@ -30,13 +30,13 @@ type pass struct {
 	held  *held
 	marks audit.Marks
 
-	full    bool
-	started int64 // by Kong's clock
-	newest  int64 // seen at the start, in orders other than oldest first
-	saved   time.Time
-	before  audit.Marks // as the pass found them
-	misled  bool        // marks that it began with turned out to be ahead of Kong's clock
-	parked  parkedTries
+	full     bool
+	started  int64 // by Kong's clock
+	newest   int64 // seen at the start, in orders other than oldest first
+	saved    time.Time
+	before   audit.Marks // as the pass found them
+	misled   bool        // marks that it began with turned out to be ahead of Kong's clock
+	deferred deferredTries
 
 	pos     position // of the walk, as of the last page that was handled
 	batcher batcher
@@ -71,8 +71,7 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	if err = ps.deliver(ctx, work); err == nil {
 		err = ps.judge(work)
 	}
-	var settings *audit.SettingsError
-	if ctx.Err() != nil && err != nil && !errors.As(err, &settings) && !errors.Is(err, audit.ErrLedgerReplaced) {
+	if ctx.Err() != nil && err != nil && !audit.NeedsPerson(err) && !errors.Is(err, audit.ErrLedgerReplaced) {
 		err = context.Cause(ctx) // why it ended says more than what broke because of that
 	}
 	saveErr := ps.finish(context.WithoutCancel(ctx), err == nil)
@@ -157,7 +156,7 @@ func (ps *pass) run(ctx, work context.Context, underway func()) error {
 	ps.pos = w.position()
 	ps.setFloor()
 	if !ps.req.DryRun && ps.req.Kind != Window {
-		if err := ps.parkedFirst(ctx, work); err != nil {
+		if err := ps.deferredFirst(ctx, work); err != nil {
 			return err
 		}
 	}
@@ -241,7 +240,7 @@ func (ps *pass) summary() Summary {
 func (ps *pass) total(total *Summary, complete bool) {
 	s := ps.summary()
 	s.Complete = complete
-	s.Failed = max(0, s.New-s.Delivered-s.Dead-s.Parked)
+	s.Failed = max(0, s.New-s.Delivered-s.Dead-s.Deferred)
 	if ps.req.DryRun {
 		s.Failed = 0
 	}

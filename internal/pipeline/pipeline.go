@@ -36,15 +36,15 @@ type Ledger interface {
 	Record(ctx context.Context, records []audit.Record) error
 }
 
-// Book keeps what outlives a pass beside the entries: marks and parked entries.
+// Book keeps what outlives a pass beside the entries: marks and deferred entries.
 // Safe for concurrent use.
 type Book interface {
 	Marks(ctx context.Context) (audit.Marks, error)
 	// SetMarks fails with audit.ErrLeaseLost unless token is the lease's.
 	SetMarks(ctx context.Context, token string, m audit.Marks) error
-	// Letters goes over what is dead or parked, in no order.
-	Letters(ctx context.Context) iter.Seq2[audit.Letter, error]
-	LetterCounts(ctx context.Context) (dead, parked int, err error)
+	// Letters goes over what is dead or deferred, in no order.
+	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
+	UndeliveredCounts(ctx context.Context) (dead, deferred int, err error)
 }
 
 // Lease makes passes exclusive over all processes of one source and destination.
@@ -88,7 +88,7 @@ type Options struct {
 	// FlightBytes bounds the walk's entries in flight, together. Default 3 MiB. Those
 	// of tails beside it are bounded by BatchBytes.
 	FlightBytes int
-	// RetryFor is how long a batch is tried before its rest is parked. Default 2 minutes.
+	// RetryFor is how long a batch is tried before its rest is deferred. Default 2 minutes.
 	RetryFor time.Duration
 	// RecordFor is how long an accepted batch waits for a ledger that does not
 	// answer, before its entries are left to be repeated. Default 5 minutes.
@@ -96,7 +96,7 @@ type Options struct {
 	// Grace is how long batches in flight may take to end once the pass is told
 	// to stop. Default 10 s.
 	Grace time.Duration
-	// DeadAfter is how long an entry stays parked before it is a dead letter. Default 24 h.
+	// DeadAfter is how long an entry stays deferred before it is a dead letter. Default 24 h.
 	DeadAfter time.Duration
 	// RecordTTL is how long Kong keeps a row that does not say. Default 30 days.
 	RecordTTL time.Duration
@@ -143,10 +143,10 @@ type Pipeline struct {
 	warned sync.Map // warnings that are given once
 
 	// What one pass learns and the next one uses. Guarded by passing.
-	order    order
-	lastWide time.Time
-	lastPark time.Time
-	own      ownReads
+	order        order
+	lastWide     time.Time
+	lastDeferred time.Time
+	own          ownReads
 }
 
 // New returns a pipeline.
@@ -238,9 +238,9 @@ type Summary struct {
 	Read      int     `json:"read"`  // entries that the log showed
 	New       int     `json:"new"`   // of those, not in the ledger
 	Delivered int     `json:"delivered"`
-	Failed    int     `json:"failed"`   // new, and neither delivered, dead nor parked when the pass ended
+	Failed    int     `json:"failed"`   // new, and neither delivered, dead nor deferred when the pass ended
 	Dead      int     `json:"dead"`     // refused for good
-	Parked    int     `json:"parked"`   // retries exhausted
+	Deferred  int     `json:"deferred"` // retries exhausted
 	Own       int     `json:"own"`      // the relay's own reads, left out on request
 	Ahead     int     `json:"ahead"`    // with a timestamp ahead of Kong's clock
 	Repeated  int     `json:"repeated"` // put again because an answer was lost
@@ -264,7 +264,7 @@ func (s *Summary) add(o Summary) {
 	s.Delivered += o.Delivered
 	s.Failed += o.Failed
 	s.Dead += o.Dead
-	s.Parked += o.Parked
+	s.Deferred += o.Deferred
 	s.Own += o.Own
 	s.Ahead += o.Ahead
 	s.Repeated += o.Repeated

@@ -84,10 +84,10 @@ func (d *delivery) mayPut(ctx context.Context) error {
 	}
 }
 
-func (d *delivery) record(e *audit.Entry, o audit.Outcome, l *audit.Letter) audit.Record {
-	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.keep(e), Outcome: o, Letter: l}
+func (d *delivery) record(e *audit.Entry, o audit.Outcome, l *audit.Undelivered) audit.Record {
+	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.keep(e), Outcome: o, Undelivered: l}
 }
 
-func letter(e *audit.Entry, o audit.Outcome, v audit.Verdict, tries int) *audit.Letter {
-	return &audit.Letter{Entry: *e, Outcome: o, Code: v.Code, Reason: v.Reason, Since: time.Now().UTC(), Tries: tries}
+func letter(e *audit.Entry, o audit.Outcome, v audit.Verdict, tries int) *audit.Undelivered {
+	return &audit.Undelivered{Entry: *e, Outcome: o, Code: v.Code, Reason: v.Reason, Since: time.Now().UTC(), Tries: tries}
 }

@@ -20,7 +20,7 @@ type store struct {
 	generation int
 	outcomes   map[string]audit.Outcome
 	keeps      map[string]time.Duration
-	letters    map[string]audit.Letter
+	letters    map[string]audit.Undelivered
 	marks      audit.Marks
 	moved      []audit.Marks // every state of the marks
 
@@ -52,7 +52,7 @@ func (s *store) empty() {
 	if s.generation > 0 {
 		s.generation = -s.generation
 	}
-	s.outcomes, s.keeps, s.letters = map[string]audit.Outcome{}, map[string]time.Duration{}, map[string]audit.Letter{}
+	s.outcomes, s.keeps, s.letters = map[string]audit.Outcome{}, map[string]time.Duration{}, map[string]audit.Undelivered{}
 	s.marks, s.holder, s.words = audit.Marks{}, "", 0
 }
 
@@ -153,8 +153,8 @@ func (h *handle) Record(ctx context.Context, records []audit.Record) error {
 		}
 	}
 	for _, r := range records {
-		if kept := r.Outcome == audit.Dead || r.Outcome == audit.Parked; kept != (r.Letter != nil) {
-			return fmt.Errorf("%s with letter %v", r.Outcome, r.Letter != nil)
+		if kept := r.Outcome == audit.Dead || r.Outcome == audit.Deferred; kept != (r.Undelivered != nil) {
+			return fmt.Errorf("%s with letter %v", r.Outcome, r.Undelivered != nil)
 		}
 		if r.Keep < 0 {
 			return fmt.Errorf("%s is kept for %s", r.ID, r.Keep)
@@ -164,8 +164,8 @@ func (h *handle) Record(ctx context.Context, records []audit.Record) error {
 		}
 		h.outcomes[r.ID], h.keeps[r.ID] = r.Outcome, r.Keep
 		delete(h.letters, r.ID)
-		if r.Letter != nil {
-			h.letters[r.ID] = *r.Letter
+		if r.Undelivered != nil {
+			h.letters[r.ID] = *r.Undelivered
 		}
 	}
 	return nil
@@ -196,8 +196,8 @@ func (h *handle) SetMarks(ctx context.Context, token string, m audit.Marks) erro
 	return nil
 }
 
-func (h *handle) Letters(ctx context.Context) iter.Seq2[audit.Letter, error] {
-	return func(yield func(audit.Letter, error) bool) {
+func (h *handle) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
+	return func(yield func(audit.Undelivered, error) bool) {
 		h.store.mu.Lock()
 		all := maps.Clone(h.letters)
 		h.store.mu.Unlock()
@@ -209,8 +209,8 @@ func (h *handle) Letters(ctx context.Context) iter.Seq2[audit.Letter, error] {
 	}
 }
 
-func (h *handle) LetterCounts(ctx context.Context) (dead, parked int, err error) {
-	return h.count(audit.Dead), h.count(audit.Parked), ctx.Err()
+func (h *handle) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
+	return h.count(audit.Dead), h.count(audit.Deferred), ctx.Err()
 }
 
 // holds says whether a token is the lease's. The store is locked.

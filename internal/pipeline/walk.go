@@ -115,9 +115,8 @@ func (w *walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 			}
 			return page, nil
 		}
-		var settings *audit.SettingsError
 		switch {
-		case ctx.Err() != nil, errors.As(err, &settings), errors.Is(err, audit.ErrBadOffset), q.Size <= 1:
+		case ctx.Err() != nil, audit.NeedsPerson(err), errors.Is(err, audit.ErrBadOffset), q.Size <= 1:
 			return audit.Page{}, err
 		case errors.Is(err, audit.ErrPageTooLarge):
 			w.wary = waryFor

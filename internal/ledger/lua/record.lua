@@ -119,7 +119,7 @@ for _ = 1, tonumber(ARGV[2]) do
   end
 end
 
-local dead, parked, letters = P .. 'dead', P .. 'parked', P .. 'letters'
+local dead, deferred, letters = P .. 'dead', P .. 'deferred', P .. 'letters'
 if redis.call('EXISTS', letters) == 1 then
   local gone = {}
   for id, outcome in pairs(final) do
@@ -127,15 +127,15 @@ if redis.call('EXISTS', letters) == 1 then
   end
   if #gone > 0 and redis.call('HDEL', letters, unpack(gone)) > 0 then
     redis.call('ZREM', dead, unpack(gone))
-    redis.call('ZREM', parked, unpack(gone))
+    redis.call('ZREM', deferred, unpack(gone))
   end
 end
 for i = a, #ARGV, 4 do
   local id, outcome = ARGV[i], ARGV[i + 2]
   if final[id] == outcome then
     redis.call('HSET', letters, id, ARGV[i + 3])
-    redis.call('ZADD', outcome == '2' and dead or parked, ARGV[i + 1], id)
-    redis.call('ZREM', outcome == '2' and parked or dead, id)
+    redis.call('ZADD', outcome == '2' and dead or deferred, ARGV[i + 1], id)
+    redis.call('ZREM', outcome == '2' and deferred or dead, id)
   end
 end
 return left

@@ -10,9 +10,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// An event that keeps failing by itself is parked, tried first by each pass, and
+// An event that keeps failing by itself is deferred, tried first by each pass, and
 // dead after a day.
-func TestParked(t *testing.T) {
+func TestDeferred(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		ids := w.kong.add(span(w.now()-100, 20, 4)...)
@@ -35,12 +35,12 @@ func TestParked(t *testing.T) {
 		}
 		begin := time.Now()
 		s := w.pass(Request{Kind: Reconcile})
-		if took := time.Since(begin); s.Parked != 2 || s.Delivered != 18 || took < 2*time.Minute || took > 3*time.Minute {
+		if took := time.Since(begin); s.Deferred != 2 || s.Delivered != 18 || took < 2*time.Minute || took > 3*time.Minute {
 			t.Errorf("%+v after %s", s, time.Since(begin))
 		}
-		parked := time.Now()
+		deferred := time.Now()
 		if m := w.store.saved(); m.Cursor < begin.Unix()-30 || m.FullAt == 0 {
-			t.Errorf("marks did not pass what is parked: %+v", m)
+			t.Errorf("marks did not pass what is deferred: %+v", m)
 		}
 		w.advance(time.Hour)
 		w.kong.add(w.now())
@@ -53,7 +53,7 @@ func TestParked(t *testing.T) {
 		if w.pass(Request{Kind: Tail}); first != nil {
 			t.Error("tried again at once")
 		}
-		w.advance(time.Until(parked.Add(24*time.Hour - time.Minute)))
+		w.advance(time.Until(deferred.Add(24*time.Hour - time.Minute)))
 		if s := w.pass(Request{Kind: Reconcile}); s.Dead != 0 {
 			t.Errorf("dead before its time: %+v", s)
 		}
@@ -61,7 +61,7 @@ func TestParked(t *testing.T) {
 		if s := w.pass(Request{Kind: Reconcile}); s.Dead != 1 {
 			t.Errorf("%+v", s)
 		}
-		if l := w.store.letters[never]; l.Outcome != audit.Dead || !l.Since.Equal(parked.UTC()) || l.Reason == "slow down" {
+		if l := w.store.letters[never]; l.Outcome != audit.Dead || !l.Since.Equal(deferred.UTC()) || l.Reason == "slow down" {
 			t.Errorf("%+v", l)
 		}
 		first = nil
@@ -85,8 +85,8 @@ func (w *world) park(since time.Time, n int) (ids []string) {
 	}
 	for i, id := range w.kong.add(span(w.now()-1000, n, 1)...) {
 		e := w.kong.all()[i]
-		l := &audit.Letter{Entry: e, Outcome: audit.Parked, Code: "InternalFailure", Since: since}
-		if err := h.Record(context.Background(), []audit.Record{{ID: id, Timestamp: e.Timestamp, Outcome: audit.Parked, Letter: l}}); err != nil {
+		l := &audit.Undelivered{Entry: e, Outcome: audit.Deferred, Code: "InternalFailure", Since: since}
+		if err := h.Record(context.Background(), []audit.Record{{ID: id, Timestamp: e.Timestamp, Outcome: audit.Deferred, Undelivered: l}}); err != nil {
 			w.t.Fatal(err)
 		}
 		ids = append(ids, id)
@@ -94,8 +94,8 @@ func (w *world) park(since time.Time, n int) (ids []string) {
 	return ids
 }
 
-// Neither an outage nor a wrong setting makes a dead letter of what is parked, however long.
-func TestParkedDuringOutage(t *testing.T) {
+// Neither an outage nor a wrong setting makes a dead letter of what is deferred, however long.
+func TestDeferredDuringOutage(t *testing.T) {
 	for name, put := range map[string]func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error){
 		"outage": down,
 		"wrong setting": func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
@@ -113,8 +113,8 @@ func TestParkedDuringOutage(t *testing.T) {
 					if _, err := w.run(Request{Kind: Reconcile}); err == nil {
 						t.Error("no error")
 					}
-					if w.store.count(audit.Parked) != 40 || w.store.count(audit.Dead) != 0 {
-						t.Errorf("%d parked, %d dead", w.store.count(audit.Parked), w.store.count(audit.Dead))
+					if w.store.count(audit.Deferred) != 40 || w.store.count(audit.Dead) != 0 {
+						t.Errorf("%d deferred, %d dead", w.store.count(audit.Deferred), w.store.count(audit.Dead))
 					}
 					if took := time.Since(begin); took > 5*time.Minute {
 						t.Errorf("it took %s", took)
@@ -133,9 +133,9 @@ func TestParkedDuringOutage(t *testing.T) {
 	}
 }
 
-// A parked entry on which the destination chokes does not keep the other parked
+// A deferred entry on which the destination chokes does not keep the other deferred
 // ones from being delivered, and is dead after a day.
-func TestParkedChoking(t *testing.T) {
+func TestDeferredChoking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		ids := w.park(time.Now().Add(-23*time.Hour-30*time.Minute), 60)
@@ -146,7 +146,7 @@ func TestParkedChoking(t *testing.T) {
 			}
 			return w.sink.accept(entries), nil
 		}
-		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 57 || w.store.count(audit.Parked) != 3 {
+		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 57 || w.store.count(audit.Deferred) != 3 {
 			t.Errorf("%+v", s)
 		}
 		w.advance(time.Hour)
@@ -157,13 +157,13 @@ func TestParkedChoking(t *testing.T) {
 	})
 }
 
-func TestParkedRefused(t *testing.T) {
+func TestDeferredRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		ids := w.park(time.Now(), 3)
 		w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 			verdicts := w.sink.accept(entries)
-			verdicts[1] = audit.Verdict{Status: audit.Refused, Code: "InvalidData", Reason: "now it says so"}
+			verdicts[1] = audit.Verdict{Status: audit.Rejected, Code: "InvalidData", Reason: "now it says so"}
 			return verdicts, nil
 		}
 		if s := w.pass(Request{Kind: Reconcile}); s.Dead != 1 || s.Delivered != 2 {
@@ -175,15 +175,15 @@ func TestParkedRefused(t *testing.T) {
 	})
 }
 
-// In an outage with nothing else to put, nothing tells that a parked entry is to
-// blame, so it stays parked, however long.
-func TestParkedAndNothingElse(t *testing.T) {
+// In an outage with nothing else to put, nothing tells that a deferred entry is to
+// blame, so it stays deferred, however long.
+func TestDeferredAndNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.park(time.Now().Add(-30*time.Hour), 3)
 		w.sink.put = down
 		for range 3 {
-			if s := w.pass(Request{Kind: Reconcile}); s.Dead != 0 || w.store.count(audit.Parked) != 3 {
+			if s := w.pass(Request{Kind: Reconcile}); s.Dead != 0 || w.store.count(audit.Deferred) != 3 {
 				t.Errorf("%+v", s)
 			}
 		}
