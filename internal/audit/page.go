@@ -38,3 +38,8 @@ var ErrPageTooLarge = errors.New("page too large")
 // ErrBadOffset is returned by a source when Kong did not accept the offset.
 // Starting the walk again heals it.
 var ErrBadOffset = errors.New("offset not accepted")
+
+// ErrUnsupportedQuery is returned by a source when Kong refused the filter or the
+// order of a query (400 to after, sort_by or sort_desc). A query without them may
+// be answered.
+var ErrUnsupportedQuery = errors.New("kong refuses to filter or sort the log")

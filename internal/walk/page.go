@@ -1,0 +1,97 @@
+package walk
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const (
+	// farFuture is the second that the probe asks for: 2100-01-01. No row is that new,
+	// so a Kong that filters by time answers with an empty page.
+	farFuture = 4102444800
+
+	// cooldown is how many pages are read after one that was too large before more
+	// rows are asked for: large rows seldom come alone.
+	cooldown = 8
+
+	// smallPage is the size in bytes below which twice as many rows are asked for.
+	smallPage = 400 << 10
+
+	// clockSkew is how far Kong's clock may be from this machine's without a warning.
+	clockSkew = 30 * time.Second
+)
+
+// Probe finds out whether Kong filters by time. It costs one small page, whose
+// date is the walk's clock if it is the first.
+func (w *Walk) Probe(ctx context.Context) error {
+	page, err := w.page(ctx, audit.Query{Size: 1, After: farFuture})
+	filters := err == nil && len(page.Entries) == 0
+	if err != nil && !errors.Is(err, audit.ErrUnsupportedQuery) {
+		return err
+	}
+	before := w.order
+	w.order = NewestFirst
+	if filters {
+		w.order = OldestFirst
+	} else if before != NewestFirst && before != Unordered {
+		w.reader.log.Info("kong does not filter by time, reading newest first")
+	}
+	return nil
+}
+
+// page asks for a page, and for a smaller one where that may help.
+func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	for failed := 0; ; {
+		page, err := w.reader.opts.Source.Page(ctx, q)
+		if err == nil {
+			w.pages++
+			if w.began.IsZero() {
+				w.began = w.reader.clock(page.Date)
+			}
+			switch {
+			case q.After == farFuture || page.Bytes >= smallPage:
+			case w.cooldown > 0:
+				w.cooldown--
+			default:
+				w.size = min(w.reader.opts.PageSize, w.size*2)
+			}
+			return page, nil
+		}
+		switch {
+		case ctx.Err() != nil, audit.NeedsPerson(err), errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrUnsupportedQuery), q.Size <= 1:
+			return audit.Page{}, err
+		case errors.Is(err, audit.ErrPageTooLarge):
+			w.cooldown = cooldown
+		default:
+			// Large rows can make Kong itself fail. Ask for less, but only twice.
+			if failed++; failed > 2 {
+				return audit.Page{}, err
+			}
+		}
+		q.Size /= 2
+		w.size = q.Size
+		if failed > 0 {
+			w.reader.log.Warn("page failed, asking for fewer rows", "size", q.Size, "err", err)
+		} else {
+			w.reader.log.Debug("page too large, asking for fewer rows", "size", q.Size, "err", err)
+		}
+	}
+}
+
+// clock returns Kong's clock as an answer's date tells it.
+func (r *Reader) clock(date time.Time) time.Time {
+	now := time.Now()
+	if date.IsZero() {
+		if r.firstWarning("date") {
+			r.log.Warn("kong sends no Date header, using this machine's clock")
+		}
+		return now
+	}
+	if ahead := date.Sub(now); ahead.Abs() > clockSkew+time.Second && r.firstWarning("skew") {
+		r.log.Warn("kong's clock and this machine's differ", "ahead_seconds", int(ahead.Seconds()))
+	}
+	return date
+}

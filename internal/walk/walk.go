@@ -1,0 +1,309 @@
+// Package walk reads Kong's audit log in whichever order Kong keeps it, and checks
+// that Kong keeps that order.
+package walk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Source reads the log. Page returns a complete page or an error and may be
+// repeated at will; it retries by itself what passes within seconds. Safe for
+// concurrent use.
+type Source interface {
+	Page(ctx context.Context, q audit.Query) (audit.Page, error)
+}
+
+// Options of a [Reader]. Source is required.
+type Options struct {
+	Source Source
+	// PageSize is the number of rows asked for, 1 to 1000. Default 1000.
+	PageSize int
+	// StartAt leaves out entries older than this Unix second. 0 leaves out none.
+	StartAt int64
+	Logger  *slog.Logger
+}
+
+// Reader reads one log. From one walk to the next it remembers the order that Kong
+// keeps and the warnings that it has given. It is safe for concurrent use.
+type Reader struct {
+	opts   Options
+	log    *slog.Logger
+	warned sync.Map // warnings that are given once
+
+	mu    sync.Mutex
+	order Order
+}
+
+// NewReader returns a reader.
+func NewReader(o Options) *Reader {
+	if o.PageSize <= 0 {
+		o.PageSize = 1000
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Reader{opts: o, log: o.Logger}
+}
+
+// Order returns the order that the last walk found.
+func (r *Reader) Order() Order {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.order
+}
+
+func (r *Reader) remember(o Order) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.order = o
+}
+
+// firstWarning reports whether no warning with this key has been given yet.
+func (r *Reader) firstWarning(key string) bool {
+	_, given := r.warned.LoadOrStore(key, true)
+	return !given
+}
+
+// Walk returns a walk in the order that the last one found. Where that is
+// [Unknown], [Walk.Probe] must come before [Walk.Run].
+func (r *Reader) Walk() *Walk {
+	return &Walk{reader: r, order: r.Order(), size: r.opts.PageSize}
+}
+
+// Bounds say what a walk reads. Times are Unix seconds.
+type Bounds struct {
+	Floor int64 // oldest second to read; 0 reads everything
+	Since int64 // oldest second to hand on; 0 hands on all. A walk reads a little more.
+	Until int64 // first second not to hand on; 0 reads to the end
+	// RestartFloor takes the place of Floor if the walk has to start over in another
+	// order: a walk that goes on where an earlier one was cut begins later than that.
+	RestartFloor int64
+	// Offset is the token to begin with, for a walk that goes on where an earlier one
+	// was cut; orders other than [OldestFirst].
+	Offset string
+}
+
+// Step is one page on its way from the walk to its caller, or the news that the
+// walk starts over in another order.
+type Step struct {
+	Entries []audit.Entry // that this walk has not handed on before
+	// Through is the timestamp up to which everything has been read, in Unix seconds:
+	// of an [OldestFirst] walk whose order is proven, and 0 otherwise.
+	Through int64
+	// Offset is the token with which the walk goes on after this page; orders other
+	// than [OldestFirst].
+	Offset  string
+	Restart bool
+	Took    time.Duration // for the page
+	Position
+}
+
+// Position is how far a walk has come.
+type Position struct {
+	Order  Order
+	Pages  int   // answered requests
+	Newest int64 // timestamp: of the first page, [NewestFirst]; of all pages, [Unordered]
+	Last   int64 // timestamp of the last row read
+}
+
+// Walk reads the log once, from a floor to its end. One goroutine owns it.
+type Walk struct {
+	reader *Reader
+	order  Order
+	bounds Bounds
+	began  time.Time // by Kong's clock
+
+	pages    int
+	size     int // rows to ask for
+	cooldown int // pages to read before more rows are asked for again
+
+	ordinals audit.Ordinals
+	seam     seam
+	offsets  map[string]bool // tokens used since the last query by time
+	rows     int             // rows seen since the last query by time
+	after    int64           // lower bound of the query that the walk is in
+	changes  int             // how often the timestamp has changed, in order
+	last     int64           // timestamp of the last row read
+	newest   int64           // see Position
+	previous []string        // ids of the page before, newest first
+	reopened bool            // started over because Kong did not accept an offset
+}
+
+// Began returns Kong's clock when it answered the walk's first request, or the
+// zero time before that.
+func (w *Walk) Began() time.Time { return w.began }
+
+// Order returns the order in which the walk reads.
+func (w *Walk) Order() Order { return w.order }
+
+// ReadIn makes the walk read in an order, before it runs.
+func (w *Walk) ReadIn(o Order) { w.order = o }
+
+// Position returns how far the walk has come.
+func (w *Walk) Position() Position {
+	return Position{Order: w.order, Pages: w.pages, Newest: w.newest, Last: w.last}
+}
+
+// Run reads to the end and hands on each page. It returns nil once the walk is
+// complete, and otherwise the error of the source or of emit.
+func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
+	w.bounds = b
+	w.size = w.reader.opts.PageSize
+	defer func() { w.reader.remember(w.order) }()
+	for {
+		err := w.inOrder(ctx, emit)
+		var broken *disorderError
+		switch {
+		case errors.As(err, &broken):
+			if w.reader.firstWarning("order " + w.order.String()) {
+				w.reader.log.Warn("kong did not keep the order it promised, reading another way",
+					"order", w.order.String(), "next", (w.order + 1).String(), "reason", broken.reason)
+			}
+			w.order++
+		case errors.Is(err, errReordered):
+			w.order = NewestFirst
+		case errors.Is(err, audit.ErrBadOffset) && w.order != OldestFirst && !w.reopened:
+			w.reopened = true
+			w.reader.log.Warn("kong does not accept an offset, starting over", "resumed", w.bounds.Offset != "", "err", err)
+		default:
+			return err
+		}
+		w.bounds.Offset, w.bounds.Floor = "", w.bounds.RestartFloor
+		w.ordinals = audit.Ordinals{}
+		if err := emit(Step{Restart: true, Position: w.Position()}); err != nil {
+			return err
+		}
+	}
+}
+
+// inOrder reads to the end in one order. It fails with a [*disorderError] where Kong does
+// not keep that order.
+func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
+	w.changes, w.last, w.newest, w.rows, w.previous = 0, 0, 0, 0, nil
+	w.seam, w.offsets = seam{}, map[string]bool{}
+	q := w.firstQuery()
+	firstPage := w.pages + 1
+	for badOffsets := 0; ; {
+		q.Size = w.size
+		begin := time.Now()
+		page, err := w.page(ctx, q)
+		switch {
+		case err == nil:
+		case errors.Is(err, audit.ErrBadOffset) && w.order == OldestFirst && badOffsets < 3:
+			// The time is still known: ask for the second again.
+			badOffsets++
+			w.reader.log.Warn("kong did not accept its own offset, asking for the second again", "err", err)
+			q.Offset, w.offsets, w.rows = "", map[string]bool{}, 0
+			w.ordinals.Forget(q.After)
+			continue
+		case errors.Is(err, audit.ErrUnsupportedQuery) && w.order == OldestFirst:
+			return &disorderError{"kong refuses to filter or to sort by time"}
+		default:
+			return err
+		}
+		if w.order == Unordered && w.bounds.Offset != "" && w.pages == firstPage && descends(page.Entries) {
+			return errReordered
+		}
+		if err := w.check(page.Entries); err != nil {
+			return err
+		}
+		w.rows += len(page.Entries)
+		page.Offset = strings.Clone(page.Offset) // which is a part of the page's memory
+		w.ordinals.Assign(page.Entries)
+		if w.order == NewestFirst && w.proven() {
+			w.ordinals.Forget(w.last + 1)
+		}
+		// From here on the entries belong to the caller of Run.
+		end := page.Offset == "" || w.pastBounds(page.Entries)
+		s := Step{Offset: page.Offset, Position: w.Position()}
+		s.Entries = w.handOn(page.Entries)
+		s.Took = time.Since(begin)
+		if w.order == OldestFirst && w.proven() {
+			s.Through = w.last
+		}
+		if err := emit(s); err != nil {
+			return err
+		}
+		if end {
+			return nil
+		}
+		if w.offsets[page.Offset] {
+			return fmt.Errorf("kong gave the same offset twice after %d rows: the log cannot be read to its end", w.rows)
+		}
+		if next, ok := w.nextTime(); ok {
+			q.After, q.Offset, badOffsets = next, "", 0
+			w.after, w.rows, w.offsets = next, 0, map[string]bool{}
+			w.seam.prune(next)
+			w.ordinals.Forget(next)
+			w.ordinals.Prune(next)
+			continue
+		}
+		w.offsets[page.Offset] = true
+		q.Offset = page.Offset
+	}
+}
+
+func (w *Walk) firstQuery() audit.Query {
+	if w.order != OldestFirst {
+		return audit.Query{Offset: w.bounds.Offset}
+	}
+	q := audit.Query{Ascending: true}
+	if w.bounds.Floor > 1 {
+		q.After = w.bounds.Floor - 1 // a node of Kong may leave the second of `after` itself out
+	}
+	w.after = q.After
+	return q
+}
+
+// nextTime returns the time with which an oldest-first walk can go on, if the page
+// brought it forward. Going on by time skips nothing when Kong purges or inserts
+// rows meanwhile, which going on by offset might. The second of the last row and
+// the one before are read again, because some nodes of Kong leave the second of
+// `after` itself out and others do not.
+func (w *Walk) nextTime() (int64, bool) {
+	if w.order != OldestFirst || w.changes == 0 || w.last-1 <= w.after {
+		return 0, false
+	}
+	return w.last - 1, true
+}
+
+// pastBounds reports whether all that follows a page is outside the bounds.
+func (w *Walk) pastBounds(entries []audit.Entry) bool {
+	if !w.proven() || len(entries) == 0 {
+		return false
+	}
+	switch w.order {
+	case OldestFirst:
+		return w.bounds.Until != 0 && entries[len(entries)-1].Timestamp > w.bounds.Until
+	case NewestFirst:
+		return entries[0].Timestamp < w.bounds.Floor
+	case Unknown, Unordered:
+	}
+	return false
+}
+
+// handOn returns the entries that this walk has not handed on before, where two of
+// its queries overlap, and that are within the bounds.
+func (w *Walk) handOn(entries []audit.Entry) []audit.Entry {
+	kept := entries[:0:len(entries)]
+	since := max(w.bounds.Since, w.reader.opts.StartAt)
+	for i := range entries {
+		e := &entries[i]
+		if w.order == OldestFirst && !w.seam.add(e, w.last-1) {
+			continue
+		}
+		if (w.bounds.Until != 0 && e.Timestamp >= w.bounds.Until) || (since != 0 && e.Timestamp < since) {
+			continue
+		}
+		kept = append(kept, *e)
+	}
+	return kept
+}
