@@ -28,13 +28,15 @@ import (
 type store interface {
 	pipeline.Ledger
 	pipeline.Book
-	pipeline.Lease
+	Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)
 	Announce(ctx context.Context, ids []string, at time.Time) error
 	Announced(ctx context.Context) ([]audit.Announcement, error)
 	OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error)
 	Unannounce(ctx context.Context, ids []string) error
-	Claim(ctx context.Context, key string, d time.Duration) (fresh bool, err error)
+	NoteOwnReads(ctx context.Context, ids []string) error
+	AreOwnReads(ctx context.Context, ids []string) ([]bool, error)
+	ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error)
 	Bind(ctx context.Context, url string, adopt bool) error
 	LeaseLeft(ctx context.Context) (time.Duration, error)
 	Ping(ctx context.Context) error
@@ -240,7 +242,10 @@ func (a *app) gateway() string {
 func (a *app) pipeline(o pipeline.Observer) *pipeline.Pipeline {
 	s := a.settings
 	options := pipeline.Options{
-		Source: a.kong, Ledger: a.store, Book: a.store, Lease: a.store, Sink: a.sink,
+		Source: a.kong, Ledger: a.store, Book: a.store, Sink: a.sink,
+		Acquire: func(ctx context.Context, requestRerun bool) (pipeline.Lease, error) {
+			return a.store.Acquire(ctx, requestRerun)
+		},
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
 		SkipOwnReads: s.SkipOwnReads, Observer: o, Logger: a.log,
 	}

@@ -157,7 +157,10 @@ func BenchmarkInProcess(b *testing.B) {
 			b.StopTimer()
 			source, sink, store := adapters(b)
 			b.StartTimer()
-			sum, err := pipeline.New(pipeline.Options{Source: source, Sink: sink, Ledger: store, Book: store, Lease: store}).
+			sum, err := pipeline.New(pipeline.Options{Source: source, Sink: sink, Ledger: store, Book: store,
+				Acquire: func(ctx context.Context, requestRerun bool) (pipeline.Lease, error) {
+					return store.Acquire(ctx, requestRerun)
+				}}).
 				Run(b.Context(), pipeline.Request{Kind: pipeline.Reconcile})
 			if err != nil || sum.Delivered != n {
 				b.Fatalf("%+v: %v", sum, err)

@@ -158,11 +158,11 @@ func TestLambdaForeignLedger(t *testing.T) {
 	if _, err := book.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token, err := book.Acquire(t.Context(), true)
+	lease, err := book.Acquire(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := book.SetMarks(t.Context(), token, audit.Marks{Cursor: 1}); err != nil {
+	if err := lease.SetMarks(t.Context(), audit.Marks{Cursor: 1}); err != nil {
 		t.Fatal(err)
 	}
 	l := newFakeLambda(w, 20*time.Second)
@@ -184,7 +184,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 	if _, err := book.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token, err := book.Acquire(t.Context(), true)
+	lease, err := book.Acquire(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 		if r := l.result(event); r.Outcome != ranHeld {
 			t.Errorf("%s: %+v", event, r)
 		}
-		if word, err := book.Word(t.Context(), token); !word || err != nil {
+		if word, err := lease.RerunRequested(t.Context()); !word || err != nil {
 			t.Errorf("%s: word was left %v, %v", event, word, err)
 		}
 	}
@@ -201,7 +201,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 		t.Errorf("announced are %v, %v", list, err)
 	}
 	// Whoever works next looks for it too.
-	if _, err := book.Release(t.Context(), token); err != nil {
+	if _, err := lease.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if r := l.result(scheduleEvent); r.Outcome != ranComplete || w.trail.Times(id) != 1 || r.Waiting != 0 {

@@ -100,7 +100,7 @@ var (
 	ErrLedgerReplaced = errors.New("ledger was emptied or replaced")
 	// ErrLeaseLost: somebody else holds the lease, or nobody does. Marks were not written.
 	ErrLeaseLost = errors.New("lease lost")
-	// ErrLeaseHeld: another process is making a pass. Word was left for it.
+	// ErrLeaseHeld: another process is making a pass. It was asked for a rerun if the caller wanted one.
 	ErrLeaseHeld = errors.New("another relay holds the lease")
 	// ErrForeignLedger: the ledger was made for another Kong.
 	ErrForeignLedger = errors.New("ledger belongs to another Kong")

@@ -40,25 +40,26 @@ type Bolt struct {
 		ttl   time.Duration
 		token string
 		until time.Time
-		word  bool // left since the holder was last told
+		rerun bool // requested since the holder was last told
 	}
 }
 
 // Buckets of the file.
 var (
-	metaBucket      = []byte("meta")      // generation, marks, kong
-	daysBucket      = []byte("days")      // day → bucket of id → outcome
-	expiryBucket    = []byte("expiry")    // day → Unix seconds
-	lettersBucket   = []byte("letters")   // id → letter
-	sinceBucket     = []byte("since")     // id of a letter → outcome, Unix milliseconds
-	deadBucket      = []byte("dead")      // Unix milliseconds, id → nothing
-	deferredBucket  = []byte("deferred")  // the same
-	announcedBucket = []byte("announced") // id → Unix milliseconds
-	claimsBucket    = []byte("claims")    // key → Unix milliseconds until it is free
+	metaBucket        = []byte("meta")        // generation, marks, kong
+	daysBucket        = []byte("days")        // day → bucket of id → outcome
+	expiryBucket      = []byte("expiry")      // day → Unix seconds
+	undeliveredBucket = []byte("undelivered") // id → entry
+	sinceBucket       = []byte("since")       // id → outcome, Unix milliseconds
+	deadBucket        = []byte("dead")        // Unix milliseconds, id → nothing
+	deferredBucket    = []byte("deferred")    // the same
+	announcedBucket   = []byte("announced")   // id → Unix milliseconds
+	ownReadsBucket    = []byte("own_reads")   // id → Unix milliseconds
+	noncesBucket      = []byte("nonces")      // nonce → Unix milliseconds until it is free
 
 	allBuckets = [][]byte{
-		metaBucket, daysBucket, expiryBucket, lettersBucket, sinceBucket, deadBucket, deferredBucket, announcedBucket,
-		claimsBucket,
+		metaBucket, daysBucket, expiryBucket, undeliveredBucket, sinceBucket, deadBucket, deferredBucket, announcedBucket,
+		ownReadsBucket, noncesBucket,
 	}
 
 	generationKey = []byte("generation")
@@ -179,28 +180,7 @@ func (b *Bolt) Marks(ctx context.Context) (marks audit.Marks, err error) {
 	return marks, err
 }
 
-// SetMarks is [Redis.SetMarks].
-func (b *Bolt) SetMarks(ctx context.Context, token string, marks audit.Marks) error {
-	const doing = "writing marks"
-	text, err := json.Marshal(marks)
-	if err != nil {
-		return b.wrap(doing, err)
-	}
-	return b.update(ctx, doing, func(tx *bbolt.Tx) error {
-		if err := b.check(tx, true); err != nil {
-			return err
-		}
-		// The lease is held while the marks are written, so that no one takes it meanwhile.
-		b.lease.Lock()
-		defer b.lease.Unlock()
-		if !b.holds(token) {
-			return audit.ErrLeaseLost
-		}
-		return tx.Bucket(metaBucket).Put(marksKey, text)
-	})
-}
-
-// Ping says whether the file is open.
+// Ping reports whether the file is open.
 func (b *Bolt) Ping(ctx context.Context) error {
 	return b.view(ctx, "pinging", func(*bbolt.Tx) error { return nil })
 }
@@ -208,116 +188,6 @@ func (b *Bolt) Ping(ctx context.Context) error {
 // Close closes the file, once the calls under way have ended.
 func (b *Bolt) Close() error {
 	return b.wrap("closing", b.db.Close())
-}
-
-// holds says whether a token is that of the lease. The lease is locked.
-func (b *Bolt) holds(token string) bool {
-	return token != "" && b.lease.token == token && b.now().Before(b.lease.until)
-}
-
-// Acquire is [Redis.Acquire].
-func (b *Bolt) Acquire(ctx context.Context, word bool) (token string, err error) {
-	if err := ctx.Err(); err != nil {
-		return "", b.wrap("acquiring lease", err)
-	}
-	b.lease.Lock()
-	defer b.lease.Unlock()
-	if b.holds(b.lease.token) {
-		b.lease.word = b.lease.word || word
-		return "", fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
-	}
-	b.lease.token, b.lease.until, b.lease.word = rand.Text(), b.now().Add(b.lease.ttl), false
-	return b.lease.token, nil
-}
-
-// LeaseLeft is [Redis.LeaseLeft].
-func (b *Bolt) LeaseLeft(ctx context.Context) (time.Duration, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, b.wrap("looking at the lease", err)
-	}
-	b.lease.Lock()
-	defer b.lease.Unlock()
-	if !b.holds(b.lease.token) {
-		return 0, nil
-	}
-	return b.lease.until.Sub(b.now()), nil
-}
-
-// leased runs f under the lock if the token is that of the lease.
-func (b *Bolt) leased(ctx context.Context, doing, token string, f func()) error {
-	if err := ctx.Err(); err != nil {
-		return b.wrap(doing, err)
-	}
-	b.lease.Lock()
-	defer b.lease.Unlock()
-	if !b.holds(token) {
-		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
-	}
-	f()
-	return nil
-}
-
-// Renew is [Redis.Renew].
-func (b *Bolt) Renew(ctx context.Context, token string) error {
-	return b.leased(ctx, "renewing lease", token, func() { b.lease.until = b.now().Add(b.lease.ttl) })
-}
-
-// Word is [Redis.Word].
-func (b *Bolt) Word(ctx context.Context, token string) (word bool, err error) {
-	err = b.leased(ctx, "looking for word", token, func() { word, b.lease.word = b.lease.word, false })
-	return word, err
-}
-
-// Release is [Redis.Release].
-func (b *Bolt) Release(ctx context.Context, token string) (word bool, err error) {
-	err = b.leased(ctx, "releasing lease", token, func() {
-		word, b.lease.word = b.lease.word, false
-		if word {
-			b.lease.until = b.now().Add(b.lease.ttl)
-		} else {
-			b.lease.token = ""
-		}
-	})
-	return word, err
-}
-
-// Bind is [Redis.Bind].
-func (b *Bolt) Bind(ctx context.Context, url string, adopt bool) error {
-	url = address(url)
-	var other string
-	err := b.update(ctx, "binding", func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
-		bound := string(meta.Get(kongKey))
-		switch {
-		case bound == url:
-			return nil
-		case bound != "" && !adopt && meta.Get(marksKey) != nil:
-			other = bound
-			return nil
-		}
-		return meta.Put(kongKey, []byte(url))
-	})
-	if err == nil && other != "" {
-		return fmt.Errorf("binding ledger: %w", foreign(other))
-	}
-	return err
-}
-
-// Claim is [Redis.Claim].
-func (b *Bolt) Claim(ctx context.Context, key string, d time.Duration) (fresh bool, err error) {
-	err = b.update(ctx, "claiming", func(tx *bbolt.Tx) error {
-		if err := b.purgeExpired(tx); err != nil {
-			return err
-		}
-		claims, now := tx.Bucket(claimsBucket), b.now()
-		id := idKey(key)
-		if until := claims.Get(id); until != nil && now.UnixMilli() < fromKey(until) {
-			return nil
-		}
-		fresh = true
-		return claims.Put(id, toKey(now.Add(max(d, time.Millisecond)).UnixMilli()))
-	})
-	return fresh && err == nil, err
 }
 
 // toKey writes a number so that keys sort as the numbers do.

@@ -15,7 +15,7 @@ import (
 // purgeEvery is how often what has expired is removed.
 const purgeEvery = time.Hour
 
-// purgeExpired removes days and claims whose time is over, once in a while.
+// purgeExpired removes days and nonces whose time is over, once in a while.
 func (b *Bolt) purgeExpired(tx *bbolt.Tx) error {
 	b.purge.Lock()
 	defer b.purge.Unlock()
@@ -31,7 +31,7 @@ func (b *Bolt) purgeExpired(tx *bbolt.Tx) error {
 }
 
 func (b *Bolt) purgeNow(tx *bbolt.Tx, now time.Time) error {
-	expiry, days, claims := tx.Bucket(expiryBucket), tx.Bucket(daysBucket), tx.Bucket(claimsBucket)
+	expiry, days, nonces := tx.Bucket(expiryBucket), tx.Bucket(daysBucket), tx.Bucket(noncesBucket)
 	for _, day := range expired(expiry, now.Unix()) {
 		if err := days.DeleteBucket(day); err != nil {
 			return err
@@ -40,8 +40,8 @@ func (b *Bolt) purgeNow(tx *bbolt.Tx, now time.Time) error {
 			return err
 		}
 	}
-	for _, key := range expired(claims, now.UnixMilli()) {
-		if err := claims.Delete(key); err != nil {
+	for _, key := range expired(nonces, now.UnixMilli()) {
+		if err := nonces.Delete(key); err != nil {
 			return err
 		}
 	}
@@ -99,14 +99,14 @@ func idKey(id string) []byte { return []byte("i" + storedID(id)) }
 
 // Record is [Redis.Record], all or nothing.
 func (b *Bolt) Record(ctx context.Context, records []audit.Record) error {
-	letters := make([][]byte, len(records))
+	undelivered := make([][]byte, len(records))
 	order := make([]int, len(records))
 	for i := range records {
-		text, err := encodeLetter(&records[i])
+		text, err := encodeUndelivered(&records[i])
 		if err != nil {
 			return fmt.Errorf("recording %s: %w", records[i].ID, err)
 		}
-		letters[i], order[i] = text, i
+		undelivered[i], order[i] = text, i
 	}
 	// Sorted, so that a page of the file is touched once.
 	sort.SliceStable(order, func(i, j int) bool {
@@ -128,7 +128,7 @@ func (b *Bolt) Record(ctx context.Context, records []audit.Record) error {
 			return err
 		}
 		for i := range records {
-			if err := putLetter(tx, &records[i], final[i], letters[i]); err != nil {
+			if err := putUndelivered(tx, &records[i], final[i], undelivered[i]); err != nil {
 				return err
 			}
 		}

@@ -80,11 +80,11 @@ func TestBoltExpires(t *testing.T) {
 	must(t, err)
 	equal(t, ok, true)
 
-	value(b.Claim(bg(), "claim", time.Hour))(t)
+	value(b.ReserveNonce(bg(), "nonce", time.Hour))(t)
 	now = now.Add(32 * 24 * time.Hour)
 	value(b.Begin(bg()))(t)
 	must(t, b.db.View(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{daysBucket, expiryBucket, claimsBucket} {
+		for _, name := range [][]byte{daysBucket, expiryBucket, noncesBucket} {
 			if k, _ := tx.Bucket(name).Cursor().First(); k != nil {
 				t.Errorf("%s is not empty", name)
 			}

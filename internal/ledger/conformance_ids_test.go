@@ -58,10 +58,10 @@ func testDelivered(t *testing.T, b backend) {
 					want = first
 				}
 				equal(t, outcomes(t, x, audit.Entry{ID: id, Timestamp: noon}), []audit.Outcome{want})
-				letter, ok, err := x.UndeliveredEntry(bg(), id)
+				u, ok, err := x.UndeliveredEntry(bg(), id)
 				must(t, err)
-				if ok != (want == audit.Dead || want == audit.Deferred) || ok && letter.Outcome != want {
-					t.Fatalf("%v then %v: letter %v, %v", first, second, ok, letter.Outcome)
+				if ok != (want == audit.Dead || want == audit.Deferred) || ok && u.Outcome != want {
+					t.Fatalf("%v then %v: undelivered entry %v, %v", first, second, ok, u.Outcome)
 				}
 			}
 		}
@@ -153,7 +153,7 @@ func testModel(t *testing.T, b backend) {
 			day int64
 			id  string
 		}
-		known, letters := map[place]audit.Outcome{}, map[string]audit.Undelivered{}
+		known, stored := map[place]audit.Outcome{}, map[string]audit.Undelivered{}
 		ids := rapid.IntRange(0, 900)
 		steps := rapid.IntRange(1, 8).Draw(rt, "steps")
 		for range steps {
@@ -178,11 +178,11 @@ func testModel(t *testing.T, b backend) {
 					continue
 				}
 				known[p] = o
-				delete(letters, r.ID)
+				delete(stored, r.ID)
 				if r.Undelivered != nil && (o == audit.Dead || o == audit.Deferred) {
-					letter := *r.Undelivered
-					letter.Outcome = o
-					letters[r.ID] = letter
+					u := *r.Undelivered
+					u.Outcome = o
+					stored[r.ID] = u
 				}
 			}
 			must(t, l.Record(bg(), records))
@@ -197,18 +197,18 @@ func testModel(t *testing.T, b backend) {
 			rt.Fatalf("outcomes differ")
 		}
 		got := map[string]audit.Undelivered{}
-		for letter, err := range x.UndeliveredEntries(bg()) {
+		for u, err := range x.UndeliveredEntries(bg()) {
 			must(t, err)
-			if _, twice := got[letter.Entry.ID]; twice {
-				rt.Fatalf("letter %s twice", letter.Entry.ID)
+			if _, twice := got[u.Entry.ID]; twice {
+				rt.Fatalf("u %s twice", u.Entry.ID)
 			}
-			got[letter.Entry.ID] = letter
+			got[u.Entry.ID] = u
 		}
-		if !reflect.DeepEqual(got, letters) {
-			rt.Fatalf("%d letters, want %d, or they differ", len(got), len(letters))
+		if !reflect.DeepEqual(got, stored) {
+			rt.Fatalf("%d undelivered entries, want %d, or they differ", len(got), len(stored))
 		}
-		if dead, deferred, err := x.UndeliveredCounts(bg()); err != nil || dead+deferred != len(letters) {
-			rt.Fatalf("counts %d and %d, %v, of %d letters", dead, deferred, err, len(letters))
+		if dead, deferred, err := x.UndeliveredCounts(bg()); err != nil || dead+deferred != len(stored) {
+			rt.Fatalf("counts %d and %d, %v, of %d undelivered entries", dead, deferred, err, len(stored))
 		}
 	})
 }

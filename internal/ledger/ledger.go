@@ -13,6 +13,7 @@
 package ledger
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -35,11 +36,12 @@ const (
 	keepLeast = 26 * time.Hour
 	keepMost  = 100 * 365 * 24 * time.Hour // of Record.Keep: a century, for what overflows
 
-	maxAnnounced  = 10_000
+	maxListed     = 10_000 // announcements, and own reads
 	announcedLife = 24 * time.Hour
+	ownReadsLife  = time.Hour
 
-	lettersAtOnce     = 100     // ids of letters read at once
-	letterBytesAtOnce = 1 << 20 // of letters read at once, unless one alone is larger
+	undeliveredAtOnce      = 100     // ids of undelivered entries read at once
+	undeliveredBytesAtOnce = 1 << 20 // of undelivered entries read at once, unless one alone is larger
 
 	// maxPlainID is the length up to which an id is stored as it is. Redis packs
 	// no longer ones (hash-max-listpack-value is 64).
@@ -84,28 +86,29 @@ func life(keep time.Duration) time.Duration {
 	return max(keepLeast, min(keep, keepMost)+keepMore)
 }
 
-// encodeLetter checks a record and returns its letter as it is stored, or nil if it has none.
-func encodeLetter(r *audit.Record) ([]byte, error) {
+// encodeUndelivered checks a record and returns its undelivered entry in the form in which it is
+// stored, or nil if it has none.
+func encodeUndelivered(r *audit.Record) ([]byte, error) {
 	switch r.Outcome {
 	case audit.Delivered, audit.Dropped, audit.Own:
 		return nil, nil
 	case audit.Dead, audit.Deferred:
 		if r.Undelivered == nil {
-			return nil, fmt.Errorf("%s without a letter", r.Outcome)
+			return nil, fmt.Errorf("%s without its entry", r.Outcome)
 		}
-		letter := *r.Undelivered
-		letter.Outcome = r.Outcome
-		return json.Marshal(letter)
+		u := *r.Undelivered
+		u.Outcome = r.Outcome
+		return json.Marshal(u)
 	}
 	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
 }
 
-func decodeLetter(id string, text []byte) (audit.Undelivered, error) {
-	var letter audit.Undelivered
-	if err := json.Unmarshal(text, &letter); err != nil {
-		return audit.Undelivered{}, fmt.Errorf("decoding letter %s: %w", id, err)
+func decodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
+	var u audit.Undelivered
+	if err := json.Unmarshal(text, &u); err != nil {
+		return audit.Undelivered{}, fmt.Errorf("decoding undelivered entry %s: %w", id, err)
 	}
-	return letter, nil
+	return u, nil
 }
 
 // address reduces the URL of a Kong to what tells it from another: without
@@ -158,26 +161,21 @@ func (p *pin) get() string {
 	return p.generation
 }
 
-// seen is how many words the holder of a lease has been told of.
-type seen struct {
-	mu    sync.Mutex
-	token string
-	words int64
-}
-
-func (s *seen) set(token string, words int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.token, s.words = token, words
-}
-
-// get returns the count for a token, or -1 if nothing is known of it: then its
-// holder is told that there is word, which costs it one more look at most.
-func (s *seen) get(token string) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.token != token {
-		return -1
-	}
-	return s.words
+// Lease is held by whoever makes a pass. It lasts as long as the options say
+// unless it is renewed. Safe for concurrent use.
+type Lease interface {
+	// Renew makes the lease last its whole time from now. It fails with
+	// [audit.ErrLeaseLost] if the lease has run out or another relay holds it.
+	Renew(ctx context.Context) error
+	// RerunRequested reports whether another relay has asked for a rerun since
+	// Acquire, or since RerunRequested or Release last reported one. It fails as
+	// Renew does; a call that fails has reported nothing.
+	RerunRequested(ctx context.Context) (bool, error)
+	// Release gives up the lease, unless a rerun has been requested: then it keeps
+	// and renews the lease and returns true, and the holder makes another pass.
+	// Both are one step: no request is lost between them. It fails as Renew does.
+	Release(ctx context.Context) (rerun bool, err error)
+	// SetMarks replaces the marks. It fails with [audit.ErrLeaseLost],
+	// [audit.ErrLedgerReplaced] or [audit.ErrForeignLedger], and then writes nothing.
+	SetMarks(ctx context.Context, marks audit.Marks) error
 }

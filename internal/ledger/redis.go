@@ -57,7 +57,6 @@ type Redis struct {
 	tls    bool
 	lease  time.Duration
 	pin    pin
-	seen   seen
 	now    func() time.Time
 }
 

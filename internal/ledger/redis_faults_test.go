@@ -69,20 +69,20 @@ func TestRedisFull(t *testing.T) {
 	s := redistest.Start(t)
 	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
-	token := value(r.Acquire(bg(), true))(t)
+	lease := value(r.Acquire(bg(), true))(t)
 	plain := plainClient(t, s)
 	must(t, plain.ConfigSet(bg(), "maxmemory", "100kb").Err())
 	var settings *audit.SettingsError
 	for name, err := range map[string]error{
 		"record": r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}),
-		"marks":  r.SetMarks(bg(), token, audit.Marks{}),
+		"marks":  lease.SetMarks(bg(), audit.Marks{}),
 	} {
 		if err == nil || errors.As(err, &settings) || !strings.Contains(err.Error(), "OOM") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.New})
-	must(t, r.Renew(bg(), token))
+	must(t, lease.Renew(bg()))
 	must(t, plain.ConfigSet(bg(), "maxmemory", "0").Err())
 	must(t, r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
 }

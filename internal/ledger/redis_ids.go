@@ -30,8 +30,8 @@ const (
 	// lookupAtOnce and recordAtOnce bound what one script does, to some milliseconds.
 	lookupAtOnce = 1000
 	recordAtOnce = 500
-	// lettersBytes bounds the letters that one script is sent, unless one alone is larger.
-	lettersBytes = 4 << 20
+	// undeliveredBytes bounds the undelivered entries that one script is sent, unless one alone is larger.
+	undeliveredBytes = 4 << 20
 
 	replaced = "replaced" // answer of a script that found another generation
 )
@@ -161,21 +161,21 @@ func (r *Redis) lookup(ctx context.Context, entries []audit.Entry, out []audit.O
 // has been delivered stays so. It fails with [audit.ErrLedgerReplaced], and writes
 // nothing more, if the generation is not the one that Begin pinned.
 func (r *Redis) Record(ctx context.Context, records []audit.Record) error {
-	letters := make([][]byte, len(records))
+	undelivered := make([][]byte, len(records))
 	for i := range records {
-		text, err := encodeLetter(&records[i])
+		text, err := encodeUndelivered(&records[i])
 		if err != nil {
 			return fmt.Errorf("recording %s: %w", records[i].ID, err)
 		}
-		letters[i] = text
+		undelivered[i] = text
 	}
 	for from := 0; from < len(records); {
 		to, size := from, 0
-		for to < len(records) && to-from < recordAtOnce && (size == 0 || size+len(letters[to]) <= lettersBytes) {
-			size += len(letters[to])
+		for to < len(records) && to-from < recordAtOnce && (size == 0 || size+len(undelivered[to]) <= undeliveredBytes) {
+			size += len(undelivered[to])
 			to++
 		}
-		if err := r.record(ctx, records[from:to], letters[from:to]); err != nil {
+		if err := r.record(ctx, records[from:to], undelivered[from:to]); err != nil {
 			return err
 		}
 		from = to
@@ -183,7 +183,7 @@ func (r *Redis) Record(ctx context.Context, records []audit.Record) error {
 	return nil
 }
 
-func (r *Redis) record(ctx context.Context, records []audit.Record, letters [][]byte) error {
+func (r *Redis) record(ctx context.Context, records []audit.Record, undelivered [][]byte) error {
 	const doing = "recording outcomes"
 	generation := r.pin.get()
 	if generation == "" {
@@ -191,7 +191,7 @@ func (r *Redis) record(ctx context.Context, records []audit.Record, letters [][]
 	}
 	var only map[string]bool // nil: all
 	for {
-		args := recordArgs(generation, records, letters, only)
+		args := recordArgs(generation, records, undelivered, only)
 		reply, err := recordScript.Run(ctx, r.client, r.keys("gen"), args...).Result()
 		if err != nil {
 			return r.wrap(doing, err)
@@ -215,7 +215,7 @@ func (r *Redis) record(ctx context.Context, records []audit.Record, letters [][]
 	}
 }
 
-func recordArgs(generation string, records []audit.Record, letters [][]byte, only map[string]bool) []any {
+func recordArgs(generation string, records []audit.Record, undelivered [][]byte, only map[string]bool) []any {
 	sorted := days{room: 40 * len(records)}
 	for i := range records {
 		rec := &records[i]
@@ -233,7 +233,7 @@ func recordArgs(generation string, records []audit.Record, letters [][]byte, onl
 		seconds := int64(life(d.keep)/time.Second) + 1
 		args = append(args, d.name, seconds, d.blob)
 	}
-	for i, text := range letters {
+	for i, text := range undelivered {
 		if id := storedID(records[i].ID); text != nil && (only == nil || only[id]) {
 			since := strconv.FormatInt(records[i].Undelivered.Since.UnixMilli(), 10)
 			args = append(args, id, since, strconv.Itoa(int(records[i].Outcome)), text)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -25,10 +26,8 @@ var (
 	renewSource string
 	//go:embed lua/release.lua
 	releaseSource string
-	//go:embed lua/announce.lua
-	announceSource string
-	//go:embed lua/claim.lua
-	claimSource string
+	//go:embed lua/nonce.lua
+	nonceSource string
 	//go:embed lua/bind.lua
 	bindSource string
 
@@ -37,8 +36,7 @@ var (
 	acquireScript  = redis.NewScript(acquireSource)
 	renewScript    = redis.NewScript(renewSource)
 	releaseScript  = redis.NewScript(releaseSource)
-	announceScript = redis.NewScript(announceSource)
-	claimScript    = redis.NewScript(claimSource)
+	nonceScript    = redis.NewScript(nonceSource)
 	bindScript     = redis.NewScript(bindSource)
 )
 
@@ -62,10 +60,80 @@ func (r *Redis) Marks(ctx context.Context) (audit.Marks, error) {
 	return marks, nil
 }
 
-// SetMarks replaces the marks, for the holder of the lease alone. It fails with
-// [audit.ErrLedgerReplaced] or [audit.ErrLeaseLost], and then writes nothing.
-func (r *Redis) SetMarks(ctx context.Context, token string, marks audit.Marks) error {
+// Acquire takes the lease. If another relay holds it, Acquire fails with
+// [audit.ErrLeaseHeld], having asked that one for a rerun if requestRerun is set.
+func (r *Redis) Acquire(ctx context.Context, requestRerun bool) (Lease, error) {
+	token, request := rand.Text(), 0
+	if requestRerun {
+		request = 1
+	}
+	reruns, err := acquireScript.Run(ctx, r.client, r.keys("lease", "reruns"), token, r.lease.Milliseconds(), request).Int64()
+	if errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
+	}
+	if err != nil {
+		return nil, r.wrap("acquiring lease", err)
+	}
+	return &redisLease{r: r, token: token, seen: reruns}, nil
+}
+
+// redisLease is the [Lease] of a [Redis].
+type redisLease struct {
+	r     *Redis
+	token string
+
+	mu   sync.Mutex
+	seen int64 // rerun requests that the holder has been told of
+}
+
+func (l *redisLease) Renew(ctx context.Context) error {
+	_, err := l.reruns(ctx, "renewing lease", l.r.lease)
+	return err
+}
+
+func (l *redisLease) RerunRequested(ctx context.Context) (bool, error) {
+	reruns, err := l.reruns(ctx, "looking for a rerun request", 0)
+	return err == nil && l.tell(reruns), err
+}
+
+// tell reports whether there are more rerun requests than the holder has been told of.
+func (l *redisLease) tell(reruns int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	more := reruns != l.seen
+	l.seen = reruns
+	return more
+}
+
+func (l *redisLease) told() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen
+}
+
+func (l *redisLease) reruns(ctx context.Context, doing string, extend time.Duration) (int64, error) {
+	reruns, err := renewScript.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), l.token, extend.Milliseconds()).Int64()
+	if errors.Is(err, redis.Nil) {
+		return 0, fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
+	}
+	return reruns, l.r.wrap(doing, err)
+}
+
+func (l *redisLease) Release(ctx context.Context) (rerun bool, err error) {
+	const doing = "releasing lease"
+	reruns, err := releaseScript.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), l.token, l.told(), l.r.lease.Milliseconds()).Int64()
+	if errors.Is(err, redis.Nil) {
+		return false, fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
+	}
+	if err != nil {
+		return false, l.r.wrap(doing, err)
+	}
+	return l.tell(reruns), nil
+}
+
+func (l *redisLease) SetMarks(ctx context.Context, marks audit.Marks) error {
 	const doing = "writing marks"
+	r := l.r
 	generation := r.pin.get()
 	if generation == "" {
 		return fmt.Errorf("%s: %w", doing, errNotBegun)
@@ -74,7 +142,7 @@ func (r *Redis) SetMarks(ctx context.Context, token string, marks audit.Marks) e
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	answer, err := setMarksScript.Run(ctx, r.client, r.keys("gen", "lease", "marks", "kong"), generation, token, text, r.pin.kong()).Text()
+	answer, err := setMarksScript.Run(ctx, r.client, r.keys("gen", "lease", "marks", "kong"), generation, l.token, text, r.pin.kong()).Text()
 	switch {
 	case err != nil:
 		return r.wrap(doing, err)
@@ -88,83 +156,19 @@ func (r *Redis) SetMarks(ctx context.Context, token string, marks audit.Marks) e
 	return nil
 }
 
-// Acquire takes the lease, which lasts as long as the options say unless it is
-// renewed, and returns the token that proves it. If another holds it, Acquire
-// fails with [audit.ErrLeaseHeld], having left word for that one if it was told to.
-func (r *Redis) Acquire(ctx context.Context, word bool) (token string, err error) {
-	token = rand.Text()
-	leave := 0
-	if word {
-		leave = 1
-	}
-	words, err := acquireScript.Run(ctx, r.client, r.keys("lease", "word"), token, r.lease.Milliseconds(), leave).Int64()
-	if errors.Is(err, redis.Nil) {
-		return "", fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
-	}
-	if err != nil {
-		return "", r.wrap("acquiring lease", err)
-	}
-	r.seen.set(token, words)
-	return token, nil
-}
-
-// Renew makes the lease last its whole time from now. It fails with
-// [audit.ErrLeaseLost] if the token is no longer that of the lease.
-func (r *Redis) Renew(ctx context.Context, token string) error {
-	_, err := r.words(ctx, "renewing lease", token, r.lease)
-	return err
-}
-
-// Word says whether somebody has left word since it, Acquire or Release last said so.
-func (r *Redis) Word(ctx context.Context, token string) (bool, error) {
-	words, err := r.words(ctx, "looking for word", token, 0)
-	if err != nil || words == r.seen.get(token) {
-		return false, err
-	}
-	r.seen.set(token, words)
-	return true, nil
-}
-
-func (r *Redis) words(ctx context.Context, doing, token string, extend time.Duration) (int64, error) {
-	words, err := renewScript.Run(ctx, r.client, r.keys("lease", "word"), token, extend.Milliseconds()).Int64()
-	if errors.Is(err, redis.Nil) {
-		return 0, fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
-	}
-	return words, r.wrap(doing, err)
-}
-
-// Release gives up the lease, unless word has been left: then it keeps and renews
-// the lease and returns true, and its holder goes round again. It fails with
-// [audit.ErrLeaseLost] if the lease was not the token's any more.
-func (r *Redis) Release(ctx context.Context, token string) (word bool, err error) {
-	before := r.seen.get(token)
-	words, err := releaseScript.Run(ctx, r.client, r.keys("lease", "word"), token, before, r.lease.Milliseconds()).Int64()
-	if errors.Is(err, redis.Nil) {
-		return false, fmt.Errorf("releasing lease: %w", audit.ErrLeaseLost)
-	}
-	if err != nil {
-		return false, r.wrap("releasing lease", err)
-	}
-	if words == before {
-		return false, nil
-	}
-	r.seen.set(token, words)
-	return true, nil
-}
-
-// LeaseLeft is how long the lease lasts unless it is renewed, and 0 if nobody has
-// it. Unlike Acquire it leaves no word.
+// LeaseLeft returns how long the lease lasts unless it is renewed, and 0 if nobody
+// holds it. Unlike Acquire it requests no rerun.
 func (r *Redis) LeaseLeft(ctx context.Context) (time.Duration, error) {
 	left, err := r.client.PTTL(ctx, r.keys("lease")[0]).Result()
 	return max(0, left), r.wrap("looking at the lease", err)
 }
 
-// Claim says whether a key is claimed for the first time within d. It guards
-// against replays; d is at least a millisecond.
-func (r *Redis) Claim(ctx context.Context, key string, d time.Duration) (fresh bool, err error) {
-	keys := r.keys("claim:" + storedID(key))
-	first, err := claimScript.Run(ctx, r.client, keys, rand.Text(), max(1, d.Milliseconds())).Int64()
-	return first == 1, r.wrap("claiming", err)
+// ReserveNonce reports whether a nonce has not been reserved in the last d, and
+// reserves it if so. It guards against replays; d is at least a millisecond.
+func (r *Redis) ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error) {
+	keys := r.keys("nonce:" + storedID(nonce))
+	first, err := nonceScript.Run(ctx, r.client, keys, rand.Text(), max(1, d.Milliseconds())).Int64()
+	return first == 1, r.wrap("reserving a nonce", err)
 }
 
 // Bind remembers the Admin API that this ledger belongs to. It fails with

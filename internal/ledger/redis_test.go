@@ -51,16 +51,16 @@ func TestRedisBuckets(t *testing.T) {
 	put(11000, 10, 0, 0)
 	put(12000, 10, -1, -time.Hour)
 	put(13000, 10, 1<<60, day)
-	token := value(r.Acquire(bg(), true))(t)
-	must(t, r.SetMarks(bg(), token, audit.Marks{Cursor: 1}))
-	value(r.Claim(bg(), "x", time.Hour))(t)
+	lease := value(r.Acquire(bg(), true))(t)
+	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
+	value(r.ReserveNonce(bg(), "nonce", time.Hour))(t)
 	must(t, r.Bind(bg(), "http://kong:8001", false))
 	must(t, r.Announce(bg(), []string{"x"}, time.Now()))
 	if _, err := r.Acquire(bg(), true); !errors.Is(err, audit.ErrLeaseHeld) {
 		t.Fatal(err)
 	}
 
-	forEver := map[string]bool{"gen": true, "marks": true, "kong": true, "letters": true, "dead": true, "deferred": true, "word": true}
+	forEver := map[string]bool{"gen": true, "marks": true, "kong": true, "undelivered": true, "dead": true, "deferred": true, "reruns": true}
 	found, buckets := 0, 0
 	for _, key := range ledgerKeys(t, r) {
 		name := strings.TrimPrefix(key, r.prefix)
@@ -69,7 +69,7 @@ func TestRedisBuckets(t *testing.T) {
 			t.Errorf("%s: time to live %v", name, ttl)
 		}
 		date, node, isBucket := strings.Cut(name, ":")
-		if !isBucket || date == "claim" {
+		if !isBucket || date == "nonce" {
 			continue
 		}
 		buckets++
@@ -99,10 +99,10 @@ func TestRedisBuckets(t *testing.T) {
 		t.Errorf("%d ids in buckets, recorded %d", found, len(left))
 	}
 	t.Logf("%d ids in %d buckets", found, buckets)
-	letters, err := r.client.HLen(bg(), r.prefix+"letters").Result()
+	entries, err := r.client.HLen(bg(), r.prefix+"undelivered").Result()
 	must(t, err)
-	if letters == 0 {
-		t.Error("no letters")
+	if entries == 0 {
+		t.Error("no undelivered entries")
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 // held is a lease while it is renewed.
 type held struct {
 	lease   Lease
-	token   string
 	ttl     time.Duration
 	renewed atomic.Pointer[moment] // when the last renewal that succeeded was asked for
 	cancel  context.CancelCauseFunc
@@ -36,14 +35,14 @@ func thisMoment() moment {
 
 // acquire waits for the lease a bounded time, then renews it until release. The
 // context that it returns ends with audit.ErrLeaseLost when the lease does.
-func acquire(ctx context.Context, lease Lease, ttl, wait time.Duration) (context.Context, *held, error) {
+func acquire(ctx context.Context, ask func(context.Context, bool) (Lease, error), ttl, wait time.Duration) (context.Context, *held, error) {
 	begin := time.Now()
-	// Word once: to leave it again and again would keep the holder at it.
-	for word := true; ; word = false {
+	// One request: more of them would keep the holder at it.
+	for request := true; ; request = false {
 		asked := thisMoment()
-		token, err := lease.Acquire(ctx, word)
+		lease, err := ask(ctx, request)
 		if err == nil {
-			h := &held{lease: lease, token: token, ttl: ttl, done: make(chan struct{})}
+			h := &held{lease: lease, ttl: ttl, done: make(chan struct{})}
 			h.renewed.Store(&asked)
 			leased, cancel := context.WithCancelCause(ctx)
 			renewing, stop := context.WithCancel(leased)
@@ -72,7 +71,7 @@ func (h *held) renew(ctx context.Context) {
 		}
 		asked := thisMoment()
 		attempt, cancel := context.WithTimeout(ctx, h.ttl/4)
-		err := h.lease.Renew(attempt, h.token)
+		err := h.lease.Renew(attempt)
 		cancel()
 		switch {
 		case err == nil:

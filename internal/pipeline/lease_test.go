@@ -140,7 +140,7 @@ func TestRenewalThatFailsOnce(t *testing.T) {
 func TestFrozenHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lease := &handle{store: newStore()}
-		ctx, h, err := acquire(t.Context(), lease, 10*time.Second, 0)
+		ctx, h, err := acquire(t.Context(), lease.Acquire, 10*time.Second, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +212,7 @@ func TestWaiterIsNotKeptWaiting(t *testing.T) {
 		w.kong.delay = 2 * time.Second
 		h := &handle{store: w.store}
 		o := w.opts
-		o.Ledger, o.Book, o.Lease = h, h, h
+		o.Ledger, o.Book, o.Acquire = h, h, h.Acquire
 		holder := New(o)
 		done := make(chan error, 1)
 		go func() {
@@ -240,7 +240,7 @@ func TestTwoRelays(t *testing.T) {
 		a.kong.delay, a.sink.delay = 100*time.Millisecond, 50*time.Millisecond
 		h := &handle{store: a.store}
 		o := a.opts
-		o.Ledger, o.Book, o.Lease = h, h, h
+		o.Ledger, o.Book, o.Acquire = h, h, h.Acquire
 		b := New(o)
 		done := make(chan error, 2)
 		for _, p := range []*Pipeline{a.p, b} {

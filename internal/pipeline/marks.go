@@ -123,7 +123,7 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 	if m == ps.marks {
 		return nil
 	}
-	if err := ps.p.opts.Book.SetMarks(ctx, ps.held.token, m); err != nil {
+	if err := ps.held.lease.SetMarks(ctx, m); err != nil {
 		return fmt.Errorf("moving marks: %w", err)
 	}
 	ps.marks = m
@@ -136,7 +136,7 @@ func (ps *pass) rewind(ctx context.Context) error {
 	if ps.held == nil || ps.req.Kind == Window || ps.marks == ps.before {
 		return nil
 	}
-	if err := ps.p.opts.Book.SetMarks(ctx, ps.held.token, ps.before); err != nil {
+	if err := ps.held.lease.SetMarks(ctx, ps.before); err != nil {
 		return fmt.Errorf("taking marks back: %w", err)
 	}
 	ps.marks = trusted(ps.before, ps.walk.began.Unix())

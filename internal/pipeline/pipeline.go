@@ -40,23 +40,23 @@ type Ledger interface {
 // Safe for concurrent use.
 type Book interface {
 	Marks(ctx context.Context) (audit.Marks, error)
-	// SetMarks fails with audit.ErrLeaseLost unless token is the lease's.
-	SetMarks(ctx context.Context, token string, m audit.Marks) error
-	// Letters goes over what is dead or deferred, in no order.
+	// UndeliveredEntries goes over what is dead or deferred, in no order.
 	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
 	UndeliveredCounts(ctx context.Context) (dead, deferred int, err error)
 }
 
 // Lease makes passes exclusive over all processes of one source and destination.
+// A method fails with audit.ErrLeaseLost once the lease has run out. Safe for
+// concurrent use.
 type Lease interface {
-	// Acquire fails with audit.ErrLeaseHeld, having left word for the holder if word is set.
-	Acquire(ctx context.Context, word bool) (token string, err error)
-	Renew(ctx context.Context, token string) error
-	// Word tells whether somebody left word since it was last asked. Where it fails,
-	// it has not been asked.
-	Word(ctx context.Context, token string) (bool, error)
-	// Release gives the lease up, unless word was left: then it stays and word is true.
-	Release(ctx context.Context, token string) (word bool, err error)
+	Renew(ctx context.Context) error
+	// RerunRequested reports whether another process has requested a rerun since it
+	// was last asked. A call that fails has reported nothing.
+	RerunRequested(ctx context.Context) (bool, error)
+	// Release gives the lease up, unless a rerun was requested: then it stays and
+	// rerun is true.
+	Release(ctx context.Context) (rerun bool, err error)
+	SetMarks(ctx context.Context, m audit.Marks) error
 }
 
 // Sink is the destination. Put returns one verdict for each entry, always; what
@@ -67,13 +67,15 @@ type Sink interface {
 	Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error)
 }
 
-// Options of a pipeline. Source, Ledger, Book, Lease and Sink are required.
+// Options of a pipeline. Source, Ledger, Book, Acquire and Sink are required.
 type Options struct {
 	Source Source
 	Ledger Ledger
 	Book   Book
-	Lease  Lease
-	Sink   Sink
+	// Acquire takes the lease. It fails with audit.ErrLeaseHeld if another process
+	// holds it, having requested a rerun of that one if requestRerun is set.
+	Acquire func(ctx context.Context, requestRerun bool) (Lease, error)
+	Sink    Sink
 	// UrgentSink takes the entries that a trigger asked for while a pass is under way,
 	// so that they need not stand behind the pass's own. Default: Sink.
 	UrgentSink Sink

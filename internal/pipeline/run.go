@@ -58,7 +58,7 @@ func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) erro
 	if fresh {
 		p.own.forgotten()
 	}
-	leased, h, err := acquire(ctx, p.opts.Lease, p.opts.LeaseTTL, req.Wait)
+	leased, h, err := acquire(ctx, p.opts.Acquire, p.opts.LeaseTTL, req.Wait)
 	if err != nil {
 		return fmt.Errorf("getting the lease: %w", err)
 	}
@@ -78,11 +78,11 @@ func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) erro
 			continue
 		}
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
-		word, releaseErr := p.opts.Lease.Release(release, h.token)
+		word, releaseErr := h.lease.Release(release)
 		stop := err != nil || late
 		if word && stop {
 			// Whoever left word is not served here. What it noted is in the ledger.
-			_, releaseErr = p.opts.Lease.Release(release, h.token)
+			_, releaseErr = h.lease.Release(release)
 		}
 		cancel()
 		if err != nil {

@@ -68,7 +68,7 @@ func (p *Pipeline) Scan(ctx context.Context, since, until int64, f func(Scanned)
 func (p *Pipeline) Exclusive(ctx context.Context, wait time.Duration, f func(ctx context.Context) error) error {
 	p.passing.Lock()
 	defer p.passing.Unlock()
-	leased, h, err := acquire(ctx, p.opts.Lease, p.opts.LeaseTTL, wait)
+	leased, h, err := acquire(ctx, p.opts.Acquire, p.opts.LeaseTTL, wait)
 	if err != nil {
 		return fmt.Errorf("getting the lease: %w", err)
 	}
@@ -76,10 +76,10 @@ func (p *Pipeline) Exclusive(ctx context.Context, wait time.Duration, f func(ctx
 	err = f(leased)
 	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
 	defer cancel()
-	word, releaseErr := p.opts.Lease.Release(release, h.token)
+	word, releaseErr := h.lease.Release(release)
 	if word {
 		// Whoever left word asks again by itself. What it noted is in the ledger.
-		_, releaseErr = p.opts.Lease.Release(release, h.token)
+		_, releaseErr = h.lease.Release(release)
 	}
 	if releaseErr != nil && !errors.Is(releaseErr, audit.ErrLeaseLost) {
 		p.log.Warn("lease not released, it will run out by itself", "err", releaseErr)

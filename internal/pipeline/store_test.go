@@ -88,7 +88,7 @@ func (s *store) steal() {
 	s.holder, s.until = fmt.Sprintf("thief %d", s.tokens), time.Now().Add(s.ttl)
 }
 
-// handle is a relay's connection to the store. It is the pipeline's Ledger, Book and Lease.
+// handle is a relay's connection to the store. It is the pipeline's Ledger and Book.
 type handle struct {
 	*store
 	mu     sync.Mutex
@@ -177,25 +177,6 @@ func (h *handle) Marks(ctx context.Context) (audit.Marks, error) {
 	return h.marks, errors.Join(ctx.Err(), h.check(false))
 }
 
-func (h *handle) SetMarks(ctx context.Context, token string, m audit.Marks) error {
-	h.store.mu.Lock()
-	defer h.store.mu.Unlock()
-	if err := errors.Join(ctx.Err(), h.check(true)); err != nil {
-		return err
-	}
-	if h.set != nil {
-		if err := h.set(); err != nil {
-			return err
-		}
-	}
-	if !h.holds(token) {
-		return fmt.Errorf("writing marks: %w", audit.ErrLeaseLost)
-	}
-	h.writes++
-	h.marks, h.moved = m, append(h.moved, m)
-	return nil
-}
-
 func (h *handle) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
 	return func(yield func(audit.Undelivered, error) bool) {
 		h.store.mu.Lock()
@@ -218,24 +199,30 @@ func (h *handle) holds(token string) bool {
 	return token != "" && h.holder == token && time.Now().Before(h.until)
 }
 
-func (h *handle) Acquire(ctx context.Context, word bool) (string, error) {
+func (h *handle) Acquire(ctx context.Context, requestRerun bool) (Lease, error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return nil, err
 	}
 	if h.holds(h.holder) {
-		if word {
+		if requestRerun {
 			h.words++
 		}
-		return "", fmt.Errorf("acquiring: %w", audit.ErrLeaseHeld)
+		return nil, fmt.Errorf("acquiring: %w", audit.ErrLeaseHeld)
 	}
 	h.tokens++
 	h.holder, h.until, h.heard = fmt.Sprintf("lease %d", h.tokens), time.Now().Add(h.ttl), h.words
-	return h.holder, nil
+	return &storeLease{handle: h, token: h.holder}, nil
 }
 
-func (h *handle) Renew(ctx context.Context, token string) error {
+// storeLease is the pipeline's Lease.
+type storeLease struct {
+	*handle
+	token string
+}
+
+func (h *storeLease) Renew(ctx context.Context) error {
 	if h.renew != nil {
 		if err := h.renew(ctx); err != nil {
 			return err
@@ -246,34 +233,34 @@ func (h *handle) Renew(ctx context.Context, token string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !h.holds(token) {
+	if !h.holds(h.token) {
 		return fmt.Errorf("renewing: %w", audit.ErrLeaseLost)
 	}
 	h.until = time.Now().Add(h.ttl)
 	return nil
 }
 
-func (h *handle) Word(ctx context.Context, token string) (bool, error) {
+func (h *storeLease) RerunRequested(ctx context.Context) (bool, error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	if !h.holds(token) {
-		return false, fmt.Errorf("looking for word: %w", audit.ErrLeaseLost)
+	if !h.holds(h.token) {
+		return false, fmt.Errorf("looking for a rerun request: %w", audit.ErrLeaseLost)
 	}
 	word := h.words != h.heard
 	h.heard = h.words
 	return word, nil
 }
 
-func (h *handle) Release(ctx context.Context, token string) (bool, error) {
+func (h *storeLease) Release(ctx context.Context) (bool, error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	if !h.holds(token) {
+	if !h.holds(h.token) {
 		return false, fmt.Errorf("releasing: %w", audit.ErrLeaseLost)
 	}
 	word := h.words != h.heard
@@ -284,4 +271,23 @@ func (h *handle) Release(ctx context.Context, token string) (bool, error) {
 		h.holder = ""
 	}
 	return word, nil
+}
+
+func (h *storeLease) SetMarks(ctx context.Context, m audit.Marks) error {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	if err := errors.Join(ctx.Err(), h.check(true)); err != nil {
+		return err
+	}
+	if h.set != nil {
+		if err := h.set(); err != nil {
+			return err
+		}
+	}
+	if !h.holds(h.token) {
+		return fmt.Errorf("writing marks: %w", audit.ErrLeaseLost)
+	}
+	h.writes++
+	h.marks, h.moved = m, append(h.moved, m)
+	return nil
 }

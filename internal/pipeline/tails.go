@@ -86,7 +86,7 @@ func (t *tails) word(ctx context.Context) error {
 			return err
 		}
 		// An error is the renewal's to deal with.
-		if word, err := t.ps.held.lease.Word(ctx, t.ps.held.token); err == nil && word {
+		if word, err := t.ps.held.lease.RerunRequested(ctx); err == nil && word {
 			if t.ps.req.Word != nil {
 				t.ps.req.Word(ctx)
 			}

@@ -133,7 +133,7 @@ func newWorld(t testing.TB, k *kong, change ...func(*Options)) *world {
 // restart is a new process on the same store.
 func (w *world) restart() {
 	h := &handle{store: w.store}
-	w.opts.Ledger, w.opts.Book, w.opts.Lease = h, h, h
+	w.opts.Ledger, w.opts.Book, w.opts.Acquire = h, h, h.Acquire
 	w.p = New(w.opts)
 }
 

@@ -1,5 +1,5 @@
 -- record: KEYS[1] generation; ARGV: generation, number of days, for each day its
--- name, the least seconds to keep it, and a blob; then for each letter its id,
+-- name, the least seconds to keep it, and a blob; then for each undelivered entry its id,
 -- Unix milliseconds, outcome and text.
 -- A blob is a sequence of: 3 bytes of the id's SHA-1, 1 byte length, 1 byte
 -- outcome as a digit, the id.
@@ -119,13 +119,13 @@ for _ = 1, tonumber(ARGV[2]) do
   end
 end
 
-local dead, deferred, letters = P .. 'dead', P .. 'deferred', P .. 'letters'
-if redis.call('EXISTS', letters) == 1 then
+local dead, deferred, entries = P .. 'dead', P .. 'deferred', P .. 'undelivered'
+if redis.call('EXISTS', entries) == 1 then
   local gone = {}
   for id, outcome in pairs(final) do
     if outcome ~= '2' and outcome ~= '3' then gone[#gone + 1] = id end
   end
-  if #gone > 0 and redis.call('HDEL', letters, unpack(gone)) > 0 then
+  if #gone > 0 and redis.call('HDEL', entries, unpack(gone)) > 0 then
     redis.call('ZREM', dead, unpack(gone))
     redis.call('ZREM', deferred, unpack(gone))
   end
@@ -133,7 +133,7 @@ end
 for i = a, #ARGV, 4 do
   local id, outcome = ARGV[i], ARGV[i + 2]
   if final[id] == outcome then
-    redis.call('HSET', letters, id, ARGV[i + 3])
+    redis.call('HSET', entries, id, ARGV[i + 3])
     redis.call('ZADD', outcome == '2' and dead or deferred, ARGV[i + 1], id)
     redis.call('ZREM', outcome == '2' and deferred or dead, id)
   end

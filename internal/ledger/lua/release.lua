@@ -1,11 +1,12 @@
--- release: KEYS: lease, word; ARGV: token, count of words seen, milliseconds.
--- Returns the count of words, or false if the lease is lost. If word was left
--- since, the lease is kept and renewed, else it is given up.
+-- release: KEYS: lease, reruns; ARGV: token, count of requests seen, milliseconds.
+-- Returns how many reruns have been requested, or false if the lease is lost. If
+-- there are more than the holder has seen, the lease is kept and renewed;
+-- otherwise it is given up.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
-local words = tonumber(redis.call('GET', KEYS[2]) or '0')
-if words == tonumber(ARGV[2]) then
+local reruns = tonumber(redis.call('GET', KEYS[2]) or '0')
+if reruns == tonumber(ARGV[2]) then
   redis.call('DEL', KEYS[1])
 else
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
-return words
+return reruns

@@ -11,7 +11,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-func testLetters(t *testing.T, b backend) {
+func testUndelivered(t *testing.T, b backend) {
 	x, y, _ := begun(t, b)
 	var none time.Time
 	dead, deferred, err := x.OldestUndelivered(bg())
@@ -21,7 +21,7 @@ func testLetters(t *testing.T, b backend) {
 	must(t, err)
 	equal(t, ok, false)
 
-	// 350 letters of few moments, so that many are equal in time.
+	// 350 entries of few moments, so that many are equal in time.
 	var want []string
 	var records []audit.Record
 	for i := range 350 {
@@ -48,18 +48,18 @@ func testLetters(t *testing.T, b backend) {
 		want = append(want, r.ID)
 	}
 	var got []string
-	for letter, err := range y.UndeliveredEntries(bg()) {
+	for entry, err := range y.UndeliveredEntries(bg()) {
 		must(t, err)
-		got = append(got, letter.Entry.ID)
+		got = append(got, entry.Entry.ID)
 	}
 	equal(t, got, want)
 
-	letter, ok, err := y.UndeliveredEntry(bg(), records[0].ID)
+	entry, ok, err := y.UndeliveredEntry(bg(), records[0].ID)
 	must(t, err)
 	wantLetter := *records[0].Undelivered
 	wantLetter.Outcome = records[0].Outcome
-	if !ok || !reflect.DeepEqual(letter, wantLetter) {
-		t.Fatalf("letter %v %+v, want %+v", ok, letter, wantLetter)
+	if !ok || !reflect.DeepEqual(entry, wantLetter) {
+		t.Fatalf("entry %v %+v, want %+v", ok, entry, wantLetter)
 	}
 	nDead, nDeferred, err := y.UndeliveredCounts(bg())
 	must(t, err)
@@ -70,7 +70,7 @@ func testLetters(t *testing.T, b backend) {
 		t.Errorf("oldest at %v and %v", dead, deferred)
 	}
 
-	// Deferred turns dead, dead is delivered: no letter stays behind in either list.
+	// Deferred turns dead, dead is delivered: no entry stays behind in either list.
 	for i := range records {
 		switch records[i].Outcome {
 		case audit.Deferred:
@@ -84,9 +84,9 @@ func testLetters(t *testing.T, b backend) {
 	must(t, err)
 	equal(t, []int{nDead, nDeferred}, []int{50, 0})
 	n := 0
-	for letter, err := range y.UndeliveredEntries(bg()) {
+	for entry, err := range y.UndeliveredEntries(bg()) {
 		must(t, err)
-		equal(t, letter.Outcome, audit.Dead)
+		equal(t, entry.Outcome, audit.Dead)
 		if n++; n == 10 {
 			break
 		}
@@ -94,7 +94,7 @@ func testLetters(t *testing.T, b backend) {
 	equal(t, n, 10)
 }
 
-func testLettersRemoved(t *testing.T, b backend) {
+func testUndeliveredRemoved(t *testing.T, b backend) {
 	x, y, _ := begun(t, b)
 	var records []audit.Record
 	for i := range 450 {
@@ -102,9 +102,9 @@ func testLettersRemoved(t *testing.T, b backend) {
 	}
 	must(t, x.Record(bg(), records))
 	n := 0
-	for letter, err := range x.UndeliveredEntries(bg()) {
+	for entry, err := range x.UndeliveredEntries(bg()) {
 		must(t, err)
-		must(t, y.Record(bg(), []audit.Record{record(letter.Entry.ID, noon, audit.Dropped)}))
+		must(t, y.Record(bg(), []audit.Record{record(entry.Entry.ID, noon, audit.Dropped)}))
 		n++
 	}
 	equal(t, n, 450)
@@ -113,7 +113,7 @@ func testLettersRemoved(t *testing.T, b backend) {
 	equal(t, []int{dead, deferred}, []int{0, 0})
 }
 
-func testLargeLetters(t *testing.T, b backend) {
+func testLargeUndelivered(t *testing.T, b backend) {
 	x, _, _ := begun(t, b)
 	var records []audit.Record
 	for i := range 4 {
@@ -123,9 +123,9 @@ func testLargeLetters(t *testing.T, b backend) {
 	}
 	must(t, x.Record(bg(), records))
 	n := 0
-	for letter, err := range x.UndeliveredEntries(bg()) {
+	for entry, err := range x.UndeliveredEntries(bg()) {
 		must(t, err)
-		equal(t, len(letter.Entry.Payload), 3<<20)
+		equal(t, len(entry.Entry.Payload), 3<<20)
 		n++
 	}
 	equal(t, n, 4)

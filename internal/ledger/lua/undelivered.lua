@@ -1,6 +1,6 @@
--- letters: KEYS[1] dead or deferred; ARGV: most to return, milliseconds and id to
+-- undelivered: KEYS[1] dead or deferred; ARGV: most to return, milliseconds and id to
 -- go on after, or nothing. Returns id and milliseconds in turn, oldest first.
--- Reads only, and holds its place when letters come or go between two calls.
+-- Reads only, and holds its place when entries come or go between two calls.
 local key, n, score, member = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 
 -- after compares bytes, as Redis orders members; Lua's < would follow the locale.

@@ -1,0 +1,150 @@
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Acquire is [Redis.Acquire].
+func (b *Bolt) Acquire(ctx context.Context, requestRerun bool) (Lease, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, b.wrap("acquiring lease", err)
+	}
+	b.lease.Lock()
+	defer b.lease.Unlock()
+	if b.holds(b.lease.token) {
+		b.lease.rerun = b.lease.rerun || requestRerun
+		return nil, fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
+	}
+	b.lease.token, b.lease.until, b.lease.rerun = rand.Text(), b.now().Add(b.lease.ttl), false
+	return &boltLease{b: b, token: b.lease.token}, nil
+}
+
+// LeaseLeft is [Redis.LeaseLeft].
+func (b *Bolt) LeaseLeft(ctx context.Context) (time.Duration, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, b.wrap("looking at the lease", err)
+	}
+	b.lease.Lock()
+	defer b.lease.Unlock()
+	if !b.holds(b.lease.token) {
+		return 0, nil
+	}
+	return b.lease.until.Sub(b.now()), nil
+}
+
+// holds reports whether a token is that of the lease. The lease is locked.
+func (b *Bolt) holds(token string) bool {
+	return token != "" && b.lease.token == token && b.now().Before(b.lease.until)
+}
+
+// boltLease is the [Lease] of a [Bolt].
+type boltLease struct {
+	b     *Bolt
+	token string
+}
+
+// held runs f under the lock if the lease is still held.
+func (l *boltLease) held(ctx context.Context, doing string, f func()) error {
+	b := l.b
+	if err := ctx.Err(); err != nil {
+		return b.wrap(doing, err)
+	}
+	b.lease.Lock()
+	defer b.lease.Unlock()
+	if !b.holds(l.token) {
+		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
+	}
+	f()
+	return nil
+}
+
+func (l *boltLease) Renew(ctx context.Context) error {
+	return l.held(ctx, "renewing lease", l.renew)
+}
+
+func (l *boltLease) renew() { l.b.lease.until = l.b.now().Add(l.b.lease.ttl) }
+
+func (l *boltLease) RerunRequested(ctx context.Context) (rerun bool, err error) {
+	err = l.held(ctx, "looking for a rerun request", func() { rerun, l.b.lease.rerun = l.b.lease.rerun, false })
+	return rerun, err
+}
+
+func (l *boltLease) Release(ctx context.Context) (rerun bool, err error) {
+	err = l.held(ctx, "releasing lease", func() {
+		rerun, l.b.lease.rerun = l.b.lease.rerun, false
+		if rerun {
+			l.renew()
+		} else {
+			l.b.lease.token = ""
+		}
+	})
+	return rerun, err
+}
+
+func (l *boltLease) SetMarks(ctx context.Context, marks audit.Marks) error {
+	const doing = "writing marks"
+	b := l.b
+	text, err := json.Marshal(marks)
+	if err != nil {
+		return b.wrap(doing, err)
+	}
+	return b.update(ctx, doing, func(tx *bbolt.Tx) error {
+		if err := b.check(tx, true); err != nil {
+			return err
+		}
+		// The lease is locked while the marks are written, so that nobody takes it meanwhile.
+		b.lease.Lock()
+		defer b.lease.Unlock()
+		if !b.holds(l.token) {
+			return audit.ErrLeaseLost
+		}
+		return tx.Bucket(metaBucket).Put(marksKey, text)
+	})
+}
+
+// Bind is [Redis.Bind].
+func (b *Bolt) Bind(ctx context.Context, url string, adopt bool) error {
+	url = address(url)
+	var other string
+	err := b.update(ctx, "binding", func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		bound := string(meta.Get(kongKey))
+		switch {
+		case bound == url:
+			return nil
+		case bound != "" && !adopt && meta.Get(marksKey) != nil:
+			other = bound
+			return nil
+		}
+		return meta.Put(kongKey, []byte(url))
+	})
+	if err == nil && other != "" {
+		return fmt.Errorf("binding ledger: %w", foreign(other))
+	}
+	return err
+}
+
+// ReserveNonce is [Redis.ReserveNonce].
+func (b *Bolt) ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error) {
+	err = b.update(ctx, "reserving a nonce", func(tx *bbolt.Tx) error {
+		if err := b.purgeExpired(tx); err != nil {
+			return err
+		}
+		nonces, now := tx.Bucket(noncesBucket), b.now()
+		key := idKey(nonce)
+		if until := nonces.Get(key); until != nil && now.UnixMilli() < fromKey(until) {
+			return nil
+		}
+		fresh = true
+		return nonces.Put(key, toKey(now.Add(max(d, time.Millisecond)).UnixMilli()))
+	})
+	return fresh && err == nil, err
+}

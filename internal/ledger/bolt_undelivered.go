@@ -1,0 +1,137 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// putUndelivered stores the undelivered entry of a record, or removes the one that its id had.
+func putUndelivered(tx *bbolt.Tx, rec *audit.Record, final audit.Outcome, text []byte) error {
+	id := idKey(rec.ID)
+	since, entries := tx.Bucket(sinceBucket), tx.Bucket(undeliveredBucket)
+	if had := since.Get(id); had != nil {
+		place := append(bytes.Clone(had[1:]), id...)
+		if err := tx.Bucket(kindOf(audit.Outcome(had[0]))).Delete(place); err != nil {
+			return err
+		}
+		if err := since.Delete(id); err != nil {
+			return err
+		}
+		if err := entries.Delete(id); err != nil {
+			return err
+		}
+	}
+	if text == nil || final != rec.Outcome {
+		return nil
+	}
+	when := toKey(rec.Undelivered.Since.UnixMilli())
+	if err := since.Put(id, append([]byte{byte(final)}, when...)); err != nil {
+		return err
+	}
+	if err := tx.Bucket(kindOf(final)).Put(append(when, id...), nil); err != nil {
+		return err
+	}
+	return entries.Put(id, text)
+}
+
+func kindOf(o audit.Outcome) []byte {
+	if o == audit.Deferred {
+		return deferredBucket
+	}
+	return deadBucket
+}
+
+// UndeliveredEntries is [Redis.UndeliveredEntries].
+func (b *Bolt) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
+	return func(yield func(audit.Undelivered, error) bool) {
+		for _, kind := range [][]byte{deferredBucket, deadBucket} {
+			var after []byte
+			for {
+				// A caller may record while it reads, so no transaction is open when it is called.
+				list, last, err := b.undeliveredAfter(ctx, kind, after)
+				if err != nil {
+					yield(audit.Undelivered{}, err)
+					return
+				}
+				for i := range list {
+					if !yield(list[i], nil) {
+						return
+					}
+				}
+				if last == nil {
+					break
+				}
+				after = last
+			}
+		}
+	}
+}
+
+// undeliveredAfter reads some undelivered entries and returns the place of the last, or nil at the end.
+func (b *Bolt) undeliveredAfter(ctx context.Context, kind, after []byte) (list []audit.Undelivered, last []byte, err error) {
+	err = b.view(ctx, "reading undelivered entries", func(tx *bbolt.Tx) error {
+		entries, c := tx.Bucket(undeliveredBucket), tx.Bucket(kind).Cursor()
+		k, _ := c.Seek(after)
+		if after != nil && bytes.Equal(k, after) {
+			k, _ = c.Next()
+		}
+		for size := 0; k != nil; k, _ = c.Next() {
+			text := entries.Get(k[8:])
+			if len(list) > 0 && (len(list) == undeliveredAtOnce || size+len(text) > undeliveredBytesAtOnce) {
+				return nil
+			}
+			u, err := decodeUndelivered(string(k[9:]), text)
+			if err != nil {
+				return err
+			}
+			list, last, size = append(list, u), bytes.Clone(k), size+len(text)
+		}
+		last = nil
+		return nil
+	})
+	return list, last, err
+}
+
+// UndeliveredEntry is [Redis.UndeliveredEntry].
+func (b *Bolt) UndeliveredEntry(ctx context.Context, id string) (u audit.Undelivered, ok bool, err error) {
+	err = b.view(ctx, "reading undelivered entry", func(tx *bbolt.Tx) error {
+		text := tx.Bucket(undeliveredBucket).Get(idKey(id))
+		if text == nil {
+			return nil
+		}
+		ok = true
+		var err error
+		u, err = decodeUndelivered(id, text)
+		return err
+	})
+	return u, ok && err == nil, err
+}
+
+// UndeliveredCounts is [Redis.UndeliveredCounts].
+func (b *Bolt) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
+	err = b.view(ctx, "counting undelivered entries", func(tx *bbolt.Tx) error {
+		dead, deferred = tx.Bucket(deadBucket).Stats().KeyN, tx.Bucket(deferredBucket).Stats().KeyN
+		return nil
+	})
+	return dead, deferred, err
+}
+
+// OldestUndelivered is [Redis.OldestUndelivered].
+func (b *Bolt) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
+	err = b.view(ctx, "finding the oldest undelivered entries", func(tx *bbolt.Tx) error {
+		if k, _ := tx.Bucket(deadBucket).Cursor().First(); k != nil {
+			dead = time.UnixMilli(fromKey(k[:8]))
+		}
+		if k, _ := tx.Bucket(deferredBucket).Cursor().First(); k != nil {
+			deferred = time.UnixMilli(fromKey(k[:8]))
+		}
+		return nil
+	})
+	return dead, deferred, err
+}

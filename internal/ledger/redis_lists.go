@@ -1,0 +1,103 @@
+package ledger
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+//go:embed lua/note.lua
+var noteSource string
+
+var noteScript = redis.NewScript(noteSource)
+
+// note adds ids to a list that keeps the 10,000 latest ones for some time. An id
+// that is on it keeps its time.
+func (r *Redis) note(ctx context.Context, doing, list string, ids []string, at time.Time, life time.Duration) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	args := []any{at.UnixMilli(), r.now().Add(-life).UnixMilli(), maxListed, int64(life / time.Second)}
+	for _, id := range ids {
+		args = append(args, storedID(id))
+	}
+	return r.wrap(doing, noteScript.Run(ctx, r.client, r.keys(list), args...).Err())
+}
+
+// Announce notes ids that a trigger named at a time. The list holds 10,000 ids,
+// the latest, for 24 h each; an id that is on it keeps its time.
+func (r *Redis) Announce(ctx context.Context, ids []string, at time.Time) error {
+	return r.note(ctx, "announcing", "announced", ids, at, announcedLife)
+}
+
+// Announced returns what has been announced in the last 24 h and not taken off
+// the list, oldest first, each id with the time of its first announcement.
+func (r *Redis) Announced(ctx context.Context) ([]audit.Announcement, error) {
+	const doing = "reading announcements"
+	from := strconv.FormatInt(r.now().Add(-announcedLife).UnixMilli(), 10)
+	answer, err := r.client.ZRangeByScoreWithScores(ctx, r.prefix+"announced", &redis.ZRangeBy{Min: from, Max: "+inf"}).Result()
+	if err != nil {
+		return nil, r.wrap(doing, err)
+	}
+	list := make([]audit.Announcement, 0, len(answer))
+	for _, z := range answer {
+		id, ok := z.Member.(string)
+		if !ok {
+			return nil, fmt.Errorf("%s: redis at %s: id of type %T", doing, r.where, z.Member)
+		}
+		list = append(list, audit.Announcement{ID: id, At: time.UnixMilli(int64(z.Score))})
+	}
+	return list, nil
+}
+
+// Unannounce takes ids off the list.
+func (r *Redis) Unannounce(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	members := make([]any, len(ids))
+	for i, id := range ids {
+		members[i] = storedID(id)
+	}
+	return r.wrap("taking back announcements", r.client.ZRem(ctx, r.prefix+"announced", members...).Err())
+}
+
+// NoteOwnReads notes ids under which Kong records reads that a relay of this
+// ledger made. The ledger keeps the 10,000 latest ones, for an hour each.
+func (r *Redis) NoteOwnReads(ctx context.Context, ids []string) error {
+	return r.note(ctx, "noting own reads", "ownreads", ids, r.now(), ownReadsLife)
+}
+
+// AreOwnReads reports for each id whether NoteOwnReads noted it in the last hour.
+func (r *Redis) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	scores := make([]*redis.FloatCmd, len(ids))
+	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			scores[i] = p.ZScore(ctx, r.prefix+"ownreads", storedID(id))
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, r.wrap("looking up own reads", err)
+	}
+	from := float64(r.now().Add(-ownReadsLife).UnixMilli())
+	own := make([]bool, len(ids))
+	for i, score := range scores {
+		at, err := score.Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, r.wrap("looking up own reads", err)
+		}
+		own[i] = err == nil && at >= from
+	}
+	return own, nil
+}
