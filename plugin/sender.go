@@ -32,7 +32,7 @@ const (
 
 // target is what is rung. Ring returns nil once all ids are noted.
 type target interface {
-	Ring(ctx context.Context, ids []string) error
+	Notify(ctx context.Context, ids []string) error
 	Close()
 }
 
@@ -290,5 +290,5 @@ func (s *sender) deliver(ctx context.Context, ids []string) (err error) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, maxRing)
 	defer cancel()
-	return s.target.Ring(ctx, ids)
+	return s.target.Notify(ctx, ids)
 }

@@ -31,7 +31,7 @@ type ring struct {
 	err error
 }
 
-func (b *bell) Ring(ctx context.Context, ids []string) error {
+func (b *bell) Notify(ctx context.Context, ids []string) error {
 	at := time.Now()
 	select {
 	case <-time.After(b.takes):

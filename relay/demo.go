@@ -173,7 +173,7 @@ func (d *demo) ringer(ctx context.Context, dir, relayURL string) (ring func(id s
 		return nil, nil, err
 	}
 	return func(id string) {
-		if err := client.Ring(context.WithoutCancel(ctx), []string{id}); err != nil {
+		if err := client.Notify(context.WithoutCancel(ctx), []string{id}); err != nil {
 			fmt.Fprintf(d.out, "trigger failed: %v\n", err)
 		}
 	}, client.Close, nil

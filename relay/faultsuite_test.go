@@ -311,7 +311,7 @@ func (f *faultRun) ring(r *faultRelay, ids ...string) {
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(f.t.Context(), 2*time.Second)
 	defer cancel()
-	_ = c.Ring(ctx, ids)
+	_ = c.Notify(ctx, ids)
 }
 
 // fresh adds an entry and sees it through every relay that runs.

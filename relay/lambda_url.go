@@ -22,7 +22,7 @@ func (h *lambdaHost) urlHandler() http.Handler {
 	return trigger.NewHandler(trigger.Options{
 		Secrets:          srv.secretsOf(set.TriggerSecret),
 		EventHookSecrets: srv.secretsOf(set.EventHooksSecret),
-		Replay:           srv.app.store.ReserveNonce,
+		ReserveNonce:     srv.app.store.ReserveNonce,
 		Rate:             set.TriggerRate,
 		Logger:           h.log,
 		Notify: func(ctx context.Context, ids []string) error {

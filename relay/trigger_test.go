@@ -23,7 +23,7 @@ func ringOnce(tb testing.TB, url string, ids ...string) {
 		tb.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.Ring(context.Background(), ids); err != nil {
+	if err := c.Notify(context.Background(), ids); err != nil {
 		tb.Fatal(err)
 	}
 }

@@ -25,7 +25,7 @@ func (s *server) triggerHandler() http.Handler {
 		Secrets:          s.secretsOf(set.TriggerSecret),
 		EventHookSecrets: s.secretsOf(set.EventHooksSecret),
 		Unsigned:         !set.TriggerSecret.IsSet() && trigger.Loopback(set.Listen),
-		Replay:           s.app.store.ReserveNonce,
+		ReserveNonce:     s.app.store.ReserveNonce,
 		Notify:           notify,
 		Rate:             set.TriggerRate,
 		Observe:          func(path, outcome string) { s.metrics.triggers.WithLabelValues(path, outcome).Inc() },

@@ -117,7 +117,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 // returns nil once the relay has noted all of them. More than one trigger can
 // carry go out one after the other; an error means that some may not have been
 // noted, and to announce them again does no harm.
-func (c *Client) Ring(ctx context.Context, ids []string) error {
+func (c *Client) Notify(ctx context.Context, ids []string) error {
 	return split(ids, func(ids []string) error {
 		body, err := json.Marshal(newBody(ids))
 		if err != nil {

@@ -45,10 +45,10 @@ func TestClientRingsTheHandler(t *testing.T) {
 	url := serve(t, r)
 	for _, url := range []string{url, url + "/", url + Path} {
 		c := newClient(t, ClientOptions{URL: url, Secret: secretA})
-		if err := c.Ring(t.Context(), []string{"a", "b"}); err != nil {
+		if err := c.Notify(t.Context(), []string{"a", "b"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Ring(t.Context(), nil); err != nil {
+		if err := c.Notify(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -65,7 +65,7 @@ func TestClientSplits(t *testing.T) {
 		for i := range ids {
 			ids[i] = fmt.Sprintf("%0*d", length, i)[:length]
 		}
-		if err := c.Ring(t.Context(), ids); err != nil {
+		if err := c.Notify(t.Context(), ids); err != nil {
 			t.Fatal(err)
 		}
 		noted, calls := r.noted()
@@ -77,7 +77,7 @@ func TestClientSplits(t *testing.T) {
 		}
 	}
 	c := newClient(t, ClientOptions{URL: "http://127.0.0.1:1"})
-	if err := c.Ring(t.Context(), []string{strings.Repeat("a", MaxBody)}); err == nil {
+	if err := c.Notify(t.Context(), []string{strings.Repeat("a", MaxBody)}); err == nil {
 		t.Error("an id larger than a body was sent")
 	}
 }
@@ -93,7 +93,7 @@ func TestClientSignsEachAttemptAnew(t *testing.T) {
 		mu.Unlock()
 		r.ServeHTTP(w, req)
 	}))})
-	if err := c.Ring(t.Context(), []string{"a"}); err != nil {
+	if err := c.Notify(t.Context(), []string{"a"}); err != nil {
 		t.Fatal(err)
 	}
 	if ids, _ := r.noted(); len(seen) != 2 || !slices.Equal(ids, []string{"a"}) {
@@ -136,7 +136,7 @@ func TestClientBoundsItsAttempts(t *testing.T) {
 				w.WriteHeader(test.status)
 			}))})
 			start := time.Now()
-			err := c.Ring(t.Context(), []string{"a"})
+			err := c.Notify(t.Context(), []string{"a"})
 			if err == nil || Final(err) != test.final || attempts.Load() != test.attempts {
 				t.Errorf("%v (final: %v) after %d attempts", err, Final(err), attempts.Load())
 			}
@@ -158,7 +158,7 @@ func TestClientShowsTheReason(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = io.WriteString(w, body)
 		}))})
-		if err := c.Ring(t.Context(), nil); err == nil || !strings.HasSuffix(err.Error(), want) {
+		if err := c.Notify(t.Context(), nil); err == nil || !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("%q: %v", body, err)
 		}
 	}
@@ -212,7 +212,7 @@ func TestClientBearsHostileRelays(t *testing.T) {
 			d.Timeout = 200 * time.Millisecond
 			c := newClient(t, ClientOptions{URL: serve(t, test.handler), Delivery: d})
 			start := time.Now()
-			if err := c.Ring(t.Context(), []string{"a"}); (err == nil) != test.ok {
+			if err := c.Notify(t.Context(), []string{"a"}); (err == nil) != test.ok {
 				t.Error(err)
 			}
 			if took := time.Since(start); took > 3*time.Second {
@@ -229,7 +229,7 @@ func TestClientStopsWithItsContext(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		cancel()
 	})), Delivery: Delivery{MaxWait: time.Minute}})
-	if err := c.Ring(ctx, nil); !errors.Is(err, context.Canceled) {
+	if err := c.Notify(ctx, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -249,7 +249,7 @@ func TestClientTLS(t *testing.T) {
 		"not verified":      {Delivery{Insecure: true}, true},
 	} {
 		c := newClient(t, ClientOptions{URL: s.URL, Secret: secretA, Delivery: test.d})
-		if err := c.Ring(t.Context(), nil); (err == nil) != test.ok {
+		if err := c.Notify(t.Context(), nil); (err == nil) != test.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -2,7 +2,6 @@ package trigger
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -11,36 +10,45 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"golang.org/x/time/rate"
 )
 
-// Options are the settings of a handler.
+// Options are the settings of a handler. Only Notify is required.
 type Options struct {
-	// Notify is told the announced ids; none means "look now". When it returns
-	// nil they must be noted durably: the sender forgets them. It must bear
-	// being told an id twice, and concurrent calls.
+	// Notify announces ids, or asks for a poll if there are none. When it returns
+	// nil the ids must be stored durably: the sender forgets them. It must accept
+	// an id more than once, and it is called concurrently.
 	Notify func(ctx context.Context, ids []string) error
+	// Poll asks for a poll and stores nothing. It is called for each request that
+	// was validly signed and then refused for its rate, so the callee has to
+	// coalesce the calls. It must return at once.
+	Poll func()
 
-	// Secrets returns the secrets that a trigger may be signed with, in the form
-	// that [CheckSecret] takes: two of them while one is being replaced. It is
-	// asked for each request. With no secret nothing is taken, but for Unsigned.
+	// Secrets returns the secrets that may sign a trigger, in the form that
+	// [CheckSecret] accepts: two of them while one is being replaced. It is called
+	// for each request. Without a secret every request is refused, unless Unsigned
+	// is set. The same holds for the other paths and their secrets.
 	Secrets func() []string
 	// EventHookSecrets returns the secrets of Kong's event hooks, as plain text.
 	EventHookSecrets func() []string
-	// Unsigned takes requests without a signature where there is no secret to
-	// check it with. Only for a listener that [Loopback] holds for.
+	// HTTPLogSecrets returns the passwords of Kong's http-log plugin, as plain text.
+	HTTPLogSecrets func() []string
+	// Unsigned accepts requests without a signature on a path that has no secret.
+	// It is meant for a listener that [Loopback] holds for, and for no other.
 	Unsigned bool
 
-	// Replay claims a webhook id for d, and tells whether it was free. An error
-	// refuses the trigger for now. It is not asked for the ids that this process
-	// has taken: the newest 100,000 at least are remembered. If nil, no others are known.
-	Replay func(ctx context.Context, id string, d time.Duration) (fresh bool, err error)
+	// ReserveNonce reserves a webhook id for d and reports whether it was free.
+	// An error refuses the trigger with 503. Ids that this process has accepted
+	// are not looked up again: it remembers at least the newest 100,000. If
+	// ReserveNonce is nil, no others are known.
+	ReserveNonce func(ctx context.Context, id string, d time.Duration) (fresh bool, err error)
 
-	// Rate is how many requests a second each of the two paths takes, and its
-	// burst: 500 if zero. Where there is a secret, only what it has signed counts.
+	// Rate is the number of requests a second that each path accepts, and its
+	// burst: 500 if zero. On a path with a secret only signed requests count.
 	Rate int
-	// Observe, if not nil, is told the outcome of each request: "accepted", or
+	// Observe, if not nil, receives the outcome of each request: "accepted", or
 	// one of a fixed set of reasons.
 	Observe func(path, outcome string)
 
@@ -48,13 +56,13 @@ type Options struct {
 	Now    func() time.Time // time.Now if nil
 }
 
-// replayFor is how long a webhook id stays claimed: a timestamp may be as far
+// reserveFor is how long a webhook id stays reserved: a timestamp may be as far
 // in the future as in the past.
-const replayFor = 2*Tolerance + time.Minute
+const reserveFor = 2*Tolerance + time.Minute
 
 const (
 	defaultRate = 500
-	// readFor bounds how long a body may take to arrive.
+	// readFor is the time in which a body must arrive.
 	readFor = 10 * time.Second
 	// logEvery is the time between two lines about refusals, and about failures.
 	logEvery = 10 * time.Second
@@ -63,25 +71,27 @@ const (
 type handler struct {
 	Options
 
-	refusals, failures sparse
-	seen               *claims // webhook ids
-	bodies             bodies
+	refusals, failures logLimiter
+	nonces             *nonces // webhook ids
+	hooks              *repeats
+	bodies             bodyLimiter
 }
 
-// NewHandler returns the handler for [Path] and [EventHookPath]. It answers 202
-// once Notify has returned nil; 400 to a body that is not a trigger, 401 to a
-// wrong signature or time, 405, 408 to a body that takes too long, 409 to a
-// replay, 413, 429 over the rate, and 503 where the trigger could not be noted,
-// each with its reason as JSON. 429 and 503 say when to come back.
+// NewHandler returns the handler for [Path], [EventHookPath] and [HTTPLogPath].
+// It answers 202 once Notify has returned nil. It answers 400 to a body of the
+// wrong form, 401 to a wrong signature, password or time, 405, 408 to a body that
+// takes too long, 409 to a replayed trigger, 413, 429 to what exceeds the rate,
+// and 503 if the trigger could not be stored. The body of a refusal is its reason
+// as JSON. 429 and 503 come with Retry-After.
 //
-// The checks, in this order: method and length; whether there is a secret;
-// the form of the headers and the time in them; the body, of which no more than
-// [MaxBody] is kept; its signature; its form; the ids that this process has
-// taken; the rate; Replay; Notify. All before the rate costs this process a
-// little of its processor and bounded memory, so that who does not know the
-// secret, or sends again what was signed once, cannot use up the rate of those
-// who do. What is after it may cost a round trip. Without a secret the rate
-// comes before the body.
+// A trigger is checked in this order: method and length; whether there is a
+// secret; the form of the headers and their timestamp; the body, of which at most
+// [MaxBody] is read; its signature; its form; the nonces that this process has
+// seen; the rate; ReserveNonce; Notify. The checks before the rate cost a little
+// processor time and bounded memory, so that a sender who does not know the
+// secret, or who replays a signed request, cannot use up the rate of the others.
+// The checks after it may cost a round trip. Without a secret the rate is checked
+// before the body.
 func NewHandler(o Options) http.Handler {
 	if o.Rate <= 0 {
 		o.Rate = defaultRate
@@ -95,21 +105,24 @@ func NewHandler(o Options) http.Handler {
 	if o.Observe == nil {
 		o.Observe = func(string, string) {}
 	}
-	none := func() []string { return nil }
-	if o.Secrets == nil {
-		o.Secrets = none
+	if o.Poll == nil {
+		o.Poll = func() {}
 	}
-	if o.EventHookSecrets == nil {
-		o.EventHookSecrets = none
+	for _, secrets := range []*func() []string{&o.Secrets, &o.EventHookSecrets, &o.HTTPLogSecrets} {
+		if *secrets == nil {
+			*secrets = func() []string { return nil }
+		}
 	}
-	h := &handler{Options: o, seen: newClaims(o.Now)}
+	h := &handler{Options: o, nonces: newNonces(o.Now), hooks: newRepeats(o.Now)}
 	mux := http.NewServeMux()
 	mux.Handle(Path, h.serve(Path, h.trigger))
 	mux.Handle(EventHookPath, h.serve(EventHookPath, h.eventHook))
+	mux.Handle(HTTPLogPath, h.serve(HTTPLogPath, h.httpLog))
 	return mux
 }
 
-// refusal is a status and a reason that is safe to log: none of the sender's words.
+// refusal is a status and a reason. The reason repeats nothing that was sent, so
+// it can be logged.
 type refusal struct {
 	status int
 	reason string
@@ -118,7 +131,7 @@ type refusal struct {
 func (r *refusal) Error() string { return r.reason }
 
 var (
-	errMethod    = &refusal{http.StatusMethodNotAllowed, "only POST is taken here"}
+	errMethod    = &refusal{http.StatusMethodNotAllowed, "only POST is allowed here"}
 	errTooLarge  = &refusal{http.StatusRequestEntityTooLarge, "body is too large"}
 	errRate      = &refusal{http.StatusTooManyRequests, "too many requests"}
 	errUnread    = &refusal{http.StatusBadRequest, "body could not be read"}
@@ -127,20 +140,21 @@ var (
 	errHeaders   = &refusal{http.StatusUnauthorized, "webhook-id, webhook-timestamp or webhook-signature is missing or malformed"}
 	errTimestamp = &refusal{http.StatusUnauthorized, "webhook-timestamp is too far from the relay's clock"}
 	errSignature = &refusal{http.StatusUnauthorized, "signature does not match"}
-	errReplay    = &refusal{http.StatusConflict, "webhook-id has been taken before"}
-	errNotNoted  = &refusal{http.StatusServiceUnavailable, "trigger could not be noted"}
+	errReplay    = &refusal{http.StatusConflict, "webhook-id was used before"}
+	errNotStored = &refusal{http.StatusServiceUnavailable, "trigger could not be stored"}
 )
 
-// serve wraps what the two paths have in common around check, which returns
-// the announced ids.
+// serve adds to check what all paths have in common. check returns the
+// announced ids.
 func (h *handler) serve(path string, check func(http.ResponseWriter, *http.Request, *rate.Limiter) ([]string, error)) http.Handler {
 	limiter := rate.NewLimiter(rate.Limit(h.Rate), h.Rate)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ids, err := check(w, r, limiter)
 		if err == nil {
-			if err = h.Notify(r.Context(), ids); err != nil {
+			err = split(ids, func(ids []string) error { return h.Notify(r.Context(), ids) })
+			if err != nil {
 				h.failed(r.Context(), path, err)
-				err = errNotNoted
+				err = errNotStored
 			}
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -160,7 +174,7 @@ func (h *handler) serve(path string, check func(http.ResponseWriter, *http.Reque
 
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, path string, refused *refusal) {
 	h.Observe(path, refused.reason)
-	if n := h.refusals.tick(h.Now()); n > 0 {
+	if n := h.refusals.count(h.Now()); n > 0 {
 		h.Logger.WarnContext(r.Context(), "triggers refused", "count", n, "path", path,
 			"status", refused.status, "reason", refused.reason, "remote", r.RemoteAddr)
 	}
@@ -171,12 +185,12 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, path string, re
 		w.Header().Set("Retry-After", "1")
 	}
 	w.WriteHeader(refused.status)
-	_ = json.NewEncoder(w).Encode(answer{Reason: refused.reason})
+	_ = json.MarshalWrite(w, answer{Reason: refused.reason})
 }
 
 func (h *handler) failed(ctx context.Context, path string, err error) {
-	if n := h.failures.tick(h.Now()); n > 0 {
-		h.Logger.ErrorContext(ctx, "triggers could not be noted", "count", n, "path", path, "error", err)
+	if n := h.failures.count(h.Now()); n > 0 {
+		h.Logger.ErrorContext(ctx, "triggers could not be stored", "count", n, "path", path, "error", err)
 	}
 }
 
@@ -206,41 +220,52 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 		return nil, err
 	}
 	if signed {
-		if err := h.claim(r.Context(), r.Header.Get(standardwebhooks.HeaderWebhookID), limiter); err != nil {
+		if err := h.reserve(r.Context(), r.Header.Get(standardwebhooks.HeaderWebhookID), limiter); err != nil {
 			return nil, err
 		}
 	}
 	return b.RequestIDs, nil
 }
 
-// claim takes a webhook id, here and in the ledger, and one of the rate between
-// the two. An id that the ledger has not been asked for stays free.
-func (h *handler) claim(ctx context.Context, id string, limiter *rate.Limiter) error {
-	if !h.seen.claim(id, replayFor) {
+// reserve reserves a webhook id, first in this process and then by ReserveNonce,
+// and counts the request against the rate in between. An id that was not passed
+// to ReserveNonce stays free.
+func (h *handler) reserve(ctx context.Context, id string, limiter *rate.Limiter) error {
+	if !h.nonces.reserve(id, reserveFor) {
 		return errReplay
 	}
-	if !limiter.AllowN(h.Now(), 1) {
-		h.seen.forget(id)
-		return errRate
+	if err := h.limit(limiter); err != nil {
+		h.nonces.release(id)
+		return err
 	}
-	if h.Replay == nil {
+	if h.ReserveNonce == nil {
 		return nil
 	}
-	fresh, err := h.Replay(ctx, id, replayFor)
+	fresh, err := h.ReserveNonce(ctx, id, reserveFor)
 	switch {
 	case err != nil:
-		h.seen.forget(id)
+		h.nonces.release(id)
 		h.failed(ctx, Path, err)
-		return errNotNoted
+		return errNotStored
 	case !fresh:
 		return errReplay
 	}
 	return nil
 }
 
-// begin checks what the head of a request tells; its body may still turn out
-// larger. It returns the secrets that may have signed the request, and none only
-// if it need not be signed.
+// limit counts a signed request against the rate. One that exceeds it is refused,
+// but it shows that there is something to read: its sender may not come again.
+func (h *handler) limit(limiter *rate.Limiter) error {
+	if limiter.AllowN(h.Now(), 1) {
+		return nil
+	}
+	h.Poll()
+	return errRate
+}
+
+// begin checks the head of a request; the body may still turn out to be larger.
+// It returns the secrets that may have signed the request. There are none only if
+// the request need not be signed.
 func (h *handler) begin(r *http.Request, limit int64, secrets func() []string) ([]string, error) {
 	switch {
 	case r.Method != http.MethodPost:
@@ -271,12 +296,12 @@ func readError(err error) error {
 		return errTooLarge
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return errSlow // not the sender's mistake: it may come again
+		return errSlow // not necessarily the sender's fault: it may try again
 	}
 	return errUnread
 }
 
-// checkHeaders refuses what cannot be right, before it costs anything.
+// checkHeaders refuses headers that cannot be right before they cost anything.
 func (h *handler) checkHeaders(header http.Header) error {
 	for _, name := range []string{
 		standardwebhooks.HeaderWebhookID, standardwebhooks.HeaderWebhookTimestamp, standardwebhooks.HeaderWebhookSignature,
@@ -290,7 +315,7 @@ func (h *handler) checkHeaders(header http.Header) error {
 		len(header.Get(standardwebhooks.HeaderWebhookSignature)) > maxSignatures {
 		return errHeaders
 	}
-	// By seconds, not by durations: a hostile timestamp overflows those.
+	// Compared in seconds: the difference to a hostile timestamp overflows a duration.
 	now, tolerance := h.Now().Unix(), int64(Tolerance/time.Second)
 	if at < now-tolerance || at > now+tolerance {
 		return errTimestamp
@@ -298,11 +323,11 @@ func (h *handler) checkHeaders(header http.Header) error {
 	return nil
 }
 
-// maxSignatures bounds the signature header: ten signatures, in bytes.
+// maxSignatures is the size of ten signatures, in bytes. It bounds the header.
 const maxSignatures = 10 * 48
 
-// validMessageID bounds what becomes part of a key in the ledger. The dot is
-// left out: it separates the parts of what is signed.
+// validMessageID reports whether s can be part of a key in the ledger. A dot is
+// not allowed: it separates the parts of the signed text.
 func validMessageID(s string) bool {
 	if s == "" || len(s) > 128 {
 		return false
@@ -317,12 +342,12 @@ func validMessageID(s string) bool {
 	return true
 }
 
-// verified tells whether one of the secrets signed the body. The timestamp has
-// been checked, by the handler's own clock.
+// verified reports whether one of the secrets signed the body. It does not check
+// the timestamp: checkHeaders has compared it with the handler's own clock.
 func verified(secrets []string, body []byte, header http.Header) bool {
 	for _, secret := range secrets {
 		if CheckSecret(secret) != nil {
-			continue // an empty key would verify what anyone can sign
+			continue // with an empty key anyone could have signed the body
 		}
 		webhook, err := standardwebhooks.NewWebhook(secret)
 		if err == nil && webhook.VerifyIgnoringTimestamp(body, header) == nil {

@@ -106,7 +106,7 @@ func TestHandlerTakesTriggers(t *testing.T) {
 		want []string
 	}{
 		"ids":               {`{"request_ids":["a1","B2"],"sent_at":"2026-01-02T03:04:05.123Z"}`, []string{"a1", "B2"}},
-		"look now":          {`{"request_ids":[],"sent_at":"2026-01-02T03:04:05Z"}`, nil},
+		"poll now":          {`{"request_ids":[],"sent_at":"2026-01-02T03:04:05Z"}`, nil},
 		"without a time":    {`{"request_ids":["` + strings.Repeat("z", 64) + `"]}`, []string{strings.Repeat("z", 64)}},
 		"null":              {`{"request_ids":null}`, nil},
 		"empty object":      {` {}`, nil},

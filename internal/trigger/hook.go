@@ -2,14 +2,15 @@ package trigger
 
 import (
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // what Kong signs its event hooks with
+	"crypto/sha1" //nolint:gosec // Kong signs its event hooks with it
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -18,16 +19,16 @@ import (
 // entity that changed, which can be a certificate or a long specification.
 const maxEventHook = 1 << 20
 
-// eventHook checks a request to EventHookPath: Kong's own event hooks, for a
-// control plane that has no proxy to run the plugin on. It is a doorbell: Kong
-// sends it before the row exists, and without the request's id. The body can
-// hold secrets, so it runs through the HMAC and is kept nowhere. As with
-// triggers, only what is signed counts for the rate. Kong signs neither an id
-// nor a time: one that was caught and is sent again counts, too, and makes the
-// relay look as the true one would.
+// eventHook checks a request to EventHookPath: one of Kong's event hooks, for a
+// control plane that has no proxy to run the plugin on. Kong sends it before the
+// audit log has the entry, and without the request's id, so it only asks for a
+// poll. The body can hold secrets: it is hashed while it is read and not kept.
 //
-// Kong's documentation gives x-kong-signature as sha1=<hex of HMAC-SHA1>, and
-// HMAC-SHA256 from 3.14 on.
+// Kong signs neither an id nor a time. A captured hook stays valid, so the same
+// one is accepted a few times at once and then once in a while; see [repeats].
+//
+// Kong documents x-kong-signature as sha1=<hex of HMAC-SHA1>, and HMAC-SHA256
+// from 3.14 on.
 func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
 	secrets, err := h.begin(r, maxEventHook, h.EventHookSecrets)
 	if err != nil {
@@ -45,35 +46,43 @@ func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rat
 	} else if !limiter.AllowN(h.Now(), 1) {
 		return nil, errRate
 	}
-	var macs []hash.Hash
-	var sinks []io.Writer
+	var (
+		macs    []hash.Hash
+		writers []io.Writer
+	)
 	for _, secret := range secrets {
 		if secret != "" {
 			mac := hmac.New(newHash, []byte(secret))
-			macs, sinks = append(macs, mac), append(sinks, mac)
+			macs, writers = append(macs, mac), append(writers, mac)
 		}
 	}
 	c := http.NewResponseController(w)
 	h.bodies.begin(c)
 	defer h.bodies.end(c)
-	if _, err := io.Copy(io.MultiWriter(sinks...), http.MaxBytesReader(w, r.Body, maxEventHook)); err != nil {
+	if _, err := io.Copy(io.MultiWriter(writers...), http.MaxBytesReader(w, r.Body, maxEventHook)); err != nil {
 		return nil, readError(err)
 	}
 	if !signed {
 		return nil, nil
 	}
-	if !slices.ContainsFunc(macs, func(mac hash.Hash) bool { return hmac.Equal(mac.Sum(nil), want) }) {
-		return nil, errSignature
+	for _, mac := range macs {
+		if sum := mac.Sum(nil); hmac.Equal(sum, want) {
+			if !h.hooks.allow(string(sum)) {
+				return nil, errHookRepeated
+			}
+			return nil, h.limit(limiter)
+		}
 	}
-	if !limiter.AllowN(h.Now(), 1) {
-		return nil, errRate
-	}
-	return nil, nil
+	return nil, errSignature
 }
 
-var errHookSignature = &refusal{http.StatusUnauthorized, "x-kong-signature is missing or malformed"}
+var (
+	errHookSignature = &refusal{http.StatusUnauthorized, "x-kong-signature is missing or malformed"}
+	errHookRepeated  = &refusal{http.StatusTooManyRequests, "the same event hook came too often"}
+)
 
-// kongSignature reads x-kong-signature. It returns no hash if that is not one.
+// kongSignature reads x-kong-signature. It returns a nil function if the header
+// is not a signature.
 func kongSignature(header http.Header) (func() hash.Hash, []byte) {
 	values := header.Values("x-kong-signature")
 	if len(values) != 1 {
@@ -89,4 +98,45 @@ func kongSignature(header http.Header) (func() hash.Hash, []byte) {
 		return nil, nil
 	}
 	return newHash, sum
+}
+
+// repeats limits how often the same event hook is accepted. Two true hooks can
+// be equal (a custom handler may send a constant text), so the second one is not
+// refused outright; but whoever replays a captured one gets repeatBurst polls and
+// then one in repeatEvery.
+type repeats struct {
+	mu        sync.Mutex
+	now       func() time.Time
+	turned    time.Time
+	cur, prev map[string]*rate.Limiter
+}
+
+const (
+	repeatBurst = 5
+	repeatEvery = time.Minute
+	// maxRepeats bounds the number of hooks that are remembered.
+	maxRepeats = 10_000
+)
+
+func newRepeats(now func() time.Time) *repeats {
+	return &repeats{now: now, turned: now(), cur: map[string]*rate.Limiter{}}
+}
+
+// allow reports whether the hook with this digest may cause another poll.
+func (r *repeats) allow(digest string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	// After this time a limiter has recovered, and need not be remembered.
+	if len(r.cur) >= maxRepeats || now.Sub(r.turned) >= repeatBurst*repeatEvery {
+		r.prev, r.cur, r.turned = r.cur, map[string]*rate.Limiter{}, now
+	}
+	limiter := r.cur[digest]
+	if limiter == nil {
+		if limiter = r.prev[digest]; limiter == nil {
+			limiter = rate.NewLimiter(rate.Every(repeatEvery), repeatBurst)
+		}
+		r.cur[digest] = limiter
+	}
+	return limiter.AllowN(now, 1)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +20,13 @@ func hook(body io.Reader, signature string) *http.Request {
 		r.Header.Set("x-kong-signature", signature)
 	}
 	return r
+}
+
+// signedHook is an event hook that Kong signs with secret.
+func signedHook(secret, body string) *http.Request {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(body))
+	return hook(strings.NewReader(body), "sha256="+hex.EncodeToString(mac.Sum(nil)))
 }
 
 func TestEventHooks(t *testing.T) {
@@ -76,4 +84,45 @@ func signedPath(t *testing.T, path string) *http.Request {
 	r := signed(t, secretA, "msg_1", time.Now(), `{}`)
 	r.URL.Path = path
 	return r
+}
+
+// Kong signs neither an id nor a time, so a captured hook stays valid. It may be
+// accepted a few times, because two true hooks can be equal, but not without end.
+func TestCapturedEventHookCannotPollWithoutEnd(t *testing.T) {
+	now := time.Now()
+	r := newRelay(Options{
+		EventHookSecrets: func() []string { return []string{"kong-hook"} },
+		Now:              func() time.Time { return now },
+		Poll:             func() { t.Error("a repeated hook polls all the same") },
+	})
+	accepted := 0
+	const hour = 3600
+	for range hour {
+		for range 5 {
+			if code, _, header := answerOf(t, r, signedHook("kong-hook", "captured")); code == http.StatusAccepted {
+				accepted++
+			} else if code != http.StatusTooManyRequests || header.Get("Retry-After") == "" {
+				t.Fatalf("%d %v", code, header)
+			}
+		}
+		now = now.Add(time.Second)
+	}
+	if most := repeatBurst + int(hour*time.Second/repeatEvery); accepted > most {
+		t.Errorf("a captured hook was accepted %d times in an hour, want at most %d", accepted, most)
+	}
+	for i := range 50 {
+		if code, reason, _ := answerOf(t, r, signedHook("kong-hook", fmt.Sprint(i))); code != http.StatusAccepted {
+			t.Errorf("another hook: %d %s", code, reason)
+		}
+	}
+}
+
+func TestRepeatsAreBounded(t *testing.T) {
+	r := newRepeats(time.Now)
+	for i := range 3 * maxRepeats {
+		r.allow(fmt.Sprint(i))
+	}
+	if n := len(r.cur) + len(r.prev); n > 2*maxRepeats {
+		t.Errorf("%d hooks are remembered", n)
+	}
 }

@@ -100,7 +100,7 @@ func NewLambda(o LambdaOptions) (*Lambda, error) {
 }
 
 // Ring is [Client.Ring] for a function. It returns nil once Lambda has queued the invocation.
-func (l *Lambda) Ring(ctx context.Context, ids []string) error {
+func (l *Lambda) Notify(ctx context.Context, ids []string) error {
 	return split(ids, func(ids []string) error {
 		b := newBody(ids)
 		payload, err := json.Marshal(Invocation{Trigger: &b})

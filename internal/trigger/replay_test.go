@@ -28,7 +28,7 @@ func TestHandlerRefusesReplays(t *testing.T) {
 func TestHandlerAsksTheLedgerForReplays(t *testing.T) {
 	claimed := map[string]time.Duration{}
 	var down error
-	r := newRelay(Options{Replay: func(_ context.Context, id string, d time.Duration) (bool, error) {
+	r := newRelay(Options{ReserveNonce: func(_ context.Context, id string, d time.Duration) (bool, error) {
 		_, again := claimed[id]
 		claimed[id] = d
 		return !again, down
@@ -60,7 +60,7 @@ func TestHandlerBearsAFloodOfReplays(t *testing.T) {
 	now := time.Now()
 	r := newRelay(Options{
 		Rate: 50, Now: func() time.Time { return now },
-		Replay: func(_ context.Context, id string, _ time.Duration) (bool, error) { return id != "msg_caught", nil },
+		ReserveNonce: func(_ context.Context, id string, _ time.Duration) (bool, error) { return id != "msg_caught", nil },
 	})
 	statuses := map[int]int{}
 	for i := range 10_000 {
@@ -76,14 +76,14 @@ func TestHandlerBearsAFloodOfReplays(t *testing.T) {
 	}
 }
 
-func TestClaimsAreBounded(t *testing.T) {
+func TestNoncesAreBounded(t *testing.T) {
 	now := time.Unix(1000, 0)
-	c := newClaims(func() time.Time { return now })
-	fresh := func(id string) bool { return c.claim(id, time.Minute) }
+	c := newNonces(func() time.Time { return now })
+	fresh := func(id string) bool { return c.reserve(id, time.Minute) }
 	if !fresh("a") || fresh("a") {
 		t.Error("an id is free once")
 	}
-	c.forget("a")
+	c.release("a")
 	if !fresh("a") {
 		t.Error("taken although it was forgotten")
 	}
@@ -98,10 +98,10 @@ func TestClaimsAreBounded(t *testing.T) {
 	if !fresh("a") {
 		t.Error("never forgotten")
 	}
-	for i := range 3 * maxClaims {
+	for i := range 3 * maxNonces {
 		fresh("x" + strconv.Itoa(i))
 	}
-	if n := len(c.cur) + len(c.prev); n > 2*maxClaims {
+	if n := len(c.cur) + len(c.prev); n > 2*maxNonces {
 		t.Errorf("%d ids are kept", n)
 	}
 }

@@ -34,6 +34,8 @@ const (
 	Path = "/v1/trigger"
 	// EventHookPath is where it takes Kong's own event hooks.
 	EventHookPath = "/v1/event-hooks"
+	// HTTPLogPath is where it accepts Kong's http-log plugin.
+	HTTPLogPath = "/v1/http-log"
 
 	// MaxBody is the largest body of a trigger, in bytes.
 	MaxBody = 64 << 10

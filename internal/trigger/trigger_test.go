@@ -83,7 +83,7 @@ func TestLambda(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := l.Ring(t.Context(), []string{"a", "b"}); err != nil {
+	if err := l.Notify(t.Context(), []string{"a", "b"}); err != nil {
 		t.Fatal(err)
 	}
 	if want := "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aeu-central-1%3A123456789012%3Afunction%3Arelay%3Alive/invocations"; got.RequestURI != want {
@@ -102,7 +102,7 @@ func TestLambda(t *testing.T) {
 	}
 
 	status = []int{403}
-	if err := l.Ring(t.Context(), nil); !Final(err) {
+	if err := l.Notify(t.Context(), nil); !Final(err) {
 		t.Error(err)
 	}
 }

@@ -1,0 +1,64 @@
+package trigger
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// logLimiter counts frequent events and says when to log them. The zero value
+// is ready to use.
+type logLimiter struct {
+	mu   sync.Mutex
+	last time.Time
+	n    int
+}
+
+// count counts an event. It returns the number of events since the last line if
+// another line is due, and 0 otherwise. The first event is due at once.
+func (l *logLimiter) count(now time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.n++
+	if !l.last.IsZero() && now.Sub(l.last) < logEvery {
+		return 0
+	}
+	n := l.n
+	l.n, l.last = 0, now
+	return n
+}
+
+// bodyLimiter bounds the number of bodies that are read at the same time, and
+// with it the memory that strangers can take: a body must be read before its
+// signature can be checked. When there are too many, the one that has taken
+// longest is cut off: a trigger arrives in an instant, so that one is slow by
+// accident or on purpose. Making the newest wait instead would let a few slow
+// senders keep out all others. The zero value is ready to use.
+type bodyLimiter struct {
+	mu   sync.Mutex
+	open []*http.ResponseController // the oldest first
+}
+
+const maxBodies = 256
+
+// begin gives the body of c's request readFor to arrive, or less if others come.
+func (b *bodyLimiter) begin(c *http.ResponseController) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// Not every ResponseWriter has deadlines; a server's has.
+	_ = c.SetReadDeadline(time.Now().Add(readFor))
+	if len(b.open) >= maxBodies {
+		_ = b.open[0].SetReadDeadline(time.Unix(1, 0))
+		b.open = slices.Delete(b.open, 0, 1)
+	}
+	b.open = append(b.open, c)
+}
+
+func (b *bodyLimiter) end(c *http.ResponseController) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := slices.Index(b.open, c); i >= 0 {
+		b.open = slices.Delete(b.open, i, i+1)
+	}
+}
