@@ -84,7 +84,7 @@ func TestLambdaURL(t *testing.T) {
 		reason      string
 	}{
 		{"good", good, 202, "{}"},
-		{"replayed", good, 409, "webhook-id has been taken before"},
+		{"replayed", good, 409, "webhook-id was used before"},
 		{"base64", urlEvent(t, "msg_2", body(packed), testWebhookSecret, func(e map[string]any) {
 			e["isBase64Encoded"], e["body"] = true, base64.StdEncoding.EncodeToString([]byte(body(packed)))
 		}), 202, "{}"},

@@ -27,6 +27,7 @@ func (s *server) triggerHandler() http.Handler {
 		Unsigned:         !set.TriggerSecret.IsSet() && trigger.Loopback(set.Listen),
 		ReserveNonce:     s.app.store.ReserveNonce,
 		Notify:           notify,
+		Poll:             func() { s.bell.ring(nil, time.Now()) },
 		Rate:             set.TriggerRate,
 		Observe:          func(path, outcome string) { s.metrics.triggers.WithLabelValues(path, outcome).Inc() },
 		Logger:           s.log,
