@@ -113,7 +113,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, err
 }
 
-// Ring announces ids, or asks the relay to look now if there are none. It
+// Notify announces ids, or asks for a poll if there are none. It
 // returns nil once the relay has noted all of them. More than one trigger can
 // carry go out one after the other; an error means that some may not have been
 // noted, and to announce them again does no harm.

@@ -99,7 +99,7 @@ func NewLambda(o LambdaOptions) (*Lambda, error) {
 	return &Lambda{url: endpoint + path, region: region, poster: p, signer: v4.NewSigner()}, nil
 }
 
-// Ring is [Client.Ring] for a function. It returns nil once Lambda has queued the invocation.
+// Notify is [Client.Notify] for a function. It returns nil once Lambda has queued the invocation.
 func (l *Lambda) Notify(ctx context.Context, ids []string) error {
 	return split(ids, func(ids []string) error {
 		b := newBody(ids)
