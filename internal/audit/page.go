@@ -32,11 +32,15 @@ type Page struct {
 }
 
 // ErrPageTooLarge is returned by a source for a page that holds more bytes than
-// it is willing to keep. Asking for fewer rows heals it.
+// it is willing to keep. Asking for fewer rows cures it.
 var ErrPageTooLarge = errors.New("page too large")
 
+// ErrUnsupportedQuery is returned by a source when Kong refuses After or Ascending
+// as such, as a release that lacks them may. Another way of reading cures it.
+var ErrUnsupportedQuery = errors.New("after and sort_by not supported")
+
 // ErrBadOffset is returned by a source when Kong did not accept the offset.
-// Starting the walk again heals it.
+// Starting the walk again cures it.
 var ErrBadOffset = errors.New("offset not accepted")
 
 // ErrUnsupportedQuery is returned by a source when Kong refused the filter or the
