@@ -91,11 +91,11 @@ func openKong(s Settings, log *slog.Logger) (*kongadmin.Client, error) {
 	if s.KongSendToken {
 		o.Token = s.KongToken.Fetch
 	}
-	tlsConfig, err := clientTLS(s.KongRootCA, s.KongClientCert, s.KongTLSServerName)
+	tlsConfig, err := clientTLS(nil, s.KongClientCert, s.KongTLSServerName)
 	if err != nil {
 		return nil, err
 	}
-	o.TLS = tlsConfig
+	o.TLS, o.RootCA = tlsConfig, s.KongRootCA
 	return kongadmin.New(o)
 }
 

@@ -35,10 +35,6 @@ type Page struct {
 // it is willing to keep. Asking for fewer rows cures it.
 var ErrPageTooLarge = errors.New("page too large")
 
-// ErrUnsupportedQuery is returned by a source when Kong refuses After or Ascending
-// as such, as a release that lacks them may. Another way of reading cures it.
-var ErrUnsupportedQuery = errors.New("after and sort_by not supported")
-
 // ErrBadOffset is returned by a source when Kong did not accept the offset.
 // Starting the walk again cures it.
 var ErrBadOffset = errors.New("offset not accepted")

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -229,6 +231,7 @@ func (r *pageReader) row(e *audit.Entry) error {
 	if !r.valid {
 		makeValid(e)
 	}
+	e.Payload = pairSurrogates(e.Payload)
 	return nil
 }
 
@@ -325,6 +328,46 @@ func makeValid(e *audit.Entry) {
 		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource,
 	} {
 		*s = strings.ToValidUTF8(*s, "\uFFFD")
+	}
+}
+
+// pairSurrogates replaces escapes of half a surrogate pair in a payload that looks
+// like JSON. Destinations get such a payload as JSON, and strict readers refuse it.
+func pairSurrogates(payload string) string {
+	if payload == "" || payload[0] != '{' && payload[0] != '[' || !strings.Contains(payload, `\u`) {
+		return payload
+	}
+	surrogate := func(s string) (half rune) {
+		if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+			return 0
+		}
+		n, err := strconv.ParseUint(s[2:6], 16, 16)
+		if err != nil || !utf16.IsSurrogate(rune(n)) {
+			return 0
+		}
+		return rune(n)
+	}
+	var b strings.Builder
+	for {
+		at := strings.IndexByte(payload, '\\')
+		if at < 0 || at+1 == len(payload) {
+			b.WriteString(payload)
+			return b.String()
+		}
+		b.WriteString(payload[:at])
+		payload = payload[at:]
+		n, half := 2, surrogate(payload)
+		switch {
+		case half == 0:
+			b.WriteString(payload[:n])
+		case utf16.DecodeRune(half, surrogate(payload[6:])) != utf8.RuneError:
+			n = 12
+			b.WriteString(payload[:n])
+		default:
+			n = 6
+			b.WriteString(`\ufffd`)
+		}
+		payload = payload[n:]
 	}
 }
 

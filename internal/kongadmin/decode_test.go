@@ -167,6 +167,28 @@ func TestTimestamps(t *testing.T) {
 	}
 }
 
+// Payloads leave as JSON: half a surrogate pair in one would make strict readers
+// refuse the event. Plain text stays as it is.
+func TestSurrogatesInPayload(t *testing.T) {
+	for payload, want := range map[string]string{
+		`{"a":"\ud83d"}`:              `{"a":"\ufffd"}`,
+		`{"a":"\uDE00\ud83d\ud83d\ude00"}`: `{"a":"\ufffd\ufffd\ud83d\ude00"}`,
+		`["\\ud83d","\u00e9\ud83dx"]`: `["\\ud83d","\u00e9\ufffdx"]`,
+		`{"a":"\ud83d\u0041"}`:        `{"a":"\ufffd\u0041"}`,
+		`{"a":"\ud8`:                  `{"a":"\ud8`,
+		`{"a":"\`:                     `{"a":"\`,
+		`C:\ud83d`:                    `C:\ud83d`,
+	} {
+		raw, err := json.Marshal(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := decodeRow(t, `{"payload":`+string(raw)+`}`); got.Payload != want {
+			t.Errorf("%s: got %s, want %s", payload, got.Payload, want)
+		}
+	}
+}
+
 // A row without an id is the same row at the next read, when its ttl is another.
 func TestIdentityAtNextRead(t *testing.T) {
 	row := `{"request_id":"","path":"/","request_timestamp":5,"ttl":%s}`

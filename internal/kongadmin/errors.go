@@ -63,20 +63,17 @@ func (e *tokenError) Unwrap() error { return e.err }
 
 // mayPass reports whether another attempt is worth making.
 func mayPass(err error) bool {
-	status := 0
 	var (
 		r *refusal
 		p *proxyRefusal
 	)
 	switch {
 	case errors.As(err, &r):
-		status = r.status
+		return passes(r.status)
 	case errors.As(err, &p):
-		status = p.status
-	default:
-		return !errors.Is(err, audit.ErrPageTooLarge) && tlsHint(err) == "" && !errors.Is(err, context.Canceled)
+		return passes(p.status)
 	}
-	return passes(status)
+	return !errors.Is(err, audit.ErrPageTooLarge) && tlsHint(err) == "" && !errors.Is(err, context.Canceled)
 }
 
 func passes(status int) bool {

@@ -103,7 +103,7 @@ func TestUnsupportedQuery(t *testing.T) {
 				t.Errorf("%s to %+v: %v", c.body, c.q, err)
 			}
 		}
-		if c.want == none && !audit.NeedsPerson(err) {
+		if errors.Is(c.want, none) && !audit.NeedsPerson(err) {
 			t.Errorf("%s to %+v is for a person: %v", c.body, c.q, err)
 		}
 	}
