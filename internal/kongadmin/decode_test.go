@@ -171,13 +171,13 @@ func TestTimestamps(t *testing.T) {
 // refuse the event. Plain text stays as it is.
 func TestSurrogatesInPayload(t *testing.T) {
 	for payload, want := range map[string]string{
-		`{"a":"\ud83d"}`:              `{"a":"\ufffd"}`,
+		`{"a":"\ud83d"}`:                   `{"a":"\ufffd"}`,
 		`{"a":"\uDE00\ud83d\ud83d\ude00"}`: `{"a":"\ufffd\ufffd\ud83d\ude00"}`,
-		`["\\ud83d","\u00e9\ud83dx"]`: `["\\ud83d","\u00e9\ufffdx"]`,
-		`{"a":"\ud83d\u0041"}`:        `{"a":"\ufffd\u0041"}`,
-		`{"a":"\ud8`:                  `{"a":"\ud8`,
-		`{"a":"\`:                     `{"a":"\`,
-		`C:\ud83d`:                    `C:\ud83d`,
+		`["\\ud83d","\u00e9\ud83dx"]`:      `["\\ud83d","\u00e9\ufffdx"]`,
+		`{"a":"\ud83d\u0041"}`:             `{"a":"\ufffd\u0041"}`,
+		`{"a":"\ud8`:                       `{"a":"\ud8`,
+		`{"a":"\`:                          `{"a":"\`,
+		`C:\ud83d`:                         `C:\ud83d`,
 	} {
 		raw, err := json.Marshal(payload)
 		if err != nil {
