@@ -1,3 +1,5 @@
+//go:build !lambda.norpc
+
 package main
 
 import (
@@ -13,12 +15,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/urfave/cli/v3"
 
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/daemon"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
@@ -26,8 +30,10 @@ import (
 // demoSettleFor bounds the wait for the last rows at the demo's end.
 const demoSettleFor = 10 * time.Second
 
-func (e *env) demoCommand() *cli.Command {
-	return &cli.Command{
+// demoCommands returns the demo, which the build for Lambda leaves out together with
+// the test doubles that it runs on.
+func (e *env) demoCommands() []*cli.Command {
+	return []*cli.Command{{
 		Name:  "demo",
 		Usage: "show the whole loop on this machine: no Kong, no AWS account, no Redis",
 		Description: "Starts an emulated Admin API and an emulated CloudTrail Lake, makes Admin requests, and prints each\n" +
@@ -36,21 +42,21 @@ func (e *env) demoCommand() *cli.Command {
 			&cli.DurationFlag{Name: "for", Usage: "end after this time, such as 10s (default: at Ctrl-C)", HideDefault: true},
 			&cli.DurationFlag{Name: "every", Usage: "time between two Admin requests", Value: 700 * time.Millisecond},
 			&cli.StringFlag{Name: "page", Usage: "host:port of the page that shows what arrived", Value: "127.0.0.1:0"},
-			&cli.BoolFlag{Name: "no-plugin", Usage: "ring the relay directly instead of through the plugin"},
+			&cli.BoolFlag{Name: "no-plugin", Usage: "notify the relay directly instead of through the plugin"},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.Duration("every") <= 0 {
-				return usagef("--every must be longer than 0")
+				return config.Usagef("--every must be longer than 0")
 			}
 			if d := c.Duration("for"); d > 0 {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, d)
 				defer cancel()
 			}
-			d := &demo{out: e.stdout, every: c.Duration("every"), page: c.String("page"), plugin: !c.Bool("no-plugin"), answered: map[string]time.Time{}}
+			d := &demo{out: e.Stdout, every: c.Duration("every"), page: c.String("page"), plugin: !c.Bool("no-plugin"), answered: map[string]time.Time{}}
 			return d.run(ctx, e)
 		},
-	}
+	}}
 }
 
 // demo is one run of it.
@@ -78,23 +84,21 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, emu.close()) }()
 
-	a, err := d.app(emu, dir, e.stderr)
+	a, err := d.open(ctx, emu, dir, e.Stderr)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.close()) }()
+	defer func() { err = errors.Join(err, a.Close()) }()
 
 	fmt.Fprintf(d.out, "Kong's Admin API (emulated)      %s\n", emu.kongURL)
 	fmt.Fprintf(d.out, "CloudTrail Lake (emulated)       %s   ← open it to see what arrives\n\n", emu.pageURL)
 
-	srv := newServer(a)
-	srv.onEvent = d.event
 	ready := make(chan string, 1)
-	srv.onReady = func(addr string) { ready <- addr }
+	options := daemon.Options{Delivered: d.event, Listening: func(addr string) { ready <- addr }}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	served := make(chan error, 1)
-	go func() { served <- srv.run(serving) }()
+	go func() { served <- daemon.Run(serving, a, options) }()
 	var addr string
 	select {
 	case addr = <-ready:
@@ -102,13 +106,13 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 		return err
 	}
 
-	ring, closeRing, err := d.ringer(ctx, dir, "http://"+addr)
+	notify, stopNotifying, err := d.notifier(ctx, dir, "http://"+addr)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(d.out, "\n%-12s %-40s %-10s %s\n", "EVENT TIME", "EVENT NAME", "USER", "FROM ANSWER TO EVENT")
-	made := d.traffic(ctx, emu, ring)
-	closeRing()
+	made := d.traffic(ctx, emu, notify)
+	stopNotifying()
 
 	// The last rows are still to be written, read and put.
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), demoSettleFor)
@@ -118,55 +122,46 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 	if err := <-served; err != nil {
 		return err
 	}
-	sum, err := a.pipeline(pipeline.Observer{Delivered: d.event}).Run(settle, pipeline.Request{Kind: pipeline.Reconcile, Full: true, Wait: 15 * time.Second})
+	sum, err := a.Pipeline(pipeline.Observer{Delivered: d.event}).Run(settle, pipeline.Request{Kind: pipeline.Reconcile, Full: true, Wait: 15 * time.Second})
 	if err = errors.Join(waitErr, err); err != nil {
 		return err
 	}
 	return d.summary(made, sum, emu)
 }
 
-// app wires the relay to the emulators and to a ledger in a file.
-func (d *demo) app(emu *emulators, dir string, stderr io.Writer) (*app, error) {
-	none := func(string) (string, bool) { return "", false }
-	vars := map[string]string{
+// open wires the relay to the emulators and to a ledger in a file.
+func (d *demo) open(ctx context.Context, emu *emulators, dir string, stderr io.Writer) (*app.App, error) {
+	noFlags := func(string) (string, bool) { return "", false }
+	variables := map[string]string{
 		"KONG_ADMIN_API": emu.kongURL, "CHANNEL_ARN": emu.channelARN, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
 		"RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
 	}
-	s, err := loadSettings(needKong|needLedger|needDestination|needTrigger, none, func(k string) string { return vars[k] }, os.ReadFile)
+	s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger, noFlags,
+		func(name string) string { return variables[name] }, os.ReadFile)
 	if err != nil {
 		return nil, err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	a := &app{settings: s, log: log}
-	if a.kong, err = openKong(s, log); err != nil {
-		return nil, err
-	}
-	if a.sink, err = cloudtrail.New(cloudtrail.Options{
-		ChannelARN: s.ChannelARN, Endpoint: emu.pageURL, Hostname: s.KongAdminAPI, Rate: float64(s.PutRate),
+	s.UseAWS(aws.Config{
+		Region: s.Region, BaseEndpoint: &emu.pageURL,
 		Credentials: credentials.NewStaticCredentialsProvider(emu.accessKeyID, emu.secretAccessKey, ""),
-	}); err != nil {
-		return nil, err
-	}
-	if a.store, err = ledger.OpenBolt(s.LedgerFile, ledger.BoltOptions{}); err != nil {
-		return nil, err
-	}
-	a.closers = append(a.closers, a.store.Close)
-	return a, nil
+	})
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return app.Open(ctx, s, log, io.Discard)
 }
 
-// ringer returns what rings the relay after an answer: the plugin as a process
-// where it can be had, else the trigger itself.
-func (d *demo) ringer(ctx context.Context, dir, relayURL string) (ring func(id string), stop func(), err error) {
+// notifier returns what notifies the relay after an answer: the plugin as a process
+// where it can be had, else a trigger client.
+func (d *demo) notifier(ctx context.Context, dir, relayURL string) (notify func(id string), stop func(), err error) {
 	if d.plugin {
 		p, err := d.startPlugin(ctx, dir, relayURL)
 		switch {
 		case err == nil:
-			fmt.Fprintln(d.out, "Each answer goes through the plugin, a process that is spoken to as Kong does.")
-			return p.ring, p.close, nil
+			fmt.Fprintln(d.out, "Each answer goes through the plugin, a process that is called as Kong calls it.")
+			return p.notify, p.close, nil
 		case ctx.Err() != nil:
 			return func(string) {}, func() {}, nil //nolint:nilerr // the demo was told to stop meanwhile
 		}
-		fmt.Fprintf(d.out, "The plugin is not used: %v. The relay is rung directly.\n", err)
+		fmt.Fprintf(d.out, "The plugin is not used: %v. The relay is notified directly.\n", err)
 	}
 	client, err := trigger.NewClient(trigger.ClientOptions{URL: relayURL})
 	if err != nil {
@@ -226,7 +221,7 @@ func isFile(path string) bool {
 }
 
 // traffic makes Admin requests until ctx ends, and returns how many.
-func (d *demo) traffic(ctx context.Context, emu *emulators, ring func(id string)) int {
+func (d *demo) traffic(ctx context.Context, emu *emulators, notify func(id string)) int {
 	made := 0
 	tick := time.NewTicker(d.every)
 	defer tick.Stop()
@@ -239,7 +234,7 @@ func (d *demo) traffic(ctx context.Context, emu *emulators, ring func(id string)
 			d.mu.Lock()
 			d.answered[id] = time.Now()
 			d.mu.Unlock()
-			ring(id)
+			notify(id)
 		}
 		select {
 		case <-ctx.Done():
@@ -276,7 +271,7 @@ func (d *demo) summary(made int, sum pipeline.Summary, emu *emulators) error {
 	held, distinct, repeats := emu.counts()
 	lost := held - distinct
 	fmt.Fprintf(d.out, "\n%s made. In Kong's log: %d read = %d delivered, lost %d, repeated %d.\n",
-		plural(made, "Admin request"), held, distinct, lost, repeats)
+		app.Plural(made, "Admin request"), held, distinct, lost, repeats)
 	if n := len(d.delays); n > 0 {
 		slices.Sort(d.delays)
 		fmt.Fprintf(d.out, "From Kong's answer to the accepted event: median %s, longest %s (Kong's row itself is 100 to 300 ms late).\n",

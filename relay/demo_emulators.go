@@ -1,3 +1,5 @@
+//go:build !lambda.norpc
+
 package main
 
 import (
@@ -14,8 +16,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/plugintest"
 )
 
-// This file is the one place where the program touches the test doubles: the
-// demo runs on them.
+// Only this file of the program imports the test doubles, on which the demo runs.
 
 // emulators are what the demo has instead of Kong and AWS.
 type emulators struct {
@@ -121,11 +122,11 @@ func startDemoPlugin(ctx context.Context, binary, dir, relayURL string) (*demoPl
 	return &demoPlugin{host, instance}, nil
 }
 
-// ring hands the plugin the log event of an answer, as Kong does after it.
-func (p *demoPlugin) ring(id string) {
+// notify hands the plugin the log event of an answer, as Kong does after it.
+func (p *demoPlugin) notify(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	// A plugin that is gone is what the hourly pass is for; the demo's last pass shows it.
+	// The demo's last pass delivers what a plugin that is gone does not announce.
 	_ = p.host.Log(ctx, p.instance, plugintest.Event{Headers: map[string]string{"X-Kong-Admin-Request-ID": id}})
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/kong-cloudtrail/relay/internal/config"
 )
 
 // healthTimeout is less than container runtimes wait for a health check.
@@ -26,12 +27,12 @@ func (e *env) healthCommand() *cli.Command {
 			"try. Exits with 0 if it is so, with 1 if not.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "ready", Usage: "ask whether it is ready, not only alive"}},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			listen, err := e.opsListen(c)
+			listen, err := config.OpsListen(flagValue(c), e.Getenv)
 			if err != nil {
 				return err
 			}
 			if listen == "" {
-				return usagef("--ops-listen (RELAY_OPS_LISTEN) is off: there is nothing to ask")
+				return config.Usagef("--ops-listen (RELAY_OPS_LISTEN) is off: there is nothing to ask")
 			}
 			path := "/healthz"
 			if c.Bool("ready") {
@@ -40,27 +41,6 @@ func (e *env) healthCommand() *cli.Command {
 			return askHealth(ctx, listen, path)
 		},
 	}
-}
-
-// opsListen reads that one setting. The others do not matter here, and their
-// secrets should not be fetched every few seconds.
-func (e *env) opsListen(c *cli.Command) (string, error) {
-	for _, row := range settingsTable() {
-		if row.name != "ops-listen" {
-			continue
-		}
-		var (
-			s    Settings
-			l    loader
-			text = cmp.Or(c.String(row.name), e.getenv(row.env), row.def)
-		)
-		if err := row.set(&l, &s, text); err != nil {
-			l.problems.wrongValue(row, text, err)
-			return "", &l.problems
-		}
-		return s.OpsListen, nil
-	}
-	return "", errors.New("there is no setting for the address of operations")
 }
 
 // askHealth asks who listens at an address of this machine.

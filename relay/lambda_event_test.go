@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,8 +13,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
-	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 const testWebhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
@@ -160,38 +156,4 @@ func TestLambdaWrongSettings(t *testing.T) {
 	if log := l.stop(); !strings.Contains(log, "KONG_ADMIN_API") {
 		t.Errorf("the log does not say it: %s", log)
 	}
-}
-
-func FuzzParseLambdaEvent(f *testing.F) {
-	for _, seed := range []string{
-		scheduleEvent, ruleEvent, schedulerEvent, triggerEvent("a"), `{"continue":{"kind":"tail","chain":1}}`, `{}`, `null`,
-		`{"requestContext":{"http":{"method":"POST"}},"rawPath":"/v1/trigger","body":"e30=","isBase64Encoded":true,"headers":{"a b":"c"}}`,
-		`{"requestContext":{"http":{"method":"P T"}},"rawPath":"//%zz?"}`,
-	} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		e, err := parseLambdaEvent(payload)
-		if err != nil {
-			if len(err.Error()) > 600 {
-				t.Errorf("an error of %d bytes quotes the event", len(err.Error()))
-			}
-			return
-		}
-		if (e.url == nil) != (e.kind == pipeline.Reconcile || e.kind == pipeline.Tail) {
-			t.Errorf("%+v is not one thing", e)
-		}
-		if e.chain < 0 || e.chain > maxChain || e.trigger != nil && e.kind != pipeline.Tail {
-			t.Errorf("%+v", e)
-		}
-		if e.url == nil {
-			return
-		}
-		if r, err := urlRequest(t.Context(), e.url); err == nil {
-			trigger.NewHandler(trigger.Options{Notify: func(context.Context, []string) error {
-				t.Error("taken without a secret")
-				return nil
-			}, Logger: slog.New(slog.DiscardHandler)}).ServeHTTP(&urlAnswer{header: http.Header{}}, r)
-		}
-	})
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/lambdahost"
 )
 
 const testFunction = "kong-audit-relay"
@@ -82,7 +84,7 @@ func (l *fakeLambda) start(env ...string) {
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", l.invoked)
 	l.server = httptest.NewServer(mux)
 	l.process = l.w.start(append([]string{
-		runtimeAPI + "=" + strings.TrimPrefix(l.server.URL, "http://"), "AWS_LAMBDA_FUNCTION_NAME=" + testFunction,
+		lambdahost.RuntimeAPI + "=" + strings.TrimPrefix(l.server.URL, "http://"), "AWS_LAMBDA_FUNCTION_NAME=" + testFunction,
 		"AWS_REGION=eu-central-1", "AWS_ENDPOINT_URL_LAMBDA=" + l.server.URL,
 	}, env...))
 }
@@ -178,7 +180,7 @@ func (l *fakeLambda) invoke(payload string) *invocation {
 }
 
 // result is invoke for an event that must not fail.
-func (l *fakeLambda) result(payload string) (r lambdaResult) {
+func (l *fakeLambda) result(payload string) (r lambdahost.Result) {
 	l.tb.Helper()
 	e := l.invoke(payload)
 	if err := json.Unmarshal(e.answer, &r); err != nil || e.failed {
@@ -213,7 +215,7 @@ func (l *fakeLambda) queued() (payloads []string) {
 }
 
 // drain hands over asynchronous invocations until there are none left.
-func (l *fakeLambda) drain() (results []lambdaResult) {
+func (l *fakeLambda) drain() (results []lambdahost.Result) {
 	l.tb.Helper()
 	for {
 		payloads := l.queued()

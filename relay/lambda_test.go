@@ -17,6 +17,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/lambdahost"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
@@ -51,11 +52,11 @@ func TestLambdaSchedule(t *testing.T) {
 	now := time.Now()
 	for i, event := range []string{scheduleEvent, ruleEvent, schedulerEvent} {
 		w.kong.Add(rows(strconv.Itoa(i), 1500, func(i int) time.Time { return now.Add(-time.Duration(i) * time.Second) })...)
-		if r := l.result(event); r.Outcome != ranComplete || r.Delivered != 1500 || r.Kind != "reconcile" || r.Failed > 0 {
+		if r := l.result(event); r.Outcome != lambdahost.Complete || r.Delivered != 1500 || r.Kind != "reconcile" || r.Failed > 0 {
 			t.Errorf("%s: %+v", event, r)
 		}
 	}
-	if r := l.result(scheduleEvent); r.Outcome != ranComplete || r.New != 0 {
+	if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete || r.New != 0 {
 		t.Errorf("quiet: %+v", r)
 	}
 	w.expectAll(0)
@@ -98,14 +99,14 @@ func TestLambdaTrigger(t *testing.T) {
 		id := adminRequest(t, w)
 		ids = append(ids, id)
 		r := l.result(triggerEvent(id))
-		if w.trail.Times(id) != 1 || r.Outcome != ranComplete || r.Delivered != 1 || r.Waiting != 0 {
+		if w.trail.Times(id) != 1 || r.Outcome != lambdahost.Complete || r.Delivered != 1 || r.Waiting != 0 {
 			t.Errorf("%+v", r)
 		}
 		t.Logf("%d passes, %.3f s", r.Passes, r.Seconds)
 	}
 	// The same event again, hours late for all that the relay knows: nothing is looked for.
 	pages := w.kong.Stats().Pages
-	if r := l.result(triggerEvent(ids...)); r.Outcome != ranNothing || w.kong.Stats().Pages != pages {
+	if r := l.result(triggerEvent(ids...)); r.Outcome != lambdahost.Nothing || w.kong.Stats().Pages != pages {
 		t.Errorf("%+v, %d pages", r, w.kong.Stats().Pages-pages)
 	}
 	// No ids: look now.
@@ -128,7 +129,7 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 	l.arn += ":live"
 	l.result(scheduleEvent)
 	id := adminRequest(t, w)
-	if r := l.result(triggerEvent(id)); r.Outcome != ranContinued || r.Waiting != 1 {
+	if r := l.result(triggerEvent(id)); r.Outcome != lambdahost.Continued || r.Waiting != 1 {
 		t.Errorf("%+v", r)
 	}
 	next := l.queued()
@@ -139,7 +140,7 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 		t.Errorf("goes on with version %q", l.qualifiers[0])
 	}
 	w.kong.ReleaseRows()
-	if r := l.result(next[0]); r.Outcome != ranComplete || w.trail.Times(id) != 1 {
+	if r := l.result(next[0]); r.Outcome != lambdahost.Complete || w.trail.Times(id) != 1 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -190,7 +191,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 	}
 	id := adminRequest(t, w)
 	for _, event := range []string{scheduleEvent, triggerEvent(id), triggerEvent()} {
-		if r := l.result(event); r.Outcome != ranHeld {
+		if r := l.result(event); r.Outcome != lambdahost.Held {
 			t.Errorf("%s: %+v", event, r)
 		}
 		if word, err := lease.RerunRequested(t.Context()); !word || err != nil {
@@ -204,7 +205,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 	if _, err := lease.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if r := l.result(scheduleEvent); r.Outcome != ranComplete || w.trail.Times(id) != 1 || r.Waiting != 0 {
+	if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete || w.trail.Times(id) != 1 || r.Waiting != 0 {
 		t.Errorf("%+v", r)
 	}
 	if list, err := book.Announced(t.Context()); err != nil || len(list) != 0 {
@@ -240,11 +241,11 @@ func TestLambdaWorksOffABacklog(t *testing.T) {
 			now := time.Now()
 			w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now}))
 			l := newFakeLambda(w, 3*time.Second)
-			results := append([]lambdaResult{l.result(scheduleEvent)}, l.drain()...)
+			results := append([]lambdahost.Result{l.result(scheduleEvent)}, l.drain()...)
 			var delivered []int
 			for i, r := range results {
 				delivered = append(delivered, r.Delivered)
-				if r.Chain != i || (r.Outcome == ranContinued) != (i < len(results)-1) || r.Outcome == ranContinued && r.Left == "" {
+				if r.Chain != i || (r.Outcome == lambdahost.Continued) != (i < len(results)-1) || r.Outcome == lambdahost.Continued && r.Left == "" {
 					t.Errorf("invocation %d: %+v", i, r)
 				}
 			}
@@ -268,14 +269,14 @@ func TestLambdaChainEnds(t *testing.T) {
 	w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{}))
 	l := newFakeLambda(w, 3*time.Second)
 	r := l.result(`{"continue":{"kind":"reconcile","chain":10}}`)
-	if r.Outcome != ranLeft || r.Left == "" || r.Delivered == 0 {
+	if r.Outcome != lambdahost.Left || r.Left == "" || r.Delivered == 0 {
 		t.Errorf("%+v", r)
 	}
 	if next := l.queued(); len(next) != 0 {
 		t.Errorf("goes on with %s", next)
 	}
 	// The schedule begins a new chain where that one ended.
-	if results := append([]lambdaResult{l.result(scheduleEvent)}, l.drain()...); results[0].Chain != 0 || results[len(results)-1].Outcome != ranComplete {
+	if results := append([]lambdahost.Result{l.result(scheduleEvent)}, l.drain()...); results[0].Chain != 0 || results[len(results)-1].Outcome != lambdahost.Complete {
 		t.Errorf("%+v", results)
 	}
 	w.expectAll(0)
@@ -299,7 +300,7 @@ func TestLambdaDestinationDown(t *testing.T) {
 		t.Errorf("%s %s", kind, message)
 	}
 	w.trail.SetDown(false)
-	if r := l.result(scheduleEvent); r.Outcome != ranComplete || r.Delivered != 500 {
+	if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete || r.Delivered != 500 {
 		t.Errorf("%+v", r)
 	}
 	w.expectAll(0)
@@ -398,7 +399,7 @@ func TestLambdaStops(t *testing.T) {
 	eventually(t, 20*time.Second, "events", func() bool { return w.trail.Counts().Events > 5_500 })
 	l.kill()
 	l.start()
-	if r := l.result(scheduleEvent); r.Outcome != ranComplete { // once the lease of the killed one has run out
+	if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete { // once the lease of the killed one has run out
 		t.Errorf("%+v", r)
 	}
 	w.expectAll(8 * 100)

@@ -15,12 +15,11 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/lambdahost"
 )
-
-// version is set by the release build.
-var version = ""
 
 // Exit codes.
 const (
@@ -52,18 +51,15 @@ func main() {
 	os.Exit(code)
 }
 
-// env is what a command has of the outside world.
-type env struct {
-	getenv         func(string) string
-	environ        []string
-	stdout, stderr io.Writer
-}
+// env is what a command has of the outside world. The commands are its methods.
+type env struct{ app.Env }
 
 // run is the program: everything but the process's own exit and signals.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	e := &env{getenv: getenv, environ: os.Environ(), stdout: stdout, stderr: stderr}
-	if getenv(runtimeAPI) != "" {
-		return e.lambda(ctx)
+	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}}
+	if getenv(lambdahost.RuntimeAPI) != "" {
+		lambdahost.Run(ctx, e.Env)
+		return exitOK
 	}
 	root := &cli.Command{
 		Name:  "relay",
@@ -74,16 +70,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Flags:     settingFlags(),
-		Commands: []*cli.Command{
-			e.serveCommand(), e.onceCommand(), e.checkCommand(), e.verifyCommand(), e.statusCommand(), e.deadCommand(), e.healthCommand(), e.demoCommand(),
-			{Name: "version", Usage: "print the version", Action: func(context.Context, *cli.Command) error {
-				fmt.Fprintln(stdout, buildVersion())
-				return nil
-			}},
-		},
+		Commands:  e.commands(),
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {
-				return usagef("there is no command %q: relay help lists them", c.Args().First())
+				return config.Usagef("there is no command %q: relay help lists them", c.Args().First())
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -91,31 +81,39 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		OnUsageError:   wrongUsage,
 	}
 	for _, c := range root.Commands {
-		finish(c)
+		applyDefaults(c)
 	}
 	err := root.Run(ctx, args)
 	return e.report(err)
 }
 
-// finish gives a command and those below it what all of them have: a short help,
-// and refusals of what they do not know.
-func finish(c *cli.Command) {
+func (e *env) commands() []*cli.Command {
+	commands := []*cli.Command{
+		e.serveCommand(), e.onceCommand(), e.checkCommand(), e.verifyCommand(), e.statusCommand(), e.deadCommand(), e.healthCommand(),
+	}
+	commands = append(commands, e.demoCommands()...)
+	return append(commands, e.versionCommand())
+}
+
+// applyDefaults gives a command and those below it what all of them have: a short
+// help, and errors for commands and arguments that they do not know.
+func applyDefaults(c *cli.Command) {
 	c.OnUsageError, c.CustomHelpTemplate = wrongUsage, commandHelp
 	for _, sub := range c.Commands {
-		finish(sub)
+		applyDefaults(sub)
 	}
 	switch act := c.Action; {
 	case len(c.Commands) > 0:
 		c.Action = func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {
-				return usagef("there is no command %q: %s --help lists them", c.FullName()+" "+c.Args().First(), c.FullName())
+				return config.Usagef("there is no command %q: %s --help lists them", c.FullName()+" "+c.Args().First(), c.FullName())
 			}
 			return cli.ShowSubcommandHelp(c)
 		}
 	case c.ArgsUsage == "":
 		c.Action = func(ctx context.Context, c *cli.Command) error {
 			if c.Args().Present() {
-				return usagef("%s takes no argument, and got %q: flags begin with --", c.FullName(), c.Args().First())
+				return config.Usagef("%s takes no argument, and got %q: flags begin with --", c.FullName(), c.Args().First())
 			}
 			return act(ctx, c)
 		}
@@ -123,7 +121,7 @@ func finish(c *cli.Command) {
 }
 
 func wrongUsage(_ context.Context, c *cli.Command, err error, _ bool) error {
-	return usagef("%w: %s --help lists what there is", err, c.FullName())
+	return config.Usagef("%w: %s --help lists what there is", err, c.FullName())
 }
 
 // commandHelp is the help of a command: without the settings, which the
@@ -148,8 +146,8 @@ func (e *env) report(err error) int {
 		return exitOK
 	}
 	var (
-		wrong   *settingsError
-		usage   *usageError
+		wrong   *config.Error
+		usage   *config.UsageError
 		code    exitCode
 		noTopic cli.ExitCoder
 	)
@@ -157,87 +155,20 @@ func (e *env) report(err error) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &wrong), errors.As(err, &usage):
-		fmt.Fprintf(e.stderr, "relay: %v\n", err)
+		fmt.Fprintf(e.Stderr, "relay: %v\n", err)
 		return exitUsage
 	case errors.As(err, &noTopic): // of relay help
-		fmt.Fprintf(e.stderr, "relay: %v: relay help lists the commands\n", err)
+		fmt.Fprintf(e.Stderr, "relay: %v: relay help lists the commands\n", err)
 		return exitUsage
 	case audit.Hint(err) != "":
-		fmt.Fprintf(e.stderr, "relay: %v\nWhat to do: %s.\n", err, strings.TrimSuffix(audit.Hint(err), "."))
+		fmt.Fprintf(e.Stderr, "relay: %v\nWhat to do: %s.\n", err, strings.TrimSuffix(audit.Hint(err), "."))
 	default:
-		fmt.Fprintf(e.stderr, "relay: %v\n", err)
+		fmt.Fprintf(e.Stderr, "relay: %v\n", err)
 	}
 	return exitFailed
 }
-
-// usageError is a command line that makes no sense.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
 // exitCode ends the program with that code and no further message.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
-}
-
-// settingFlags makes a flag of every row of the settings table.
-func settingFlags() []cli.Flag {
-	var flags []cli.Flag
-	for _, row := range settingsTable() {
-		for _, f := range row.flags() {
-			if f.isSwitch() {
-				flags = append(flags, &cli.BoolFlag{Name: f.name, Usage: f.help + " [$" + f.env + "]", Category: f.group, HideDefault: true})
-				continue
-			}
-			usage := f.help + " [$" + f.env + "]"
-			if f.def != "" {
-				usage += " (default " + f.def + ")"
-			}
-			flags = append(flags, &cli.StringFlag{Name: f.name, Usage: usage, Category: f.group, HideDefault: true})
-		}
-	}
-	return flags
-}
-
-// settings reads flags and variables of a command. A variable that only looks
-// like a setting is often why another one is missing, so it is named in any case.
-func (e *env) settings(c *cli.Command, n need) (Settings, error) {
-	flag := func(name string) (string, bool) {
-		if !c.IsSet(name) {
-			return "", false
-		}
-		return fmt.Sprint(c.Value(name)), true
-	}
-	s, err := loadSettings(n, flag, e.getenv, os.ReadFile)
-	unknown := unknownVariables(e.environ)
-	if err != nil {
-		for _, w := range unknown {
-			fmt.Fprintf(e.stderr, "relay: warning: %s\n", w)
-		}
-		return s, err
-	}
-	s.Warnings = append(s.Warnings, unknown...)
-	return s, nil
-}
-
-// logger makes the log of a command, and tells it what looks wrong in the settings.
-func (e *env) logger(s Settings) *slog.Logger {
-	log := newLogger(s, e.stderr)
-	ledger.LogTo(log)
-	for _, w := range s.Warnings {
-		log.Warn("setting looks like a mistake", "reason", w)
-	}
-	return log
-}

@@ -39,7 +39,7 @@ func look(tb testing.TB, ops string) (v vitals, ok bool) {
 	v.alive = status == http.StatusOK
 	status, body := get("/readyz")
 	v.ready = status == http.StatusOK
-	var answer readyAnswer
+	var answer struct{ Reason, Hint string }
 	if json.Unmarshal(body, &answer) != nil {
 		return v, false
 	}

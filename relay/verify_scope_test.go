@@ -1,19 +1,22 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/verify"
 )
 
 // TestVerifyOwnReads has a Kong that audits the relay's own reads: their rows
@@ -58,7 +61,7 @@ func TestVerifyWindow(t *testing.T) {
 			if r.Entries != 1000 || r.Destination.Confirmed != 996 || r.Destination.Unknown.Count+r.Destination.Gone > 0 {
 				t.Errorf("%d entries, %+v", r.Entries, r.Destination)
 			}
-			if r.CompleteThrough != moment(at.Unix()+9999) {
+			if r.CompleteThrough != app.Moment(at.Unix()+9999) {
 				t.Errorf("complete through %s", r.CompleteThrough)
 			}
 			w.verify(exitOK, "--since", second(1002), "--until", second(1500))
@@ -93,39 +96,41 @@ func TestVerifySlices(t *testing.T) {
 				forgotten = append(forgotten, fmt.Sprintf("v%031d", i))
 				w.forget(forgotten[len(forgotten)-1])
 			}
-			flags, getenv, readFile := given(nil, w.env, nil)
-			s, err := loadSettings(needKong|needLedger|needDestination, flags, getenv, readFile)
+			getenv := func(name string) string {
+				for _, line := range w.env {
+					if key, value, _ := strings.Cut(line, "="); key == name {
+						return value
+					}
+				}
+				return ""
+			}
+			noFlags := func(string) (string, bool) { return "", false }
+			s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination, noFlags, getenv, os.ReadFile)
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.aws.load = func(context.Context) (aws.Config, error) {
-				return aws.Config{BaseEndpoint: &w.trailURL, Credentials: credentials.NewStaticCredentialsProvider(
-					cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")}, nil
-			}
+			s.UseAWS(aws.Config{Region: s.Region, BaseEndpoint: &w.trailURL, Credentials: credentials.NewStaticCredentialsProvider(
+				cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")})
 			s.PageSize = 100
-			a, err := open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard)
+			a, err := app.Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
-				if err := a.close(); err != nil {
+				if err := a.Close(); err != nil {
 					t.Error(err)
 				}
 			})
-			l, err := a.openLake(t.Context())
-			if err != nil || l == nil {
-				t.Fatal(l, err)
-			}
 			for _, slice := range []int{100, 999, n} {
-				v := &verification{app: a, passes: a.pipeline(pipeline.Observer{}), lake: l, slice: slice, grace: 900, reach: 3900}
-				if err := v.run(t.Context()); err != nil {
+				r, err := verify.Run(t.Context(), a, verify.Options{Grace: 15 * time.Minute, Slice: slice})
+				if err != nil {
 					t.Fatal(err)
 				}
-				expectIDs(t, "missing in the ledger", v.report.Missing, forgotten...)
-				expectIDs(t, "missing at the destination", v.report.Destination.Missing, lost...)
-				d := v.report.Destination
-				if v.report.Entries != n || d.Confirmed != n-len(lost)-len(forgotten) || d.Unknown.Count+d.Gone+d.NotDue+d.Repeated.Count > 0 {
-					t.Errorf("slices of %d: %d entries, %+v", slice, v.report.Entries, d)
+				expectIDs(t, "missing in the ledger", r.Missing, forgotten...)
+				expectIDs(t, "missing at the destination", r.Destination.Missing, lost...)
+				d := r.Destination
+				if r.Entries != n || d.Confirmed != n-len(lost)-len(forgotten) || d.Unknown.Count+d.Gone+d.NotDue+d.Repeated.Count > 0 {
+					t.Errorf("slices of %d: %d entries, %+v", slice, r.Entries, d)
 				}
 			}
 		})
@@ -142,7 +147,7 @@ func TestVerifyWhatIsNotDue(t *testing.T) {
 	w.kong.Add(rows("b", 5, func(i int) time.Time { return now.Add(-10*time.Minute + time.Duration(i)*time.Second) })...)
 	w.kong.Add(rows("c", 3, func(int) time.Time { return now.Add(time.Hour) })...)
 	r := w.verify(exitOK)
-	if r.NotDue != 8 || r.CompleteThrough != moment(now.Add(-10*time.Minute).Unix()-1) {
+	if r.NotDue != 8 || r.CompleteThrough != app.Moment(now.Add(-10*time.Minute).Unix()-1) {
 		t.Errorf("%d not due, complete through %s", r.NotDue, r.CompleteThrough)
 	}
 	r = w.verify(exitDifference, "--schedule", "4m")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/verify"
 )
 
 // askable lets verify ask the emulated destination.
@@ -26,11 +27,11 @@ func (w *world) askable() {
 }
 
 // verify runs relay verify --json, which has to end with a code.
-func (w *world) verify(want int, args ...string) verifyReport {
+func (w *world) verify(want int, args ...string) verify.Report {
 	w.tb.Helper()
 	r := w.start(nil, append([]string{"verify", "--json"}, args...)...)
 	code := r.wait(w.tb)
-	var report verifyReport
+	var report verify.Report
 	if err := json.Unmarshal(r.stdout.Bytes(), &report); err != nil {
 		w.tb.Fatalf("verify ended with %d, and its report is not JSON: %v\n%s", code, err, tail(r.stderr.String(), 4000))
 	}
@@ -75,7 +76,7 @@ func (w *world) flush() {
 
 func ids(w *world) []string { return slices.Collect(w.kong.IDs()) }
 
-func expectIDs(t *testing.T, what string, f finding, want ...string) {
+func expectIDs(t *testing.T, what string, f verify.Finding, want ...string) {
 	t.Helper()
 	got := slices.Clone(f.IDs)
 	slices.Sort(got)

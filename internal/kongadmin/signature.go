@@ -4,42 +4,38 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
-	"errors"
 	"slices"
-	"strings"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
-// verifySignature checks a row's signature: RSA PKCS #1 v1.5 over SHA-256 of the values of
+// verify checks a row's signature: RSA PKCS #1 v1.5 over SHA-256 of the values of
 // the row's fields that are not null, in the order of their names, joined by
 // "|", without signature, ttl and expire (Kong's documentation of
 // audit_log_signing_key). Whether request_timestamp is part of it is not
 // certain: Kong signs before it sets one, so the form without it is tried first.
-func verifySignature(key *rsa.PublicKey, row string) audit.Verification {
+func verify(key *rsa.PublicKey, row string) audit.Verification {
 	var (
 		names     []string
 		values    = map[string]string{}
 		signature string
 	)
-	err := members(row, func(name, value string, null bool) {
+	p := jsonscan.New(row)
+	for more := p.Open('{', '}'); more; more = p.More('}') {
+		name, v := p.Name().Text(), p.Value()
 		switch {
-		case null:
+		case v.Kind == jsonscan.Null:
 		case name == "signature":
-			signature = value
+			signature = v.Text()
 		case name == "ttl" || name == "expire":
 		default:
 			if _, twice := values[name]; !twice {
 				names = append(names, name)
 			}
-			values[name] = value
+			values[name] = v.Text()
 		}
-	})
-	if err != nil {
-		return audit.VerificationFailed
 	}
 	if signature == "" {
 		return audit.Unsigned
@@ -73,48 +69,12 @@ func verifySignature(key *rsa.PublicKey, row string) audit.Verification {
 	return audit.VerificationFailed
 }
 
-// rowVerifier checks the signature of a row, given as Kong wrote it.
+// rowVerifier tells what becomes of checking a row, given as Kong wrote it.
 type rowVerifier func(row string) audit.Verification
 
 func (c *Client) rowVerifier() rowVerifier {
 	if c.opts.PublicKey == nil {
 		return nil
 	}
-	return func(row string) audit.Verification { return verifySignature(c.opts.PublicKey, row) }
-}
-
-// ParsePublicKey reads an RSA public key in PEM: PKIX, PKCS #1, or a certificate.
-func ParsePublicKey(text string) (*rsa.PublicKey, error) {
-	key, err := parseKey(text)
-	if err != nil {
-		return nil, err
-	}
-	if key.N.BitLen() < minKey {
-		return nil, errors.New("public key is shorter than 1024 bits, which nothing is checked with")
-	}
-	return key, nil
-}
-
-// minKey is the shortest key, in bits, that crypto/rsa verifies with.
-const minKey = 1024
-
-func parseKey(text string) (*rsa.PublicKey, error) {
-	block, _ := pem.Decode([]byte(strings.TrimSpace(text)))
-	if block == nil {
-		return nil, errors.New("no PEM block found")
-	}
-	if key, err := x509.ParsePKCS1PublicKey(block.Bytes); err == nil {
-		return key, nil
-	}
-	var public any
-	if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
-		public = cert.PublicKey
-	} else if public, err = x509.ParsePKIXPublicKey(block.Bytes); err != nil {
-		return nil, errors.New("PEM block holds no public key")
-	}
-	key, ok := public.(*rsa.PublicKey)
-	if !ok {
-		return nil, errors.New("public key is not an RSA key")
-	}
-	return key, nil
+	return func(row string) audit.Verification { return verify(c.opts.PublicKey, row) }
 }

@@ -1,15 +1,9 @@
 package kongadmin
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -100,67 +94,10 @@ func TestVerificationOfChangedRow(t *testing.T) {
 			`"client_ip":"::1",`:    {``, audit.VerificationFailed},
 			`{`:                     {`{"workspace":null,`, audit.Verified},
 		} {
-			page, err := decodePage([]byte(`{"data":[`+strings.Replace(raw, old, c.changed, 1)+`]}`), pageDate, func(row string) audit.Verification { return verifySignature(&key.PublicKey, row) })
+			page, err := decodePage(`{"data":[`+strings.Replace(raw, old, c.changed, 1)+`]}`, func(row string) audit.Verification { return verify(&key.PublicKey, row) })
 			if err != nil || page.Entries[0].Verification != c.want {
 				t.Errorf("%s for %s: %+v, %v, want %s", c.changed, old, page.Entries, err, c.want)
 			}
 		}
-	}
-}
-
-func TestParsePublicKey(t *testing.T) {
-	key := rsaKey(t, 2048)
-	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encode := func(kind string, b []byte, err error) string {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
-	}
-	pkixOf := func(public any) string {
-		b, err := x509.MarshalPKIXPublicKey(public)
-		return encode("PUBLIC KEY", b, err)
-	}
-	certificate := func(public, private any) string {
-		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kong"}, NotAfter: time.Now().Add(time.Hour)}
-		b, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
-		return encode("CERTIFICATE", b, err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	good := pkixOf(&key.PublicKey)
-	for name, c := range map[string]struct {
-		text, want string // want is "" where it is taken
-	}{
-		"PKIX":                 {good, ""},
-		"PKCS #1":              {encode("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(&key.PublicKey), nil), ""},
-		"certificate":          {certificate(&key.PublicKey, key), ""},
-		"white space around":   {"\r\n  " + strings.ReplaceAll(good, "\n", "\r\n") + "\n\n", ""},
-		"words before":         {"our key:\n" + good, ""},
-		"curve":                {pkixOf(&curve.PublicKey), "not an RSA key"},
-		"curve's certificate":  {certificate(&curve.PublicKey, curve), "not an RSA key"},
-		"private key":          {encode("PRIVATE KEY", pkcs8, nil), "no public key"},
-		"private key, PKCS #1": {encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key), nil), "no public key"},
-		"too short to check":   {"-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBALxcu2vkxqGQ6uQ8FBzWHmuYnhCbjUjT\n9nD4xDJ3rV0cBmUlDIX9n3tzYAbgX4O0jEyvJO6y3L9EYbFdYkcxkMsCAwEAAQ==\n-----END PUBLIC KEY-----\n", "shorter than 1024 bits"},
-		"garbage in PEM":       {encode("PUBLIC KEY", []byte("garbage"), nil), "no public key"},
-		"empty":                {"", "no PEM block"},
-		"not PEM":              {"ssh-rsa AAAA", "no PEM block"},
-		"cut":                  {good[:len(good)/2], "no PEM block"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := ParsePublicKey(c.text)
-			switch {
-			case c.want == "" && (err != nil || !got.Equal(&key.PublicKey)):
-				t.Errorf("%v", err)
-			case c.want != "" && (err == nil || got != nil || !strings.Contains(err.Error(), c.want)):
-				t.Errorf("%v, want %q", err, c.want)
-			}
-		})
 	}
 }

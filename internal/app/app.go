@@ -1,0 +1,295 @@
+// Package app is the wiring that every host of the relay shares: it opens what the
+// settings ask for and makes the passes.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/jsonl"
+	"github.com/kong-cloudtrail/relay/internal/kongadmin"
+	"github.com/kong-cloudtrail/relay/internal/lake"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/redact"
+)
+
+// App holds what was opened.
+type App struct {
+	Settings config.Settings
+	Log      *slog.Logger
+	Kong     *kongadmin.Client
+	Store    Store
+	Sink     Sink
+
+	urgent  pipeline.Sink  // for entries that a trigger asked for; nil: Sink
+	closers []func() error // in the order in which they were opened
+}
+
+// Open wires what the settings ask for. It contacts nothing but a secret store,
+// and opens the file of a ledger or a destination that is one.
+func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer) (*App, error) {
+	a := &App{Settings: s, Log: log}
+	err := a.openKong()
+	if err == nil {
+		err = a.openSink(ctx, stdout)
+	}
+	if err == nil {
+		err = a.openStore(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// OpenLedger wires the ledger, and the destination if it is wanted, but not Kong.
+// It fails if the ledger cannot be reached.
+func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer, destination bool) (*App, error) {
+	a := &App{Settings: s, Log: log}
+	err := a.openStore(ctx)
+	if err == nil && destination {
+		err = a.openSink(ctx, stdout)
+	}
+	if err == nil {
+		_, err = a.Store.Begin(ctx)
+		err = a.ExplainLedger(err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// Close undoes Open, last opened first.
+func (a *App) Close() error {
+	var errs []error
+	for _, c := range slices.Backward(a.closers) {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}
+
+// WrapSinks puts something between the passes and the destination.
+func (a *App) WrapSinks(wrap func(pipeline.Sink) pipeline.Sink) {
+	a.Sink = wrappedSink{a.Sink, wrap(a.Sink)}
+	if a.urgent != nil {
+		a.urgent = wrap(a.urgent)
+	}
+}
+
+// wrappedSink puts by way of another sink.
+type wrappedSink struct {
+	Sink
+	puts pipeline.Sink
+}
+
+// Put implements [pipeline.Sink].
+func (w wrappedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	return w.puts.Put(ctx, entries)
+}
+
+func (a *App) openKong() error {
+	s := &a.Settings
+	o := kongadmin.Options{
+		URL: s.KongAdminAPI, Timeout: s.KongTimeout, PublicKey: s.AuditPublicKey, Logger: a.Log, TLS: s.TLSToKong(),
+	}
+	if s.KongSendToken {
+		o.Token = s.KongToken.Fetch
+	}
+	var err error
+	a.Kong, err = kongadmin.New(o)
+	return err
+}
+
+// destinationName names a destination in the ledger's keys. Everything that tells
+// two destinations apart must be in it: what is in the ledger of one is not put again.
+func destinationName(s *config.Settings) (string, error) {
+	switch s.Destination {
+	case config.ToCloudTrail:
+		return s.ChannelARN, nil
+	case config.ToCloudWatch:
+		return "logs:" + s.Region + ":" + s.LogGroup + ":" + s.LogStream, nil
+	case config.ToJSONL:
+		return "jsonl:" + s.JSONLFile, nil
+	}
+	return "", unknownDestination(s)
+}
+
+func unknownDestination(s *config.Settings) error {
+	return fmt.Errorf("no destination is called %q", s.Destination)
+}
+
+func (a *App) openStore(ctx context.Context) error {
+	store, err := newStore(ctx, &a.Settings)
+	if err != nil {
+		return err
+	}
+	a.Store, a.closers = store, append(a.closers, store.Close)
+	return nil
+}
+
+func newStore(ctx context.Context, s *config.Settings) (Store, error) {
+	if s.LedgerFile != "" {
+		return ledger.OpenBolt(s.LedgerFile, ledger.BoltOptions{})
+	}
+	name, err := destinationName(s)
+	if err != nil {
+		return nil, err
+	}
+	o := ledger.RedisOptions{
+		Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,
+		Prefix: s.RedisPrefix, Source: s.Source, Destination: name, TLS: s.TLSToRedis(),
+	}
+	o.Username = s.RedisUsername
+	if s.RedisPassword.IsSet() {
+		o.Credentials = func(ctx context.Context) (string, string, error) {
+			password, err := s.RedisPassword.Reveal(ctx)
+			return s.RedisUsername, password, err
+		}
+	}
+	return ledger.OpenRedis(ctx, o)
+}
+
+func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
+	s := &a.Settings
+	if s.Destination == config.ToCloudTrail {
+		cfg, err := s.AWSConfig(ctx)
+		if err != nil {
+			return err
+		}
+		sink, err := cloudtrail.New(cloudtrail.Options{
+			ChannelARN: s.ChannelARN, ExternalID: s.ExternalID, Region: s.Region, Hostname: s.KongAdminAPI,
+			ErrorCodes: s.ErrorCodes, Rate: float64(s.PutRate), Credentials: cfg.Credentials, Endpoint: s.AWSEndpoint(),
+		})
+		if err != nil {
+			return err
+		}
+		a.Sink, a.urgent = sink, sink.Urgent()
+		return nil
+	}
+	encode, err := cloudtrail.NewEncoder(s.KongAdminAPI, s.AccountID, s.ErrorCodes)
+	if err != nil {
+		return err
+	}
+	switch s.Destination {
+	case config.ToCloudTrail:
+	case config.ToJSONL:
+		w, err := jsonl.Open(s.JSONLFile, stdout, encode)
+		if err != nil {
+			return err
+		}
+		a.Sink, a.closers = w, append(a.closers, w.Close)
+		return nil
+	case config.ToCloudWatch:
+		cfg, err := s.AWSConfig(ctx)
+		if err != nil {
+			return err
+		}
+		a.Sink, err = cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
+		return err
+	}
+	return unknownDestination(s)
+}
+
+// Bind makes sure that the ledger keeps what it is given, and ties it to this Kong,
+// so that a second gateway does not inherit the marks of the first.
+func (a *App) Bind(ctx context.Context) error {
+	warnings, err := a.checkStore(ctx)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		a.Log.Warn("ledger may forget", "reason", w)
+	}
+	return a.bindStore(ctx)
+}
+
+// checkStore looks at the settings of the ledger's server, if it has any.
+func (a *App) checkStore(ctx context.Context) (warnings []string, err error) {
+	if c, has := a.Store.(interface {
+		Check(ctx context.Context) ([]string, error)
+	}); has {
+		warnings, err = c.Check(ctx)
+	}
+	return warnings, a.ExplainLedger(err)
+}
+
+func (a *App) bindStore(ctx context.Context) error {
+	err := a.Store.Bind(ctx, a.gateway(), a.Settings.Adopt)
+	if errors.Is(err, audit.ErrForeignLedger) {
+		return audit.Settings(err, "if this is a second gateway, give it a name of its own with --source (RELAY_SOURCE); "+
+			"if it is the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)")
+	}
+	return a.ExplainLedger(err)
+}
+
+// ExplainLedger adds what to do about a ledger that cannot be reached, unless the
+// error says it already.
+func (a *App) ExplainLedger(err error) error {
+	if err == nil || audit.Hint(err) != "" || errors.Is(err, context.Canceled) || a.Settings.LedgerFile != "" {
+		return err
+	}
+	return audit.WithHint(err, "start Redis or Valkey, or name the right one with REDIS_HOST (--redis-tls if it speaks TLS); "+
+		"one relay alone can do without: --ledger bolt:relay.db")
+}
+
+// gateway is the Admin API's address in the form that the ledger remembers.
+func (a *App) gateway() string {
+	u, err := url.Parse(a.Settings.KongAdminAPI)
+	if err != nil {
+		return a.Settings.KongAdminAPI
+	}
+	return strings.ToLower(u.Scheme+"://"+u.Host) + strings.TrimRight(u.Path, "/")
+}
+
+// Pipeline returns what makes passes.
+func (a *App) Pipeline(o pipeline.Observer) *pipeline.Pipeline {
+	s := a.Settings
+	options := pipeline.Options{
+		Source: a.Kong, Ledger: a.Store, Book: a.Store, Sink: a.Sink, UrgentSink: a.urgent,
+		Acquire: func(ctx context.Context, requestRerun bool) (pipeline.Lease, error) {
+			return a.Store.Acquire(ctx, requestRerun)
+		},
+		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
+		SkipOwnReads: s.SkipOwnReads, Observer: o, Logger: a.Log,
+	}
+	if !s.StartAt.IsZero() {
+		options.StartAt = s.StartAt.Unix()
+	}
+	if len(s.Redact) > 0 {
+		options.Prepare = redact.New(s.Redact)
+	}
+	return pipeline.New(options)
+}
+
+// asksLake reports whether the destination can be asked what has arrived.
+func (a *App) asksLake() bool {
+	return a.Settings.EventDataStore != "" && a.Settings.Destination == config.ToCloudTrail
+}
+
+// OpenLake returns the event data store behind the channel, or nil if it is not to be asked.
+func (a *App) OpenLake(ctx context.Context) (*lake.Lake, error) {
+	if !a.asksLake() {
+		return nil, nil
+	}
+	s := &a.Settings
+	cfg, err := s.AWSConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return lake.New(lake.Options{Config: cfg, EventDataStore: s.EventDataStore, EventSource: eventSource})
+}
+
+// eventSource is that of every event.
+const eventSource = "kong-gateway"

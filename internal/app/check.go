@@ -1,0 +1,94 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/lake"
+)
+
+// What to do where an error does not say it already: mostly the network.
+const (
+	kongHint        = "make KONG_ADMIN_API the Admin API itself (port 8001 or 8444) with nothing in between, and try curl from here"
+	ledgerHint      = "look into the log of Redis, and at REDIS_HOST"
+	destinationHint = "make the service's endpoint in that Region reachable from here over HTTPS (CloudTrail Lake has no VPC endpoint); " +
+		"correct AWS_ENDPOINT_URL and its kind where they are set"
+)
+
+// Check is one thing to try before the relay runs.
+type Check struct {
+	Name string
+	Hint string // for an error that has none
+	// Run returns what it found, for a person.
+	Run func(ctx context.Context) (string, error)
+}
+
+// Checks returns what there is to try: every connection and permission.
+func (a *App) Checks() []Check {
+	checks := []Check{
+		{"kong", kongHint, a.checkKong},
+		{"ledger", ledgerHint, a.checkLedger},
+		{"destination", destinationHint, a.checkDestination},
+	}
+	if a.asksLake() {
+		checks = append(checks, Check{"queries", destinationHint, a.checkLake})
+	}
+	return checks
+}
+
+func (a *App) checkKong(ctx context.Context) (string, error) {
+	p, err := a.Kong.Page(ctx, audit.Query{Size: 1})
+	if err != nil {
+		return "", err
+	}
+	v := a.Kong.Version(ctx)
+	if v == "" {
+		v = "of unknown version"
+	}
+	found := fmt.Sprintf("audit log of Kong %s can be read", v)
+	if !p.Date.IsZero() {
+		if off := time.Since(p.Date).Round(time.Second); off.Abs() > 5*time.Second {
+			found += fmt.Sprintf("; its clock differs from this machine's by %s", off)
+		}
+	}
+	return found, nil
+}
+
+func (a *App) checkLedger(ctx context.Context) (string, error) {
+	if err := a.Store.Ping(ctx); err != nil {
+		return "", a.ExplainLedger(err)
+	}
+	warnings, err := a.checkStore(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := a.bindStore(ctx); err != nil {
+		return "", err
+	}
+	return strings.Join(append([]string{"answers"}, warnings...), "; ") + ", and is this Kong's", nil
+}
+
+func (a *App) checkDestination(ctx context.Context) (string, error) {
+	found := string(a.Settings.Destination) + " accepts puts"
+	if a.Settings.Destination == config.ToCloudTrail {
+		found += "; whether it takes this account and source shows with the first event"
+	}
+	return found, a.Sink.Check(ctx)
+}
+
+func (a *App) checkLake(ctx context.Context) (string, error) {
+	l, err := a.OpenLake(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, err := range l.Events(ctx, lake.MinTime, lake.MinTime+1) {
+		if err != nil {
+			return "", err
+		}
+	}
+	return "relay verify can ask the event data store", nil
+}

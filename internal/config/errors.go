@@ -1,0 +1,83 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Error is everything that is wrong with the settings. A command that
+// gets one ends with exit code 2.
+type Error struct {
+	lines []string
+}
+
+func (e *Error) Error() string {
+	if len(e.lines) == 1 {
+		return e.lines[0]
+	}
+	return fmt.Sprintf("%d settings are wrong:\n  %s", len(e.lines), strings.Join(e.lines, "\n  "))
+}
+
+func (e *Error) add(format string, args ...any) {
+	e.lines = append(e.lines, fmt.Sprintf(format, args...))
+}
+
+// valueError says what a value should have been, and what to do.
+type valueError struct{ expected, hint string }
+
+func (e *valueError) Error() string { return "expected " + e.expected }
+
+// expected makes the error of a value. Without a hint the setting's default or
+// example is one.
+func expected(what, hint string) error { return &valueError{what, hint} }
+
+// wrongValue adds a line about a value that cannot be.
+func (e *Error) wrongValue(row setting, text string, err error) {
+	e.add("--%s (%s) is %s: %v. %s", row.name, row.env, shown(text), err, row.advice(err))
+}
+
+// missing adds a line about a setting that a command cannot do without.
+func (e *Error) missing(name, what string) {
+	row := rowNamed(name)
+	e.add("--%s (%s) is not set: %s. %s", row.name, row.env, expected(what, ""), row.advice(nil))
+}
+
+// advice is what to do about a setting.
+func (s setting) advice(err error) string {
+	var v *valueError
+	switch {
+	case errors.As(err, &v) && v.hint != "":
+		return v.hint
+	case s.def != "":
+		return "Leave it out for " + s.def + "."
+	case s.example != "":
+		return "For example: " + s.example
+	}
+	return "Give " + s.help + "."
+}
+
+// maxShown is how much of a value an error shows, in bytes.
+const maxShown = 100
+
+// shown quotes a value, unless it may hold a credential or is a whole file.
+func shown(text string) string {
+	if strings.ContainsAny(text, "@?\n") || strings.Contains(text, "-----") {
+		return "set to something that is not repeated here"
+	}
+	if len(text) > maxShown {
+		text = strings.ToValidUTF8(text[:maxShown], "") + "…"
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+// UsageError is a command line that makes no sense.
+type UsageError struct{ err error }
+
+func (e *UsageError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *UsageError) Unwrap() error { return e.err }
+
+// Usagef returns a [*UsageError].
+func Usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }

@@ -1,0 +1,142 @@
+package config
+
+import (
+	"cmp"
+	"context"
+	"net/url"
+)
+
+// Need says what a command uses, and so which settings it cannot do without. A
+// setting that is given is checked in any case.
+type Need uint8
+
+// What a command uses.
+const (
+	NeedKong Need = 1 << iota
+	NeedLedger
+	NeedDestination
+	NeedTrigger // the listener for triggers
+)
+
+// loader gathers what Load reads, and what it finds wrong.
+type loader struct {
+	need     Need
+	flags    func(name string) (value string, set bool)
+	getenv   func(string) string
+	readFile func(string) ([]byte, error)
+	problems Error
+
+	channelRegion string // in CHANNEL_ARN
+	groupRegion   string // in the log group's ARN
+	groupAccount  string // in the log group's ARN
+	adminURL      *url.URL
+	clientCert    []byte
+	clientKey     []byte
+}
+
+// Load reads and checks all settings. A flag beats its variable, which
+// beats the default; an empty variable counts as not set, and an empty flag
+// stands for the default. The error is an [*Error] that names everything
+// that is wrong, not just the first. Load reads files and contacts nothing.
+func Load(n Need, flags func(name string) (value string, set bool), getenv func(string) string,
+	readFile func(string) ([]byte, error),
+) (Settings, error) {
+	l := &loader{need: n, flags: flags, getenv: getenv, readFile: readFile}
+	s := Settings{aws: newAWSConfigs()}
+	var secrets []setting
+	for _, row := range table() {
+		if row.secret {
+			secrets = append(secrets, row)
+			continue
+		}
+		f := row.flags()[0]
+		text := l.text(f)
+		if text == "" {
+			text = row.def
+		}
+		if text == "" {
+			continue
+		}
+		if err := row.set(l, &s, text); err != nil {
+			l.problems.wrongValue(row, text, err)
+		}
+	}
+	for _, row := range secrets { // they Need --secret-refresh
+		l.loadSecret(row, &s)
+	}
+	l.checkRules(&s)
+	if len(l.problems.lines) > 0 {
+		return Settings{}, &l.problems
+	}
+	return s, nil
+}
+
+// text is what the flag or the variable says, or "".
+func (l *loader) text(f Flag) string {
+	if text, set := l.flags(f.Name); set {
+		return text
+	}
+	return l.getenv(f.Env)
+}
+
+// loadSecret takes a secret from the one place that says where it is.
+func (l *loader) loadSecret(row setting, s *Settings) {
+	f := row.flags()
+	file, fileFlag := l.flags(f[0].Name)
+	id, arnFlag := l.flags(f[1].Name)
+	value := ""
+	if !fileFlag && !arnFlag { // a flag beats all of the variables
+		value, file, id = l.getenv(row.env), l.getenv(f[0].Env), l.getenv(f[1].Env)
+	}
+	given := 0
+	for _, text := range []string{value, file, id} {
+		if text != "" {
+			given++
+		}
+	}
+	switch {
+	case given == 0:
+	case given > 1:
+		l.problems.add("%s is given in more than one way. Keep one of %s, %s and %s.", row.env, row.env, f[0], f[1])
+	case id != "":
+		a, err := parseSecretARN(id)
+		if err != nil {
+			l.problems.wrongValue(setting{name: f[1].Name, env: f[1].Env}, id, err)
+			return
+		}
+		row.setSecret(s, newSecret(f[1].Env+" "+id, s.SecretRefresh, row.checkSecret, a.reader(s.aws)))
+	case file != "":
+		secret := newSecret(f[0].Env+" "+file, s.SecretRefresh, row.checkSecret, func(context.Context) (string, error) {
+			text, err := l.readFile(file)
+			return string(text), err
+		})
+		if _, err := secret.source.load(context.Background()); err != nil {
+			row.help = "a file that holds " + row.help
+			l.problems.add("%s is %s: %s %s", f[0], shown(file), fileReason(err), row.advice(err))
+			return
+		}
+		row.setSecret(s, secret)
+	default:
+		secret := newSecret(row.env, 0, row.checkSecret, func(context.Context) (string, error) { return value, nil })
+		if _, err := secret.source.load(context.Background()); err != nil {
+			l.problems.add("%s is set to something that cannot be used: %s %s", row.env, fileReason(err), row.advice(err))
+			return
+		}
+		row.setSecret(s, secret)
+	}
+}
+
+// OpsListen returns the address of the operations listener, "" for none. It reads
+// that one setting: a health check has no use for the others, and must not fetch
+// their secrets every few seconds.
+func OpsListen(flag func(name string) (value string, set bool), getenv func(string) string) (string, error) {
+	l := &loader{flags: flag, getenv: getenv}
+	var s Settings
+	row := rowNamed("ops-listen")
+	text := cmp.Or(l.text(row.flags()[0]), row.def)
+	if err := row.set(l, &s, text); err != nil {
+		l.problems.wrongValue(row, text, err)
+		return "", &l.problems
+	}
+	return s.OpsListen, nil
+}

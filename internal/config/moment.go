@@ -1,0 +1,73 @@
+package config
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func startAt(_ *loader, s *Settings, text string) error {
+	text = strings.TrimSpace(text)
+	if text == "now" {
+		// It would be another time at each start: what a relay missed while it was
+		// down, or whose ledger was lost, would be older than that, and skipped.
+		return expected("a fixed time", "Give the time itself, such as "+time.Now().UTC().Format(time.RFC3339)+": a now that moves would skip what came while the relay was down.")
+	}
+	at, err := parseTime(text)
+	if err != nil {
+		return err
+	}
+	s.StartAt = at
+	return nil
+}
+
+// parseTime reads a point in time: a date (its midnight in UTC), RFC 3339, or
+// Unix seconds.
+func parseTime(text string) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at.UTC(), nil
+		}
+	}
+	// Eight digits are more likely a date without its dashes than a day of 1970.
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= 100_000_000 && n < 100_000_000_000 {
+		return time.Unix(n, 0).UTC(), nil
+	}
+	return time.Time{}, expected("a date, a time as in RFC 3339, or Unix seconds", "")
+}
+
+// Window reads the bounds of a span of time and returns Unix seconds, 0 for a side
+// that is left open.
+func Window(since, until string, now time.Time) (from, to int64, err error) {
+	if since != "" {
+		if from, err = parseMoment(since, now); err != nil {
+			return 0, 0, Usagef("--since is %q: %v", since, err)
+		}
+	}
+	if until != "" {
+		if to, err = parseMoment(until, now); err != nil {
+			return 0, 0, Usagef("--until is %q: %v", until, err)
+		}
+	}
+	if to != 0 && from >= to {
+		return 0, 0, Usagef("--since is not before --until")
+	}
+	return from, to, nil
+}
+
+// parseMoment reads a time: RFC 3339, a date, Unix seconds, or a span back from now.
+func parseMoment(text string, now time.Time) (int64, error) {
+	if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		return now.Add(-d).Unix(), nil
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
+		return n, nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil && t.Unix() > 0 {
+			return t.Unix(), nil
+		}
+	}
+	return 0, errors.New("expected RFC 3339 such as 2026-01-31T12:00:00Z, a date, Unix seconds, or a span back from now such as 36h")
+}

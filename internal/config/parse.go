@@ -1,0 +1,195 @@
+package config
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// setter reads a value's text into Settings.
+type setter = func(l *loader, s *Settings, text string) error
+
+func toggle(field func(*Settings) *bool) setter {
+	return func(_ *loader, s *Settings, text string) error {
+		switch strings.ToLower(strings.TrimSpace(text)) {
+		case "true", "1", "yes", "on":
+			*field(s) = true
+		case "false", "0", "no", "off":
+			*field(s) = false
+		default:
+			return expected("true or false", "")
+		}
+		return nil
+	}
+}
+
+func number(field func(*Settings) *int, least, most int) setter {
+	return func(_ *loader, s *Settings, text string) error {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < least || n > most {
+			return expected(fmt.Sprintf("a whole number from %d to %d", least, most), "")
+		}
+		*field(s) = n
+		return nil
+	}
+}
+
+func duration(field func(*Settings) *time.Duration, least, most time.Duration) setter {
+	return func(_ *loader, s *Settings, text string) error {
+		d, err := time.ParseDuration(strings.TrimSpace(text))
+		if err != nil || d < least || d > most {
+			return expected(fmt.Sprintf("a duration such as 90s or 5m, from %s to %s", brief(least), brief(most)), "")
+		}
+		*field(s) = d
+		return nil
+	}
+}
+
+// brief writes a duration without the zeros at its end: 1h, not 1h0m0s.
+func brief(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// seconds takes whole seconds, and a duration as well.
+func seconds(field func(*Settings) *time.Duration, least, most time.Duration) setter {
+	return func(_ *loader, s *Settings, text string) error {
+		text = strings.TrimSpace(text)
+		d, err := time.ParseDuration(text)
+		if n, errN := strconv.ParseUint(text, 10, 32); errN == nil {
+			d, err = time.Duration(n)*time.Second, nil
+		}
+		if err != nil || d < least || d > most {
+			return expected(fmt.Sprintf("seconds, from %d to %d", least/time.Second, most/time.Second), "")
+		}
+		*field(s) = d
+		return nil
+	}
+}
+
+func text(field func(*Settings) *string, valid func(string) bool, what string) setter {
+	return func(_ *loader, s *Settings, text string) error {
+		if valid != nil && !valid(text) {
+			return expected(what, "")
+		}
+		*field(s) = text
+		return nil
+	}
+}
+
+func oneOf(words ...string) func(string) bool {
+	return func(text string) bool { return slices.Contains(words, text) }
+}
+
+// isToken reports whether a text has least to most bytes, each of them an ASCII
+// letter, a digit or one of extra.
+func isToken(text string, least, most int, extra string) bool {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', strings.IndexByte(extra, c) >= 0:
+		default:
+			return false
+		}
+	}
+	return len(text) >= least && len(text) <= most
+}
+
+func hostName(text string) bool { return isToken(text, 1, 253, ".-") }
+
+// keyName keeps braces out: they would move the hash tag of Redis's keys.
+func keyName(text string) bool   { return isToken(text, 1, 64, "._-") }
+func keyPrefix(text string) bool { return isToken(text, 1, 64, "._:-") }
+
+// What AWS takes, by its service models.
+func regionName(text string) bool { return isToken(text, 3, 64, "-") }
+func externalID(text string) bool { return isToken(text, 2, 1224, "_+=,.@:/-") }
+func groupName(text string) bool  { return isToken(text, 1, 512, "._/#-") }
+func streamName(text string) bool {
+	return text != "" && len(text) <= 512 && !strings.ContainsAny(text, ":*")
+}
+
+// storeID reports whether a text is the id of an event data store, a UUID.
+func storeID(text string) bool {
+	return len(text) == 36 && strings.Trim(text, "0123456789abcdef-") == ""
+}
+
+// accountID reports whether a text is the id of an AWS account.
+func accountID(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 64)
+	return err == nil && len(text) == 12
+}
+
+func redactPaths(_ *loader, s *Settings, text string) error {
+	for path := range strings.SplitSeq(text, ",") {
+		path = strings.TrimSpace(path)
+		if slices.Contains(strings.Split(path, "."), "") {
+			return expected("dotted JSON paths separated by commas", "")
+		}
+		s.Redact = append(s.Redact, path)
+	}
+	return nil
+}
+
+func schedule(_ *loader, s *Settings, text string) error {
+	switch text {
+	case "@hourly":
+		text = "1h"
+	case "@daily":
+		text = "24h"
+	}
+	return duration(func(s *Settings) *time.Duration { return &s.Schedule }, time.Minute, 24*time.Hour)(nil, s, text)
+}
+
+func logLevel(_ *loader, s *Settings, text string) error {
+	if !oneOf("debug", "info", "warn", "error")(strings.ToLower(text)) {
+		return expected("debug, info, warn or error", "")
+	}
+	return s.LogLevel.UnmarshalText([]byte(text))
+}
+
+// headerText returns an error if a token cannot stand in a header.
+func headerText(text string) error {
+	for i := range len(text) {
+		if text[i] <= ' ' || text[i] > '~' {
+			return expected("printable ASCII characters without spaces", "")
+		}
+	}
+	return nil
+}
+
+// webhookSecrets returns an error unless a text is one or several secrets of Standard
+// Webhooks: 24 to 64 bytes in base64, after whsec_.
+func webhookSecrets(text string) error {
+	list := SplitSecrets(text)
+	for _, secret := range list {
+		encoded, ok := strings.CutPrefix(secret, "whsec_")
+		key, err := base64.StdEncoding.DecodeString(encoded)
+		if !ok || err != nil || len(key) < 24 || len(key) > 64 {
+			return expected("whsec_ and 24 to 64 bytes in base64", `Make one with: echo "whsec_$(openssl rand -base64 32)"`)
+		}
+	}
+	if len(list) == 0 {
+		return errEmptySecret
+	}
+	return nil
+}
+
+// SplitSecrets returns the secrets of a text in which commas separate them.
+func SplitSecrets(text string) []string {
+	var list []string
+	for secret := range strings.SplitSeq(text, ",") {
+		if secret = strings.TrimSpace(secret); secret != "" {
+			list = append(list, secret)
+		}
+	}
+	return list
+}

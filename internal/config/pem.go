@@ -1,0 +1,140 @@
+package config
+
+import (
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"strings"
+)
+
+// pemText returns PEM text that is given as such or by its path. In an
+// environment file a new line is often written as \n.
+func (l *loader) pemText(text string) ([]byte, error) {
+	if strings.Contains(text, "-----BEGIN") {
+		return []byte(strings.ReplaceAll(text, `\n`, "\n")), nil
+	}
+	content, err := l.readFile(text)
+	if err != nil {
+		return nil, expected("PEM text or the path of a PEM file", "It is read as a path: "+fileReason(err))
+	}
+	return content, nil
+}
+
+func certificates(field func(*Settings) *[]byte) setter {
+	return func(l *loader, s *Settings, text string) error {
+		if text == "disabled" { // how the first integration's documentation says that there is none
+			return nil
+		}
+		content, err := l.pemText(text)
+		if err != nil {
+			return err
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(content) {
+			return expected("at least one certificate in PEM", "It begins with -----BEGIN CERTIFICATE-----.")
+		}
+		*field(s) = content
+		return nil
+	}
+}
+
+func publicKey(l *loader, s *Settings, text string) error {
+	content, err := l.pemText(text)
+	if err != nil {
+		return err
+	}
+	key, err := parsePublicKey(string(content))
+	if err != nil {
+		return expected("an RSA public key in PEM", "Make it from Kong's key: openssl rsa -in <key> -pubout.")
+	}
+	s.AuditPublicKey = key
+	return nil
+}
+
+func fileContent(field func(*loader) *[]byte) setter {
+	return func(l *loader, _ *Settings, text string) error {
+		content, err := l.readFile(text)
+		if err != nil {
+			return expected("the path of a PEM file", "It cannot be read: "+fileReason(err))
+		}
+		*field(l) = content
+		return nil
+	}
+}
+
+// fileReason is the cause of an error as a sentence, without the path of a file.
+func fileReason(err error) string {
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return err.Error() + "."
+}
+
+// parsePublicKey reads an RSA public key in PEM: PKIX, PKCS #1, or a certificate.
+func parsePublicKey(text string) (*rsa.PublicKey, error) {
+	key, err := parseKey(text)
+	if err != nil {
+		return nil, err
+	}
+	if key.N.BitLen() < minKey {
+		return nil, errors.New("public key is shorter than 1024 bits, which nothing is checked with")
+	}
+	return key, nil
+}
+
+// minKey is the shortest key, in bits, that crypto/rsa verifies with.
+const minKey = 1024
+
+func parseKey(text string) (*rsa.PublicKey, error) {
+	block, _ := pem.Decode([]byte(strings.TrimSpace(text)))
+	if block == nil {
+		return nil, errors.New("no PEM block found")
+	}
+	if key, err := x509.ParsePKCS1PublicKey(block.Bytes); err == nil {
+		return key, nil
+	}
+	var public any
+	if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
+		public = cert.PublicKey
+	} else if public, err = x509.ParsePKIXPublicKey(block.Bytes); err != nil {
+		return nil, errors.New("PEM block holds no public key")
+	}
+	key, ok := public.(*rsa.PublicKey)
+	if !ok {
+		return nil, errors.New("public key is not an RSA key")
+	}
+	return key, nil
+}
+
+// TLSToKong returns how the relay speaks TLS to Kong.
+func (s *Settings) TLSToKong() *tls.Config {
+	c := clientTLS(s.KongRootCA)
+	c.ServerName = s.KongTLSServerName
+	if s.KongClientCert != nil {
+		c.Certificates = []tls.Certificate{*s.KongClientCert}
+	}
+	return c
+}
+
+// TLSToRedis returns how the relay speaks TLS to Redis, or nil if it does not.
+func (s *Settings) TLSToRedis() *tls.Config {
+	if !s.RedisTLS {
+		return nil
+	}
+	return clientTLS(s.RedisCA)
+}
+
+// clientTLS trusts the certificates of a CA, if there are any, beside the system's.
+func clientTLS(ca []byte) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != nil {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		pool.AppendCertsFromPEM(ca) // the settings were refused if it holds none
+		c.RootCAs = pool
+	}
+	return c
+}

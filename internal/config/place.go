@@ -1,0 +1,145 @@
+package config
+
+import (
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
+)
+
+// Setters of where something is: Kong, the ledger, the destination, a listener.
+
+func adminAPI(l *loader, s *Settings, text string) error {
+	const what = "an http or https URL"
+	u, err := url.Parse(strings.TrimSpace(text))
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return expected(what, "")
+	case u.User != nil:
+		return expected(what+" without a user or password", "Put the token into KONG_ADMIN_TOKEN and set KONG_SUPERADMIN=true.")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return expected(what+" without ? and #", "")
+	}
+	l.adminURL, s.KongAdminAPI = u, strings.TrimSpace(text)
+	return nil
+}
+
+func ledgerKind(_ *loader, s *Settings, text string) error {
+	kind, file, _ := strings.Cut(text, ":")
+	switch {
+	case text == "redis":
+	case kind == "bolt" && file != "":
+		s.LedgerFile = file
+	default:
+		return expected("redis or bolt:<file>", "")
+	}
+	return nil
+}
+
+func redisAddrs(_ *loader, s *Settings, text string) error {
+	const what = "host:port, or several of them separated by commas"
+	if strings.Contains(text, "://") {
+		return expected(what+", not a URL", "User, password, database and TLS have settings of their own: "+
+			"REDIS_USERNAME, REDIS_PASSWORD, REDIS_DB and RELAY_REDIS_TLS.")
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(part)
+		if err != nil && !strings.Contains(part, ":") {
+			host, port, err = part, "6379", nil // the first integration's compose file has a bare name
+		}
+		if err != nil || host == "" || !isPort(port) {
+			return expected(what, "")
+		}
+		s.RedisAddrs = append(s.RedisAddrs, net.JoinHostPort(host, port))
+	}
+	if len(s.RedisAddrs) == 0 {
+		return expected(what, "")
+	}
+	return nil
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
+}
+
+func destination(_ *loader, s *Settings, text string) error {
+	kind, file, cut := strings.Cut(text, ":")
+	switch d := Destination(kind); {
+	case (d == ToCloudTrail || d == ToCloudWatch) && !cut:
+		s.Destination = d
+	case d == ToJSONL && !cut:
+		s.Destination, s.JSONLFile = d, "-"
+	case d == ToJSONL && file != "":
+		s.Destination, s.JSONLFile = d, file
+	default:
+		return expected("cloudtrail, cloudwatch or jsonl:<file>", "")
+	}
+	return nil
+}
+
+func channelARN(l *loader, s *Settings, text string) error {
+	const what = "the ARN of a CloudTrail Lake channel, arn:aws:cloudtrail:<region>:<account>:channel/<id>"
+	a, err := arn.Parse(text)
+	switch {
+	case err != nil:
+		return expected(what, "List them with: aws cloudtrail list-channels")
+	case strings.HasPrefix(a.Resource, "eventdatastore/"):
+		return expected(what+", not of an event data store", "List the channels with: aws cloudtrail list-channels")
+	case !accountID(a.AccountID):
+		return expected(what+", with an account of 12 digits", "Every event names the account that owns the channel.")
+	}
+	s.ChannelARN, s.AccountID, l.channelRegion = text, a.AccountID, a.Region
+	return nil
+}
+
+// eventDataStore takes the id of an event data store, or the ARN that ends in it.
+func eventDataStore(_ *loader, s *Settings, text string) error {
+	id := text
+	if a, err := arn.Parse(text); err == nil {
+		id = strings.TrimPrefix(a.Resource, "eventdatastore/")
+	}
+	if !storeID(id) {
+		return expected("the id or the ARN of an event data store, not of a channel", "List them with: aws cloudtrail list-event-data-stores")
+	}
+	s.EventDataStore = id
+	return nil
+}
+
+func logGroup(l *loader, s *Settings, text string) error {
+	name := text
+	if strings.HasPrefix(text, "arn:") {
+		a, err := arn.Parse(strings.TrimSuffix(text, ":*"))
+		if err != nil || a.Service != "logs" || !strings.HasPrefix(a.Resource, "log-group:") {
+			return expected("the name or the ARN of a log group", "")
+		}
+		name = strings.TrimPrefix(a.Resource, "log-group:")
+		l.groupRegion, l.groupAccount = a.Region, a.AccountID
+	}
+	if !groupName(name) {
+		return expected("the name or the ARN of a log group", "")
+	}
+	s.LogGroup = name
+	return nil
+}
+
+func listener(field func(*Settings) *string) setter {
+	return func(_ *loader, s *Settings, text string) error {
+		if text == "off" {
+			*field(s) = ""
+			return nil
+		}
+		_, port, err := net.SplitHostPort(text)
+		if err != nil || port != "0" && !isPort(port) {
+			return expected("host:port or off", "")
+		}
+		*field(s) = text
+		return nil
+	}
+}

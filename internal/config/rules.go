@@ -1,0 +1,220 @@
+package config
+
+import (
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// checkRules checks what no value shows by itself: settings that a command
+// cannot do without, and settings that do not go together.
+func (l *loader) checkRules(s *Settings) {
+	l.checkKong(s)
+	l.checkLedger(s)
+	l.checkDestination(s)
+	l.checkTriggers(s)
+	if s.StartAt.After(time.Now()) {
+		s.Warn("start-at is in the future: until then nothing is delivered")
+	}
+}
+
+// Warn adds a warning for the log.
+func (s *Settings) Warn(text string) { s.Warnings = append(s.Warnings, text) }
+
+// given reports whether a flag or variable says anything, right or wrong. A wrong
+// value has been reported already: it must not be called missing as well.
+func (l *loader) given(name string) bool {
+	row := rowNamed(name)
+	return row.secret && l.getenv(row.env) != "" ||
+		slices.ContainsFunc(row.flags(), func(f Flag) bool { return l.text(f) != "" })
+}
+
+func (l *loader) checkKong(s *Settings) {
+	if l.need&NeedKong != 0 {
+		if !l.given("kong-admin-api") {
+			l.problems.missing("kong-admin-api", "the address of Kong's Admin API")
+		}
+		if s.KongSendToken && !l.given("kong-admin-token") {
+			l.problems.add("KONG_SUPERADMIN is true, but there is no token to send. " +
+				"Set KONG_ADMIN_TOKEN, KONG_ADMIN_TOKEN_FILE or KONG_ADMIN_TOKEN_SECRET_ARN, or set KONG_SUPERADMIN=false.")
+		}
+	}
+	if s.KongToken.IsSet() && !s.KongSendToken {
+		s.Warn("a token for Kong is set but not sent: set KONG_SUPERADMIN=true to send it")
+	}
+	switch cert, key := l.given("kong-client-cert"), l.given("kong-client-key"); {
+	case cert && !key:
+		l.problems.missing("kong-client-key", "the key of --kong-client-cert")
+	case key && !cert:
+		l.problems.missing("kong-client-cert", "the certificate of --kong-client-key")
+	case l.clientCert != nil && l.clientKey != nil:
+		pair, err := tls.X509KeyPair(l.clientCert, l.clientKey)
+		if err != nil {
+			l.problems.add("--kong-client-cert (RELAY_KONG_CLIENT_CERT) and --kong-client-key (RELAY_KONG_CLIENT_KEY) " +
+				"are not a certificate and its key in PEM. Name the two files that belong together.")
+			break
+		}
+		s.KongClientCert = &pair
+	}
+	if l.adminURL != nil && l.adminURL.Scheme == "http" {
+		if s.KongRootCA != nil || s.KongClientCert != nil {
+			s.Warn("KONG_ADMIN_API is an http address: certificates for Kong are not used")
+		}
+		if s.KongSendToken && !isLoopback(l.adminURL.Hostname()) {
+			s.Warn("KONG_ADMIN_API is an http address: the token is sent in clear")
+		}
+	}
+}
+
+func (l *loader) checkLedger(s *Settings) {
+	if s.RedisCA != nil {
+		s.RedisTLS = true
+	}
+	if s.RedisCluster && s.RedisSentinelMaster != "" {
+		l.problems.add("--redis-cluster (RELAY_REDIS_CLUSTER) and --redis-sentinel-master (RELAY_REDIS_SENTINEL_MASTER) " +
+			"do not go together. Keep the one that Redis is run with.")
+	}
+	if s.RedisCluster && s.RedisDB != 0 {
+		l.problems.add("--redis-db (REDIS_DB) is %d, but a cluster has database 0 only. Leave it out.", s.RedisDB)
+	}
+}
+
+func (l *loader) checkDestination(s *Settings) {
+	arnRegion := l.channelRegion
+	if s.Destination == ToCloudWatch {
+		if l.groupAccount != "" {
+			s.AccountID = l.groupAccount
+		}
+		if l.groupRegion != "" {
+			arnRegion = l.groupRegion
+		}
+	}
+	if s.Region == "" && !l.given("region") {
+		s.Region = l.getenv("AWS_REGION")
+	}
+	if s.Region == "" && !l.given("region") {
+		s.Region = arnRegion
+	}
+	toAWS := s.Destination == ToCloudTrail || s.Destination == ToCloudWatch
+	if toAWS && arnRegion != "" && s.Region != "" && s.Region != arnRegion {
+		s.Warn("the Region " + s.Region + " is not that of the ARN, " + arnRegion + ": the destination is looked for in " + s.Region)
+	}
+	if s.EventDataStore != "" && s.Destination != ToCloudTrail {
+		s.Warn("event-data-store has no effect: the destination is " + string(s.Destination))
+	}
+	if l.need&NeedDestination == 0 || !toAWS {
+		return
+	}
+	if s.Destination == ToCloudTrail && !l.given("channel-arn") {
+		l.problems.missing("channel-arn", "the ARN of the CloudTrail Lake channel, or another --destination")
+	}
+	if s.Destination == ToCloudWatch && !l.given("log-group") {
+		l.problems.missing("log-group", "the log group for --destination cloudwatch")
+	}
+	// Without an ARN the Region may well come with it.
+	arnGiven := s.Destination == ToCloudWatch && l.given("log-group") || s.Destination == ToCloudTrail && s.ChannelARN != ""
+	if s.Region == "" && arnGiven && !l.given("region") {
+		l.problems.missing("region", "the AWS Region of the destination, as neither AWS_REGION nor an ARN names one")
+	}
+}
+
+func (l *loader) checkTriggers(s *Settings) {
+	if l.need&NeedTrigger == 0 {
+		return
+	}
+	if s.Listen != "" && !s.TriggerSecret.IsSet() && !l.given("trigger-secret") && !loopbackAddress(s.Listen) {
+		l.problems.add("--listen (RELAY_LISTEN) is %s: expected a loopback address, as there is no trigger secret. "+
+			"Set RELAY_TRIGGER_SECRET (make one with: echo \"whsec_$(openssl rand -base64 32)\"), or listen on 127.0.0.1.", shown(s.Listen))
+	}
+	if _, port, _ := net.SplitHostPort(s.Listen); s.Listen != "" && s.Listen == s.OpsListen && port != "0" {
+		l.problems.add("--ops-listen (RELAY_OPS_LISTEN) is %s: expected another address than --listen. Choose another port for one of them.", shown(s.OpsListen))
+	}
+}
+
+// loopbackAddress reports whether a host:port can be reached from this machine only.
+func loopbackAddress(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && isLoopback(host)
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// UnknownVariables returns a warning for each variable of an environment
+// (NAME=value, as os.Environ gives it) that begins with RELAY_ and is not a
+// setting. No value is repeated.
+func UnknownVariables(environ []string) []string {
+	var known []string
+	for _, row := range table() {
+		if row.secret {
+			known = append(known, row.env)
+		}
+		for _, f := range row.flags() {
+			known = append(known, f.Env)
+		}
+	}
+	var warnings []string
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, "RELAY_") || slices.Contains(known, name) || kubernetesService(name) {
+			continue
+		}
+		text := name + " is not a setting and has no effect"
+		if other := nearest(name, known); other != "" {
+			text += "; did you mean " + other + "?"
+		}
+		warnings = append(warnings, text)
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+// kubernetesService reports whether Kubernetes sets such a variable by itself, for
+// a Service called relay.
+func kubernetesService(name string) bool {
+	return name == "RELAY_PORT" || strings.HasPrefix(name, "RELAY_PORT_") || strings.HasPrefix(name, "RELAY_SERVICE_")
+}
+
+// nearest returns the known name that a name was most likely meant to be, or "".
+func nearest(name string, known []string) string {
+	best, least := "", 4 // with more than three differences it is another name
+	for _, other := range known {
+		// RELAY_REGION for REGION, RELAY_KONG_ADMIN_API for KONG_ADMIN_API
+		for _, as := range []string{name, strings.TrimPrefix(name, "RELAY_")} {
+			if d := distance(as, other); d < least {
+				best, least = other, d
+			}
+		}
+	}
+	return best
+}
+
+// distance is how many letters have to be put in, taken out or replaced to make
+// one name from another.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

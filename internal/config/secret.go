@@ -1,0 +1,140 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// redacted is what a secret shows of itself.
+const redacted = "[redacted]"
+
+// reloadPause is the least time between two readings that [Secret.Invalidate]
+// asks for: a token that stays wrong must not become a flood of calls.
+const reloadPause = 5 * time.Second
+
+// Secret is a text that must not be seen: a token, a password, a key. It cannot
+// print itself, in any format. The zero value is a secret that is not set.
+//
+// It knows where the text is rather than the text: in a variable, a file, or
+// Secrets Manager. A file or Secrets Manager is asked again after a while, so
+// that a rotated secret is picked up without a restart. Copies share what was
+// read. It is safe for concurrent use.
+type Secret struct{ source *secretSource }
+
+// secretSource is where a secret is, and what was last read there.
+type secretSource struct {
+	where string                                    // for errors: the setting, and the file or ARN
+	read  func(ctx context.Context) (string, error) // errors without the text
+	check func(string) error                        // nil: any text will do; errors without the text
+	keep  time.Duration                             // how long a reading is good; 0 means always
+	now   func() time.Time
+
+	turn chan struct{} // holds one token, which guards the fields below
+	// text returns what was read. It is a function because fmt prints whatever an
+	// unexported field holds, except inside a function.
+	text  func() string
+	at    time.Time // when text was read; zero: never
+	tried time.Time // when it was last asked for
+	// stale is set by Invalidate: the text was refused somewhere.
+	stale bool
+}
+
+func newSecret(where string, keep time.Duration, check func(string) error, read func(context.Context) (string, error)) Secret {
+	s := &secretSource{where: where, read: read, check: check, keep: keep, now: time.Now, turn: make(chan struct{}, 1)}
+	s.turn <- struct{}{}
+	return Secret{s}
+}
+
+// IsSet reports whether there is a secret at all.
+func (s Secret) IsSet() bool { return s.source != nil }
+
+// Reveal returns the text, without space around it; "" if the secret is not set.
+// It may read a file or call Secrets Manager. If that fails while an earlier
+// text is known that nobody has refused, it returns the earlier one.
+func (s Secret) Reveal(ctx context.Context) (string, error) {
+	if s.source == nil {
+		return "", nil
+	}
+	return s.source.reveal(ctx)
+}
+
+// Invalidate notes that the text was refused (by a 401, or NOAUTH): the next
+// Reveal reads it again, at most once in five seconds.
+func (s Secret) Invalidate() {
+	if s.source == nil {
+		return
+	}
+	<-s.source.turn
+	s.source.stale = true
+	s.source.turn <- struct{}{}
+}
+
+// Fetch is Reveal, after Invalidate if fresh is set.
+func (s Secret) Fetch(ctx context.Context, fresh bool) (string, error) {
+	if fresh {
+		s.Invalidate()
+	}
+	return s.Reveal(ctx)
+}
+
+func (s *secretSource) reveal(ctx context.Context) (string, error) {
+	select {
+	case <-s.turn:
+		defer func() { s.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return "", fmt.Errorf("reading %s: %w", s.where, ctx.Err())
+	}
+	now := s.now().Round(0) // by the wall: a Lambda function's other clock stands still while it is frozen
+	known := !s.at.IsZero()
+	due := !known || s.stale || s.keep > 0 && now.Sub(s.at) >= s.keep
+	if known && (!due || now.Sub(s.tried) < reloadPause) {
+		return s.text(), nil
+	}
+	s.tried = now
+	text, err := s.load(ctx)
+	if err != nil && known && !s.stale {
+		return s.text(), nil // it was good a while ago; who refuses it says so, by Invalidate
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w", s.where, err)
+	}
+	s.text, s.at, s.stale = func() string { return text }, now, false
+	return text, nil
+}
+
+// load reads the text and checks it.
+func (s *secretSource) load(ctx context.Context) (string, error) {
+	text, err := s.read(ctx)
+	if err != nil {
+		return "", err
+	}
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return "", errEmptySecret
+	}
+	if s.check != nil {
+		if err := s.check(text); err != nil {
+			return "", err
+		}
+	}
+	return text, nil
+}
+
+var errEmptySecret = errors.New("it is empty")
+
+// Format implements [fmt.Formatter], for every verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// String implements [fmt.Stringer].
+func (s Secret) String() string { return redacted }
+
+// LogValue implements [slog.LogValuer].
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }

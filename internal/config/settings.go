@@ -1,0 +1,110 @@
+// Package config reads all settings of the relay, from flags, variables, files and
+// Secrets Manager, by one table, and checks them.
+package config
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/tls"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
+// Settings is everything that flags and variables say, checked. What it holds
+// is ready to use; nothing was contacted to make it.
+type Settings struct {
+	// Kong
+
+	KongAdminAPI      string           // as configured
+	KongSendToken     bool             // KONG_SUPERADMIN
+	KongToken         Secret           // may be set even if it is not to be sent
+	KongRootCA        []byte           // PEM, or nil
+	KongClientCert    *tls.Certificate // nil if there is none
+	KongTLSServerName string
+	KongTimeout       time.Duration
+	PageSize          int            // 1 to 1000
+	AuditPublicKey    *rsa.PublicKey // nil if signatures are not to be checked
+
+	// Ledger
+
+	Source              string
+	Adopt               bool
+	LedgerFile          string   // of bbolt; "" is Redis
+	RedisAddrs          []string // host:port, at least one
+	RedisDB             int
+	RedisUsername       string
+	RedisPassword       Secret
+	RedisTLS            bool
+	RedisCA             []byte // PEM, or nil
+	RedisCluster        bool
+	RedisSentinelMaster string
+	RedisPrefix         string
+	RecordTTL           time.Duration
+
+	// Destination
+
+	Destination    Destination
+	JSONLFile      string // for ToJSONL; "-" is standard output
+	ChannelARN     string
+	AccountID      string // of the channel, else of the log group's ARN, else ""
+	Region         string // "" only where no destination needs it
+	ExternalID     string
+	EventDataStore string // id, or "" if it is not to be asked
+	LogGroup       string // a name, also if an ARN was given
+	LogStream      string
+	PutRate        int // calls a second
+	PutConcurrency int
+	RetryFor       time.Duration
+	Redact         []string // dotted JSON paths
+	ErrorCodes     bool
+	SkipOwnReads   bool
+
+	// Passes and triggers
+
+	Schedule         time.Duration // between two reconciles
+	StartAt          time.Time     // entries older than this are left out; zero delivers everything
+	LeaseWait        time.Duration
+	Listen           string // "" if no listener is wanted
+	TriggerSecret    Secret // one or more, separated by commas: see SplitSecrets
+	EventHooksSecret Secret
+	TriggerRate      int // triggers a second
+	Debounce         time.Duration
+
+	// Running
+
+	OpsListen     string // "" if no listener is wanted
+	LogLevel      slog.Level
+	LogFormat     string // auto, json or text
+	SecretRefresh time.Duration
+
+	// Warnings are for the log: settings that are allowed and look like a mistake.
+	Warnings []string
+
+	aws *awsConfigs
+}
+
+// Destination is where events go.
+type Destination string
+
+// Destinations.
+const (
+	ToCloudTrail Destination = "cloudtrail" // CloudTrail Lake
+	ToCloudWatch Destination = "cloudwatch" // CloudWatch Logs
+	ToJSONL      Destination = "jsonl"      // lines of JSON
+)
+
+// AWSConfig returns credentials, Region and endpoints for the destination. They
+// are read once; secrets in Secrets Manager share them.
+func (s *Settings) AWSConfig(ctx context.Context) (aws.Config, error) {
+	return s.aws.in(ctx, s.Region)
+}
+
+// UseAWS makes a configuration stand for the one that the environment describes.
+func (s *Settings) UseAWS(c aws.Config) {
+	s.aws = &awsConfigs{load: func(context.Context) (aws.Config, error) { return c, nil }, endpoint: aws.ToString(c.BaseEndpoint)}
+}
+
+// AWSEndpoint returns the endpoint of the configuration that UseAWS was given, "" without one.
+func (s *Settings) AWSEndpoint() string { return s.aws.endpoint }

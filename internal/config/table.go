@@ -1,0 +1,269 @@
+package config
+
+import "time"
+
+// Headlines of the table, in the order in which help and README show them.
+const (
+	groupKong        = "Kong"
+	groupLedger      = "Ledger"
+	groupDestination = "Destination"
+	groupPasses      = "Passes"
+	groupTriggers    = "Triggers"
+	groupRunning     = "Running"
+)
+
+// table is the one list of settings. Names without RELAY_ are those of
+// the integration that came before this one, and keep their meaning.
+func table() []setting {
+	return []setting{
+		{
+			name: "kong-admin-api", env: "KONG_ADMIN_API", group: groupKong, value: "url", example: "http://localhost:8001",
+			help: "address of Kong's Admin API, with its path if it has one; the API itself, not a route of the gateway",
+			set:  adminAPI,
+		},
+		{
+			name: "kong-superadmin", env: "KONG_SUPERADMIN", group: groupKong, def: "false",
+			help: "send the token (a user with read access to /audit/requests is enough)",
+			set:  toggle(func(s *Settings) *bool { return &s.KongSendToken }),
+		},
+		{
+			name: "kong-admin-token", env: "KONG_ADMIN_TOKEN", group: groupKong, secret: true,
+			help:        "the RBAC token for the Kong-Admin-Token header",
+			setSecret:   func(s *Settings, v Secret) { s.KongToken = v },
+			checkSecret: headerText,
+		},
+		{
+			name: "kong-root-ca", env: "KONG_ROOT_CA", group: groupKong, value: "pem",
+			help: "certificates that Kong's may be signed by, as PEM text or the path of a PEM file; \\n in the text is a new line",
+			set:  certificates(func(s *Settings) *[]byte { return &s.KongRootCA }),
+		},
+		{
+			name: "kong-client-cert", env: "RELAY_KONG_CLIENT_CERT", group: groupKong, value: "file", example: "client.crt",
+			help: "PEM file of the certificate to show to Kong",
+			set:  fileContent(func(l *loader) *[]byte { return &l.clientCert }),
+		},
+		{
+			name: "kong-client-key", env: "RELAY_KONG_CLIENT_KEY", group: groupKong, value: "file", example: "client.key",
+			help: "PEM file of that certificate's key",
+			set:  fileContent(func(l *loader) *[]byte { return &l.clientKey }),
+		},
+		{
+			name: "kong-tls-server-name", env: "RELAY_KONG_TLS_SERVER_NAME", group: groupKong, value: "name", example: "kong.internal",
+			help: "name that Kong's certificate is for, where it is not the one in the address",
+			set:  text(func(s *Settings) *string { return &s.KongTLSServerName }, hostName, "a host name"),
+		},
+		{
+			name: "kong-timeout", env: "RELAY_KONG_TIMEOUT", group: groupKong, value: "duration", def: "60s",
+			help: "longest wait for an answer of Kong; with its database down it takes 30s to say so",
+			set:  duration(func(s *Settings) *time.Duration { return &s.KongTimeout }, time.Second, 10*time.Minute),
+		},
+		{
+			name: "page-size", env: "RELAY_PAGE_SIZE", group: groupKong, value: "n", def: "1000",
+			help: "entries asked for at once",
+			set:  number(func(s *Settings) *int { return &s.PageSize }, 1, 1000),
+		},
+		{
+			name: "audit-public-key", env: "RELAY_AUDIT_PUBLIC_KEY", group: groupKong, value: "pem",
+			help: "public key that belongs to Kong's audit_log_signing_key, as PEM text or path: signatures are checked, and what comes out is in the event",
+			set:  publicKey,
+		},
+
+		{
+			name: "ledger", env: "RELAY_LEDGER", group: groupLedger, value: "ledger", def: "redis",
+			help: "redis, or bolt:<file> for one relay without Redis",
+			set:  ledgerKind,
+		},
+		{
+			name: "source", env: "RELAY_SOURCE", group: groupLedger, value: "name", def: "kong",
+			help: "name of this gateway in the ledger; each gateway that shares a Redis and a destination with another needs its own",
+			set:  text(func(s *Settings) *string { return &s.Source }, keyName, "1 to 64 letters, digits and any of . _ -"),
+		},
+		{
+			name: "adopt", env: "RELAY_ADOPT", group: groupLedger, def: "false",
+			help: "take over a ledger that was made with another KONG_ADMIN_API, because it is the same gateway at a new address",
+			set:  toggle(func(s *Settings) *bool { return &s.Adopt }),
+		},
+		{
+			name: "redis-host", env: "REDIS_HOST", group: groupLedger, value: "host:port", def: "localhost:6379",
+			help: "address of Redis or Valkey; several, separated by commas, for a cluster's nodes or Sentinels",
+			set:  redisAddrs,
+		},
+		{
+			name: "redis-db", env: "REDIS_DB", group: groupLedger, value: "n", def: "0",
+			help: "number of the database",
+			set:  number(func(s *Settings) *int { return &s.RedisDB }, 0, 1<<20),
+		},
+		{
+			name: "redis-username", env: "REDIS_USERNAME", group: groupLedger, value: "name",
+			help: "ACL user",
+			set:  text(func(s *Settings) *string { return &s.RedisUsername }, nil, ""),
+		},
+		{
+			name: "redis-password", env: "REDIS_PASSWORD", group: groupLedger, secret: true,
+			help:      "the password for Redis",
+			setSecret: func(s *Settings, v Secret) { s.RedisPassword = v },
+		},
+		{
+			name: "redis-tls", env: "RELAY_REDIS_TLS", group: groupLedger, def: "false",
+			help: "speak TLS to Redis",
+			set:  toggle(func(s *Settings) *bool { return &s.RedisTLS }),
+		},
+		{
+			name: "redis-ca", env: "RELAY_REDIS_CA", group: groupLedger, value: "pem",
+			help: "certificates that Redis's may be signed by, as PEM text or path; turns on --redis-tls",
+			set:  certificates(func(s *Settings) *[]byte { return &s.RedisCA }),
+		},
+		{
+			name: "redis-cluster", env: "RELAY_REDIS_CLUSTER", group: groupLedger, def: "false",
+			help: "one address stands for a cluster (ElastiCache's configuration endpoint, or Serverless)",
+			set:  toggle(func(s *Settings) *bool { return &s.RedisCluster }),
+		},
+		{
+			name: "redis-sentinel-master", env: "RELAY_REDIS_SENTINEL_MASTER", group: groupLedger, value: "name",
+			help: "name of the master; the addresses are then Sentinels",
+			set:  text(func(s *Settings) *string { return &s.RedisSentinelMaster }, nil, ""),
+		},
+		{
+			name: "redis-prefix", env: "RELAY_REDIS_PREFIX", group: groupLedger, value: "text", def: "relay",
+			help: "what the names of all keys begin with",
+			set:  text(func(s *Settings) *string { return &s.RedisPrefix }, keyPrefix, "1 to 64 letters, digits and any of . _ : -"),
+		},
+		{
+			name: "record-ttl", env: "RELAY_RECORD_TTL", group: groupLedger, value: "seconds", def: "2592000",
+			help: "Kong's audit_log_record_ttl, for entries that do not tell how long Kong keeps them",
+			set:  seconds(func(s *Settings) *time.Duration { return &s.RecordTTL }, time.Minute, 10*365*24*time.Hour),
+		},
+
+		{
+			name: "destination", env: "RELAY_DESTINATION", group: groupDestination, value: "destination", def: "cloudtrail",
+			help: "cloudtrail (CloudTrail Lake), cloudwatch (CloudWatch Logs), or jsonl:<file> (- for standard output)",
+			set:  destination,
+		},
+		{
+			name: "channel-arn", env: "CHANNEL_ARN", group: groupDestination, value: "arn",
+			example: "arn:aws:cloudtrail:eu-central-1:123456789012:channel/11111111-2222-3333-4444-555555555555",
+			help:    "the CloudTrail Lake channel",
+			set:     channelARN,
+		},
+		{
+			name: "region", env: "REGION", group: groupDestination, value: "region", example: "eu-central-1",
+			help: "AWS Region of the destination; else AWS_REGION, else the one in the ARN",
+			set:  text(func(s *Settings) *string { return &s.Region }, regionName, "the name of an AWS Region"),
+		},
+		{
+			name: "external-id", env: "RELAY_EXTERNAL_ID", group: groupDestination, value: "id",
+			help: "external id, if the channel's policy asks for one",
+			set:  text(func(s *Settings) *string { return &s.ExternalID }, externalID, "2 to 1224 letters, digits and any of _ + = , . @ : / -"),
+		},
+		{
+			name: "log-group", env: "RELAY_LOG_GROUP", group: groupDestination, value: "name", example: "/kong/audit",
+			help: "log group for cloudwatch, by name or ARN; it must exist",
+			set:  logGroup,
+		},
+		{
+			name: "log-stream", env: "RELAY_LOG_STREAM", group: groupDestination, value: "name", def: "kong",
+			help: "log stream for cloudwatch; it is made if it is missing",
+			set:  text(func(s *Settings) *string { return &s.LogStream }, streamName, "1 to 512 characters without : and *"),
+		},
+		{
+			name: "event-data-store", env: "RELAY_EVENT_DATA_STORE", group: groupDestination, value: "id",
+			example: "11111111-2222-3333-4444-555555555555",
+			help:    "the event data store behind the channel, by id or ARN: relay verify asks it what has arrived",
+			set:     eventDataStore,
+		},
+		{
+			name: "put-rate", env: "RELAY_PUT_RATE", group: groupDestination, value: "n", def: "92",
+			help: "calls a second at most; AWS allows CloudTrail Lake 100 for an account and Region",
+			set:  number(func(s *Settings) *int { return &s.PutRate }, 1, 10_000),
+		},
+		{
+			name: "put-concurrency", env: "RELAY_PUT_CONCURRENCY", group: groupDestination, value: "n", def: "8",
+			help: "calls of a pass in flight at most; two more for what a trigger asks for meanwhile",
+			set:  number(func(s *Settings) *int { return &s.PutConcurrency }, 1, 64),
+		},
+		{
+			name: "retry-for", env: "RELAY_RETRY_FOR", group: groupDestination, value: "duration", def: "2m",
+			help: "how long a batch is put again before it is deferred for the next pass",
+			set:  duration(func(s *Settings) *time.Duration { return &s.RetryFor }, time.Second, time.Hour),
+		},
+		{
+			name: "redact", env: "RELAY_REDACT", group: groupDestination, value: "paths", example: "config.api_key,credentials.value",
+			help: "dotted JSON paths, separated by commas, that are replaced in payloads before anything leaves",
+			set:  redactPaths,
+		},
+		{
+			name: "error-codes", env: "RELAY_ERROR_CODES", group: groupDestination, def: "false",
+			help: "set errorCode in events of requests that Kong answered with 400 or more",
+			set:  toggle(func(s *Settings) *bool { return &s.ErrorCodes }),
+		},
+		{
+			name: "skip-own-reads", env: "RELAY_SKIP_OWN_READS", group: groupDestination, def: "false",
+			help: "leave out the entries that Kong wrote about the relay's own reads; they are counted",
+			set:  toggle(func(s *Settings) *bool { return &s.SkipOwnReads }),
+		},
+
+		{
+			name: "schedule", env: "RELAY_SCHEDULE", group: groupPasses, value: "duration", def: "1h",
+			help: "time from one reconcile to the next; @hourly and @daily are taken too",
+			set:  schedule,
+		},
+		{
+			name: "start-at", env: "RELAY_START_AT", group: groupPasses, value: "time", example: "2026-01-31, 2026-01-31T12:00:00Z or 1769860800",
+			help: "leave out what is older than this: a date (UTC), a time, or Unix seconds; without it, all that Kong holds is delivered",
+			set:  startAt,
+		},
+		{
+			name: "lease-wait", env: "RELAY_LEASE_WAIT", group: groupPasses, value: "duration", def: "30s",
+			help: "how long once waits for another relay that is making a pass",
+			set:  duration(func(s *Settings) *time.Duration { return &s.LeaseWait }, 0, time.Hour),
+		},
+
+		{
+			name: "listen", env: "RELAY_LISTEN", group: groupTriggers, value: "host:port", def: "127.0.0.1:8080",
+			help: "address that takes triggers, or off; anything but loopback needs a trigger secret",
+			set:  listener(func(s *Settings) *string { return &s.Listen }),
+		},
+		{
+			name: "trigger-secret", env: "RELAY_TRIGGER_SECRET", group: groupTriggers, secret: true,
+			help:        "the secret that the plugin signs with (whsec_ and base64); several, separated by commas, while it is rotated",
+			setSecret:   func(s *Settings, v Secret) { s.TriggerSecret = v },
+			checkSecret: webhookSecrets,
+		},
+		{
+			name: "event-hooks-secret", env: "RELAY_EVENT_HOOKS_SECRET", group: groupTriggers, secret: true,
+			help:      "the secret of Kong's event hooks",
+			setSecret: func(s *Settings, v Secret) { s.EventHooksSecret = v },
+		},
+		{
+			name: "trigger-rate", env: "RELAY_TRIGGER_RATE", group: groupTriggers, value: "n", def: "50",
+			help: "triggers a second that are taken at most",
+			set:  number(func(s *Settings) *int { return &s.TriggerRate }, 1, 100_000),
+		},
+		{
+			name: "debounce", env: "RELAY_DEBOUNCE", group: groupTriggers, value: "duration", def: "30ms",
+			help: "how long the first trigger waits for others",
+			set:  duration(func(s *Settings) *time.Duration { return &s.Debounce }, 0, 10*time.Second),
+		},
+
+		{
+			name: "ops-listen", env: "RELAY_OPS_LISTEN", group: groupRunning, value: "host:port", def: "127.0.0.1:9090",
+			help: "address of /healthz, /readyz and /metrics, or off",
+			set:  listener(func(s *Settings) *string { return &s.OpsListen }),
+		},
+		{
+			name: "log-level", env: "RELAY_LOG_LEVEL", group: groupRunning, value: "level", def: "info",
+			help: "debug, info, warn or error",
+			set:  logLevel,
+		},
+		{
+			name: "log-format", env: "RELAY_LOG_FORMAT", group: groupRunning, value: "format", def: "auto",
+			help: "json, text, or auto (text on a terminal)",
+			set:  text(func(s *Settings) *string { return &s.LogFormat }, oneOf("auto", "json", "text"), "auto, json or text"),
+		},
+		{
+			name: "secret-refresh", env: "RELAY_SECRET_REFRESH", group: groupRunning, value: "duration", def: "5m",
+			help: "how long a secret from a file or Secrets Manager is kept before it is read again",
+			set:  duration(func(s *Settings) *time.Duration { return &s.SecretRefresh }, 5*time.Second, 24*time.Hour),
+		},
+	}
+}

@@ -1,0 +1,90 @@
+package lambdahost
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+// maxChain is how often the function invokes itself for one event; what is left
+// then waits for the schedule. Lambda itself stops a function that is invoked by
+// itself about 16 times in a row.
+const maxChain = 10
+
+// task is what a function was invoked with.
+type task struct {
+	kind    pipeline.Kind                    // the pass to make, unless url is set
+	trigger *trigger.Body                    // what was announced, for a tail
+	chain   int                              // how often the function has invoked itself for this
+	url     *events.LambdaFunctionURLRequest // a request to the function's URL
+}
+
+// continuation is how the function invokes itself for what it did not get done.
+type continuation struct {
+	Kind  pipeline.Kind `json:"kind"`  // reconcile or tail
+	Chain int           `json:"chain"` // 1 to maxChain
+}
+
+// selfInvocation is the payload with a continuation.
+type selfInvocation struct {
+	Continue continuation `json:"continue"`
+}
+
+// eventError is an event that nobody should send.
+type eventError struct{ reason string }
+
+func (e *eventError) Error() string {
+	return e.reason + `: expected a schedule ({"schedule":true}, or an event of EventBridge or its Scheduler with detail-type "Scheduled Event"), ` +
+		`a trigger ({"trigger":{"request_ids":["…"],"sent_at":"…"}}), or a request to the function's URL`
+}
+
+// parseEvent tells what an event asks for. Nothing of the event is in its errors.
+func parseEvent(payload []byte) (task, error) {
+	var probe struct {
+		Schedule       *bool          `json:"schedule"`
+		Source         string         `json:"source"`
+		DetailType     string         `json:"detail-type"`
+		Trigger        jsontext.Value `json:"trigger"`
+		Continue       *continuation  `json:"continue"`
+		RequestContext *struct {
+			HTTP *struct{} `json:"http"`
+		} `json:"requestContext"`
+	}
+	if !bytes.HasPrefix(bytes.TrimLeft(payload, " \t\r\n"), []byte("{")) {
+		return task{}, &eventError{"the event is not a JSON object"}
+	}
+	if err := json.Unmarshal(payload, &probe); err != nil {
+		return task{}, &eventError{"the event is none that the relay knows"}
+	}
+	switch {
+	// A request's parts are all inside members that Lambda has made, so it cannot pass as anything else.
+	case probe.RequestContext != nil && probe.RequestContext.HTTP != nil:
+		var r events.LambdaFunctionURLRequest
+		if err := json.Unmarshal(payload, &r); err != nil {
+			return task{}, &eventError{"the request to the function's URL cannot be read"}
+		}
+		return task{url: &r}, nil
+	case probe.Trigger != nil:
+		b, err := trigger.ParseInvocation(payload)
+		if err != nil {
+			return task{}, &eventError{"the trigger cannot be read: " + err.Error()}
+		}
+		return task{kind: pipeline.Tail, trigger: &b}, nil
+	case probe.Continue != nil:
+		c := *probe.Continue
+		if c.Kind != pipeline.Reconcile && c.Kind != pipeline.Tail || c.Chain < 1 || c.Chain > maxChain {
+			return task{}, &eventError{fmt.Sprintf("the continuation is not a reconcile or a tail with a chain of 1 to %d", maxChain)}
+		}
+		return task{kind: c.Kind, chain: c.Chain}, nil
+	case probe.Schedule != nil && *probe.Schedule,
+		probe.DetailType == "Scheduled Event" && (probe.Source == "aws.events" || probe.Source == "aws.scheduler"):
+		return task{kind: pipeline.Reconcile}, nil
+	}
+	return task{}, &eventError{"the event is none that the relay knows"}
+}

@@ -1,0 +1,190 @@
+// Package lambdahost is the relay as a Lambda function.
+package lambdahost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambda/messages"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+// RuntimeAPI is the variable that Lambda sets for a program that is its own runtime.
+const RuntimeAPI = "AWS_LAMBDA_RUNTIME_API"
+
+// fetchMost bounds the reading of secrets at the start, for which Lambda gives ten seconds in all.
+const fetchMost = 3 * time.Second
+
+// host runs the relay as a Lambda function. Lambda gives it one event at a
+// time and freezes the process in between, so nothing goes on after an answer;
+// clients and their connections are kept for the next event.
+type host struct {
+	env    app.Env
+	log    *slog.Logger
+	onStop func(func()) (remove func() bool) // calls a function once the process is told to stop
+
+	busyMu sync.Mutex
+	busy   <-chan struct{} // closed once the event that came last has been answered
+
+	mu       sync.Mutex // held by whoever opens what is below, or makes passes with it
+	app      *app.App   // nil until it has been opened
+	pipeline *pipeline.Pipeline
+	watch    *app.Watch
+	urls     http.Handler
+	self     *selfInvoker
+	bound    bool      // the ledger belongs to this Kong
+	scanned  time.Time // before this no tail of a log without order
+
+	unresolved unresolved
+}
+
+// Run hosts the relay until ctx ends, which is when the process is told to stop. A
+// function that cannot work answers each event with the reason, where alarms see it.
+func Run(ctx context.Context, env app.Env) {
+	h := &host{env: env, log: app.NewLogger(config.Settings{LogFormat: "json"}, env.Stderr)}
+	h.onStop = func(f func()) func() bool { return context.AfterFunc(ctx, f) }
+	// While it starts, Lambda gives a function more CPU than it has later on.
+	h.mu.Lock()
+	if err := h.open(ctx); err != nil {
+		h.log.Debug("not opened, the first event says why")
+	} else {
+		h.fetchSecrets(ctx)
+	}
+	h.mu.Unlock()
+	// What the runtime library prints by itself is in the answer as well.
+	slog.SetDefault(h.log)
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+	// It never returns, and ends the process if the runtime API is gone. Asking for
+	// SIGTERM is what makes Lambda send one.
+	go lambda.StartWithOptions(h, lambda.WithEnableSIGTERM())
+	<-ctx.Done()
+	h.busyMu.Lock()
+	busy := h.busy
+	h.busyMu.Unlock()
+	if busy != nil {
+		<-busy
+	}
+	if h.mu.TryLock() && h.app != nil {
+		if err := h.app.Close(); err != nil {
+			h.log.Warn("not everything closed", "err", err)
+		}
+	}
+}
+
+// open reads the settings and wires the relay, once. What failed is tried again
+// with the next event. h.mu is held.
+func (h *host) open(ctx context.Context) error {
+	if h.app != nil {
+		return nil
+	}
+	noFlags := func(string) (string, bool) { return "", false }
+	s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination, noFlags, h.env.Getenv, os.ReadFile)
+	if err != nil {
+		return err
+	}
+	s.Warnings = append(s.Warnings, config.UnknownVariables(h.env.Environ)...)
+	if s.LedgerFile != "" {
+		s.Warn("the ledger is a file: a function loses its files, and what it has delivered is delivered again; use Redis")
+	}
+	log := h.env.Logger(s)
+	a, err := app.Open(ctx, s, log, h.env.Stdout)
+	if err != nil {
+		return err
+	}
+	a.WrapSinks(h.unresolved.watch)
+	h.log, h.app, h.self, h.watch = log, a, newSelfInvoker(&s, h.env.Getenv), a.NewWatch(0, nil) // one event is one trigger: there is nothing to gather
+	h.pipeline = a.Pipeline(pipeline.Observer{Seen: h.watch.Bell.Show, Delivered: func(entries []audit.Entry) { h.watch.Bell.Delivered(entries) }})
+	h.watch.Bell.Own = h.pipeline.Own
+	h.urls = h.urlHandler()
+	return nil
+}
+
+// fetchSecrets reads what every pass needs, at once rather than one after the
+// other when it is asked for. Whoever needs a secret that could not be read here
+// reads it again, and says what is wrong.
+func (h *host) fetchSecrets(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, fetchMost)
+	defer cancel()
+	var reading sync.WaitGroup
+	for _, secret := range []config.Secret{h.app.Settings.KongToken, h.app.Settings.RedisPassword} {
+		reading.Go(func() { _, _ = secret.Reveal(ctx) })
+	}
+	reading.Wait()
+}
+
+// Invoke implements [lambda.Handler].
+func (h *host) Invoke(ctx context.Context, payload []byte) (answer []byte, err error) {
+	h.busyMu.Lock()
+	h.busy = ctx.Done() // the library ends the context when it has sent the answer
+	h.busyMu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer h.onStop(cancel)()
+	defer func() {
+		if p := recover(); p != nil {
+			h.log.Error("panic", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			panic(p) // the library reports it and ends the process
+		}
+	}()
+	log := h.log
+	if c, ok := lambdacontext.FromContext(ctx); ok {
+		log = log.With("invocation", c.AwsRequestID)
+	}
+	event, err := parseEvent(payload)
+	if err == nil {
+		h.mu.Lock()
+		err = h.open(ctx)
+		h.mu.Unlock()
+	}
+	switch {
+	case err != nil:
+	case event.url != nil:
+		return json.Marshal(h.serveURL(ctx, event.url))
+	default:
+		var r Result
+		if r, err = h.work(ctx, log, event); err == nil {
+			return json.Marshal(r)
+		}
+	}
+	return nil, h.failure(log, err)
+}
+
+// failure logs an error with what to do about it, and gives it the form in which
+// Lambda shows it. The invocation counts as failed: Lambda repeats asynchronous
+// ones, and alarms see it.
+func (h *host) failure(log *slog.Logger, err error) error {
+	var (
+		wrong   *config.Error
+		unknown *eventError
+	)
+	out := messages.InvokeResponse_Error{Message: err.Error(), Type: "PassFailed"}
+	err = app.Explain(err)
+	if hint := audit.Hint(err); hint != "" {
+		out.Message += ". What to do: " + hint
+	}
+	switch {
+	case audit.NeedsPerson(err):
+		out.Type = "SettingsError"
+	case errors.As(err, &wrong):
+		out.Type = "SettingsError"
+	case errors.As(err, &unknown):
+		out.Type = "UnknownEvent"
+	}
+	log.Error("invocation failed", app.ErrorAttrs(err)...)
+	return out
+}

@@ -1,0 +1,101 @@
+package lambdahost
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+// urlHandler takes triggers at the function's URL, with the checks that the
+// listener has. A function cannot go on after its answer, so it notes the ids,
+// invokes itself for them, and then says 202. Without a secret it takes nothing.
+func (h *host) urlHandler() http.Handler {
+	set := &h.app.Settings
+	return trigger.NewHandler(trigger.Options{
+		Secrets:          h.app.SecretsOf(set.TriggerSecret),
+		EventHookSecrets: h.app.SecretsOf(set.EventHooksSecret),
+		ReserveNonce:     h.app.Store.ReserveNonce,
+		Rate:             set.TriggerRate,
+		Logger:           h.log,
+		Notify: func(ctx context.Context, ids []string) error {
+			now := time.Now()
+			if err := h.app.Store.Announce(ctx, ids, now); err != nil {
+				return err
+			}
+			if ids == nil {
+				ids = []string{}
+			}
+			return h.self.invoke(ctx, trigger.Invocation{Trigger: &trigger.Body{RequestIDs: ids, SentAt: now.UTC()}})
+		},
+	})
+}
+
+// serveURL answers a request to the function's URL.
+func (h *host) serveURL(ctx context.Context, in *events.LambdaFunctionURLRequest) events.LambdaFunctionURLResponse {
+	w := &urlAnswer{header: http.Header{}}
+	if r, err := toHTTPRequest(ctx, in); err != nil {
+		w.header.Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		w.body.WriteString(`{"reason":"request could not be read"}` + "\n")
+	} else {
+		h.urls.ServeHTTP(w, r)
+	}
+	w.WriteHeader(http.StatusOK) // has no effect after another status
+	out := events.LambdaFunctionURLResponse{StatusCode: w.status, Headers: map[string]string{}, Body: w.body.String()}
+	for name := range w.header {
+		out.Headers[name] = w.header.Get(name)
+	}
+	return out
+}
+
+// toHTTPRequest converts the event of a function URL.
+func toHTTPRequest(ctx context.Context, in *events.LambdaFunctionURLRequest) (*http.Request, error) {
+	u, err := url.ParseRequestURI(in.RawPath)
+	if err != nil {
+		return nil, fmt.Errorf("reading the path: %w", err)
+	}
+	u.RawQuery = in.RawQueryString
+	body := []byte(in.Body)
+	if in.IsBase64Encoded {
+		if body, err = base64.StdEncoding.DecodeString(in.Body); err != nil {
+			return nil, fmt.Errorf("reading the body: %w", err)
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, in.RequestContext.HTTP.Method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Host, r.RemoteAddr = in.RequestContext.DomainName, in.RequestContext.HTTP.SourceIP
+	for name, value := range in.Headers {
+		r.Header.Set(name, value)
+	}
+	return r, nil
+}
+
+// urlAnswer is an [http.ResponseWriter] that keeps the answer.
+type urlAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (a *urlAnswer) Header() http.Header { return a.header }
+
+func (a *urlAnswer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+}
+
+func (a *urlAnswer) Write(p []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	return a.body.Write(p)
+}

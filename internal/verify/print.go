@@ -1,0 +1,101 @@
+package verify
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+)
+
+// printer writes a report for a person. The first error stays.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+// line writes a count, unless it is 0 and not always wanted.
+func (p *printer) line(always bool, n int, what, note string) {
+	if n > 0 || always {
+		p.printf("  %8d  %s", n, what)
+		if n > 0 && note != "" {
+			p.printf(": %s", note)
+		}
+		p.printf("\n")
+	}
+}
+
+// found is line with the first ids.
+func (p *printer) found(always bool, f Finding, what, note string) {
+	p.line(always, f.Count, what, note)
+	for _, id := range f.IDs[:min(len(f.IDs), maxPrinted)] {
+		p.printf("            %s\n", id)
+	}
+	if more := f.Count - min(len(f.IDs), maxPrinted); more > 0 && f.Count > 0 {
+		p.printf("            and %d more (--json names up to %d)\n", more, maxNames)
+	}
+}
+
+// Print writes the report for a person.
+func (r *Report) Print(w io.Writer) error {
+	p := &printer{w: w}
+	p.ledger(r)
+	if r.Destination != nil {
+		p.destination(r.Destination)
+	} else {
+		p.printf("The destination was not asked: --event-data-store names the one behind a CloudTrail Lake channel\n")
+	}
+	p.conclusion(r)
+	if p.err != nil {
+		return fmt.Errorf("printing the report: %w", p.err)
+	}
+	return nil
+}
+
+func (p *printer) ledger(r *Report) {
+	p.printf("Kong holds %s from %s to %s (read %s in %.1f s)\n", app.Plural(r.Entries, "entry"), cmp.Or(r.Since, "the beginning"), r.Until, r.Order, r.Seconds)
+	p.line(true, r.Delivered, "delivered", "")
+	p.found(true, r.Missing, "missing", "Kong holds them, and the ledger does not know them")
+	p.line(true, r.NotDue, "not due yet", "newer than the last pass")
+	p.found(false, r.Dead, "dead", "rejected permanently; relay dead list shows why")
+	p.found(false, r.Deferred, "deferred", "tried again by each pass")
+	p.found(false, r.Dropped, "dropped", "were dead, and someone gave them up")
+	p.line(false, r.Own, "left out", "the relay's own reads")
+	p.found(false, r.SignatureFailed, "with a signature that does not verify", "delivered, and marked")
+}
+
+func (p *printer) conclusion(r *Report) {
+	if n := r.DeadLetters + r.DeferredEntries; n > r.Dead.Count+r.Deferred.Count {
+		p.printf("The ledger keeps %s, those of other times included\n", app.Plural(n, "undelivered entry"))
+	}
+	if m := r.Repaired; m != nil {
+		p.printf("Repaired: %d delivered, %d dead, %d deferred, %d failed\n", m.Delivered, m.Dead, m.Deferred, m.Failed)
+	}
+	switch {
+	case r.Repaired != nil && r.OK:
+		p.printf("No difference is left\n")
+	case r.OK:
+		p.printf("No difference; complete through %s\n", app.OrDash(r.CompleteThrough))
+	default:
+		p.printf("DIFFERENCE; complete through %s only\n", app.OrDash(r.CompleteThrough))
+		if r.Repaired == nil && r.differs() {
+			p.printf("--repair puts what is missing\n")
+		}
+	}
+}
+
+func (p *printer) destination(d *DestinationReport) {
+	p.printf("CloudTrail Lake\n")
+	p.line(true, d.Confirmed, "confirmed", "")
+	p.found(true, d.Missing, "missing", "delivered according to the ledger, and not there")
+	p.line(true, d.NotDue, "not due yet", "delivered, and too young to be seen there")
+	p.found(false, d.Repeated, "repeated", "there more than once, with "+app.Plural(d.Extra, "event")+" too many")
+	p.line(false, d.Gone, "not in Kong's log", "the ledger knows them; Kong has deleted them, or wrote them just now")
+	p.found(false, d.Unknown, "unknown", "neither Kong nor the ledger knows them")
+}

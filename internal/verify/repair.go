@@ -1,0 +1,82 @@
+package verify
+
+import (
+	"context"
+	"sync"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+// repair makes a pass over the time in which something is missing: it holds the
+// lease, and records what it puts, as every pass does. The pass takes entries that
+// the destination lost for new.
+func (v *verification) repair(ctx context.Context) error {
+	again := &overlay{Store: v.app.Store, lost: v.lost, since: v.first, until: v.last + 1}
+	mender := *v.app
+	mender.Store = again
+	sum, err := mender.Pipeline(pipeline.Observer{}).Run(ctx, pipeline.Request{
+		Kind: pipeline.Window, Since: again.since, Until: again.until, Wait: v.app.Settings.LeaseWait,
+	})
+	r := &RepairReport{Delivered: sum.Delivered, Dead: sum.Dead, Deferred: sum.Deferred, Failed: sum.Failed}
+	r.Healed = err == nil && sum.Failed == 0 && again.left() == 0
+	if err != nil {
+		r.Error = err.Error()
+	}
+	v.report.Repaired = r
+	return err
+}
+
+// overlay is a ledger that calls some delivered entries new until they have been
+// delivered again, and nothing new outside a span of time: a log without order
+// is read whole. It is safe for concurrent use.
+type overlay struct {
+	app.Store
+	since, until int64 // Unix seconds, until excluded
+
+	mu   sync.Mutex
+	lost map[key]int64
+}
+
+// Lookup does what the ledger does, but for what was lost.
+func (f *overlay) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
+	outcomes, err := f.Store.Lookup(ctx, entries)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, o := range outcomes {
+		_, lost := f.lost[keyOf(entries[i].ID)]
+		switch t := entries[i].Timestamp; {
+		case t < f.since, t >= f.until:
+			outcomes[i] = audit.Delivered
+		case lost && o == audit.Delivered:
+			outcomes[i] = audit.New
+		}
+	}
+	return outcomes, nil
+}
+
+// Record does what the ledger does, and remembers what has been delivered again.
+func (f *overlay) Record(ctx context.Context, records []audit.Record) error {
+	if err := f.Store.Record(ctx, records); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range records {
+		if records[i].Outcome == audit.Delivered {
+			delete(f.lost, keyOf(records[i].ID))
+		}
+	}
+	return nil
+}
+
+// left is how many entries have not been delivered again.
+func (f *overlay) left() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.lost)
+}

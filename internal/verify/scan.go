@@ -1,0 +1,234 @@
+package verify
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/lake"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+const (
+	// overdueAfter is what an entry may be late beyond the schedule.
+	overdueAfter = 5 * time.Minute
+	// youngAge is the age in seconds up to which a running relay may be delivering
+	// an entry that the ledger does not know, and settle how long it is given.
+	youngAge = 5 * 60
+	settle   = 5 * time.Second
+	// ownSlack is how many seconds before the last pass's start the rows of its own
+	// reads may be dated: the clocks of control planes differ.
+	ownSlack = 5
+)
+
+// verification compares Kong's log with the ledger and the destination.
+//
+// It holds a page of the log, the names of what it found, and of the entries that
+// are still to be compared with the destination a hash and a timestamp each, some
+// 40 bytes. Where the log has an order those are 50,000 entries at most, or one
+// second's; where it has none they are all that Kong holds.
+type verification struct {
+	app          *app.App
+	passes       *pipeline.Pipeline
+	lake         *lake.Lake // nil: the destination is not asked
+	since, until int64      // Unix seconds, until excluded; 0 leaves a side open
+	grace        int64      // seconds
+	reach        int64      // seconds after which a pass should have read an entry in any case
+	slice        int        // entries: sliceEntries, but in tests
+	progress     func(pipeline.Summary)
+
+	marks  audit.Marks
+	now    int64 // Kong's clock when the scan began
+	report Report
+	young  []audit.Entry // new to the ledger, and perhaps on their way: id and timestamp only
+
+	direction int
+	pending   map[key]int64 // of the open slice: timestamps, or notExpected
+	low, high int64         // timestamps of its entries
+	edge      int64         // where the slices end that have been compared
+	begun     bool          // edge is set
+	days      map[int64]int // entries by day, where the log has no order
+
+	lost        map[key]int64 // delivered, and not at the destination
+	first, last int64         // timestamps of what is missing
+	capped      bool
+	through     int64 // one before the oldest entry that is not accounted for, if capped
+}
+
+// run fills the report.
+func (v *verification) run(ctx context.Context) error {
+	begin := time.Now()
+	if _, err := v.app.Store.Begin(ctx); err != nil {
+		return err
+	}
+	var err error
+	if v.marks, err = v.app.Store.Marks(ctx); err != nil {
+		return err
+	}
+	v.reset()
+	if err := v.passes.Scan(ctx, v.since, v.until, func(s pipeline.Scanned) error { return v.page(ctx, s) }); err != nil {
+		return err
+	}
+	if err := v.closeSlices(ctx); err != nil {
+		return err
+	}
+	if err := v.lookAgain(ctx); err != nil {
+		return err
+	}
+	if err := v.nameLost(ctx); err != nil {
+		return err
+	}
+	r := &v.report
+	if r.DeadLetters, r.DeferredEntries, err = v.app.Store.UndeliveredCounts(ctx); err != nil {
+		return err
+	}
+	end := v.now
+	if v.until != 0 {
+		end = min(end, v.until)
+	}
+	through := end - 1
+	if v.capped {
+		through = min(through, v.through)
+	}
+	r.Since, r.Until, r.CompleteThrough = app.Moment(v.since), app.Moment(end), app.Moment(max(through, 0))
+	r.Seconds = time.Since(begin).Seconds()
+	return nil
+}
+
+// reset forgets everything that was found.
+func (v *verification) reset() {
+	v.report = Report{}
+	if v.lake != nil {
+		v.report.Destination = &DestinationReport{}
+	}
+	v.young, v.begun, v.capped = nil, false, false
+	v.pending, v.days, v.lost = map[key]int64{}, map[int64]int{}, map[key]int64{}
+	v.first, v.last = 0, 0
+}
+
+func (v *verification) page(ctx context.Context, s pipeline.Scanned) error {
+	if s.Restart {
+		v.reset()
+	}
+	v.direction, v.now, v.report.Order = s.Direction, s.Now, s.Order
+	outcomes, err := v.app.Store.Lookup(ctx, s.Entries)
+	if err != nil {
+		return err
+	}
+	for i := range s.Entries {
+		v.entry(&s.Entries[i], outcomes[i])
+		if v.lake != nil {
+			if err := v.hold(ctx, &s.Entries[i], outcomes[i]); err != nil {
+				return err
+			}
+		}
+	}
+	if v.progress != nil {
+		v.progress(pipeline.Summary{Read: v.report.Entries, New: v.report.Missing.Count + len(v.young), Delivered: v.report.Delivered})
+	}
+	return nil
+}
+
+// entry counts an entry by what the ledger knows of it.
+func (v *verification) entry(e *audit.Entry, o audit.Outcome) {
+	r := &v.report
+	r.Entries++
+	if e.Verification == audit.VerificationFailed {
+		r.SignatureFailed.add(e.ID)
+	}
+	switch o {
+	case audit.New:
+		v.unknown(e)
+	case audit.Delivered:
+		r.Delivered++
+	case audit.Dead:
+		r.Dead.add(e.ID)
+	case audit.Deferred:
+		r.Deferred.add(e.ID)
+		v.cap(e.Timestamp)
+	case audit.Dropped:
+		r.Dropped.add(e.ID)
+	case audit.Own:
+		r.Own++
+	}
+}
+
+// unknown sorts an entry that is new to the ledger: it is not due, or missing, or
+// may be on its way.
+func (v *verification) unknown(e *audit.Entry) {
+	switch {
+	case !v.due(e):
+		v.report.NotDue++
+		v.cap(e.Timestamp)
+	case v.now-e.Timestamp < youngAge && len(v.young) < maxNames:
+		v.young = append(v.young, audit.Entry{ID: strings.Clone(e.ID), Timestamp: e.Timestamp})
+	default:
+		v.missing(e.ID, e.Timestamp)
+	}
+}
+
+func (v *verification) missing(id string, timestamp int64) {
+	v.report.Missing.add(id)
+	v.span(timestamp)
+}
+
+// span notes when something was that is missing.
+func (v *verification) span(timestamp int64) {
+	if v.first == 0 && v.last == 0 {
+		v.first, v.last = timestamp, timestamp
+	}
+	v.first, v.last = min(v.first, timestamp), max(v.last, timestamp)
+	v.cap(timestamp)
+}
+
+func (v *verification) cap(timestamp int64) {
+	if !v.capped || timestamp-1 < v.through {
+		v.capped, v.through = true, timestamp-1
+	}
+}
+
+// due tells whether a pass should have recorded an entry. In the second in which
+// the last pass began, rows may have followed the ones it saw; the rows of its own
+// reads always do. Without marks no pass has come to an end, or they were lost
+// together with the ledger.
+func (v *verification) due(e *audit.Entry) bool {
+	m := v.marks
+	if m.Cursor == 0 || v.now-e.Timestamp > v.reach {
+		return true
+	}
+	slack := int64(0)
+	if strings.HasPrefix(e.Path, "/audit/") {
+		slack = ownSlack
+	}
+	return e.Timestamp < m.Cursor-slack || e.Timestamp <= m.Cursor && e.Timestamp < m.Completed-slack
+}
+
+// lookAgain gives a running relay a moment for what may have been on its way.
+func (v *verification) lookAgain(ctx context.Context) error {
+	if len(v.young) == 0 {
+		return nil
+	}
+	t := time.NewTimer(settle)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	outcomes, err := v.app.Store.Lookup(ctx, v.young)
+	if err != nil {
+		return err
+	}
+	for i, o := range outcomes {
+		if e := &v.young[i]; o == audit.New {
+			v.missing(e.ID, e.Timestamp)
+		} else {
+			v.report.Entries-- // entry counts it once more
+			v.entry(e, o)
+		}
+	}
+	v.young = nil
+	return nil
+}

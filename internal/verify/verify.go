@@ -1,0 +1,145 @@
+// Package verify compares what Kong holds with the ledger, and with the destination
+// where it can be asked, and repairs differences.
+package verify
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+// Options say what to verify.
+type Options struct {
+	Since, Until int64         // Unix seconds, Until excluded; 0 leaves a side open
+	Grace        time.Duration // age from which the destination must show an entry
+	Repair       bool          // put what is missing
+	Strict       bool          // anything but a delivered entry is a difference
+	Slice        int           // entries compared with the destination at once; default 50,000
+	Progress     func(pipeline.Summary)
+}
+
+// Run compares, and repairs if that is asked for. If only the repair fails, it
+// returns the report and the error.
+func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
+	v := &verification{
+		app: a, passes: a.Pipeline(pipeline.Observer{}), since: o.Since, until: o.Until, grace: int64(o.Grace / time.Second),
+		reach: int64((a.Settings.Schedule + overdueAfter) / time.Second), slice: cmp.Or(o.Slice, sliceEntries), progress: o.Progress,
+	}
+	var err error
+	if v.lake, err = a.OpenLake(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.run(ctx); err != nil {
+		return nil, explain(err)
+	}
+	if o.Repair && v.report.differs() {
+		err = app.Explain(v.repair(ctx))
+	}
+	v.report.OK = !v.report.difference(o.Strict)
+	return &v.report, err
+}
+
+// explain adds what a person can do about an error.
+func explain(err error) error {
+	if errors.Is(err, audit.ErrLedgerReplaced) {
+		return audit.Settings(err, "let a full pass complete (relay once --full), as the ledger was emptied or replaced meanwhile, then verify again")
+	}
+	return err
+}
+
+const (
+	maxNames   = 10_000 // ids kept of each kind
+	maxPrinted = 20     // ids printed for a person
+)
+
+// Finding is a kind of entries, with the ids of the first of them.
+type Finding struct {
+	Count int      `json:"count"`
+	IDs   []string `json:"ids,omitempty"`
+}
+
+func (f *Finding) add(id string) {
+	f.Count++
+	f.name(id)
+}
+
+func (f *Finding) name(id string) {
+	if len(f.IDs) < maxNames {
+		f.IDs = append(f.IDs, string([]byte(id))) // the id of an entry shares its page's memory
+	}
+}
+
+// Report is what verify found.
+type Report struct {
+	OK    bool   `json:"ok"` // no difference, or none left
+	Since string `json:"since,omitempty"`
+	Until string `json:"until"`
+	Order string `json:"order"`
+	// CompleteThrough: every entry that Kong showed and that is not newer has been
+	// delivered, or has been refused, dropped or left out as the counts say.
+	CompleteThrough string  `json:"complete_through,omitempty"`
+	Seconds         float64 `json:"seconds"`
+
+	// Of the entries that Kong holds, by what the ledger knows of them.
+	Entries   int     `json:"entries"`
+	Delivered int     `json:"delivered"`
+	Own       int     `json:"own"`
+	NotDue    int     `json:"not_due"`
+	Missing   Finding `json:"missing"`
+	Dead      Finding `json:"dead"`
+	Deferred  Finding `json:"deferred"`
+	Dropped   Finding `json:"dropped"`
+
+	SignatureFailed Finding `json:"signature_failed"`
+
+	// Everything that the ledger keeps, of any time.
+	DeadLetters     int `json:"dead_letters"`
+	DeferredEntries int `json:"deferred_entries"`
+
+	Destination *DestinationReport `json:"destination,omitempty"` // nil: not asked
+	Repaired    *RepairReport      `json:"repaired,omitempty"`
+}
+
+// DestinationReport is what the destination holds of those.
+type DestinationReport struct {
+	Confirmed int     `json:"confirmed"` // in Kong, and there
+	NotDue    int     `json:"not_due"`   // delivered, and too young to be seen
+	Missing   Finding `json:"missing"`   // delivered, and not there
+	Repeated  Finding `json:"repeated"`  // there more than once
+	Extra     int     `json:"extra"`     // events there beyond the first of their id
+	Gone      int     `json:"gone"`      // there and in the ledger, and no longer in Kong, or not yet when it was read
+	Unknown   Finding `json:"unknown"`   // there, and neither in Kong nor in the ledger
+}
+
+// RepairReport is what was done about differences.
+type RepairReport struct {
+	Delivered int    `json:"delivered"`
+	Dead      int    `json:"dead"`
+	Deferred  int    `json:"deferred"`
+	Failed    int    `json:"failed"`
+	Healed    bool   `json:"healed"` // whether no difference is left
+	Error     string `json:"error,omitempty"`
+}
+
+// differs reports whether something is missing that was not repaired.
+func (r *Report) differs() bool {
+	if r.Repaired != nil {
+		return !r.Repaired.Healed
+	}
+	return r.Missing.Count > 0 || r.Destination != nil && r.Destination.Missing.Count > 0
+}
+
+// difference reports whether the exit code must say that there is one.
+func (r *Report) difference(strict bool) bool {
+	d := r.differs()
+	if strict {
+		d = d || r.Dead.Count+r.Deferred.Count+r.SignatureFailed.Count+r.DeadLetters+r.DeferredEntries > 0 ||
+			r.Destination != nil && r.Destination.Repeated.Count+r.Destination.Unknown.Count > 0
+	}
+	return d
+}

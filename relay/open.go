@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/config"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/urfave/cli/v3"
+)
+
+// settingFlags returns a flag for each that the settings have.
+func settingFlags() []cli.Flag {
+	var flags []cli.Flag
+	for _, f := range config.Flags() {
+		usage := f.Help + " [$" + f.Env + "]"
+		if f.IsSwitch() {
+			flags = append(flags, &cli.BoolFlag{Name: f.Name, Usage: usage, Category: f.Group, HideDefault: true})
+			continue
+		}
+		if f.Default != "" {
+			usage += " (default " + f.Default + ")"
+		}
+		flags = append(flags, &cli.StringFlag{Name: f.Name, Usage: usage, Category: f.Group, HideDefault: true})
+	}
+	return flags
+}
+
+// flagValue returns a function that reads the flags of a command.
+func flagValue(c *cli.Command) func(name string) (value string, set bool) {
+	return func(name string) (string, bool) {
+		if !c.IsSet(name) {
+			return "", false
+		}
+		return fmt.Sprint(c.Value(name)), true
+	}
+}
+
+// settings reads flags and variables of a command. A variable that only looks
+// like a setting is often why another one is missing, so it is named in any case.
+func (e *env) settings(c *cli.Command, n config.Need) (config.Settings, error) {
+	s, err := config.Load(n, flagValue(c), e.Getenv, os.ReadFile)
+	unknown := config.UnknownVariables(e.Environ)
+	if err != nil {
+		for _, w := range unknown {
+			fmt.Fprintf(e.Stderr, "relay: warning: %s\n", w)
+		}
+		return s, err
+	}
+	s.Warnings = append(s.Warnings, unknown...)
+	return s, nil
+}
+
+// open reads the settings and opens what a command needs. The caller closes it.
+func (e *env) open(ctx context.Context, c *cli.Command, n config.Need) (*app.App, error) {
+	s, err := e.settings(c, n)
+	if err != nil {
+		return nil, err
+	}
+	return app.Open(ctx, s, e.Logger(s), e.Stdout)
+}
+
+// withLedger opens what a command needs that works without Kong, and closes it after.
+func (e *env) withLedger(n config.Need, f func(ctx context.Context, c *cli.Command, a *app.App) error) cli.ActionFunc {
+	return func(ctx context.Context, c *cli.Command) (err error) {
+		s, err := e.settings(c, n|config.NeedDestination) // the ledger's keys name the destination
+		if err != nil {
+			return err
+		}
+		a, err := app.OpenLedger(ctx, s, e.Logger(s), e.Stdout, n&config.NeedDestination != 0)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, a.Close()) }()
+		return f(ctx, c, a)
+	}
+}
+
+// printJSON writes a value as a line of JSON.
+func printJSON(w io.Writer, v any) error { return json.MarshalEncode(jsontext.NewEncoder(w), v) }
