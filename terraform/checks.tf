@@ -19,11 +19,6 @@ check "image" {
 
 check "channel" {
   assert {
-    condition     = local.cloudwatch || var.create_lake || local.given_channel != "none"
-    error_message = "channel_arn is empty: set it, or create_lake, or destination = \"cloudwatch\"."
-  }
-
-  assert {
     condition     = coalesce(var.channel_arn, local.given_channel) == coalesce(local.env_channel, local.given_channel)
     error_message = "lambda_env.CHANNEL_ARN and channel_arn differ. channel_arn is used, for the permission and for the relay."
   }
@@ -31,6 +26,18 @@ check "channel" {
   assert {
     condition     = !local.cloudtrail || var.create_lake || local.given_channel == "none" || strcontains(local.given_channel, ":${var.aws_region}:")
     error_message = "The channel lies in another Region than aws_region. The relay puts to the Region it runs in."
+  }
+}
+
+check "audit_log_group" {
+  assert {
+    condition     = local.audit_log_group == 0 || var.audit_retention_days == 0 || var.audit_retention_days >= 365
+    error_message = "audit_retention_days is ${var.audit_retention_days}: an auditor asks for a year at least."
+  }
+
+  assert {
+    condition     = local.audit_log_group == 0 || var.audit_deletion_protection
+    error_message = "audit_deletion_protection is off: whoever may delete log groups can delete the audit log."
   }
 }
 

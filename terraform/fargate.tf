@@ -1,5 +1,6 @@
 # host = "fargate": relay serve on ECS instead of the Lambda. Triggers come over HTTPS, by an internal load balancer, and
-# are answered at once, so events are in the store faster than by Lambda. Metrics are Prometheus's, at port 9090.
+# are answered at once, so events are in the store faster than by Lambda. Metrics go to CloudWatch by the log, and to
+# Prometheus at port 9090.
 
 locals {
   trigger_port = 8080
@@ -9,6 +10,7 @@ locals {
   fargate_environment = merge(local.environment, {
     RELAY_LISTEN     = ":${local.trigger_port}"
     RELAY_OPS_LISTEN = ":${local.ops_port}"
+    RELAY_EMF        = "true"
   })
 
   plugin_cidrs  = local.fargate == 1 ? toset(var.fargate.plugin_cidr_blocks) : toset([])
@@ -102,7 +104,7 @@ resource "aws_ecs_service" "relay" {
     rollback = true
   }
 
-  depends_on = [aws_lb_listener.relay, aws_iam_role_policy.relay, aws_iam_role_policy.execution]
+  depends_on = [aws_lb_listener.relay, aws_iam_role_policy.relay, aws_iam_role_policy.execution, aws_cloudformation_stack.audit]
 }
 
 # What ECS itself does to start a task: pull the image, write the log.
@@ -170,7 +172,7 @@ resource "aws_security_group" "balancer" {
 
   region      = var.aws_region
   name        = "${var.security_group}-balancer"
-  description = "Triggers from Kong's plugin to the audit relay"
+  description = "Triggers from the Kong plugin to the audit relay"
   vpc_id      = var.existing_vpc
   tags        = var.resource_tags
 

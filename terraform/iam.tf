@@ -12,12 +12,12 @@ locals {
     Sid      = "Deliver"
     Effect   = "Allow"
     Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-    Resource = ["${aws_cloudwatch_log_group.audit[0].arn}:*"]
+    Resource = ["${local.audit_log_group_arn}:*"]
   }
 
   # With several keys, each for reading secrets, and the first also for the queue.
   kms_key_arns = concat(var.kms_key_arn == null ? [] : [var.kms_key_arn], var.secret_kms_key_arns)
-  kms_services = ["secretsmanager.${var.aws_region}.amazonaws.com", "sqs.${var.aws_region}.amazonaws.com"]
+  kms_services = ["secretsmanager.${var.aws_region}.${local.dns_suffix}", "sqs.${var.aws_region}.${local.dns_suffix}"]
 
   kms_statements = length(local.kms_key_arns) == 0 ? [] : [{
     Sid       = "UseKeys"
@@ -77,7 +77,7 @@ resource "aws_iam_role_policy" "relay" {
           Sid      = "ReadSecrets"
           Effect   = "Allow"
           Action   = ["secretsmanager:GetSecretValue"]
-          Resource = values(local.secret_arns)
+          Resource = local.secret_resources
         },
       ],
       local.lambda_statements,
@@ -174,7 +174,7 @@ resource "aws_iam_role_policy" "scheduler" {
         Resource = [var.kms_key_arn]
         Condition = {
           StringEquals = {
-            "kms:ViaService" = ["sqs.${var.aws_region}.amazonaws.com", "scheduler.${var.aws_region}.amazonaws.com"]
+            "kms:ViaService" = ["sqs.${var.aws_region}.${local.dns_suffix}", "scheduler.${var.aws_region}.${local.dns_suffix}"]
           }
         }
       }],
@@ -187,21 +187,21 @@ resource "aws_iam_policy" "plugin_invoke" {
   count = local.lambda
 
   name        = "${var.resource_name}-plugin-invoke"
-  description = "Lets the Kong plugin ring the relay"
+  description = "Lets the Kong plugin trigger the relay"
   tags        = var.resource_tags
 
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = concat(
       [{
-        Sid      = "Ring"
+        Sid      = "Trigger"
         Effect   = "Allow"
         Action   = ["lambda:InvokeFunction"]
         Resource = [local.function_arn]
       }],
       # A URL with AWS_IAM asks for both permissions; the one above is the second.
       var.function_url ? [{
-        Sid       = "RingByURL"
+        Sid       = "TriggerByURL"
         Effect    = "Allow"
         Action    = ["lambda:InvokeFunctionUrl"]
         Resource  = [local.function_arn]

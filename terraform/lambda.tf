@@ -27,13 +27,12 @@ resource "aws_lambda_function" "relay" {
   runtime          = local.image_in_ecr ? null : "provided.al2023"
   handler          = local.image_in_ecr ? null : "bootstrap"
 
-  # Two: one that works and one that leaves word for it. The lease in the ledger keeps their order, not this number.
+  # Two: one that makes the pass and one that leaves a rerun request for it. The lease in the ledger keeps their order, not this number.
   reserved_concurrent_executions = var.reserved_concurrency
 
   vpc_config {
-    subnet_ids                  = var.existing_subnet_ids
-    security_group_ids          = [aws_security_group.relay.id]
-    ipv6_allowed_for_dual_stack = var.ipv6_egress
+    subnet_ids         = var.existing_subnet_ids
+    security_group_ids = [aws_security_group.relay.id]
   }
 
   environment {
@@ -52,8 +51,15 @@ resource "aws_lambda_function" "relay" {
     mode = "PassThrough"
   }
 
+  lifecycle {
+    precondition {
+      condition     = local.environment_bytes <= local.environment_limit
+      error_message = "The environment of the function would be about ${local.environment_bytes} bytes, and Lambda takes ${local.environment_limit}. Most often a CA takes the room: put its PEM file into the zip (or image) and its path into lambda_env.KONG_ROOT_CA, such as /var/task/kong-ca.pem. README.md says how."
+    }
+  }
+
   # Permissions before the first run, and for as long as network interfaces have to be given back.
-  depends_on = [aws_iam_role_policy.relay, aws_iam_role_policy.network]
+  depends_on = [aws_iam_role_policy.relay, aws_iam_role_policy.network, aws_cloudformation_stack.audit]
 }
 
 # After two retries and an hour at most an event goes to the queue: by then the schedule has done its work.

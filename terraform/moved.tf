@@ -31,6 +31,15 @@ moved {
   to   = aws_security_group.relay
 }
 
+# The audit log group stands in a stack of its own now. The group stays: set audit_log_group_exists to go on with it.
+removed {
+  from = aws_cloudwatch_log_group.audit
+
+  lifecycle {
+    destroy = false
+  }
+}
+
 # The earliest version made an event data store. It holds audit records: Terraform lets go of it and leaves it where it is.
 removed {
   from = aws_cloudtrail_event_data_store.event_store

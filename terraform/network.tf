@@ -9,8 +9,10 @@ locals {
   # scheme and port of the Admin API's URL; a host in brackets is IPv6.
   kong_url  = regex("^(?P<scheme>https?)://(?:\\[[^]]*\\]|[^/:]+)(?::(?P<port>[0-9]+))?", local.kong_admin_api)
   kong_port = try(tonumber(local.kong_url.port), null) != null ? tonumber(local.kong_url.port) : (local.kong_url.scheme == "https" ? 443 : 80)
+  # A VPC can have several ranges; the first one is among them.
+  vpc_cidrs = toset(concat([data.aws_vpc.selected.cidr_block], data.aws_vpc.selected.cidr_block_associations[*].cidr_block))
   kong_cidr = var.kong_security_group_id != null ? [] : (
-    length(var.kong_cidr_blocks) > 0 ? var.kong_cidr_blocks : [data.aws_vpc.selected.cidr_block]
+    length(var.kong_cidr_blocks) > 0 ? var.kong_cidr_blocks : tolist(local.vpc_cidrs)
   )
 }
 
@@ -30,6 +32,10 @@ resource "aws_security_group" "relay" {
   lifecycle {
     create_before_destroy = true
   }
+
+  # Lambda deletes a function's network interfaces with the function's role. So role and policies outlive the group, which
+  # cannot go while there are interfaces.
+  depends_on = [aws_iam_role_policy.network, aws_iam_role_policy.relay]
 }
 
 # The one rule to everywhere. PutAuditEvents has no VPC endpoint and no fixed range of addresses.
@@ -41,19 +47,6 @@ resource "aws_vpc_security_group_egress_rule" "aws" {
   from_port         = 443
   to_port           = 443
   cidr_ipv4         = "0.0.0.0/0"
-  tags              = var.resource_tags
-}
-
-resource "aws_vpc_security_group_egress_rule" "aws_ipv6" {
-  count = var.ipv6_egress ? 1 : 0
-
-  region            = var.aws_region
-  security_group_id = aws_security_group.relay.id
-  description       = "AWS APIs over HTTPS, IPv6"
-  ip_protocol       = "tcp"
-  from_port         = 443
-  to_port           = 443
-  cidr_ipv6         = "::/0"
   tags              = var.resource_tags
 }
 

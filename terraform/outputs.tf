@@ -47,7 +47,7 @@ output "redis_password_secret_arn" {
 
 output "destination" {
   description = "Where events go: ARN of the channel, or name of the log group."
-  value       = local.cloudtrail ? local.channel_arn : aws_cloudwatch_log_group.audit[0].name
+  value       = local.cloudtrail ? local.channel_arn : local.audit_log_group_name
 }
 
 output "event_data_store_arn" {

@@ -7,6 +7,9 @@ locals {
   # lookup, not an index: a mocked stack has no outputs.
   redis_user_group = lookup(aws_cloudformation_stack.ledger_user.outputs, "UserGroupId", "")
   cache_major      = split(".", var.cache_engine_version)[0]
+
+  # All that ElastiCache cannot change about a ledger and a variable can.
+  ledger_made_of = join(" ", [local.ledger_id, coalesce(var.kms_key_arn, "aws"), var.cache_serverless ? "serverless" : "nodes"])
 }
 
 # The password. auth_token of a replication group and passwords of an aws_elasticache_user are ordinary arguments in
@@ -38,7 +41,7 @@ resource "aws_cloudformation_stack" "ledger_user" {
         Type = "AWS::ElastiCache::User"
         Properties = {
           Engine       = "valkey"
-          UserId       = "${local.ledger_id}-u"
+          UserId       = "${local.ledger_user_id}-u"
           UserName     = local.redis_username
           AccessString = "on ~* +@all -flushall -flushdb"
           AuthenticationMode = {
@@ -51,7 +54,7 @@ resource "aws_cloudformation_stack" "ledger_user" {
         Type = "AWS::ElastiCache::UserGroup"
         Properties = {
           Engine      = "valkey"
-          UserGroupId = "${local.ledger_id}-g"
+          UserGroupId = "${local.ledger_user_id}-g"
           UserIds     = [{ Ref = "User" }]
         }
       }
@@ -94,6 +97,26 @@ resource "aws_elasticache_parameter_group" "ledger" {
   }
 }
 
+# What the ledger was created with. It stays as it is while the variables change, so that the condition below notices a
+# change that would replace the ledger: prevent_destroy takes no variable, and would refuse a destroy as well.
+resource "terraform_data" "ledger" {
+  triggers_replace = [var.cache_generation]
+
+  input = {
+    created = formatdate("YYYYMMDDhhmmss", plantimestamp())
+    made_of = local.ledger_made_of
+  }
+
+  lifecycle {
+    ignore_changes = [input]
+
+    postcondition {
+      condition     = self.output.made_of == local.ledger_made_of
+      error_message = "This change would destroy the ledger, with the record of what was delivered and with the dead letters: its name (resource_name), key (kms_key_arn) or kind (cache_serverless) is another one. Take it back, or raise cache_generation to do it all the same."
+    }
+  }
+}
+
 resource "aws_elasticache_replication_group" "ledger" {
   count = var.cache_serverless ? 0 : 1
 
@@ -119,12 +142,18 @@ resource "aws_elasticache_replication_group" "ledger" {
   subnet_group_name  = aws_elasticache_subnet_group.ledger[0].name
   security_group_ids = [aws_security_group.ledger.id]
 
+  # The final snapshot has a name of this ledger's, as one that exists already makes a destroy fail.
+  snapshot_name              = var.cache_snapshot_name
   snapshot_retention_limit   = var.cache_snapshot_days
+  final_snapshot_identifier  = "${local.ledger_id}-${terraform_data.ledger.output.created}"
   auto_minor_version_upgrade = true
   apply_immediately          = true
   tags                       = var.resource_tags
 
   lifecycle {
+    # AWS upgrades the engine by itself. To Terraform that is a change to be taken back, which a new group alone can do.
+    ignore_changes = [engine_version, snapshot_name]
+
     precondition {
       condition     = length(distinct(var.existing_subnet_ids)) >= 2
       error_message = "existing_subnet_ids needs two subnets in different Availability Zones: the ledger has a node in each."
@@ -156,6 +185,8 @@ resource "aws_elasticache_serverless_cache" "ledger" {
   }
 
   lifecycle {
+    ignore_changes = [major_engine_version]
+
     precondition {
       condition     = coalesce(local.redis_db, "0") == "0"
       error_message = "cache_serverless runs in cluster mode, which has database 0 only: set lambda_env.REDIS_DB to 0."

@@ -1,4 +1,4 @@
-# The hourly reconcile, and the queue for events that failed for good. Fargate keeps its own schedule.
+# The hourly reconcile, and the queue for events whose retries are exhausted. Fargate keeps its own schedule.
 
 resource "aws_scheduler_schedule_group" "relay" {
   count = local.lambda

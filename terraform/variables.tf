@@ -31,34 +31,61 @@ variable "existing_vpc" {
 }
 
 variable "existing_subnet_ids" {
-  description = "Ids of private subnets of that VPC, in at least two Availability Zones. They need a route to a NAT gateway: CloudTrail's data API has no VPC endpoint."
+  description = "Ids of private subnets of that VPC, in at least two Availability Zones. They need a route to a NAT gateway, unless `create_vpc_endpoints` makes one unnecessary."
   type        = list(string)
 }
 
 variable "security_group" {
-  description = "Name of the security group that is created for the relay."
-  type        = string
-}
-
-variable "channel_arn" {
-  description = "ARN of the CloudTrail Lake channel. Empty with `create_lake` or with the destination `cloudwatch`."
+  description = "Name of the security group that is created for the relay. The names of the other groups begin with it."
   type        = string
 
   validation {
+    condition     = !startswith(lower(var.security_group), "sg-")
+    error_message = "security_group is the name of a group that is created, not the id of one that exists, and AWS takes no name that begins with sg-. Kong's own group goes into kong_security_group_id."
+  }
+
+  validation {
+    condition     = can(regex("^[a-zA-Z0-9 ._:/()#,@\\[\\]+=&;{}!$*-]{1,240}$", var.security_group))
+    error_message = "security_group must be 1 to 240 letters, digits, spaces and any of . _ - : / ( ) # , @ [ ] + = & ; { } ! $ *."
+  }
+}
+
+variable "channel_arn" {
+  description = "ARN of the CloudTrail Lake channel. Null: events go to CloudWatch Logs, unless `create_lake` makes a channel."
+  type        = string
+  default     = null
+
+  validation {
     condition     = coalesce(var.channel_arn, "none") == "none" || can(regex("^arn:[a-z-]+:cloudtrail:[a-z0-9-]+:[0-9]{12}:channel/.+$", var.channel_arn))
-    error_message = "channel_arn must look like arn:aws:cloudtrail:<region>:<account>:channel/<id>, or be empty."
+    error_message = "channel_arn must look like arn:aws:cloudtrail:<region>:<account>:channel/<id>."
+  }
+
+  # An empty text is most often a variable that was not filled in: it must not send the audit log elsewhere unnoticed.
+  validation {
+    condition     = var.channel_arn != "" || coalesce(var.destination, "none") == "cloudwatch" || var.create_lake || coalesce(var.lambda_env.CHANNEL_ARN, "none") != "none"
+    error_message = "channel_arn is empty. For CloudTrail Lake set it, or create_lake; for CloudWatch Logs leave it out, or set destination = \"cloudwatch\"."
+  }
+
+  validation {
+    condition     = coalesce(var.destination, "none") != "cloudtrail" || var.channel_arn == "" || var.create_lake || coalesce(var.channel_arn, var.lambda_env.CHANNEL_ARN, "none") != "none"
+    error_message = "destination = \"cloudtrail\" needs a channel: set channel_arn, or create_lake in an account that CloudTrail Lake is open to."
+  }
+
+  validation {
+    condition     = var.destination != null || var.audit_log_group_name == null || !(var.create_lake || coalesce(var.channel_arn, var.lambda_env.CHANNEL_ARN, "none") != "none")
+    error_message = "A channel and audit_log_group_name are set, which are two destinations. Leave one out, or set destination."
   }
 }
 
 variable "lambda_env" {
-  description = "Settings of the relay that the first integration had. `KONG_ROOT_CA` is PEM text, or empty; `KONG_ADMIN_TOKEN` goes to Secrets Manager, never to the environment, and is empty where `kong_admin_token_secret_arn` is set; `CHANNEL_ARN` repeats `channel_arn`."
+  description = "Settings of the relay that the first integration had. `KONG_ROOT_CA` is PEM text or the path of a file in the zip or image; `KONG_ADMIN_TOKEN` goes to Secrets Manager, never to the environment, and is left out where `kong_admin_token_secret_arn` is set; `CHANNEL_ARN` repeats `channel_arn`."
   type = object({
     KONG_ADMIN_API   = string
     KONG_SUPERADMIN  = bool
-    KONG_ADMIN_TOKEN = string
-    KONG_ROOT_CA     = string
-    REDIS_DB         = string
-    CHANNEL_ARN      = string
+    KONG_ADMIN_TOKEN = optional(string)
+    KONG_ROOT_CA     = optional(string)
+    REDIS_DB         = optional(string)
+    CHANNEL_ARN      = optional(string)
   })
   sensitive = true
 
@@ -116,7 +143,7 @@ variable "lambda_timeout" {
 }
 
 variable "reserved_concurrency" {
-  description = "Runs at once: one that works, one that leaves word. -1 reserves none, for accounts whose quota is too small."
+  description = "Runs at once: one that makes the pass, one that leaves a rerun request for it. -1 reserves none, for accounts whose quota is too small."
   type        = number
   default     = 2
 
@@ -132,10 +159,28 @@ variable "relay_env" {
   default     = {}
 
   validation {
+    condition     = alltrue([for name, _ in var.relay_env : startswith(name, "RELAY_")])
+    error_message = "relay_env takes settings that begin with RELAY_. The others are variables of this module or members of lambda_env."
+  }
+
+  validation {
     condition = alltrue([for name, _ in var.relay_env :
-      startswith(name, "RELAY_") && (endswith(name, "_SECRET_ARN") || !can(regex("SECRET|TOKEN|PASSWORD", name)))
+      name == "RELAY_SECRET_REFRESH" || endswith(name, "_SECRET_ARN") || !can(regex("SECRET|TOKEN|PASSWORD", name))
     ])
-    error_message = "relay_env takes RELAY_… settings only, and no secret in plain text."
+    error_message = "relay_env takes no secret in plain text: put it into Secrets Manager, and its ARN into …_SECRET_ARN."
+  }
+
+  validation {
+    condition     = !contains(keys(var.relay_env), "RELAY_SECRET_REFRESH")
+    error_message = "relay_env must not set RELAY_SECRET_REFRESH: the steps of a rotation in README.md count on the relay's own five minutes, and a secret that was refused is read again at once."
+  }
+
+  validation {
+    condition = length(setintersection(keys(var.relay_env), [
+      "RELAY_DESTINATION", "RELAY_EMF", "RELAY_LISTEN", "RELAY_LOG_GROUP", "RELAY_OPS_LISTEN", "RELAY_RECORD_TTL",
+      "RELAY_REDIS_CLUSTER", "RELAY_REDIS_TLS", "RELAY_SOURCE", "RELAY_TRIGGER_SECRET_SECRET_ARN",
+    ])) == 0
+    error_message = "relay_env must not set what this module sets: RELAY_DESTINATION (destination), RELAY_LOG_GROUP (audit_log_group_name), RELAY_RECORD_TTL (kong_record_ttl), RELAY_SOURCE (source_name), RELAY_TRIGGER_SECRET_SECRET_ARN (trigger_secret_secret_arn), RELAY_REDIS_TLS and RELAY_REDIS_CLUSTER (cache_serverless), RELAY_LISTEN, RELAY_OPS_LISTEN and RELAY_EMF (host)."
   }
 }
 
@@ -151,13 +196,13 @@ variable "source_name" {
 }
 
 variable "destination" {
-  description = "Where events go: `cloudtrail` (Lake) or `cloudwatch` (Logs), for accounts that Lake is closed to."
+  description = "Where events go: `cloudwatch` (Logs) or `cloudtrail` (Lake). Null: `cloudtrail` where a channel is set or `create_lake` is, else `cloudwatch`."
   type        = string
-  default     = "cloudtrail"
+  default     = null
 
   validation {
-    condition     = contains(["cloudtrail", "cloudwatch"], var.destination)
-    error_message = "destination must be cloudtrail or cloudwatch."
+    condition     = contains(["cloudtrail", "cloudwatch"], coalesce(var.destination, "cloudwatch"))
+    error_message = "destination must be cloudwatch or cloudtrail."
   }
 }
 
@@ -165,12 +210,59 @@ variable "audit_log_group_name" {
   description = "Log group for events, with the destination `cloudwatch`. Null: `/kong/audit/<resource_name>`."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.audit_log_group_name == null || can(regex("^[-._/#A-Za-z0-9]{1,512}$", var.audit_log_group_name))
+    error_message = "audit_log_group_name must be 1 to 512 letters, digits and any of - . _ / #."
+  }
+}
+
+variable "audit_log_group_exists" {
+  description = "The log group exists already, and is used as it is: after a `destroy`, which leaves it, or where another team owns it."
+  type        = bool
+  default     = false
 }
 
 variable "audit_retention_days" {
-  description = "Days that this log group keeps events."
+  description = "Days that this log group keeps events. 0: without end."
   type        = number
   default     = 2557
+
+  validation {
+    condition = contains([
+      0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
+    ], var.audit_retention_days)
+    error_message = "audit_retention_days must be one of CloudWatch's: 0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653."
+  }
+}
+
+variable "audit_deletion_protection" {
+  description = "Nobody can delete this log group until the protection has been taken off."
+  type        = bool
+  default     = true
+}
+
+variable "audit_create_kms_key" {
+  description = "Create a key for this log group, which `destroy` leaves as it leaves the group. Else `kms_key_arn` is used, where it is set."
+  type        = bool
+  default     = false
+}
+
+variable "audit_index_fields" {
+  description = "Fields of an event that CloudWatch indexes, so that queries by them read less. Null: principal, event name, workspace and UID, as the event's format names them."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = var.audit_index_fields == null || (length(coalesce(var.audit_index_fields, [])) <= 20 && alltrue([for field in coalesce(var.audit_index_fields, []) : length(field) >= 1 && length(field) <= 100]))
+    error_message = "audit_index_fields takes at most 20 fields of 1 to 100 characters."
+  }
+}
+
+variable "audit_s3_tables_role_arn" {
+  description = "Role by which CloudWatch writes S3 Tables: events of the log group can then be queried there too. Null: no association."
+  type        = string
+  default     = null
 }
 
 variable "host" {
@@ -255,16 +347,22 @@ variable "kong_security_group_id" {
   default     = null
 }
 
-variable "ipv6_egress" {
-  description = "Let the relay reach AWS over IPv6 too, for subnets with an egress-only gateway."
+variable "create_vpc_endpoints" {
+  description = "Create interface endpoints for the services that the relay calls; with the destination `cloudwatch` it then needs no NAT gateway. Off: a VPC takes one endpoint with private DNS of a kind, and may have it."
   type        = bool
   default     = false
 }
 
-variable "create_vpc_endpoints" {
-  description = "Create the VPC endpoints that exist. Off: most VPCs have them, and private DNS takes one of a kind."
-  type        = bool
-  default     = false
+variable "vpc_endpoint_policy" {
+  description = "Policy of these endpoints, as JSON. The whole VPC uses them by private DNS. Null: what each caller's own policies allow."
+  type        = string
+  default     = null
+}
+
+variable "vpc_endpoint_route_table_ids" {
+  description = "Route tables of the subnets, for a gateway endpoint to S3. Fargate without a NAT gateway needs it: ECR keeps the layers of images in S3."
+  type        = list(string)
+  default     = []
 }
 
 variable "cache_serverless" {
@@ -280,7 +378,7 @@ variable "cache_node_type" {
 }
 
 variable "cache_engine_version" {
-  description = "Version of Valkey. The major part names the parameter group's family."
+  description = "Version of Valkey that the ledger is created with. AWS upgrades it afterwards, and Terraform leaves that alone. The major part names the parameter group's family."
   type        = string
   default     = "8.0"
 }
@@ -291,6 +389,18 @@ variable "cache_snapshot_days" {
   default     = 7
 }
 
+variable "cache_snapshot_name" {
+  description = "Snapshot that the ledger is created from, such as the final one of a ledger that was destroyed. Null: it begins empty. No effect on a ledger that exists."
+  type        = string
+  default     = null
+}
+
+variable "cache_generation" {
+  description = "Raise it to allow a change that replaces the ledger, such as another `kms_key_arn` or `cache_serverless`. The new ledger is empty, and what Kong still holds is delivered again."
+  type        = number
+  default     = 1
+}
+
 variable "cache_serverless_max_gb" {
   description = "Storage that a serverless cache may grow to, in GB. A bound on cost."
   type        = number
@@ -298,7 +408,7 @@ variable "cache_serverless_max_gb" {
 }
 
 variable "kong_record_ttl" {
-  description = "Seconds that Kong keeps audit entries (`audit_log_record_ttl`). An alarm rings at half of it."
+  description = "Seconds that Kong keeps audit entries (`audit_log_record_ttl`). An alarm goes off at half of it."
   type        = number
   default     = 2592000
 }
@@ -316,13 +426,13 @@ variable "alarm_topic_arns" {
 }
 
 variable "alarm_pass_age_seconds" {
-  description = "Age of the last complete pass that rings."
+  description = "Age of the last complete pass at which an alarm goes off."
   type        = number
   default     = 7200
 }
 
 variable "alarm_undelivered_age_seconds" {
-  description = "Age of the oldest undelivered entry that rings."
+  description = "Age of the oldest undelivered entry at which an alarm goes off."
   type        = number
   default     = 7200
 }
@@ -340,7 +450,7 @@ variable "cloudtrail_retention" {
 }
 
 variable "fargate" {
-  description = "For the host `fargate`: the relay's image, the ACM certificate of its internal HTTPS listener, who may ring it, size, architecture and number of tasks."
+  description = "For the host `fargate`: the relay's image, the ACM certificate of its internal HTTPS listener, from where the plugin calls it, size, architecture and number of tasks."
   type = object({
     image                    = string
     certificate_arn          = string

@@ -102,7 +102,8 @@ func (w wrappedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Ve
 func (a *App) openKong() error {
 	s := &a.Settings
 	o := kongadmin.Options{
-		URL: s.KongAdminAPI, Timeout: s.KongTimeout, PublicKey: s.AuditPublicKey, Logger: a.Log, TLS: s.TLSToKong(),
+		URL: s.KongAdminAPI, Timeout: s.KongTimeout, PublicKey: s.AuditPublicKey, Logger: a.Log,
+		TLS: s.TLSToKong(), RootCA: s.KongRootCA,
 	}
 	if s.KongSendToken {
 		o.Token = s.KongToken.Fetch

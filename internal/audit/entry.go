@@ -8,7 +8,9 @@ package audit
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net/http"
 	"strconv"
+	"strings"
 )
 
 // Entry is one Admin API request, as GET /audit/requests shows it. A field that
@@ -21,8 +23,13 @@ type Entry struct {
 	// ^[-_A-Za-z0-9]{1,128}$ and never changes between two reads of the same row.
 	ID string `json:"id"`
 
-	RequestID          string `json:"request_id,omitempty"`
-	Timestamp          int64  `json:"request_timestamp"` // Unix seconds, by the clock of the control plane that wrote the row
+	RequestID string `json:"request_id,omitempty"`
+	Timestamp int64  `json:"request_timestamp"` // Unix seconds, by the clock of the control plane that wrote the row
+	// TimestampGuessed reports that Kong did not give Timestamp as Unix seconds: it
+	// was converted from another unit or from text, or it is the Date of the page
+	// because Kong gave nothing usable. Such a timestamp says nothing about where
+	// Kong sorts the row, so no order may be judged by it.
+	TimestampGuessed   bool   `json:"timestamp_guessed,omitempty"`
 	ClientIP           string `json:"client_ip,omitempty"`
 	Method             string `json:"method,omitempty"`
 	Path               string `json:"path,omitempty"` // with its query
@@ -44,6 +51,20 @@ type Entry struct {
 	KongVersion string `json:"kong_version,omitempty"`
 	// Verification tells what became of checking Signature; empty if it was not tried.
 	Verification Verification `json:"verification,omitempty"`
+}
+
+// IsAuditRead reports whether the request was a read of the audit log itself: a GET
+// of /audit/…, with or without the name of a workspace before it.
+func (e *Entry) IsAuditRead() bool {
+	if e.Method != http.MethodGet {
+		return false
+	}
+	path, _, _ := strings.Cut(e.Path, "?")
+	if rest, ok := strings.CutPrefix(path, "/audit/"); ok {
+		return rest != ""
+	}
+	_, rest, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return ok && (rest == "audit/requests" || rest == "audit/objects")
 }
 
 // NoTTL is the TTL of an entry for which Kong gave none.
@@ -77,6 +98,10 @@ const maxID = 128
 // the same at every read: Kong computes ttl at each read, and of an unknown field
 // nobody knows. Rows that are equal in all of those have the same identity: see
 // [Ordinals].
+//
+// A source calls it once, with the timestamp and the bytes of each text exactly as
+// Kong sent them, before it replaces any of them. What it returns for a row must
+// never change between releases: rows would be delivered again.
 func Identity(e *Entry) string {
 	if validID(e.RequestID) {
 		return e.RequestID

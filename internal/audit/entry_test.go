@@ -259,3 +259,31 @@ func TestSize(t *testing.T) {
 		t.Errorf("got %d bytes", got)
 	}
 }
+
+func TestIsAuditRead(t *testing.T) {
+	for _, c := range []struct {
+		method, path string
+		want         bool
+	}{
+		{"GET", "/audit/requests", true},
+		{"GET", "/audit/requests?size=1&after=5", true},
+		{"GET", "/audit/objects?offset=x", true},
+		{"GET", "/default/audit/requests?size=1", true},
+		{"GET", "/default/audit/objects", true},
+		{"GET", "/audit/", false},
+		{"GET", "/audit", false},
+		{"GET", "/auditor/requests", false},
+		{"GET", "/", false},
+		{"GET", "", false},
+		{"GET", "/services?name=/audit/requests", false},
+		{"GET", "/consumers/audit/acls", false},
+		{"GET", "/a/b/audit/requests", false},
+		{"POST", "/audit/requests", false},
+		{"HEAD", "/audit/requests", false},
+		{"get", "/audit/requests", false},
+	} {
+		if got := (&Entry{Method: c.method, Path: c.path}).IsAuditRead(); got != c.want {
+			t.Errorf("%s %s: %v", c.method, c.path, got)
+		}
+	}
+}

@@ -107,9 +107,9 @@ func parseKey(text string) (*rsa.PublicKey, error) {
 	return key, nil
 }
 
-// TLSToKong returns how the relay speaks TLS to Kong.
+// TLSToKong returns how the relay speaks TLS to Kong, but for KongRootCA.
 func (s *Settings) TLSToKong() *tls.Config {
-	c := clientTLS(s.KongRootCA)
+	c := clientTLS(nil)
 	c.ServerName = s.KongTLSServerName
 	if s.KongClientCert != nil {
 		c.Certificates = []tls.Certificate{*s.KongClientCert}

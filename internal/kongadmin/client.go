@@ -1,9 +1,8 @@
 // Package kongadmin reads Kong Gateway's audit log from its Admin API.
 //
 // It turns one query into one complete, well-formed page or into an error: a
-// truncated body, an HTML page or a refusal is never an empty page. What heals
-// by itself is tried again here; which pages to ask for, and in which order, is
-// the business of package pipeline.
+// truncated body, an HTML page or a refusal is never an empty page. It retries
+// what may pass; which pages to ask for, and in which order, others decide.
 package kongadmin
 
 import (
@@ -35,12 +34,15 @@ type Options struct {
 	// It is asked for each request. After a 401 it is asked once more with fresh
 	// set, so that a rotated token is picked up.
 	Token func(ctx context.Context, fresh bool) (string, error)
-	// TLS is the configuration for https; nil takes the system's.
+	// TLS is the configuration for https; nil takes the system's. RootCA is added to it.
 	TLS *tls.Config
-	// Timeout of one attempt, from dialling to the last byte. Kong with its database
-	// down answers after up to 30 s. Default 60 s.
+	// RootCA holds certificates in PEM that are trusted beside the system's: of
+	// authorities, or the server's own, which is then trusted for any name.
+	RootCA []byte
+	// Timeout of one page, from dialling to the last byte of the last attempt. Kong
+	// with its database down answers after up to 30 s. Default 60 s.
 	Timeout time.Duration
-	// Retries of one page after the first attempt. Default 4.
+	// Retries of one page after the first attempt, as far as Timeout allows. Default 4.
 	Retries int
 	// RetryWait is the shortest and longest wait between two attempts. Default 200 ms and 3 s.
 	RetryWait [2]time.Duration
@@ -61,6 +63,12 @@ const (
 
 	// versionAge is how long the answer of GET / is believed.
 	versionAge = 10 * time.Minute
+
+	// maxIdle is how long a connection may have been idle to be used again. The
+	// network forgets connections (a NAT gateway of AWS after 350 s), and one of a
+	// process that was frozen may be gone without a sign. It is measured by the wall
+	// clock, because the monotonic one may stand still while a process is frozen.
+	maxIdle = time.Second
 )
 
 // Client reads pages. It is safe for concurrent use.
@@ -68,12 +76,14 @@ type Client struct {
 	base    *url.URL
 	opts    Options
 	http    *http.Client
+	proxy   func(*http.Request) (*url.URL, error)
 	retried atomic.Int64
 
 	mu        sync.Mutex
+	used      time.Time // when a connection was last in use, by the wall clock
 	version   string    // from a page's Server header, else from GET /
 	versionAt time.Time // when it was last seen, or asked for
-	own       []string  // ids of reads that no page has told of yet
+	own       []string  // ids of reads that no page has named yet
 }
 
 // New returns a client. It contacts nothing.
@@ -99,38 +109,66 @@ func New(opts Options) (*Client, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{base: base, opts: opts}
-
+	c := &Client{base: base, opts: opts, proxy: http.ProxyFromEnvironment}
+	config, err := trust(opts.TLS, opts.RootCA, base.Hostname())
+	if err != nil {
+		return nil, err
+	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = opts.TLS.Clone() // the transport adds to it
-	t.DisableCompression = true          // Kong's Admin API does not compress
+	t.TLSClientConfig = config
+	t.DisableCompression = true // readBody decompresses, within its limit
 	t.MaxIdleConnsPerHost = 4
+	t.IdleConnTimeout = time.Minute
 	t.ReadBufferSize = 64 << 10 // of an answer in chunks
+	t.Proxy = func(r *http.Request) (*url.URL, error) { return c.proxy(r) }
+	t.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+		if resp.StatusCode != http.StatusOK {
+			return &proxyRefusal{proxy: proxy, status: resp.StatusCode}
+		}
+		return nil
+	}
 	c.http = &http.Client{
 		Transport: t,
-		Timeout:   opts.Timeout,
 		// A redirect would carry the token somewhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
 }
 
-// Page asks for one page. Errors that a person has to heal are
-// *audit.SettingsError; audit.ErrPageTooLarge and audit.ErrBadOffset have
-// their own cure; anything else was tried several times and may heal later. What
-// ends with ctx is ctx's error.
+// Page asks for one page. An error that a person must act on is an
+// *audit.SettingsError; audit.ErrPageTooLarge, audit.ErrUnsupportedQuery and
+// audit.ErrBadOffset each call for another query; anything else was retried and
+// may pass later. It returns within Options.Timeout, after which the error is
+// context.DeadlineExceeded. What ends with ctx is ctx's error.
 //
 // RequestIDs of a page include those of reads that failed since the page before.
 func (c *Client) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
-	page, err := c.page(ctx, q, false)
+	within, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	c.dropIdle()
+	page, err := c.page(within, q, false)
 	var refused *refusal
 	if errors.As(err, &refused) && refused.status == http.StatusUnauthorized && c.opts.Token != nil {
-		page, err = c.page(ctx, q, true)
+		page, err = c.page(within, q, true)
 	}
+	c.dropIdle()
 	if err != nil {
 		return audit.Page{}, fmt.Errorf("reading the audit log at %s: %w", c.base.Redacted(), c.explain(ctx, err))
 	}
 	return page, nil
+}
+
+// dropIdle closes idle connections that have been idle for too long, and notes that
+// the connections are in use now.
+func (c *Client) dropIdle() {
+	now := time.Now().Round(0) // the wall clock alone
+	c.mu.Lock()
+	idle := now.Sub(c.used)
+	c.used = now
+	c.mu.Unlock()
+	if idle > maxIdle || idle < 0 {
+		c.http.CloseIdleConnections()
+	}
 }
 
 func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audit.Page, error) {
@@ -151,6 +189,7 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 	if err != nil {
 		return audit.Page{}, err
 	}
+	hidden := c.secrets(req)
 
 	// Each attempt is judged whole, so that a body that breaks off or does not
 	// parse is retried like a connection that broke.
@@ -159,7 +198,6 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 		version string
 		last    error
 	)
-	token := req.Header.Get(tokenHeader)
 	client := c.retrying(func(ctx context.Context, resp *http.Response, err error) (bool, error) {
 		if resp != nil {
 			c.noteOwn(resp.Header.Get(requestIDHeader))
@@ -168,12 +206,12 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 			return false, ctx.Err()
 		}
 		if err == nil {
-			page, version, err = c.decode(resp, q, token)
+			page, version, err = c.decode(resp, q, hidden)
 		}
-		last = err
-		return err != nil && heals(err), nil
+		last = hidden.scrub(withoutURL(err))
+		return err != nil && mayPass(err), nil
 	}, func() {
-		c.opts.Logger.DebugContext(ctx, "kong did not give a page, asking again", "err", withoutURL(last))
+		c.opts.Logger.DebugContext(ctx, "kong did not give a page, asking again", "err", last)
 	})
 	resp, err := client.Do(req)
 	if resp != nil {
@@ -181,13 +219,13 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 	}
 	switch {
 	case ctx.Err() != nil && last != nil:
-		return audit.Page{}, fmt.Errorf("%w (before that: %v)", ctx.Err(), withoutURL(last)) //nolint:errorlint // not a cause
+		return audit.Page{}, fmt.Errorf("%w (before that: %v)", ctx.Err(), last) //nolint:errorlint // not a cause
 	case ctx.Err() != nil && err != nil:
 		return audit.Page{}, ctx.Err()
 	case last != nil:
-		return audit.Page{}, withoutURL(last)
+		return audit.Page{}, last
 	case err != nil:
-		return audit.Page{}, withoutURL(err)
+		return audit.Page{}, hidden.scrub(withoutURL(err))
 	}
 	page.RequestIDs = c.takeOwn()
 	c.setVersion(ctx, &page, version)
@@ -252,21 +290,39 @@ func (c *Client) request(ctx context.Context, u *url.URL, freshToken bool) (*ret
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", "kong-cloudtrail-relay")
+	token := ""
 	if c.opts.Token != nil {
-		token, err := c.opts.Token(ctx, freshToken)
-		if err != nil {
-			return nil, fmt.Errorf("getting the Admin API token: %w", err)
+		if token, err = c.opts.Token(ctx, freshToken); err != nil {
+			return nil, &tokenError{err}
 		}
 		if strings.ContainsFunc(token, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
 			return nil, audit.Settingsf("KONG_ADMIN_TOKEN must be the token alone, on one line",
 				"the Admin API token holds a line break or another control character")
 		}
-		if token != "" {
-			req.Header.Set(tokenHeader, token)
-		}
+	}
+	if token != "" {
+		req.Header.Set(tokenHeader, token)
+	}
+	proxy, err := c.proxy(req.Request)
+	if err != nil {
+		return nil, audit.Settings(errors.New("the proxy's address is not a URL"), "correct HTTP_PROXY or HTTPS_PROXY")
+	}
+	if proxy != nil && u.Scheme == "http" && (token != "" || u.User != nil) {
+		return nil, audit.Settingsf("add "+u.Hostname()+" to NO_PROXY, or give KONG_ADMIN_API with https",
+			"the proxy %s would see the Admin API token in clear", proxy.Redacted())
 	}
 	return req, nil
+}
+
+// secrets returns what a request holds that must not be repeated.
+func (c *Client) secrets(req *retryablehttp.Request) secrets {
+	s := secrets{req.Header.Get(tokenHeader)}
+	if password, ok := c.base.User.Password(); ok {
+		s = append(s, password)
+	}
+	return s
 }
 
 // Retried is the number of attempts so far that failed and were made again.
@@ -296,7 +352,7 @@ func (c *Client) Version(ctx context.Context) string {
 }
 
 func (c *Client) askVersion(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, c.opts.Timeout))
 	defer cancel()
 	req, err := c.request(ctx, c.base.JoinPath("/"), false)
 	if err != nil {
@@ -307,7 +363,10 @@ func (c *Client) askVersion(ctx context.Context) string {
 		return ""
 	}
 	defer resp.Body.Close()
-	return rootVersion(resp)
+	if v := rootVersion(resp); !c.secrets(req).echoed(v) {
+		return v
+	}
+	return ""
 }
 
 // setVersion gives the page's entries the version of the gateway that sent them.
@@ -325,14 +384,4 @@ func (c *Client) setVersion(ctx context.Context, p *audit.Page, version string) 
 	for i := range p.Entries {
 		p.Entries[i].KongVersion = version
 	}
-}
-
-// serverVersion takes the version out of a header such as "kong/3.9.1".
-func serverVersion(server string) string {
-	for field := range strings.FieldsSeq(server) {
-		if name, v, ok := strings.Cut(field, "/"); ok && strings.EqualFold(name, "kong") && v != "" {
-			return v
-		}
-	}
-	return ""
 }

@@ -1,174 +1,127 @@
 package kongadmin
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
-	"unicode"
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
-const (
-	// maxRow bounds a page of a single row. A payload is up to about 10 MiB (Kong's
-	// documentation), and as text inside JSON it can grow sixfold.
-	maxRow = 64 << 20
-	// maxRefusal is how much of an answer that is no page is looked at.
-	maxRefusal = 64 << 10
-	// maxMessage bounds what of Kong's own words gets into an error.
-	maxMessage = 200
-)
+// pageReader reads one page. Its texts are parts of text, except those with escapes.
+type pageReader struct {
+	*jsontext.Decoder
 
-// decode judges one answer. version is that of the gateway, or empty.
-func (c *Client) decode(resp *http.Response, q audit.Query, token string) (page audit.Page, version string, err error) {
-	if resp.StatusCode != http.StatusOK {
-		r := &refusal{status: resp.StatusCode, message: message(resp, token)}
-		if r.status == http.StatusBadRequest && q.Offset != "" && !r.isTLS() {
-			return audit.Page{}, "", fmt.Errorf("%w: %w", audit.ErrBadOffset, r)
-		}
-		return audit.Page{}, "", r
-	}
-	limit := int64(c.opts.MaxBytes)
-	if q.Size == 1 {
-		limit = max(limit, maxRow)
-	}
-	// One copy, of which all of the page's strings are parts.
-	raw, err := readBody(resp, limit)
-	if err != nil {
-		return audit.Page{}, "", err
-	}
-	if page, err = decodePage(raw, c.rowVerifier()); err != nil {
-		return audit.Page{}, "", err
-	}
-	page.Bytes = len(raw)
-	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		page.Date = date
-	}
-	return page, serverVersion(resp.Header.Get("Server")), nil
+	text    string
+	valid   bool      // text is valid UTF-8
+	date    time.Time // Kong's clock, for rows without a usable timestamp
+	latest  int64     // newest second that a row may have
+	verify  rowVerifier
+	scratch []byte
+
+	// Of the current row.
+	unknown unknownFields
+	rawTime string // request_timestamp as written
 }
 
-// readBody reads a body of at most limit bytes to its end.
-func readBody(resp *http.Response, limit int64) (string, error) {
-	if resp.ContentLength > limit {
-		return "", fmt.Errorf("%w: %d bytes", audit.ErrPageTooLarge, resp.ContentLength)
+// decodePage reads the envelope {"data":[…],"offset":…,"next":…}. Anything else is
+// an error, because it could hide rows. Kong passes on whatever bytes a path held,
+// so texts need not be UTF-8; those of the entries always are.
+func decodePage(body []byte, date time.Time, verify rowVerifier) (audit.Page, error) {
+	r := &pageReader{
+		Decoder: jsontext.NewDecoder(bytes.NewBuffer(body),
+			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
+		text: string(body), valid: utf8.Valid(body), date: date, verify: verify,
 	}
-	text, err := jsonscan.Read(resp.Body, resp.ContentLength, limit)
+	r.latest = max(date.Unix(), time.Now().Unix()) + int64(ahead/time.Second)
+	page, err := r.page()
+	var wrong *notAPage
 	switch {
-	case errors.Is(err, jsonscan.ErrTooLong):
-		return "", fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
-	case err != nil:
-		return "", fmt.Errorf("answer broke off after %d bytes: %w", len(text), err)
+	case errors.As(err, &wrong):
+		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", wrong.what, len(body))}
+	case err != nil: // which may quote the body
+		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", malformed(r.text), len(body))}
 	}
-	return text, nil
+	return page, nil
 }
 
-// message takes the reason out of a refusal, shortened, on one line and without
-// the token: Kong's own words, or the title of an HTML page of whatever stands before it.
-func message(resp *http.Response, token string) string {
-	var b strings.Builder
-	// What broke off is still a refusal.
-	io.Copy(&b, io.LimitReader(resp.Body, maxRefusal)) //nolint:errcheck // see above
-	raw := b.String()
-	s := jsonscan.Field(raw, "message")
-	if s == "" {
-		if _, rest, ok := strings.Cut(raw, "<title>"); ok {
-			s, _, _ = strings.Cut(rest, "</title>")
-		} else if t := resp.Header.Get("Content-Type"); t == "" || strings.HasPrefix(t, "text/plain") {
-			s = raw
-		}
-	}
-	if token != "" {
-		s = strings.ReplaceAll(s, token, "(token)")
-	}
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r): // it may be printed on a terminal
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	for i := range s {
-		if i > maxMessage {
-			return s[:i] + "…"
-		}
-	}
-	return s
-}
-
-// decodePage reads the envelope {"data":[…],"offset":…,"next":…}. What is not
-// exactly that is an error, for it could hide rows.
-func decodePage(raw string, verify rowVerifier) (audit.Page, error) {
+func (r *pageReader) page() (audit.Page, error) {
 	var (
-		page    audit.Page
-		next    string
-		seen    = map[string]bool{}
-		problem string
+		page audit.Page
+		next string
+		seen = map[string]bool{}
 	)
-	wrong := func(what string) {
-		if problem == "" {
-			problem = what
+	if r.PeekKind() != jsontext.KindBeginObject {
+		if err := r.SkipValue(); err != nil {
+			return page, err
 		}
+		return page, &notAPage{noData}
 	}
-	p := rowScanner{Scanner: jsonscan.New(raw), text: raw}
-	if p.Peek() != '{' {
-		p.Value()
-		wrong("answer is JSON without a list called data")
-	} else {
-		for more := p.Open('{', '}'); more; more = p.More('}') {
-			name := p.Name().Text()
-			switch name {
-			case "data":
-				wrong(p.rows(&page, verify))
-			case "offset", "next":
-				v := p.Value()
-				switch {
-				case v.Kind != jsonscan.Null && v.Kind != jsonscan.Text && v.Kind != jsonscan.Number:
-					wrong("answer is JSON in which " + name + " is no text")
-				case name == "next":
-					next = v.Text()
-				default:
-					page.Offset = v.Text()
-				}
-			default:
-				p.Value()
-				continue
+	if _, err := r.ReadToken(); err != nil {
+		return page, err
+	}
+	for r.PeekKind() != jsontext.KindEndObject {
+		raw, err := r.value()
+		if err != nil {
+			return page, err
+		}
+		name := r.unquoted(raw)
+		switch name {
+		case "data":
+			err = r.rows(&page)
+		case "offset":
+			page.Offset, err = r.token(name)
+		case "next":
+			next, err = r.token(name)
+		default:
+			if err = r.SkipValue(); err != nil {
+				return page, err
 			}
-			if seen[name] {
-				wrong("answer is JSON in which " + name + " comes twice")
-			}
-			seen[name] = true
+			continue
 		}
-		if !seen["data"] {
-			wrong("answer is JSON without a list called data")
+		if err == nil && seen[name] {
+			err = &notAPage{"answer is JSON in which " + name + " comes twice"}
 		}
+		if err != nil {
+			return page, err
+		}
+		seen[name] = true
 	}
-	if !p.End() {
-		problem = malformed(raw)
+	if _, err := r.ReadToken(); err != nil {
+		return page, err
 	}
-	if problem != "" {
-		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", problem, len(raw))}
+	if strings.TrimLeft(r.text[r.InputOffset():], " \t\r\n") != "" {
+		return page, errors.New("something follows the page")
 	}
-	if page.Offset == "" && next != "" {
-		// There is more, but the envelope has no offset of its own.
+	if !seen["data"] {
+		return page, &notAPage{noData}
+	}
+	if page.Offset == "" && next != "" { // there is more, but the envelope does not say where
 		u, err := url.Parse(next)
 		if err != nil || u.Query().Get("offset") == "" {
-			return audit.Page{}, &notAPage{"answer has a next page but no offset for it"}
+			return page, &notAPage{"answer has a next page but no offset for it"}
 		}
 		page.Offset = u.Query().Get("offset")
 	}
 	return page, nil
 }
 
-// malformed says what a text looks like that is not JSON.
-func malformed(raw string) string {
-	switch s := strings.TrimSpace(raw[:min(len(raw), 512)]); {
+const (
+	noData  = "answer is JSON without a list called data"
+	notList = "answer is JSON in which data is not a list"
+)
+
+// malformed describes a text that is not JSON.
+func malformed(text string) string {
+	switch s := strings.TrimSpace(text[:min(len(text), 512)]); {
 	case s == "":
 		return "answer is empty"
 	case s[0] == '<':
@@ -179,188 +132,270 @@ func malformed(raw string) string {
 	return "answer is not JSON"
 }
 
-// rowScanner reads the rows of a page.
-type rowScanner struct {
-	jsonscan.Scanner
-	text string
-
-	// Unknown fields of the row at hand, in their order, and where each is.
-	unknown []member
-	known   map[string]int
+// value reads a value as it was written.
+func (r *pageReader) value() (string, error) {
+	v, err := r.ReadValue()
+	if err != nil {
+		return "", err
+	}
+	end := int(r.InputOffset())
+	return r.text[end-len(v) : end], nil
 }
 
-// member is a field of an object, as it was written.
-type member struct{ name, raw string }
-
-// rows reads the list called data into the page, and says what is wrong with it
-// if it is no such list.
-func (p *rowScanner) rows(page *audit.Page, verify rowVerifier) (problem string) {
-	switch p.Peek() {
-	case '[':
-	case '{':
-		// Lua's JSON encoder has no empty array unless told: {} is an empty list.
-		if p.Open('{', '}') {
-			problem = "answer is JSON in which data is not a list"
-			for more := true; more; more = p.More('}') {
-				p.Name()
-				p.Value()
-			}
-		}
-		return problem
-	default:
-		p.Value()
-		return "answer is JSON in which data is not a list"
+// token reads the envelope's offset or next.
+func (r *pageReader) token(name string) (string, error) {
+	raw, err := r.value()
+	if err != nil {
+		return "", err
 	}
-	for more := p.Open('[', ']'); more; more = p.More(']') {
-		if p.Peek() != '{' {
-			p.Value()
-			problem = fmt.Sprintf("row %d of data is not an object", len(page.Entries))
-			continue
+	switch jsontext.Value(raw[:1]).Kind() {
+	case jsontext.KindBeginObject, jsontext.KindBeginArray, jsontext.KindTrue, jsontext.KindFalse:
+		return "", &notAPage{"answer is JSON in which " + name + " is no text"}
+	}
+	return r.unquoted(raw), nil
+}
+
+// rows reads the list called data.
+func (r *pageReader) rows(page *audit.Page) error {
+	switch r.PeekKind() {
+	case jsontext.KindBeginArray:
+	case jsontext.KindBeginObject:
+		// Lua's JSON encoder writes an empty list as {} unless told otherwise.
+		raw, err := r.value()
+		if err == nil && strings.Trim(raw, "{} \t\r\n") != "" {
+			err = &notAPage{notList}
 		}
-		begin := p.Offset()
-		var e audit.Entry
-		p.entry(&e)
-		if verify != nil && !p.Failed() {
-			e.Verification = verify(p.text[begin:p.Offset()])
+		return err
+	default:
+		if err := r.SkipValue(); err != nil {
+			return err
+		}
+		return &notAPage{notList}
+	}
+	if _, err := r.ReadToken(); err != nil {
+		return err
+	}
+	for r.PeekKind() != jsontext.KindEndArray {
+		if r.PeekKind() != jsontext.KindBeginObject {
+			if err := r.SkipValue(); err != nil {
+				return err
+			}
+			return &notAPage{fmt.Sprintf("row %d of data is not an object", len(page.Entries))}
 		}
 		if page.Entries == nil {
-			// Rows of a log are of much the same length: one half more is room enough.
-			page.Entries = make([]audit.Entry, 0, min(1000, 1+(len(p.text)-begin)/(p.Offset()-begin)*3/2))
+			// Rows of a log have much the same length, seldom less than 400 bytes.
+			page.Entries = make([]audit.Entry, 0, min(1000, 1+len(r.text)/400))
 		}
-		page.Entries = append(page.Entries, e)
+		page.Entries = append(page.Entries, audit.Entry{})
+		if err := r.row(&page.Entries[len(page.Entries)-1]); err != nil {
+			return err
+		}
 	}
-	return problem
+	_, err := r.ReadToken()
+	return err
 }
 
-// entry reads one row. Every field may be null, missing or of another type than
-// documented: a text that is none is kept as it was written, and a number that is
-// none among the unknown fields. Of fields that come twice the last one counts.
-func (p *rowScanner) entry(e *audit.Entry) {
+// row reads one row. Every field may be null, missing or of another type than
+// documented: a text of another type is kept as it was written, and a number that
+// is not one is kept among the unknown fields. Of fields that come twice the last
+// one counts.
+func (r *pageReader) row(e *audit.Entry) error {
 	e.TTL = audit.NoTTL
-	p.unknown = p.unknown[:0]
-	for more := p.Open('{', '}'); more; more = p.More('}') {
-		name := p.Name()
-		v := p.Value()
-		if p.Failed() {
-			return
-		}
-		switch key := name.Text(); key {
-		case "request_id":
-			e.RequestID = v.Text()
-		case "request_timestamp":
-			e.Timestamp, _ = p.integer(name, v)
-		case "client_ip":
-			e.ClientIP = v.Text()
-		case "method":
-			e.Method = v.Text()
-		case "path":
-			e.Path = v.Text()
-		case "status":
-			n, _ := p.integer(name, v)
-			e.Status = int(n)
-		case "ttl":
-			e.TTL = audit.NoTTL
-			if n, ok := p.integer(name, v); ok {
-				e.TTL = max(n, 0) // below 0 it is overdue
-			}
-		case "workspace":
-			e.Workspace = v.Text()
-		case "payload":
-			e.Payload = v.Text()
-			e.EmptyPayload = v.Kind == jsonscan.Text && e.Payload == ""
-		case "removed_from_payload":
-			e.RemovedFromPayload = v.Text()
-		case "signature":
-			e.Signature = v.Text()
-		case "rbac_user_id":
-			e.RBACUserID = v.Text()
-		case "rbac_user_name":
-			e.RBACUserName = v.Text()
-		case "request_source":
-			e.RequestSource = v.Text()
-		default:
-			if v.Kind != jsonscan.Null || len(p.unknown) > 0 {
-				p.keep(name, v)
-			}
-		}
+	r.unknown.reset()
+	r.rawTime = "null"
+	if _, err := r.ReadToken(); err != nil {
+		return err
 	}
-	e.Unknown = p.unknownObject()
+	begin := int(r.InputOffset()) - 1
+	for r.PeekKind() != jsontext.KindEndObject {
+		name, err := r.value()
+		if err != nil {
+			return err
+		}
+		raw, err := r.value()
+		if err != nil {
+			return err
+		}
+		r.field(e, name, raw)
+	}
+	if _, err := r.ReadToken(); err != nil {
+		return err
+	}
+	if r.verify != nil {
+		e.Verification = r.verify(r.text[begin:r.InputOffset()])
+	}
+	// The identity is that of the row as Kong sent it.
 	e.ID = audit.Identity(e)
-}
-
-// integer is the value of a field that ought to be a number. One that is not, and
-// not null either, is kept among the unknown fields.
-func (p *rowScanner) integer(name, v jsonscan.Value) (int64, bool) {
-	n, ok := v.Integer()
-	switch {
-	case !ok:
-		p.keep(name, v)
-	case len(p.unknown) > 0: // an earlier one of that name may have been kept
-		p.keep(name, jsonscan.Value{Raw: "null"})
+	r.timestamp(e)
+	e.Unknown = r.unknown.object()
+	if !r.valid {
+		makeValid(e)
 	}
-	return n, ok
+	e.Payload = pairSurrogates(e.Payload)
+	return nil
 }
 
-// keep notes an unknown field.
-func (p *rowScanner) keep(name, v jsonscan.Value) {
-	key := name.Text()
-	if len(p.unknown) == 0 {
-		if p.known == nil {
-			p.known = map[string]int{}
+// field takes one field of a row, both as written.
+func (r *pageReader) field(e *audit.Entry, name, raw string) {
+	switch key := r.unquoted(name); key {
+	case "request_id":
+		e.RequestID = r.unquoted(raw)
+	case "request_timestamp":
+		e.Timestamp, _ = r.integer(key, raw)
+		r.rawTime = raw
+	case "client_ip":
+		e.ClientIP = r.unquoted(raw)
+	case "method":
+		e.Method = r.unquoted(raw)
+	case "path":
+		e.Path = r.unquoted(raw)
+	case "status":
+		n, _ := r.integer(key, raw)
+		e.Status = int(n)
+	case "ttl":
+		e.TTL = audit.NoTTL
+		if n, ok := r.integer(key, raw); ok {
+			e.TTL = max(n, 0) // below 0 it is overdue
 		}
-		clear(p.known)
+	case "workspace":
+		e.Workspace = r.unquoted(raw)
+	case "payload":
+		e.Payload = r.unquoted(raw)
+		e.EmptyPayload = raw == `""`
+	case "removed_from_payload":
+		e.RemovedFromPayload = r.unquoted(raw)
+	case "signature":
+		e.Signature = r.unquoted(raw)
+	case "rbac_user_id":
+		e.RBACUserID = r.unquoted(raw)
+	case "rbac_user_name":
+		e.RBACUserName = r.unquoted(raw)
+	case "request_source":
+		e.RequestSource = r.unquoted(raw)
+	default:
+		if raw != "null" || !r.unknown.empty() {
+			r.unknown.set(name, key, raw)
+		}
 	}
-	if at, ok := p.known[key]; ok {
-		p.unknown[at].raw = v.Raw
-		return
-	}
-	p.known[key] = len(p.unknown)
-	p.unknown = append(p.unknown, member{name.Raw, v.Raw})
 }
 
-// unknownObject is the unknown fields as a JSON object, empty for none. Null
-// means absent.
-func (p *rowScanner) unknownObject() string {
-	size := 1
-	for _, m := range p.unknown {
-		size += len(m.name) + len(m.raw) + 2
-	}
-	if size == 1 {
+// unquoted returns the text of a string, the empty string for null, and any other
+// value as it was written. Bytes that are not UTF-8 stay.
+func (r *pageReader) unquoted(raw string) string {
+	switch {
+	case raw == "null":
 		return ""
+	case raw[0] != '"':
+		return raw
+	case strings.IndexByte(raw, '\\') < 0:
+		return raw[1 : len(raw)-1]
+	}
+	var err error
+	if r.scratch, err = jsontext.AppendUnquote(r.scratch[:0], raw); err == nil {
+		return string(r.scratch)
+	}
+	// It replaces bytes that are not UTF-8 as well as half surrogate pairs. Only the
+	// latter have to be, so the bytes are set apart.
+	r.scratch = r.scratch[:0]
+	rest := raw[1 : len(raw)-1]
+	for rest != "" {
+		n := validPrefix(rest)
+		r.scratch, _ = jsontext.AppendUnquote(r.scratch, `"`+rest[:n]+`"`)
+		if rest = rest[n:]; rest != "" {
+			r.scratch = append(r.scratch, rest[0])
+			rest = rest[1:]
+		}
+	}
+	return string(r.scratch)
+}
+
+// validPrefix returns the length of the longest prefix of s that is valid UTF-8.
+func validPrefix(s string) int {
+	for i := 0; i < len(s); {
+		c, n := utf8.DecodeRuneInString(s[i:])
+		if c == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(s)
+}
+
+// makeValid replaces what is not UTF-8, so that every encoder takes the entry.
+func makeValid(e *audit.Entry) {
+	for _, s := range []*string{
+		&e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
+		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource,
+	} {
+		*s = strings.ToValidUTF8(*s, "\uFFFD")
+	}
+}
+
+// pairSurrogates replaces escapes of half a surrogate pair in a payload that looks
+// like JSON. Destinations get such a payload as JSON, and strict readers refuse it.
+func pairSurrogates(payload string) string {
+	if payload == "" || payload[0] != '{' && payload[0] != '[' || !strings.Contains(payload, `\u`) {
+		return payload
+	}
+	surrogate := func(s string) (half rune) {
+		if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+			return 0
+		}
+		n, err := strconv.ParseUint(s[2:6], 16, 16)
+		if err != nil || !utf16.IsSurrogate(rune(n)) {
+			return 0
+		}
+		return rune(n)
 	}
 	var b strings.Builder
-	b.Grow(size)
-	for _, m := range p.unknown {
-		if m.raw == "null" {
-			continue
+	for {
+		at := strings.IndexByte(payload, '\\')
+		if at < 0 || at+1 == len(payload) {
+			b.WriteString(payload)
+			return b.String()
 		}
-		if b.Len() == 0 {
-			b.WriteByte('{')
-		} else {
-			b.WriteByte(',')
+		b.WriteString(payload[:at])
+		payload = payload[at:]
+		n, half := 2, surrogate(payload)
+		switch {
+		case half == 0:
+			b.WriteString(payload[:n])
+		case utf16.DecodeRune(half, surrogate(payload[6:])) != utf8.RuneError:
+			n = 12
+			b.WriteString(payload[:n])
+		default:
+			n = 6
+			b.WriteString(`\ufffd`)
 		}
-		b.WriteString(m.name)
-		b.WriteByte(':')
-		b.WriteString(m.raw)
+		payload = payload[n:]
 	}
-	if b.Len() == 0 {
-		return ""
-	}
-	b.WriteByte('}')
-	return strings.ToValidUTF8(b.String(), "\uFFFD")
 }
 
-// maxRoot bounds an answer of GET /, which lists configuration and plugins.
-const maxRoot = 4 << 20
-
-// rootVersion reads the version out of an answer of GET /.
-func rootVersion(resp *http.Response) string {
-	if resp.StatusCode == http.StatusOK {
-		if raw, err := readBody(resp, maxRoot); err == nil {
-			if v := jsonscan.Field(raw, "version"); v != "" {
-				return v
-			}
-		}
+// members calls f for each member of a JSON object, with its value as text: that of
+// a string without quotes and escapes, and any other as it was written.
+func members(object string, f func(name, value string, null bool)) error {
+	r := &pageReader{
+		Decoder: jsontext.NewDecoder(bytes.NewBufferString(object),
+			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
+		text: object,
 	}
-	return serverVersion(resp.Header.Get("Server"))
+	if r.PeekKind() != jsontext.KindBeginObject {
+		return errors.New("not a JSON object")
+	}
+	if _, err := r.ReadToken(); err != nil {
+		return err
+	}
+	for r.PeekKind() != jsontext.KindEndObject {
+		name, err := r.value()
+		if err != nil {
+			return err
+		}
+		raw, err := r.value()
+		if err != nil {
+			return err
+		}
+		f(r.unquoted(name), r.unquoted(raw), raw == "null")
+	}
+	_, err := r.ReadToken()
+	return err
 }

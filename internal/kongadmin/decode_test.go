@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -16,7 +17,7 @@ import (
 
 func decodeRow(t *testing.T, row string) audit.Entry {
 	t.Helper()
-	page, err := decodePage(`{"data":[`+row+`]}`, nil)
+	page, err := decodePage([]byte(`{"data":[`+row+`]}`), pageDate, nil)
 	if err != nil || len(page.Entries) != 1 {
 		t.Fatalf("%d entries, %v", len(page.Entries), err)
 	}
@@ -38,7 +39,7 @@ func TestDecodeSamples(t *testing.T) {
 		"signature":"c2ln", "removed_from_payload":"token,secret","request_id":"a"} `)
 	want = audit.Entry{
 		ID: "a", RequestID: "a", Payload: `{"name":"café\n"}`, RBACUserID: "u", RBACUserName: "admin", RequestSource: "kong-manager",
-		Signature: "c2ln", RemovedFromPayload: "token,secret", TTL: audit.NoTTL,
+		Signature: "c2ln", RemovedFromPayload: "token,secret", TTL: audit.NoTTL, Timestamp: pageDate.Unix(), TimestampGuessed: true,
 	}
 	if got != want {
 		t.Errorf("got %+v", got)
@@ -84,11 +85,13 @@ func TestDecodeEntry(t *testing.T) {
 		"numbers too large": {`{"request_timestamp":99999999999999999999,"status":-1e300,"ttl":1e999}`, func(e *audit.Entry) {
 			e.Unknown = `{"request_timestamp":99999999999999999999,"status":-1e300,"ttl":1e999}`
 		}},
-		"largest":       {`{"request_timestamp":9223372036854775807,"ttl":9007199254740993}`, func(e *audit.Entry) { e.Timestamp, e.TTL = math.MaxInt64, 9007199254740993 }},
-		"smallest":      {`{"request_timestamp":-9223372036854775808}`, func(e *audit.Entry) { e.Timestamp = math.MinInt64 }},
-		"odd numbers":   {`{"request_timestamp":"0x10","status":"1_0","ttl":"NaN"}`, func(e *audit.Entry) { e.Unknown = `{"request_timestamp":"0x10","status":"1_0","ttl":"NaN"}` }},
-		"overdue":       {`{"ttl":-5}`, func(e *audit.Entry) { e.TTL = 0 }},
-		"overdue, text": {`{"ttl":"-5"}`, func(e *audit.Entry) { e.TTL = 0 }},
+		"largest":                     {`{"ttl":9223372036854775807}`, func(e *audit.Entry) { e.TTL = math.MaxInt64 }},
+		"beyond 2^53":                 {`{"ttl":9007199254740993}`, func(e *audit.Entry) { e.TTL = 9007199254740993 }},
+		"unknown, half a pair":        {`{"a":"\ud83d","b":["\u0041",1.50]}`, func(e *audit.Entry) { e.Unknown = "{\"a\":\"\uFFFD\",\"b\":[\"\\u0041\",1.50]}" }},
+		"unknown, names twice within": {`{"a":{"b":1,"b":2},"c":3}`, func(e *audit.Entry) { e.Unknown = `{"a":"{\"b\":1,\"b\":2}","c":3}` }},
+		"odd numbers":                 {`{"request_timestamp":"0x10","status":"1_0","ttl":"NaN"}`, func(e *audit.Entry) { e.Unknown = `{"request_timestamp":"0x10","status":"1_0","ttl":"NaN"}` }},
+		"overdue":                     {`{"ttl":-5}`, func(e *audit.Entry) { e.TTL = 0 }},
+		"overdue, text":               {`{"ttl":"-5"}`, func(e *audit.Entry) { e.TTL = 0 }},
 		"escapes": {`{"path":"\"\\\/\b\f\n\r\t\u0000\u00e9\u20AC\ud83d\ude00"}`, func(e *audit.Entry) {
 			e.Path = "\"\\/\b\f\n\r\t\x00é€😀"
 		}},
@@ -102,10 +105,87 @@ func TestDecodeEntry(t *testing.T) {
 			want := none
 			c.want(&want)
 			want.ID = audit.Identity(&want)
+			if want.Timestamp == 0 {
+				want.Timestamp, want.TimestampGuessed = pageDate.Unix(), true
+			}
+			want.Path = strings.ToValidUTF8(want.Path, "\uFFFD")
 			if got := decodeRow(t, c.row); got != want {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
 		})
+	}
+}
+
+// Kong sends timestamps in other units, as text, or nothing that is one. The entry
+// gets a time near the truth, and says that Kong did not sort by it.
+func TestTimestamps(t *testing.T) {
+	const at = 1699999000
+	for raw, c := range map[string]struct {
+		want    int64
+		guessed bool
+		unknown string
+	}{
+		`1699999000`:                    {at, false, ``},
+		`1699999000.9`:                  {at, false, ``},
+		`"1699999000"`:                  {at, false, ``},
+		`1.699999e9`:                    {at, false, ``},
+		`1699999000123`:                 {at, true, ``},
+		`"1699999000123"`:               {at, true, ``},
+		`1699999000123456`:              {at, true, ``},
+		`1699999000123456789`:           {at, true, ``},
+		`"2023-11-14T21:56:40Z"`:        {at, true, ``},
+		`"2023-11-14T22:56:40.5+01:00"`: {at, true, ``},
+		`"2023-11-14 21:56:40"`:         {at, true, ``},
+		`"2023-11-14 21:56:40+00"`:      {at, true, ``},
+		`null`:                          {pageDate.Unix(), true, ``},
+		`""`:                            {pageDate.Unix(), true, `{"request_timestamp":""}`},
+		`0`:                             {pageDate.Unix(), true, `{"request_timestamp":0}`},
+		`1`:                             {pageDate.Unix(), true, `{"request_timestamp":1}`},
+		`-5`:                            {pageDate.Unix(), true, `{"request_timestamp":-5}`},
+		`99999999999`:                   {pageDate.Unix(), true, `{"request_timestamp":99999999999}`},
+		`9223372036854775807`:           {pageDate.Unix(), true, `{"request_timestamp":9223372036854775807}`},
+		`-9223372036854775808`:          {pageDate.Unix(), true, `{"request_timestamp":-9223372036854775808}`},
+		`1e300`:                         {pageDate.Unix(), true, `{"request_timestamp":1e300}`},
+		`"yesterday"`:                   {pageDate.Unix(), true, `{"request_timestamp":"yesterday"}`},
+		`"9999-01-01T00:00:00Z"`:        {pageDate.Unix(), true, `{"request_timestamp":"9999-01-01T00:00:00Z"}`},
+		`{"a":1}`:                       {pageDate.Unix(), true, `{"request_timestamp":{"a":1}}`},
+	} {
+		got := decodeRow(t, `{"request_id":"","request_timestamp":`+raw+`}`)
+		if got.Timestamp != c.want || got.TimestampGuessed != c.guessed || got.Unknown != c.unknown {
+			t.Errorf("%s: %d, guessed %v, unknown %s", raw, got.Timestamp, got.TimestampGuessed, got.Unknown)
+		}
+		// The date of another page changes nothing about which row it is.
+		page, err := decodePage([]byte(`{"data":[{"request_timestamp":`+raw+`}]}`), pageDate.Add(time.Hour), nil)
+		if err != nil || page.Entries[0].ID != got.ID {
+			t.Errorf("%s: ID %s, then %s, %v", raw, got.ID, page.Entries[0].ID, err)
+		}
+	}
+	// A page's Date that lies in the past makes no timestamp absurd.
+	page, err := decodePage([]byte(`{"data":[{"request_timestamp":1699999000}]}`), time.Unix(0, 0), nil)
+	if err != nil || page.Entries[0].Timestamp != at {
+		t.Errorf("%+v, %v", page.Entries, err)
+	}
+}
+
+// Payloads leave as JSON: half a surrogate pair in one would make strict readers
+// refuse the event. Plain text stays as it is.
+func TestSurrogatesInPayload(t *testing.T) {
+	for payload, want := range map[string]string{
+		`{"a":"\ud83d"}`:                   `{"a":"\ufffd"}`,
+		`{"a":"\uDE00\ud83d\ud83d\ude00"}`: `{"a":"\ufffd\ufffd\ud83d\ude00"}`,
+		`["\\ud83d","\u00e9\ud83dx"]`:      `["\\ud83d","\u00e9\ufffdx"]`,
+		`{"a":"\ud83d\u0041"}`:             `{"a":"\ufffd\u0041"}`,
+		`{"a":"\ud8`:                       `{"a":"\ud8`,
+		`{"a":"\`:                          `{"a":"\`,
+		`C:\ud83d`:                         `C:\ud83d`,
+	} {
+		raw, err := json.Marshal(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := decodeRow(t, `{"payload":`+string(raw)+`}`); got.Payload != want {
+			t.Errorf("%s: got %s, want %s", payload, got.Payload, want)
+		}
 	}
 }
 
@@ -153,7 +233,7 @@ func TestDecodeEnvelope(t *testing.T) {
 		"unknown twice":            {`{"data":[],"x":1,"x":2}`, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			page, err := decodePage(c.raw, nil)
+			page, err := decodePage([]byte(c.raw), pageDate, nil)
 			if err != nil || len(page.Entries) != c.rows || page.Offset != c.offset {
 				t.Errorf("%d entries, offset %q, %v", len(page.Entries), page.Offset, err)
 			}
@@ -165,7 +245,7 @@ func TestDecodeEnvelope(t *testing.T) {
 func TestDecodePrefixes(t *testing.T) {
 	raw := page(3)
 	for n := range len(raw) {
-		if p, err := decodePage(raw[:n], nil); err == nil {
+		if p, err := decodePage([]byte(raw[:n]), pageDate, nil); err == nil {
 			t.Fatalf("the first %d bytes are a page of %d entries", n, len(p.Entries))
 		}
 	}
@@ -197,7 +277,7 @@ var idPattern = regexp.MustCompile(`^[-_A-Za-z0-9]{1,128}$`)
 // checkPage holds a page against an independent decoder.
 func checkPage(t *testing.T, raw string) {
 	t.Helper()
-	page, err := decodePage(raw, nil)
+	page, err := decodePage([]byte(raw), pageDate, nil)
 	if err != nil {
 		if page.Entries != nil || page.Offset != "" {
 			t.Fatalf("entries along with %v", err)
@@ -285,7 +365,7 @@ func BenchmarkDecodePage(b *testing.B) {
 	b.SetBytes(int64(len(raw)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if p, err := decodePage(strings.Clone(raw), nil); err != nil || len(p.Entries) != n {
+		if p, err := decodePage([]byte(raw), pageDate, nil); err != nil || len(p.Entries) != n {
 			b.Fatal(err)
 		}
 	}

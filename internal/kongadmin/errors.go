@@ -3,11 +3,14 @@ package kongadmin
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
+	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
@@ -26,11 +29,15 @@ func (e *refusal) Error() string {
 	return s
 }
 
-// isTLS tells whether a refusal is about TLS: 400 is what nginx, and with it Kong,
-// answers to plain HTTP on a TLS port, or to a client without a certificate.
-func (e *refusal) isTLS() bool {
-	return e.status == http.StatusBadRequest &&
-		(strings.Contains(e.message, "HTTPS") || strings.Contains(e.message, "SSL certificate"))
+// plainToTLS reports whether a server with TLS complains about plain HTTP. nginx,
+// and with it Kong, answers 400 to it, as Go does.
+func (e *refusal) plainToTLS() bool {
+	return e.status == http.StatusBadRequest && strings.Contains(e.message, "HTTPS")
+}
+
+// wantsCertificate reports whether nginx misses a client's certificate.
+func (e *refusal) wantsCertificate() bool {
+	return e.status == http.StatusBadRequest && strings.Contains(e.message, "SSL certificate")
 }
 
 // notAPage is an answer of 200 that is no page of the audit log.
@@ -38,72 +45,198 @@ type notAPage struct{ what string }
 
 func (e *notAPage) Error() string { return e.what }
 
-// heals tells whether another attempt is worth making.
-func heals(err error) bool {
-	var r *refusal
-	if errors.As(err, &r) {
-		return r.status >= 500 || r.status == http.StatusTooManyRequests || r.status == http.StatusRequestTimeout
-	}
-	return !errors.Is(err, audit.ErrPageTooLarge) && !errors.Is(err, audit.ErrBadOffset) && !isTrust(err) &&
-		!errors.Is(err, context.Canceled)
+// proxyRefusal is the answer of a proxy that does not connect to Kong.
+type proxyRefusal struct {
+	proxy  *url.URL
+	status int
 }
 
-// isTrust tells whether TLS failed for want of trust, which no attempt heals.
-func isTrust(err error) bool {
-	var (
-		verify *tls.CertificateVerificationError
-		notTLS tls.RecordHeaderError
-		op     *net.OpError
-	)
-	return errors.As(err, &verify) || errors.As(err, &notTLS) ||
-		// crypto/tls reports what the other side said in this way.
-		(errors.As(err, &op) && op.Op == "remote error") ||
-		// net/http has no type for this one.
-		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+func (e *proxyRefusal) Error() string {
+	return fmt.Sprintf("the proxy %s answered %d %s", e.proxy.Redacted(), e.status, http.StatusText(e.status))
 }
 
-// explain adds what a person can do about an error.
-func (c *Client) explain(ctx context.Context, err error) error {
+// tokenError says that the token could not be had. It is not about Kong.
+type tokenError struct{ err error }
+
+func (e *tokenError) Error() string { return "getting the Admin API token: " + e.err.Error() }
+func (e *tokenError) Unwrap() error { return e.err }
+
+// mayPass reports whether another attempt is worth making.
+func mayPass(err error) bool {
 	var (
-		r        *refusal
-		np       *notAPage
-		settings *audit.SettingsError
-		dns      *net.DNSError
-		op       *net.OpError
-		timeout  net.Error
-		hint     string
+		r *refusal
+		p *proxyRefusal
 	)
 	switch {
-	case ctx.Err() != nil, errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset), errors.As(err, &settings):
-		return err
 	case errors.As(err, &r):
-		hint = c.refusalHint(r)
-		if hint == "" {
-			return err
-		}
-	case errors.As(err, &np):
-		return fmt.Errorf("%w (is KONG_ADMIN_API the Admin API itself, port 8001 or 8444, and not Kong Manager, a proxy port or a login page?)", err)
-	case isTrust(err):
-		hint = tlsHint
-	case errors.As(err, &dns):
-		return fmt.Errorf("%w (is the host in KONG_ADMIN_API spelt right, and known to this machine's DNS?)", err)
-	case errors.As(err, &op) && op.Op == "dial":
-		return fmt.Errorf("%w (is KONG_ADMIN_API right, the Admin API listening there, and no firewall between?)", err)
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("%w (no whole answer within %s: Kong or its database is slow or down; --kong-timeout waits longer)", err, c.opts.Timeout)
-	default:
-		return err
+		return passes(r.status)
+	case errors.As(err, &p):
+		return passes(p.status)
 	}
-	return audit.Settings(err, hint)
+	return !errors.Is(err, audit.ErrPageTooLarge) && tlsHint(err) == "" && !errors.Is(err, context.Canceled)
 }
 
-const tlsHint = "set KONG_ROOT_CA to the CA that signed the Admin API's certificate, check that KONG_ADMIN_API names a host in that certificate " +
-	"(else --kong-tls-server-name) and has the right scheme (8001 is http, 8444 https), and set --kong-client-cert and --kong-client-key if it asks for a certificate"
+func passes(status int) bool {
+	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+}
+
+// explain adds advice to an error, and says whether a person must act on it.
+func (c *Client) explain(ctx context.Context, err error) error {
+	var (
+		settings *audit.SettingsError
+		token    *tokenError
+	)
+	switch {
+	case ctx.Err() != nil, errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset),
+		errors.Is(err, audit.ErrUnsupportedQuery), errors.As(err, &settings), errors.As(err, &token):
+		return err
+	}
+	if hint := c.personHint(err); hint != "" {
+		return audit.Settings(c.nameProxy(err), hint)
+	}
+	return audit.WithHint(c.nameProxy(err), c.passingHint(err))
+}
+
+// via returns the proxy that requests pass, or nil.
+func (c *Client) via() *url.URL {
+	proxy, err := c.proxy(&http.Request{URL: c.base})
+	if err != nil {
+		return nil
+	}
+	return proxy
+}
+
+// nameProxy makes an error name the proxy that requests pass.
+func (c *Client) nameProxy(err error) error {
+	proxy := c.via()
+	var p *proxyRefusal
+	if proxy == nil || errors.As(err, &p) {
+		return err
+	}
+	return fmt.Errorf("%w (through the proxy %s)", err, proxy.Redacted())
+}
+
+// personHint returns what a person must do about an error, or nothing if retrying
+// may suffice.
+func (c *Client) personHint(err error) string {
+	var (
+		r *refusal
+		p *proxyRefusal
+	)
+	switch {
+	case errors.As(err, &r):
+		if proxy := c.via(); proxy != nil && c.base.Scheme == "http" && !passes(r.status) {
+			return "this may be the proxy's answer, not Kong's: " + c.noProxy()
+		}
+		return c.refusalHint(r)
+	case errors.As(err, &p):
+		switch {
+		case passes(p.status):
+			return ""
+		case p.status == http.StatusProxyAuthRequired:
+			return "give the proxy's user and password in HTTPS_PROXY, or " + c.noProxy()
+		}
+		return "let the proxy connect to " + c.base.Host + ", or " + c.noProxy()
+	}
+	hint := tlsHint(err)
+	if proxy := c.via(); hint != "" && proxy != nil {
+		hint += "; the certificate may be the proxy's own: " + c.noProxy()
+	}
+	return hint
+}
+
+func (c *Client) noProxy() string {
+	return "add " + c.base.Hostname() + " to NO_PROXY if the Admin API can be reached directly"
+}
+
+// passingHint returns what to look at while an error lasts, or nothing.
+func (c *Client) passingHint(err error) string {
+	var (
+		r       *refusal
+		p       *proxyRefusal
+		np      *notAPage
+		dns     *net.DNSError
+		op      *net.OpError
+		timeout net.Error
+	)
+	switch {
+	case errors.As(err, &p), errors.As(err, &r) && c.via() != nil, errors.As(err, &op) && op.Op == "proxyconnect":
+		return "check the proxy, or " + c.noProxy()
+	case errors.As(err, &r):
+		return ""
+	case errors.As(err, &np):
+		return "check that KONG_ADMIN_API is the Admin API itself (port 8001 or 8444), and not Kong Manager, a proxy port or a login page"
+	case errors.As(err, &dns):
+		return "check that the host in KONG_ADMIN_API is spelt right and known to this machine's DNS"
+	case errors.As(err, &op) && op.Op == "dial":
+		return "check that KONG_ADMIN_API is right, the Admin API listens there, and no firewall stands between"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Sprintf("Kong or its database is slow or down: it gave no whole page within %s; --kong-timeout waits longer", c.opts.Timeout)
+	}
+	return ""
+}
+
+const (
+	plainHint = "give KONG_ADMIN_API with https:// (the Admin API's TLS port is 8444 by default), or name its plain port (8001)"
+	tlsToHint = "give KONG_ADMIN_API with http:// (the Admin API's plain port is 8001 by default), or name its TLS port (8444)"
+	certHint  = "set --kong-client-cert and --kong-client-key to a certificate that the Admin API accepts"
+)
+
+// tlsHint returns what to do where TLS fails for a reason that no other attempt
+// changes, and nothing for any other error.
+func tlsHint(err error) string {
+	var (
+		verification *tls.CertificateVerificationError
+		notTLS       tls.RecordHeaderError
+		op           *net.OpError
+	)
+	switch text := err.Error(); {
+	case errors.As(err, &verification):
+		return certificateHint(verification)
+	// net/http has no type for the second one.
+	case errors.As(err, &notTLS), strings.Contains(text, "server gave HTTP response to HTTPS client"):
+		return tlsToHint
+	// A TLS alert, which answers plain HTTP.
+	case strings.Contains(text, `malformed HTTP response "\x15\x03`):
+		return plainHint
+	// crypto/tls reports what the other side said in this way.
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(text, "protocol version"):
+		return "let the Admin API offer TLS 1.2 or later"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return certHint
+	}
+	return ""
+}
+
+// certificateHint returns what to do about a certificate that is not trusted.
+func certificateHint(err *tls.CertificateVerificationError) string {
+	var (
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err.Err, &name):
+		if len(name.Certificate.DNSNames)+len(name.Certificate.IPAddresses) == 0 {
+			return "the certificate names its host only as the common name, as Kong's default certificate does: " +
+				"set KONG_ROOT_CA to the certificate itself, which is then trusted for any name"
+		}
+		return "use a host name of the certificate in KONG_ADMIN_API, or give it with --kong-tls-server-name"
+	case errors.As(err.Err, &unknown):
+		return "set KONG_ROOT_CA to the CA that signed the Admin API's certificate, or to that certificate itself if it is self-signed (PEM text, or the path of a file)"
+	case errors.As(err.Err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
+		return fmt.Sprintf("renew the certificate of %s, which is valid from %s to %s, or set this machine's clock",
+			invalid.Cert.Subject, invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return "give the Admin API a certificate for servers, or set KONG_ROOT_CA to its certificate itself"
+}
 
 func (c *Client) refusalHint(r *refusal) string {
 	switch status := r.status; {
-	case r.isTLS():
-		return tlsHint
+	case r.plainToTLS():
+		return plainHint
+	case r.wantsCertificate():
+		return certHint
 	case status == http.StatusUnauthorized && c.opts.Token == nil:
 		return "Kong asks for an RBAC token: set KONG_SUPERADMIN=true and KONG_ADMIN_TOKEN (or KONG_ADMIN_TOKEN_FILE)"
 	case status == http.StatusUnauthorized:
@@ -114,7 +247,7 @@ func (c *Client) refusalHint(r *refusal) string {
 		return "there is no audit log at this address: audit_log is off on this node, this is not Kong Enterprise, or KONG_ADMIN_API has a wrong path"
 	case status >= 300 && status < 400:
 		return "the Admin API redirects, which is not followed because the token would go along: set KONG_ADMIN_API to the address it redirects to"
-	case status >= 400 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusRequestTimeout:
+	case status >= 400 && status < 500 && !passes(status):
 		return "Kong refused the query itself: check that KONG_ADMIN_API is the Admin API of Kong Enterprise, and --page-size (1 to 1000)"
 	}
 	return ""

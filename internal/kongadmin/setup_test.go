@@ -97,6 +97,9 @@ func serve(t testing.TB, h http.HandlerFunc) *httptest.Server {
 	return s
 }
 
+// pageDate is when pages were answered.
+var pageDate = time.Unix(1700000000, 0)
+
 const emptyPage = `{"data":[],"next":null}`
 
 var all = audit.Query{Size: 1000}

@@ -8,34 +8,34 @@ import (
 	"slices"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
-// verify checks a row's signature: RSA PKCS #1 v1.5 over SHA-256 of the values of
+// verifySignature checks a row's signature: RSA PKCS #1 v1.5 over SHA-256 of the values of
 // the row's fields that are not null, in the order of their names, joined by
 // "|", without signature, ttl and expire (Kong's documentation of
 // audit_log_signing_key). Whether request_timestamp is part of it is not
 // certain: Kong signs before it sets one, so the form without it is tried first.
-func verify(key *rsa.PublicKey, row string) audit.Verification {
+func verifySignature(key *rsa.PublicKey, row string) audit.Verification {
 	var (
 		names     []string
 		values    = map[string]string{}
 		signature string
 	)
-	p := jsonscan.New(row)
-	for more := p.Open('{', '}'); more; more = p.More('}') {
-		name, v := p.Name().Text(), p.Value()
+	err := members(row, func(name, value string, null bool) {
 		switch {
-		case v.Kind == jsonscan.Null:
+		case null:
 		case name == "signature":
-			signature = v.Text()
+			signature = value
 		case name == "ttl" || name == "expire":
 		default:
 			if _, twice := values[name]; !twice {
 				names = append(names, name)
 			}
-			values[name] = v.Text()
+			values[name] = value
 		}
+	})
+	if err != nil {
+		return audit.VerificationFailed
 	}
 	if signature == "" {
 		return audit.Unsigned
@@ -69,12 +69,12 @@ func verify(key *rsa.PublicKey, row string) audit.Verification {
 	return audit.VerificationFailed
 }
 
-// rowVerifier tells what becomes of checking a row, given as Kong wrote it.
+// rowVerifier checks the signature of a row, given as Kong wrote it.
 type rowVerifier func(row string) audit.Verification
 
 func (c *Client) rowVerifier() rowVerifier {
 	if c.opts.PublicKey == nil {
 		return nil
 	}
-	return func(row string) audit.Verification { return verify(c.opts.PublicKey, row) }
+	return func(row string) audit.Verification { return verifySignature(c.opts.PublicKey, row) }
 }

@@ -71,7 +71,7 @@ run "scheduler" {
 
 run "plugin" {
   assert {
-    condition     = jsondecode(output.plugin_invoke_policy_json).Statement == [{ Sid = "Ring", Effect = "Allow", Action = ["lambda:InvokeFunction"], Resource = ["arn:aws:lambda:us-east-1:123456789012:function:relay"] }]
+    condition     = jsondecode(output.plugin_invoke_policy_json).Statement == [{ Sid = "Trigger", Effect = "Allow", Action = ["lambda:InvokeFunction"], Resource = ["arn:aws:lambda:us-east-1:123456789012:function:relay"] }]
     error_message = "the plugin may invoke the relay, no more"
   }
 
@@ -100,7 +100,8 @@ run "plugin_with_role_and_url" {
 
 run "customer_managed_key" {
   variables {
-    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/k"
+    kms_key_arn      = "arn:aws:kms:us-east-1:123456789012:key/k"
+    cache_generation = 2
   }
 
   assert {
@@ -116,5 +117,15 @@ run "customer_managed_key" {
       jsondecode(aws_cloudformation_stack.trigger_secret[0].template_body).Resources.Secret.Properties.KmsKeyId,
     ] : k == "arn:aws:kms:us-east-1:123456789012:key/k"])
     error_message = "everything that can be encrypted by it is"
+  }
+}
+
+# The relay's role is what Lambda deletes the function's network interfaces with.
+run "role_outlives_the_security_group" {
+  command = plan
+
+  assert {
+    condition     = length(regexall("(?s)resource \"aws_security_group\" \"relay\" \\{.*?depends_on = \\[aws_iam_role_policy.network, aws_iam_role_policy.relay\\].*?\n\\}", file("${path.module}/network.tf"))) == 1 && aws_security_group.relay.name == "kong-relay"
+    error_message = "destroy begins with the group, and ends with the role"
   }
 }

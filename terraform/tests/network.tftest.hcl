@@ -38,7 +38,7 @@ run "rules" {
   }
 
   assert {
-    condition     = length(aws_vpc_security_group_egress_rule.kong) == 1 && aws_vpc_security_group_egress_rule.kong["10.1.0.0/16"].to_port == 8444
+    condition     = [for cidr, rule in aws_vpc_security_group_egress_rule.kong : "${rule.cidr_ipv4}:${rule.to_port}"] == ["10.1.0.0/16:8444", "10.9.0.0/16:8444"]
     error_message = "Kong in the VPC, at its port"
   }
 
@@ -53,25 +53,19 @@ run "rules" {
   }
 
   assert {
-    condition     = toset(aws_lambda_function.relay[0].vpc_config[0].subnet_ids) == toset(["subnet-1", "subnet-2"]) && length(aws_vpc_security_group_egress_rule.aws_ipv6) == 0 && length(aws_vpc_endpoint.service) == 0
-    error_message = "the function is in the VPC; IPv6 and endpoints only if asked for"
+    condition     = toset(aws_lambda_function.relay[0].vpc_config[0].subnet_ids) == toset(["subnet-1", "subnet-2"]) && length(aws_vpc_endpoint.service) + length(aws_vpc_endpoint.s3) + length(aws_security_group.endpoints) == 0
+    error_message = "the function is in the VPC; endpoints only if asked for"
   }
 }
 
 run "kong_by_group" {
   variables {
     kong_security_group_id = "sg-kong"
-    ipv6_egress            = true
   }
 
   assert {
     condition     = length(aws_vpc_security_group_egress_rule.kong) == 0 && aws_vpc_security_group_egress_rule.kong_group[0].referenced_security_group_id == "sg-kong" && aws_vpc_security_group_ingress_rule.kong_from_relay[0].security_group_id == "sg-kong" && aws_vpc_security_group_ingress_rule.kong_from_relay[0].from_port == 8444
     error_message = "both directions, by group"
-  }
-
-  assert {
-    condition     = aws_vpc_security_group_egress_rule.aws_ipv6[0].from_port == 443 && aws_vpc_security_group_egress_rule.aws_ipv6[0].to_port == 443
-    error_message = "IPv6 only for HTTPS"
   }
 }
 
@@ -115,6 +109,7 @@ run "one_subnet_refused" {
 run "serverless" {
   variables {
     cache_serverless = true
+    cache_generation = 2
   }
 
   assert {
@@ -132,15 +127,47 @@ run "endpoints" {
   variables {
     create_vpc_endpoints = true
     destination          = "cloudwatch"
+    cache_serverless     = true
+    cache_generation     = 2
   }
 
   assert {
-    condition     = toset(keys(aws_vpc_endpoint.service)) == toset(["secretsmanager", "lambda", "logs"]) && aws_vpc_endpoint.service["logs"].service_name == "com.amazonaws.us-east-1.logs"
+    condition     = toset(keys(aws_vpc_endpoint.service)) == toset(["secretsmanager", "lambda", "logs"]) && alltrue([for name, endpoint in aws_vpc_endpoint.service : endpoint.service_name == "com.amazonaws.us-east-1.${name}" && endpoint.private_dns_enabled])
     error_message = "what a Lambda needs for CloudWatch"
   }
 
   assert {
-    condition     = jsondecode(aws_vpc_endpoint.service["logs"].policy).Statement[0].Condition.StringEquals["aws:PrincipalAccount"] == "123456789012" && aws_vpc_security_group_ingress_rule.endpoints_from_relay[0].from_port == 443
-    error_message = "for this account, from the relay"
+    condition     = [for cidr, rule in aws_vpc_security_group_ingress_rule.endpoints_from_vpc : "${rule.cidr_ipv4}:${rule.from_port}"] == ["10.1.0.0/16:443", "10.9.0.0/16:443"]
+    error_message = "private DNS leads the whole VPC here, in all of its ranges: its group lets the VPC in"
+  }
+
+  assert {
+    condition     = alltrue([for endpoint in aws_vpc_endpoint.service : !strcontains(endpoint.policy, "Condition")]) && length(aws_vpc_endpoint.s3) == 0
+    error_message = "what the rest of the VPC may do is not narrowed"
+  }
+}
+
+run "endpoints_of_fargate" {
+  variables {
+    create_vpc_endpoints         = true
+    vpc_endpoint_policy          = "{}"
+    vpc_endpoint_route_table_ids = ["rtb-1"]
+    cache_serverless             = true
+    cache_generation             = 2
+    host                         = "fargate"
+    fargate = {
+      image           = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/relay:1"
+      certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/c"
+    }
+  }
+
+  assert {
+    condition     = toset(keys(aws_vpc_endpoint.service)) == toset(["secretsmanager", "logs", "ecr.api", "ecr.dkr"]) && aws_vpc_endpoint.s3[0].vpc_endpoint_type == "Gateway" && aws_vpc_endpoint.s3[0].route_table_ids == toset(["rtb-1"])
+    error_message = "it pulls its image, whose layers are in S3"
+  }
+
+  assert {
+    condition     = aws_vpc_endpoint.service["logs"].policy == "{}"
+    error_message = "a policy, if one is given"
   }
 }

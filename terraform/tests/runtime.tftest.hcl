@@ -69,7 +69,7 @@ run "alarms" {
       undelivered-half-retention = "KongCloudTrailRelay OldestUndeliveredAge 1296000 ignore"
       dead-letters               = "KongCloudTrailRelay DeadLetters 0 ignore"
     }
-    error_message = "a dead schedule rings, and silence calms nothing"
+    error_message = "a dead schedule is an alarm, and silence ends none"
   }
 
   assert {
@@ -88,6 +88,26 @@ run "alarms" {
   }
 }
 
+# Two runs at once, and a third trigger that is throttled and retried, are a healthy relay on a busy gateway.
+run "throttles_of_a_healthy_relay" {
+  command = plan
+
+  assert {
+    condition     = one([for query in aws_cloudwatch_metric_alarm.throttles[0].metric_query : query.expression if query.return_data]) == "IF(FILL(invocations, 0) < 1, FILL(throttles, 0), 0)"
+    error_message = "throttled while nothing ran"
+  }
+
+  assert {
+    condition     = { for query in aws_cloudwatch_metric_alarm.throttles[0].metric_query : query.id => "${query.metric[0].metric_name} ${query.metric[0].stat} ${query.metric[0].period}" if !query.return_data } == { invocations = "Invocations Sum 300", throttles = "Throttles Sum 300" }
+    error_message = "by the function's own counts"
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.throttles[0].evaluation_periods * 300 > aws_lambda_function.relay[0].timeout && aws_cloudwatch_metric_alarm.throttles[0].datapoints_to_alarm == aws_cloudwatch_metric_alarm.throttles[0].evaluation_periods
+    error_message = "for longer than a run can take"
+  }
+}
+
 run "no_alarms" {
   variables {
     alarms = false
@@ -96,28 +116,6 @@ run "no_alarms" {
   assert {
     condition     = length(aws_cloudwatch_metric_alarm.relay) + length(aws_cloudwatch_metric_alarm.errors) + length(aws_cloudwatch_metric_alarm.throttles) + length(aws_cloudwatch_metric_alarm.failed_events) + length(aws_cloudwatch_metric_alarm.ledger_memory) == 0
     error_message = "none"
-  }
-}
-
-run "cloudwatch" {
-  variables {
-    destination = "cloudwatch"
-    channel_arn = ""
-  }
-
-  assert {
-    condition     = aws_cloudwatch_log_group.audit[0].name == "/kong/audit/relay" && aws_cloudwatch_log_group.audit[0].tags["cw:datasource:name"] == "kong_gateway" && aws_cloudwatch_log_group.audit[0].tags["cw:datasource:type"] == "audit" && aws_cloudwatch_log_group.audit[0].skip_destroy
-    error_message = "a log group that is a data source and outlives the relay"
-  }
-
-  assert {
-    condition     = jsondecode(aws_iam_role_policy.relay.policy).Statement[0].Action == ["logs:CreateLogStream", "logs:PutLogEvents"] && !strcontains(aws_iam_role_policy.relay.policy, "cloudtrail-data")
-    error_message = "and no right to CloudTrail"
-  }
-
-  assert {
-    condition     = aws_lambda_function.relay[0].environment[0].variables["RELAY_DESTINATION"] == "cloudwatch" && aws_lambda_function.relay[0].environment[0].variables["RELAY_LOG_GROUP"] == "arn:aws:logs:us-east-1:123456789012:log-group:mock" && !contains(keys(aws_lambda_function.relay[0].environment[0].variables), "CHANNEL_ARN")
-    error_message = "the relay is told"
   }
 }
 
@@ -140,17 +138,8 @@ run "lake" {
 
 run "no_lake_by_default" {
   assert {
-    condition     = length(aws_cloudformation_stack.lake) == 0 && length(aws_cloudwatch_log_group.audit) == 0
+    condition     = length(aws_cloudformation_stack.lake) == 0 && length(aws_cloudformation_stack.audit) == 0
     error_message = "an existing channel needs neither"
-  }
-}
-
-run "no_channel" {
-  command         = plan
-  expect_failures = [check.channel]
-
-  variables {
-    channel_arn = ""
   }
 }
 
@@ -177,7 +166,7 @@ run "fargate" {
 
   assert {
     condition     = [for rule in aws_vpc_security_group_ingress_rule.balancer_from_range : rule.cidr_ipv4] == ["10.2.0.0/16"] && length(aws_vpc_security_group_ingress_rule.balancer_from_group) == 0
-    error_message = "only the plugin rings"
+    error_message = "only the plugin may call it"
   }
 
   assert {
@@ -191,13 +180,34 @@ run "fargate" {
   }
 
   assert {
+    condition     = contains(jsondecode(aws_ecs_task_definition.relay[0].container_definitions)[0].environment, { name = "RELAY_EMF", value = "true" })
+    error_message = "its metrics go to CloudWatch"
+  }
+
+  assert {
+    condition = { for key, alarm in aws_cloudwatch_metric_alarm.relay : key => "${alarm.namespace} ${alarm.metric_name} ${alarm.dimensions["Source"]}" } == {
+      pass-age                   = "KongCloudTrailRelay LastCompletePassAge kong"
+      pass-half-retention        = "KongCloudTrailRelay LastCompletePassAge kong"
+      undelivered-age            = "KongCloudTrailRelay OldestUndeliveredAge kong"
+      undelivered-half-retention = "KongCloudTrailRelay OldestUndeliveredAge kong"
+      dead-letters               = "KongCloudTrailRelay DeadLetters kong"
+    }
+    error_message = "and are watched as the Lambda's are"
+  }
+
+  assert {
+    condition     = "${aws_cloudwatch_metric_alarm.errors[0].namespace} ${aws_cloudwatch_metric_alarm.errors[0].metric_name} ${aws_cloudwatch_metric_alarm.errors[0].dimensions["Source"]}" == "KongCloudTrailRelay PassFailures kong" && length(aws_cloudwatch_metric_alarm.throttles) + length(aws_cloudwatch_metric_alarm.failed_events) == 0
+    error_message = "failed passes in place of failed runs; there is nothing to throttle and no queue"
+  }
+
+  assert {
     condition     = toset(flatten([for s in jsondecode(aws_iam_role_policy.relay.policy).Statement : s.Action])) == toset(["cloudtrail-data:PutAuditEvents", "secretsmanager:GetSecretValue"])
     error_message = "the task delivers and reads its secrets, no more"
   }
 
   assert {
     condition     = aws_cloudwatch_metric_alarm.tasks[0].treat_missing_data == "breaching" && output.relay_url == "https://internal-mock.us-east-1.elb.amazonaws.com"
-    error_message = "no task rings"
+    error_message = "no task is an alarm"
   }
 }
 

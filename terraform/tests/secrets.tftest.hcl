@@ -78,6 +78,76 @@ run "secrets_made_elsewhere" {
   }
 }
 
+run "a_key_of_a_json_secret" {
+  variables {
+    lambda_env = {
+      KONG_ADMIN_API  = "https://kong.internal:8444"
+      KONG_SUPERADMIN = true
+    }
+    kong_admin_token_secret_arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:mine#token"
+    trigger_secret_secret_arn   = "arn:aws:secretsmanager:us-east-1:123456789012:secret:mine#trigger"
+    relay_env                   = { RELAY_EVENT_HOOKS_SECRET_SECRET_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hooks#secret" }
+  }
+
+  assert {
+    condition     = toset(jsondecode(aws_iam_role_policy.relay.policy).Statement[1].Resource) == toset([for name in ["mine", "hooks", "generated"] : "arn:aws:secretsmanager:us-east-1:123456789012:secret:${name}"]) && length(jsondecode(aws_iam_role_policy.relay.policy).Statement[1].Resource) == 3
+    error_message = "a policy names the secret: with #key it would match none"
+  }
+
+  assert {
+    condition     = aws_lambda_function.relay[0].environment[0].variables["KONG_ADMIN_TOKEN_SECRET_ARN"] == "arn:aws:secretsmanager:us-east-1:123456789012:secret:mine#token"
+    error_message = "the relay gets the key"
+  }
+}
+
+run "secret_refresh_refused" {
+  command         = plan
+  expect_failures = [var.relay_env]
+
+  variables {
+    relay_env = { RELAY_SECRET_REFRESH = "1h" }
+  }
+}
+
+run "what_the_module_sets_refused" {
+  command         = plan
+  expect_failures = [var.relay_env]
+
+  variables {
+    relay_env = { RELAY_SOURCE = "other" }
+  }
+}
+
+run "too_much_environment_refused" {
+  command         = plan
+  expect_failures = [aws_lambda_function.relay]
+
+  variables {
+    lambda_env = {
+      KONG_ADMIN_API  = "https://kong.internal:8444"
+      KONG_SUPERADMIN = false
+      KONG_ROOT_CA    = join("", ["-----BEGIN CERTIFICATE-----\n", join("\n", [for i in range(44) : "MIIFazCCA1OgAwIBAgIRAIIQz7DSQONZRGPgu2OCiwAwDQYJKoZIhvcNAQELBQAw"]), "\n-----END CERTIFICATE-----\n"])
+    }
+  }
+}
+
+run "a_certificate_fits" {
+  command = plan
+
+  variables {
+    lambda_env = {
+      KONG_ADMIN_API  = "https://kong.internal:8444"
+      KONG_SUPERADMIN = false
+      KONG_ROOT_CA    = join("", ["-----BEGIN CERTIFICATE-----\n", join("\n", [for i in range(30) : "MIIFazCCA1OgAwIBAgIRAIIQz7DSQONZRGPgu2OCiwAwDQYJKoZIhvcNAQELBQAw"]), "\n-----END CERTIFICATE-----\n"])
+    }
+  }
+
+  assert {
+    condition     = length(aws_lambda_function.relay) == 1
+    error_message = "one of RSA 4096 is 2 KB"
+  }
+}
+
 run "plain_secret_refused" {
   command         = plan
   expect_failures = [var.relay_env]

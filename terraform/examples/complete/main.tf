@@ -1,6 +1,6 @@
-# Everything at once: two gateways, each with a relay of its own. The first goes to CloudTrail Lake by a Lambda, with a
-# customer managed key, alarms, and Kong's security group. The second, in an account's Region without Lake, goes to
-# CloudWatch Logs by Fargate, with triggers over HTTPS.
+# Everything at once: two gateways, each with a relay of its own. The first goes to CloudWatch Logs by Fargate, with
+# triggers over HTTPS. The second goes to CloudTrail Lake by a Lambda, with a customer managed key, alarms, and Kong's
+# security group.
 
 terraform {
   required_version = ">= 1.11.0"
@@ -35,6 +35,50 @@ locals {
   key     = "arn:aws:kms:eu-central-1:123456789012:key/1b7e5f6a-0000-4000-8000-000000000000"
   topic   = "arn:aws:sns:eu-central-1:123456789012:on-call"
   tags    = { service = "kong-audit-relay", team = "platform" }
+}
+
+module "logs" {
+  source = "../.."
+
+  resource_name       = "kong-audit-logs"
+  resource_tags       = local.tags
+  aws_region          = "eu-central-1"
+  existing_vpc        = local.vpc
+  existing_subnet_ids = local.subnets
+  security_group      = "kong-audit-logs"
+  source_name         = "staging"
+
+  audit_log_group_name      = "/audit/kong-staging"
+  audit_retention_days      = 400
+  audit_deletion_protection = true
+  audit_create_kms_key      = true
+  audit_index_fields        = ["userIdentity.principalId", "eventName", "additionalEventData.workspace", "UID", "sourceIPAddress"]
+  audit_s3_tables_role_arn  = "arn:aws:iam::123456789012:role/logs-to-s3-tables"
+
+  lambda_env = {
+    KONG_ADMIN_API   = "https://kong-admin.staging.internal.example.com:8444"
+    KONG_SUPERADMIN  = true
+    KONG_ADMIN_TOKEN = ""
+    REDIS_DB         = "0"
+  }
+  kong_admin_token_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:kong/audit-relay-staging-AbCdEf"
+
+  host = "fargate"
+  fargate = {
+    image              = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/kong-audit-relay:1.0.0"
+    certificate_arn    = "arn:aws:acm:eu-central-1:123456789012:certificate/11111111-2222-4333-8444-555555555555"
+    plugin_cidr_blocks = ["10.20.0.0/16"]
+    tasks              = 2
+  }
+
+  cache_serverless        = true
+  cache_serverless_max_gb = 2
+  create_vpc_endpoints    = true
+
+  vpc_endpoint_route_table_ids = ["rtb-0123456789abcdef0"]
+
+  kong_cidr_blocks = ["10.20.0.0/16"]
+  alarm_topic_arns = [local.topic]
 }
 
 module "lake" {
@@ -72,7 +116,6 @@ module "lake" {
   kms_key_arn            = local.key
   log_retention_days     = 365
   kong_security_group_id = "sg-0123456789abcdef0"
-  ipv6_egress            = true
 
   cache_node_type      = "cache.r7g.large"
   cache_engine_version = "8.0"
@@ -84,54 +127,13 @@ module "lake" {
   kong_record_ttl               = 2592000
 }
 
-module "logs" {
-  source = "../.."
-
-  resource_name       = "kong-audit-logs"
-  resource_tags       = local.tags
-  aws_region          = "eu-central-1"
-  existing_vpc        = local.vpc
-  existing_subnet_ids = local.subnets
-  security_group      = "kong-audit-logs"
-  source_name         = "staging"
-
-  destination          = "cloudwatch"
-  channel_arn          = ""
-  audit_log_group_name = "/audit/kong-staging"
-  audit_retention_days = 400
-
-  lambda_env = {
-    KONG_ADMIN_API   = "https://kong-admin.staging.internal.example.com:8444"
-    KONG_SUPERADMIN  = true
-    KONG_ADMIN_TOKEN = ""
-    KONG_ROOT_CA     = null
-    REDIS_DB         = "0"
-    CHANNEL_ARN      = ""
-  }
-  kong_admin_token_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:kong/audit-relay-staging-AbCdEf"
-
-  host = "fargate"
-  fargate = {
-    image              = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/kong-audit-relay:1.0.0"
-    certificate_arn    = "arn:aws:acm:eu-central-1:123456789012:certificate/11111111-2222-4333-8444-555555555555"
-    plugin_cidr_blocks = ["10.20.0.0/16"]
-    tasks              = 2
-  }
-
-  cache_serverless        = true
-  cache_serverless_max_gb = 2
-  create_vpc_endpoints    = true
-  kong_cidr_blocks        = ["10.20.0.0/16"]
-  alarm_topic_arns        = [local.topic]
-}
-
 output "lake_lambda_function" {
   description = "The plugin's `lambda_function` on the production gateway."
   value       = module.lake.lambda_function
 }
 
 output "logs_relay_url" {
-  description = "Where the staging gateway's plugin rings: point the certificate's name to it."
+  description = "Where the staging gateway's plugin sends its triggers: point the certificate's name to it."
   value       = module.logs.relay_url
 }
 

@@ -1,5 +1,5 @@
-# The smallest deployment: an existing CloudTrail Lake channel, Kong in the same VPC, its token in a secret that Terraform
-# never reads.
+# The smallest deployment: a new log group in CloudWatch Logs, Kong in the same VPC, its token in a secret that Terraform
+# never reads. The subnets have a route to a NAT gateway; examples/cloudwatch-private does without.
 
 terraform {
   required_version = ">= 1.11.0"
@@ -21,11 +21,6 @@ variable "kong_admin_token_secret_arn" {
   type        = string
 }
 
-variable "channel_arn" {
-  description = "Channel of the CloudTrail Lake event data store."
-  type        = string
-}
-
 variable "lambda_zip" {
   description = "The relay's zip for Lambda, from a release or built as terraform/README.md says."
   type        = string
@@ -41,17 +36,12 @@ module "relay" {
   existing_subnet_ids = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
   security_group      = "kong-audit-relay"
 
-  channel_arn                 = var.channel_arn
   kong_admin_token_secret_arn = var.kong_admin_token_secret_arn
   lambda_zip                  = var.lambda_zip
 
   lambda_env = {
-    KONG_ADMIN_API   = "https://kong-admin.internal.example.com:8444"
-    KONG_SUPERADMIN  = true
-    KONG_ADMIN_TOKEN = ""
-    KONG_ROOT_CA     = ""
-    REDIS_DB         = "0"
-    CHANNEL_ARN      = var.channel_arn
+    KONG_ADMIN_API  = "https://kong-admin.internal.example.com:8444"
+    KONG_SUPERADMIN = true
   }
 }
 
@@ -63,4 +53,9 @@ output "lambda_function" {
 output "plugin_invoke_policy_arn" {
   description = "Attach it to the role that Kong runs as."
   value       = module.relay.plugin_invoke_policy_arn
+}
+
+output "log_group" {
+  description = "Where the events are."
+  value       = module.relay.destination
 }

@@ -5,9 +5,13 @@ mock_provider "aws" {
 # lambda.zip is built by whoever deploys; the warning that it is missing comes from the module.
 run "applies" {
   variables {
-    channel_arn                 = "arn:aws:cloudtrail:eu-central-1:123456789012:channel/c"
     kong_admin_token_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:kong"
     lambda_zip                  = "main.tf" # any file
+  }
+
+  assert {
+    condition     = output.log_group == "/kong/audit/kong-audit-relay"
+    error_message = "events go to CloudWatch Logs"
   }
 
   assert {
