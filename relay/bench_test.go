@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -113,7 +114,7 @@ func BenchmarkOnceLargePayloads(b *testing.B) {
 func BenchmarkInProcess(b *testing.B) {
 	const n = 20_000
 	kong, trail := lean()
-	adapters := func(b *testing.B) (*kongadmin.Client, *cloudtrail.Sink, *ledger.Redis) {
+	adapters := func(b *testing.B) (*kongadmin.Client, *cloudtrail.Destination, *ledger.Redis) {
 		w := newWorld(b, kong, trail)
 		plain(n)(w.kong)
 		vars := map[string]string{}
@@ -129,8 +130,9 @@ func BenchmarkInProcess(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		sink, err := cloudtrail.New(cloudtrail.Options{ChannelARN: cloudtrailtest.ChannelARN, Endpoint: vars["AWS_ENDPOINT_URL_CLOUDTRAIL_DATA"],
-			Credentials: credentials.NewStaticCredentialsProvider(cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")})
+		endpoint := vars["AWS_ENDPOINT_URL_CLOUDTRAIL_DATA"]
+		sink, err := cloudtrail.New(cloudtrail.Options{ChannelARN: cloudtrailtest.ChannelARN, Config: aws.Config{BaseEndpoint: &endpoint,
+			Credentials: credentials.NewStaticCredentialsProvider(cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")}})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -171,7 +173,7 @@ func BenchmarkInProcess(b *testing.B) {
 }
 
 // plainLoop is the simplest thing that could deliver the log.
-func plainLoop(ctx context.Context, source *kongadmin.Client, sink *cloudtrail.Sink, store *ledger.Redis) error {
+func plainLoop(ctx context.Context, source *kongadmin.Client, sink *cloudtrail.Destination, store *ledger.Redis) error {
 	if _, err := store.Begin(ctx); err != nil {
 		return err
 	}

@@ -170,8 +170,8 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 			return err
 		}
 		sink, err := cloudtrail.New(cloudtrail.Options{
-			ChannelARN: s.ChannelARN, ExternalID: s.ExternalID, Region: s.Region, Hostname: s.KongAdminAPI,
-			ErrorCodes: s.ErrorCodes, Rate: float64(s.PutRate), Credentials: cfg.Credentials, Endpoint: s.AWSEndpoint(),
+			Config: cfg, ChannelARN: s.ChannelARN, ExternalID: s.ExternalID, Hostname: s.KongAdminAPI,
+			ErrorCodes: s.ErrorCodes, Rate: float64(s.PutRate),
 		})
 		if err != nil {
 			return err

@@ -74,3 +74,17 @@ func NeedsPerson(err error) bool {
 	var s *SettingsError
 	return errors.As(err, &s)
 }
+
+// DestinationError is a failure that has nothing to do with the entries that were
+// put: throttling, credentials that could not be had, no connection. Putting
+// fewer of them at a time cannot help; putting them again later may.
+type DestinationError struct{ Err error }
+
+func (e *DestinationError) Error() string { return e.Err.Error() }
+func (e *DestinationError) Unwrap() error { return e.Err }
+
+// IsDestination reports whether err has nothing to do with the entries that were put.
+func IsDestination(err error) bool {
+	var d *DestinationError
+	return errors.As(err, &d)
+}

@@ -50,7 +50,7 @@ func (a *accepting) Do(r *http.Request) (*http.Response, error) {
 }
 
 func BenchmarkMap(b *testing.B) {
-	s, err := New(Options{ChannelARN: testARN, Credentials: static(), Hostname: "https://kong.example.com:8444"})
+	s, err := New(Options{ChannelARN: testARN, Config: aws.Config{Credentials: static()}, Hostname: "https://kong.example.com:8444"})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -77,8 +77,8 @@ func BenchmarkPut(b *testing.B) {
 	}
 	answer.WriteString(`],"failed":[]}`)
 	s, err := New(Options{
-		ChannelARN: testARN, Credentials: static(), Hostname: "https://kong.example.com:8444",
-		HTTPClient: &accepting{answer.Bytes()},
+		ChannelARN: testARN, Hostname: "https://kong.example.com:8444",
+		Config: aws.Config{Credentials: static(), HTTPClient: &accepting{answer.Bytes()}},
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -6,8 +6,10 @@ import (
 	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata/types"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
 // Check tries the way to the channel without delivering anything: it puts one
@@ -23,29 +25,26 @@ import (
 // its content, prove that the channel was looked at before.
 //
 // A *audit.SettingsError says what to do; any other error may pass by itself.
-func (s *Sink) Check(ctx context.Context) error {
-	id, data := "relay-check", "{}"
-	checksum := "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" // of no text that is known
-	out, err := s.call(ctx, []AuditEvent{{Id: &id, EventData: &data, EventDataChecksum: &checksum}})
-	if err != nil {
-		f := classify(err, s.endpoint)
-		err = fmt.Errorf("checking CloudTrail: %w", err)
-		switch f.kind {
-		case settings:
-			return audit.Settings(err, f.hint)
-		case content:
+func (d *Destination) Check(ctx context.Context) error {
+	event := types.AuditEvent{
+		Id: aws.String("relay-check"), EventData: aws.String("{}"),
+		EventDataChecksum: aws.String("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="), // of no text that is known
+	}
+	out, failure := d.call(ctx, []types.AuditEvent{event})
+	if failure != nil {
+		if failure.Kind == awscall.Refused {
 			return nil
 		}
-		return err
+		return fmt.Errorf("checking CloudTrail: %w", failure.Err())
 	}
 	if len(out.Failed) == 0 {
 		return errors.New("checking CloudTrail: an event that is not valid was not refused: is this CloudTrail?")
 	}
-	code := clean(aws.ToString(out.Failed[0].ErrorCode))
+	code := awscall.Clean(aws.ToString(out.Failed[0].ErrorCode))
 	if hint, ok := eventSettings[code]; ok {
 		return audit.Settingsf(hint, "checking CloudTrail: %s", code)
 	}
-	if healingCode(code) {
+	if awscall.Passing(code) {
 		return fmt.Errorf("checking CloudTrail: %s", code)
 	}
 	return nil

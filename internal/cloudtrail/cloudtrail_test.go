@@ -1,19 +1,23 @@
 package cloudtrail
 
 import (
-	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
 )
 
 func TestNewReportsEveryProblem(t *testing.T) {
-	_, err := New(Options{ChannelARN: "channel/x", ExternalID: "x", Endpoint: "localhost:8080", Hostname: "http://u:secret@[x"})
+	_, err := New(Options{ChannelARN: "channel/x", ExternalID: "x", Hostname: "http://u:secret@[x"})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{`channel ARN "channel/x": expected arn:aws:cloudtrail:`, "external ID", "no credentials provider", "endpoint: expected a URL", "hostname"} {
+	for _, want := range []string{`channel ARN "channel/x": expected arn:aws:cloudtrail:`, "external ID", "hostname"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
 		}
@@ -31,41 +35,71 @@ func TestNewChecksTheChannel(t *testing.T) {
 		"arn:aws:cloudtrail::123456789012:channel/x":  "no Region",
 		"": "expected arn:aws:cloudtrail:",
 	} {
-		_, err := New(Options{ChannelARN: channel, Credentials: static()})
+		_, err := New(Options{ChannelARN: channel})
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: %v, want %q", channel, err, want)
 		}
 	}
 }
 
-func TestNewResolvesTheEndpoint(t *testing.T) {
+// asked notes the URL of a call and answers nothing.
+type asked struct{ url string }
+
+var errAsked = errors.New("asked")
+
+func (a *asked) Do(r *http.Request) (*http.Response, error) {
+	a.url = r.URL.Scheme + "://" + r.URL.Host + r.URL.Path
+	return nil, errAsked
+}
+
+// The endpoint is the one that every client of AWS would use with these settings.
+func TestEndpoint(t *testing.T) {
+	profile := filepath.Join(t.TempDir(), "config")
+	text := "[profile fips]\nuse_fips_endpoint = true\n[profile own]\nservices = s\n[services s]\ncloudtrail_data =\n  endpoint_url = https://vpce.internal/base\n"
+	if err := os.WriteFile(profile, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
-		name string
-		o    Options
-		env  map[string]string
-		want string
+		name, channel string
+		env           map[string]string
+		want          string
 	}{
-		{"AWS's own", Options{}, nil, "https://cloudtrail-data.us-east-1.amazonaws.com/PutAuditEvents"},
-		{"of the Region", Options{Region: "eu-west-1"}, nil, "https://cloudtrail-data.eu-west-1.amazonaws.com/PutAuditEvents"},
+		{name: "AWS's own", want: "https://cloudtrail-data.us-east-1.amazonaws.com/PutAuditEvents"},
+		{name: "of the Region", env: map[string]string{"AWS_REGION": "eu-west-1"}, want: "https://cloudtrail-data.eu-west-1.amazonaws.com/PutAuditEvents"},
 		{
-			"in China", Options{ChannelARN: "arn:aws-cn:cloudtrail:cn-north-1:123456789012:channel/x"}, nil,
-			"https://cloudtrail-data.cn-north-1.amazonaws.com.cn/PutAuditEvents",
+			name: "in China", channel: "arn:aws-cn:cloudtrail:cn-north-1:123456789012:channel/x",
+			want: "https://cloudtrail-data.cn-north-1.amazonaws.com.cn/PutAuditEvents",
 		},
-		{"for all services", Options{}, map[string]string{"AWS_ENDPOINT_URL": "http://a:1"}, "http://a:1/PutAuditEvents"},
+		{name: "FIPS", env: map[string]string{"AWS_USE_FIPS_ENDPOINT": "true"}, want: "https://cloudtrail-data-fips.us-east-1.amazonaws.com/PutAuditEvents"},
+		{name: "FIPS by profile", env: map[string]string{"AWS_PROFILE": "fips"}, want: "https://cloudtrail-data-fips.us-east-1.amazonaws.com/PutAuditEvents"},
+		{name: "dual stack", env: map[string]string{"AWS_USE_DUALSTACK_ENDPOINT": "true"}, want: "https://cloudtrail-data.us-east-1.api.aws/PutAuditEvents"},
+		{name: "for all services", env: map[string]string{"AWS_ENDPOINT_URL": "http://a:1"}, want: "http://a:1/PutAuditEvents"},
 		{
-			"for this one", Options{}, map[string]string{"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_CLOUDTRAIL_DATA": "http://b:2/base/"},
-			"http://b:2/base/PutAuditEvents",
+			name: "for this one", env: map[string]string{"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_CLOUDTRAIL_DATA": "http://b:2/base/"},
+			want: "http://b:2/base/PutAuditEvents",
 		},
+		{name: "by profile", env: map[string]string{"AWS_PROFILE": "own"}, want: "https://vpce.internal/base/PutAuditEvents"},
 		{
-			"ignored", Options{}, map[string]string{"AWS_ENDPOINT_URL": "http://a:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
-			"https://cloudtrail-data.us-east-1.amazonaws.com/PutAuditEvents",
+			name: "ignored", env: map[string]string{"AWS_ENDPOINT_URL": "http://a:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+			want: "https://cloudtrail-data.us-east-1.amazonaws.com/PutAuditEvents",
 		},
-		{"as an option", Options{Endpoint: "http://c:3"}, map[string]string{"AWS_ENDPOINT_URL": "http://a:1"}, "http://c:3/PutAuditEvents"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.o.Getenv = func(name string) string { return c.env[name] }
-			if got := newTestSink(t, c.o).client.url.String(); got != c.want {
-				t.Errorf("%s, want %s", got, c.want)
+			for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_CLOUDTRAIL_DATA"} {
+				t.Setenv(name, "")
+			}
+			t.Setenv("AWS_CONFIG_FILE", profile)
+			for name, value := range c.env {
+				t.Setenv(name, value)
+			}
+			client := &asked{}
+			cfg, err := config.LoadDefaultConfig(t.Context(), config.WithHTTPClient(client), config.WithCredentialsProvider(static()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := newDestination(t, Options{Config: cfg, ChannelARN: c.channel})
+			if _, err := d.Put(t.Context(), entries(1)); !errors.Is(err, errAsked) || client.url != c.want {
+				t.Errorf("%s, %v; want %s", client.url, err, c.want)
 			}
 		})
 	}
@@ -84,17 +118,4 @@ func TestHostnameWithoutUserinfo(t *testing.T) {
 	}
 }
 
-func TestCredentialsAreCached(t *testing.T) {
-	keys := &rotating{}
-	c := newCredentials(keys)
-	for range 3 {
-		v, err := c.Retrieve(context.Background())
-		if err != nil || v.AccessKeyID != "AKID1" {
-			t.Fatal(v.AccessKeyID, err)
-		}
-	}
-	cache := aws.NewCredentialsCache(keys)
-	if newCredentials(cache).provider != cache {
-		t.Error("a cache was wrapped in another")
-	}
-}
+var _ aws.HTTPClient = (*asked)(nil)

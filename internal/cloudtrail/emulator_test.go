@@ -16,7 +16,7 @@ import (
 )
 
 // emulate starts the strict service and a Sink for it.
-func emulate(t *testing.T, so cloudtrailtest.Options, o cloudtrail.Options) (*cloudtrailtest.Server, *cloudtrail.Sink) {
+func emulate(t *testing.T, so cloudtrailtest.Options, o cloudtrail.Options) (*cloudtrailtest.Server, *cloudtrail.Destination) {
 	t.Helper()
 	so.CallsPerSecond = -1
 	srv := cloudtrailtest.New(so)
@@ -28,10 +28,10 @@ func emulate(t *testing.T, so cloudtrailtest.Options, o cloudtrail.Options) (*cl
 	if o.ChannelARN == "" {
 		o.ChannelARN = cloudtrailtest.ChannelARN
 	}
-	if o.Credentials == nil {
-		o.Credentials = key(cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey)
+	if o.Config.Credentials == nil {
+		o.Config.Credentials = key(cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey)
 	}
-	o.Endpoint, o.Hostname = running.URL, "https://kong.example.com:8444"
+	o.Config.BaseEndpoint, o.Hostname = &running.URL, "https://kong.example.com:8444"
 	s, err := cloudtrail.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -177,9 +177,9 @@ func TestEmulatorWithWrongSettings(t *testing.T) {
 	}{
 		{"channel", cloudtrailtest.Options{}, cloudtrail.Options{ChannelARN: strings.Replace(cloudtrailtest.ChannelARN, "11111111", "22222222", 1)}, "CHANNEL_ARN"},
 		{"recipient", cloudtrailtest.Options{}, cloudtrail.Options{ChannelARN: strings.Replace(cloudtrailtest.ChannelARN, "111122223333", "444455556666", 1)}, "CHANNEL_ARN"},
-		{"secret", cloudtrailtest.Options{}, cloudtrail.Options{Credentials: key(cloudtrailtest.AccessKeyID, "x")}, "AWS_SECRET_ACCESS_KEY"},
-		{"key", cloudtrailtest.Options{}, cloudtrail.Options{Credentials: key("AKIDOTHER", "x")}, "AWS_ACCESS_KEY_ID"},
-		{"Region", cloudtrailtest.Options{}, cloudtrail.Options{Region: "us-west-2"}, "REGION"},
+		{"secret", cloudtrailtest.Options{}, cloudtrail.Options{Config: aws.Config{Credentials: key(cloudtrailtest.AccessKeyID, "x")}}, "AWS_SECRET_ACCESS_KEY"},
+		{"key", cloudtrailtest.Options{}, cloudtrail.Options{Config: aws.Config{Credentials: key("AKIDOTHER", "x")}}, "AWS_ACCESS_KEY_ID"},
+		{"Region", cloudtrailtest.Options{}, cloudtrail.Options{Config: aws.Config{Region: "us-west-2"}}, "REGION"},
 		{"external id", cloudtrailtest.Options{ExternalID: "wanted"}, cloudtrail.Options{}, "external ID"},
 		{"source", cloudtrailtest.Options{EventSource: "other"}, cloudtrail.Options{}, "Custom"},
 	} {

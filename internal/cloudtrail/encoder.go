@@ -10,6 +10,6 @@ func NewEncoder(hostname, account string, errorCodes bool) (func(*audit.Entry) (
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{mapping: mapping{account: account, hostname: hostname, errorCodes: errorCodes}}
-	return s.Event, nil
+	d := &Destination{mapping: mapping{account: account, hostname: hostname, errorCodes: errorCodes}}
+	return d.Event, nil
 }

@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,7 +29,7 @@ func TestPutClassifiesRefusedCalls(t *testing.T) {
 		status int
 		header string // X-Amzn-ErrorType
 		body   string
-		want   string // U: may heal, R: refused, S: a setting
+		want   string // U: retryable, R: refused with a code that is not known, S: a setting
 		code   string
 		hint   string
 	}{
@@ -54,19 +56,23 @@ func TestPutClassifiesRefusedCalls(t *testing.T) {
 		{name: "signature does not match", status: 403, header: "SignatureDoesNotMatch", want: "S", code: "SignatureDoesNotMatch", hint: "REGION"},
 		{name: "no token", status: 403, header: "MissingAuthenticationToken", want: "S", code: "MissingAuthenticationToken", hint: "AWS_ACCESS_KEY_ID"},
 		{name: "unknown 403", status: 403, header: "SomethingForbidden", want: "S", code: "SomethingForbidden", hint: "cloudtrail-data:PutAuditEvents"},
-		{name: "unknown 401", status: 401, want: "S", code: "HTTP401", hint: "AWS_ACCESS_KEY_ID"},
-		{name: "a proxy's 403", status: 403, body: "<html>", want: "S", code: "HTTP403", hint: "HTTPS_PROXY"},
+		{name: "unknown 401", status: 401, want: "S", code: "HTTP401", hint: "HTTPS_PROXY"},
+		{name: "a proxy's 403", status: 403, body: "<html>", want: "U", code: "HTTP403", hint: "HTTPS_PROXY"},
 		{name: "a proxy's 407", status: 407, want: "S", code: "HTTP407", hint: "HTTPS_PROXY"},
 		{name: "another service", status: 404, body: errorBody("UnknownOperationException"), want: "S", code: "UnknownOperationException", hint: "AWS_ENDPOINT_URL_CLOUDTRAIL_DATA"},
-		{name: "https port by http", status: 400, body: "<html>", want: "S", code: "HTTP400", hint: "AWS_ENDPOINT_URL"},
+		{name: "https port by http", status: 400, body: "<html>", want: "U", code: "HTTP400", hint: "AWS_ENDPOINT_URL"},
 		{name: "redirect", status: 307, want: "S", code: "HTTP307", hint: "AWS_ENDPOINT_URL"},
 
 		{name: "validation", status: 400, body: errorBody("ValidationException"), want: "R", code: "ValidationException"},
 		{name: "serialization", status: 400, header: "SerializationException", want: "R", code: "SerializationException"},
 		{name: "duplicate", status: 400, body: errorBody("DuplicatedAuditEventId"), want: "R", code: "DuplicatedAuditEventId"},
 		{name: "conflict", status: 409, header: "ConflictException", want: "R", code: "ConflictException"},
-		{name: "too large", status: 413, body: "<html>", want: "R", code: "HTTP413"},
-		{name: "400 without a word", status: 400, want: "R", code: "HTTP400"},
+		{name: "validation of the channel", status: 400, body: `{"__type":"ValidationException","message":"1 validation error detected: Value 'x' at 'channelArn' failed to satisfy constraint"}`, want: "S", code: "ValidationException", hint: "CHANNEL_ARN"},
+		{name: "too large for a proxy", status: 413, body: "<html>", want: "U", code: "HTTP413", hint: "HTTPS_PROXY"},
+		{name: "400 without a body", status: 400, want: "U", code: "HTTP400", hint: "HTTPS_PROXY"},
+		{name: "XML", status: 400, body: "<?xml version=\"1.0\"?><ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>", want: "U", code: "HTTP400"},
+		{name: "JSON of a proxy", status: 400, body: `{"error":"Bad Request","detail":"TLS inspection policy"}`, want: "U", code: "HTTP400"},
+		{name: "plain text", status: 422, body: "Bad Request", want: "U", code: "HTTP422"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			srv := serve(t, func(w http.ResponseWriter, _ call, _ int) {
@@ -81,13 +87,14 @@ func TestPutClassifiesRefusedCalls(t *testing.T) {
 				w.WriteHeader(c.status)
 				_, _ = io.WriteString(w, c.body)
 			})
-			s := newTestSink(t, Options{Endpoint: srv.URL})
+			s := newDestination(t, at(srv.URL))
 			verdicts, err := s.Put(t.Context(), entries(2))
 			var setting *audit.SettingsError
 			isSetting := errors.As(err, &setting)
 			switch c.want {
 			case "R":
-				if err != nil || statuses(verdicts) != "RR" {
+				// Nothing else is accepted, so neither is rejected.
+				if err != nil || statuses(verdicts) != "UU" {
 					t.Errorf("%s, %v", statuses(verdicts), err)
 				}
 			case "S":
@@ -95,9 +102,8 @@ func TestPutClassifiesRefusedCalls(t *testing.T) {
 					t.Fatalf("%s, %v", statuses(verdicts), err)
 				}
 			default:
-				var op *smithy.OperationError
-				if err == nil || isSetting || statuses(verdicts) != "UU" || !errors.As(err, &op) {
-					t.Errorf("%s, %v", statuses(verdicts), err)
+				if err == nil || isSetting || statuses(verdicts) != "UU" || !strings.Contains(audit.Hint(err), c.hint) {
+					t.Errorf("%s, %v (%s)", statuses(verdicts), err, audit.Hint(err))
 				}
 			}
 			for _, v := range verdicts {
@@ -113,7 +119,7 @@ func TestPutSaysThatTheClockIsWrong(t *testing.T) {
 	for by, want := range map[time.Duration]string{
 		time.Hour:       "behind AWS's",
 		-time.Hour:      "ahead of AWS's",
-		2 * time.Minute: "AWS_SECRET_ACCESS_KEY",
+		2 * time.Minute: "clock",
 	} {
 		srv := serve(t, func(w http.ResponseWriter, _ call, _ int) {
 			w.Header().Set("Date", time.Now().Add(by).UTC().Format(http.TimeFormat))
@@ -121,7 +127,7 @@ func TestPutSaysThatTheClockIsWrong(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			_, _ = io.WriteString(w, `{"message":"Signature expired: 20260101T000000Z is now earlier than 20260101T010000Z"}`)
 		})
-		s := newTestSink(t, Options{Endpoint: srv.URL})
+		s := newDestination(t, at(srv.URL))
 		_, err := s.Put(t.Context(), entries(1))
 		var setting *audit.SettingsError
 		if !errors.As(err, &setting) || !strings.Contains(audit.Hint(setting), want) {
@@ -154,7 +160,7 @@ func TestPutTriesFreshCredentialsOnce(t *testing.T) {
 				w.Header().Set("X-Amzn-ErrorType", "ExpiredTokenException")
 				w.WriteHeader(http.StatusForbidden)
 			})
-			s := newTestSink(t, Options{Endpoint: srv.URL, Credentials: &rotating{}})
+			s := newDestination(t, Options{Config: aws.Config{BaseEndpoint: &srv.URL, Credentials: &rotating{}}})
 			verdicts, err := s.Put(t.Context(), entries(2))
 			var setting *audit.SettingsError
 			if c.ok != (err == nil) || c.ok != (statuses(verdicts) == "AA") || !c.ok && !errors.As(err, &setting) {
@@ -174,17 +180,23 @@ func TestPutWithoutCredentials(t *testing.T) {
 		err     error
 		setting bool
 	}{
-		{"none found", errors.New("no EC2 IMDS role found"), true},
+		{"none found", &smithy.OperationError{ServiceID: "ec2imds", Err: errors.New("access disabled")}, true},
+		{"no instance", &smithy.OperationError{ServiceID: "ec2imds", Err: &net.OpError{Op: "dial", Err: errors.New("no route to host")}}, true},
+		{"instance cuts the connection", &smithy.OperationError{ServiceID: "ec2imds", Err: &net.OpError{Op: "read", Err: syscall.ECONNRESET}}, false},
+		{"STS unreachable", &smithy.OperationError{ServiceID: "STS", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, false},
+		{"no role for the token", &smithy.GenericAPIError{Code: "AccessDenied"}, true},
+		{"identity provider silent", &smithy.GenericAPIError{Code: "IDPCommunicationError"}, false},
+		{"token file not there yet", &os.PathError{Op: "open", Path: "/var/run/token", Err: os.ErrNotExist}, false},
 		{"empty ones", nil, true},
 		{"expired sign-in", &smithy.GenericAPIError{Code: "ExpiredTokenException"}, true},
 		{"source throttles", &smithy.GenericAPIError{Code: "ThrottlingException"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newTestSink(t, Options{Endpoint: srv.URL, Credentials: aws.CredentialsProviderFunc(
-				func(context.Context) (aws.Credentials, error) { return aws.Credentials{}, c.err })})
+			s := newDestination(t, Options{Config: aws.Config{BaseEndpoint: &srv.URL, Credentials: aws.CredentialsProviderFunc(
+				func(context.Context) (aws.Credentials, error) { return aws.Credentials{}, c.err })}})
 			verdicts, err := s.Put(t.Context(), entries(2))
 			var setting *audit.SettingsError
-			if err == nil || errors.As(err, &setting) != c.setting || statuses(verdicts) != "UU" || verdicts[0].Code != "NoCredentials" {
+			if audit.Hint(err) == "" || audit.IsDestination(err) == c.setting || errors.As(err, &setting) != c.setting || statuses(verdicts) != "UU" || verdicts[0].Code != "NoCredentials" {
 				t.Errorf("%+v, %v", verdicts, err)
 			}
 		})
@@ -221,15 +233,15 @@ func TestPutWithoutAnAnswer(t *testing.T) {
 		{"connection closed", func(t *testing.T, w http.ResponseWriter) { drop(t, w, "") }, "Connection"},
 		{"no HTTP", func(t *testing.T, w http.ResponseWriter) { drop(t, w, "SSH-2.0-x\r\n") }, "Connection"},
 		{"answer cut short", func(t *testing.T, w http.ResponseWriter) {
-			drop(t, w, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"+`{"successful":[{"id":"e0"},{"id":"e1"}]}`)
+			drop(t, w, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"+`{"successful":[{"id":"e0"},{"id":"e1"}],"fa`)
 		}, "BadAnswer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			o := Options{Endpoint: refused}
+			url := refused
 			if c.answer != nil {
-				o.Endpoint = serve(t, func(w http.ResponseWriter, _ call, _ int) { c.answer(t, w) }).URL
+				url = serve(t, func(w http.ResponseWriter, _ call, _ int) { c.answer(t, w) }).URL
 			}
-			s := newTestSink(t, o)
+			s := newDestination(t, at(url))
 			verdicts, err := s.Put(t.Context(), entries(2))
 			var setting *audit.SettingsError
 			if err == nil || errors.As(err, &setting) || statuses(verdicts) != "UU" || verdicts[1].Code != c.code {
@@ -246,7 +258,7 @@ func TestPutGivesUpWithItsContext(t *testing.T) {
 		<-release
 	})
 	defer close(release)
-	s := newTestSink(t, Options{Endpoint: srv.URL})
+	s := newDestination(t, at(srv.URL))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-arrived
@@ -262,9 +274,8 @@ func TestPutTimesOut(t *testing.T) {
 	release := make(chan struct{})
 	srv := serve(t, func(http.ResponseWriter, call, int) { <-release })
 	defer close(release)
-	client := NewHTTPClient()
-	client.Timeout = 20 * time.Millisecond
-	s := newTestSink(t, Options{Endpoint: srv.URL, HTTPClient: client})
+	client := &http.Client{Timeout: 20 * time.Millisecond}
+	s := newDestination(t, Options{Config: aws.Config{BaseEndpoint: &srv.URL, HTTPClient: client}})
 	verdicts, err := s.Put(t.Context(), entries(1))
 	if err == nil || verdicts[0].Code != "Timeout" {
 		t.Errorf("%+v, %v", verdicts, err)
@@ -276,7 +287,7 @@ func TestPutWithACertificateThatIsNotTrusted(t *testing.T) {
 	srv.Config.ErrorLog = nil
 	srv.StartTLS()
 	defer srv.Close()
-	s := newTestSink(t, Options{Endpoint: srv.URL})
+	s := newDestination(t, at(srv.URL))
 	verdicts, err := s.Put(t.Context(), entries(1))
 	var setting *audit.SettingsError
 	if !errors.As(err, &setting) || !strings.Contains(audit.Hint(setting), "AWS_CA_BUNDLE") || statuses(verdicts) != "U" {
@@ -307,7 +318,7 @@ func TestCheck(t *testing.T) {
 				w.WriteHeader(c.status)
 				_, _ = io.WriteString(w, c.body)
 			})
-			s := newTestSink(t, Options{Endpoint: srv.URL})
+			s := newDestination(t, at(srv.URL))
 			err := s.Check(t.Context())
 			var setting *audit.SettingsError
 			got := ""

@@ -51,9 +51,9 @@ type mapping struct {
 
 // Event returns what Put would send for an entry: the event's id and its
 // eventData, which is UTF-8 JSON within the limits of an event.
-func (s *Sink) Event(e *audit.Entry) (id string, eventData []byte) {
+func (d *Destination) Event(e *audit.Entry) (id string, eventData []byte) {
 	var w writer
-	s.mapping.write(&w, e)
+	d.mapping.write(&w, e)
 	return eventID(e), w.buf
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"pgregory.net/rapid"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -20,19 +21,16 @@ import (
 
 const testHostname = "https://kong.example.com:8444"
 
-func newTestSink(t testing.TB, o Options) *Sink {
+func newDestination(t testing.TB, o Options) *Destination {
 	t.Helper()
 	if o.ChannelARN == "" {
 		o.ChannelARN = testARN
 	}
-	if o.Credentials == nil {
-		o.Credentials = static()
+	if o.Config.Credentials == nil {
+		o.Config.Credentials = static()
 	}
 	if o.Hostname == "" {
 		o.Hostname = testHostname
-	}
-	if o.Getenv == nil {
-		o.Getenv = func(string) string { return "" }
 	}
 	s, err := New(o)
 	if err != nil {
@@ -40,6 +38,9 @@ func newTestSink(t testing.TB, o Options) *Sink {
 	}
 	return s
 }
+
+// at are the options for a service at a URL.
+func at(url string) Options { return Options{Config: aws.Config{BaseEndpoint: &url}} }
 
 // decode parses JSON without losing anything of numbers.
 func decode(t testing.TB, text []byte) (v any) {
@@ -74,7 +75,7 @@ func TestEventTable(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
-			s := newTestSink(t, Options{ErrorCodes: c.ErrorCodes})
+			s := newDestination(t, Options{ErrorCodes: c.ErrorCodes})
 			id, data := s.Event(&c.Entry)
 			if id != c.Entry.ID {
 				t.Errorf("id %q, want %q", id, c.Entry.ID)
@@ -238,7 +239,7 @@ func anyEntry() *rapid.Generator[audit.Entry] {
 }
 
 func TestEventOfAnyEntry(t *testing.T) {
-	s := newTestSink(t, Options{ErrorCodes: true})
+	s := newDestination(t, Options{ErrorCodes: true})
 	rapid.Check(t, func(t *rapid.T) {
 		e := anyEntry().Draw(t, "entry")
 		id, data := s.Event(&e)
@@ -254,7 +255,7 @@ func FuzzEvent(f *testing.F) {
 	f.Add("", "", "{\"a\":\"\xff\"}", "", int64(-1))
 	f.Add("\x00", "?", `{"a":1}}`, `[]`, int64(1)<<62)
 	f.Add("P", "/?"+strings.Repeat("%", 200), `{"a":01}`, `{"a":tru}`, int64(0))
-	s := newTestSink(f, Options{})
+	s := newDestination(f, Options{})
 	f.Fuzz(func(t *testing.T, method, path, payload, unknown string, at int64) {
 		_, data := s.Event(&audit.Entry{
 			ID: "a", Method: method, Path: path, Payload: payload, Unknown: unknown, Timestamp: at, ClientIP: path,

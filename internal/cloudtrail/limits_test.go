@@ -8,7 +8,7 @@ import (
 )
 
 func TestEventFieldLimits(t *testing.T) {
-	s := newTestSink(t, Options{})
+	s := newDestination(t, Options{})
 	for _, c := range []struct {
 		path  string
 		limit int
@@ -63,7 +63,7 @@ func TestEventFieldLimits(t *testing.T) {
 }
 
 func TestRequestParametersLimit(t *testing.T) {
-	s := newTestSink(t, Options{})
+	s := newDestination(t, Options{})
 	const around = len(`{"payload":}`)
 	put := func(payload, path string) (event, parameters, additional) {
 		_, data := s.Event(&audit.Entry{ID: "a", RequestID: "a", Path: path, Payload: payload})
@@ -130,7 +130,7 @@ func TestRequestParametersLimit(t *testing.T) {
 }
 
 func TestAdditionalEventDataLimit(t *testing.T) {
-	s := newTestSink(t, Options{})
+	s := newDestination(t, Options{})
 	long := strings.Repeat("\x01\"ü", 40_000)
 	e := audit.Entry{
 		ID: strings.Repeat("i", 2000), RequestID: long, Timestamp: 1 << 60, ClientIP: long, Method: long, Path: long + "?" + long,
@@ -168,7 +168,7 @@ func TestAdditionalEventDataLimit(t *testing.T) {
 }
 
 func TestEventReplacesWhatIsNotUTF8(t *testing.T) {
-	s := newTestSink(t, Options{})
+	s := newDestination(t, Options{})
 	_, data := s.Event(&audit.Entry{
 		ID: "a", RequestID: "a", Method: "GET\xff", Path: "/\xc3?q=\xff\xfe\x00", Payload: "{\"k\":\"\xed\xa0\x80\"}", Unknown: "{\"u\":\"\xff\"}",
 	})

@@ -1,19 +1,20 @@
 package cloudtrail
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
-	"time"
-	"unsafe"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata"
+	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata/types"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
+	"github.com/kong-cloudtrail/relay/internal/verdict"
 )
 
 // Limits of a call.
@@ -22,42 +23,39 @@ const (
 	maxBody   = 1_000_000 // bytes of the whole body; AWS says "under 1 MB"
 )
 
-// maxText is how much of a batch's text is kept for the next one, in bytes.
-const maxText = 192 << 10
+// The sizes of a body's parts, in bytes.
+const (
+	bodySize     = len(`{"auditEvents":[]}`) - len(",") // without the events, each of which has a comma
+	checksumSize = 44                                   // base64 of a SHA-256
+	eventAround  = len(`{"eventData":"","eventDataChecksum":"","id":""},`) + checksumSize
+)
 
 // batch is what one call carries: the events of entries that follow each other.
-// All of it is used again, once the call is over: nothing reads an event after
-// that (see payload).
 type batch struct {
-	writer writer
-	text   []byte         // of the events, one after the other
-	index  map[string]int // id → place in events
-	events []AuditEvent
-	fields [maxEvents]fields // what events points to
+	events   []types.AuditEvent
+	verdicts []audit.Verdict // of each event
+	since    int64           // the number of the call in which the batch was first put, whole
 }
 
-// fields of an event.
-type fields struct{ id, data, checksum string }
+func (b batch) part(lo, hi int) batch { return batch{b.events[lo:hi], b.verdicts[lo:hi], b.since} }
 
 // Put delivers entries, in as many calls as AWS's limits need, one after the
 // other, each tried once. It waits for nothing but its turn under the rate.
 //
 // There is a verdict for each entry, whatever the error: what is Accepted is
-// durable at AWS. What is Refused would be refused again. Anything else is
-// Unresolved and has to be put again: an event's own passing failure is not an
-// error, a call's is. A *audit.SettingsError means that a person has to change
-// something; nothing was made a dead letter for it.
+// durable at AWS, what is Rejected would be refused again, and anything else is
+// Retryable: an event's own passing failure is not an error, a call's is. A
+// *audit.SettingsError means that a person has to change something; nothing was
+// rejected for it.
 //
-// An entry that stands twice in entries is put twice, in two calls.
-func (s *Sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+// An entry that is in entries twice is put twice, in two calls.
+func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts := make([]audit.Verdict, len(entries))
-	b := s.batches.Get().(*batch)
-	defer s.release(b)
 	var failure error
 	for done := 0; done < len(entries); {
-		s.fill(b, entries[done:])
-		n := len(b.events)
-		err := s.send(ctx, b, 0, n, verdicts[done:done+n], time.Now())
+		events := d.encode(entries[done:])
+		n := len(events)
+		err := d.send(ctx, batch{events, verdicts[done : done+n], 0})
 		done += n
 		if err == nil {
 			continue
@@ -76,239 +74,180 @@ func (s *Sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict,
 	return verdicts, nil
 }
 
-func (s *Sink) release(b *batch) {
-	b.clear()
-	if cap(b.text) > maxText {
-		b.text = nil
-	}
-	s.batches.Put(b)
+// stopsPut reports whether the calls that are still to be made would fare no
+// better. An answer that may be about these very events (a 5xx, or one that
+// cannot be read) does not stop the others.
+func stopsPut(err error) bool {
+	var f *awscall.Failure
+	return audit.NeedsPerson(err) || !errors.As(err, &f) || f.Whole || !f.Answered
 }
 
-func (b *batch) clear() {
-	clear(b.fields[:len(b.events)])
-	clear(b.index)
-	b.events = b.events[:0]
-}
-
-// fill maps entries to events until one more would be too many, too large, or
+// encode maps entries to events until one more would be too many, too large, or
 // have an id that is there already. It takes at least one.
-func (s *Sink) fill(b *batch, entries []audit.Entry) {
-	b.clear()
+func (d *Destination) encode(entries []audit.Entry) []types.AuditEvent {
 	entries = entries[:min(len(entries), maxEvents)]
-	b.text = slices.Grow(b.text[:0], textSize(entries))
-	most := 0 // of the body, if every byte had to be escaped
-	size := 0 // of the body, once it might be too large
-	w := &b.writer
+	events := make([]types.AuditEvent, 0, len(entries))
+	ids := make(map[string]bool, len(entries))
+	size := bodySize
+	var w writer
 	for i := range entries {
 		id := eventID(&entries[i])
-		if b.index[id] = i; len(b.index) == i { // it was there already
-			b.index[id] = slices.IndexFunc(b.events, func(e AuditEvent) bool { return *e.Id == id })
+		if ids[id] {
 			break
 		}
+		ids[id] = true
 		w.reset()
-		s.mapping.write(w, &entries[i])
-		if most += eventSize(id, 2*len(w.buf)); most > maxBody-bodySize {
-			if size == 0 {
-				size = b.size()
-			}
-			if size += eventSize(id, escapedSize(w.buf)); i > 0 && size > maxBody {
-				break
-			}
+		d.mapping.write(&w, &entries[i])
+		if size += eventAround + len(id) + escapedSize(w.buf); i > 0 && size > maxBody {
+			break
 		}
-		f := &b.fields[i]
-		f.id = id
-		f.data, f.checksum = b.seal(w)
-		b.events = append(b.events, AuditEvent{Id: &f.id, EventData: &f.data, EventDataChecksum: &f.checksum})
+		sum := sha256.Sum256(w.buf)
+		events = append(events, types.AuditEvent{
+			Id: &id, EventData: aws.String(string(w.buf)), EventDataChecksum: aws.String(base64.StdEncoding.EncodeToString(sum[:])),
+		})
 	}
+	return events
 }
 
-// textSize is about what the events of a call take, from above: a buffer that
-// grows by doubling would leave more garbage than the events are long.
-func textSize(entries []audit.Entry) int {
-	const around = 350 // keys, checksum, and what Size does not count
-	n := 0
-	for i := range entries {
-		if n += around + min(entries[i].Size(), maxParameters+maxAdditional); n >= maxBody {
-			return maxBody
-		}
+// lineSeparators are U+2028 and U+2029 without their last byte, which differs.
+var lineSeparators = []byte("\u2028"[:2])
+
+// escapedSize is at least the length of JSON text as the SDK writes it into a JSON string.
+func escapedSize(text []byte) int {
+	n := len(text)
+	for _, c := range [...]string{`"`, `\`, "\n", "\r", "\t"} {
+		n += bytes.Count(text, []byte(c))
 	}
-	return n
+	return n + len(`\u2028`)*bytes.Count(text, lineSeparators)
 }
 
-// seal moves an event out of the writer into the batch's text, with its checksum.
-func (b *batch) seal(w *writer) (data, checksum string) {
-	sum := sha256.Sum256(w.buf)
-	at, n := len(b.text), len(w.buf)
-	b.text = append(b.text, w.buf...)
-	b.text = base64.StdEncoding.AppendEncode(b.text, sum[:])
-	// The text is not changed until the batch is used again: a string of it needs no copy.
-	both := unsafe.String(&b.text[at], len(b.text)-at) //nolint:gosec // the text is never empty, and outlives the call
-	return both[:n], both[n:]
+// send puts a batch in one call, and in smaller ones if AWS refuses it for what
+// may be in it.
+func (d *Destination) send(ctx context.Context, b batch) error {
+	call := d.judge.Begin()
+	if b.since == 0 {
+		b.since = call
+	}
+	out, failure := d.call(ctx, b.events)
+	if failure == nil {
+		return d.settle(call, b, out)
+	}
+	for i := range b.verdicts {
+		b.verdicts[i] = audit.Verdict{Code: failure.Code, Reason: failure.Reason}
+	}
+	switch {
+	case failure.Kind != awscall.Refused && failure.Kind != awscall.TooLarge:
+		return failure.Err()
+	case len(b.events) > 1:
+		return d.narrow(ctx, b)
+	case failure.Foreign:
+		return failure.Err()
+	}
+	return d.refuse(&b.verdicts[0], *b.events[0].Id, b.since, false)
 }
 
-// eventSize is what an event takes in a body, whose data takes so many bytes.
-func eventSize(id string, data int) int {
-	const others = len(eventOpen) + len(eventData) + len(eventSum) + checksumSize + len(eventClose) + len(",")
-	return others + len(id) + data
-}
-
-// size is that of the body for the events so far.
-func (b *batch) size() int {
-	n := bodySize + escapedSize(b.text)
-	for _, e := range b.events {
-		n += eventSize(*e.Id, -checksumSize) // which the text holds as well
-	}
-	return n
-}
-
-// send puts the events from lo to hi, and says in verdicts (of the same length)
-// what became of them. began is when the batch was first sent, whole.
-func (s *Sink) send(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict, began time.Time) error {
-	out, err := s.call(ctx, b.events[lo:hi])
-	if err == nil {
-		s.taken.Store(time.Now().UnixNano())
-		return settle(b, lo, hi, out, verdicts)
-	}
-	f := classify(err, s.endpoint)
-	if f.kind == content {
-		switch n := hi - lo; {
-		case n == 1:
-			verdicts[0] = audit.Verdict{Status: audit.Rejected, Code: f.code, Reason: f.reason}
-			return nil
-		case n <= alike:
-			return s.parts(ctx, b, lo, verdicts, began, [2]int{0, n / 2}, [2]int{n / 2, n})
-		}
-		return s.narrow(ctx, b, lo, hi, verdicts, began)
-	}
-	for i := range verdicts {
-		verdicts[i] = audit.Verdict{Code: f.code, Reason: f.reason}
-	}
-	if f.kind == settings {
-		return audit.Settings(err, f.hint)
-	}
-	return err
-}
-
-// alike is how many events AWS must refuse one by one, of a call that it refused,
-// for that to look like the state of an account rather than the events'.
-const alike = 3
-
-// narrow finds out for which of its events a call was refused. It puts three of
-// them by themselves first. If AWS refuses each of those, and has accepted nothing
-// else since the batch was first sent, an error of a kind that is not known yet may well be about the
-// account, the channel or a quota: nothing is made a dead letter then.
-func (s *Sink) narrow(ctx context.Context, b *batch, lo, hi int, verdicts []audit.Verdict, began time.Time) error {
-	mid, last := (hi-lo)/2, hi-lo-1
-	failure := s.parts(ctx, b, lo, verdicts, began, [2]int{mid, mid + 1}, [2]int{last, last + 1}, [2]int{0, 1})
-	if failure != nil && stopsPut(failure) {
-		return failure
-	}
-	why := verdicts[0]
-	same := func(v audit.Verdict) bool { return v.Status == audit.Rejected && v.Code == why.Code }
-	if same(why) && same(verdicts[mid]) && same(verdicts[last]) && s.taken.Load() < began.UnixNano() {
-		for i := range verdicts {
-			verdicts[i] = audit.Verdict{Code: why.Code, Reason: why.Reason}
-		}
-		return audit.Settingsf("nothing was made a dead letter for it: see what the code says of the account, the channel and its quotas, mend that and run again",
-			"CloudTrail refuses every event alike: %s: %s", why.Code, why.Reason)
-	}
-	return cmp.Or(failure, s.parts(ctx, b, lo, verdicts, began, [2]int{1, mid}, [2]int{mid + 1, last}))
-}
-
-// parts sends parts of the events from lo on, each by itself.
-func (s *Sink) parts(ctx context.Context, b *batch, lo int, verdicts []audit.Verdict, began time.Time, parts ...[2]int) error {
+// narrow puts a refused batch in parts.
+func (d *Destination) narrow(ctx context.Context, b batch) error {
 	var failure error
-	for _, p := range parts {
-		if p[0] == p[1] {
-			continue
+	err := verdict.Narrow(len(b.events), func(lo, hi int) error {
+		err := d.send(ctx, b.part(lo, hi))
+		if err != nil && !stopsPut(err) {
+			failure, err = err, nil
 		}
-		err := s.send(ctx, b, lo+p[0], lo+p[1], verdicts[p[0]:p[1]], began)
-		if err != nil && stopsPut(err) {
-			return err
+		return err
+	})
+	return errors.Join(err, failure)
+}
+
+// refuse decides about an event that was refused by itself, with a code that is not known.
+func (d *Destination) refuse(v *audit.Verdict, id string, since int64, amid bool) error {
+	switch d.judge.Refuse(id, v.Code, since, amid) {
+	case verdict.Reject:
+		v.Status = audit.Rejected
+	case verdict.Stop:
+		return verdict.Stopped("CloudTrail", v.Code, v.Reason)
+	}
+	return nil
+}
+
+// call makes a call, when it is its turn.
+func (d *Destination) call(ctx context.Context, events []types.AuditEvent) (*cloudtraildata.PutAuditEventsOutput, *awscall.Failure) {
+	var out *cloudtraildata.PutAuditEventsOutput
+	failure := d.caller.Do(ctx, func(ctx context.Context) (err error) {
+		if err := d.turns.wait(ctx, d.urgent); err != nil {
+			return d.caller.Canceled(err)
 		}
-		failure = cmp.Or(failure, err)
+		out, err = d.client.PutAuditEvents(ctx, &cloudtraildata.PutAuditEventsInput{
+			AuditEvents: events, ChannelArn: &d.channelARN, ExternalId: d.externalID,
+		})
+		if err == nil && out.Successful == nil && out.Failed == nil {
+			return d.caller.BadAnswer(errNoAnswer)
+		}
+		return err
+	})
+	return out, failure
+}
+
+// errNoAnswer is a success that does not say what became of the events.
+var errNoAnswer = errors.New("neither successful nor failed events")
+
+// aboutEvent are the codes of an event that are known to be about it.
+var aboutEvent = map[string]bool{
+	"FieldTooLong": true, "FieldNotFound": true, "InvalidChecksum": true, "InvalidData": true,
+}
+
+// settle reads out of an answer what became of the events of a call.
+func (d *Destination) settle(call int64, b batch, out *cloudtraildata.PutAuditEventsOutput) error {
+	index := make(map[string]int, len(b.events))
+	for i := range b.events {
+		index[*b.events[i].Id] = i
+	}
+	last := -1 // the last event that was accepted
+	accepted := make([]string, 0, len(out.Successful))
+	for _, e := range out.Successful {
+		if i, ok := index[aws.ToString(e.Id)]; ok { // nothing follows from one that was not asked for
+			b.verdicts[i] = audit.Verdict{Status: audit.Accepted}
+			last = max(last, i)
+			accepted = append(accepted, *e.Id)
+		}
+	}
+	if len(accepted) > 0 {
+		d.judge.Accept(call, accepted...)
+	}
+	var failure error
+	for _, e := range out.Failed {
+		if i, ok := index[aws.ToString(e.Id)]; ok {
+			v := &b.verdicts[i]
+			if v.Status == audit.Accepted {
+				// Which is true cannot be known: rather twice than not at all.
+				*v = audit.Verdict{Code: "Contradiction", Reason: "the answer lists the event as accepted and as failed"}
+				continue
+			}
+			*v = audit.Verdict{Code: awscall.Clean(aws.ToString(e.ErrorCode)), Reason: awscall.Clean(aws.ToString(e.ErrorMessage))}
+			if err := d.failed(v, *e.Id, b.since, i < last); failure == nil {
+				failure = err
+			}
+		}
+	}
+	for i := range b.verdicts {
+		if v := &b.verdicts[i]; v.Status == audit.Retryable && v.Code == "" && v.Reason == "" {
+			*v = audit.Verdict{Code: "NoAnswer", Reason: "the answer lists the event neither as accepted nor as failed"}
+		}
 	}
 	return failure
 }
 
-// call makes a call, and once more with fresh credentials if AWS did not take
-// those that it was signed with.
-func (s *Sink) call(ctx context.Context, events []AuditEvent) (*PutAuditEventsOutput, error) {
-	for fresh := false; ; fresh = true {
-		if err := s.turns.wait(ctx, s.urgent); err != nil {
-			return nil, &turnError{err}
-		}
-		out, err := s.client.PutAuditEvents(ctx, &PutAuditEventsInput{
-			AuditEvents: events, ChannelArn: &s.channelARN, ExternalId: s.externalID,
-		})
-		if err == nil || fresh || !staleCredentials(err) {
-			return out, err
-		}
-		s.credentials.provider.Invalidate()
+// failed decides about an event that an answer lists as failed.
+func (d *Destination) failed(v *audit.Verdict, id string, since int64, amid bool) error {
+	hint, setting := eventSettings[v.Code]
+	switch {
+	case setting:
+		return audit.Settingsf(hint, "CloudTrail refused an event: %s: %s", v.Code, v.Reason)
+	case v.Code == "" || awscall.Passing(v.Code):
+		return nil
+	case aboutEvent[v.Code]:
+		v.Status = audit.Rejected
+		return nil
 	}
-}
-
-// turnError: the context ended, or would have, before it was this call's turn.
-type turnError struct{ err error }
-
-func (e *turnError) Error() string { return "waiting for a turn under the rate: " + e.err.Error() }
-func (e *turnError) Unwrap() error { return e.err }
-
-// settle reads out of an answer what became of the events from lo to hi.
-func settle(b *batch, lo, hi int, out *PutAuditEventsOutput, verdicts []audit.Verdict) error {
-	// at is where the event probably is: answers mostly keep the order.
-	find := func(id *string, at int) *audit.Verdict {
-		if id == nil {
-			return nil
-		}
-		if at < hi && *b.events[at].Id == *id {
-			return &verdicts[at-lo]
-		}
-		i, ok := b.index[*id]
-		if !ok || i < lo || i >= hi {
-			return nil // not asked for: nothing follows from it
-		}
-		return &verdicts[i-lo]
-	}
-	for i, e := range out.Successful {
-		if v := find(e.Id, lo+i); v != nil {
-			v.Status = audit.Accepted
-		}
-	}
-	var wrong error
-	for i, e := range out.Failed {
-		v := find(e.Id, lo+i)
-		if v == nil {
-			continue
-		}
-		code, reason := clean(aws.ToString(e.ErrorCode)), clean(aws.ToString(e.ErrorMessage))
-		hint, setting := eventSettings[code]
-		switch {
-		case v.Status == audit.Accepted:
-			// Which is true cannot be known: rather twice than not at all.
-			*v = audit.Verdict{Code: "Contradiction", Reason: "the answer lists the event as accepted and as failed"}
-		case setting:
-			*v = audit.Verdict{Code: code, Reason: reason}
-			wrong = audit.Settingsf(hint, "CloudTrail refused an event: %s: %s", code, reason)
-		case code == "" || healingCode(code):
-			*v = audit.Verdict{Code: code, Reason: reason}
-		default:
-			*v = audit.Verdict{Status: audit.Rejected, Code: code, Reason: reason}
-		}
-	}
-	for i := range verdicts {
-		if v := &verdicts[i]; v.Status == audit.Retryable && v.Code == "" {
-			v.Code = "NoAnswer"
-			v.Reason = "the answer lists the event neither as accepted nor as failed"
-		}
-	}
-	return wrong
-}
-
-// stopsPut tells whether the calls that are still to be made would fare no
-// better. An answer of the service that may be about these very events (a 5xx,
-// or one that cannot be read) does not stop the others.
-func stopsPut(err error) bool {
-	var s *audit.SettingsError
-	return errors.As(err, &s) || !classify(err, "").answered
+	return d.refuse(v, id, since, amid)
 }

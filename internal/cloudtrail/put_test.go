@@ -16,7 +16,9 @@ import (
 
 func TestPutRequest(t *testing.T) {
 	srv := serve(t, acceptAll)
-	s := newTestSink(t, Options{Endpoint: srv.URL, ExternalID: "ext/1"})
+	o := at(srv.URL)
+	o.ExternalID = "ext/1"
+	s := newDestination(t, o)
 	e := typical(1)
 	e.Payload = "{\"a\":\"\u00e9\\u0001\\\"\\\\\",\n\t\"b\":1}"
 	verdicts, err := s.Put(t.Context(), []audit.Entry{e})
@@ -45,7 +47,7 @@ func TestPutRequest(t *testing.T) {
 
 func TestPutNothing(t *testing.T) {
 	srv := serve(t, acceptAll)
-	s := newTestSink(t, Options{Endpoint: srv.URL})
+	s := newDestination(t, at(srv.URL))
 	if verdicts, err := s.Put(t.Context(), nil); err != nil || len(verdicts) != 0 || len(srv.seen()) != 0 {
 		t.Errorf("%v, %v, %d calls", verdicts, err, len(srv.seen()))
 	}
@@ -54,7 +56,7 @@ func TestPutNothing(t *testing.T) {
 func TestPutSplits(t *testing.T) {
 	t.Run("by number", func(t *testing.T) {
 		srv := serve(t, acceptAll)
-		s := newTestSink(t, Options{Endpoint: srv.URL})
+		s := newDestination(t, at(srv.URL))
 		verdicts, err := s.Put(t.Context(), entries(250))
 		if err != nil || statuses(verdicts) != strings.Repeat("A", 250) {
 			t.Fatal(statuses(verdicts), err)
@@ -69,7 +71,7 @@ func TestPutSplits(t *testing.T) {
 	})
 	t.Run("by id", func(t *testing.T) {
 		srv := serve(t, acceptAll)
-		s := newTestSink(t, Options{Endpoint: srv.URL})
+		s := newDestination(t, at(srv.URL))
 		es := entries(4)
 		es[2].ID, es[3].ID = es[0].ID, es[0].ID
 		verdicts, err := s.Put(t.Context(), es)
@@ -86,7 +88,7 @@ func TestPutSplits(t *testing.T) {
 	})
 	t.Run("by size", func(t *testing.T) {
 		srv := serve(t, acceptAll)
-		s := newTestSink(t, Options{Endpoint: srv.URL})
+		s := newDestination(t, at(srv.URL))
 		es := entries(60)
 		for i := range es {
 			unit := []string{"x", `"`, `\`, "€", "\x01"}[i%5]
@@ -105,7 +107,7 @@ func TestPutSplits(t *testing.T) {
 				continue
 			}
 			next := calls[i+1].events[0]
-			if more := c.size + eventSize(next.ID, escapedSize([]byte(next.Data))); more <= maxBody {
+			if more := c.size + eventAround + len(next.ID) + escapedSize([]byte(next.Data)); more <= maxBody {
 				t.Errorf("call %d could have carried another event: %d bytes", i, more)
 			}
 		}
@@ -117,7 +119,7 @@ func TestPutSplits(t *testing.T) {
 
 func TestPutFillsABodyToTheByte(t *testing.T) {
 	srv := serve(t, acceptAll)
-	s := newTestSink(t, Options{Endpoint: srv.URL})
+	s := newDestination(t, at(srv.URL))
 	// Fifteen events of some 66 kB, the last of which is grown until the body is full.
 	full := func(n int) []audit.Entry {
 		es := entries(15)
@@ -127,7 +129,7 @@ func TestPutFillsABodyToTheByte(t *testing.T) {
 		size := bodySize
 		for i := range es {
 			id, data := s.Event(&es[i])
-			size += eventSize(id, escapedSize(data))
+			size += eventAround + len(id) + escapedSize(data)
 		}
 		es[14].Payload = strings.Repeat("p", 66_000+n-size)
 		return es
@@ -159,7 +161,7 @@ func TestPutSettlesEvents(t *testing.T) {
 		{code: "FieldTooLong", want: "R"},
 		{code: "FieldNotFound", want: "R"},
 		{code: "InvalidChecksum", want: "R"},
-		{code: "SomethingNew", want: "R"},
+		{code: "SomethingNew", want: "U"},
 		{code: "AccountNotSubscribed", want: "U", setting: true},
 		{code: "InvalidRecipient", want: "U", setting: true},
 		{code: "InvalidEventSource", want: "U", setting: true},
@@ -168,7 +170,7 @@ func TestPutSettlesEvents(t *testing.T) {
 			srv := serve(t, func(w http.ResponseWriter, got call, _ int) {
 				_, _ = io.WriteString(w, got.answer(map[string]string{"e1": c.code}))
 			})
-			s := newTestSink(t, Options{Endpoint: srv.URL})
+			s := newDestination(t, at(srv.URL))
 			verdicts, err := s.Put(t.Context(), entries(3))
 			if got, want := statuses(verdicts), "A"+c.want+"A"; got != want {
 				t.Errorf("verdicts %s, want %s", got, want)
@@ -197,21 +199,20 @@ func TestPutAnswers(t *testing.T) {
 		{name: "one list only", answer: `{"successful":[` + okay + `]}`, want: "AU", code: "NoAnswer"},
 		{name: "null lists", answer: `{"successful":[` + okay + `],"failed":null}`, want: "AU", code: "NoAnswer"},
 		{name: "spaces and unknown fields", answer: ` {"x":[{}], "successful" : [ {"eventID":"1" , "new":{"id":"e1"},"id":"e\u0030"} ] } `, want: "AU", code: "NoAnswer"},
-		{name: "ids not asked for", answer: `{"successful":[` + okay + `,{"id":"zz"},{"id":7},{}],"failed":[{"id":"y","errorCode":"InvalidData"}]}`, want: "AU", code: "NoAnswer"},
+		{name: "ids not asked for", answer: `{"successful":[` + okay + `,{"id":"zz"},{}],"failed":[{"id":"y","errorCode":"InvalidData"}]}`, want: "AU", code: "NoAnswer"},
 		{name: "in both lists", answer: `{"failed":[{"id":"e1","errorCode":"InvalidData"}],"successful":[` + okay + `,{"id":"e1"}]}`, want: "AU", code: "Contradiction"},
 		{name: "empty", answer: ``, want: "UU", code: "BadAnswer", bad: true},
 		{name: "empty object", answer: `{}`, want: "UU", code: "BadAnswer", bad: true},
 		{name: "HTML", answer: `<html>`, want: "UU", code: "BadAnswer", bad: true},
 		{name: "truncated", answer: `{"successful":[` + okay + `],"failed":[`, want: "UU", code: "BadAnswer", bad: true},
-		{name: "more than one value", answer: `{"successful":[` + okay + `]}{}`, want: "UU", code: "BadAnswer", bad: true},
 		{name: "an array", answer: `[` + okay + `]`, want: "UU", code: "BadAnswer", bad: true},
 		{name: "a list that is none", answer: `{"successful":"e0"}`, want: "UU", code: "BadAnswer", bad: true},
 		{name: "entries that are none", answer: `{"successful":[` + okay + `,"e1"]}`, want: "UU", code: "BadAnswer", bad: true},
-		{name: "endless", answer: `{"successful":[` + okay + `]` + strings.Repeat(" ", maxAnswer) + `}`, want: "UU", code: "BadAnswer", bad: true},
+		{name: "endless", answer: `{"successful":[` + okay + `]` + strings.Repeat(" ", 17<<20) + `}`, want: "UU", code: "BadAnswer", bad: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			srv := serve(t, func(w http.ResponseWriter, _ call, _ int) { _, _ = io.WriteString(w, c.answer) })
-			s := newTestSink(t, Options{Endpoint: srv.URL})
+			s := newDestination(t, at(srv.URL))
 			verdicts, err := s.Put(t.Context(), entries(2))
 			if got := statuses(verdicts); got != c.want || verdicts[1].Code != c.code {
 				t.Errorf("verdicts %s, %+v; want %s, %s", got, verdicts[1], c.want, c.code)
@@ -241,11 +242,8 @@ func TestPutHalves(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, c.answer(nil))
 	})
-	s := newTestSink(t, Options{Endpoint: srv.URL})
-	verdicts, err := s.Put(t.Context(), entries(100))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newDestination(t, at(srv.URL))
+	verdicts := putTwice(t, s, entries(100))
 	for i, v := range verdicts {
 		want := audit.Verdict{Status: audit.Accepted}
 		if bad[fmt.Sprintf("e%d", i)] {
@@ -270,36 +268,127 @@ func TestPutHalves(t *testing.T) {
 	}
 }
 
-// What hits every event of a call, and that while nothing else is accepted, is
-// hardly about the events: a quota whose code is not known yet, say.
+// putTwice puts entries, then once more those that are retryable, and returns
+// the verdicts of the last put of each.
+func putTwice(t *testing.T, s *Destination, es []audit.Entry) []audit.Verdict {
+	t.Helper()
+	verdicts, err := s.Put(t.Context(), es)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rest []audit.Entry
+	var at []int
+	for i, v := range verdicts {
+		switch v.Status {
+		case audit.Rejected:
+			t.Errorf("%s was rejected at its first refusal: %+v", es[i].ID, v)
+		case audit.Retryable:
+			rest, at = append(rest, es[i]), append(at, i)
+		}
+	}
+	again, err := s.Put(t.Context(), rest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range again {
+		verdicts[at[i]] = v
+	}
+	return verdicts
+}
+
+// What hits every event, while nothing else is accepted, is hardly about the
+// events: a quota whose code is not known yet, say.
 func TestPutRefusedAlike(t *testing.T) {
-	refusing := true
-	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
-		if refusing {
-			refuseCall(w, "serviceQuotaExceededException")
+	for name, refuse := range map[string]func(w http.ResponseWriter, c call){
+		"calls": func(w http.ResponseWriter, _ call) { refuseCall(w, "ServiceQuotaExceededException") },
+		"events": func(w http.ResponseWriter, c call) {
+			failed := map[string]string{}
+			for _, id := range c.ids() {
+				failed[id] = "ServiceQuotaExceededException"
+			}
+			_, _ = io.WriteString(w, c.answer(failed))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			refusing := false
+			srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
+				if refusing {
+					refuse(w, c)
+					return
+				}
+				_, _ = io.WriteString(w, c.answer(nil))
+			})
+			s := newDestination(t, at(srv.URL))
+			if _, err := s.Put(t.Context(), entries(100)); err != nil {
+				t.Fatal(err)
+			}
+			refusing = true // from the middle of a pass
+			before := len(srv.seen())
+			for range 3 {
+				verdicts, err := s.Put(t.Context(), entries(100))
+				var setting *audit.SettingsError
+				if !errors.As(err, &setting) || !strings.Contains(err.Error(), "ServiceQuotaExceededException") || audit.Hint(setting) == "" {
+					t.Errorf("%v", err)
+				}
+				if got := statuses(verdicts); got != strings.Repeat("U", 100) {
+					t.Errorf("%s", got)
+				}
+			}
+			if n := len(srv.seen()) - before; n > 3*4 {
+				t.Errorf("%d calls", n)
+			}
+			refusing = false
+			if verdicts, err := s.Put(t.Context(), entries(100)); err != nil || statuses(verdicts) != strings.Repeat("A", 100) {
+				t.Errorf("%s, %v", statuses(verdicts), err)
+			}
+		})
+	}
+}
+
+// One entry after the other, as triggers put them.
+func TestPutRefusedOneByOne(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, _ call, _ int) { refuseCall(w, "SomethingNew") })
+	s := newDestination(t, at(srv.URL))
+	for i, e := range entries(30) {
+		verdicts, err := s.Put(t.Context(), []audit.Entry{e})
+		if statuses(verdicts) != "U" || audit.NeedsPerson(err) != (i >= 2) {
+			t.Errorf("entry %d: %s, %v", i, statuses(verdicts), err)
+		}
+	}
+}
+
+// A service that refuses every other call with a code that is not known says
+// nothing about events: those that it refused are accepted a moment later.
+func TestPutRefusedNowAndThen(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, c call, n int) {
+		if n%2 == 0 {
+			refuseCall(w, "SomethingNew")
 			return
 		}
 		_, _ = io.WriteString(w, c.answer(nil))
 	})
-	s := newTestSink(t, Options{Endpoint: srv.URL})
-	verdicts, err := s.Put(t.Context(), entries(100))
-	var setting *audit.SettingsError
-	if !errors.As(err, &setting) || !strings.Contains(err.Error(), "ServiceQuotaExceededException") || audit.Hint(setting) == "" {
-		t.Errorf("%v", err)
-	}
-	if got := statuses(verdicts); got != strings.Repeat("U", 100) || len(srv.seen()) != 4 {
-		t.Errorf("%s after %d calls", got, len(srv.seen()))
-	}
-	// Few events say nothing of an account, and one says nothing of another.
-	for n := 1; n <= 3; n++ {
-		verdicts, err := s.Put(t.Context(), entries(n))
-		if got := statuses(verdicts); err != nil || got != strings.Repeat("R", n) {
-			t.Errorf("%s, %v", got, err)
+	s := newDestination(t, at(srv.URL))
+	left := entries(100)
+	for round := 0; len(left) > 0; round++ {
+		if round == 20 {
+			t.Fatalf("%d are left", len(left))
 		}
-	}
-	refusing = false
-	if verdicts, err := s.Put(t.Context(), entries(100)); err != nil || statuses(verdicts) != strings.Repeat("A", 100) {
-		t.Errorf("%s, %v", statuses(verdicts), err)
+		var rest []audit.Entry
+		for batch := range slices.Chunk(left, 7) {
+			verdicts, err := s.Put(t.Context(), batch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, v := range verdicts {
+				switch v.Status {
+				case audit.Rejected:
+					t.Errorf("%s: %+v", batch[i].ID, v)
+				case audit.Retryable:
+					rest = append(rest, batch[i])
+				}
+			}
+		}
+		left = rest
 	}
 }
 
@@ -320,35 +409,31 @@ func TestPutRefusedInARun(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, c.answer(nil))
 	})
-	s := newTestSink(t, Options{Endpoint: srv.URL})
-	verdicts, err := s.Put(t.Context(), entries(100))
-	if want := "AA" + strings.Repeat("R", 46) + strings.Repeat("A", 52); err != nil || statuses(verdicts) != want {
-		t.Errorf("%s, %v", statuses(verdicts), err)
+	s := newDestination(t, at(srv.URL))
+	verdicts := putTwice(t, s, entries(100))
+	if want := "AA" + strings.Repeat("R", 46) + strings.Repeat("A", 52); statuses(verdicts) != want {
+		t.Errorf("%s", statuses(verdicts))
 	}
 }
 
-// Where others are accepted meanwhile, it is about the events.
-func TestPutRefusedAlikeAmongOthers(t *testing.T) {
-	var s *Sink
-	var other sync.Once
+// An event among others that a 200 accepts is rejected once it is refused again.
+func TestPutRefusedEventAmongOthers(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
-		if c.has("e0") || c.has("e50") || c.has("e99") || c.has("e70") {
-			other.Do(func() {
-				if _, err := s.Put(t.Context(), entries(98)[97:]); err != nil {
-					t.Error(err)
-				}
-			})
-			refuseCall(w, "ValidationException")
-			return
-		}
-		_, _ = io.WriteString(w, c.answer(nil))
+		_, _ = io.WriteString(w, c.answer(map[string]string{"e3": "SomethingNew"}))
 	})
-	s = newTestSink(t, Options{Endpoint: srv.URL})
-	verdicts, err := s.Put(t.Context(), entries(100))
-	want := []byte(strings.Repeat("A", 100))
-	want[0], want[50], want[70], want[99] = 'R', 'R', 'R', 'R'
-	if got := statuses(verdicts); err != nil || got != string(want) {
-		t.Errorf("%s, %v", got, err)
+	s := newDestination(t, at(srv.URL))
+	verdicts, err := s.Put(t.Context(), entries(10))
+	if err != nil || statuses(verdicts) != "AAAUAAAAAA" {
+		t.Fatal(statuses(verdicts), err)
+	}
+	if verdicts, err = s.Put(t.Context(), entries(10)[3:4]); err != nil || statuses(verdicts) != "U" {
+		t.Errorf("nothing was accepted since: %s, %v", statuses(verdicts), err)
+	}
+	if verdicts, err = s.Put(t.Context(), entries(12)[10:]); err != nil || statuses(verdicts) != "AA" {
+		t.Errorf("%s, %v", statuses(verdicts), err)
+	}
+	if verdicts, err = s.Put(t.Context(), entries(10)[3:4]); err != nil || statuses(verdicts) != "R" {
+		t.Errorf("%s, %v", statuses(verdicts), err)
 	}
 }
 
@@ -371,7 +456,7 @@ func TestPutGoesOnAfterA500ButNotAfterThrottling(t *testing.T) {
 			w.Header().Set("X-Amzn-ErrorType", c.code)
 			w.WriteHeader(c.status)
 		})
-		s := newTestSink(t, Options{Endpoint: srv.URL})
+		s := newDestination(t, at(srv.URL))
 		verdicts, err := s.Put(t.Context(), entries(250))
 		if got := statuses(verdicts); got != c.want || err == nil {
 			t.Errorf("%s: %s, %v", c.code, got, err)
@@ -383,7 +468,7 @@ func TestPutByManyAtOnce(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, c call, _ int) {
 		_, _ = io.WriteString(w, c.answer(map[string]string{"e7": "InvalidData"}))
 	})
-	s := newTestSink(t, Options{Endpoint: srv.URL})
+	s := newDestination(t, at(srv.URL))
 	es := entries(120)
 	es[110].Payload = strings.Repeat(`"`, 250_000)
 	var workers sync.WaitGroup

@@ -60,17 +60,17 @@ func (c call) answer(failed map[string]string) string {
 	return `{"failed":[` + strings.Join(bad, ",") + `],"successful":[` + strings.Join(ok, ",") + `]}`
 }
 
-// service is a server that answers as a test wants it to.
-type service struct {
+// testServer is a server that answers as a test wants it to.
+type testServer struct {
 	*httptest.Server
 	mu    sync.Mutex
 	calls []call
 }
 
 // serve starts a server. answer gets each call, counted from 1.
-func serve(t *testing.T, answer func(w http.ResponseWriter, c call, n int)) *service {
+func serve(t *testing.T, answer func(w http.ResponseWriter, c call, n int)) *testServer {
 	t.Helper()
-	s := &service{}
+	s := &testServer{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -98,7 +98,7 @@ func serve(t *testing.T, answer func(w http.ResponseWriter, c call, n int)) *ser
 	return s
 }
 
-func (s *service) seen() []call {
+func (s *testServer) seen() []call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls

@@ -12,32 +12,25 @@ import (
 const burst = 2
 
 // turns hands out calls under a rate. Of those that are not urgent only one at a
-// time stands in line, so that one that is waits for two turns at most.
+// time waits for its turn, so that an urgent one waits for two turns at most.
 type turns struct {
 	limiter *rate.Limiter
-	line    chan struct{} // holds one element while somebody stands in line
-	others  chan struct{} // holds one element while one that is not urgent does
+	line    chan struct{} // holds one element while a call that is not urgent waits
 }
 
 func newTurns(limit rate.Limit) *turns {
-	return &turns{limiter: rate.NewLimiter(limit, burst), line: make(chan struct{}, 1), others: make(chan struct{}, 1)}
+	return &turns{limiter: rate.NewLimiter(limit, burst), line: make(chan struct{}, 1)}
 }
 
 // wait returns once it is a call's turn.
 func (t *turns) wait(ctx context.Context, urgent bool) error {
 	if !urgent {
 		select {
-		case t.others <- struct{}{}:
-			defer func() { <-t.others }()
+		case t.line <- struct{}{}:
+			defer func() { <-t.line }()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-	select {
-	case t.line <- struct{}{}:
-		defer func() { <-t.line }()
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	return t.limiter.Wait(ctx)
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
 // timed notes when calls come in.
@@ -26,7 +28,7 @@ func (c *timed) Do(r *http.Request) (*http.Response, error) {
 func TestPutKeepsTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := &timed{accepting: accepting{[]byte(`{"successful":[{"id":"e0"}]}`)}}
-		s := newTestSink(t, Options{HTTPClient: client, Rate: DefaultRate})
+		s := newDestination(t, Options{Config: aws.Config{HTTPClient: client}, Rate: DefaultRate})
 		start := time.Now()
 		var workers sync.WaitGroup
 		for range 16 {
@@ -55,7 +57,7 @@ func TestPutKeepsTheRate(t *testing.T) {
 func TestUrgentPutGoesBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := &timed{accepting: accepting{[]byte(`{"successful":[{"id":"e0"}]}`)}}
-		s := newTestSink(t, Options{HTTPClient: client, Rate: 1})
+		s := newDestination(t, Options{Config: aws.Config{HTTPClient: client}, Rate: 1})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var workers sync.WaitGroup
@@ -87,7 +89,7 @@ func TestUrgentPutGoesBefore(t *testing.T) {
 func TestPutGivesUpItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := &timed{accepting: accepting{[]byte(`{"successful":[{"id":"e0"}]}`)}}
-		s := newTestSink(t, Options{HTTPClient: client, Rate: 0.001})
+		s := newDestination(t, Options{Config: aws.Config{HTTPClient: client}, Rate: 0.001})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		for range burst {

@@ -7,9 +7,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/tidwall/gjson"
-
-	"github.com/kong-cloudtrail/relay/internal/jsonscan"
 )
 
 // maxDepth is how deep a payload may nest and still be embedded as an object.
@@ -41,10 +38,6 @@ func (w *writer) raw(s string) { w.buf = append(w.buf, s...) }
 
 // quote appends s as a JSON string. Each byte that is not UTF-8 becomes U+FFFD.
 func (w *writer) quote(s string) {
-	if jsonscan.IsPlain(s) {
-		w.buf = append(append(append(w.buf, '"'), s...), '"')
-		return
-	}
 	// The error only tells that there were such bytes.
 	w.buf, _ = jsontext.AppendQuote(w.buf, s)
 }
@@ -179,7 +172,7 @@ func isObject(s string) bool {
 	if strings.Count(s, "{")+strings.Count(s, "[") > maxDepth && depth(s) > maxDepth {
 		return false
 	}
-	return gjson.Valid(s)
+	return jsontext.Value(s).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
 // depth returns how deep s nests, if it is JSON.

@@ -27,8 +27,7 @@ const secretTimeout = 15 * time.Second
 // awsConfigs gives the SDK's configuration, read once and only when it is first
 // asked for: reading it takes time that a cold start does not have to spare.
 type awsConfigs struct {
-	load     func(ctx context.Context) (aws.Config, error)
-	endpoint string // for a destination, instead of the one that the environment names
+	load func(ctx context.Context) (aws.Config, error)
 
 	mu     sync.Mutex
 	loaded bool

@@ -103,8 +103,5 @@ func (s *Settings) AWSConfig(ctx context.Context) (aws.Config, error) {
 
 // UseAWS makes a configuration stand for the one that the environment describes.
 func (s *Settings) UseAWS(c aws.Config) {
-	s.aws = &awsConfigs{load: func(context.Context) (aws.Config, error) { return c, nil }, endpoint: aws.ToString(c.BaseEndpoint)}
+	s.aws = &awsConfigs{load: func(context.Context) (aws.Config, error) { return c, nil }}
 }
-
-// AWSEndpoint returns the endpoint of the configuration that UseAWS was given, "" without one.
-func (s *Settings) AWSEndpoint() string { return s.aws.endpoint }

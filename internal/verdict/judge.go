@@ -1,0 +1,148 @@
+// Package verdict decides what an error code that nobody knows says: something
+// about an entry, or about the state of its destination.
+package verdict
+
+import (
+	"sync"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const (
+	// alike is how many entries in a row must be refused with unknown codes, while
+	// none is accepted, before that counts as the state of the destination.
+	alike = 3
+	// maxSuspects and maxPassing bound the memory of a Judge.
+	maxSuspects = 10_000
+	maxPassing  = 64
+)
+
+// Judge keeps a destination from rejecting entries wholesale. An account that
+// meets a quota, a channel that is reconfigured, a service with a new error: each
+// can refuse everything from some moment on, with a code that is not known.
+//
+// An entry is rejected for such a code only if it is refused again after the
+// destination accepted another entry in the meantime. A code is never held
+// against an entry once an entry that was refused with it has been accepted.
+//
+// The zero value is ready. It is safe for concurrent use.
+type Judge struct {
+	mu       sync.Mutex
+	clock    int64             // counts calls and refusals
+	accepted int64             // start of the latest call that accepted something
+	suspects map[string]*entry // refused with an unknown code, by ID
+	passing  map[string]bool   // unknown codes that turned out to pass
+	first    int64             // the first refusal since something was accepted
+	refused  int               // entries since then
+}
+
+// entry is one that was refused with a code that is not known.
+type entry struct {
+	code string
+	at   int64 // the first refusal
+}
+
+// Decision is what follows from a refusal.
+type Decision uint8
+
+// Decisions.
+const (
+	Retry  Decision = iota // it is not clear yet, or the code is known to pass
+	Reject                 // it is about the entry
+	Stop                   // it is the state of the destination
+)
+
+// Begin is called when a call begins, and returns its number.
+func (j *Judge) Begin() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.clock++
+	return j.clock
+}
+
+// Accept notes that the call with a number accepted entries.
+func (j *Judge) Accept(call int64, ids ...string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.accepted = max(j.accepted, call)
+	if call > j.first {
+		j.first, j.refused = 0, 0
+	}
+	if len(j.suspects) == 0 {
+		return
+	}
+	for _, id := range ids {
+		if e := j.suspects[id]; e != nil {
+			delete(j.suspects, id)
+			if len(j.passing) < maxPassing {
+				if j.passing == nil {
+					j.passing = map[string]bool{}
+				}
+				j.passing[e.code] = true
+			}
+		}
+	}
+}
+
+// Refuse notes that an entry was refused by itself with a code that is not known,
+// and decides. since is the number of the call in which its batch was first put,
+// whole. amid says that the same answer accepted an entry that comes after this
+// one in the call.
+func (j *Judge) Refuse(id, code string, since int64, amid bool) Decision {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.clock++
+	if j.passing[code] {
+		return Retry
+	}
+	e := j.suspects[id]
+	switch {
+	case e != nil && (amid || j.accepted > e.at):
+		delete(j.suspects, id)
+		return Reject
+	case e == nil:
+		j.suspect(id, code)
+	}
+	if j.refused >= alike && j.accepted < since {
+		return Stop
+	}
+	return Retry
+}
+
+func (j *Judge) suspect(id, code string) {
+	if j.suspects == nil {
+		j.suspects = map[string]*entry{}
+	}
+	if len(j.suspects) < maxSuspects {
+		j.suspects[id] = &entry{code: code, at: j.clock}
+	}
+	if j.refused++; j.first == 0 {
+		j.first = j.clock
+	}
+}
+
+// Narrow finds out for which of n entries a call was refused. put puts those from
+// lo to hi in a call by themselves, and calls Narrow itself where that is refused
+// too; its error ends the search. Single entries come first, so that a destination
+// that refuses everything is found out after a few calls.
+func Narrow(n int, put func(lo, hi int) error) error {
+	parts := [][2]int{{0, n / 2}, {n / 2, n}}
+	if n > alike {
+		mid, last := n/2, n-1
+		parts = [][2]int{{mid, mid + 1}, {last, last + 1}, {0, 1}, {1, mid}, {mid + 1, last}}
+	}
+	for _, p := range parts {
+		if p[0] < p[1] {
+			if err := put(p[0], p[1]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Stopped is the error of a destination that refuses everything alike.
+func Stopped(destination, code, reason string) error {
+	return audit.Settingsf("nothing was rejected for it: look what the code says of the account, its quotas and the destination, and correct that",
+		"%s refuses every entry alike: %s: %s", destination, code, reason)
+}
