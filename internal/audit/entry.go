@@ -47,6 +47,9 @@ type Entry struct {
 	// Unknown is a JSON object of the fields that this version does not know,
 	// as Kong sent them; empty where there are none.
 	Unknown string `json:"unknown,omitempty"`
+	// Withheld is a JSON object that says what redaction withheld whole: the path in
+	// the event, and size, SHA-256 and reason; empty where there is nothing.
+	Withheld string `json:"withheld,omitempty"`
 	// KongVersion is the version of the gateway that returned the row, or empty.
 	KongVersion string `json:"kong_version,omitempty"`
 	// Verification tells what became of checking Signature; empty if it was not tried.
@@ -86,7 +89,7 @@ const (
 func (e *Entry) Size() int {
 	return 256 + len(e.ID) + len(e.RequestID) + len(e.ClientIP) + len(e.Method) + len(e.Path) + len(e.Workspace) +
 		len(e.Payload) + len(e.RemovedFromPayload) + len(e.Signature) + len(e.RBACUserID) + len(e.RBACUserName) +
-		len(e.RequestSource) + len(e.Unknown)
+		len(e.RequestSource) + len(e.Unknown) + len(e.Withheld)
 }
 
 // maxID is what PutAuditEvents takes as an id, and what a ledger takes as one.
