@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,255 +12,258 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// ErrUnavailable ends a pass whose destination took nothing for as long as a
-// batch is tried. Nothing is made a dead letter for it: the entries stay new.
+// ErrUnavailable ends a pass whose destination accepted nothing for as long as a
+// batch is tried. Nothing is rejected or deferred for it: the entries stay new.
 var ErrUnavailable = errors.New("destination does not accept anything")
 
-// waitingBatches is how many batches may wait to be put again for each that is being put.
-const waitingBatches = 8
+const (
+	waitingBatches = 8 // batches that may wait to be put again, for each that is being put
+	maxLogged      = 5 // dead letters of a call that the log names one by one
+	fewBatches     = 3 // so many batches may fail by themselves; more show that the destination is down
+	firstBackoff   = 100 * time.Millisecond
+	maxBackoff     = 10 * time.Second // of a batch that fails while others are accepted
+)
 
-// lane is a way from pages to the destination. A pass has one for its walk, and
-// one for the tails beside it, which so stand behind nothing of the walk.
+// workers is a worker pool: it puts batches into the destination. A pass has one
+// for its walk. A tail beside it has another one, so that it does not wait for the
+// walk's batches.
 //
-// Its methods take two contexts. Once ctx, the pass's own, is done, no new put is
+// Its methods take two contexts. Once ctx, the pass's, is done, no new put is
 // started. work, that of batches in flight, outlives it by the grace, so that what
 // was put when the pass was told to stop is still recorded.
-type lane struct {
+type workers struct {
 	*delivery
-	sink  Sink
-	group *errgroup.Group
-	bytes int                 // most in flight
-	slots *semaphore.Weighted // bytes in flight
-	puts  *semaphore.Weighted // calls in flight, each until what it decided is recorded
+	sink    Sink
+	group   *errgroup.Group
+	limit   int                 // bytes in flight, at most
+	bytes   *semaphore.Weighted // bytes in flight
+	puts    *semaphore.Weighted // calls in flight, each until its verdicts are recorded
+	retries retryPool
 }
 
-// newLane returns a lane and the context for its methods, which ends when a batch
-// fails for a reason that stops the pass.
-func newLane(ctx context.Context, d *delivery, sink Sink, workers, bytes int) (*lane, context.Context) {
+// newWorkers returns a pool of n workers and the context for its methods, which
+// ends when a batch fails for a reason that stops the pass.
+func newWorkers(ctx context.Context, d *delivery, sink Sink, n, bytes int) (*workers, context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	// A batch that waits to be put again must not keep others from being put.
-	group.SetLimit(waitingBatches * workers)
-	return &lane{
-		delivery: d, sink: sink, group: group, bytes: bytes,
-		slots: semaphore.NewWeighted(int64(bytes)), puts: semaphore.NewWeighted(int64(workers)),
+	group.SetLimit(waitingBatches * n)
+	return &workers{
+		delivery: d, sink: sink, group: group, limit: bytes,
+		bytes: semaphore.NewWeighted(int64(bytes)), puts: semaphore.NewWeighted(int64(n)),
+		retries: retryPool{wake: make(chan struct{}, 1)},
 	}, ctx
+}
+
+// wait waits until every batch has an outcome, and returns the reason why one has
+// none. No more batches may be started by put.
+func (w *workers) wait() error {
+	w.retries.drain()
+	return w.group.Wait()
 }
 
 // put starts a batch, waiting for a worker and for room. It returns the reason
 // why nothing more should be started, if there is one.
-func (l *lane) put(ctx, work context.Context, batch []audit.Entry, pc *piece) error {
-	size, oldest := 0, pc.oldest
-	for i := range batch {
-		size += batch[i].Size()
-		oldest = min(oldest, batch[i].Timestamp)
+func (w *workers) put(ctx, work context.Context, entries []audit.Entry, s *slot) error {
+	size, oldest := 0, s.oldest
+	for i := range entries {
+		size += entries[i].Size()
+		oldest = min(oldest, entries[i].Timestamp)
 	}
-	l.mu.Lock()
-	pc.oldest = oldest
-	l.waiting(oldest)
-	l.mu.Unlock()
+	w.mu.Lock()
+	s.oldest, s.left = oldest, len(entries)
+	w.pending(oldest)
+	w.mu.Unlock()
 	// No batch queues up before a worker is free: what waits is memory that the
 	// garbage collector goes over again and again.
-	if err := l.puts.Acquire(ctx, 1); err != nil {
+	if err := w.puts.Acquire(ctx, 1); err != nil {
 		return context.Cause(ctx)
 	}
-	l.puts.Release(1)
-	weight := int64(min(size, l.bytes))
-	if err := l.slots.Acquire(ctx, weight); err != nil {
+	w.puts.Release(1)
+	s.weight = min(size, w.limit)
+	if err := w.bytes.Acquire(ctx, int64(s.weight)); err != nil {
 		return context.Cause(ctx)
 	}
-	l.group.Go(func() error {
-		defer l.slots.Release(weight)
-		err := l.deliver(ctx, work, batch, l.p.opts.RetryFor, time.Time{})
-		if err == nil {
-			l.finish(pc)
-		}
-		return err
-	})
+	w.retries.begin()
+	w.group.Go(w.delivering(ctx, work, newBatch(entries, s, w.p.opts.RetryFor)))
 	return nil
 }
 
-// deliver puts a batch until each of its entries has an outcome. What has none
-// after the given time is deferred, if the destination accepts anything at all.
-func (l *lane) deliver(ctx, work context.Context, batch []audit.Entry, patience time.Duration, since time.Time) error {
-	var (
-		began   = time.Now()
-		backoff = 100 * time.Millisecond
-		rest    = batch
-	)
-	for try := 1; ; try++ {
-		unresolved, why, answered, err := l.round(ctx, work, rest, try)
-		var stop *stopError
-		if errors.As(err, &stop) {
-			return stop.err
-		}
-		if len(unresolved) == 0 {
-			return nil
-		}
-		if err != nil && !answered {
-			l.count(func(s *Summary) { s.Repeated += len(unresolved) })
-		}
-		if time.Since(began) > patience {
-			return l.giveUp(ctx, work, unresolved, why, err, patience, began, since, try)
-		}
-		l.p.log.Debug("putting again", "entries", len(unresolved), "try", try, "code", why[0].Code, "err", err)
-		if err := l.p.wait(ctx, jitter(backoff)); err != nil {
+// delivering returns the body of a goroutine that delivers a batch, and whatever
+// else is to be put again.
+func (w *workers) delivering(ctx, work context.Context, b *batch) func() error {
+	return func() error {
+		err := w.deliver(ctx, work, b)
+		w.retries.end()
+		if err != nil {
 			return err
 		}
-		backoff = min(backoff*2, 10*time.Second)
-		rest = unresolved
+		return w.putRetries(ctx, work)
 	}
 }
 
-// stopError ends the pass rather than the attempt.
-type stopError struct{ err error }
-
-func (e *stopError) Error() string { return e.err.Error() }
-
-// round puts entries once and records what was decided of them. It returns those
-// that have no outcome yet, and why.
-func (l *lane) round(ctx, work context.Context, entries []audit.Entry, try int) (unresolved []audit.Entry, why []audit.Verdict, answered bool, err error) {
-	if err := l.puts.Acquire(ctx, 1); err != nil {
-		return nil, nil, false, &stopError{context.Cause(ctx)}
-	}
-	defer l.puts.Release(1)
-	if err := l.mayPut(ctx); err != nil {
-		return nil, nil, false, &stopError{err}
-	}
-	if try > 1 {
-		l.count(func(s *Summary) { s.Retries++ })
-	}
-	verdicts, answered, err := l.attempt(work, entries)
-	records := make([]audit.Record, 0, len(entries))
-	accepted := entries[:0:0]
-	dead := 0
-	for i, v := range verdicts {
-		e := &entries[i]
-		switch v.Status {
-		case audit.Accepted:
-			records = append(records, l.record(e, audit.Delivered, nil))
-			if len(accepted) == i { // as a rule all of them are: no need for a copy
-				accepted = entries[: i+1 : i+1]
-			} else {
-				accepted = append(accepted, *e)
-			}
-		case audit.Rejected:
-			dead++
-			records = append(records, l.record(e, audit.Dead, letter(e, audit.Dead, v, try)))
-			l.p.log.Error("entry refused for good, kept as a dead letter", "id", e.ID, "code", v.Code, "reason", v.Reason)
-		default:
-			unresolved = append(unresolved, *e)
-			why = append(why, v)
+// deliver puts a batch until each of its entries has an outcome or is left to the
+// retry pool.
+func (w *workers) deliver(ctx, work context.Context, b *batch) error {
+	for backoff := firstBackoff; ; {
+		r, err := w.round(ctx, work, b)
+		if err != nil || r.left == nil {
+			return err
 		}
-	}
-	if len(records) > 0 {
-		if err := l.commit(work, records, accepted); err != nil {
-			return nil, nil, answered, &stopError{err}
+		if r.failure == nil {
+			return w.retry(work, r.left)
 		}
-		l.count(func(s *Summary) { s.Delivered += len(accepted); s.Dead += dead })
-	}
-	if audit.NeedsPerson(err) {
-		return nil, nil, answered, &stopError{err}
-	}
-	return unresolved, why, answered, err
-}
-
-// attempt makes one put. answered tells whether the destination said anything at
-// all of these entries.
-func (l *lane) attempt(work context.Context, entries []audit.Entry) (verdicts []audit.Verdict, answered bool, err error) {
-	begin := time.Now()
-	verdicts, err = l.sink.Put(work, entries)
-	l.p.opts.Observer.stage("put", begin)
-	if len(verdicts) != len(entries) {
-		return make([]audit.Verdict, len(entries)), false, fmt.Errorf("destination gave %d verdicts for %d entries", len(verdicts), len(entries))
-	}
-	for _, v := range verdicts {
-		answered = answered || v.Status != audit.Retryable || v.Code != ""
-		if v.Status == audit.Accepted {
-			l.mu.Lock()
-			l.accepted = time.Now()
-			l.mu.Unlock()
-		}
-	}
-	return verdicts, answered, err
-}
-
-// giveUp parks what could not be delivered in time. Where the destination took
-// nothing of anybody meanwhile, it is down, and not the entries' fault: the pass
-// ends. A batch of several is tried in halves first, so that one entry on which
-// the destination chokes does not take the others with it.
-//
-// since is zero for a batch, and for its halves the moment since when the
-// destination is known to have accepted something while the batch failed.
-func (l *lane) giveUp(ctx, work context.Context, entries []audit.Entry, why []audit.Verdict, err error, patience time.Duration, began, since time.Time, tries int) error {
-	if err != nil {
-		switch {
-		case !since.IsZero():
-		case len(entries) == 1:
-			// There is nothing to compare it with. To park it in an outage does no
-			// harm: what is deferred becomes a dead letter only if others were accepted.
-			since = began
-		default:
-			// What was accepted long ago says nothing of an outage that came later.
-			since = time.Now().Add(-patience / 2)
-			if !l.acceptedSince(since) {
-				// Every call failed. Either the destination is down, or it chokes on one
-				// of these: some of them by themselves will tell.
-				var stop error
-				if entries, why, stop = l.probe(ctx, work, entries, why, tries); stop != nil {
-					return stop
-				}
-			}
-		}
-		if !l.acceptedSince(since) {
-			return fmt.Errorf("%w for %s: %w", ErrUnavailable, patience.Round(time.Millisecond), err)
-		}
-		if len(entries) > 1 {
-			half := len(entries) / 2
-			if err := l.deliver(ctx, work, entries[:half], patience/4, since); err != nil {
+		b = r.left
+		closed := w.gate.closedFor()
+		if closed >= w.p.opts.RetryFor || closed == 0 && time.Since(b.began) > b.patience {
+			if b, err = w.giveUp(ctx, work, b, r.failure, closed); err != nil || b == nil {
 				return err
 			}
-			return l.deliver(ctx, work, entries[half:], patience/4, since)
 		}
+		w.p.log.Debug("putting again", "entries", len(b.entries), "code", b.past[0].last.Code, "err", r.failure)
+		if !r.alone {
+			continue // the gate says when
+		}
+		if err := w.p.wait(ctx, jitter(backoff)); err != nil {
+			return err
+		}
+		backoff = min(backoff*2, maxBackoff)
 	}
-	if len(entries) == 0 {
-		return nil
-	}
-	records := make([]audit.Record, len(entries))
-	for i := range entries {
-		e := &entries[i]
-		records[i] = l.record(e, audit.Deferred, letter(e, audit.Deferred, why[i], tries))
-		l.p.log.Warn("entry deferred after its retries", "id", e.ID, "code", why[i].Code, "reason", why[i].Reason)
-	}
-	if err := l.commit(work, records, nil); err != nil {
-		return err
-	}
-	l.count(func(s *Summary) { s.Deferred += len(entries) })
-	return nil
 }
 
-// probe puts some of several entries by themselves: the first, the last, and one
-// between, another one each time. It returns those that still have no outcome.
-func (l *lane) probe(ctx, work context.Context, entries []audit.Entry, why []audit.Verdict, tries int) ([]audit.Entry, []audit.Verdict, error) {
-	picked := map[int]bool{0: true, len(entries) - 1: true, rand.N(len(entries)): true}
-	var rest []audit.Entry
-	var reasons []audit.Verdict
-	for i := range entries {
-		if picked[i] {
-			left, _, _, err := l.round(ctx, work, entries[i:i+1:i+1], tries)
-			var stop *stopError
-			if errors.As(err, &stop) {
-				return nil, nil, stop.err
-			}
-			if len(left) == 0 {
-				continue
-			}
-		}
-		rest, reasons = append(rest, entries[i]), append(reasons, why[i])
-	}
-	return rest, reasons, nil
+// result is what a call came to.
+type result struct {
+	left    *batch // entries that have no outcome; nil if there are none
+	failure error  // of the call; nil if the destination answered
+	alone   bool   // the call failed although others were accepted: it has to wait by itself
 }
 
-// jitter spreads a wait over the half below and above it.
-func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(d)
+// round puts a batch once and records what was decided. Its error ends the pass.
+func (w *workers) round(ctx, work context.Context, b *batch) (result, error) {
+	if err := w.puts.Acquire(ctx, 1); err != nil {
+		return result{}, context.Cause(ctx)
+	}
+	defer w.puts.Release(1)
+	c, err := w.gate.enter(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	if err := w.mayPut(ctx); err != nil {
+		w.gate.leave(c, cancelled, false)
+		return result{}, err
+	}
+	if b.past != nil && !b.past[0].deferred {
+		w.count(func(s *Summary) { s.Retries++ })
+	}
+	verdicts, failure := w.attempt(work, b.entries)
+	alone := w.noteFailure(b, w.gate.leave(c, outcomeOf(verdicts, failure), !b.suspect), failure)
+	made := w.decide(b, verdicts, failure)
+	if len(made.records) > 0 {
+		w.logDead(made.dead)
+		if err := w.commit(work, made.records, made.accepted); err != nil {
+			return result{}, err
+		}
+	}
+	w.resolve(b, made.left)
+	if audit.NeedsPerson(failure) {
+		return result{}, failure
+	}
+	if failure != nil && made.left != nil && !said(verdicts) {
+		w.count(func(s *Summary) { s.Repeated += len(made.left.entries) })
+	}
+	return result{left: made.left, failure: failure, alone: alone}, nil
+}
+
+// noteFailure keeps in mind when a batch failed, and whether the destination
+// accepted others before that and since. It reports whether the batch has to wait by itself.
+func (w *workers) noteFailure(b *batch, alone bool, failure error) bool {
+	if failure == nil || audit.IsDestination(failure) {
+		return false
+	}
+	started, latest := w.gate.progress()
+	if b.failedAt > 0 && latest > b.failedAt {
+		b.suspect = true
+	}
+	b.failedAt = started
+	return alone || b.suspect
+}
+
+// attempt makes one call.
+func (w *workers) attempt(work context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	begin := time.Now()
+	verdicts, err := w.sink.Put(work, entries)
+	w.p.opts.Observer.stage("put", begin)
+	if len(verdicts) != len(entries) {
+		return make([]audit.Verdict, len(entries)), fmt.Errorf("destination gave %d verdicts for %d entries", len(verdicts), len(entries))
+	}
+	return verdicts, err
+}
+
+// outcomeOf returns what the gate has to know of a call.
+func outcomeOf(verdicts []audit.Verdict, failure error) outcome {
+	rejected := false
+	for _, v := range verdicts {
+		if v.Status == audit.Accepted {
+			return accepting
+		}
+		rejected = rejected || v.Status == audit.Rejected
+	}
+	switch {
+	case failure == nil && (rejected || len(verdicts) <= fewBatches):
+		return answered
+	case audit.IsDestination(failure):
+		return unavailable
+	}
+	return failed
+}
+
+// said reports whether the destination said anything at all of a call's entries.
+func said(verdicts []audit.Verdict) bool {
+	for _, v := range verdicts {
+		if v.Status != audit.Retryable || v.Code != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// resolve notes that all entries of a batch but those left have an outcome.
+func (w *workers) resolve(b, left *batch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if left == nil && b.past == nil {
+		w.settle(b.slot, len(b.entries), b.slot.weight)
+		return
+	}
+	skip := 0 // entries of left that were met; they are in the batch's order
+	for i := range b.entries {
+		e, s := &b.entries[i], b.of(i).slot
+		switch {
+		case left != nil && skip < len(left.entries) && left.entries[skip].ID == e.ID:
+			skip++
+		case s != nil:
+			w.settle(s, 1, e.Size())
+		}
+	}
+}
+
+// settle notes that n entries of a slot, of some size, have an outcome. w.mu is held.
+func (w *workers) settle(s *slot, n, size int) {
+	freed := min(size, s.weight)
+	if s.left -= n; s.left == 0 {
+		freed = s.weight
+		w.complete(s)
+	}
+	s.weight -= freed
+	w.bytes.Release(int64(freed))
+}
+
+// logDead says which entries become dead letters.
+func (d *delivery) logDead(dead []*audit.Undelivered) {
+	for i, u := range dead {
+		if i == maxLogged {
+			d.p.log.Error("more entries rejected permanently, kept as dead letters", "entries", len(dead)-i)
+			return
+		}
+		d.p.log.Error("entry rejected permanently, kept as a dead letter", "id", u.Entry.ID, "code", u.Code, "reason", u.Reason)
+	}
 }

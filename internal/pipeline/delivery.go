@@ -7,41 +7,49 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// delivery is what the lanes of one pass share: which entries are in flight, and
-// how far those that were read in order have an outcome.
+// delivery is what everything that is put in one pass shares: which entries are in
+// flight, how far those that were read in order have an outcome, and the gates of
+// destination and ledger.
 type delivery struct {
 	p     *Pipeline
-	valid func() error // whether the lease is still held
+	valid func() error // returns an error once the lease is not held
 	keep  func(e *audit.Entry) time.Duration
+	gate  *gate
 
-	mu       sync.Mutex
-	flight   map[string]bool // ids from being looked up until they are recorded
-	pieces   []*piece        // batches in reading order, from the first unfinished one
-	oldest   int64           // least timestamp of those that are unfinished; 0 if none is
-	popped   int             // finished batches that are gone from pieces
-	through  int64           // timestamp up to which the log has been read, in order
-	pages    []pageEnd       // ends of pages that are not safe yet, in orders other than oldest first
-	offset   string          // token after the last page that is
-	accepted time.Time       // when the destination last accepted something
-	stuck    chan struct{}   // closed once a ledger that failed to record does so again; nil while it does
-	sum      Summary
+	mu        sync.Mutex
+	flight    map[string]bool // ids from being looked up until they are recorded
+	slots     []*slot         // of batches, in reading order, from the first one that is not complete
+	completed int             // slots that are complete and gone from slots
+	oldest    int64           // least timestamp in those that are not complete; 0 if all are
+	through   int64           // timestamp up to which the log has been read, in order
+	pages     []pageEnd       // ends of pages that are not complete, in orders other than oldest first
+	offset    string          // token after the last page that is
+	outage    chan struct{}   // closed once a ledger that does not answer records again; nil while it does
+	sum       Summary
 }
 
-// piece is a batch's place in reading order.
-type piece struct {
+func newDelivery(p *Pipeline, valid func() error, keep func(e *audit.Entry) time.Duration) *delivery {
+	return &delivery{p: p, valid: valid, keep: keep, gate: newGate(), flight: map[string]bool{}}
+}
+
+// slot is a batch's place in reading order.
+type slot struct {
 	first  int64 // timestamp of its first entry
-	oldest int64 // least timestamp in it, once it is whole; less than 0 if it is a place and nothing more
+	oldest int64 // least timestamp in it, once the batch is whole; negative if it is reserved for batches to come
+	left   int   // entries that have no outcome, once the batch is whole
+	weight int   // bytes that they count towards those in flight
 	done   bool
 }
 
-// pageEnd is a page's end: safe once that many batches are finished.
+// pageEnd is a page's end: everything up to it has an outcome once so many slots
+// are complete.
 type pageEnd struct {
-	offset  string
-	batches int
+	offset string
+	slots  int
 }
 
-// claim takes a page's entries into flight, and returns those that were not.
-func (d *delivery) claim(entries []audit.Entry) []audit.Entry {
+// takeIntoFlight marks a page's entries as in flight, and returns those that were not.
+func (d *delivery) takeIntoFlight(entries []audit.Entry) []audit.Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	kept, copied := entries, false
@@ -58,8 +66,8 @@ func (d *delivery) claim(entries []audit.Entry) []audit.Entry {
 	return kept
 }
 
-// unclaim gives up those of a page's entries that have an outcome already.
-func (d *delivery) unclaim(entries []audit.Entry, outcomes []audit.Outcome) {
+// dropKnown takes those of a page's entries out of flight that have an outcome already.
+func (d *delivery) dropKnown(entries []audit.Entry, outcomes []audit.Outcome) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range entries {
@@ -69,36 +77,36 @@ func (d *delivery) unclaim(entries []audit.Entry, outcomes []audit.Outcome) {
 	}
 }
 
-// hold keeps an entry in flight by an id that is not part of its page any more.
-func (d *delivery) hold(id string) {
+// keepInFlight keeps an entry in flight by an id that is no part of its page.
+func (d *delivery) keepInFlight(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.flight[id] = true // a map takes the new string as its key
 }
 
-// place reserves the next place in reading order.
-func (d *delivery) place(first int64) *piece {
+// newSlot returns the next slot in reading order.
+func (d *delivery) newSlot(first int64) *slot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	pc := &piece{first: first, oldest: first}
-	d.pieces = append(d.pieces, pc)
-	d.waiting(first)
-	return pc
+	s := &slot{first: first, oldest: first}
+	d.slots = append(d.slots, s)
+	d.pending(first)
+	return s
 }
 
-// reserve keeps a place for batches that are still to come, of entries from a
+// reserve keeps a slot for batches that are still to come, of entries from a
 // second on.
-func (d *delivery) reserve(first int64) *piece {
+func (d *delivery) reserve(first int64) *slot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	pc := &piece{first: first, oldest: -1}
-	d.pieces = append(d.pieces, pc)
-	return pc
+	s := &slot{first: first, oldest: -1}
+	d.slots = append(d.slots, s)
+	return s
 }
 
-// waiting takes note that an entry waits, and tells the observer if none is
+// pending notes an entry that has no outcome, and tells the observer if none is
 // older. d.mu is held.
-func (d *delivery) waiting(timestamp int64) {
+func (d *delivery) pending(timestamp int64) {
 	if d.oldest != 0 && timestamp >= d.oldest {
 		return
 	}
@@ -108,19 +116,25 @@ func (d *delivery) waiting(timestamp int64) {
 	}
 }
 
-func (d *delivery) finish(pc *piece) {
+// finish completes a slot.
+func (d *delivery) finish(s *slot) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	pc.done = true
-	for len(d.pieces) > 0 && d.pieces[0].done {
-		d.pieces = d.pieces[1:]
-		d.popped++
+	d.complete(s)
+}
+
+// complete notes that everything in a slot has an outcome. d.mu is held.
+func (d *delivery) complete(s *slot) {
+	s.done = true
+	for len(d.slots) > 0 && d.slots[0].done {
+		d.slots = d.slots[1:]
+		d.completed++
 	}
-	if pc.oldest != d.oldest {
+	if s.oldest != d.oldest {
 		return
 	}
 	d.oldest = 0
-	for _, other := range d.pieces {
+	for _, other := range d.slots {
 		if !other.done && other.oldest >= 0 && (d.oldest == 0 || other.oldest < d.oldest) {
 			d.oldest = other.oldest
 		}
@@ -136,13 +150,13 @@ func (d *delivery) read(through int64, offset string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.through = max(d.through, through)
-	d.pages = append(d.pages, pageEnd{offset, d.popped + len(d.pieces)})
-	d.settle()
+	d.pages = append(d.pages, pageEnd{offset, d.completed + len(d.slots)})
+	d.passPages()
 }
 
-// settle drops the ends of pages that have become safe. d.mu is held.
-func (d *delivery) settle() {
-	for len(d.pages) > 0 && d.pages[0].batches <= d.popped {
+// passPages drops the ends of pages of which everything has an outcome. d.mu is held.
+func (d *delivery) passPages() {
+	for len(d.pages) > 0 && d.pages[0].slots <= d.completed {
 		d.offset = d.pages[0].offset
 		d.pages = d.pages[1:]
 	}
@@ -155,32 +169,26 @@ func (d *delivery) restart() {
 	d.through, d.pages, d.offset = 0, nil, ""
 }
 
-// safeOffset is the token after the last page of which every entry has an outcome.
+// safeOffset returns the token after the last page of which every entry has an outcome.
 func (d *delivery) safeOffset() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.settle()
+	d.passPages()
 	return d.offset
 }
 
-// safe is the second up to which everything that was read has an outcome: just
+// safe returns the second up to which everything that was read has an outcome: just
 // before the first entry that has none. 0 where no order is proven.
 func (d *delivery) safe() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := d.through
-	for _, pc := range d.pieces {
-		if !pc.done {
-			s = min(s, pc.first-1)
+	safe := d.through
+	for _, s := range d.slots {
+		if !s.done {
+			safe = min(safe, s.first-1)
 		}
 	}
-	return s
-}
-
-func (d *delivery) acceptedSince(t time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return !d.accepted.IsZero() && !d.accepted.Before(t)
+	return safe
 }
 
 func (d *delivery) count(f func(*Summary)) {

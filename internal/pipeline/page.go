@@ -9,18 +9,18 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// batcher sorts out what is new on the pages of one walk, and hands it to a lane
-// in batches. One goroutine owns it.
+// batcher sorts out what is new on the pages of one walk, and hands it to a worker
+// pool in batches. One goroutine owns it.
 type batcher struct {
-	ps   *pass
-	lane *lane
+	ps      *pass
+	workers *workers
 
 	// The batch that is being filled. As a rule all entries of a page are new, and
 	// then it is a part of the page itself: entries from start on.
 	batch []audit.Entry
 	from  *audit.Entry // first entry of that page; nil if the batch has memory of its own
 	start int
-	piece *piece
+	slot  *slot
 	bytes int
 }
 
@@ -42,7 +42,10 @@ func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int
 		}
 	}
 	if !dry {
-		entries = d.claim(entries)
+		if err := d.recordFirst(work); err != nil {
+			return err
+		}
+		entries = d.takeIntoFlight(entries)
 	}
 	begin := time.Now()
 	outcomes, err := p.opts.Ledger.Lookup(ctx, entries)
@@ -54,11 +57,11 @@ func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int
 	owns := 0              // that no page has shown before
 	fresh, few := 0, mostlyKnown(entries, outcomes)
 	if !dry {
-		d.unclaim(entries, outcomes)
+		d.dropKnown(entries, outcomes)
 	}
 	for i := range entries {
 		e := &entries[i]
-		// Mostly the ledger knows them before their rows appear.
+		// As a rule the ledger knows own reads before their rows appear.
 		if outcomes[i] == audit.Own && p.own.shown(e.ID) {
 			owns++
 		}
@@ -78,7 +81,7 @@ func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int
 		}
 		if few {
 			detach(e)
-			d.hold(e.ID)
+			d.keepInFlight(e.ID)
 		}
 		if p.opts.Prepare != nil {
 			p.opts.Prepare(e)
@@ -96,7 +99,7 @@ func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int
 	return nil
 }
 
-// mostlyKnown tells whether the new entries are the smaller part of a page. Such
+// mostlyKnown reports whether the new entries are the smaller part of a page. Such
 // entries are copied, or a batch that gathers them would keep all their pages in memory.
 func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
 	all, fresh := 0, 0
@@ -110,7 +113,7 @@ func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
 	return fresh < all/2
 }
 
-// detach gives an entry memory of its own.
+// detach copies an entry out of the memory of its page.
 func detach(e *audit.Entry) {
 	for _, s := range []*string{
 		&e.ID, &e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
@@ -130,7 +133,7 @@ func (b *batcher) add(ctx, work context.Context, page []audit.Entry, i int) erro
 	}
 	switch {
 	case len(b.batch) == 0:
-		b.piece = b.ps.del.place(page[i].Timestamp)
+		b.slot = b.ps.del.newSlot(page[i].Timestamp)
 		b.from, b.start = &page[0], i
 		b.batch = page[i : i+1 : i+1]
 	case b.from == &page[0] && b.start+len(b.batch) == i:
@@ -148,7 +151,7 @@ func (b *batcher) flush(ctx, work context.Context) error {
 	if len(b.batch) == 0 {
 		return nil
 	}
-	batch, piece := b.batch, b.piece
-	b.batch, b.piece, b.bytes = nil, nil, 0
-	return b.lane.put(ctx, work, batch, piece)
+	batch, slot := b.batch, b.slot
+	b.batch, b.slot, b.bytes = nil, nil, 0
+	return b.workers.put(ctx, work, batch, slot)
 }

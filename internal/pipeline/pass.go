@@ -66,10 +66,10 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	if h != nil {
 		valid = h.valid
 	}
-	ps.del = &delivery{p: p, valid: valid, keep: ps.keep, flight: map[string]bool{}}
+	ps.del = newDelivery(p, valid, ps.keep)
 	ps.walk = &walk{p: p, order: p.order, until: req.Until}
 	if err = ps.deliver(ctx, work); err == nil {
-		err = ps.judge(work)
+		err = ps.resolveSuspects(work)
 	}
 	if ctx.Err() != nil && err != nil && !audit.NeedsPerson(err) && !errors.Is(err, audit.ErrLedgerReplaced) {
 		err = context.Cause(ctx) // why it ended says more than what broke because of that
@@ -89,17 +89,17 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	p := ps.p
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	main, walking := newLane(ctx, ps.del, p.opts.Sink, p.opts.Workers, p.opts.FlightBytes)
-	aside, tailing := newLane(ctx, ps.del, p.opts.UrgentSink, tailWorkers, p.opts.BatchBytes)
+	main, walking := newWorkers(ctx, ps.del, p.opts.Sink, p.opts.Workers, p.opts.FlightBytes)
+	aside, tailing := newWorkers(ctx, ps.del, p.opts.UrgentSink, tailWorkers, p.opts.BatchBytes)
 	// What stops the tails stops the walk.
 	defer context.AfterFunc(tailing, func() { cancel(context.Cause(tailing)) })()
-	ps.batcher = batcher{ps: ps, lane: main}
+	ps.batcher = batcher{ps: ps, workers: main}
 	walkErr := ps.run(walking, work, func() { ps.startTails(tailing, work, aside) })
 	// Also what was read before the walk failed. Told to stop, flush says so.
 	if flushErr := ps.batcher.flush(walking, work); walkErr == nil {
 		walkErr = flushErr
 	}
-	err := main.group.Wait()
+	err := main.wait()
 	if err == nil {
 		err = walkErr
 	} else if walkErr != nil && !errors.Is(walkErr, context.Canceled) && errors.Is(err, context.Canceled) {
@@ -111,7 +111,7 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	if ps.tails != nil {
 		ps.tails.stop()
 	}
-	tailErr := aside.group.Wait()
+	tailErr := aside.wait()
 	if err == nil || tailErr != nil && errors.Is(err, context.Canceled) {
 		err = tailErr
 	}
@@ -183,13 +183,34 @@ func (ps *pass) run(ctx, work context.Context, underway func()) error {
 		ps.pos = w.position()
 		p.order = w.order
 	}()
-	for s := range steps {
+	for {
+		s, ok, err := ps.next(ctx, work, steps)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return <-walked
+		}
 		if err := ps.step(ctx, work, s); err != nil {
 			return err
 		}
 		underway()
 	}
-	return <-walked
+}
+
+// next returns the next page. Unless it is there already, the batch that is being
+// filled is put first: it does not wait for Kong.
+func (ps *pass) next(ctx, work context.Context, steps <-chan step) (s step, ok bool, err error) {
+	select {
+	case s, ok = <-steps:
+		return s, ok, nil
+	default:
+	}
+	if err := ps.batcher.flush(ctx, work); err != nil {
+		return step{}, false, err
+	}
+	s, ok = <-steps
+	return s, ok, nil
 }
 
 // step does with a page what is to be done, up to handing it over.

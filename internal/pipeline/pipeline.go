@@ -9,6 +9,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"log/slog"
@@ -144,6 +145,8 @@ type Pipeline struct {
 
 	warned sync.Map // warnings that are given once
 
+	unrecorded unrecorded // outcomes that the ledger did not record
+
 	// What one pass learns and the next one uses. Guarded by passing.
 	order        order
 	lastWide     time.Time
@@ -233,21 +236,26 @@ type Request struct {
 
 // Summary is what a pass did.
 type Summary struct {
-	Kind      Kind    `json:"kind"`
-	Full      bool    `json:"full"`
-	Order     string  `json:"order"` // how the log was read
-	Pages     int     `json:"pages"` // requests for pages that were answered
-	Read      int     `json:"read"`  // entries that the log showed
-	New       int     `json:"new"`   // of those, not in the ledger
-	Delivered int     `json:"delivered"`
-	Failed    int     `json:"failed"`   // new, and neither delivered, dead nor deferred when the pass ended
-	Dead      int     `json:"dead"`     // refused for good
-	Deferred  int     `json:"deferred"` // retries exhausted
-	Own       int     `json:"own"`      // the relay's own reads, left out on request
-	Ahead     int     `json:"ahead"`    // with a timestamp ahead of Kong's clock
-	Repeated  int     `json:"repeated"` // put again because an answer was lost
-	Retries   int     `json:"retries"`  // puts that had to be made again
-	Seconds   float64 `json:"seconds"`
+	Kind      Kind   `json:"kind"`
+	Full      bool   `json:"full"`
+	Order     string `json:"order"` // how the log was read
+	Pages     int    `json:"pages"` // requests for pages that were answered
+	Read      int    `json:"read"`  // entries that the log showed
+	New       int    `json:"new"`   // of those, not in the ledger
+	Delivered int    `json:"delivered"`
+	Failed    int    `json:"failed"`   // new, and neither delivered, dead nor deferred when the pass ended
+	Dead      int    `json:"dead"`     // refused for good
+	Deferred  int    `json:"deferred"` // retries exhausted
+	Own       int    `json:"own"`      // the relay's own reads, left out on request
+	Ahead     int    `json:"ahead"`    // with a timestamp ahead of Kong's clock
+	// StillDeferred counts the entries that an earlier pass deferred and that this one
+	// tried again without an outcome.
+	StillDeferred int `json:"still_deferred"`
+	// Reason says why the last entry was rejected or deferred: code and reason.
+	Reason   string  `json:"reason,omitempty"`
+	Repeated int     `json:"repeated"` // put again because an answer was lost
+	Retries  int     `json:"retries"`  // puts that had to be made again
+	Seconds  float64 `json:"seconds"`
 	// Complete: read to the end, and everything has an outcome.
 	Complete bool `json:"complete"`
 	// Through: every entry visible up to this Unix second has an outcome.
@@ -259,6 +267,21 @@ type Summary struct {
 	Left string `json:"left,omitempty"`
 }
 
+// note counts an entry that has an outcome.
+func (s *Summary) note(r *audit.Record) {
+	switch r.Outcome {
+	case audit.Delivered:
+		s.Delivered++
+	case audit.Dead:
+		s.Dead++
+	case audit.Deferred:
+		s.Deferred++
+	}
+	if u := r.Undelivered; u != nil {
+		s.Reason = u.Code + ": " + u.Reason
+	}
+}
+
 func (s *Summary) add(o Summary) {
 	s.Pages += o.Pages
 	s.Read += o.Read
@@ -267,6 +290,8 @@ func (s *Summary) add(o Summary) {
 	s.Failed += o.Failed
 	s.Dead += o.Dead
 	s.Deferred += o.Deferred
+	s.StillDeferred += o.StillDeferred
+	s.Reason = cmp.Or(o.Reason, s.Reason)
 	s.Own += o.Own
 	s.Ahead += o.Ahead
 	s.Repeated += o.Repeated

@@ -4,21 +4,74 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// commit records what was decided, again and again: after acceptance it is the
-// ledger that is retried, not the put. While it fails no new put is started.
-func (d *delivery) commit(work context.Context, records []audit.Record, delivered []audit.Entry) error {
-	var trouble chan struct{} // ours, if it is this commit that the others wait for
+// maxRefused is after how many records that the ledger refuses, and none that it
+// stores, it counts as refusing all.
+const maxRefused = 3
+
+// commit records what was decided: after acceptance it is the ledger that is
+// retried, not the put. While it does not answer no new put is started.
+//
+// A refusal that no waiting will change is not waited for: what the ledger can
+// store is recorded, if need be without payload. What it cannot store fails the
+// pass, and is recorded by the process's next pass before that puts anything.
+func (d *delivery) commit(work context.Context, records []audit.Record, accepted []audit.Entry) error {
+	var refused []audit.Record
+	err := d.store(work, records)
+	switch {
+	case audit.NeedsPerson(err):
+		s := salvage{delivery: d, cause: err}
+		s.halve(work, records)
+		if refused = s.refused; len(refused) == 0 {
+			err = nil
+		} else {
+			err = s.cause
+		}
+	case err != nil:
+		refused = records
+	}
+	if !errors.Is(err, audit.ErrLedgerReplaced) {
+		d.p.unrecorded.add(refused)
+	}
+	missing := map[string]bool{}
+	for i := range refused {
+		missing[refused[i].ID] = true
+	}
+	d.mu.Lock()
+	for i := range records {
+		if !missing[records[i].ID] {
+			delete(d.flight, records[i].ID)
+			d.sum.note(&records[i])
+		}
+	}
+	d.mu.Unlock()
+	if len(missing) > 0 {
+		accepted = slices.DeleteFunc(slices.Clone(accepted), func(e audit.Entry) bool { return missing[e.ID] })
+	}
+	if f := d.p.opts.Observer.Delivered; f != nil && len(accepted) > 0 {
+		f(accepted)
+	}
+	if err != nil {
+		return fmt.Errorf("recording %d of %d entries that have an outcome (they may be repeated): %w", len(refused), len(records), err)
+	}
+	return nil
+}
+
+// store records what was decided, and waits for a ledger that does not answer.
+func (d *delivery) store(work context.Context, records []audit.Record) error {
+	var outage chan struct{} // if it is this call that the others wait for
 	defer func() {
-		if trouble != nil {
+		if outage != nil {
 			d.mu.Lock()
-			d.stuck = nil
+			d.outage = nil
 			d.mu.Unlock()
-			close(trouble)
+			close(outage)
 		}
 	}()
 	first := time.Now()
@@ -26,43 +79,116 @@ func (d *delivery) commit(work context.Context, records []audit.Record, delivere
 		begin := time.Now()
 		err := d.p.opts.Ledger.Record(work, records)
 		d.p.opts.Observer.stage("record", begin)
-		if err == nil {
-			break
+		if err == nil || errors.Is(err, audit.ErrLedgerReplaced) || audit.NeedsPerson(err) ||
+			time.Since(first) > d.p.opts.RecordFor || work.Err() != nil {
+			return err
 		}
-		if errors.Is(err, audit.ErrLedgerReplaced) || time.Since(first) > d.p.opts.RecordFor || work.Err() != nil {
-			return unrecorded(records, err)
-		}
-		if trouble == nil {
+		if outage == nil {
 			d.mu.Lock()
-			if d.stuck == nil {
-				trouble = make(chan struct{})
-				d.stuck = trouble
+			if d.outage == nil {
+				outage = make(chan struct{})
+				d.outage = outage
 			}
 			d.mu.Unlock()
-			if trouble != nil {
+			if outage != nil {
 				d.p.log.Warn("ledger does not record, waiting for it", "entries", len(records), "err", err)
 			}
 		}
-		if wait := d.p.wait(work, jitter(backoff)); wait != nil {
-			return unrecorded(records, err)
+		if d.p.wait(work, jitter(backoff)) != nil {
+			return err
 		}
 	}
-	d.mu.Lock()
-	for i := range records {
-		delete(d.flight, records[i].ID)
-	}
-	d.mu.Unlock()
-	if f := d.p.opts.Observer.Delivered; f != nil && len(delivered) > 0 {
-		f(delivered)
-	}
-	return nil
 }
 
-func unrecorded(records []audit.Record, err error) error {
-	return fmt.Errorf("recording %d entries that have an outcome (they may be repeated): %w", len(records), err)
+// salvage finds out which of several records the ledger refuses.
+type salvage struct {
+	*delivery
+	cause   error // of the last refusal
+	refused []audit.Record
+	stored  int
 }
 
-// mayPut waits while the ledger fails to record, and tells why nothing should be put.
+// halve records the halves of what was refused as a whole.
+func (s *salvage) halve(work context.Context, records []audit.Record) {
+	if s.stored == 0 && len(s.refused) >= maxRefused {
+		s.refused = append(s.refused, records...)
+		return
+	}
+	if len(records) == 1 {
+		s.strip(work, records[0])
+		return
+	}
+	half := len(records) / 2
+	for _, part := range [][]audit.Record{records[:half], records[half:]} {
+		err := s.store(work, part)
+		switch {
+		case err == nil:
+			s.stored += len(part)
+		case audit.NeedsPerson(err):
+			s.cause = err
+			s.halve(work, part)
+		default:
+			s.cause = err
+			s.refused = append(s.refused, part...)
+		}
+	}
+}
+
+// strip records an undelivered entry without its payload, if it has one: the ledger
+// does not store it whole.
+func (s *salvage) strip(work context.Context, r audit.Record) {
+	if r.Undelivered == nil || r.Undelivered.Entry.Payload == "" {
+		s.refused = append(s.refused, r)
+		return
+	}
+	u := *r.Undelivered
+	u.Reason = fmt.Sprintf("stored without its payload of %d bytes, which the ledger refused; %s", len(u.Entry.Payload), u.Reason)
+	u.Entry.Payload = ""
+	bare := r
+	bare.Undelivered = &u
+	if err := s.store(work, []audit.Record{bare}); err != nil {
+		s.cause = err
+		s.refused = append(s.refused, r)
+		return
+	}
+	s.stored++
+	s.p.log.Warn("undelivered entry stored without its payload, the ledger refused it whole", "id", r.ID, "err", s.cause, "hint", audit.Hint(s.cause))
+}
+
+// unrecorded holds what the ledger did not record of entries that have an outcome.
+// Its zero value is ready, and it is safe for concurrent use.
+type unrecorded struct {
+	mu   sync.Mutex
+	list []audit.Record
+}
+
+func (u *unrecorded) add(records []audit.Record) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.list = append(u.list, records...)
+}
+
+func (u *unrecorded) take() []audit.Record {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	list := u.list
+	u.list = nil
+	return list
+}
+
+// recordFirst records what earlier passes of this process could not record, so
+// that none of it is put again.
+func (d *delivery) recordFirst(work context.Context) error {
+	list := d.p.unrecorded.take()
+	if len(list) == 0 {
+		return nil
+	}
+	d.count(func(s *Summary) { s.New += len(list) })
+	return d.commit(work, list, nil)
+}
+
+// mayPut waits while the ledger does not answer, and returns the reason why nothing
+// should be put, if there is one.
 func (d *delivery) mayPut(ctx context.Context) error {
 	for {
 		if ctx.Err() != nil {
@@ -72,22 +198,14 @@ func (d *delivery) mayPut(ctx context.Context) error {
 			return err
 		}
 		d.mu.Lock()
-		stuck := d.stuck
+		outage := d.outage
 		d.mu.Unlock()
-		if stuck == nil {
+		if outage == nil {
 			return nil
 		}
 		select {
-		case <-stuck:
+		case <-outage:
 		case <-ctx.Done():
 		}
 	}
-}
-
-func (d *delivery) record(e *audit.Entry, o audit.Outcome, l *audit.Undelivered) audit.Record {
-	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.keep(e), Outcome: o, Undelivered: l}
-}
-
-func letter(e *audit.Entry, o audit.Outcome, v audit.Verdict, tries int) *audit.Undelivered {
-	return &audit.Undelivered{Entry: *e, Outcome: o, Code: v.Code, Reason: v.Reason, Since: time.Now().UTC(), Tries: tries}
 }

@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +44,106 @@ func TestLedgerThatFailsForAWhile(t *testing.T) {
 			}
 		})
 	}
+}
+
+var errRefused = audit.Settingsf("allow the commands", "NOPERM this user has no permissions")
+
+// A ledger that refuses everything ends the pass at once. What was accepted is
+// recorded by the next pass, and not put again.
+func TestLedgerThatRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries, o.Workers = 5, 2 })
+		w.sink.delay = 10 * time.Millisecond
+		w.store.record = func(int, []audit.Record) error { return errRefused }
+		w.kong.add(span(w.now()-900, 200, 4)...)
+		for range 3 {
+			begin := time.Now()
+			s, err := w.run(Request{Kind: Reconcile})
+			if !audit.NeedsPerson(err) || audit.Hint(err) == "" || s.Delivered != 0 || s.Complete {
+				t.Errorf("%v, %+v", err, s)
+			}
+			if took := time.Since(begin); took > 10*time.Second {
+				t.Errorf("it took %s", took)
+			}
+			if n := w.sink.putCalls(); n > 3 {
+				t.Errorf("%d calls", n)
+			}
+		}
+		w.store.record = nil
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+	})
+}
+
+// A ledger that refuses some records: the others are recorded, the pass fails with
+// the reason, and nothing is put again.
+func TestLedgerThatRefusesSome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		ids := w.kong.add(span(w.now()-900, 100, 4)...)
+		bad := map[string]bool{ids[3]: true, ids[60]: true}
+		w.store.record = func(_ int, records []audit.Record) error {
+			for _, r := range records {
+				if bad[r.ID] {
+					return errRefused
+				}
+			}
+			return nil
+		}
+		begin := time.Now()
+		for range 3 {
+			if s, err := w.run(Request{Kind: Reconcile}); !audit.NeedsPerson(err) || s.Complete {
+				t.Errorf("%v, %+v", err, s)
+			}
+		}
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		if n := w.store.count(audit.Delivered); n < 9 { // the others of a page
+			t.Errorf("%d recorded", n)
+		}
+		w.store.record = nil
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+	})
+}
+
+// An undelivered entry that the ledger cannot store whole is stored without its
+// payload, and stops nobody.
+func TestUndeliveredThatTheLedgerRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest())
+		w.kong.add(span(w.now()-900, 50, 4)...)
+		w.kong.addEntry(audit.Entry{RequestID: "huge", Timestamp: w.now() - 500, Payload: string(make([]byte, 2000))})
+		w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+			verdicts := w.sink.accept(nil)
+			for i := range entries {
+				if entries[i].ID == "huge" {
+					verdicts = append(verdicts, audit.Verdict{Status: audit.Rejected, Code: "InvalidSize", Reason: "too large"})
+				} else {
+					verdicts = append(verdicts, w.sink.accept(entries[i:i+1])...)
+				}
+			}
+			return verdicts, nil
+		}
+		w.store.record = func(_ int, records []audit.Record) error {
+			for _, r := range records {
+				if r.Undelivered != nil && len(r.Undelivered.Entry.Payload) > 1000 {
+					return errRefused
+				}
+			}
+			return nil
+		}
+		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 50 || s.Dead != 1 {
+			t.Errorf("%+v", s)
+		}
+		if u := w.store.letters["huge"]; u.Outcome != audit.Dead || u.Entry.Payload != "" || !strings.Contains(u.Reason, "2000 bytes") {
+			t.Errorf("%+v", u)
+		}
+		if n := w.logs.count("stored without its payload, the ledger"); n != 1 {
+			t.Errorf("%d warnings", n)
+		}
+	})
 }
 
 // A ledger that stays away ends the pass; what was accepted is repeated, not lost.

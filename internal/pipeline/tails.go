@@ -28,13 +28,13 @@ type tails struct {
 
 // startTails begins to make tails beside the walk, once the walk has found its
 // order. It is called again with each page.
-func (ps *pass) startTails(ctx, work context.Context, aside *lane) {
+func (ps *pass) startTails(ctx, work context.Context, aside *workers) {
 	if ps.tails != nil || ps.held == nil || ps.req.Kind == Window || ps.pos.order == noOrder {
 		return
 	}
 	reading, stop := context.WithCancel(ctx)
 	ps.tails = &tails{
-		ps: ps, batcher: batcher{ps: ps, lane: aside}, order: ps.pos.order, stop: stop,
+		ps: ps, batcher: batcher{ps: ps, workers: aside}, order: ps.pos.order, stop: stop,
 		head: max(ps.marks.Cursor, ps.walk.began.Unix()-wideBack),
 	}
 	aside.group.Go(func() error { return ps.tails.run(ctx, reading, work) })

@@ -12,12 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // sink is a destination in memory.
 type sink struct {
 	delay time.Duration
+	turns *rate.Limiter // of calls; nil: no limit
 	// put may answer in the place of the sink: it calls accept for what it takes. n
 	// counts calls from 1.
 	put func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error)
@@ -34,6 +37,11 @@ type sink struct {
 func newSink() *sink { return &sink{accepted: map[string]int{}, events: map[string]audit.Entry{}} }
 
 func (s *sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	if s.turns != nil {
+		if err := s.turns.Wait(ctx); err != nil {
+			return make([]audit.Verdict, len(entries)), err
+		}
+	}
 	s.mu.Lock()
 	s.calls++
 	s.flying++

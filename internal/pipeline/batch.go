@@ -1,0 +1,138 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// batch is entries that are put together.
+type batch struct {
+	entries []audit.Entry
+	// slot is that of all entries of a batch that was not put before, and past is nil then.
+	slot *slot
+	past []history // of each entry
+
+	began    time.Time     // when its patience began to run out
+	patience time.Duration // for calls that fail while the destination accepts other batches
+	since    time.Time     // what the destination has accepted since then tells of this batch's failures
+	failedAt int           // number of calls that had been made when its last one failed
+	suspect  bool          // it failed before and after others were accepted, so its failures say nothing of them
+}
+
+// history is what is known of an entry that was put before.
+type history struct {
+	slot     *slot // in reading order; nil for an entry that an earlier pass deferred
+	since    time.Time
+	puts     int
+	last     audit.Verdict
+	deferred bool // by an earlier pass, since the time given
+}
+
+func newBatch(entries []audit.Entry, s *slot, patience time.Duration) *batch {
+	now := time.Now()
+	return &batch{entries: entries, slot: s, began: now, since: now, patience: patience}
+}
+
+// of returns what is known of an entry.
+func (b *batch) of(i int) history {
+	if b.past == nil {
+		return history{slot: b.slot, since: b.began}
+	}
+	return b.past[i]
+}
+
+// part returns some of a batch's entries, which follow each other.
+func (b *batch) part(from, to int) *batch {
+	p := *b
+	p.entries = b.entries[from:to:to]
+	if b.past != nil {
+		p.past = b.past[from:to:to]
+	}
+	return &p
+}
+
+// decision is what the verdicts of a call come to.
+type decision struct {
+	records  []audit.Record
+	accepted []audit.Entry
+	left     *batch // entries that have no outcome; nil if there are none
+	dead     []*audit.Undelivered
+}
+
+// decide makes records of the verdicts on a batch. failure is the call's.
+func (d *delivery) decide(b *batch, verdicts []audit.Verdict, failure error) decision {
+	out := decision{records: make([]audit.Record, 0, len(b.entries)), accepted: b.entries[:0:0]}
+	for i, v := range verdicts {
+		e, h := &b.entries[i], b.of(i)
+		h.puts++
+		switch {
+		case v.Status == audit.Accepted:
+			out.records = append(out.records, d.record(e, audit.Delivered, nil))
+			if len(out.accepted) == i { // as a rule all of them are: no need for a copy
+				out.accepted = b.entries[: i+1 : i+1]
+			} else {
+				out.accepted = append(out.accepted, *e)
+			}
+		case v.Status == audit.Rejected:
+			h.last = v
+			out.die(d, e, undelivered(e, audit.Dead, h))
+		case failure == nil && h.deferred && time.Since(h.since) >= d.p.opts.DeadAfter:
+			out.die(d, e, overdue(e, h))
+		default:
+			h.last = explained(v, failure)
+			out.leave(b, i, h)
+		}
+	}
+	return out
+}
+
+// die adds the record of a dead letter.
+func (o *decision) die(d *delivery, e *audit.Entry, u *audit.Undelivered) {
+	o.dead, o.records = append(o.dead, u), append(o.records, d.record(e, audit.Dead, u))
+}
+
+// leave adds an entry of a batch to those that have no outcome.
+func (o *decision) leave(b *batch, i int, h history) {
+	if o.left == nil {
+		rest := *b
+		rest.entries, rest.past = nil, nil
+		o.left = &rest
+	}
+	o.left.entries, o.left.past = append(o.left.entries, b.entries[i]), append(o.left.past, h)
+}
+
+// explained returns a verdict that gives a reason, whatever the destination said.
+func explained(v audit.Verdict, failure error) audit.Verdict {
+	if v.Code == "" {
+		v.Code = "NoAnswer"
+	}
+	switch {
+	case v.Reason != "":
+	case failure != nil:
+		v.Reason = failure.Error()
+	default:
+		v.Reason = "the destination said nothing about the entry"
+	}
+	return v
+}
+
+func (d *delivery) record(e *audit.Entry, o audit.Outcome, u *audit.Undelivered) audit.Record {
+	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.keep(e), Outcome: o, Undelivered: u}
+}
+
+// undelivered is what the ledger stores of an entry that was not delivered.
+func undelivered(e *audit.Entry, o audit.Outcome, h history) *audit.Undelivered {
+	since := time.Now().UTC()
+	if h.deferred {
+		since = h.since
+	}
+	return &audit.Undelivered{Entry: *e, Outcome: o, Code: h.last.Code, Reason: h.last.Reason, Since: since, Tries: h.puts}
+}
+
+// overdue is the dead letter of an entry that was deferred for too long.
+func overdue(e *audit.Entry, h history) *audit.Undelivered {
+	u := undelivered(e, audit.Dead, h)
+	u.Reason = "deferred for too long: " + u.Reason
+	return u
+}

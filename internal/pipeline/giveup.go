@@ -1,0 +1,145 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// giveUp decides on a batch that has failed as a call for longer than its patience,
+// or since the gate closed, which was that long ago. It returns the batch if it
+// is to be tried further, and nil once there is nothing left to do for it.
+//
+// Where the destination accepts nothing from any batch, it is down, and that is not
+// the entries' fault: the pass ends. Where it accepts others, an entry on which it
+// chokes is found by halving, so that it does not take the others with it.
+func (w *workers) giveUp(ctx, work context.Context, b *batch, failure error, closed time.Duration) (*batch, error) {
+	retryFor := w.p.opts.RetryFor
+	recently := w.gate.acceptedSince(time.Now().Add(-retryFor / 2))
+	switch {
+	case audit.IsDestination(failure): // smaller batches would fare no better
+		if recently {
+			return nil, w.postpone(work, b)
+		}
+	case len(b.entries) == 1:
+		// There is nothing to compare a lone entry with but what was accepted since it
+		// was first put. To defer it in an outage does no harm: a deferred entry becomes
+		// a dead letter only if others are accepted.
+		if w.gate.acceptedSince(b.since) && !w.gate.crowded() {
+			return nil, w.postpone(work, b)
+		}
+	case recently:
+		return nil, w.bisect(ctx, work, b)
+	default:
+		// Either the destination is down, or it chokes on one of these: some of them by
+		// themselves will tell.
+		begin := time.Now()
+		rest, err := w.trySome(ctx, work, b)
+		if err != nil || rest == nil {
+			return nil, err
+		}
+		if w.gate.acceptedSince(begin) {
+			return nil, w.bisect(ctx, work, rest)
+		}
+		b = rest
+	}
+	if closed >= retryFor {
+		return nil, fmt.Errorf("%w for %s: %w", ErrUnavailable, retryFor.Round(time.Millisecond), failure)
+	}
+	// The gate is open, but nothing has passed it for long: let this batch close it.
+	b.suspect, b.began = false, time.Now()
+	return b, nil
+}
+
+// bisect puts the halves of a batch on which the destination chokes by themselves,
+// and goes on with those that fail.
+func (w *workers) bisect(ctx, work context.Context, b *batch) error {
+	since, half := time.Now(), len(b.entries)/2
+	var failed []*batch
+	alive := false // the destination has accepted something since
+	for _, part := range []*batch{b.part(0, half), b.part(half, len(b.entries))} {
+		part.suspect, part.since = true, since
+		part.began, part.patience = since, w.p.opts.RetryFor/4
+		r, err := w.round(ctx, work, part)
+		switch {
+		case err != nil:
+			return err
+		case r.left == nil:
+		case r.failure == nil:
+			if err := w.retry(work, r.left); err != nil {
+				return err
+			}
+		default:
+			failed = append(failed, r.left)
+			if audit.IsDestination(r.failure) {
+				since = time.Now() // it tells nothing of the entries
+			}
+		}
+		alive = w.gate.acceptedSince(since)
+	}
+	for _, part := range failed {
+		var err error
+		if alive && len(part.entries) > 1 {
+			err = w.bisect(ctx, work, part)
+		} else {
+			if len(part.entries) == 1 {
+				part.since = b.since
+			}
+			part.began = time.Now()
+			err = w.deliver(ctx, work, part)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trySome puts some entries of a batch by themselves: the first, the last, and one
+// between, another one each time. It returns those that still have no outcome, nil
+// if all have one.
+func (w *workers) trySome(ctx, work context.Context, b *batch) (*batch, error) {
+	picked := map[int]bool{0: true, len(b.entries) - 1: true, rand.N(len(b.entries)): true}
+	rest := *b
+	rest.entries, rest.past = nil, nil
+	for i := range b.entries {
+		one := b.part(i, i+1)
+		if picked[i] {
+			r, err := w.round(ctx, work, one)
+			if err != nil {
+				return nil, err
+			}
+			if one = r.left; one == nil {
+				continue
+			}
+		}
+		rest.entries, rest.past = append(rest.entries, one.entries...), append(rest.past, one.past...)
+	}
+	if len(rest.entries) == 0 {
+		return nil, nil
+	}
+	return &rest, nil
+}
+
+// postpone defers the entries of a batch.
+func (w *workers) postpone(work context.Context, b *batch) error {
+	records := make([]audit.Record, len(b.entries))
+	for i := range b.entries {
+		records[i] = w.record(&b.entries[i], audit.Deferred, undelivered(&b.entries[i], audit.Deferred, b.of(i)))
+	}
+	first := records[0].Undelivered
+	w.p.log.Warn("entries deferred after their retries", "entries", len(records), "id", first.Entry.ID, "code", first.Code, "reason", first.Reason)
+	if err := w.commit(work, records, nil); err != nil {
+		return err
+	}
+	w.resolve(b, nil)
+	return nil
+}
+
+// jitter spreads a wait over the half below and above it.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d)
+}
