@@ -12,6 +12,7 @@ package plugintest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -24,7 +25,6 @@ import (
 	"time"
 
 	"github.com/Kong/go-pdk/server/kong_plugin_protocol"
-	"github.com/go-json-experiment/json"
 )
 
 // Host is a running plugin and what it has asked for. It is safe for concurrent use.
