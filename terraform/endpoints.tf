@@ -8,7 +8,7 @@ locals {
     local.cloudwatch && var.host == "lambda" ? ["logs"] : [],
   )
 
-  # In China some services have a prefix of their own.
+  # In China some services have another prefix.
   endpoint_prefixes = { for service in local.endpoint_services :
     service => local.partition == "aws-cn" && contains(["lambda", "ecr.api", "ecr.dkr"], service) ? "cn.com.amazonaws" : "com.amazonaws"
   }

@@ -48,7 +48,7 @@ resource "aws_ecs_task_definition" "relay" {
     operating_system_family = "LINUX"
   }
 
-  # Secrets are not among ECS's own: the relay reads them by ARN, and so notices a rotation without a restart.
+  # Secrets do not go by ECS: the relay reads them by ARN, and so notices a rotation without a restart.
   container_definitions = jsonencode([{
     name                   = "relay"
     image                  = var.fargate.image

@@ -78,7 +78,7 @@ resource "aws_lambda_function_event_invoke_config" "relay" {
   }
 }
 
-# Who may use it says iam.tf's policy; there is no permission for everybody.
+# The policy in iam.tf says who may use it. Nobody else may.
 resource "aws_lambda_function_url" "relay" {
   count = var.function_url ? local.lambda : 0
 

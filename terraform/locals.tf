@@ -78,8 +78,8 @@ locals {
     local.cloudwatch ? { RELAY_LOG_GROUP = local.audit_log_group_arn } : {},
   )
 
-  # Lambda takes 4 KB of environment. What AWS gives names to is not known while a plan is made: it counts as what it can
-  # be at the most, so that too much is refused before anything is made. Measured as JSON, as Lambda does.
+  # Lambda takes 4 KB of environment. What AWS names is not known in a plan and counts as the
+  # most that it can be, so that too much is refused before anything is made. Lambda measures it as JSON.
   environment_limit = 4096
   environment_known = merge(
     var.relay_env,

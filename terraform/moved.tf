@@ -6,7 +6,7 @@
 # - aws_elasticache_replication_group.rg. Its keys mark entries as delivered that never were, and it has no encryption in
 #   transit, which its version cannot be given later. The new ledger starts empty; --start-at chooses how much of what
 #   Kong still holds is delivered again.
-# - aws_iam_role.iam_role. Policies in its own blocks would stay attached to it unseen: a new role has none.
+# - aws_iam_role.iam_role. Policies that it holds as blocks would stay attached to it unseen; a new role has none.
 # - the EventBridge rule, its target and permission. EventBridge Scheduler takes their place.
 
 moved {
@@ -31,7 +31,7 @@ moved {
   to   = aws_security_group.relay
 }
 
-# The audit log group stands in a stack of its own now. The group stays: set audit_log_group_exists to go on with it.
+# The audit log group is in a CloudFormation stack now. The group stays: set audit_log_group_exists to go on with it.
 removed {
   from = aws_cloudwatch_log_group.audit
 

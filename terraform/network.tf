@@ -10,7 +10,10 @@ locals {
   kong_url  = regex("^(?P<scheme>https?)://(?:\\[[^]]*\\]|[^/:]+)(?::(?P<port>[0-9]+))?", local.kong_admin_api)
   kong_port = try(tonumber(local.kong_url.port), null) != null ? tonumber(local.kong_url.port) : (local.kong_url.scheme == "https" ? 443 : 80)
   # A VPC can have several ranges; the first one is among them.
-  vpc_cidrs = toset(concat([data.aws_vpc.selected.cidr_block], data.aws_vpc.selected.cidr_block_associations[*].cidr_block))
+  vpc_cidrs = toset(concat(
+    [data.aws_vpc.selected.cidr_block],
+    [for range in data.aws_vpc.selected.cidr_block_associations : range.cidr_block if range.state == "associated"],
+  ))
   kong_cidr = var.kong_security_group_id != null ? [] : (
     length(var.kong_cidr_blocks) > 0 ? var.kong_cidr_blocks : tolist(local.vpc_cidrs)
   )

@@ -142,7 +142,7 @@ resource "aws_elasticache_replication_group" "ledger" {
   subnet_group_name  = aws_elasticache_subnet_group.ledger[0].name
   security_group_ids = [aws_security_group.ledger.id]
 
-  # The final snapshot has a name of this ledger's, as one that exists already makes a destroy fail.
+  # The name of the final snapshot holds the ledger's age, because a name that is taken makes a destroy fail.
   snapshot_name              = var.cache_snapshot_name
   snapshot_retention_limit   = var.cache_snapshot_days
   final_snapshot_identifier  = "${local.ledger_id}-${terraform_data.ledger.output.created}"

@@ -132,7 +132,7 @@ variable "lambda_memory" {
 }
 
 variable "lambda_timeout" {
-  description = "Seconds that a run may take. What is left then goes on in a run of its own."
+  description = "Seconds that a run may take. What is left then goes on in another run."
   type        = number
   default     = 900
 

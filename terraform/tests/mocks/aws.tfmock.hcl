@@ -11,7 +11,7 @@ mock_data "aws_partition" {
 mock_data "aws_vpc" {
   defaults = {
     cidr_block              = "10.1.0.0/16"
-    cidr_block_associations = [{ association_id = "1", cidr_block = "10.1.0.0/16", state = "associated" }, { association_id = "2", cidr_block = "10.9.0.0/16", state = "associated" }]
+    cidr_block_associations = [{ association_id = "1", cidr_block = "10.1.0.0/16", state = "associated" }, { association_id = "2", cidr_block = "10.9.0.0/16", state = "associated" }, { association_id = "3", cidr_block = "10.99.0.0/16", state = "disassociated" }]
   }
 }
 
