@@ -43,8 +43,7 @@ func WithHint(err error, hint string) error {
 
 // Hint returns the advice that an error carries, or the empty string.
 func Hint(err error) string {
-	var h *HintError
-	if errors.As(err, &h) {
+	if h, ok := errors.AsType[*HintError](err); ok {
 		return h.Hint
 	}
 	return ""
@@ -71,8 +70,8 @@ func Settings(err error, hint string) error {
 // NeedsPerson reports whether trying again cannot cure err because a person must
 // change something first.
 func NeedsPerson(err error) bool {
-	var s *SettingsError
-	return errors.As(err, &s)
+	_, ok := errors.AsType[*SettingsError](err)
+	return ok
 }
 
 // DestinationError is a failure that has nothing to do with the entries that were

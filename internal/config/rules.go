@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net"
 	"net/netip"
@@ -83,41 +84,46 @@ func (l *loader) checkLedger(s *Settings) {
 }
 
 func (l *loader) checkDestination(s *Settings) {
-	arnRegion := l.channelRegion
-	if s.Destination == ToCloudWatch {
-		if l.groupAccount != "" {
-			s.AccountID = l.groupAccount
-		}
-		if l.groupRegion != "" {
-			arnRegion = l.groupRegion
-		}
-	}
-	if s.Region == "" && !l.given("region") {
-		s.Region = l.getenv("AWS_REGION")
-	}
-	if s.Region == "" && !l.given("region") {
-		s.Region = arnRegion
-	}
-	toAWS := s.Destination == ToCloudTrail || s.Destination == ToCloudWatch
-	if toAWS && arnRegion != "" && s.Region != "" && s.Region != arnRegion {
-		s.Warn("the Region " + s.Region + " is not that of the ARN, " + arnRegion + ": the destination is looked for in " + s.Region)
-	}
+	l.chooseRegion(s)
 	if s.EventDataStore != "" && s.Destination != ToCloudTrail {
 		s.Warn("event-data-store has no effect: the destination is " + string(s.Destination))
 	}
-	if l.need&NeedDestination == 0 || !toAWS {
+	if l.need&NeedDestination == 0 {
 		return
 	}
-	if s.Destination == ToCloudTrail && !l.given("channel-arn") {
-		l.problems.missing("channel-arn", "the ARN of the CloudTrail Lake channel, or another --destination")
+	arnGiven := false // without an ARN the Region may well come with it
+	switch s.Destination {
+	case ToJSONL:
+		return
+	case ToCloudTrail:
+		if !l.given("channel-arn") {
+			l.problems.missing("channel-arn", "the ARN of the CloudTrail Lake channel, or another --destination")
+		}
+		arnGiven = s.ChannelARN != ""
+	case ToCloudWatch:
+		if !l.given("log-group") {
+			l.problems.missing("log-group", "the log group for --destination cloudwatch")
+		}
+		arnGiven = l.given("log-group")
 	}
-	if s.Destination == ToCloudWatch && !l.given("log-group") {
-		l.problems.missing("log-group", "the log group for --destination cloudwatch")
-	}
-	// Without an ARN the Region may well come with it.
-	arnGiven := s.Destination == ToCloudWatch && l.given("log-group") || s.Destination == ToCloudTrail && s.ChannelARN != ""
 	if s.Region == "" && arnGiven && !l.given("region") {
 		l.problems.missing("region", "the AWS Region of the destination, as neither AWS_REGION nor an ARN names one")
+	}
+}
+
+// chooseRegion takes the Region from the environment or from an ARN if no setting
+// names it.
+func (l *loader) chooseRegion(s *Settings) {
+	arnRegion := l.channelRegion
+	if s.Destination == ToCloudWatch {
+		s.AccountID = cmp.Or(l.groupAccount, s.AccountID)
+		arnRegion = cmp.Or(l.groupRegion, arnRegion)
+	}
+	if s.Region == "" && !l.given("region") {
+		s.Region = cmp.Or(l.getenv("AWS_REGION"), arnRegion)
+	}
+	if s.Destination != ToJSONL && arnRegion != "" && s.Region != "" && s.Region != arnRegion {
+		s.Warn("the Region " + s.Region + " is not that of the ARN, " + arnRegion + ": the destination is looked for in " + s.Region)
 	}
 }
 

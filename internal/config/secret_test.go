@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -42,7 +43,7 @@ func TestSecretDoesNotPrintItself(t *testing.T) {
 		}
 	}
 	fmt.Fprintln(&out, s, h)
-	if err := json.NewEncoder(&out).Encode([]any{s, h, map[string]any{"a": s}}); err != nil {
+	if err := json.MarshalWrite(&out, []any{s, h, map[string]any{"a": s}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {

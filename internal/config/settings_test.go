@@ -71,7 +71,7 @@ func TestBadSettings(t *testing.T) {
 				t.Fatal("no file named want")
 			}
 			n := NeedLedger
-			for _, word := range strings.Fields(files["need"]) {
+			for word := range strings.FieldsSeq(files["need"]) {
 				bit, ok := map[string]Need{"kong": NeedKong, "destination": NeedDestination, "trigger": NeedTrigger}[word]
 				if !ok {
 					t.Fatalf("need %q", word)
@@ -83,8 +83,7 @@ func TestBadSettings(t *testing.T) {
 			s, err := Load(n, flags, getenv, readFile)
 			said := ""
 			if err != nil {
-				var bad *Error
-				if !errors.As(err, &bad) {
+				if _, ok := errors.AsType[*Error](err); !ok {
 					t.Fatalf("not a settings error: %v", err)
 				}
 				said = err.Error() + "\n"
