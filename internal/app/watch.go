@@ -44,7 +44,7 @@ func (w *Watch) Announce(ctx context.Context, ids []string, at time.Time) (fresh
 	}
 	outcomes, err := w.app.Store.Lookup(ctx, entries)
 	switch {
-	case errors.Is(err, audit.ErrLedgerReplaced):
+	case audit.LedgerForgot(err):
 		outcomes = make([]audit.Outcome, len(entries)) // the new one knows nothing; the next pass begins with it
 	case err != nil:
 		return nil, err

@@ -98,6 +98,10 @@ var (
 	// ErrLedgerReplaced: the ledger is not the one that the pass began with. It
 	// was emptied or replaced; nothing was written. Start over with a full read.
 	ErrLedgerReplaced = errors.New("ledger was emptied or replaced")
+	// ErrLedgerOlder: the ledger has forgotten writes that it had confirmed. It was
+	// restored from a snapshot, or a replica took over that lagged; nothing was
+	// written. Start over with a full read.
+	ErrLedgerOlder = errors.New("ledger is older than it was")
 	// ErrLeaseLost: somebody else holds the lease, or nobody does. Marks were not written.
 	ErrLeaseLost = errors.New("lease lost")
 	// ErrLeaseHeld: another process is making a pass. It was asked for a rerun if the caller wanted one.
@@ -107,3 +111,9 @@ var (
 	// ErrEvicting: the ledger's server may evict what must be kept.
 	ErrEvicting = errors.New("eviction policy would evict dead letters and marks")
 )
+
+// LedgerForgot reports whether an error says that the ledger does not know what it
+// knew when the pass began. A pass that meets one starts over with a full read.
+func LedgerForgot(err error) bool {
+	return errors.Is(err, ErrLedgerReplaced) || errors.Is(err, ErrLedgerOlder)
+}

@@ -65,6 +65,9 @@ var (
 	generationKey = []byte("generation")
 	marksKey      = []byte("marks")
 	kongKey       = []byte("kong")
+
+	sequenceKey      = []byte("sequence")
+	marksSequenceKey = []byte("marks_sequence") // at which the marks were written
 )
 
 // OpenBolt opens a ledger in a file, which it makes if there is none, for its
@@ -134,35 +137,77 @@ func (b *Bolt) view(ctx context.Context, doing string, f func(tx *bbolt.Tx) erro
 // check returns an error if the ledger is not the one that Begin found. Before
 // Begin a reader is let through.
 func (b *Bolt) check(tx *bbolt.Tx, write bool) error {
-	generation := b.pin.get()
+	generation, seen := b.pin.get()
 	switch {
 	case generation == "" && write:
 		return errNotBegun
-	case generation != "" && generation != string(tx.Bucket(metaBucket).Get(generationKey)):
+	case generation == "":
+		return nil
+	case generation != string(tx.Bucket(metaBucket).Get(generationKey)):
 		return audit.ErrLedgerReplaced
+	case number(tx, sequenceKey) < max(seen, number(tx, marksSequenceKey)):
+		return audit.ErrLedgerOlder
 	}
 	return nil
 }
 
-// Begin is [Redis.Begin].
-func (b *Bolt) Begin(ctx context.Context) (fresh bool, err error) {
-	made := rand.Text()
-	generation := made
-	err = b.update(ctx, "beginning", func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
-		if had := meta.Get(generationKey); had != nil {
-			generation = string(had)
-			return b.purgeExpired(tx)
-		}
-		if err := meta.Delete(marksKey); err != nil {
+// write is update for what the ledger's sequence counts. f gets the sequence.
+func (b *Bolt) write(ctx context.Context, doing string, f func(tx *bbolt.Tx, sequence int64) error) error {
+	var sequence int64
+	generation, _ := b.pin.get()
+	err := b.update(ctx, doing, func(tx *bbolt.Tx) error {
+		if err := b.check(tx, true); err != nil {
 			return err
 		}
-		return meta.Put(generationKey, []byte(made))
+		sequence = number(tx, sequenceKey) + 1
+		if err := tx.Bucket(metaBucket).Put(sequenceKey, toKey(sequence)); err != nil {
+			return err
+		}
+		return f(tx, sequence)
+	})
+	if err == nil {
+		b.pin.saw(generation, sequence)
+	}
+	return err
+}
+
+// number returns a number of the ledger, or 0.
+func number(tx *bbolt.Tx, key []byte) int64 {
+	if v := tx.Bucket(metaBucket).Get(key); len(v) == 8 {
+		return fromKey(v)
+	}
+	return 0
+}
+
+// Begin is [Redis.Begin].
+func (b *Bolt) Begin(ctx context.Context) (fresh bool, err error) {
+	const doing = "beginning"
+	made := rand.Text()
+	var generation string
+	var sequence int64
+	isOlder := false
+	err = b.update(ctx, doing, func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		generation, sequence = string(meta.Get(generationKey)), number(tx, sequenceKey)
+		known, seen := b.pin.get()
+		if generation != known {
+			seen = 0
+		}
+		isOlder = generation != "" && sequence < max(seen, number(tx, marksSequenceKey))
+		if generation != "" && !isOlder {
+			return b.purgeExpired(tx)
+		}
+		generation, sequence = made, sequence+1
+		return errors.Join(meta.Delete(marksKey), meta.Delete(marksSequenceKey),
+			meta.Put(generationKey, []byte(made)), meta.Put(sequenceKey, toKey(sequence)))
 	})
 	if err != nil {
 		return false, err
 	}
-	b.pin.set(generation)
+	b.pin.set(generation, sequence)
+	if isOlder {
+		return false, b.wrap(doing, audit.ErrLedgerOlder)
+	}
 	return generation == made, nil
 }
 

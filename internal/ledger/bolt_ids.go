@@ -116,10 +116,7 @@ func (b *Bolt) Record(ctx context.Context, records []audit.Record) error {
 		}
 		return x.ID < y.ID
 	})
-	return b.update(ctx, "recording outcomes", func(tx *bbolt.Tx) error {
-		if err := b.check(tx, true); err != nil {
-			return err
-		}
+	return b.write(ctx, "recording outcomes", func(tx *bbolt.Tx, _ int64) error {
 		if err := b.purgeExpired(tx); err != nil {
 			return err
 		}

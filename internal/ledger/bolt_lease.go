@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -96,17 +97,15 @@ func (l *boltLease) SetMarks(ctx context.Context, marks audit.Marks) error {
 	if err != nil {
 		return b.wrap(doing, err)
 	}
-	return b.update(ctx, doing, func(tx *bbolt.Tx) error {
-		if err := b.check(tx, true); err != nil {
-			return err
-		}
+	return b.write(ctx, doing, func(tx *bbolt.Tx, sequence int64) error {
 		// The lease is locked while the marks are written, so that nobody takes it meanwhile.
 		b.lease.Lock()
 		defer b.lease.Unlock()
 		if !b.holds(l.token) {
 			return audit.ErrLeaseLost
 		}
-		return tx.Bucket(metaBucket).Put(marksKey, text)
+		meta := tx.Bucket(metaBucket)
+		return errors.Join(meta.Put(marksKey, text), meta.Put(marksSequenceKey, toKey(sequence)))
 	})
 }
 

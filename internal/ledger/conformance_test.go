@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
@@ -49,6 +51,9 @@ var (
 type backend struct {
 	// open returns two users of one new ledger, and a function that empties it.
 	open func(tb testing.TB, lease time.Duration) (a, b ledger, empty func())
+	// forget takes back the last writes that the sequence counts, as a ledger does
+	// that comes from a snapshot.
+	forget func(tb testing.TB, l ledger, writes int)
 }
 
 var opened atomic.Int64
@@ -60,6 +65,9 @@ func redisBackend(o RedisOptions) backend {
 		o.Source, o.Destination, o.LeaseTTL = fmt.Sprint("kong", opened.Add(1)), "arn:aws:test", lease
 		a, b := openRedis(tb, o), openRedis(tb, o)
 		return a, b, func() { emptyRedis(tb, a) }
+	}, forget: func(tb testing.TB, l ledger, writes int) {
+		r := l.(*Redis)
+		must(tb, r.client.DecrBy(bg(), r.prefix+"seq", int64(writes)).Err())
 	}}
 }
 
@@ -72,6 +80,10 @@ func boltBackend() backend {
 		}
 		tb.Cleanup(func() { b.Close() })
 		return b, b, func() { emptyBolt(tb, b) }
+	}, forget: func(tb testing.TB, l ledger, writes int) {
+		must(tb, l.(*Bolt).db.Update(func(tx *bbolt.Tx) error {
+			return tx.Bucket(metaBucket).Put(sequenceKey, toKey(number(tx, sequenceKey)-int64(writes)))
+		}))
 	}}
 }
 
@@ -102,12 +114,15 @@ func conform(t *testing.T, b backend) {
 		{"large undelivered entries", testLargeUndelivered},
 		{"marks", testMarks},
 		{"replaced", testReplaced},
+		{"older", testOlder},
+		{"marks ahead of the ids", testMarksAhead},
 		{"lease", testLease},
 		{"lease runs out", testLeaseRunsOut},
 		{"lease left", testLeaseLeft},
 		{"reruns", testRerun},
 		{"no word overlooked", testNoRerunOverlooked},
 		{"announcements", testAnnouncements},
+		{"own reads", testOwnReads},
 		{"nonces", testNonces},
 		{"binding", testBind},
 		{"cancelled", testCancelled},

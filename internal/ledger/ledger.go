@@ -4,9 +4,12 @@
 // any number of relays, and [Bolt], a file for one.
 //
 // A ledger belongs to one source and one destination. Its generation is a random
-// id that is made with it. Begin pins it, and whoever records or moves marks
-// afterwards learns by [audit.ErrLedgerReplaced] that the ledger has been emptied
-// or replaced since.
+// id that is made with it, and its sequence a counter that grows with every record
+// and every move of the marks. Begin pins the generation, and whoever looks up,
+// records or moves marks afterwards learns by [audit.ErrLedgerReplaced] that the
+// ledger has been emptied or replaced since, and by [audit.ErrLedgerOlder] that it
+// has forgotten writes: it was restored from a snapshot, or a replica took over
+// that lagged.
 //
 // Both forms are safe for concurrent use. A method that failed may be called
 // again: each of them leaves the ledger as one call would.
@@ -128,10 +131,12 @@ func foreign(bound string) error {
 	return fmt.Errorf("%w: %s", audit.ErrForeignLedger, bound)
 }
 
-// pin holds the generation that Begin found, and the address that was bound.
+// pin holds the generation that Begin found, the largest sequence seen in it, and
+// the address that was bound.
 type pin struct {
 	mu         sync.RWMutex
 	generation string
+	sequence   int64
 	address    string
 }
 
@@ -148,17 +153,27 @@ func (p *pin) kong() string {
 	return p.address
 }
 
-func (p *pin) set(generation string) {
+func (p *pin) set(generation string, sequence int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.generation = generation
+	p.generation, p.sequence = generation, sequence
 }
 
-// get returns the pinned generation, or "" before Begin.
-func (p *pin) get() string {
+// saw notes a sequence of a generation, unless another one is pinned by now.
+func (p *pin) saw(generation string, sequence int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.generation == generation {
+		p.sequence = max(p.sequence, sequence)
+	}
+}
+
+// get returns the pinned generation, or "" before Begin, and the largest sequence
+// that was seen in it.
+func (p *pin) get() (generation string, sequence int64) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.generation
+	return p.generation, p.sequence
 }
 
 // Lease is held by whoever makes a pass. It lasts as long as the options say

@@ -51,13 +51,14 @@ type RedisOptions struct {
 // All keys of a ledger are in one slot of a cluster, and each method that writes
 // is one script or one command.
 type Redis struct {
-	client redis.UniversalClient
-	where  string // for errors
-	prefix string
-	tls    bool
-	lease  time.Duration
-	pin    pin
-	now    func() time.Time
+	client  redis.UniversalClient
+	where   string // for errors
+	prefix  string
+	tls     bool
+	lease   time.Duration
+	pin     pin
+	layouts layouts
+	now     func() time.Time
 }
 
 // OpenRedis returns a ledger. It does not connect: the server may be down. It

@@ -62,6 +62,32 @@ func TestRedisRestarts(t *testing.T) {
 	must(t, r.Record(bg(), one))
 }
 
+// TestRedisSnapshot restarts a server with an older snapshot of its data.
+func TestRedisSnapshot(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	s := redistest.Start(t)
+	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	value(r.Begin(bg()))(t)
+	lease := value(r.Acquire(bg(), true))(t)
+	must(t, r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
+	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
+	must(t, plainClient(t, s).Save(bg()).Err())
+	must(t, r.Record(bg(), []audit.Record{record("b", noon, audit.Delivered), record("c", noon, audit.Dead)}))
+	s.Kill()
+	s.Restart()
+	eventually(t, func() error { return r.Ping(bg()) })
+	// Without the sequence these marks would cover entries that nobody remembers.
+	wantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 2}), audit.ErrLedgerOlder)
+	_, err := r.Begin(bg())
+	wantErr(t, err, audit.ErrLedgerOlder)
+	equal(t, value(r.Begin(bg()))(t), false)
+	equal(t, value(r.Marks(bg()))(t), audit.Marks{})
+	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}, audit.Entry{ID: "c", Timestamp: noon}),
+		[]audit.Outcome{audit.Delivered, audit.New, audit.New})
+}
+
 func TestRedisFull(t *testing.T) {
 	if !haveServer(t) {
 		return

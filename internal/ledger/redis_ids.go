@@ -3,8 +3,8 @@ package ledger
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // spreads ids over buckets, and is what scripts have
 	_ "embed"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -15,167 +15,197 @@ import (
 )
 
 var (
-	//go:embed lua/router.lua
-	routerSource string
+	//go:embed lua/guard.lua
+	guardSource string
+	//go:embed lua/begin.lua
+	beginSource string
 	//go:embed lua/lookup.lua
 	lookupSource string
 	//go:embed lua/record.lua
 	recordSource string
+	//go:embed lua/split.lua
+	splitSource string
 
-	lookupScript = redis.NewScript(routerSource + lookupSource)
-	recordScript = redis.NewScript(routerSource + recordSource)
+	beginScript  = redis.NewScript(beginSource)
+	lookupScript = redis.NewScript(guardSource + lookupSource)
+	recordScript = redis.NewScript(guardSource + recordSource)
+	splitScript  = redis.NewScript(guardSource + splitSource)
 )
 
 const (
 	// lookupAtOnce and recordAtOnce bound what one script does, to some milliseconds.
 	lookupAtOnce = 1000
 	recordAtOnce = 500
-	// undeliveredBytes bounds the undelivered entries that one script is sent, unless one alone is larger.
-	undeliveredBytes = 4 << 20
+	// undeliveredBytes bounds the undelivered entries that one script is sent, unless
+	// one alone is larger. Some servers refuse a request of more than a mebibyte.
+	undeliveredBytes = 512 << 10
 
-	replaced = "replaced" // answer of a script that found another generation
+	// First words of the scripts' answers.
+	answerOK      = "ok"
+	replaced      = "replaced"
+	older         = "older"
+	changedLayout = "layout"
 )
 
-// day is what a call says of one day.
-type day struct {
-	name string
-	blob []byte
-	at   []int32 // places in the call of the ids in blob
-	keep time.Duration
-}
-
-// days sorts what a call says by day. Most calls have one or two.
-type days struct {
-	list  []day
-	index map[int64]int
-	last  int64
-	at    int
-	room  int // for the blob of the first day
-}
-
-func (d *days) of(timestamp int64) *day {
-	number := dayOf(timestamp)
-	if len(d.list) > 0 && number == d.last {
-		return &d.list[d.at]
+// run runs a script whose first argument is the generation known, and whose answer
+// begins with a word. It notes the sequence of an answer that is ok, and fails if
+// the ledger is another or an older one.
+func (r *Redis) run(ctx context.Context, doing string, script *redis.Script, keys []string, known string, args []any) ([]any, error) {
+	answer, err := script.Run(ctx, r.client, keys, args...).Slice()
+	if err != nil {
+		return nil, r.wrap(doing, err)
 	}
-	if d.index == nil {
-		d.index = map[int64]int{}
+	if len(answer) == 0 {
+		return nil, fmt.Errorf("%s: redis at %s: empty answer", doing, r.where)
 	}
-	at, ok := d.index[number]
-	if !ok {
-		at = len(d.list)
-		d.index[number] = at
-		d.list = append(d.list, day{name: dayName(number)})
-		if at == 0 {
-			d.list[0].blob = make([]byte, 0, d.room)
+	switch answer[0] {
+	case replaced:
+		return nil, fmt.Errorf("%s: %w", doing, audit.ErrLedgerReplaced)
+	case older:
+		return nil, fmt.Errorf("%s: %w", doing, audit.ErrLedgerOlder)
+	case answerOK:
+		sequence, ok := toSequence(answer[min(1, len(answer)-1)])
+		if !ok {
+			return nil, fmt.Errorf("%s: redis at %s: answer without a sequence", doing, r.where)
 		}
+		r.pin.saw(known, sequence)
 	}
-	d.last, d.at = number, at
-	return &d.list[at]
+	return answer, nil
 }
 
-// appendID appends an id as the scripts read it: 3 bytes of its hash, its length,
-// the outcome unless it is [audit.New], and the id.
-func appendID(b []byte, id string, outcome audit.Outcome) []byte {
-	id = storedID(id)
-	b = append(b, 0, 0, 0, byte(len(id)))
-	if outcome != audit.New {
-		b = append(b, '0'+byte(outcome))
+func toSequence(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return v, true
+	case string:
+		n, err := strconv.ParseInt(v, 10, 64)
+		return n, err == nil
 	}
-	start := len(b)
-	b = append(b, id...)
-	sum := sha1.Sum(b[start:]) //nolint:gosec // see above
-	header := start - 4
-	if outcome != audit.New {
-		header--
-	}
-	copy(b[header:], sum[:3])
-	return b
+	return 0, false
 }
 
 // Begin reads the ledger's generation, or makes the ledger, and pins the
-// generation for what this value looks up and writes from now on. fresh says that
-// this call made the ledger: it knows nothing yet.
+// generation for what this value looks up and writes from now on. fresh reports
+// that this call made the ledger: it knows nothing yet.
+//
+// It fails with [audit.ErrLedgerOlder] if the ledger has forgotten writes that this
+// value has seen, or that its marks rest on. The ledger then has a new generation
+// and no marks, and the next call succeeds.
 func (r *Redis) Begin(ctx context.Context) (fresh bool, err error) {
+	const doing = "beginning"
 	made := rand.Text()
-	generation, err := beginScript.Run(ctx, r.client, r.keys("gen", "marks"), made).Text()
+	known, seen := r.pin.get()
+	answer, err := beginScript.Run(ctx, r.client, r.keys("gen", "seq", "marks"), made, known, seen).StringSlice()
 	if err != nil {
-		return false, r.wrap("beginning", err)
+		return false, r.wrap(doing, err)
 	}
-	r.pin.set(generation)
-	return generation == made, nil
+	if len(answer) != 3 {
+		return false, fmt.Errorf("%s: redis at %s: answer of %d parts", doing, r.where, len(answer))
+	}
+	sequence, ok := toSequence(answer[2])
+	if !ok {
+		return false, fmt.Errorf("%s: redis at %s: answer without a sequence", doing, r.where)
+	}
+	r.pin.set(answer[1], sequence)
+	if answer[0] == older {
+		return false, fmt.Errorf("%s: %w", doing, audit.ErrLedgerOlder)
+	}
+	return answer[1] == made, nil
 }
 
 // Lookup returns the outcome of each entry, [audit.New] for those that the ledger
 // does not know. It writes nothing, and makes one round trip for 1000 entries.
 func (r *Redis) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	out := make([]audit.Outcome, len(entries))
+	ids := make([]place, 0, min(len(entries), lookupAtOnce))
 	for from := 0; from < len(entries); from += lookupAtOnce {
 		to := min(from+lookupAtOnce, len(entries))
-		if err := r.lookup(ctx, entries[from:to], out[from:to]); err != nil {
+		ids = ids[:0]
+		for i := from; i < to; i++ {
+			ids = append(ids, place{storedID(entries[i].ID), dayOf(entries[i].Timestamp)})
+		}
+		if err := r.lookup(ctx, ids, out[from:to]); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-func (r *Redis) lookup(ctx context.Context, entries []audit.Entry, out []audit.Outcome) error {
+// layoutTries bounds how often a call chooses buckets anew because others split
+// them at the same time.
+const layoutTries = 100
+
+var errLayout = errors.New("buckets were split again and again meanwhile")
+
+func (r *Redis) lookup(ctx context.Context, ids []place, out []audit.Outcome) error {
 	const doing = "looking up entries"
-	sorted := days{room: 40 * len(entries)}
-	for i := range entries {
-		d := sorted.of(entries[i].Timestamp)
-		d.blob = appendID(d.blob, entries[i].ID, audit.New)
-		d.at = append(d.at, int32(i))
-	}
-	args := make([]any, 1, 1+2*len(sorted.list))
-	args[0] = r.pin.get()
-	for i := range sorted.list {
-		args = append(args, sorted.list[i].name, sorted.list[i].blob)
-	}
-	reply, err := lookupScript.Run(ctx, r.client, r.keys("gen"), args...).Result()
-	if err != nil {
-		return r.wrap(doing, err)
-	}
-	if reply == replaced {
-		return fmt.Errorf("%s: %w", doing, audit.ErrLedgerReplaced)
-	}
-	answers, _ := reply.([]any)
-	for i := range sorted.list {
-		d := &sorted.list[i]
-		if i >= len(answers) {
-			return fmt.Errorf("%s: redis at %s: answer of %d days for %d", doing, r.where, len(answers), len(sorted.list))
+	for range layoutTries {
+		p := r.newPlan(ids)
+		known, seen := r.pin.get()
+		args := make([]any, 0, 3+len(p.days)+len(p.buckets)+len(ids))
+		args = append(args, known, seen, len(p.days))
+		for _, layout := range p.layouts {
+			args = append(args, layout)
 		}
-		digits, _ := answers[i].(string)
-		if len(digits) != len(d.at) {
-			return fmt.Errorf("%s: redis at %s: answer of %d outcomes for %d", doing, r.where, len(digits), len(d.at))
+		for i := range p.buckets {
+			args = append(args, len(p.buckets[i].at))
+			for _, at := range p.buckets[i].at {
+				args = append(args, &ids[at].id) // a pointer needs no allocation
+			}
 		}
-		for k, at := range d.at {
-			out[at] = audit.Outcome(digits[k] - '0')
+		answer, err := r.run(ctx, doing, lookupScript, p.keys(r, r.keys("gen", "seq")), known, args)
+		if err != nil {
+			return err
 		}
+		if r.learn(p.days, answer) {
+			continue
+		}
+		digits, _ := answer[len(answer)-1].(string)
+		if len(answer) != 3 || len(digits) != len(ids) {
+			return fmt.Errorf("%s: redis at %s: answer of %d outcomes for %d", doing, r.where, len(digits), len(ids))
+		}
+		n := 0
+		for i := range p.buckets {
+			for _, at := range p.buckets[i].at {
+				out[at] = audit.Outcome(digits[n] - '0')
+				n++
+			}
+		}
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%s: %w", doing, errLayout)
 }
 
 // Record writes down what became of entries. It is done once it returns nil; after
 // an error some of them may be recorded, and the same call may be made again. What
-// has been delivered stays so. It fails with [audit.ErrLedgerReplaced], and writes
-// nothing more, if the generation is not the one that Begin pinned.
+// has been delivered stays so. It fails with [audit.ErrLedgerReplaced] or
+// [audit.ErrLedgerOlder], and writes nothing more, if the ledger is not the one
+// that Begin pinned.
 func (r *Redis) Record(ctx context.Context, records []audit.Record) error {
-	undelivered := make([][]byte, len(records))
+	lines := make([]line, len(records))
 	for i := range records {
 		text, err := encodeUndelivered(&records[i])
 		if err != nil {
 			return fmt.Errorf("recording %s: %w", records[i].ID, err)
 		}
-		undelivered[i] = text
+		rec := &records[i]
+		lines[i] = line{
+			place:   place{storedID(rec.ID), dayOf(rec.Timestamp)},
+			outcome: strconv.Itoa(int(rec.Outcome)),
+			seconds: int64(life(rec.Keep)/time.Second) + 1,
+			text:    text,
+		}
+		if text != nil {
+			lines[i].since = rec.Undelivered.Since.UnixMilli()
+		}
 	}
-	for from := 0; from < len(records); {
+	for from := 0; from < len(lines); {
 		to, size := from, 0
-		for to < len(records) && to-from < recordAtOnce && (size == 0 || size+len(undelivered[to]) <= undeliveredBytes) {
-			size += len(undelivered[to])
+		for to < len(lines) && to-from < recordAtOnce && (size == 0 || size+len(lines[to].text) <= undeliveredBytes) {
+			size += len(lines[to].text)
 			to++
 		}
-		if err := r.record(ctx, records[from:to], undelivered[from:to]); err != nil {
+		if err := r.record(ctx, lines[from:to]); err != nil {
 			return err
 		}
 		from = to
@@ -183,63 +213,130 @@ func (r *Redis) Record(ctx context.Context, records []audit.Record) error {
 	return nil
 }
 
-func (r *Redis) record(ctx context.Context, records []audit.Record, undelivered [][]byte) error {
-	const doing = "recording outcomes"
-	generation := r.pin.get()
-	if generation == "" {
-		return fmt.Errorf("%s: %w", doing, errNotBegun)
-	}
-	var only map[string]bool // nil: all
-	for {
-		args := recordArgs(generation, records, undelivered, only)
-		reply, err := recordScript.Run(ctx, r.client, r.keys("gen"), args...).Result()
-		if err != nil {
-			return r.wrap(doing, err)
-		}
-		if reply == replaced {
-			return fmt.Errorf("%s: %w", doing, audit.ErrLedgerReplaced)
-		}
-		left, ok := reply.([]any)
-		if !ok {
-			return fmt.Errorf("%s: redis at %s: answer of type %T", doing, r.where, reply)
-		}
-		if len(left) == 0 {
-			return nil
-		}
-		only = make(map[string]bool, len(left))
-		for _, id := range left {
-			if id, ok := id.(string); ok {
-				only[id] = true
-			}
-		}
-	}
+// line is a record as it is stored.
+type line struct {
+	place
+	outcome string
+	seconds int64 // to keep it
+	text    []byte
+	since   int64 // of the text, Unix milliseconds
 }
 
-func recordArgs(generation string, records []audit.Record, undelivered [][]byte, only map[string]bool) []any {
-	sorted := days{room: 40 * len(records)}
-	for i := range records {
-		rec := &records[i]
-		if only != nil && !only[storedID(rec.ID)] {
+func (r *Redis) record(ctx context.Context, lines []line) error {
+	const doing = "recording outcomes"
+	for range layoutTries {
+		known, seen := r.pin.get()
+		if known == "" {
+			return fmt.Errorf("%s: %w", doing, errNotBegun)
+		}
+		ids := make([]place, len(lines))
+		for i := range lines {
+			ids[i] = lines[i].place
+		}
+		p := r.newPlan(ids)
+		keys := p.keys(r, r.keys("gen", "seq", "undelivered", "dead", "deferred"))
+		answer, err := r.run(ctx, doing, recordScript, keys, known, recordArgs(known, seen, &p, lines))
+		if err != nil {
+			return err
+		}
+		if r.learn(p.days, answer) {
 			continue
 		}
-		d := sorted.of(rec.Timestamp)
-		d.blob = appendID(d.blob, rec.ID, rec.Outcome)
-		d.keep = max(d.keep, rec.Keep)
+		var full []bucket
+		for _, n := range answer[2:] {
+			if n, ok := n.(int64); ok && n < int64(len(p.buckets)) {
+				full = append(full, p.buckets[n])
+			}
+		}
+		if len(full) == 0 {
+			return nil
+		}
+		if err := r.split(ctx, &p, full); err != nil {
+			return err
+		}
+		var left []line
+		for _, b := range full {
+			for _, at := range b.at {
+				left = append(left, lines[at])
+			}
+		}
+		lines = left
 	}
-	args := make([]any, 2, 2+3*len(sorted.list))
-	args[0], args[1] = generation, len(sorted.list)
-	for i := range sorted.list {
-		d := &sorted.list[i]
-		seconds := int64(life(d.keep)/time.Second) + 1
-		args = append(args, d.name, seconds, d.blob)
+	return fmt.Errorf("%s: %w", doing, errLayout)
+}
+
+func recordArgs(known string, seen int64, p *plan, lines []line) []any {
+	args := make([]any, 0, 3+2*len(p.days)+4*len(p.buckets)+2*len(lines))
+	args = append(args, known, seen, len(p.days))
+	seconds := make([]int64, len(p.days))
+	for i := range p.buckets {
+		b := &p.buckets[i]
+		for _, at := range b.at {
+			seconds[b.day] = max(seconds[b.day], lines[at].seconds)
+		}
 	}
-	for i, text := range undelivered {
-		if id := storedID(records[i].ID); text != nil && (only == nil || only[id]) {
-			since := strconv.FormatInt(records[i].Undelivered.Since.UnixMilli(), 10)
-			args = append(args, id, since, strconv.Itoa(int(records[i].Outcome)), text)
+	for i, layout := range p.layouts {
+		args = append(args, layout, seconds[i])
+	}
+	for i := range p.buckets {
+		b := &p.buckets[i]
+		most, same := maxFields, lines[b.at[0]].outcome
+		if depthOf(b.node) >= maxDepth {
+			most = 1 << 30
+		}
+		for _, at := range b.at {
+			if lines[at].outcome != same {
+				same = ""
+				break
+			}
+		}
+		args = append(args, len(b.at), seconds[b.day], most, same)
+		for _, at := range b.at {
+			args = append(args, &lines[at].id)
+		}
+		if same != "" {
+			continue
+		}
+		for _, at := range b.at {
+			args = append(args, &lines[at].outcome)
+		}
+	}
+	for i := range lines {
+		if lines[i].text != nil {
+			args = append(args, lines[i].id, lines[i].since, lines[i].outcome, lines[i].text)
 		}
 	}
 	return args
+}
+
+// split splits buckets that are full, some at a time. What another relay splits
+// meanwhile is left to the caller, who chooses buckets anew.
+func (r *Redis) split(ctx context.Context, p *plan, full []bucket) error {
+	for len(full) > 0 {
+		day, n := full[0].day, 1
+		for n < len(full) && n < splitAtOnce && full[n].day == day {
+			n++
+		}
+		name := p.days[day]
+		keys := append(r.keys("gen", "seq"), r.prefix+name)
+		known, seen := r.pin.get()
+		args := []any{known, seen, r.layouts.of(name)}
+		for _, b := range full[:n] {
+			keys = append(keys, r.bucketKey(name, b.node), r.bucketKey(name, 2*b.node), r.bucketKey(name, 2*b.node+1))
+			args = append(args, b.node, depthOf(b.node))
+		}
+		answer, err := r.run(ctx, "splitting buckets", splitScript, keys, known, args)
+		if err != nil {
+			return err
+		}
+		layout, _ := answer[len(answer)-1].(string)
+		r.layouts.set(name, layout)
+		if answer[0] == changedLayout {
+			return nil
+		}
+		full = full[n:]
+	}
+	return nil
 }
 
 func (r *Redis) keys(names ...string) []string {

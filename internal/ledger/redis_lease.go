@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,8 +17,6 @@ import (
 )
 
 var (
-	//go:embed lua/begin.lua
-	beginSource string
 	//go:embed lua/setmarks.lua
 	setMarksSource string
 	//go:embed lua/acquire.lua
@@ -31,8 +30,7 @@ var (
 	//go:embed lua/bind.lua
 	bindSource string
 
-	beginScript    = redis.NewScript(beginSource)
-	setMarksScript = redis.NewScript(setMarksSource)
+	setMarksScript = redis.NewScript(guardSource + setMarksSource)
 	acquireScript  = redis.NewScript(acquireSource)
 	renewScript    = redis.NewScript(renewSource)
 	releaseScript  = redis.NewScript(releaseSource)
@@ -41,21 +39,29 @@ var (
 )
 
 // Marks returns how far the log has been read; zero for a ledger without marks.
-// It fails with [audit.ErrLedgerReplaced] as Record does.
+// It fails with [audit.ErrLedgerReplaced] or [audit.ErrLedgerOlder] as Record does.
 func (r *Redis) Marks(ctx context.Context) (audit.Marks, error) {
 	const doing = "reading marks"
-	answer, err := r.client.MGet(ctx, r.keys("gen", "marks")...).Result()
+	answer, err := r.client.MGet(ctx, r.keys("gen", "marks", "seq")...).Result()
 	if err != nil {
 		return audit.Marks{}, r.wrap(doing, err)
 	}
-	if generation := r.pin.get(); generation != "" && answer[0] != generation {
+	known, seen := r.pin.get()
+	sequence, _ := toSequence(answer[2])
+	stored, _ := answer[1].(string)
+	number, text, _ := strings.Cut(stored, " ")
+	written, _ := toSequence(number)
+	switch {
+	case known != "" && answer[0] != known:
 		return audit.Marks{}, fmt.Errorf("%s: %w", doing, audit.ErrLedgerReplaced)
+	case known != "" && sequence < max(seen, written):
+		return audit.Marks{}, fmt.Errorf("%s: %w", doing, audit.ErrLedgerOlder)
+	case stored == "":
+		return audit.Marks{}, nil
 	}
 	var marks audit.Marks
-	if text, ok := answer[1].(string); ok {
-		if err := json.Unmarshal([]byte(text), &marks); err != nil {
-			return audit.Marks{}, fmt.Errorf("%s: %w", doing, err)
-		}
+	if err := json.Unmarshal([]byte(text), &marks); err != nil {
+		return audit.Marks{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	return marks, nil
 }
@@ -134,24 +140,25 @@ func (l *redisLease) Release(ctx context.Context) (rerun bool, err error) {
 func (l *redisLease) SetMarks(ctx context.Context, marks audit.Marks) error {
 	const doing = "writing marks"
 	r := l.r
-	generation := r.pin.get()
-	if generation == "" {
+	known, seen := r.pin.get()
+	if known == "" {
 		return fmt.Errorf("%s: %w", doing, errNotBegun)
 	}
 	text, err := json.Marshal(marks)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	answer, err := setMarksScript.Run(ctx, r.client, r.keys("gen", "lease", "marks", "kong"), generation, l.token, text, r.pin.kong()).Text()
-	switch {
-	case err != nil:
-		return r.wrap(doing, err)
-	case answer == replaced:
-		return fmt.Errorf("%s: %w", doing, audit.ErrLedgerReplaced)
-	case answer == "lost":
+	answer, err := r.run(ctx, doing, setMarksScript, r.keys("gen", "seq", "lease", "marks", "kong"), known,
+		[]any{known, seen, l.token, text, r.pin.kong()})
+	if err != nil {
+		return err
+	}
+	switch answer[0] {
+	case "lost":
 		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
-	case answer != "ok":
-		return fmt.Errorf("%s: %w", doing, foreign(answer))
+	case "foreign":
+		bound, _ := answer[len(answer)-1].(string)
+		return fmt.Errorf("%s: %w", doing, foreign(bound))
 	}
 	return nil
 }

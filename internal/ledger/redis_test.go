@@ -60,12 +60,12 @@ func TestRedisBuckets(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	forEver := map[string]bool{"gen": true, "marks": true, "kong": true, "undelivered": true, "dead": true, "deferred": true, "reruns": true}
+	lasting := map[string]bool{"gen": true, "seq": true, "marks": true, "kong": true, "undelivered": true, "dead": true, "deferred": true, "reruns": true}
 	found, buckets := 0, 0
 	for _, key := range ledgerKeys(t, r) {
 		name := strings.TrimPrefix(key, r.prefix)
 		ttl := value(r.client.TTL(bg(), key).Result())(t)
-		if (ttl < 0) != forEver[name] {
+		if (ttl < 0) != lasting[name] {
 			t.Errorf("%s: time to live %v", name, ttl)
 		}
 		date, node, isBucket := strings.Cut(name, ":")

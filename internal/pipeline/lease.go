@@ -76,7 +76,7 @@ func (h *held) renew(ctx context.Context) {
 		switch {
 		case err == nil:
 			h.renewed.Store(&asked)
-		case errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerReplaced):
+		case errors.Is(err, audit.ErrLeaseLost), audit.LedgerForgot(err):
 			h.cancel(err)
 			return
 		}

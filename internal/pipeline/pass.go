@@ -71,7 +71,7 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	if err = ps.deliver(ctx, work); err == nil {
 		err = ps.resolveSuspects(work)
 	}
-	if ctx.Err() != nil && err != nil && !audit.NeedsPerson(err) && !errors.Is(err, audit.ErrLedgerReplaced) {
+	if ctx.Err() != nil && err != nil && !audit.NeedsPerson(err) && !audit.LedgerForgot(err) {
 		err = context.Cause(ctx) // why it ended says more than what broke because of that
 	}
 	saveErr := ps.finish(context.WithoutCancel(ctx), err == nil)
@@ -236,7 +236,7 @@ func (ps *pass) step(ctx, work context.Context, s step) error {
 	if time.Since(ps.saved) >= saveEvery {
 		ps.saved = time.Now()
 		err := ps.save(ctx, false)
-		if errors.Is(err, audit.ErrLeaseLost) || errors.Is(err, audit.ErrLedgerReplaced) {
+		if errors.Is(err, audit.ErrLeaseLost) || audit.LedgerForgot(err) {
 			return err
 		}
 		if err != nil {

@@ -29,7 +29,8 @@ type Source interface {
 // Ledger remembers what became of entries. Safe for concurrent use.
 type Ledger interface {
 	// Begin pins the ledger that is there, making one if there is none. Writes
-	// fail with audit.ErrLedgerReplaced once it is another one.
+	// and look-ups fail with audit.ErrLedgerReplaced once it is another one, and with
+	// audit.ErrLedgerOlder once it has forgotten what it confirmed.
 	Begin(ctx context.Context) (fresh bool, err error)
 	// Lookup returns what became of each entry, audit.New for an unknown one.
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)

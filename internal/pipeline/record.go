@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,7 +35,7 @@ func (d *delivery) commit(work context.Context, records []audit.Record, accepted
 	case err != nil:
 		refused = records
 	}
-	if !errors.Is(err, audit.ErrLedgerReplaced) {
+	if !audit.LedgerForgot(err) {
 		d.p.unrecorded.add(refused)
 	}
 	missing := map[string]bool{}
@@ -79,7 +78,7 @@ func (d *delivery) store(work context.Context, records []audit.Record) error {
 		begin := time.Now()
 		err := d.p.opts.Ledger.Record(work, records)
 		d.p.opts.Observer.stage("record", begin)
-		if err == nil || errors.Is(err, audit.ErrLedgerReplaced) || audit.NeedsPerson(err) ||
+		if err == nil || audit.LedgerForgot(err) || audit.NeedsPerson(err) ||
 			time.Since(first) > d.p.opts.RecordFor || work.Err() != nil {
 			return err
 		}

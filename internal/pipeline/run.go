@@ -28,10 +28,10 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 	var err error
 	for replaced := 0; ; replaced++ {
 		err = p.rounds(ctx, req, &total)
-		if !errors.Is(err, audit.ErrLedgerReplaced) || replaced == 2 {
+		if !audit.LedgerForgot(err) || replaced == 2 {
 			break
 		}
-		p.log.Warn("ledger was emptied or replaced under the pass, starting over with a full read", "err", err)
+		p.log.Warn("the ledger forgot what it knew, starting over with a full read", "err", err)
 		p.own.forgotten()
 		total.Complete, total.Failed = true, 0 // what was not done is done now
 	}
@@ -68,7 +68,7 @@ func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) erro
 		owed, err := p.pass(leased, ctx, req, h, total)
 		if errors.Is(err, audit.ErrLeaseLost) {
 			// A ledger that was emptied has lost the lease as well.
-			if _, marksErr := p.opts.Book.Marks(ctx); errors.Is(marksErr, audit.ErrLedgerReplaced) {
+			if _, marksErr := p.opts.Book.Marks(ctx); audit.LedgerForgot(marksErr) {
 				err = marksErr
 			}
 		}

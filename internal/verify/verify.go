@@ -5,7 +5,6 @@ package verify
 import (
 	"cmp"
 	"context"
-	"errors"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
@@ -46,8 +45,8 @@ func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 
 // explain adds what a person can do about an error.
 func explain(err error) error {
-	if errors.Is(err, audit.ErrLedgerReplaced) {
-		return audit.Settings(err, "let a full pass complete (relay once --full), as the ledger was emptied or replaced meanwhile, then verify again")
+	if audit.LedgerForgot(err) {
+		return audit.Settings(err, "let a full pass complete (relay once --full), as the ledger has forgotten what it knew, then verify again")
 	}
 	return err
 }

@@ -1,33 +1,24 @@
--- lookup: KEYS[1] generation; ARGV: generation or '', then pairs of day and blob.
--- Reads only. Returns 'replaced', or for each blob a string with one digit for
--- each id in it: its outcome, or 0.
--- A blob is a sequence of: 3 bytes of the id's SHA-1, 1 byte length, the id.
-local byte, sub = string.byte, string.sub
-if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'replaced' end
-local P = sub(KEYS[1], 1, -4)
-local reply = {}
-for a = 2, #ARGV, 2 do
-  local day, blob = P .. ARGV[a], ARGV[a + 1]
-  local route = router(day)
-  local groups, places, out, n, p, last = {}, {}, {}, 0, 1, #blob
-  while p < last do
-    local h1, h2, h3, len = byte(blob, p, p + 3)
-    local node = route(h1 * 65536 + h2 * 256 + h3)
-    local ids = groups[node]
-    if not ids then
-      ids = {}
-      groups[node], places[node] = ids, {}
-    end
-    n = n + 1
-    local k = #ids + 1
-    ids[k] = sub(blob, p + 4, p + 3 + len)
-    places[node][k] = n
-    p = p + 4 + len
+-- lookup: KEYS: generation, sequence, layout of each day, buckets; ARGV: generation
+-- or '', sequence seen, number of days, the layouts as the caller knows them, then
+-- for each bucket the number of its ids, and the ids. Only reads.
+-- Returns 'ok', the sequence, and one digit for each id: its outcome, or 0.
+-- Returns 'layout' and the layouts if the caller must choose other buckets.
+local days = tonumber(ARGV[3])
+local first = redis.call('MGET', unpack(KEYS, 1, 2 + days))
+local stop = guard(first[1], first[2], ARGV[1], ARGV[2])
+if stop then return stop end
+for i = 1, days do
+  if (first[2 + i] or '') ~= ARGV[3 + i] then
+    local answer = { 'layout' }
+    for k = 1, days do answer[1 + k] = first[2 + k] or '' end
+    return answer
   end
-  for node, ids in pairs(groups) do
-    local place, found = places[node], redis.call('HMGET', day .. ':' .. node, unpack(ids))
-    for k = 1, #ids do out[place[k]] = found[k] or '0' end
-  end
-  reply[#reply + 1] = table.concat(out)
 end
-return reply
+local out, n, a = {}, 0, 4 + days
+for k = 3 + days, #KEYS do
+  local count = tonumber(ARGV[a])
+  local found = redis.call('HMGET', KEYS[k], unpack(ARGV, a + 1, a + count))
+  for i = 1, count do out[n + i] = found[i] or '0' end
+  n, a = n + count, a + count + 1
+end
+return { 'ok', first[2] or '0', table.concat(out) }

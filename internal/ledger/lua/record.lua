@@ -1,68 +1,50 @@
--- record: KEYS[1] generation; ARGV: generation, number of days, for each day its
--- name, the least seconds to keep it, and a blob; then for each undelivered entry its id,
--- Unix milliseconds, outcome and text.
--- A blob is a sequence of: 3 bytes of the id's SHA-1, 1 byte length, 1 byte
--- outcome as a digit, the id.
--- Returns 'replaced', or the ids that it left for another call because it had
--- already moved enough.
-local byte, sub, floor = string.byte, string.sub, math.floor
-local FULL, MOVES, DEPTH, DELIVERED = 192, 1024, 20, '1'
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'replaced' end
-local P = sub(KEYS[1], 1, -4)
-local DIGITS = { '0', '1', '2', '3', '4', '5' }
-local moved, final, left = 0, {}, {}
-local ids, hashes, outcomes -- of the day at hand
-
--- keep gives a key at least so many seconds. It never shortens.
-local function keep(key, seconds)
-  if redis.call('TTL', key) < seconds then redis.call('EXPIRE', key, seconds) end
+-- record: KEYS: generation, sequence, undelivered, dead, deferred, layout of each
+-- day, buckets; ARGV: generation, sequence seen, number of days, for each day its
+-- layout as the caller knows it and the least seconds to keep it, then for each
+-- bucket the number of its ids, seconds to keep it, the most fields it may have, the
+-- outcome if all have the same, else '', the ids, and else the outcomes; then for
+-- each undelivered entry its id, Unix milliseconds, outcome and text.
+-- Returns 'ok', the sequence, and the numbers, from 0, of the buckets that it left
+-- out because they are full. Returns 'layout' and the layouts if the caller must
+-- choose other buckets; then nothing is written.
+local DELIVERED, DEAD, DEFERRED = '1', '2', '3'
+local days = tonumber(ARGV[3])
+local first = redis.call('MGET', unpack(KEYS, 1, 2))
+local stop = guard(first[1], first[2], ARGV[1], ARGV[2])
+if stop then return stop end
+local layouts, changed = { 'layout' }, false
+for i = 1, days do
+  layouts[1 + i] = redis.call('GET', KEYS[5 + i]) or ''
+  changed = changed or layouts[1 + i] ~= ARGV[2 + 2 * i]
+end
+if changed then return layouts end
+for i = 1, days do
+  -- A layout must outlive every bucket, by some time for rounding.
+  if layouts[1 + i] ~= '' then keep(KEYS[5 + i], tonumber(ARGV[3 + 2 * i]) + 3600) end
 end
 
--- insert writes fields of which there are not too many.
-local function insert(key, fields, seconds)
-  if #fields > 0 then redis.call('HSET', key, unpack(fields)) end
-  keep(key, seconds)
-end
+local undelivered, dead, deferred = KEYS[3], KEYS[4], KEYS[5]
+local stored = redis.call('EXISTS', undelivered) == 1
+local final, full = {}, {} -- id to outcome
 
--- split moves what a node holds to its two halves, and says so in the bitmap.
-local function split(day, node, depth, seconds)
-  local key = day .. ':' .. node
-  seconds = math.max(seconds, redis.call('TTL', key))
-  local all, halves = redis.call('HGETALL', key), { [0] = {}, {} }
-  for i = 1, #all, 2 do
-    local h = tonumber(sub(redis.sha1hex(all[i]), 1, 6), 16)
-    local half = halves[floor(h / 2 ^ depth) % 2]
-    half[#half + 1] = all[i]
-    half[#half + 1] = all[i + 1]
+-- place writes the ids that are in ARGV between two places; same is their outcome,
+-- or '' where outcomes follow. It reports whether there was room.
+local function place(key, from, to, seconds, most, same)
+  local size, count = redis.call('HLEN', key), to - from + 1
+  if same == DELIVERED and size + count <= most then -- the most frequent case: nothing to look up
+    local fields = {}
+    for i = 1, count do fields[2 * i - 1], fields[2 * i] = ARGV[from + i - 1], DELIVERED end
+    redis.call('HSET', key, unpack(fields))
+    if stored then
+      for i = from, to do final[ARGV[i]] = DELIVERED end
+    end
+    keep(key, seconds)
+    return true
   end
-  insert(day .. ':' .. 2 * node, halves[0], seconds)
-  insert(day .. ':' .. 2 * node + 1, halves[1], seconds)
-  redis.call('SETBIT', day, node, 1)
-  redis.call('DEL', key)
-  -- The bitmap must outlive every half, by some time for rounding.
-  keep(day, seconds + 3600)
-  moved = moved + #all / 2
-end
-
--- place writes some ids of one node, after splitting it if it would grow too
--- large. items are places in ids, hashes and outcomes.
-local function place(day, node, depth, items, seconds)
-  local key, plain, fields = day .. ':' .. node, true, {}
-  for i, at in ipairs(items) do
-    fields[2 * i - 1], fields[2 * i] = ids[at], outcomes[at]
-    plain = plain and outcomes[at] == DELIVERED
-  end
-  local size = redis.call('HLEN', key)
-  if plain and (size + #items <= FULL or depth == DEPTH) then -- the most frequent case: nothing to look up
-    insert(key, fields, seconds)
-    for _, at in ipairs(items) do final[ids[at]] = DELIVERED end
-    return
-  end
-  local names = {}
-  for i, at in ipairs(items) do names[i] = ids[at] end
-  local had, now, put, fresh = redis.call('HMGET', key, unpack(names)), {}, {}, 0
-  for i, at in ipairs(items) do
-    local id, outcome = ids[at], outcomes[at]
+  local had, now, put, fresh = redis.call('HMGET', key, unpack(ARGV, from, to)), {}, {}, 0
+  for i = 1, count do
+    local id, outcome = ARGV[from + i - 1], same
+    if same == '' then outcome = ARGV[to + i] end
     local before = now[id] or had[i]
     if before == DELIVERED or before == outcome then
       now[id] = before
@@ -71,61 +53,35 @@ local function place(day, node, depth, items, seconds)
       now[id], put[id] = outcome, outcome
     end
   end
-  if fresh > 0 and depth < DEPTH and size + fresh > FULL then
-    if moved >= MOVES then
-      for _, id in ipairs(names) do left[#left + 1] = id end
-      return
-    end
-    split(day, node, depth, seconds)
-    local halves = { [0] = {}, {} }
-    for _, at in ipairs(items) do
-      local half = halves[floor(hashes[at] / 2 ^ depth) % 2]
-      half[#half + 1] = at
-    end
-    for bit = 0, 1 do
-      if #halves[bit] > 0 then place(day, 2 * node + bit, depth + 1, halves[bit], seconds) end
-    end
-    return
-  end
-  fields = {}
+  if fresh > 0 and size + fresh > most then return false end
+  local fields = {}
   for id, outcome in pairs(put) do
     fields[#fields + 1] = id
     fields[#fields + 1] = outcome
   end
-  insert(key, fields, seconds)
+  if #fields > 0 then redis.call('HSET', key, unpack(fields)) end
   for id, outcome in pairs(now) do final[id] = outcome end
+  keep(key, seconds)
+  return true
 end
 
-local a = 3
-for _ = 1, tonumber(ARGV[2]) do
-  local day, seconds, blob = P .. ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2]
-  a = a + 3
-  local route, groups, p, n, last = router(day), {}, 1, 0, #blob
-  ids, hashes, outcomes = {}, {}, {}
-  while p < last do
-    local h1, h2, h3, len, outcome = byte(blob, p, p + 4)
-    n = n + 1
-    ids[n], outcomes[n] = sub(blob, p + 5, p + 4 + len), DIGITS[outcome - 47]
-    hashes[n] = h1 * 65536 + h2 * 256 + h3
-    p = p + 5 + len
-    local node = route(hashes[n])
-    local items = groups[node]
-    if items then items[#items + 1] = n else groups[node] = { n } end
+local a = 4 + 2 * days
+for k = 6 + days, #KEYS do
+  local count, same = tonumber(ARGV[a]), ARGV[a + 3]
+  local to = a + 3 + count
+  if not place(KEYS[k], a + 4, to, tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), same) then
+    full[#full + 1] = k - 6 - days
   end
-  for node, items in pairs(groups) do
-    local depth, up = 0, node
-    while up > 1 do depth, up = depth + 1, floor(up / 2) end
-    place(day, node, depth, items, seconds)
-  end
+  a = to + 1
+  if same == '' then a = a + count end
 end
 
-local dead, deferred, entries = P .. 'dead', P .. 'deferred', P .. 'undelivered'
-if redis.call('EXISTS', entries) == 1 then
+if stored then
   local gone = {}
   for id, outcome in pairs(final) do
-    if outcome ~= '2' and outcome ~= '3' then gone[#gone + 1] = id end
+    if outcome ~= DEAD and outcome ~= DEFERRED then gone[#gone + 1] = id end
   end
-  if #gone > 0 and redis.call('HDEL', entries, unpack(gone)) > 0 then
+  if #gone > 0 and redis.call('HDEL', undelivered, unpack(gone)) > 0 then
     redis.call('ZREM', dead, unpack(gone))
     redis.call('ZREM', deferred, unpack(gone))
   end
@@ -133,9 +89,9 @@ end
 for i = a, #ARGV, 4 do
   local id, outcome = ARGV[i], ARGV[i + 2]
   if final[id] == outcome then
-    redis.call('HSET', entries, id, ARGV[i + 3])
-    redis.call('ZADD', outcome == '2' and dead or deferred, ARGV[i + 1], id)
-    redis.call('ZREM', outcome == '2' and deferred or dead, id)
+    redis.call('HSET', undelivered, id, ARGV[i + 3])
+    redis.call('ZADD', outcome == DEAD and dead or deferred, ARGV[i + 1], id)
+    redis.call('ZREM', outcome == DEAD and deferred or dead, id)
   end
 end
-return left
+return { 'ok', redis.call('INCR', KEYS[2]), unpack(full) }

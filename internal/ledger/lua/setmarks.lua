@@ -1,12 +1,17 @@
--- setmarks: KEYS: generation, lease, marks, binding; ARGV: generation, token,
--- marks, address or ''. A relay that was bound before another one took over the
--- binding must not hand it marks of its own Kong.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'replaced' end
-if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 'lost' end
-if ARGV[4] ~= '' then
-  local to = redis.call('GET', KEYS[4])
-  if to and to ~= ARGV[4] then return to end
-  if not to then redis.call('SET', KEYS[4], ARGV[4]) end
+-- setmarks: KEYS: generation, sequence, lease, marks, binding; ARGV: generation,
+-- sequence seen, token, marks, address or ''. A relay that was bound before another
+-- one took over the binding must not hand it marks of its own Kong. The marks are
+-- stored behind the sequence that belongs to them. Returns 'ok' and the sequence,
+-- 'lost', or 'foreign' and the address.
+local first = redis.call('MGET', unpack(KEYS, 1, 2))
+local stop = guard(first[1], first[2], ARGV[1], ARGV[2])
+if stop then return stop end
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return { 'lost' } end
+if ARGV[5] ~= '' then
+  local to = redis.call('GET', KEYS[5])
+  if to and to ~= ARGV[5] then return { 'foreign', to } end
+  if not to then redis.call('SET', KEYS[5], ARGV[5]) end
 end
-redis.call('SET', KEYS[3], ARGV[3])
-return 'ok'
+local sequence = redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[4], sequence .. ' ' .. ARGV[4])
+return { 'ok', sequence }

@@ -1,0 +1,101 @@
+package ledger
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
+)
+
+// TestRedisDeclaresKeys watches the server run every script: a key that a script
+// touches without having declared it breaks a cluster that moves slots, and is
+// refused by some servers.
+func TestRedisDeclaresKeys(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	s := redistest.Start(t)
+	monitor, err := net.Dial("tcp", s.Addr)
+	must(t, err)
+	defer monitor.Close()
+	must(t, monitor.SetDeadline(time.Now().Add(time.Minute)))
+	value(fmt.Fprint(monitor, "MONITOR\r\n"))(t)
+	lines := bufio.NewReader(monitor)
+	value(lines.ReadString('\n'))(t)
+
+	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	value(r.Begin(bg()))(t)
+	var records []audit.Record
+	var entries []audit.Entry
+	for i := range 3000 { // enough to split
+		outcome := audit.Delivered
+		if i%100 == 0 {
+			outcome = audit.Dead
+		}
+		at := int64(noon + i%2*86400)
+		records = append(records, record(testID(i), at, outcome))
+		entries = append(entries, audit.Entry{ID: testID(i), Timestamp: at})
+	}
+	must(t, r.Record(bg(), records))
+	outcomes(t, r, entries...)
+	must(t, r.Record(bg(), []audit.Record{record(testID(0), noon, audit.Dropped)}))
+	lease := value(r.Acquire(bg(), true))(t)
+	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
+	must(t, lease.Renew(bg()))
+	must(t, r.Bind(bg(), "http://kong:8001", false))
+	must(t, r.Announce(bg(), []string{"x"}, time.Now()))
+	must(t, r.NoteOwnReads(bg(), []string{"y"}))
+	value(r.ReserveNonce(bg(), "z", time.Hour))(t)
+	for _, err := range r.UndeliveredEntries(bg()) {
+		must(t, err)
+	}
+	value(lease.Release(bg()))(t)
+	must(t, plainClient(t, s).Echo(bg(), "the end").Err())
+
+	quoted := regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	var declared []string
+	scripts, calls := 0, 0
+	for {
+		line, err := lines.ReadString('\n')
+		must(t, err)
+		if strings.Contains(line, `"the end"`) {
+			break
+		}
+		var words []string
+		for _, q := range quoted.FindAllString(line, -1) {
+			w, err := strconv.Unquote(q)
+			if err != nil {
+				w = q
+			}
+			words = append(words, w)
+		}
+		switch command := strings.ToLower(words[0]); {
+		case command == "evalsha" || command == "eval":
+			n := value(strconv.Atoi(words[2]))(t)
+			declared = words[3 : 3+n]
+			scripts++
+		case strings.Contains(line, " lua] "):
+			keys := words[1:2]
+			if command == "mget" {
+				keys = words[1:]
+			}
+			for _, key := range keys {
+				calls++
+				if !slices.Contains(declared, key) {
+					t.Fatalf("%s touches %s, which is not declared", command, key)
+				}
+			}
+		}
+	}
+	if scripts < 15 || calls < 100 {
+		t.Errorf("%d scripts and %d keys seen", scripts, calls)
+	}
+}

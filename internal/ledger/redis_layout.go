@@ -1,0 +1,160 @@
+package ledger
+
+import (
+	"crypto/sha1" //nolint:gosec // spreads ids over buckets, and is what scripts have
+	"math/bits"
+	"strconv"
+	"sync"
+)
+
+// The ids of a day are in hashes of at most maxFields fields: Redis packs hashes
+// of up to 512, but walks a packed one from end to end, and larger ones would cost
+// more time than they save memory. A hash that would grow past that is split by a
+// bit of each id's SHA-1: node 1 is the whole day, and nodes 2n and 2n+1 are the
+// halves of node n. The layout of a day is a bitmap that says which nodes are
+// split; a day that was never split has none.
+//
+// A script must declare the keys that it touches, so the caller chooses them by
+// the layouts that it knows, and the script answers with the layouts if they have
+// changed.
+const (
+	maxFields = 192
+	maxDepth  = 20
+	// splitAtOnce bounds the nodes that one script splits, to about a thousand ids.
+	splitAtOnce = 5
+	// maxLayouts bounds the days whose layouts are remembered.
+	maxLayouts = 400
+)
+
+// layouts remembers the layout of each day that was used, by its name.
+type layouts struct {
+	mu   sync.Mutex
+	days map[string]string
+}
+
+func (l *layouts) of(day string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.days[day]
+}
+
+func (l *layouts) set(day, layout string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.days == nil || len(l.days) >= maxLayouts {
+		l.days = map[string]string{}
+	}
+	l.days[day] = layout
+}
+
+// hashOf returns 24 bits of an id's SHA-1.
+func hashOf(id string) uint32 {
+	sum := sha1.Sum([]byte(id)) //nolint:gosec // see above
+	return uint32(sum[0])<<16 | uint32(sum[1])<<8 | uint32(sum[2])
+}
+
+// nodeOf returns the node that holds an id of a hash.
+func nodeOf(layout string, hash uint32) uint32 {
+	node := uint32(1)
+	for int(node/8) < len(layout) && layout[node/8]>>(7-node%8)&1 == 1 {
+		node, hash = 2*node+hash&1, hash>>1
+	}
+	return node
+}
+
+func depthOf(node uint32) int { return bits.Len32(node) - 1 }
+
+// bucket is what a call says of one hash.
+type bucket struct {
+	day  int // place in plan.days
+	node uint32
+	at   []int32 // places in the call of the ids
+}
+
+// plan sorts the ids of a call by bucket.
+type plan struct {
+	days    []string
+	layouts []string // of days, as the plan assumes them
+	buckets []bucket
+}
+
+// place is where an id belongs.
+type place struct {
+	id  string // as it is stored
+	day int64
+}
+
+// newPlan chooses buckets for ids. Most calls have ids of one or two days.
+func (r *Redis) newPlan(ids []place) plan {
+	type spot struct {
+		day  int
+		node uint32
+	}
+	var (
+		p     plan
+		days  = make(map[int64]int, 2)
+		spots = make(map[spot]int32, 64)
+		of    = make([]int32, len(ids)) // the bucket of each id
+		count []int
+		s     spot
+	)
+	for i := range ids {
+		if number := ids[i].day; i == 0 || number != ids[i-1].day {
+			day, ok := days[number]
+			if !ok {
+				day = len(p.days)
+				days[number] = day
+				name := dayName(number)
+				p.days, p.layouts = append(p.days, name), append(p.layouts, r.layouts.of(name))
+			}
+			s.day = day
+		}
+		s.node = nodeOf(p.layouts[s.day], hashOf(ids[i].id))
+		b, ok := spots[s]
+		if !ok {
+			b = int32(len(p.buckets))
+			spots[s] = b
+			p.buckets, count = append(p.buckets, bucket{day: s.day, node: s.node}), append(count, 0)
+		}
+		of[i] = b
+		count[b]++
+	}
+	room := make([]int32, 0, len(ids)) // for the places of all buckets
+	for b := range p.buckets {
+		from, to := len(room), len(room)+count[b]
+		room = room[:to]
+		p.buckets[b].at = room[from:from:to]
+	}
+	for i, b := range of {
+		p.buckets[b].at = append(p.buckets[b].at, int32(i))
+	}
+	return p
+}
+
+// keys appends the keys of the plan: the layouts of its days, then its buckets.
+func (p *plan) keys(r *Redis, keys []string) []string {
+	for _, day := range p.days {
+		keys = append(keys, r.prefix+day)
+	}
+	for i := range p.buckets {
+		keys = append(keys, r.bucketKey(p.days[p.buckets[i].day], p.buckets[i].node))
+	}
+	return keys
+}
+
+func (r *Redis) bucketKey(day string, node uint32) string {
+	return r.prefix + day + ":" + strconv.FormatUint(uint64(node), 10)
+}
+
+// learn remembers the layouts that a script answered with. It reports whether the
+// answer was one of layouts.
+func (r *Redis) learn(days []string, answer []any) bool {
+	if len(answer) != 1+len(days) || answer[0] != changedLayout {
+		return false
+	}
+	for i, day := range days {
+		layout, _ := answer[1+i].(string)
+		r.layouts.set(day, layout)
+	}
+	return true
+}
