@@ -265,6 +265,9 @@ func (a *App) Pipeline(o pipeline.Observer) *pipeline.Pipeline {
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
 		SkipOwnReads: s.SkipOwnReads, Observer: o, Logger: a.Log,
 	}
+	if s.Destination == config.ToCloudWatch {
+		options.BatchEntries, options.BatchBytes = cloudwatch.BatchEntries, cloudwatch.BatchBytes
+	}
 	if !s.StartAt.IsZero() {
 		options.StartAt = s.StartAt.Unix()
 	}

@@ -218,3 +218,22 @@ func TestThrottledCalls(t *testing.T) {
 		}
 	})
 }
+
+// With a destination that takes large calls, a batch is put at the end of each page
+// unless the next page is there, and Kong's pages alone say how long a pass takes.
+func TestLargeCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const entries = 50_000
+		w := busy(t, entries, func(o *Options) { o.BatchEntries, o.BatchBytes = 10_000, 500_000 })
+		w.sink.delay, w.sink.turns = 20*time.Millisecond, nil
+		begin := time.Now()
+		w.pass(Request{Kind: Reconcile})
+		w.allOnce()
+		if took := time.Since(begin); took > 1150*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
+		if n := w.sink.putCalls(); n > 60 {
+			t.Errorf("%d calls", n)
+		}
+	})
+}
