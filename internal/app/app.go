@@ -32,8 +32,10 @@ type App struct {
 	Store    Store
 	Sink     Sink
 
-	urgent  pipeline.Sink  // for entries that a trigger asked for; nil: Sink
-	closers []func() error // in the order in which they were opened
+	urgent pipeline.Sink // for entries that a trigger asked for; nil: Sink
+
+	batchEntries, batchBytes int            // what the destination takes in one call; 0: the default of the pipeline
+	closers                  []func() error // in the order in which they were opened
 }
 
 // Open wires what the settings ask for. It contacts nothing but a secret store,
@@ -197,8 +199,13 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		a.Sink, err = cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
-		return err
+		sink, err := cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
+		if err != nil {
+			return err
+		}
+		a.Sink = sink
+		a.batchEntries, a.batchBytes = sink.Limits()
+		return nil
 	}
 	return unknownDestination(s)
 }
@@ -263,7 +270,7 @@ func (a *App) Pipeline(o pipeline.Observer) *pipeline.Pipeline {
 			return a.Store.Acquire(ctx, requestRerun)
 		},
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
-		SkipOwnReads: s.SkipOwnReads, Observer: o, Logger: a.Log,
+		BatchEntries: a.batchEntries, BatchBytes: a.batchBytes, SkipOwnReads: s.SkipOwnReads, Observer: o, Logger: a.Log,
 	}
 	if s.Destination == config.ToCloudWatch {
 		options.BatchEntries, options.BatchBytes = cloudwatch.BatchEntries, cloudwatch.BatchBytes

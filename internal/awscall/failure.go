@@ -25,6 +25,7 @@ type Service struct {
 	Endpoint   string            // the variable that names another endpoint
 	Permission string            // the hint where a permission is missing
 	Codes      map[string]string // the service's own error codes that a person must act on, and the hint of each
+	Passing    map[string]bool   // the service's own error codes that end without anybody's doing
 	Parameters map[string]string // parameters that come from a setting, as messages name them, and the hint of each
 }
 
@@ -267,9 +268,11 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 		s.explainForeign(&f, resp.Response.Response)
 	case Throttled(a.code), a.status == http.StatusTooManyRequests:
 		f.Whole = true
-	case Passing(a.code), a.status >= 500, a.status == http.StatusRequestTimeout:
+	case Passing(a.code), s.Passing[a.code], a.status >= 500, a.status == http.StatusRequestTimeout:
 	case a.status == http.StatusRequestEntityTooLarge:
 		f.Kind = TooLarge
+	case a.code == "SerializationException":
+		f.Hint = "AWS cannot read what arrives: look for a proxy or firewall that changes requests"
 	default:
 		if f.Hint = s.hint(a, resp.Response.Response); f.Hint != "" {
 			f.Kind, f.Whole = Settings, true
@@ -300,7 +303,8 @@ func (s *Service) hint(a answer, resp *http.Response) string {
 		return hint
 	}
 	for name, hint := range s.Parameters {
-		if strings.Contains(a.message, name) {
+		// AWS may quote an event, which names whatever its author likes.
+		if strings.Contains(a.message, "at '"+name+"' failed to satisfy constraint") || strings.Contains(Clean(a.message), name) {
 			return hint
 		}
 	}

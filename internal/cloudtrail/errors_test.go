@@ -18,6 +18,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/verdict"
 )
 
 // body is the body of an error answer.
@@ -64,7 +65,7 @@ func TestPutClassifiesRefusedCalls(t *testing.T) {
 		{name: "redirect", status: 307, want: "S", code: "HTTP307", hint: "AWS_ENDPOINT_URL"},
 
 		{name: "validation", status: 400, body: errorBody("ValidationException"), want: "R", code: "ValidationException"},
-		{name: "serialization", status: 400, header: "SerializationException", want: "R", code: "SerializationException"},
+		{name: "serialization", status: 400, header: "SerializationException", want: "U", hint: "changes requests", code: "SerializationException"},
 		{name: "duplicate", status: 400, body: errorBody("DuplicatedAuditEventId"), want: "R", code: "DuplicatedAuditEventId"},
 		{name: "conflict", status: 409, header: "ConflictException", want: "R", code: "ConflictException"},
 		{name: "validation of the channel", status: 400, body: `{"__type":"ValidationException","message":"1 validation error detected: Value 'x' at 'channelArn' failed to satisfy constraint"}`, want: "S", code: "ValidationException", hint: "CHANNEL_ARN"},
@@ -94,7 +95,7 @@ func TestPutClassifiesRefusedCalls(t *testing.T) {
 			switch c.want {
 			case "R":
 				// Nothing else is accepted, so neither is rejected.
-				if err != nil || statuses(verdicts) != "UU" {
+				if !verdict.IsUndecided(err) || statuses(verdicts) != "UU" {
 					t.Errorf("%s, %v", statuses(verdicts), err)
 				}
 			case "S":

@@ -2,6 +2,7 @@ package cloudtrail
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -61,14 +62,14 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 			continue
 		}
 		stop := stopsPut(err)
-		if failure == nil || stop {
+		if failure == nil || stop || verdict.IsUndecided(failure) {
 			failure = err
 		}
 		if stop {
 			break
 		}
 	}
-	if failure != nil {
+	if failure = verdict.Settle(failure, verdicts); failure != nil {
 		return verdicts, fmt.Errorf("putting %d entries into CloudTrail: %w", len(entries), failure)
 	}
 	return verdicts, nil
@@ -79,6 +80,9 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 // cannot be read) does not stop the others.
 func stopsPut(err error) bool {
 	var f *awscall.Failure
+	if verdict.IsUndecided(err) {
+		return false
+	}
 	return audit.NeedsPerson(err) || !errors.As(err, &f) || f.Whole || !f.Answered
 }
 
@@ -151,12 +155,15 @@ func (d *Destination) narrow(ctx context.Context, b batch) error {
 	var failure error
 	err := verdict.Narrow(len(b.events), func(lo, hi int) error {
 		err := d.send(ctx, b.part(lo, hi))
-		if err != nil && !stopsPut(err) {
-			failure, err = err, nil
+		if err == nil || stopsPut(err) {
+			return err
 		}
-		return err
+		if failure == nil || verdict.IsUndecided(failure) {
+			failure = err
+		}
+		return nil
 	})
-	return errors.Join(err, failure)
+	return cmp.Or(err, failure)
 }
 
 // refuse decides about an event that was refused by itself, with a code that is not known.
@@ -165,7 +172,9 @@ func (d *Destination) refuse(v *audit.Verdict, id string, since int64, amid bool
 	case verdict.Reject:
 		v.Status = audit.Rejected
 	case verdict.Stop:
-		return verdict.Stopped("CloudTrail", v.Code, v.Reason)
+		return verdict.Stopped(service.Name, v.Code, v.Reason)
+	case verdict.Retry:
+		return &verdict.UndecidedError{Destination: service.Name, Code: v.Code, Reason: v.Reason}
 	}
 	return nil
 }
@@ -224,8 +233,8 @@ func (d *Destination) settle(call int64, b batch, out *cloudtraildata.PutAuditEv
 				continue
 			}
 			*v = audit.Verdict{Code: awscall.Clean(aws.ToString(e.ErrorCode)), Reason: awscall.Clean(aws.ToString(e.ErrorMessage))}
-			if err := d.failed(v, *e.Id, b.since, i < last); failure == nil {
-				failure = err
+			if err := d.failed(v, *e.Id, b.since, i < last); failure == nil || verdict.IsUndecided(failure) {
+				failure = cmp.Or(err, failure)
 			}
 		}
 	}

@@ -142,7 +142,7 @@ func apiError(code, message string) string {
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // start returns the stand-in and a sink that speaks to it.
-func start(t *testing.T, change func(*cloudwatch.Options)) (*logs, *cloudwatch.Sink) {
+func start(t *testing.T, change func(*cloudwatch.Options)) (*logs, *cloudwatch.Destination) {
 	t.Helper()
 	l := &logs{t: t, now: noon, group: true, stream: true, count: map[string]int{}}
 	server := httptest.NewServer(l)

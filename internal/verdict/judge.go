@@ -3,6 +3,9 @@
 package verdict
 
 import (
+	"errors"
+	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -139,6 +142,29 @@ func Narrow(n int, put func(lo, hi int) error) error {
 		}
 	}
 	return nil
+}
+
+// UndecidedError is the error of a put of which nothing was accepted and of which
+// something was refused with a code that is not known.
+type UndecidedError struct{ Destination, Code, Reason string }
+
+func (e *UndecidedError) Error() string {
+	return fmt.Sprintf("%s refuses with a code that is not known, %s (%s), and accepts nothing that could tell whether that is about the entry", e.Destination, e.Code, e.Reason)
+}
+
+// Settle returns the error of a put: an [UndecidedError] says nothing where some
+// entry was accepted, as what was refused is simply put again then.
+func Settle(err error, verdicts []audit.Verdict) error {
+	if IsUndecided(err) && slices.ContainsFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Accepted }) {
+		return nil
+	}
+	return err
+}
+
+// IsUndecided reports whether err is an [UndecidedError].
+func IsUndecided(err error) bool {
+	var u *UndecidedError
+	return errors.As(err, &u)
 }
 
 // Stopped is the error of a destination that refuses everything alike.

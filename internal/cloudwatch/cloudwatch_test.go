@@ -86,7 +86,7 @@ func TestPutReportsAClockThatIsFarOff(t *testing.T) {
 	l, s := start(t, nil)
 	l.now = noon.Add(-5 * time.Hour) // AWS's clock
 	verdicts, err := s.Put(t.Context(), entries(2, 0, ""))
-	if err == nil || !strings.Contains(err.Error(), "clock") {
+	if err == nil || !strings.Contains(audit.Hint(err), "clock") {
 		t.Fatalf("error %v", err)
 	}
 	for _, v := range verdicts {
@@ -126,6 +126,18 @@ func TestPutStandsBadEventsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The code is not known to be about events: only a second refusal, after others
+	// were accepted, makes it so.
+	for _, i := range []int{3, 90} {
+		if verdicts[i].Status != audit.Retryable {
+			t.Errorf("entry %d: %+v", i, verdicts[i])
+		}
+		again, err := s.Put(t.Context(), list[i:i+1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		verdicts[i] = again[0]
+	}
 	for i, v := range verdicts {
 		switch i {
 		case 3, 90:
@@ -147,6 +159,46 @@ func TestPutStandsBadEventsAlone(t *testing.T) {
 	}
 }
 
+// A code that nobody knows and that hits everything is a state of the account.
+func TestPutRefusedAlike(t *testing.T) {
+	for name, size := range map[string]int{"together": 100, "one by one": 1} {
+		t.Run(name, func(t *testing.T) {
+			l, s := start(t, nil)
+			if _, err := s.Put(t.Context(), entries(10, time.Second, "")); err != nil {
+				t.Fatal(err)
+			}
+			l.fault = func(string, int, string) (int, string) { return 400, apiError("SomethingNew", "") }
+			stopped := false
+			for batch := range slices.Chunk(entries(100, time.Second, ""), size) {
+				verdicts, err := s.Put(t.Context(), batch)
+				stopped = stopped || audit.NeedsPerson(err)
+				for _, v := range verdicts {
+					if v.Status != audit.Retryable {
+						t.Fatalf("%+v", v)
+					}
+				}
+			}
+			if !stopped || l.count["PutLogEvents"] > 1+100/size+3 {
+				t.Errorf("stopped: %v, %d calls", stopped, l.count["PutLogEvents"])
+			}
+		})
+	}
+}
+
+// Emulators still answer so to a batch whose first answer was lost.
+func TestPutAlreadyAccepted(t *testing.T) {
+	l, s := start(t, nil)
+	l.fault = func(string, int, string) (int, string) {
+		return 400, apiError("DataAlreadyAcceptedException", "The given batch of log events has already been accepted.")
+	}
+	verdicts, err := s.Put(t.Context(), entries(3, time.Second, ""))
+	for _, v := range verdicts {
+		if v.Status != audit.Accepted || err != nil {
+			t.Errorf("%+v, %v", v, err)
+		}
+	}
+}
+
 // Failures of a call must never make an entry a dead letter, and must keep what was
 // accepted before them.
 func TestPutFailures(t *testing.T) {
@@ -160,14 +212,14 @@ func TestPutFailures(t *testing.T) {
 		"broken":           {500, apiError("InternalFailure", ""), "", "InternalFailure"},
 		"unavailable":      {503, apiError("ServiceUnavailableException", ""), "", "ServiceUnavailableException"},
 		"too many":         {429, apiError("TooManyRequestsException", ""), "", "TooManyRequestsException"},
-		"a proxy's 502":    {502, "<html>", "", "NoAnswer"},
-		"a proxy's 400":    {400, "<html>", "", "NoAnswer"},
-		"a proxy's 200":    {200, "<html>", "", "NoAnswer"},
-		"a proxy's 403":    {403, "<html>", "", "NoAnswer"},
-		"empty 400":        {400, "", "", "UnknownError"},
-		"without a code":   {403, "{}", "logs:PutLogEvents", "UnknownError"},
+		"a proxy's 502":    {502, "<html>", "", "HTTP502"},
+		"a proxy's 400":    {400, "<html>", "", "HTTP400"},
+		"a proxy's 200":    {200, "<html>", "", "BadAnswer"},
+		"a proxy's 403":    {403, "<html>", "", "HTTP403"},
+		"empty 400":        {400, "", "", "HTTP400"},
+		"without a code":   {403, "{}", "", "HTTP403"},
 		"no permission":    {400, apiError("AccessDeniedException", "not authorized to perform: logs:PutLogEvents"), "logs:PutLogEvents", "AccessDeniedException"},
-		"expired":          {400, apiError("ExpiredTokenException", "expired"), "AWS_PROFILE", "ExpiredTokenException"},
+		"expired":          {400, apiError("ExpiredTokenException", "expired"), "sign in again", "ExpiredTokenException"},
 		"unknown key":      {400, apiError("UnrecognizedClientException", "invalid"), "AWS_PROFILE", "UnrecognizedClientException"},
 		"wrong signature":  {400, apiError("InvalidSignatureException", "expired"), "clock", "InvalidSignatureException"},
 		"another service":  {400, apiError("UnknownOperationException", ""), "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "UnknownOperationException"},
@@ -224,7 +276,7 @@ func TestPutWithoutAnAnswer(t *testing.T) {
 
 func TestPutWithoutCredentials(t *testing.T) {
 	broken := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-		return aws.Credentials{}, errors.New("no role found")
+		return aws.Credentials{}, nil
 	})
 	for _, provider := range []aws.CredentialsProvider{nil, broken} {
 		l, s := start(t, func(o *cloudwatch.Options) { o.Config.Credentials = provider })

@@ -1,0 +1,111 @@
+// Package cloudwatch delivers events to a log stream of CloudWatch Logs, for
+// accounts that cannot have CloudTrail Lake.
+//
+// An event is one line of JSON, the same that CloudTrail Lake would get as
+// eventData. CloudWatch Logs does not tell repeats apart: a query that must not
+// count twice groups by UID.
+package cloudwatch
+
+import (
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
+	"github.com/kong-cloudtrail/relay/internal/verdict"
+)
+
+// Limits of PutLogEvents, by AWS's API reference.
+const (
+	maxCallBytes  = 1_048_576      // messages in UTF-8, and overhead for each of them
+	eventOverhead = 26             // bytes that AWS counts on top of each message
+	maxCallEvents = 10_000         // events in a call
+	maxCallSpan   = 24 * time.Hour // from the first to the last event of a call
+	maxEventBytes = 1_000_000      // "1 MB": the smaller reading of it
+
+	// Events older than 14 days or more than 2 hours ahead are refused. The
+	// margins are for clocks that disagree and for the time that a call takes.
+	maxAge   = 14*24*time.Hour - time.Hour
+	maxAhead = 2*time.Hour - 10*time.Minute
+)
+
+// groupName reports whether AWS takes a name for a log group, by its service
+// model: 1 to 512 of letters, digits and -._/#.
+func groupName(s string) bool {
+	return len(s) >= 1 && len(s) <= 512 && strings.IndexFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._/#", r)
+	}) < 0
+}
+
+// streamName does so for a log stream: 1 to 512 of anything but : and *.
+func streamName(s string) bool {
+	n := utf8.RuneCountInString(s)
+	return n >= 1 && n <= 512 && !strings.ContainsAny(s, ":*")
+}
+
+// Options say where the events go. Config, Group, Stream and Encode are required.
+type Options struct {
+	// Config gives credentials, Region, endpoint and HTTP client. Its retryer is
+	// not used: the caller of Put decides what is put again, and when.
+	Config aws.Config
+	Group  string // must exist
+	Stream string // is created if it does not exist
+	// Encode returns an entry's event as one line of JSON. It is called once for
+	// each put of an entry, from the goroutine that called Put. The id is not
+	// used: CloudWatch Logs has no place for it, and the event holds it as UID.
+	Encode func(*audit.Entry) (id string, eventData []byte)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Destination puts entries into one log stream. It is safe for concurrent use.
+type Destination struct {
+	client *cloudwatchlogs.Client
+	caller *awscall.Caller
+	judge  *verdict.Judge
+	region string
+	group  string
+	stream string
+	encode func(*audit.Entry) (string, []byte)
+	now    func() time.Time
+}
+
+// New returns a Destination. It contacts nothing. Names that AWS would not take
+// are a [*audit.SettingsError].
+func New(o Options) (*Destination, error) {
+	switch {
+	case o.Config.Region == "":
+		return nil, audit.Settingsf("set REGION or AWS_REGION", "no AWS Region for CloudWatch Logs")
+	case !groupName(o.Group):
+		return nil, audit.Settingsf("a log group's name has 1 to 512 letters, digits and any of . - _ / #",
+			"log group %q is not a name that AWS takes", o.Group)
+	case !streamName(o.Stream):
+		return nil, audit.Settingsf("a log stream's name has 1 to 512 characters, and neither : nor *",
+			"log stream %q is not a name that AWS takes", o.Stream)
+	case o.Encode == nil:
+		return nil, errors.New("cloudwatch: Options.Encode is required")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	caller, cfg := awscall.New(o.Config, service)
+	return &Destination{
+		client: cloudwatchlogs.NewFromConfig(cfg),
+		caller: caller,
+		judge:  new(verdict.Judge),
+		region: o.Config.Region,
+		group:  o.Group,
+		stream: o.Stream,
+		encode: o.Encode,
+		now:    o.Now,
+	}, nil
+}
+
+// Limits returns how many entries, and how many bytes of them, one call takes at
+// most. Batches of that size make the fewest calls.
+func (*Destination) Limits() (entries, bytes int) { return maxCallEvents, maxCallBytes }
