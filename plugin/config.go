@@ -1,48 +1,51 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Config is an instance's configuration, as Kong sends it. Kong makes one
+// Config is the configuration of an instance, as Kong sends it. Kong makes one
 // instance for each worker and configuration, and new ones at every change, so
-// nothing that has to last is kept here. schema.json describes the fields to
-// Kong; a test holds the two together.
+// an instance keeps nothing that has to last. schema.json describes the fields to
+// Kong; a test compares the two.
 type Config struct {
 	RelayURL       string   `json:"relay_url"`       // http(s)://host:port of the relay, or
 	LambdaFunction string   `json:"lambda_function"` // the ARN of the relay's Lambda function
 	Secret         string   `json:"secret"`          // whsec_…, for relay_url
-	Methods        []string `json:"methods"`         // ring for these only; empty: for all
-	IgnorePaths    []string `json:"ignore_paths"`    // regular expressions; do not ring for Admin API paths that match one
+	Methods        []string `json:"methods"`         // only these trigger the relay; all if empty
+	IgnorePaths    []string `json:"ignore_paths"`    // regular expressions of Admin API paths that do not trigger it
 	TimeoutMS      int      `json:"timeout_ms"`      // of one attempt
-	MinIntervalMS  int      `json:"min_interval_ms"` // between two rings
-	QueueSize      int      `json:"queue_size"`      // ids that wait at the most
+	MinIntervalMS  int      `json:"min_interval_ms"` // between two triggers
+	QueueSize      int      `json:"queue_size"`      // the most ids that wait
 	TLSVerify      bool     `json:"tls_verify"`
 	CACert         string   `json:"ca_cert"` // PEM text
 
 	senders  *senders
 	ignore   []*regexp.Regexp
 	problems []string // for Kong's log, once
-	unusable bool     // there is nothing to ring
-	entity   string   // the plugin in Kong, for Kong's log
+	unusable bool     // there is nothing to trigger
+	entity   string   // the plugin entity in Kong, for Kong's log
 	report   *report
 }
 
-func newConfig(s *senders) *Config {
+// New returns a configuration with its defaults.
+func New(s *senders) *Config {
 	return &Config{TimeoutMS: 1000, MinIntervalMS: 100, QueueSize: 10000, TLSVerify: true, senders: s}
 }
 
-// settings are the part of a configuration that tells senders apart. Instances
-// that agree in them share one.
+// settings are the part of a configuration that determines its sender. Instances
+// with the same settings share one.
 type settings struct {
 	relayURL, lambdaFunction, secret, caCert string
 	tlsVerify                                bool
@@ -58,13 +61,15 @@ func (c *Config) settings() settings {
 	}
 }
 
-// parseConfig reads a configuration. It never fails: an error here would end
-// Kong's connection without a word. What is wrong goes to Kong's log with the
-// first event.
+// lenient accepts what Lua's encoder may write.
+var lenient = json.JoinOptions(jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
+
+// parseConfig decodes a configuration. It never fails, because Kong would close the
+// connection without logging why. The first event of the instance logs the problems.
 func parseConfig(s *senders, data []byte) *Config {
-	c := newConfig(s)
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(data, &fields) != nil {
+	c := New(s)
+	var fields map[string]jsontext.Value
+	if json.Unmarshal(data, &fields, lenient) != nil {
 		c.problems = append(c.problems, "the configuration is not a JSON object")
 	}
 	for _, f := range []struct {
@@ -83,41 +88,64 @@ func parseConfig(s *senders, data []byte) *Config {
 		{"tls_verify", &c.TLSVerify, "true or false"},
 		{"ca_cert", &c.CACert, "a string"},
 	} {
-		value := fields[f.name]
-		if _, list := f.to.(*[]string); list && bytes.Equal(value, []byte("{}")) {
-			continue // how Lua writes an empty list
-		}
-		if value != nil && json.Unmarshal(value, f.to) != nil {
+		if !setField(f.to, fields[f.name]) {
 			c.problems = append(c.problems, f.name+" must be "+f.want)
 		}
 	}
 	c.prepare()
-	c.identify(data)
+	c.identify(fields)
 	return c
 }
 
-// identify says whose configuration this is, and which. Kong adds the entity's
-// id, in older releases only a key made of where the entity applies. What else
-// it adds differs from worker to worker, such as __seq__, so the rest is told by
-// what the plugin has made of it. (kong/runloop/plugins_iterator.lua)
-func (c *Config) identify(data []byte) {
-	var meta struct {
-		ID  string `json:"__plugin_id"`
-		Key string `json:"__key__"`
+// setField decodes value into the field that to points to, and reports whether it
+// could. A missing value and null leave the default.
+func setField(to any, value jsontext.Value) bool {
+	if value == nil || value.Kind() == 'n' {
+		return true
 	}
-	_ = json.Unmarshal(data, &meta) // without either all are one entity
-	if meta.ID != "" {
-		c.entity = " with id " + meta.ID
+	switch to := to.(type) {
+	case *string:
+		var s string
+		if json.Unmarshal(value, &s, lenient) != nil {
+			return false
+		}
+		*to = strings.TrimSpace(s) // a vault's or a form's value often ends with a line break
+		return true
+	case *int:
+		var f float64 // Lua has no other numbers, and may write 1e2 or 100.0
+		if json.Unmarshal(value, &f) != nil || f != math.Trunc(f) || math.Abs(f) > math.MaxInt32 {
+			return false
+		}
+		*to = int(f)
+		return true
+	case *[]string:
+		if string(value) == "{}" {
+			return true // Lua's encoder writes an empty list like this
+		}
+	}
+	return json.Unmarshal(value, to, lenient) == nil
+}
+
+// identify determines whose configuration this is, and which. Kong adds the
+// entity's id, or in older releases only a key that says where the entity applies.
+// It also adds values that differ between workers, such as __seq__, so the digest
+// covers the decoded fields only. (kong/runloop/plugins_iterator.lua)
+func (c *Config) identify(fields map[string]jsontext.Value) {
+	var id, key string
+	_ = setField(&id, fields["__plugin_id"])
+	_ = setField(&key, fields["__key__"])
+	if id != "" {
+		c.entity = " with id " + id
 	}
 	config, _ := json.Marshal(struct {
 		*Config
 		Problems []string
-	}{c, c.problems})
-	c.report = c.senders.report(cmp.Or(meta.ID, meta.Key), sha256.Sum256(config))
+	}{c, c.problems}, jsontext.AllowInvalidUTF8(true))
+	c.report = c.senders.report(cmp.Or(id, key), sha256.Sum256(config))
 }
 
-// prepare checks what Kong has not checked by the schema, and what an older
-// schema or a vault reference may have let through.
+// prepare checks what the schema has not checked: Kong may know an older schema,
+// and it does not check a value that it reads from a vault.
 func (c *Config) prepare() {
 	for _, n := range []struct {
 		name      string
@@ -140,10 +168,13 @@ func (c *Config) prepare() {
 	for _, expr := range c.IgnorePaths {
 		re, err := regexp.Compile(expr)
 		if err != nil {
-			c.problems = append(c.problems, fmt.Sprintf("ignore_paths: %q is not a regular expression of Go's syntax, and ignores nothing", expr))
+			c.problems = append(c.problems, fmt.Sprintf("ignore_paths: %q is not a regular expression in Go's syntax, and is not used", expr))
 			continue
 		}
 		c.ignore = append(c.ignore, re)
+	}
+	if c.LambdaFunction != "" && c.Secret != "" {
+		c.problems = append(c.problems, "secret is for relay_url only: AWS signs an invocation of lambda_function, and the secret is not used")
 	}
 	if err := c.checkTarget(); err != nil {
 		c.problems = append(c.problems, err.Error())
@@ -160,19 +191,16 @@ func (c *Config) checkTarget() error {
 	case strings.HasPrefix(c.Secret, "{vault://"):
 		return errors.New("secret is a vault reference that Kong could not resolve")
 	}
-	t, err := c.senders.newTarget(c.settings())
-	if err == nil {
-		t.Close()
-	}
+	_, err := c.senders.newTarget(c.settings())
 	return err
 }
 
-// filtered tells whether method or path decide about an event.
-func (c *Config) filtered() bool { return len(c.Methods) > 0 || len(c.ignore) > 0 }
+// filters reports whether an event's method or path matter.
+func (c *Config) filters() bool { return len(c.Methods) > 0 || len(c.ignore) > 0 }
 
-// wanted tells whether Kong records a request to the Admin API, as far as the
-// filters mirror kong.conf's audit_log_ignore_methods and audit_log_ignore_paths.
-// Like there, a path is matched with its query, and anywhere in it.
+// wanted reports whether Kong records a request to the Admin API, provided that the
+// filters mirror kong.conf's audit_log_ignore_methods and audit_log_ignore_paths. As
+// there, an expression may match any part of the path with its query.
 func (c *Config) wanted(method, path string) bool {
 	if len(c.Methods) > 0 && !slices.Contains(c.Methods, method) {
 		return false

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"log/slog"
 	"reflect"
 	"regexp"
@@ -10,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 const testSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -32,6 +34,14 @@ func TestConfigIsTaken(t *testing.T) {
 			t.Errorf("%s: %q", text, c.problems)
 		}
 	}
+	// Whatever surrounds a value in an environment file or a vault.
+	c := parse(t, `{"relay_url":" http://relay:8080\r\n","secret":"`+testSecret+`\n","timeout_ms":500.0,"min_interval_ms":1e2}`)
+	if len(c.problems) > 0 || c.RelayURL != "http://relay:8080" || c.Secret != testSecret || c.TimeoutMS != 500 || c.MinIntervalMS != 100 {
+		t.Errorf("%q %+v", c.problems, c.settings())
+	}
+	if c := parse(t, `{"lambda_function":"arn:aws:lambda:eu-central-1:123456789012:function:relay","secret":"`+testSecret+`"}`); c.unusable || len(c.problems) != 1 {
+		t.Errorf("a function with a secret that it does not need: %q", c.problems)
+	}
 	if c := parse(t, `{"relay_url":"http://localhost","timeout_ms":null}`); !c.TLSVerify || c.TimeoutMS != 1000 || c.MinIntervalMS != 100 || c.QueueSize != 10000 {
 		t.Errorf("defaults %+v", c)
 	}
@@ -49,9 +59,11 @@ func TestConfigProblems(t *testing.T) {
 		`{"relay_url":"http://u:hidden@relay"}`:                                                                    "must not hold a user",
 		`{"lambda_function":"relay"}`:                                                                              "not an ARN",
 		`{"relay_url":"http://localhost","lambda_function":"arn:aws:lambda:eu-central-1:123456789012:function:r"}`: "only one of",
-		`{"relay_url":"http://localhost","ca_cert":"hidden"}`:                                                      "not PEM",
+		`{"relay_url":"http://localhost","ca_cert":"hidden"}`:                                                      "not the PEM text",
 		`{"relay_url":"http://localhost","timeout_ms":0}`:                                                          "timeout_ms must be between 10 and 30000, not 0: 1000 is used",
 		`{"relay_url":"http://localhost","queue_size":1000000}`:                                                    "queue_size must be between",
+		`{"relay_url":"http://localhost","timeout_ms":100.5}`:                                                      "timeout_ms must be an integer",
+		`{"relay_url":"http://localhost:65536"}`:                                                                   "a port that is not between 1 and 65535",
 		`{"relay_url":"http://localhost","min_interval_ms":"often"}`:                                               "min_interval_ms must be an integer",
 		`{"relay_url":"http://localhost","tls_verify":"yes"}`:                                                      "tls_verify must be true or false",
 		`{"relay_url":"http://localhost","ignore_paths":["(?=x)","^/status"]}`:                                     `"(?=x)" is not a regular expression`,
@@ -94,13 +106,14 @@ type field struct {
 	Between       []int
 	Referenceable bool
 	Encrypted     bool
-	LenMin        int `json:"len_min"`
-	LenMax        int `json:"len_max"`
+	MatchNone     []pattern `json:"match_none"`
 	MatchAny      struct {
 		Patterns []string
 		Err      string
 	} `json:"match_any"`
 }
+
+type pattern struct{ Pattern, Err string }
 
 // The schema that Kong sees and the struct that takes the values say the same.
 func TestSchemaFitsConfig(t *testing.T) {
@@ -109,9 +122,9 @@ func TestSchemaFitsConfig(t *testing.T) {
 		Fields []map[string]struct {
 			Fields []map[string]field
 		}
-		EntityChecks []map[string][]string `json:"entity_checks"`
+		EntityChecks []map[string]jsontext.Value `json:"entity_checks"`
 	}
-	if err := json.Unmarshal(schema, &s); err != nil {
+	if err := json.Unmarshal(schema, &s, json.MatchCaseInsensitiveNames(true)); err != nil {
 		t.Fatal(err)
 	}
 	if s.Name != name {
@@ -121,7 +134,7 @@ func TestSchemaFitsConfig(t *testing.T) {
 	for _, f := range s.Fields {
 		fields = append(fields, f["config"].Fields...)
 	}
-	defaults := reflect.ValueOf(newConfig(nil)).Elem()
+	defaults := reflect.ValueOf(New(nil)).Elem()
 	exported := 0
 	for i := range defaults.NumField() {
 		f := defaults.Type().Field(i)
@@ -168,10 +181,57 @@ func TestSchemaFitsConfig(t *testing.T) {
 	if exported != len(fields) {
 		t.Errorf("the schema has %d fields, the configuration %d", len(fields), exported)
 	}
-	targets := []string{"config.relay_url", "config.lambda_function"}
-	want := []map[string][]string{{"at_least_one_of": targets}, {"mutually_exclusive": targets}}
-	if !reflect.DeepEqual(s.EntityChecks, want) {
-		t.Errorf("entity checks %v", s.EntityChecks)
+	want := []map[string]string{
+		{"at_least_one_of": `["config.relay_url", "config.lambda_function"]`},
+		{"mutually_exclusive": `["config.relay_url", "config.lambda_function"]`},
+		{"mutually_exclusive": `["config.lambda_function", "config.secret"]`},
+	}
+	for i, check := range want {
+		for kind, fields := range check {
+			if got := string(s.EntityChecks[i][kind]); got != fields {
+				t.Errorf("entity check %d is %s, want %s of %s", i, got, kind, fields)
+			}
+		}
+	}
+	if len(s.EntityChecks) != len(want)+1 { // and the one of TestSchemaNeedsASecret
+		t.Errorf("%d entity checks", len(s.EntityChecks))
+	}
+}
+
+// relay_url needs a secret, in the schema as in the plugin, unless its host is
+// loopback.
+func TestSchemaNeedsASecret(t *testing.T) {
+	var s struct {
+		EntityChecks []struct {
+			Conditional struct {
+				IfField string `json:"if_field"`
+				IfMatch struct {
+					Required  bool
+					MatchNone []pattern `json:"match_none"`
+				} `json:"if_match"`
+				ThenAtLeastOneOf []string `json:"then_at_least_one_of"`
+				ThenErr          string   `json:"then_err"`
+			} `json:"conditional_at_least_one_of"`
+		} `json:"entity_checks"`
+	}
+	if err := json.Unmarshal(schema, &s, json.MatchCaseInsensitiveNames(true)); err != nil {
+		t.Fatal(err)
+	}
+	c := s.EntityChecks[len(s.EntityChecks)-1].Conditional
+	if c.IfField != "config.relay_url" || !c.IfMatch.Required || !slices.Equal(c.ThenAtLeastOneOf, []string{"config.secret"}) || c.ThenErr == "" {
+		t.Fatalf("%+v", c)
+	}
+	for url, needs := range map[string]bool{
+		"http://relay": true, "http://localhost.example.com": true, "https://127.0.0.1.example.com/": true, "http://10.0.0.1:8080": true, "http://[2001:db8::1]": true,
+		"http://[::]": true, "http://relay/localhost": true, "http://0.0.0.0": true, "http://relay:8080/127.0.0.1": true,
+		"http://localhost": false, "http://LocalHost:8080": false, "https://localhost/v1/trigger": false, "http://127.0.0.1": false, "http://127.9.8.7:1/": false,
+		"http://[::1]:8080": false, "http://[::1]": false, " http://localhost ": false,
+	} {
+		matches := !slices.ContainsFunc(c.IfMatch.MatchNone, func(p pattern) bool { return luaPattern(t, p.Pattern).MatchString(url) })
+		refused := strings.Contains(strings.Join(parse(t, `{"relay_url":"`+url+`"}`).problems, "; "), "a secret is needed")
+		if matches != needs || refused != needs {
+			t.Errorf("%q needs a secret: the schema says %v, the plugin %v, want %v", url, matches, refused, needs)
+		}
 	}
 }
 
@@ -181,7 +241,7 @@ func schemaField(t *testing.T, name string) field {
 	var s struct {
 		Fields []map[string]struct{ Fields []map[string]field }
 	}
-	if err := json.Unmarshal(schema, &s); err != nil {
+	if err := json.Unmarshal(schema, &s, json.MatchCaseInsensitiveNames(true)); err != nil {
 		t.Fatal(err)
 	}
 	for _, top := range s.Fields {
@@ -195,11 +255,11 @@ func schemaField(t *testing.T, name string) field {
 	return field{}
 }
 
-// takes tells whether Kong's Admin API would take the value.
+// takes reports whether Kong's Admin API accepts the value.
 func (f field) takes(t *testing.T, value string) bool {
 	t.Helper()
 	fits := func(pattern string) bool { return luaPattern(t, pattern).MatchString(value) }
-	return len(value) >= f.LenMin && (f.LenMax == 0 || len(value) <= f.LenMax) && slices.ContainsFunc(f.MatchAny.Patterns, fits)
+	return !slices.ContainsFunc(f.MatchNone, func(p pattern) bool { return fits(p.Pattern) }) && slices.ContainsFunc(f.MatchAny.Patterns, fits)
 }
 
 // luaPattern translates a pattern of Lua's, as far as the schema uses them.
@@ -246,7 +306,10 @@ func TestSchemaAgreesWithConfig(t *testing.T) {
 			"": false, "relay:8080": false, "ftp://relay": false, "http://": false, "http://:8080": false, "http://:8080/a": false,
 			"http:///v1/trigger": false, "http://relay:port": false, "http://relay:80:80": false, "http://[::1": false, "http://[relay]": false,
 			"http://user@relay": false, "http://user:pass@relay/": false, "http://relay?a": false, "http://relay/?a": false, "http://relay#a": false,
-			"http://re lay": false, "http://relay\n": false, "http://relay/a%zz": false, "http://relay/\x00": false, "http://re\x01lay": false,
+			"http://relay:0": false, "http://relay:00/a": false, "http://relay:65535": true, "http://relay:65536": false, "http://relay:70000/": false, "http://[::1]:0": false,
+			"http://relay:99999999999999999999": false, "http://relay:65529": true, "http://relay:65540": false, "http://relay:00080": true, "http://relay/a:0": true, "http://relay:66000": false,
+			" http://relay\r\n": true, "https://relay:8443/v1/trigger\n": true,
+			"http://re lay": false, "http://re\nlay": false, "http://relay/a%zz": false, "http://relay/\x00": false, "http://re\x01lay": false,
 		},
 		"lambda_function": {
 			in("aws", "eu-west-1"): true, in("aws-cn", "cn-north-1"): true, in("aws-us-gov", "us-gov-west-1"): true,
@@ -254,12 +317,14 @@ func TestSchemaAgreesWithConfig(t *testing.T) {
 			in("aws-eusc", "eusc-de-east-1"): true, arn + "relay:live": true, arn + "relay:$LATEST": true, arn + "re_lay-2:17": true,
 			arn + strings.Repeat("a", 65): true, // AWS has none, and says so
 			"":                            false, "relay": false, arn: false, arn + "relay:": false, arn + "relay:a:b": false, arn + ":a": false, arn + "relay/a": false,
+			" " + arn + "relay\n":    true,
 			in("azure", "eu-west-1"): false, in("aws.cn", "cn-north-1"): false, in("aws", "eu"): false, in("aws", "eu-west"): false,
-			in("aws", "EU-WEST-1"): false, in("aws", "evil.example.com/-a-1"): false, arn + "relay\n": false,
+			in("aws", "EU-WEST-1"): false, in("aws", "evil.example.com/-a-1"): false, arn + "re\nlay": false,
 			"arn:aws:lambda:eu-west-1:1234:function:relay": false, "arn:aws:s3:::bucket": false,
 		},
 		"secret": {
 			key(24): true, key(25): true, key(26): true, key(32): true, key(64): true,
+			key(32) + "\n": true, "\t" + key(64) + " ": true, strings.TrimPrefix(key(32), "whsec_"): false,
 			"": false, key(0): false, key(21): false, key(67): false, "hidden": false, strings.Repeat("a", 44): false,
 			"whsec_" + strings.Repeat("!", 32): false, // a pattern cannot count by fours: a byte or two too many pass
 		},
@@ -269,6 +334,7 @@ func TestSchemaAgreesWithConfig(t *testing.T) {
 			config := map[string]string{"relay_url": "http://relay", "secret": testSecret}
 			if name == "lambda_function" {
 				delete(config, "relay_url")
+				delete(config, "secret")
 			}
 			config[name] = value
 			data, err := json.Marshal(config)

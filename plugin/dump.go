@@ -2,19 +2,24 @@ package main
 
 import (
 	_ "embed"
-	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sys/unix"
 )
 
-// schema is the plugin's schema in the form of Kong's own. go-pdk would derive one
-// from Config that knows types only; Kong takes what -dump prints as it is, and
-// then its Admin API refuses a bad setting with a reason, keeps the secret
-// encrypted, and resolves {vault://…}. Every attribute in it is known to Kong
-// 2.8 and later.
+// schema is the plugin's schema in the form of Kong's own plugins. go-pdk would
+// derive one from Config that knows nothing but types. Kong uses what -dump prints
+// as it is: with this one its Admin API refuses a wrong setting and says why,
+// encrypts the secret, and resolves {vault://…}. Kong 2.8 and later know every
+// attribute in it.
 //
 //go:embed schema.json
-var schema []byte
+var schema jsontext.Value
 
 // dumped has the form of what go-pdk v0.11.2 prints (server/os.go, server/rpc.go).
 type dumped struct {
@@ -28,20 +33,48 @@ type dumpedPlugin struct {
 	Phases   []string
 	Version  string
 	Priority int
-	Schema   json.RawMessage
+	Schema   jsontext.Value
 }
 
 // dump prints what Kong asks for with -dump, on one line as go-pdk does.
 func dump(w io.Writer, socket string) error {
-	err := json.NewEncoder(w).Encode(dumped{
+	err := json.MarshalWrite(w, dumped{
 		Protocol:   "ProtoBuf:1",
 		SocketPath: socket,
 		Plugins: []dumpedPlugin{{
 			Name: name, Phases: []string{"log"}, Version: version, Priority: priority, Schema: schema,
 		}},
 	})
+	if err == nil {
+		_, err = io.WriteString(w, "\n")
+	}
 	if err != nil {
 		return fmt.Errorf("printing the schema: %w", err)
+	}
+	return nil
+}
+
+// maxSocketPath is the longest path of a Unix socket on Linux, in bytes.
+const maxSocketPath = 107
+
+// checkSocket reports why the plugin could not listen on socket, or returns nil.
+// Kong logs what a plugin process prints at the level info, which is hidden by
+// default. What -dump prints on standard error shows where Kong is started, so
+// that is the place to say why the process is not going to start.
+func checkSocket(socket string) error {
+	dir := path.Dir(socket)
+	if len(socket) > maxSocketPath {
+		return fmt.Errorf("the path of its socket, %s, is longer than %d bytes", socket, maxSocketPath)
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the folder of its socket cannot be used: %w (set -kong-prefix in the start and query commands)", err)
+	case !info.IsDir():
+		return fmt.Errorf("%s, where its socket belongs, is not a folder (set -kong-prefix in the start and query commands)", dir)
+	}
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("it cannot make its socket in %s: %w (set -kong-prefix in the start and query commands to a folder that Kong can write to)", dir, err)
 	}
 	return nil
 }

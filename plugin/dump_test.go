@@ -2,12 +2,14 @@ package main_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 func TestDump(t *testing.T) {
@@ -15,8 +17,8 @@ func TestDump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got bytes.Buffer
-	if err := json.Indent(&got, out, "", "  "); err != nil {
+	got := jsontext.Value(bytes.Clone(out))
+	if err := got.Indent(jsontext.WithIndent("  ")); err != nil {
 		t.Fatal(err)
 	}
 	const golden = "testdata/dump.golden.json"
@@ -24,8 +26,8 @@ func TestDump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(bytes.TrimSpace(got.Bytes()), bytes.TrimSpace(want)) {
-		t.Errorf("the schema that Kong gets has changed; %s should be:\n%s", golden, got.String())
+	if !bytes.Equal(bytes.TrimSpace(got), bytes.TrimSpace(want)) {
+		t.Errorf("the schema that Kong gets has changed; %s should be:\n%s", golden, got)
 	}
 
 	// The envelope is go-pdk's: beside one that go-pdk itself prints.
@@ -45,9 +47,7 @@ func shape(t *testing.T, dump []byte) string {
 		Protocol, SocketPath string
 		Plugins              []map[string]any
 	}
-	decoder := json.NewDecoder(bytes.NewReader(dump))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&d); err != nil {
+	if err := json.Unmarshal(dump, &d, json.RejectUnknownMembers(true)); err != nil {
 		t.Fatal(err)
 	}
 	name, _ := d.Plugins[0]["Name"].(string)
@@ -57,7 +57,7 @@ func shape(t *testing.T, dump []byte) string {
 	}
 	d.Plugins[0]["Schema"], d.Plugins[0]["Name"] = "…", "…"
 	d.SocketPath = strings.ReplaceAll(d.SocketPath, name, "…")
-	data, err := json.Marshal(d)
+	data, err := json.Marshal(d, json.Deterministic(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +75,34 @@ func TestNameOfTheExecutable(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+// Kong hides what a plugin process prints, but not what -dump prints on standard
+// error: that is where it says why the process is not going to start.
+func TestDumpSaysWhyThePluginCannotStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for prefix, want := range map[string]string{
+		t.TempDir():                              "",
+		"/no/such/folder":                        "no such file or directory",
+		file:                                     "is not a folder",
+		"/" + strings.Repeat("a", maxSocketPath): "longer than 107 bytes",
+	} {
+		cmd := exec.Command(built(t, "cloudtrail-relay"), "-dump", "-kong-prefix", prefix)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil || !bytes.HasPrefix(out, []byte("{")) {
+			t.Errorf("%s: %v: the schema is missing", prefix, err)
+		}
+		if text := stderr.String(); want == "" && text != "" || !strings.Contains(text, want) {
+			t.Errorf("%s: %q, want %q", prefix, text, want)
+		}
+	}
+}
+
+const maxSocketPath = 107
 
 func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{{"-no-such-flag"}, {"-kong-prefix", "/no/such/directory"}} {

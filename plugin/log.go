@@ -1,16 +1,18 @@
 package main
 
 import (
-	"encoding/json"
-	"iter"
+	"bytes"
+	"errors"
 	"strings"
 
 	"github.com/Kong/go-pdk"
-	"github.com/Kong/go-pdk/bridge"
 	"github.com/Kong/go-pdk/server/kong_plugin_protocol"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
@@ -20,57 +22,68 @@ import (
 const idHeader = "X-Kong-Admin-Request-ID"
 
 // Log runs after each response. It asks Kong for one header, puts the id into a
-// queue and returns. More calls happen only where they are asked for or needed:
-// all headers, if that one came empty; the request, if the configuration
-// filters; and a line for Kong's log, once for a wrong configuration and at most
-// once a minute for a relay that does not answer.
+// queue and returns. It calls Kong again only if that header is empty, if the
+// configuration filters, or if there is a line for Kong's log.
+//
+// One event in a spell of idleness waits until its trigger has been answered; see
+// senders.notify. No request waits for it.
 func (c *Config) Log(kong *pdk.PDK) {
-	// The process serves every worker of Kong: nothing in one event may end it.
+	// The process serves every worker of Kong, so no event may end it.
 	defer func() {
 		if v := recover(); v != nil {
 			c.senders.logger.Error("recovered in the log phase", "panic", v)
 		}
 	}()
-	id, err := askString(kong.Response.PdkBridge, "kong.response.get_header", bridge.WrapString(idHeader))
-	if err == nil && len(id) == 0 && !answeredWith(kong, idHeader) {
-		return // not a response of the Admin API
+	id, err := kong.Response.GetHeader(idHeader)
+	// Kong sends a header's bytes as they are, and go-pdk accepts only UTF-8. Any
+	// other error means that the connection is lost.
+	connected := err == nil || errors.Is(err, proto.Error)
+	if err == nil && id == "" && !hasHeader(kong, idHeader) {
+		return // this is not a response of the Admin API
 	}
-	if err == nil && c.filtered() && !c.asked(kong) {
+	if connected && c.filters() && !c.passes(kong) {
 		return
 	}
-	report := c.ring(announceable(string(id)))
-	if err == nil && report != "" {
-		if err := kong.Log.Err(report); err != nil {
-			c.senders.logger.Info("a line for Kong's log was not taken", "error", err)
-		}
+	if !trigger.ValidID(id) {
+		id = "" // some releases before 3.4 send an empty one
+	}
+	line := c.notify(id)
+	if line == "" || !connected {
+		return
+	}
+	if err := kong.Log.Err(line); err != nil {
+		c.senders.logger.Info("Kong did not accept a line for its log", "error", err)
 	}
 }
 
-// ring hands the id to the sender of these settings. It returns what Kong's log
-// should say, if anything.
-func (c *Config) ring(id string) string {
-	var report string
-	if len(c.problems) > 0 && !c.report.said.Swap(true) {
-		report = "wrong configuration of " + name + c.entity + ": " + strings.Join(c.problems, "; ")
+// notify passes the id, or "" for a poll, to the sender of these settings. It
+// returns a line for Kong's log, or "".
+func (c *Config) notify(id string) string {
+	var line string
+	if len(c.problems) > 0 && !c.report.done.Swap(true) {
+		line = "wrong configuration of " + name + c.entity + ": " + strings.Join(c.problems, "; ")
 	}
 	if c.unusable {
-		return report
+		return line
 	}
-	if trouble := c.senders.ring(c.settings(), id); report == "" {
-		report = trouble
+	if trouble := c.senders.notify(c.settings(), id); line == "" {
+		line = trouble
 	}
-	return report
+	return line
 }
 
-// asked tells whether the request passes the filters. It does if Kong cannot
-// tell what the request was.
-func (c *Config) asked(kong *pdk.PDK) bool {
-	text, err := askString(kong.Log.PdkBridge, "kong.log.serialize", nil)
-	if err != nil {
+// passes reports whether the request passes the filters. It does if Kong cannot
+// say what the request was.
+func (c *Config) passes(kong *pdk.PDK) bool {
+	// A BytesValue has the form of the String that Kong sends, but it may hold any
+	// bytes. go-pdk's Serialize fails on those that are not UTF-8: a %ff in the
+	// query is enough.
+	var text wrapperspb.BytesValue
+	if err := kong.Log.Ask("kong.log.serialize", nil, &text); err != nil {
 		return true
 	}
-	// upstream_uri is the path that reached the Admin API, with its query;
-	// request.uri still has the route's own path before it.
+	// upstream_uri is the path that reached the Admin API, with its query. In
+	// request.uri it still begins with the route's path.
 	var event struct {
 		UpstreamURI string `json:"upstream_uri"`
 		Request     struct {
@@ -78,7 +91,8 @@ func (c *Config) asked(kong *pdk.PDK) bool {
 			URI    string `json:"uri"`
 		} `json:"request"`
 	}
-	if json.Unmarshal(text, &event) != nil || event.Request.Method == "" {
+	err := json.Unmarshal(text.GetValue(), &event, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
+	if err != nil || event.Request.Method == "" {
 		return true
 	}
 	path := event.UpstreamURI
@@ -88,76 +102,21 @@ func (c *Config) asked(kong *pdk.PDK) bool {
 	return c.wanted(event.Request.Method, path)
 }
 
-// answeredWith tells whether the response has a header, empty or not. Kong's
-// encoder (lua-protobuf, in kong/runloop/plugin_servers/rpc/pb_rpc.lua) leaves
-// out an empty field of proto3, so that "" is the same answer to get_header as
-// none. To get_headers it answers with a map, whose keys are always written.
+// hasHeader reports whether the response has a header, be it empty. GetHeader
+// returns "" in both cases, because Kong's encoder leaves out an empty field
+// (lua-protobuf, in kong/runloop/plugin_servers/rpc/pb_rpc.lua).
 //
-// Where the call fails there is no ring: mostly the header is missing, not
-// empty, and a route that is not the Admin API's must not ring for each of its
-// responses. An entry whose id is empty is found on the relay's schedule.
-func answeredWith(kong *pdk.PDK, header string) bool {
-	// Kong takes up to 1000; in the log phase it answers with those it has kept.
-	headers, err := ask(kong.Response.PdkBridge, "kong.response.get_headers", &kong_plugin_protocol.Int{V: 1000})
-	found := false
-	for entry := range fields(headers, 1) {
-		for name := range fields(entry, 1) {
-			found = found || strings.EqualFold(string(name), header) // nginx's names are in lower case
-		}
-	}
-	return err == nil && found
-}
-
-// askString calls a method of Kong's that answers with a string.
-func askString(b bridge.PdkBridge, method string, args proto.Message) ([]byte, error) {
-	message, err := ask(b, method, args)
-	var value []byte
-	for text := range fields(message, 1) {
-		value = text
-	}
-	return value, err
-}
-
-// ask calls a method of Kong's and returns the message that it answers with.
+// The answer is a map whose keys are the names in lower case, each in a protobuf
+// field 1. It is searched as bytes: go-pdk's GetHeaders fails if any value is not
+// UTF-8. No value can be taken for a key, since the field begins with a line feed.
 //
-// go-pdk's own ways fail on text that is not UTF-8 (a %ff in a query is enough).
-// So the answer is read as a message without fields, which keeps what it does
-// not know as it came.
-func ask(b bridge.PdkBridge, method string, args proto.Message) ([]byte, error) {
-	var out emptypb.Empty
-	err := b.Ask(method, args, &out)
-	return out.ProtoReflect().GetUnknown(), err
-}
-
-// fields yields the values of a message's field that holds bytes, text or
-// messages, as long as it can be read.
-func fields(message []byte, number protowire.Number) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for len(message) > 0 {
-			num, kind, n := protowire.ConsumeTag(message)
-			if n < 0 {
-				return
-			}
-			message = message[n:]
-			if n = protowire.ConsumeFieldValue(num, kind, message); n < 0 {
-				return
-			}
-			if num == number && kind == protowire.BytesType {
-				value, _ := protowire.ConsumeBytes(message)
-				if !yield(value) {
-					return
-				}
-			}
-			message = message[n:]
-		}
-	}
-}
-
-// announceable returns the id to announce for a header's value: none where it
-// is empty, as in some releases before 3.4, or not an id.
-func announceable(value string) string {
-	if trigger.ValidID(value) {
-		return value
-	}
-	return ""
+// If Kong does not answer, hasHeader returns false: on a route that is not the
+// Admin API's there must not be a trigger for each response, and an entry with an
+// empty id is found on the relay's schedule.
+func hasHeader(kong *pdk.PDK, header string) bool {
+	var headers emptypb.Empty // keeps what it does not know
+	// Kong allows up to 1000 here. In the log phase it answers with those it has kept.
+	err := kong.Response.Ask("kong.response.get_headers", &kong_plugin_protocol.Int{V: 1000}, &headers)
+	key := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), strings.ToLower(header))
+	return err == nil && bytes.Contains(headers.ProtoReflect().GetUnknown(), key)
 }

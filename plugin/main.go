@@ -1,11 +1,10 @@
 // Command cloudtrail-relay is a plugin for Kong Gateway. On the route of the
-// Admin API it rings the relay when an Admin request has been answered, so that
+// Admin API it triggers the relay when an Admin request has been answered, so that
 // the relay reads the audit log at once and not only on its schedule.
 //
-// It runs in the log phase, after the response: nothing that happens here can
-// delay or break a request. Kong starts it as a process, asks it for its schema
-// with -dump, and speaks go-pdk's protocol to it on a Unix socket. Build it
-// under the name that Kong knows it by:
+// The plugin runs in the log phase, after the response: nothing that happens here
+// can delay or break a request. Kong starts it as a process, asks it for its schema
+// with -dump, and speaks go-pdk's protocol to it on a Unix socket. Build it with
 //
 //	CGO_ENABLED=0 go build -o cloudtrail-relay ./plugin
 package main
@@ -20,19 +19,22 @@ import (
 	"os"
 	"os/signal"
 	"path"
+	"sync"
 	"syscall"
 	"time"
 )
 
 const (
-	// name is the plugin's name in Kong, wherever the executable lies and whatever it is called.
+	// name is the plugin's name in Kong. It does not depend on the name of the executable.
 	name = "cloudtrail-relay"
 	// version is the plugin's version in Kong.
 	version = "1.0.0"
-	// priority orders the plugins of a phase; for a log plugin any will do.
+	// priority orders the plugins of a phase. For a log plugin the order does not matter.
 	priority = 1
-	// flushFor is what is left for a last ring: Kong sends SIGKILL about 50 ms after SIGTERM.
+	// flushFor bounds the last triggers: Kong sends SIGKILL about 50 ms after SIGTERM.
 	flushFor = 40 * time.Millisecond
+	// parentEvery is how often the process looks for its parent.
+	parentEvery = time.Second
 )
 
 func main() {
@@ -49,9 +51,10 @@ func main() {
 
 var errUsage = errors.New("wrong usage")
 
-// run serves Kong until ctx ends. Flags and socket are those of go-pdk's
-// StartServer, which kong.conf's settings for plugin servers are made for.
+// run serves Kong until ctx ends. Its flags and its socket are those of go-pdk's
+// StartServer, because Kong's settings for plugin servers are made for those.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	parent := os.Getppid() // at once: it may end at any time
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	prefix := flags.String("kong-prefix", "/usr/local/kong", "Kong's prefix `directory`, for the socket")
@@ -61,6 +64,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	socket := path.Join(*prefix, name+".socket")
 	if *schemaOnly {
+		if err := checkSocket(socket); err != nil {
+			fmt.Fprintf(stderr, "%s: Kong cannot start this plugin as it is set up now: %v\n", name, err)
+		}
 		return dump(stdout, socket)
 	}
 
@@ -68,19 +74,51 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	all := newSenders(newTarget, slog.New(slog.NewTextHandler(stderr, nil)))
 	s := newServer(all)
 	served := make(chan error, 1)
+	var watch sync.WaitGroup
+	watch.Go(func() { awaitOrphaned(ctx, parent, os.Getppid, parentEvery, end) })
 	go func() { served <- s.serve(l) }() //nolint:contextcheck // a sender outlives the event that starts it
 	select {
-	case err := <-served:
-		served <- err // for the end of this function
+	case err = <-served:
 	case <-ctx.Done():
+		_ = l.Close()
+		err = <-served
 	}
-	_ = l.Close()
+	end()
+	watch.Wait()
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushFor)
 	defer cancel()
 	all.close(flush)
 	s.close()
-	return <-served
+	_ = l.Close()
+	return err
+}
+
+// awaitOrphaned calls orphaned when the process has another parent than first, or
+// returns when ctx ends. Kong starts another plugin process after its worker was
+// killed, and does not know this one.
+//
+// A process whose parent was init from the start runs beside Kong, as a sidecar or
+// a service, and no parent's end concerns it.
+func awaitOrphaned(ctx context.Context, first int, parent func() int, every time.Duration, orphaned func()) {
+	if first <= 1 {
+		return
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if parent() != first {
+				orphaned()
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -180,7 +180,7 @@ func (r *relay) config(more map[string]any) map[string]any {
 	return c
 }
 
-func TestRingsAtOnce(t *testing.T) {
+func TestTriggersAtOnce(t *testing.T) {
 	r, h := newRelay(t), startPlugin(t, "cloudtrail-relay")
 	i := instance(t, h, r.config(nil))
 	start := time.Now()
@@ -194,11 +194,11 @@ func TestRingsAtOnce(t *testing.T) {
 	}
 }
 
-func TestRingsOnceForMany(t *testing.T) {
+func TestTriggersOnceForMany(t *testing.T) {
 	r, h := newRelay(t), startPlugin(t, "cloudtrail-relay")
 	start := time.Now()
 	var workers sync.WaitGroup
-	for w := range 8 { // each with an instance of its own, as Kong's workers have
+	for w := range 8 { // each with a separate instance, as Kong's workers have
 		i := instance(t, h, r.config(nil))
 		workers.Go(func() {
 			for n := range 125 {
@@ -210,12 +210,12 @@ func TestRingsOnceForMany(t *testing.T) {
 	r.wait(t, 1000, 2)
 	_, calls := r.noted()
 	if most := int(time.Since(start)/(100*time.Millisecond)) + 2; calls > most {
-		t.Errorf("%d rings in %v", calls, time.Since(start))
+		t.Errorf("%d triggers in %v", calls, time.Since(start))
 	}
 }
 
 // Two workers of an older Kong may give their configurations the same number.
-func TestInstancesAreTheirOwn(t *testing.T) {
+func TestInstancesUnderOneNumber(t *testing.T) {
 	h := startPlugin(t, "cloudtrail-relay")
 	var relays [2]*relay
 	var ids [2]int32
@@ -240,7 +240,7 @@ func TestWhatAnEventCanHold(t *testing.T) {
 		event  plugintest.Event
 		config map[string]any
 		ids    int
-		rings  bool
+		sent   bool
 		calls  int
 	}{
 		"no headers":           {plugintest.Event{Method: "GET"}, nil, 0, false, 2},
@@ -269,15 +269,15 @@ func TestWhatAnEventCanHold(t *testing.T) {
 			if (err != nil) != (test.event.Fail != nil) {
 				t.Error(err)
 			}
-			if test.rings {
+			if test.sent {
 				r.wait(t, test.ids, 1)
 			}
 			// Another one, through an instance without filters, comes after it.
 			logEvent(t, h, instance(t, h, r.config(nil)), answered("marker"))
 			r.wait(t, test.ids+1, 1)
 			ids, calls := r.noted()
-			if ids != test.ids+1 || !test.rings && calls != 1 {
-				t.Errorf("%d ids in %d rings", ids, calls)
+			if ids != test.ids+1 || !test.sent && calls != 1 {
+				t.Errorf("%d ids in %d triggers", ids, calls)
 			}
 			total := 0
 			for _, n := range h.Calls() {
@@ -330,7 +330,7 @@ func selfSigned(t *testing.T) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-func TestRingsALambdaFunction(t *testing.T) {
+func TestTriggersALambdaFunction(t *testing.T) {
 	got := make(chan []byte, 1)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

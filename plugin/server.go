@@ -17,16 +17,11 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// server answers Kong's calls, as StartServer of go-pdk v0.11.2 does: the same
-// socket, the same commands and answers, a connection that closes on an error.
-// Everything that is asked of Kong still goes through go-pdk.
-//
-// It is here because of what an event costs. StartServer writes the length and
-// the content of each frame on their own, and wakes Kong's worker up to eight
-// times for an event with one question. This one collects what goes together
-// and writes it at once: two writes for the whole event, and a third of the
-// processor time that the question adds otherwise (BenchmarkEvent). It also
-// takes the plugin's name from the program, not from the name of its file.
+// server answers Kong's calls in the way of StartServer in go-pdk v0.11.2: the
+// same socket, the same commands, and a connection that closes on an error. What
+// the plugin asks of Kong goes through go-pdk. ARCHITECTURE.md says what
+// StartServer cannot do: number the instances of each worker separately, and
+// write an event's frames together.
 type server struct {
 	senders *senders
 	running sync.WaitGroup // connections
@@ -45,10 +40,10 @@ type instance struct {
 }
 
 const (
-	// expireAfter is the age at which a close of any instance takes the unused
-	// ones along, as in go-pdk: Kong does not close those of a worker that died.
+	// expireAfter is the age at which unused instances are removed when any instance
+	// is closed, as in go-pdk: Kong does not close those of a worker that died.
 	expireAfter = time.Minute
-	// maxFrame bounds a call of Kong's, in bytes. The largest holds a configuration.
+	// maxFrame bounds a call, in bytes. The largest holds a configuration.
 	maxFrame = 16 << 20
 )
 
@@ -56,7 +51,8 @@ func newServer(s *senders) *server {
 	return &server{senders: s, instances: map[int32]*instance{}, lastID: rand.Int32N(1 << 30), conns: map[net.Conn]struct{}{}}
 }
 
-// listen takes the socket at path, also from a process that Kong is replacing.
+// listen listens on the socket at path, even if another process still does: Kong
+// may be replacing that one.
 func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("removing the old socket: %w", err)
@@ -69,7 +65,7 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve takes connections until the listener is closed or fails.
+// serve accepts connections until the listener is closed or fails.
 func (s *server) serve(l net.Listener) error {
 	for {
 		c, err := l.Accept()
@@ -77,7 +73,7 @@ func (s *server) serve(l net.Listener) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("accepting a connection of Kong's: %w", err)
+			return fmt.Errorf("accepting a connection from Kong: %w", err)
 		}
 		s.mu.Lock()
 		if s.closed {
@@ -90,7 +86,7 @@ func (s *server) serve(l net.Listener) error {
 	}
 }
 
-// close ends all connections, and waits for the events that are under way.
+// close closes all connections and waits for the events that are running.
 func (s *server) close() {
 	s.mu.Lock()
 	s.closed = true
@@ -117,14 +113,16 @@ func (s *server) converse(raw net.Conn) {
 	stopping := s.closed
 	s.mu.Unlock()
 	if !stopping && !errors.Is(err, io.EOF) {
-		s.senders.logger.Info("a connection of Kong's ended", "error", err)
+		s.senders.logger.Info("a connection from Kong ended", "error", err)
 	}
 }
 
+// answer handles one call. Kong makes these three: it gets the plugin's name and
+// schema from -dump.
 func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 	var call kong_plugin_protocol.RpcCall
 	if err := proto.Unmarshal(data, &call); err != nil {
-		return fmt.Errorf("reading a call: %w", err)
+		return fmt.Errorf("decoding a call: %w", err)
 	}
 	ret := &kong_plugin_protocol.RpcReturn{Sequence: call.GetSequence()}
 	switch command := call.GetCall().(type) {
@@ -143,13 +141,6 @@ func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 		}
 	case *kong_plugin_protocol.RpcCall_CmdStartInstance:
 		ret.Return = s.start(command.CmdStartInstance.GetConfig())
-	case *kong_plugin_protocol.RpcCall_CmdGetInstanceStatus:
-		id := command.CmdGetInstanceStatus.GetInstanceId()
-		i, err := s.use(id)
-		if err != nil {
-			return err
-		}
-		ret.Return = i.status(id)
 	case *kong_plugin_protocol.RpcCall_CmdCloseInstance:
 		id := command.CmdCloseInstance.GetInstanceId()
 		i, err := s.use(id)
@@ -157,11 +148,9 @@ func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 			return err
 		}
 		ret.Return = i.status(id)
-		s.forget(id)
-	case *kong_plugin_protocol.RpcCall_CmdGetPluginNames, *kong_plugin_protocol.RpcCall_CmdGetPluginInfo:
-		return c.writeFrame(nil) // Kong asks with -dump instead
+		s.remove(id)
 	default:
-		return errors.New("a call of an unknown kind")
+		return fmt.Errorf("there is no answer to a %T", command)
 	}
 	data, err := proto.Marshal(ret)
 	if err != nil {
@@ -170,13 +159,13 @@ func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 	return c.writeFrame(data)
 }
 
-// start makes an instance and numbers it. Kong takes the id from the answer, as
-// call_start_instance in kong/runloop/plugin_servers/rpc/pb_rpc.lua does. Its own
-// number for a configuration, __seq__, which go-pdk takes for the id, is counted
-// for each worker in older releases: two workers' instances could share one.
+// start makes an instance and numbers it. Kong uses the number in the answer (see
+// call_start_instance in kong/runloop/plugin_servers/rpc/pb_rpc.lua). go-pdk would
+// use Kong's number of the configuration, __seq__, which every worker of a Kong
+// before 3.6 counts for itself: two workers' instances could share one.
 //
-// The first number is random. A worker may still have ids of the process before
-// this one; it must find none here, not another's, and start its instance anew.
+// The first number is random. A worker may still have numbers of the process before
+// this one. It must find no instance under them, and start one.
 func (s *server) start(config []byte) *kong_plugin_protocol.RpcReturn_InstanceStatus {
 	now := time.Now()
 	i := &instance{config: parseConfig(s.senders, config), started: now, used: now}
@@ -204,7 +193,7 @@ func (s *server) use(id int32) (*instance, error) {
 	return i, nil
 }
 
-func (s *server) forget(id int32) {
+func (s *server) remove(id int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.instances, id)
@@ -215,8 +204,9 @@ func (s *server) forget(id int32) {
 	}
 }
 
-// conn is a connection of Kong's that writes when it has to read: all that Kong
-// needs to go on is then in one piece. go-pdk reads and writes through it.
+// conn is a connection from Kong that writes only when it has to read: then Kong
+// gets all that it needs to go on at once, and is woken once. go-pdk reads and
+// writes through it.
 type conn struct {
 	net.Conn
 	r *bufio.Reader
@@ -234,7 +224,8 @@ func (c *conn) Read(p []byte) (int, error) {
 
 func (c *conn) Write(p []byte) (int, error) { return c.w.Write(p) }
 
-// readFrame and writeFrame handle a little-endian uint32 length and as many bytes.
+// A frame is a length, a little-endian uint32, and as many bytes.
+
 func (c *conn) readFrame() ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(c, head[:]); err != nil {
@@ -242,7 +233,7 @@ func (c *conn) readFrame() ([]byte, error) {
 	}
 	n := binary.LittleEndian.Uint32(head[:])
 	if n > maxFrame {
-		return nil, fmt.Errorf("a call of %d bytes", n)
+		return nil, fmt.Errorf("a call of %d bytes is too large", n)
 	}
 	data := make([]byte, n)
 	_, err := io.ReadFull(c, data)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,13 +13,14 @@ import (
 	"time"
 
 	"github.com/Kong/go-pdk/server/kong_plugin_protocol"
+	"github.com/go-json-experiment/json"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Event is a request that Kong has answered, as far as a plugin can ask for it
-// in the log phase.
+// Event is a request that Kong has answered, with what a plugin can ask for in the
+// log phase.
 type Event struct {
 	Method      string            // GET if empty
 	Path        string            // with its query, as the client sent it; may hold any bytes
@@ -28,8 +28,8 @@ type Event struct {
 	Status      int               // 200 if zero
 	Headers     map[string]string // of the response; may hold any bytes
 
-	// Fail names methods of the PDK whose call fails. In Kong that ends the
-	// connection, and with it the event.
+	// Fail lists methods of the PDK that fail. In Kong a failed call closes the
+	// connection and so ends the event.
 	Fail []string
 }
 
@@ -41,7 +41,7 @@ type conn struct {
 
 func newConn(c net.Conn) *conn { return &conn{Conn: c, r: bufio.NewReader(c)} }
 
-// maxFrame bounds what the host takes from a plugin, in bytes.
+// maxFrame bounds a frame that the host reads, in bytes.
 const maxFrame = 16 << 20
 
 func (c *conn) read() ([]byte, error) {
@@ -64,7 +64,7 @@ func (c *conn) write(data []byte) error {
 	return err
 }
 
-// call makes one call, and answers for e what the plugin asks meanwhile.
+// call makes one call, and answers the plugin's own calls about e in between.
 func (h *Host) call(ctx context.Context, m *kong_plugin_protocol.RpcCall, e *Event) (*kong_plugin_protocol.RpcReturn, error) {
 	var c *conn
 	select {
@@ -130,8 +130,8 @@ func (h *Host) exchange(c *conn, m *kong_plugin_protocol.RpcCall, e *Event) (*ko
 	return ret, nil
 }
 
-// answer is what Kong answers to a call of the PDK in the log phase. An error
-// ends the connection, as there.
+// answer returns Kong's answer to a call of the PDK in the log phase. An error closes
+// the connection, as it does in Kong.
 func (h *Host) answer(method string, args []byte, e *Event) ([]byte, error) {
 	h.mu.Lock()
 	h.calls[method]++
@@ -182,9 +182,9 @@ func (h *Host) line(level string, args []byte) error {
 	return nil
 }
 
-// rawString is the message String with s in it, as lua-protobuf writes it for
-// Kong: without a check for UTF-8, which the Go library would make, and without
-// the field where s is empty, so that nothing tells "" from nil.
+// rawString encodes s as the message String in the way of lua-protobuf, which Kong
+// uses: it does not check for UTF-8, and it leaves out an empty field, so that "" and
+// nil look the same.
 func rawString(s string) []byte {
 	if s == "" {
 		return nil
@@ -192,8 +192,8 @@ func rawString(s string) []byte {
 	return rawField(nil, 1, s)
 }
 
-// rawHeaders is a Struct with headers in it, written in the same way. In a map
-// and a oneof an empty string is written, too.
+// rawHeaders encodes headers as a Struct in the same way. In a map and in a oneof an
+// empty string is not left out.
 func rawHeaders(headers map[string]string) []byte {
 	var message []byte
 	for name, value := range headers {
@@ -215,8 +215,8 @@ func (e *Event) status() int {
 	return e.Status
 }
 
-// serialize is what kong.log.serialize returns, in part: JSON, with the bytes
-// of the request as they came.
+// serialize returns a part of what kong.log.serialize does: JSON with the bytes of
+// the request as they came.
 func (e *Event) serialize() (string, error) {
 	const method, uri, upstream = "@method@", "@uri@", "@upstream@"
 	data, err := json.Marshal(map[string]any{

@@ -1,18 +1,15 @@
-// Package plugintest is a host for plugins built with go-pdk: it starts the
-// built plugin as a process and speaks Kong's protocol to it, as a gateway
-// would. Tests and the demo use it where there is no Kong.
+// Package plugintest runs plugins built with go-pdk where there is no Kong: it
+// starts the built plugin as a process and speaks Kong's protocol to it.
 //
-// The protocol, as Kong 3.9 and go-pdk v0.11.2 speak it: frames of a
-// little-endian uint32 length and a protobuf message on a Unix socket. During
-// an event the plugin asks for values, a frame with the method's name and one
-// with its arguments each; an empty frame ends the event, and the return value
-// of the call follows.
+// The protocol is that of Kong 3.9 and go-pdk v0.11.2: frames of a little-endian
+// uint32 length and a protobuf message on a Unix socket. During an event the plugin
+// calls methods of Kong's, with a frame for the name and one for the arguments; an
+// empty frame ends the event, and the return value of the event follows.
 package plugintest
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -25,9 +22,10 @@ import (
 	"time"
 
 	"github.com/Kong/go-pdk/server/kong_plugin_protocol"
+	"github.com/go-json-experiment/json"
 )
 
-// Host is a running plugin and what it has asked for. It is safe for concurrent use.
+// Host is a running plugin and the calls that it made. It is safe for concurrent use.
 type Host struct {
 	name    string
 	cmd     *exec.Cmd
@@ -53,9 +51,10 @@ type Line struct {
 // maxLines bounds the lines that a Host keeps; the newest are dropped.
 const maxLines = 10_000
 
-// Start runs the plugin at binary, with its socket in dir, and returns when it
-// takes calls, or an error when ctx ends or the process does. The path of dir
-// must be short: a Unix socket's may have about 100 bytes. Close ends the process.
+// Start starts the plugin at binary, with its socket in dir, and returns when the
+// plugin accepts calls. It returns an error if ctx or the process ends before. The
+// path of dir must be short: a Unix socket's path may have about 100 bytes. Close
+// ends the process.
 func Start(ctx context.Context, binary, dir string) (*Host, error) {
 	name := filepath.Base(binary)
 	h := &Host{
@@ -95,8 +94,8 @@ func Start(ctx context.Context, binary, dir string) (*Host, error) {
 
 var errEnded = errors.New("no longer running")
 
-// Instance starts an instance with config, which is encoded as JSON, and
-// returns its id. An instance of Kong is one worker's view of one configuration.
+// Instance starts an instance with config, which is encoded as JSON, and returns its
+// id. Kong starts one for each worker and configuration.
 func (h *Host) Instance(ctx context.Context, config any) (int32, error) {
 	data, err := json.Marshal(config)
 	if err != nil {
@@ -122,8 +121,8 @@ func (h *Host) CloseInstance(ctx context.Context, instance int32) error {
 	return nil
 }
 
-// Log runs the log phase of a request and returns when the plugin is done with
-// it. Each call that runs at the same time has a connection of its own, as in Kong.
+// Log runs the log phase of a request and returns when the plugin has handled it.
+// Concurrent calls use separate connections, as in Kong.
 func (h *Host) Log(ctx context.Context, instance int32, e Event) error {
 	_, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdHandleEvent{
 		CmdHandleEvent: &kong_plugin_protocol.CmdHandleEvent{InstanceId: instance, EventName: "log"},
@@ -158,8 +157,8 @@ func (h *Host) Stderr() string { return h.stderr.String() }
 // PID is the process id of the plugin.
 func (h *Host) PID() int { return h.cmd.Process.Pid }
 
-// Terminate sends SIGTERM, as Kong does first, and returns how long the process
-// took to end. Kong itself sends SIGKILL about 50 ms later; this one waits for ctx.
+// Terminate sends SIGTERM, as Kong does first, and returns how long the process took
+// to end. Kong would send SIGKILL about 50 ms later; Terminate waits until ctx ends.
 func (h *Host) Terminate(ctx context.Context) (time.Duration, error) {
 	start := time.Now()
 	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -173,8 +172,8 @@ func (h *Host) Terminate(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// Close stops the plugin as Kong does: SIGTERM, and SIGKILL if it has not ended
-// 50 ms later. It returns when the process has ended. It can be called twice.
+// Close stops the plugin as Kong does: with SIGTERM, and with SIGKILL if it has not
+// ended 50 ms later. It returns when the process has ended. It may be called twice.
 func (h *Host) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -200,7 +199,7 @@ func (h *Host) dial(ctx context.Context) (*conn, error) {
 	return newConn(c), nil
 }
 
-// keep gives a connection back for the next call.
+// keep keeps a connection for the next call.
 func (h *Host) keep(c *conn) {
 	select {
 	case h.idle <- c:
@@ -209,7 +208,7 @@ func (h *Host) keep(c *conn) {
 	}
 }
 
-// tail keeps the last bytes that were written to it.
+// tail keeps the last bytes that are written to it.
 type tail struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

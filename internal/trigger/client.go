@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,18 +16,22 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/hashicorp/go-retryablehttp"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// Delivery bounds what a sender spends on one trigger. The zero value is ready.
+// Delivery bounds what a sender spends on one trigger. The zero value is ready to use.
 type Delivery struct {
-	Timeout time.Duration // of one attempt, with its answer; 1 s if zero
+	Timeout time.Duration // of one attempt, including its answer; 1 s if zero
 	Retries int           // after the first attempt; 2 if zero, none if negative
 	MaxWait time.Duration // between two attempts, whatever Retry-After says; 2 s if zero
 
-	CA       string // PEM text of authorities to trust beside the system's
-	Insecure bool   // do not verify the certificate
+	// CA is the PEM text of authorities that are trusted in addition to the
+	// system's. Its lines may end in the two characters \n, as they do where a
+	// form or an environment file holds the text in one line.
+	CA       string
+	Insecure bool // do not verify the certificate
 }
 
 func (d Delivery) withDefaults() Delivery {
@@ -45,7 +48,7 @@ func (d Delivery) withDefaults() Delivery {
 	return d
 }
 
-// RefusedError is a final answer: sending the same again would not help.
+// RefusedError is a refusal that the same trigger would meet again.
 type RefusedError struct {
 	Status int
 	Reason string // printable, at most 100 bytes, may be empty
@@ -59,7 +62,7 @@ func (e *RefusedError) Error() string {
 	return s
 }
 
-// Final tells whether err says that repeating the trigger would not help.
+// Final reports whether err means that repeating the trigger would not help.
 func Final(err error) bool {
 	_, ok := errors.AsType[*RefusedError](err)
 	return ok
@@ -67,7 +70,7 @@ func Final(err error) bool {
 
 // ClientOptions are the settings of a [Client].
 type ClientOptions struct {
-	// URL of the relay, http or https: its base, or the whole address that ends in [Path].
+	// URL is the relay's address, http or https: its base, or all of it up to [Path].
 	URL string
 	// Secret signs the triggers. It may be empty only if the URL's host is a loopback address.
 	Secret string
@@ -75,14 +78,14 @@ type ClientOptions struct {
 	Delivery
 }
 
-// Client rings a relay over HTTP. It is safe for concurrent use.
+// Client sends triggers to a relay over HTTP. It is safe for concurrent use.
 type Client struct {
 	url     string
 	webhook *standardwebhooks.Webhook // nil: unsigned
 	poster  *poster
 }
 
-// NewClient checks the options and returns a client. It contacts nothing.
+// NewClient checks the options and returns a client. It makes no connection.
 func NewClient(o ClientOptions) (*Client, error) {
 	u, err := url.Parse(o.URL)
 	switch {
@@ -93,13 +96,18 @@ func NewClient(o ClientOptions) (*Client, error) {
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("the relay's URL must not hold a user, a query or a fragment")
 	}
+	if p := u.Port(); p != "" {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
+			return nil, errors.New("the relay's URL has a port that is not between 1 and 65535")
+		}
+	}
 	if !strings.HasSuffix(u.Path, Path) {
 		u = u.JoinPath(Path)
 	}
 	c := &Client{url: u.String()}
 	if o.Secret == "" {
 		if !loopbackHost(u.Hostname()) {
-			return nil, errors.New("a secret is needed: only a relay on a loopback address takes triggers without one")
+			return nil, errors.New("a secret is needed: only a relay on a loopback address accepts triggers without one")
 		}
 	} else {
 		if err := CheckSecret(o.Secret); err != nil {
@@ -113,10 +121,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, err
 }
 
-// Notify announces ids, or asks for a poll if there are none. It
-// returns nil once the relay has noted all of them. More than one trigger can
-// carry go out one after the other; an error means that some may not have been
-// noted, and to announce them again does no harm.
+// Notify announces ids, or asks for a poll if there are none. It returns nil once
+// the relay has stored all of them. If they do not fit into one trigger, several
+// are sent one after the other. After an error some may not have been stored;
+// announcing them again does no harm.
 func (c *Client) Notify(ctx context.Context, ids []string) error {
 	return split(ids, func(ids []string) error {
 		body, err := json.Marshal(newBody(ids))
@@ -127,12 +135,12 @@ func (c *Client) Notify(ctx context.Context, ids []string) error {
 	})
 }
 
-// Close drops idle connections.
-func (c *Client) Close() { c.poster.close() }
+// Close closes idle connections.
+func (c *Client) Close() { c.poster.transport.CloseIdleConnections() }
 
-// sign gives every attempt an id and a time of its own. Were the id kept, a
-// relay that had to answer 503 after it took the id would call the next attempt
-// a replay.
+// sign gives every attempt a new id and a new time. With the same id a relay that
+// answered 503 after it had reserved the id would refuse the next attempt as a
+// replay.
 func (c *Client) sign(r *http.Request, body []byte) error {
 	if c.webhook == nil {
 		return nil
@@ -155,13 +163,13 @@ func newBody(ids []string) Body {
 	return Body{RequestIDs: ids, SentAt: time.Now().UTC()}
 }
 
-// split calls send with as many of ids as fit, until there are none left; with
-// no ids it calls it once.
+// split calls send with as many of ids as fit into a trigger, until none are
+// left. Without ids it calls send once.
 func split(ids []string, send func([]string) error) error {
 	for {
 		n := Fit(ids)
 		if n == 0 && len(ids) > 0 {
-			return errBadID // longer than a whole body
+			return errBadID // it is longer than a body may be
 		}
 		if err := send(ids[:n]); err != nil {
 			return err
@@ -172,7 +180,8 @@ func split(ids []string, send func([]string) error) error {
 	}
 }
 
-// poster posts with bounded retries, and believes nothing of what comes back.
+// poster posts triggers with a bounded number of attempts. It trusts nothing in
+// the answers.
 type poster struct {
 	delivery  Delivery
 	transport *http.Transport
@@ -187,44 +196,56 @@ const (
 
 func newPoster(d Delivery) (*poster, error) {
 	d = d.withDefaults()
-	config := &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		InsecureSkipVerify: d.Insecure, //nolint:gosec // asked for by tls_verify=false
-	}
-	if d.CA != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM([]byte(d.CA)) {
-			return nil, errors.New("the CA certificate is not PEM text of a certificate")
-		}
-		config.RootCAs = pool
+	config, err := d.tlsConfig()
+	if err != nil {
+		return nil, err
 	}
 	transport := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: d.Timeout}).DialContext,
-		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    d.Timeout,
-		MaxConnsPerHost:        4,
-		MaxIdleConnsPerHost:    1,
-		IdleConnTimeout:        30 * time.Second,
-		MaxResponseHeaderBytes: maxAnswerHeader,
-		DisableCompression:     true, // an answer is a line; a packed one could only be meant to hurt
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: (&net.Dialer{Timeout: d.Timeout}).DialContext,
 	}
+	d.bound(transport, config)
 	return &poster{delivery: d, transport: transport, http: &http.Client{
 		Transport: transport,
 		Timeout:   d.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse // a signed trigger goes where it was meant to go
+			return http.ErrUseLastResponse // a signed trigger goes only where it was meant to go
 		},
 	}}, nil
 }
 
-func (p *poster) close() { p.transport.CloseIdleConnections() }
+// bound sets what a transport may spend on a trigger.
+func (d Delivery) bound(t *http.Transport, config *tls.Config) {
+	t.TLSClientConfig = config
+	t.TLSHandshakeTimeout = d.Timeout
+	t.MaxConnsPerHost = 4
+	t.MaxIdleConnsPerHost = 1
+	t.IdleConnTimeout = 30 * time.Second
+	t.MaxResponseHeaderBytes = maxAnswerHeader
+	t.DisableCompression = true // an answer is one line; a compressed one could only do harm
+}
 
-// post sends body until it is taken, refused for good, or the attempts are
-// used up. prepare signs each attempt.
+func (d Delivery) tlsConfig() (*tls.Config, error) {
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: d.Insecure, //nolint:gosec // tls_verify=false asks for it
+	}
+	if d.CA == "" {
+		return config, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM([]byte(strings.NewReplacer(`\r`, "", `\n`, "\n").Replace(d.CA))) {
+		return nil, errors.New("the CA certificate is not the PEM text of a certificate")
+	}
+	config.RootCAs = pool
+	return config, nil
+}
+
+// post sends body until it is accepted, refused with a final status, or the
+// attempts are used up. prepare signs each attempt.
 func (p *poster) post(ctx context.Context, address string, body []byte, prepare func(*http.Request) error) error {
 	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodPost, address, body)
 	if err != nil {
@@ -244,7 +265,7 @@ func (p *poster) post(ctx context.Context, address string, body []byte, prepare 
 		Backoff:      backoff,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 		PrepareRetry: func(r *http.Request) error {
-			r.Header = r.Header.Clone() // the last attempt may still be reading its own
+			r.Header = r.Header.Clone() // the last attempt may still be using the old one
 			return prepare(r)
 		},
 	}
@@ -253,16 +274,16 @@ func (p *poster) post(ctx context.Context, address string, body []byte, prepare 
 		defer func() { _ = resp.Body.Close() }()
 	}
 	if err != nil {
-		return fmt.Errorf("ringing the relay: %w", err)
+		return fmt.Errorf("triggering the relay: %w", err)
 	}
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection can be used again
 		return nil
 	}
 	if transient(resp.StatusCode) {
-		return fmt.Errorf("ringing the relay: it answered %d", resp.StatusCode)
+		return fmt.Errorf("triggering the relay: it answered %d", resp.StatusCode)
 	}
-	return fmt.Errorf("ringing the relay: %w", &RefusedError{Status: resp.StatusCode, Reason: reason(resp.Body)})
+	return fmt.Errorf("triggering the relay: %w", &RefusedError{Status: resp.StatusCode, Reason: reason(resp.Body)})
 }
 
 func transient(status int) bool {
@@ -271,34 +292,34 @@ func transient(status int) bool {
 
 func retry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if err != nil || ctx.Err() != nil {
-		return retryablehttp.ErrorPropagatedRetryPolicy(ctx, resp, err) // not for a certificate that does not verify
+		return retryablehttp.ErrorPropagatedRetryPolicy(ctx, resp, err) // it does not retry after a certificate error
 	}
 	return transient(resp.StatusCode), nil
 }
 
-// backoff waits as long as Retry-After says, or a growing time, with jitter,
-// and never longer than limit.
+// backoff returns the time that Retry-After asks for, or one that grows, with
+// jitter, and never more than limit.
 func backoff(first, limit time.Duration, attempt int, resp *http.Response) time.Duration {
 	d := retryablehttp.DefaultBackoff(first, limit, attempt, resp)
-	if d < first { // also what an absurd Retry-After overflows to
+	if d < first { // an absurd Retry-After overflows to a negative time
 		d = first
 	}
 	return min(d+mathrand.N(d/4+1), limit)
 }
 
-// reason reads the reason of a refusal, as far as it can be shown in a log.
+// reason returns the reason of a refusal if it is fit for a log, and "" otherwise.
 func reason(body io.Reader) string {
 	data, _ := io.ReadAll(io.LimitReader(body, maxAnswer))
 	var a answer
-	if json.Unmarshal(data, &a) != nil || len(a.Reason) > 100 {
+	if json.Unmarshal(data, &a) != nil || len(a.Reason) > 100 || notPrintable(a.Reason) {
 		return ""
 	}
-	for _, c := range a.Reason {
-		if c < ' ' || c > '~' {
-			return ""
-		}
-	}
 	return a.Reason
+}
+
+// notPrintable reports whether s holds anything but printable ASCII.
+func notPrintable(s string) bool {
+	return strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' })
 }
 
 // answer is the body of a refusal.

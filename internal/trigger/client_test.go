@@ -2,6 +2,7 @@ package trigger
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ func serve(t *testing.T, h http.Handler) string {
 	return s.URL
 }
 
-func TestClientRingsTheHandler(t *testing.T) {
+func TestClientAndHandler(t *testing.T) {
 	r := newRelay(Options{})
 	url := serve(t, r)
 	for _, url := range []string{url, url + "/", url + Path} {
@@ -164,7 +165,7 @@ func TestClientShowsTheReason(t *testing.T) {
 	}
 }
 
-// Whatever a relay does, a ring ends within its bounds.
+// Whatever a relay does, Notify ends within its bounds.
 func TestClientBearsHostileRelays(t *testing.T) {
 	raw := func(text string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -240,12 +241,16 @@ func TestClientTLS(t *testing.T) {
 	t.Cleanup(s.Close)
 	s.Config.ErrorLog = nil
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+	// As in a Windows file that a form turned into one line.
+	windows := strings.ReplaceAll(escapedPEM(s.Certificate()), `\n`, `\r\n`)
 	for name, test := range map[string]struct {
 		d  Delivery
 		ok bool
 	}{
 		"unknown authority": {Delivery{}, false},
 		"its authority":     {Delivery{CA: ca}, true},
+		"in one line":       {Delivery{CA: escapedPEM(s.Certificate())}, true},
+		"with \\r":          {Delivery{CA: windows}, true},
 		"not verified":      {Delivery{Insecure: true}, true},
 	} {
 		c := newClient(t, ClientOptions{URL: s.URL, Secret: secretA, Delivery: test.d})
@@ -258,11 +263,17 @@ func TestClientTLS(t *testing.T) {
 	}
 }
 
+// escapedPEM is the certificate as PEM text whose line ends are the two characters \n.
+func escapedPEM(c *x509.Certificate) string {
+	return strings.ReplaceAll(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})), "\n", `\n`)
+}
+
 func TestNewClientRefuses(t *testing.T) {
 	for _, o := range []ClientOptions{
 		{URL: ""}, {URL: "relay:8080"}, {URL: "ftp://relay"}, {URL: "http://"}, {URL: "http://\x00"},
 		{URL: "http://user:hidden@localhost"}, {URL: "http://localhost?token=hidden"}, {URL: "http://localhost#hidden"},
 		{URL: "http://relay:8080"}, {URL: "http://10.0.0.1", Secret: ""},
+		{URL: "http://localhost:0"}, {URL: "http://localhost:65536"}, {URL: "http://[::1]:0/v1/trigger"}, {URL: "http://localhost:99999999999999999999"},
 		{URL: "http://relay", Secret: "hidden"}, {URL: "http://relay", Secret: "whsec_hidden"},
 	} {
 		if _, err := NewClient(o); err == nil || strings.Contains(err.Error(), "hidden") {

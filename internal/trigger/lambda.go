@@ -2,146 +2,129 @@ package trigger
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	awsretry "github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+	"github.com/aws/smithy-go"
+	"github.com/go-json-experiment/json"
 )
 
-// functionARN is the ARN of a Lambda function, with or without a version or
-// alias, in any partition: the form that Lambda's API gives for it, which leaves
-// the length of names to AWS. The plugin's schema says the same in Lua's patterns.
+// functionARN matches the ARN of a Lambda function, with or without a version or
+// an alias, in any partition, and captures its Region. Lambda itself checks the
+// length of the name. The plugin's schema says the same in Lua's patterns.
 var functionARN = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^arn:(aws[a-z-]*):lambda:([a-z]+-[a-z0-9-]+-\d+):\d{12}:function:[A-Za-z0-9_-]+(?::[A-Za-z0-9_$-]+)?$`)
+	return regexp.MustCompile(`^arn:aws[a-z-]*:lambda:([a-z]+-[a-z0-9-]+-\d+):\d{12}:function:[A-Za-z0-9_-]+(?::[A-Za-z0-9_$-]+)?$`)
 })
-
-// dnsSuffix returns the end of the names of a partition's endpoints. The table
-// is that of the SDK (internal/endpoints/awsrulesfn), which its core keeps to
-// itself; a partition that is newer needs AWS_ENDPOINT_URL_LAMBDA, if its suffix
-// is another one.
-func dnsSuffix(partition string) string {
-	switch partition {
-	case "aws-cn":
-		return "amazonaws.com.cn"
-	case "aws-eusc":
-		return "amazonaws.eu"
-	case "aws-iso":
-		return "c2s.ic.gov"
-	case "aws-iso-b":
-		return "sc2s.sgov.gov"
-	case "aws-iso-e":
-		return "cloud.adc-e.uk"
-	case "aws-iso-f":
-		return "csp.hci.ic.gov"
-	}
-	return "amazonaws.com" // aws, aws-us-gov
-}
 
 // LambdaOptions are the settings of a [Lambda].
 type LambdaOptions struct {
-	// Function is the function's ARN. Its Region is in it.
+	// Function is the ARN of the function. Its Region is in it.
 	Function string
 
 	Delivery
 }
 
-// Lambda rings a relay that runs as a Lambda function: one signed POST for an
-// asynchronous invocation (InvocationType Event) with an [Invocation]. It is
-// safe for concurrent use.
+// Lambda sends triggers to a relay that runs as a Lambda function: it invokes the
+// function asynchronously with an [Invocation]. It is safe for concurrent use.
 //
-// Credentials come from where the SDK looks for them: environment, container,
-// instance. AWS_ENDPOINT_URL_LAMBDA and AWS_ENDPOINT_URL name another endpoint.
+// Credentials, endpoints and everything else that LambdaOptions does not hold come
+// from where the AWS SDK looks for its configuration.
 type Lambda struct {
-	url    string
-	region string
-	poster *poster
-	signer *v4.Signer
+	function string
+	region   string
+	delivery Delivery
+	http     *awshttp.BuildableClient
 
-	mu          sync.Mutex
-	credentials aws.CredentialsProvider // found at the first use
+	mu     sync.Mutex
+	client *lambda.Client // made at the first use, because that reads files
 }
 
-// NewLambda checks the options. It contacts nothing.
+// NewLambda checks the options and returns a Lambda. It makes no connection.
 func NewLambda(o LambdaOptions) (*Lambda, error) {
 	m := functionARN().FindStringSubmatch(o.Function)
 	if m == nil {
 		return nil, errors.New("the Lambda function is not an ARN like arn:aws:lambda:eu-west-1:123456789012:function:name")
 	}
-	partition, region := m[1], m[2]
-	endpoint := "https://lambda." + region + "." + dnsSuffix(partition)
-	for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"} {
-		if s := os.Getenv(name); s != "" {
-			u, err := url.Parse(s)
-			if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" {
-				return nil, fmt.Errorf("%s is not a URL like https://host", name)
-			}
-			endpoint = strings.TrimSuffix(s, "/")
-		}
-	}
-	p, err := newPoster(o.Delivery)
+	d := o.withDefaults()
+	tlsConfig, err := d.tlsConfig()
 	if err != nil {
 		return nil, err
 	}
-	// The SDK's own client escapes the colons, and the signature covers the path as it is sent.
-	path := "/2015-03-31/functions/" + url.QueryEscape(o.Function) + "/invocations"
-	return &Lambda{url: endpoint + path, region: region, poster: p, signer: v4.NewSigner()}, nil
+	client := awshttp.NewBuildableClient().WithTimeout(d.Timeout).WithTransportOptions(func(t *http.Transport) { d.bound(t, tlsConfig) })
+	return &Lambda{function: o.Function, region: m[1], delivery: d, http: client}, nil
 }
 
-// Notify is [Client.Notify] for a function. It returns nil once Lambda has queued the invocation.
+// Notify does what [Client.Notify] does. It returns nil once Lambda has queued the
+// invocation.
 func (l *Lambda) Notify(ctx context.Context, ids []string) error {
+	client, err := l.open(ctx)
+	if err != nil {
+		return err
+	}
 	return split(ids, func(ids []string) error {
 		b := newBody(ids)
 		payload, err := json.Marshal(Invocation{Trigger: &b})
 		if err != nil {
 			return fmt.Errorf("encoding an invocation: %w", err)
 		}
-		sum := sha256.Sum256(payload)
-		hash := hex.EncodeToString(sum[:])
-		return l.poster.post(ctx, l.url, payload, func(r *http.Request) error { return l.sign(ctx, r, hash) })
+		_, err = client.Invoke(ctx, &lambda.InvokeInput{
+			FunctionName: &l.function, InvocationType: types.InvocationTypeEvent, Payload: payload,
+		})
+		return invokeError(err)
 	})
 }
 
-// Close drops idle connections.
-func (l *Lambda) Close() { l.poster.close() }
-
-func (l *Lambda) sign(ctx context.Context, r *http.Request, hash string) error {
-	p, err := l.provider(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := p.Retrieve(ctx)
-	if err != nil {
-		return fmt.Errorf("finding AWS credentials: %w", err)
-	}
-	r.Header.Set("X-Amz-Invocation-Type", "Event")
-	if err := l.signer.SignHTTP(ctx, c, r, hash, "lambda", l.region, time.Now()); err != nil {
-		return fmt.Errorf("signing an invocation: %w", err)
-	}
-	return nil
-}
-
-// provider finds where credentials come from; they are cached until they expire.
-func (l *Lambda) provider(ctx context.Context) (aws.CredentialsProvider, error) {
+func (l *Lambda) open(ctx context.Context) (*lambda.Client, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.credentials == nil {
-		c, err := config.LoadDefaultConfig(ctx, config.WithRegion(l.region))
+	if l.client == nil {
+		c, err := config.LoadDefaultConfig(ctx, config.WithRegion(l.region), config.WithHTTPClient(l.http), config.WithRetryer(l.retryer))
 		if err != nil {
 			return nil, fmt.Errorf("loading the AWS configuration: %w", err)
 		}
-		l.credentials = c.Credentials
+		l.client = lambda.NewFromConfig(c)
 	}
-	return l.credentials, nil
+	return l.client, nil
+}
+
+func (l *Lambda) retryer() aws.Retryer {
+	return awsretry.NewStandard(func(o *awsretry.StandardOptions) {
+		o.MaxAttempts = 1 + l.delivery.Retries
+		o.MaxBackoff = l.delivery.MaxWait
+		o.RateLimiter = ratelimit.None // the sender pauses after a failure
+	})
+}
+
+// invokeError keeps the status and the code of an answer. Its message is dropped:
+// it can repeat the signed request, and with it the session's token.
+func invokeError(err error) error {
+	if err == nil {
+		return nil
+	}
+	answer, ok := errors.AsType[*awshttp.ResponseError](err)
+	if !ok || answer.HTTPStatusCode() == 0 { // there was no answer
+		if failed, ok := errors.AsType[*url.Error](err); ok {
+			err = failed
+		}
+		return fmt.Errorf("invoking the relay's function: %w", err)
+	}
+	refused := &RefusedError{Status: answer.HTTPStatusCode()}
+	if api, ok := errors.AsType[smithy.APIError](err); ok && len(api.ErrorCode()) <= 100 && !notPrintable(api.ErrorCode()) {
+		refused.Reason = api.ErrorCode()
+	}
+	if transient(refused.Status) {
+		return fmt.Errorf("invoking the relay's function: Lambda answered %d %s", refused.Status, refused.Reason)
+	}
+	return fmt.Errorf("invoking the relay's function: %w", refused)
 }

@@ -1,9 +1,9 @@
-// Package trigger is the wire between the plugin and the relay, both ends of
-// it, so that they cannot drift apart: a sender says which Admin requests have
-// just been answered, and the relay pulls the audit log at once.
+// Package trigger is the protocol between the plugin and the relay. It holds both
+// ends, so that they cannot drift apart: the sender names the Admin requests that
+// have just been answered, and the relay reads the audit log at once.
 //
-// A trigger only makes the relay prompt. The pull stays the authority: a
-// trigger that is lost, repeated or forged costs at most one look at the log.
+// A trigger only makes the relay prompt. What the relay reads decides what is
+// delivered: a trigger that is lost, repeated or forged costs at most one poll.
 //
 // The request is
 //
@@ -11,9 +11,24 @@
 //	webhook-id, webhook-timestamp, webhook-signature    Standard Webhooks, HMAC-SHA256
 //	{"request_ids":["…"],"sent_at":"2026-01-02T03:04:05Z"}
 //
-// and its answer 202 once the ids are noted, else a status and {"reason":"…"}.
-// No ids means "look now". The same content invokes a relay that runs as a
-// Lambda function: see [Invocation].
+// and the answer is 202 once the ids are stored, or else a status and
+// {"reason":"…"}. A trigger without ids asks for a poll. The same content invokes a
+// relay that runs as a Lambda function; see [Invocation].
+//
+// Two more paths accept what Kong itself can send: its event hooks at
+// [EventHookPath], and its http-log plugin at [HTTPLogPath]. For the latter the
+// route of the Admin API gets the plugin with this configuration, so that the
+// body holds the id and nothing else:
+//
+//	name: http-log
+//	config:
+//	  http_endpoint: https://kong:SECRET@relay:8080/v1/http-log
+//	  queue: {max_batch_size: 100, max_coalescing_delay: 0.1}
+//	  custom_fields_by_lua:
+//	    request_id: return kong.response.get_header("X-Kong-Admin-Request-ID")
+//	    request: return nil
+//	    response: return nil
+//	    # and the same for every other field of a log entry
 package trigger
 
 import (
@@ -30,9 +45,9 @@ import (
 )
 
 const (
-	// Path is where a relay takes triggers.
+	// Path is where a relay accepts triggers.
 	Path = "/v1/trigger"
-	// EventHookPath is where it takes Kong's own event hooks.
+	// EventHookPath is where it accepts Kong's event hooks.
 	EventHookPath = "/v1/event-hooks"
 	// HTTPLogPath is where it accepts Kong's http-log plugin.
 	HTTPLogPath = "/v1/http-log"
@@ -41,12 +56,12 @@ const (
 	MaxBody = 64 << 10
 	// MaxID is the longest request id, in bytes.
 	MaxID = 64
-	// Tolerance is how far the clocks of sender and relay may be apart.
+	// Tolerance is the largest difference between the sender's and the relay's clock.
 	Tolerance = 5 * time.Minute
 )
 
-// envelope is what a body costs besides its ids: {"request_ids":[],"sent_at":"…"}
-// with a time in nanoseconds, inside {"trigger":…}, with room to spare.
+// envelope is an upper bound of a body's size without its ids, in bytes:
+// {"request_ids":[],"sent_at":"…"} with a time in nanoseconds, inside {"trigger":…}.
 const envelope = 128
 
 // Body is the content of a trigger.
@@ -56,14 +71,14 @@ type Body struct {
 }
 
 // Invocation is the payload that invokes a relay's Lambda function
-// asynchronously: {"trigger":{"request_ids":["…"],"sent_at":"…"}}. There is no
-// signature in it: AWS has checked who may invoke the function.
+// asynchronously: {"trigger":{"request_ids":["…"],"sent_at":"…"}}. It has no
+// signature, because AWS checks who may invoke the function.
 type Invocation struct {
 	Trigger *Body `json:"trigger"`
 }
 
-// ParseInvocation reads a payload in the form of [Invocation]. It is as strict
-// as the handler of [Path] is about a body.
+// ParseInvocation decodes an [Invocation]. It is as strict as the handler of
+// [Path] is with a body.
 func ParseInvocation(payload []byte) (Body, error) {
 	if len(payload) > MaxBody {
 		return Body{}, errors.New("the payload is larger than a trigger can be")
@@ -86,11 +101,11 @@ func parseBody(data []byte) (Body, error) {
 	return b, b.check()
 }
 
-// unmarshal refuses unknown and repeated names, invalid UTF-8 and trailing
-// data. Its error quotes nothing of the data.
+// unmarshal refuses unknown and repeated names, invalid UTF-8 and trailing data.
+// Its error does not quote the data.
 func unmarshal(data []byte, v any) error {
 	if !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
-		return errNotObject // null would pass as an empty object
+		return errNotObject // without this, null would decode to an empty object
 	}
 	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
 		return errNotObject
@@ -112,7 +127,8 @@ func (b Body) check() error {
 	return nil
 }
 
-// ValidID tells whether s can be announced: ^[0-9A-Za-z]{1,64}$. Kong's ids are 32 of these.
+// ValidID reports whether s can be announced, that is whether it matches
+// ^[0-9A-Za-z]{1,64}$. Kong's ids have 32 of these characters.
 func ValidID(s string) bool {
 	if s == "" || len(s) > MaxID {
 		return false
@@ -127,7 +143,7 @@ func ValidID(s string) bool {
 	return true
 }
 
-// Fit returns how many of ids, from the first on, one trigger can carry.
+// Fit returns how many of the ids, beginning with the first, fit into one trigger.
 func Fit(ids []string) int {
 	size := envelope
 	for i, id := range ids {
@@ -139,7 +155,7 @@ func Fit(ids []string) int {
 	return len(ids)
 }
 
-// CheckSecret tells what is wrong with a secret of Standard Webhooks: "whsec_"
+// CheckSecret returns an error unless secret is one of Standard Webhooks: "whsec_"
 // and the base64 of 24 to 64 bytes. The error does not quote the secret.
 func CheckSecret(secret string) error {
 	const format = `want "whsec_" and the base64 of 24 to 64 random bytes, as from: echo "whsec_$(openssl rand -base64 32)"`
@@ -157,9 +173,10 @@ func CheckSecret(secret string) error {
 	return nil
 }
 
-// Loopback tells whether a listener at addr ("host:port") can be reached from
-// this machine only. A relay without a secret must not listen anywhere else.
-// A name other than localhost is not looked up, and counts as reachable.
+// Loopback reports whether a listener at addr ("host:port") can be reached only
+// from the machine that it runs on. A relay without a secret must not listen
+// anywhere else. Names other than localhost are not resolved; Loopback returns
+// false for them.
 func Loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -1,17 +1,11 @@
 package trigger
 
 import (
-	"encoding/json"
-	"io"
-	"net/http"
-	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/cloudtrail"
+	"github.com/go-json-experiment/json"
 )
 
 func TestLoopback(t *testing.T) {
@@ -54,95 +48,6 @@ func TestParseInvocation(t *testing.T) {
 	} {
 		if b, err := ParseInvocation([]byte(payload)); err == nil {
 			t.Errorf("%.40s: %+v", payload, b)
-		}
-	}
-}
-
-func TestLambda(t *testing.T) {
-	const function = "arn:aws:lambda:eu-central-1:123456789012:function:relay:live"
-	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-	t.Setenv("AWS_SESSION_TOKEN", "")
-	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
-	var (
-		got    *http.Request
-		body   []byte
-		status = []int{500, 202}
-	)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got = r
-		body, _ = io.ReadAll(r.Body)
-		w.WriteHeader(status[0])
-		status = status[1:]
-	}))
-	defer s.Close()
-	t.Setenv("AWS_ENDPOINT_URL_LAMBDA", s.URL)
-	l, err := NewLambda(LambdaOptions{Function: function, Delivery: fast})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if err := l.Notify(t.Context(), []string{"a", "b"}); err != nil {
-		t.Fatal(err)
-	}
-	if want := "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aeu-central-1%3A123456789012%3Afunction%3Arelay%3Alive/invocations"; got.RequestURI != want {
-		t.Errorf("path %s", got.RequestURI)
-	}
-	if got.Header.Get("X-Amz-Invocation-Type") != "Event" {
-		t.Errorf("header %v", got.Header)
-	}
-	authorization := got.Header.Get("Authorization")
-	if !strings.Contains(authorization, "/eu-central-1/lambda/aws4_request") || !strings.Contains(authorization, "x-amz-invocation-type") {
-		t.Errorf("authorization %s", authorization)
-	}
-	b, err := ParseInvocation(body)
-	if err != nil || !slices.Equal(b.RequestIDs, []string{"a", "b"}) || time.Since(b.SentAt) > time.Minute {
-		t.Errorf("%+v %v", b, err)
-	}
-
-	status = []int{403}
-	if err := l.Notify(t.Context(), nil); !Final(err) {
-		t.Error(err)
-	}
-}
-
-func TestNewLambdaRefuses(t *testing.T) {
-	for _, arn := range []string{
-		"", "relay", "arn:aws:lambda:eu-central-1:123456789012:function:", "arn:aws:s3:::bucket",
-		"arn:aws:lambda:eu-central-1:1234:function:relay", "arn:aws:lambda:evil.example.com/:123456789012:function:relay",
-		"arn:aws.evil/:lambda:eu-central-1:123456789012:function:relay",
-	} {
-		if _, err := NewLambda(LambdaOptions{Function: arn}); err == nil {
-			t.Errorf("%q was taken", arn)
-		}
-	}
-	t.Setenv("AWS_ENDPOINT_URL", "not a URL")
-	if _, err := NewLambda(LambdaOptions{Function: "arn:aws:lambda:eu-central-1:123456789012:function:relay"}); err == nil {
-		t.Error("an endpoint that is not a URL was taken")
-	}
-}
-
-// Every partition of the SDK has its endpoints where the SDK looks for them:
-// compared with those of a service that is linked for other reasons.
-func TestNewLambdaInEveryPartition(t *testing.T) {
-	t.Setenv("AWS_ENDPOINT_URL", "")
-	t.Setenv("AWS_ENDPOINT_URL_LAMBDA", "")
-	for partition, region := range map[string]string{
-		"aws": "eu-central-1", "aws-us-gov": "us-gov-west-1", "aws-cn": "cn-north-1", "aws-eusc": "eusc-de-east-1",
-		"aws-iso": "us-iso-east-1", "aws-iso-b": "us-isob-east-1", "aws-iso-e": "eu-isoe-west-1", "aws-iso-f": "us-isof-south-1",
-	} {
-		l, err := NewLambda(LambdaOptions{Function: "arn:" + partition + ":lambda:" + region + ":123456789012:function:relay"})
-		if err != nil {
-			t.Errorf("%s: %v", partition, err)
-			continue
-		}
-		other, err := cloudtrail.NewDefaultEndpointResolverV2().ResolveEndpoint(t.Context(), cloudtrail.EndpointParameters{Region: &region})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := strings.Replace(other.URI.String(), "cloudtrail.", "lambda.", 1); !strings.HasPrefix(l.url, want+"/2015-03-31/") {
-			t.Errorf("%s: %s, want %s", partition, l.url, want)
 		}
 	}
 }

@@ -1,13 +1,13 @@
-// Command empty is a plugin on go-pdk's own server whose log handler does
-// nothing: what the protocol alone costs, and how go-pdk itself prints a
-// schema. The tests of the real plugin hold it against this one.
+// Command empty is a plugin on go-pdk's StartServer whose log handler does nothing.
+// It shows what the protocol alone costs, and how go-pdk itself prints a schema. Tests
+// compare the real plugin with it.
 package main
 
 import (
 	"fmt"
 	"os"
 
-	"github.com/Kong/go-pdk"        //nolint:depguard // what the plugin is held against
+	"github.com/Kong/go-pdk"        //nolint:depguard // the plugin is compared with it
 	"github.com/Kong/go-pdk/server" //nolint:depguard // the same
 )
 
