@@ -236,8 +236,8 @@ func (a *App) checkStore(ctx context.Context) (warnings []string, err error) {
 func (a *App) bindStore(ctx context.Context) error {
 	err := a.Store.Bind(ctx, a.gateway(), a.Settings.Adopt)
 	if errors.Is(err, audit.ErrForeignLedger) {
-		return audit.Settings(err, "if this is a second gateway, give it a name of its own with --source (RELAY_SOURCE); "+
-			"if it is the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)")
+		return audit.Settings(err, "give a second gateway another name with --source (RELAY_SOURCE); "+
+			"for the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)")
 	}
 	return a.ExplainLedger(err)
 }
@@ -249,7 +249,7 @@ func (a *App) ExplainLedger(err error) error {
 		return err
 	}
 	return audit.WithHint(err, "start Redis or Valkey, or name the right one with REDIS_HOST (--redis-tls if it speaks TLS); "+
-		"one relay alone can do without: --ledger bolt:relay.db")
+		"or, for a single relay, use --ledger bolt:relay.db")
 }
 
 // gateway is the Admin API's address in the form that the ledger remembers.

@@ -11,12 +11,12 @@ import (
 func Explain(err error) error {
 	switch {
 	case errors.Is(err, audit.ErrLeaseHeld):
-		return audit.WithHint(err, "another relay works on this source and destination and was told that there is something to look for; "+
-			"wait for it, give --lease-wait more time, or stop it")
+		return audit.WithHint(err, "wait for the other relay on this source and destination, which makes another pass after its own, "+
+			"give --lease-wait more time, or stop that relay")
 	case errors.Is(err, audit.ErrLeaseLost):
-		return audit.WithHint(err, "another relay took over, or the ledger could not be reached for longer than the lease; run again, nothing is lost")
+		return audit.WithHint(err, "run again, nothing is lost: another relay took over, or the ledger could not be reached for longer than the lease")
 	case errors.Is(err, pipeline.ErrUnavailable):
-		return audit.WithHint(err, "nothing is lost and nothing was made a dead letter: run again once the destination answers (relay check tells)")
+		return audit.WithHint(err, "run again once the destination answers, which relay check shows: nothing is lost, and no entry became a dead letter")
 	}
 	return err
 }

@@ -109,11 +109,11 @@ func (s secretARN) pick(text string) (string, error) {
 	}
 	var object map[string]jsontext.Value
 	if json.Unmarshal([]byte(text), &object) != nil {
-		return "", audit.Settingsf("Leave out what follows #, or store a JSON object.", "the secret is not a JSON object")
+		return "", audit.Settingsf("leave out # and what follows it, or store a JSON object", "the secret is not a JSON object")
 	}
 	var value string
 	if json.Unmarshal(object[s.key], &value) != nil {
-		return "", audit.Settingsf("Name one of the secret's keys after #.", "the secret has no text under the key %q", s.key)
+		return "", audit.Settingsf("name one of the secret's keys after #", "the secret has no text under the key %q", s.key)
 	}
 	return value, nil
 }
@@ -124,9 +124,9 @@ func explainSecret(err error) error {
 	var missing *types.ResourceNotFoundException
 	switch {
 	case errors.As(err, &missing):
-		return audit.Settingsf("Check the ARN, its account and its Region.", "Secrets Manager has no such secret: %w", err)
+		return audit.Settingsf("correct the ARN, its account and its Region", "Secrets Manager has no such secret: %w", err)
 	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "AccessDenied"):
-		return audit.Settingsf("Allow secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key.",
+		return audit.Settingsf("allow secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key",
 			"no permission to read the secret: %w", err)
 	}
 	return err
