@@ -207,6 +207,14 @@ func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, add
 		small("rbac_user_name", e.RBACUserName, maxSmall)
 		small("request_source", e.RequestSource, maxSmall)
 	}
+	if e.TimestampGuessed {
+		w.key("timestampGuessed")
+		w.raw("true")
+	}
+	if e.Withheld != "" {
+		w.key("withheld")
+		w.object(object, "withheld", e.Withheld, maxSignature)
+	}
 	if e.RemovedFromPayload != "" {
 		w.key("removedFromPayload")
 		reserve := marksReserve
