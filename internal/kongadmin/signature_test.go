@@ -3,10 +3,11 @@ package kongadmin
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -28,8 +29,8 @@ func TestVerification(t *testing.T) {
 	odd := kongtest.Row{
 		RequestID: "odd", RequestTimestamp: time.Now().Unix(), ClientIP: "::1", Method: "POST", Path: "/a?b=\"|\x01\"", Status: 201,
 		Payload: &payload, Workspace: &none, RemovedFromPayload: &removed,
-		Extra: map[string]json.RawMessage{
-			"zone": json.RawMessage(`"caf\u00e9"`), "attempt": json.RawMessage("12"), "expire": json.RawMessage("99"), "nothing": json.RawMessage("null"),
+		Extra: map[string]jsontext.Value{
+			"zone": jsontext.Value(`"caf\u00e9"`), "attempt": jsontext.Value("12"), "expire": jsontext.Value("99"), "nothing": jsontext.Value("null"),
 		},
 	}
 	list := append(rows(5), odd)
@@ -48,10 +49,10 @@ func TestVerification(t *testing.T) {
 		"empty":             {false, &key.PublicKey, func(r *kongtest.Row) { r.Signature = &none }, audit.Unsigned},
 		"left out":          {false, &key.PublicKey, func(r *kongtest.Row) { r.Omit = []string{"signature"} }, audit.Unsigned},
 		"null": {false, &key.PublicKey, func(r *kongtest.Row) {
-			r.Extra = map[string]json.RawMessage{"signature": json.RawMessage("null")}
+			r.Extra = map[string]jsontext.Value{"signature": jsontext.Value("null")}
 		}, audit.Unsigned},
 		"not a text": {false, &key.PublicKey, func(r *kongtest.Row) {
-			r.Extra = map[string]json.RawMessage{"signature": json.RawMessage("{}")}
+			r.Extra = map[string]jsontext.Value{"signature": jsontext.Value("{}")}
 		}, audit.VerificationFailed},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package kongtest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+
+	"github.com/go-json-experiment/json"
 )
 
 // serveAdmin answers every other request as an Admin API with nothing in it might.

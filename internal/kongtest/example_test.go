@@ -4,10 +4,42 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
+
+// A rolling upgrade: two nodes behind one address, of which only one can filter.
+func ExampleNode() {
+	kong := kongtest.New(kongtest.Options{
+		SkipReads: true,
+		Nodes: []kongtest.Node{
+			{Hostname: "kong-3.9"},
+			{Hostname: "kong-2.8", Differs: func(o *kongtest.Options) { o.Order, o.Strict = kongtest.Unordered, true }},
+		},
+	})
+	for range 2 {
+		w := httptest.NewRecorder()
+		kong.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/audit/requests?after=1", nil))
+		fmt.Println(w.Code)
+	}
+	// Output:
+	// 200
+	// 400
+}
+
+// Another Kong, an empty one, gets the address of the first.
+func ExampleServer_Replace() {
+	kong := kongtest.New(kongtest.Options{SkipReads: true})
+	kong.Add(kongtest.Row{RequestID: "a", RequestTimestamp: time.Now().Unix()})
+	kong.Replace(kongtest.New(kongtest.Options{}))
+	w := httptest.NewRecorder()
+	kong.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/audit/requests", nil))
+	fmt.Println(w.Body)
+	// Output:
+	// {"data":[],"next":null}
+}
 
 func Example() {
 	kong := kongtest.New(kongtest.Options{

@@ -41,6 +41,19 @@ func HTML() Fault {
 	return Fault{Content: "<!DOCTYPE html>\n<html><body><h1>Please log in</h1></body></html>\n", ContentType: "text/html; charset=utf-8"}
 }
 
+// Empty is a page without rows, whatever the log holds. Lua's encoder makes an empty
+// table an object unless it is told otherwise.
+func Empty(lua bool) Fault {
+	if lua {
+		return Fault{Content: `{"data":{},"next":null}`}
+	}
+	return Fault{Content: `{"data":[],"next":null}`}
+}
+
+// Drips is a page that comes so slowly that no timeout between two bytes ends it: a
+// tenth of it each pause.
+func Drips(pause time.Duration) Fault { return Fault{Pause: pause} }
+
 // NoData is an answer that is JSON, and not a page.
 func NoData() Fault { return Fault{Content: `{"next":null}`} }
 

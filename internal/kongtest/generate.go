@@ -1,13 +1,14 @@
 package kongtest
 
 import (
-	"encoding/json"
 	"fmt"
 	"iter"
 	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Mix shapes the rows that Generate makes. Its zero value is a mix of what has
@@ -151,11 +152,11 @@ func (g *generator) odd(row *Row) {
 	case 13:
 		row.Path = "/services/%ff%00?name=%E2%9C%93&a=1&a=2&empty="
 	case 14:
-		row.Extra = map[string]json.RawMessage{"trace_id": json.RawMessage(`"` + g.id() + `"`)}
+		row.Extra = map[string]jsontext.Value{"trace_id": jsontext.Value(`"` + g.id() + `"`)}
 	case 15:
-		row.Extra = map[string]json.RawMessage{
-			"rbac_roles": json.RawMessage(`["admin",{"nested":{"deep":[1,2.5,-3e10,true,null]}}]`),
-			"latency_ms": json.RawMessage(strconv.Itoa(g.IntN(1000))),
+		row.Extra = map[string]jsontext.Value{
+			"rbac_roles": jsontext.Value(`["admin",{"nested":{"deep":[1,2.5,-3e10,true,null]}}]`),
+			"latency_ms": jsontext.Value(strconv.Itoa(g.IntN(1000))),
 		}
 	case 16:
 		row.Path = "/services//?size=100"

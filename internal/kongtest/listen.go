@@ -16,14 +16,14 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"time"
 )
 
 type listeners struct {
 	mu      sync.Mutex
-	servers []*http.Server
-	wg      sync.WaitGroup
+	servers []*httptest.Server
 	serving sync.RWMutex // held for reading by each request
 	ca      *authority
 }
@@ -36,14 +36,7 @@ func (s *Server) Start() (string, error) { return s.Listen("127.0.0.1:0") }
 func (s *Server) StartTLS() (string, error) { return s.ListenTLS("127.0.0.1:0") }
 
 // Listen listens on an address, host:port.
-func (s *Server) Listen(address string) (string, error) {
-	l, err := listenTCP(address)
-	if err != nil {
-		return "", fmt.Errorf("listening: %w", err)
-	}
-	s.listen(l, &http.Server{})
-	return "http://" + l.Addr().String(), nil
-}
+func (s *Server) Listen(address string) (string, error) { return s.listen(address, nil) }
 
 // ListenTLS is Listen with TLS.
 func (s *Server) ListenTLS(address string) (string, error) {
@@ -51,47 +44,47 @@ func (s *Server) ListenTLS(address string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cert, err := ca.issue("kong-admin", x509.ExtKeyUsageServerAuth)
+	o := s.options.Load()
+	issue := func() (tls.Certificate, error) { return ca.issue("kong-admin", x509.ExtKeyUsageServerAuth) }
+	if o.DefaultCertificate {
+		issue = selfSigned
+	}
+	cert, err := issue()
 	if err != nil {
 		return "", err
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
-	if s.options.Load().ClientCert {
+	if o.ClientCert {
 		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		c.ClientCAs.AddCert(ca.cert)
 	}
-	l, err := listenTCP(address)
+	return s.listen(address, c)
+}
+
+func (s *Server) listen(address string, config *tls.Config) (string, error) {
+	var c net.ListenConfig
+	l, err := c.Listen(context.Background(), "tcp", address) // an address of this machine is bound at once
 	if err != nil {
 		return "", fmt.Errorf("listening: %w", err)
 	}
-	s.listen(l, &http.Server{TLSConfig: c})
-	return "https://" + l.Addr().String(), nil
-}
-
-// listenTCP takes no context: an address of this machine is bound at once.
-func listenTCP(address string) (net.Listener, error) {
-	var c net.ListenConfig
-	return c.Listen(context.Background(), "tcp", address)
-}
-
-func (s *Server) listen(l net.Listener, h *http.Server) {
-	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.listeners.serving.RLock()
-		defer s.listeners.serving.RUnlock()
-		s.ServeHTTP(w, r)
-	})
-	h.ReadHeaderTimeout = 10 * time.Second
-	h.ErrorLog = log.New(io.Discard, "", 0) // handshakes that fail are the client's to tell
+	h := &httptest.Server{Listener: l, TLS: config, EnableHTTP2: true, Config: &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.listeners.serving.RLock()
+			defer s.listeners.serving.RUnlock()
+			s.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          log.New(io.Discard, "", 0), // handshakes that fail are the client's to tell
+	}}
+	if config == nil {
+		h.Start()
+	} else {
+		h.StartTLS()
+	}
 	s.listeners.mu.Lock()
 	defer s.listeners.mu.Unlock()
 	s.listeners.servers = append(s.listeners.servers, h)
-	s.listeners.wg.Go(func() {
-		if h.TLSConfig != nil {
-			h.ServeTLS(l, "", "") //nolint:errcheck // it ends by Close
-		} else {
-			h.Serve(l) //nolint:errcheck // it ends by Close
-		}
-	})
+	return h.URL, nil
 }
 
 // Close cuts every connection, stops listening, and writes the rows that are
@@ -102,11 +95,11 @@ func (s *Server) Close() error {
 	servers := s.listeners.servers
 	s.listeners.servers = nil
 	s.listeners.mu.Unlock()
-	var errs []error
+	var err error
 	for _, h := range servers {
-		errs = append(errs, h.Close())
+		err = errors.Join(err, h.Config.Close()) // which does not wait for clients
+		h.Close()
 	}
-	s.listeners.wg.Wait()
 	s.listeners.serving.Lock()   // once the last request has been served
 	s.listeners.serving.Unlock() //nolint:staticcheck // nothing to do but wait
 	if s.proxy != nil {
@@ -114,7 +107,7 @@ func (s *Server) Close() error {
 	}
 	s.ReleaseRows()
 	s.writes.Wait()
-	return errors.Join(errs...)
+	return err
 }
 
 // CA returns the certificate of the authority that has issued the server's, as
@@ -186,6 +179,23 @@ func (a *authority) issue(name string, usage x509.ExtKeyUsage) (tls.Certificate,
 	b, err := x509.CreateCertificate(rand.Reader, t, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("issuing certificate: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{b}, PrivateKey: key}, nil
+}
+
+// selfSigned makes a certificate as Kong makes its own: for the common name
+// localhost, and no other name.
+func selfSigned() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("making key: %w", err)
+	}
+	t := template("localhost")
+	t.BasicConstraintsValid = true
+	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+	b, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("making certificate: %w", err)
 	}
 	return tls.Certificate{Certificate: [][]byte{b}, PrivateKey: key}, nil
 }

@@ -35,11 +35,25 @@ const (
 	NextBare                  // loses size as well
 )
 
+// Encoding is how something before Kong changes a page's bytes.
+type Encoding uint8
+
+// Encodings.
+const (
+	Plain Encoding = iota
+	Gzip           // compressed, with Content-Encoding
+	BOM            // with a byte order mark
+)
+
 // Node is one of the control planes behind the address. Requests reach them in turn.
 type Node struct {
 	Hostname string
 	ID       string        // UUID
 	Skew     time.Duration // added to the clock
+	// Differs turns a node of a rolling upgrade into one of another release: its
+	// answers follow the options that it changes. It must only change Order, Strict,
+	// AfterExclusive, BeforeInclusive and Next.
+	Differs func(*Options)
 }
 
 // User is an RBAC user.
@@ -68,6 +82,9 @@ type Options struct {
 	// AfterExclusive leaves out the second that after names; BeforeInclusive
 	// includes the one that before names. Kong's documentation does not say.
 	AfterExclusive, BeforeInclusive bool
+	// Strict answers 400 to the query parameters that Order does not know, rather than
+	// ignoring them.
+	Strict bool
 	// OffsetPosition makes the offset a position in the list, which shifts when
 	// rows come and go, rather than the key of the last row.
 	OffsetPosition bool
@@ -110,6 +127,18 @@ type Options struct {
 	SigningKey *rsa.PrivateKey
 	// SignTimestamp includes request_timestamp in what is signed.
 	SignTimestamp bool
+
+	// DateOffset is added to the Date header alone, as by a node whose clock is wrong
+	// or by something before Kong that answers from a cache.
+	DateOffset time.Duration
+	// CachedHeaders repeats the X-Kong-Admin-Request-ID of the last request that was
+	// not for the audit log on every page, as a cache before Kong does.
+	CachedHeaders bool
+	// Encoding of pages, whatever was asked for.
+	Encoding Encoding
+	// DefaultCertificate makes TLS listeners use a certificate as Kong makes one by
+	// itself: self-signed, and without any name but the common name localhost.
+	DefaultCertificate bool
 
 	// Latency is added to every page.
 	Latency time.Duration

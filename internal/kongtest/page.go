@@ -3,8 +3,8 @@ package kongtest
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,9 +15,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 const (
+	byteOrderMark = "\uFEFF"
+
 	auditPath   = "/audit/requests"
 	objectsPath = "/audit/objects"
 	maxSize     = 1000
@@ -50,6 +55,11 @@ func parseQuery(o *Options, v url.Values) (selection, error) {
 		}
 	}
 	if o.Order != Filtered {
+		for _, name := range []string{"after", "before", "sort_by", "sort_desc"} {
+			if o.Strict && v.Has(name) {
+				return q, &queryError{7, "invalid options", "invalid option (" + name + ": unknown field)"}
+			}
+		}
 		return q, nil
 	}
 	if v.Has("after") {
@@ -105,7 +115,7 @@ func (q *selection) parseOffset(s string, position bool) error {
 	if err != nil {
 		return errOffset
 	}
-	var fields []json.RawMessage
+	var fields []jsontext.Value
 	if json.Unmarshal(b, &fields) != nil {
 		return errOffset
 	}
@@ -222,9 +232,23 @@ func (p *page) write(e *exchange, now int64, offset string) {
 
 	h := e.w.Header()
 	h["Content-Type"] = []string{"application/json; charset=utf-8"}
-	h["Content-Length"] = []string{strconv.Itoa(length)}
+	var body io.Writer = e.body(length)
+	switch e.options.Encoding {
+	case Plain:
+		h["Content-Length"] = []string{strconv.Itoa(length)}
+	case Gzip:
+		h["Content-Encoding"] = []string{"gzip"}
+		z := gzip.NewWriter(e.body(math.MaxInt))
+		defer z.Close()
+		body = z
+	case BOM:
+		body = e.body(length + len(byteOrderMark))
+	}
 	e.w.WriteHeader(http.StatusOK)
-	p.w.Reset(e.body(length))
+	p.w.Reset(body)
+	if e.options.Encoding == BOM {
+		_, _ = p.w.WriteString(byteOrderMark)
+	}
 	// The writer keeps its first error, and Flush returns it.
 	_, _ = p.w.WriteString(`{"data":[`)
 	start := 0

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 func TestOrders(t *testing.T) {
@@ -229,7 +231,7 @@ func TestRowFields(t *testing.T) {
 		RequestID: "id1", RequestTimestamp: noon.Unix(), ClientIP: "::1", Method: "POST", Path: "/a?b=\"c\\", Status: 201,
 		Workspace: ptr("w"), Payload: ptr("{\"x\":\"\u00e9\\n\"}\x01\x7f"), RemovedFromPayload: ptr("token"), Signature: ptr("s="),
 		RBACUserID: ptr("u"), RBACUserName: ptr("名"), RequestSource: ptr("kong-manager"),
-		Extra: map[string]json.RawMessage{"new": json.RawMessage(`{"deep":[1,null]}`), "status": json.RawMessage(`"odd"`)},
+		Extra: map[string]jsontext.Value{"new": jsontext.Value(`{"deep":[1,null]}`), "status": jsontext.Value(`"odd"`)},
 		Omit:  []string{"client_ip"},
 	})
 	const want = `{"request_id":"id1","request_timestamp":1788264000,"ttl":2592000,"method":"POST","path":"/a?b=\"c\\","status":"odd",` +

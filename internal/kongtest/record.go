@@ -2,7 +2,6 @@ package kongtest
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"mime"
 	"net"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxPayload is what Kong records of a request's body, in bytes. A longer one is
@@ -165,17 +166,32 @@ func (c *capture) payload(exclude []string) (payload, removed *string) {
 	return ptr(string(text)), removed
 }
 
-// excludeKeys takes keys out of a JSON text, at any depth, and tells which it
+// excludeKeys takes keys out of a JSON text, at any depth, and returns those that it
 // found. A text without them, or one that is not JSON, stays as it is.
 func excludeKeys(text []byte, exclude []string) (rest []byte, removed []string) {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	var v any
-	if d.Decode(&v) != nil {
-		return text, nil
-	}
+	var b bytes.Buffer
+	d, enc := jsontext.NewDecoder(bytes.NewReader(text), lax), jsontext.NewEncoder(&b, lax, jsontext.PreserveRawStrings(true))
 	found := map[string]bool{}
-	removeKeys(v, exclude, found)
+	for {
+		token, err := d.ReadToken()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return text, nil
+		}
+		within, n := d.StackIndex(d.StackDepth())
+		if isName := within == jsontext.KindBeginObject && n%2 == 1 && token.Kind() == jsontext.KindString; isName && slices.Contains(exclude, token.String()) {
+			found[token.String()] = true
+			if d.SkipValue() != nil {
+				return text, nil
+			}
+			continue
+		}
+		if enc.WriteToken(token) != nil {
+			return text, nil
+		}
+	}
 	if len(found) == 0 {
 		return text, nil
 	}
@@ -184,31 +200,10 @@ func excludeKeys(text []byte, exclude []string) (rest []byte, removed []string) 
 			removed = append(removed, name)
 		}
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic(err) // it has just been decoded
-	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), removed
 }
 
-func removeKeys(v any, exclude []string, found map[string]bool) {
-	switch v := v.(type) {
-	case map[string]any:
-		for name, member := range v {
-			if slices.Contains(exclude, name) {
-				found[name] = true
-				delete(v, name)
-				continue
-			}
-			removeKeys(member, exclude, found)
-		}
-	case []any:
-		for _, member := range v {
-			removeKeys(member, exclude, found)
-		}
-	}
-}
+// lax is what Kong's own decoder lets pass.
+var lax = jsontext.AllowDuplicateNames(true)
 
 func ptr[T any](v T) *T { return &v }

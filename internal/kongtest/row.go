@@ -2,11 +2,13 @@ package kongtest
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Row is a row of the audit log. A nil pointer is shown as null.
@@ -28,7 +30,7 @@ type Row struct {
 
 	// Extra holds fields that no release has yet, as JSON. A name that Kong knows
 	// replaces Kong's value, so that a test can send a status that is a string.
-	Extra map[string]json.RawMessage
+	Extra map[string]jsontext.Value
 	// Omit names fields that are left out altogether.
 	Omit []string
 }
@@ -121,14 +123,17 @@ func appendString[T string | []byte](dst []byte, s T) []byte {
 	return append(append(dst, s[start:]...), '"')
 }
 
+// anyBytes takes texts that are not UTF-8, as Kong does.
+var anyBytes = jsontext.AllowInvalidUTF8(true)
+
 // decodeRow is the inverse of encoding. The row has been encoded by this package,
 // so an error means that a test put something into Extra that is not JSON.
 func decodeRow(b []byte) (Row, error) {
 	var (
 		row    Row
-		fields map[string]json.RawMessage
+		fields map[string]jsontext.Value
 	)
-	if err := json.Unmarshal(b, &fields); err != nil {
+	if err := json.Unmarshal(b, &fields, anyBytes); err != nil {
 		return row, fmt.Errorf("decoding row: %w", err)
 	}
 	for _, f := range []struct {
@@ -156,13 +161,13 @@ func decodeRow(b []byte) (Row, error) {
 			continue
 		}
 		// A value of another type came from Extra, and stays there.
-		if err := json.Unmarshal(v, f.dst); err == nil {
+		if err := json.Unmarshal(v, f.dst, anyBytes); err == nil {
 			delete(fields, f.name)
 		}
 	}
 	for name, v := range fields {
 		if row.Extra == nil {
-			row.Extra = map[string]json.RawMessage{}
+			row.Extra = map[string]jsontext.Value{}
 		}
 		row.Extra[name] = bytes.Clone(v)
 	}

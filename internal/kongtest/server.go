@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"iter"
 	"math/rand/v2"
 	"net"
@@ -18,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Server is an emulated Admin API. It is an http.Handler, safe for concurrent use.
@@ -37,6 +38,8 @@ type Server struct {
 	late    map[*lateRow]struct{}
 	writes  sync.WaitGroup // late rows being written
 
+	lastID    atomic.Pointer[string] // of a request that was not for the audit log
+	other     atomic.Pointer[Server] // see Replace
 	listeners listeners
 }
 
@@ -234,8 +237,16 @@ func (s *Server) now(o *Options, n *Node) time.Time {
 	return t
 }
 
+// Replace puts another Kong behind this one's address, as a DNS record that was
+// changed does. nil puts this one back.
+func (s *Server) Replace(other *Server) { s.other.Store(other) }
+
 // ServeHTTP answers as one of the control planes, each in turn.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if other := s.other.Load(); other != nil {
+		other.ServeHTTP(w, r)
+		return
+	}
 	o := s.options.Load()
 	s.serve(w, r, o, &o.Nodes[(s.turn.Add(1)-1)%uint64(len(o.Nodes))])
 }
@@ -249,6 +260,11 @@ func (s *Server) Node(i int) http.Handler {
 }
 
 func (s *Server) serve(rw http.ResponseWriter, r *http.Request, o *Options, n *Node) {
+	if n.Differs != nil {
+		changed := *o
+		n.Differs(&changed)
+		o = &changed
+	}
 	e := &exchange{
 		options: o,
 		node:    n,
@@ -266,6 +282,12 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request, o *Options, n *N
 			e.cut.Close() //nolint:errcheck // nothing to tell anyone
 		}
 	}()
+	switch last := s.lastID.Load(); {
+	case !isAudit(r.URL.Path):
+		s.lastID.Store(&e.RequestID)
+	case o.CachedHeaders && last != nil:
+		e.cachedID = *last
+	}
 	if e.Page {
 		e.Query = r.URL.Query()
 		e.Fault = s.nextFault(o, e.Request)
@@ -290,15 +312,16 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request, o *Options, n *N
 // exchange is a request that is being served.
 type exchange struct {
 	Request
-	options *Options
-	node    *Node
-	w       *countingWriter
-	r       *http.Request
-	user    *User
-	payload *string // what the audit log will hold; nil for none
-	removed *string
-	silent  bool     // Kong does not get to write a row
-	cut     net.Conn // to be closed, once the request has been counted
+	options  *Options
+	node     *Node
+	w        *countingWriter
+	r        *http.Request
+	user     *User
+	payload  *string // what the audit log will hold; nil for none
+	removed  *string
+	silent   bool     // Kong does not get to write a row
+	cachedID string   // sent in place of RequestID
+	cut      net.Conn // to be closed, once the request has been counted
 }
 
 const requestIDHeader = "X-Kong-Admin-Request-ID"
@@ -306,9 +329,12 @@ const requestIDHeader = "X-Kong-Admin-Request-ID"
 func (e *exchange) kongHeader() { e.setKong(e.w.Header()) }
 
 func (e *exchange) setKong(h http.Header) {
-	h.Set("Date", e.Time.UTC().Format(http.TimeFormat))
+	h.Set("Date", e.Time.Add(e.options.DateOffset).UTC().Format(http.TimeFormat))
 	h.Set("Server", e.options.ServerHeader)
 	h.Set(requestIDHeader, e.RequestID)
+	if e.cachedID != "" {
+		h.Set(requestIDHeader, e.cachedID)
+	}
 }
 
 // authorize checks the token, and answers where that fails.
@@ -341,7 +367,7 @@ func (e *exchange) message(status int, text string) {
 }
 
 func (e *exchange) json(status int, v any) {
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		panic(err) // v is made of this package's maps and strings
 	}

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 func TestTLS(t *testing.T) {
@@ -107,7 +109,7 @@ func TestSignatures(t *testing.T) {
 	row := Row{
 		RequestID: "id", RequestTimestamp: noon.Unix(), ClientIP: "::1", Method: "POST", Path: "/a", Status: 201,
 		Workspace: ptr("w"), Payload: ptr("{}"), RBACUserID: ptr("u"),
-		Extra: map[string]json.RawMessage{"zone": json.RawMessage(`"z"`), "n": json.RawMessage(`12`), "nil": json.RawMessage("null")},
+		Extra: map[string]jsontext.Value{"zone": jsontext.Value(`"z"`), "n": jsontext.Value(`12`), "nil": jsontext.Value("null")},
 	}
 	for _, c := range []struct {
 		timestamp bool
