@@ -239,7 +239,7 @@ func (p *page) write(e *exchange, now int64, offset string) {
 	case Gzip:
 		h["Content-Encoding"] = []string{"gzip"}
 		z := gzip.NewWriter(e.body(math.MaxInt))
-		defer z.Close()
+		defer z.Close() //nolint:errcheck // the client has gone, or the body was to be cut
 		body = z
 	case BOM:
 		body = e.body(length + len(byteOrderMark))

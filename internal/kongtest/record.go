@@ -2,6 +2,7 @@ package kongtest
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"mime"
 	"net"
@@ -174,7 +175,7 @@ func excludeKeys(text []byte, exclude []string) (rest []byte, removed []string) 
 	found := map[string]bool{}
 	for {
 		token, err := d.ReadToken()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
