@@ -18,7 +18,8 @@ func (s *Server) serveAdmin(e *exchange) {
 	path := e.r.URL.Path
 	switch {
 	case path == objectsPath && e.r.Method == http.MethodGet && !e.options.AuditOff:
-		e.json(http.StatusOK, list())
+		e.Query = e.r.URL.Query()
+		s.servePage(e, &s.objects)
 	case isAudit(path) && (e.options.AuditOff || path != auditPath && path != objectsPath):
 		e.message(http.StatusNotFound, "Not found")
 	case isAudit(path):
@@ -67,33 +68,36 @@ func (s *Server) serveEntity(e *exchange) {
 		return
 	}
 	e.payload, e.removed = c.payload(e.options.PayloadExclude)
-	status := http.StatusOK
 	switch e.r.Method {
 	case http.MethodGet, http.MethodHead:
-		e.json(status, list())
+		e.json(http.StatusOK, list())
 		return
-	case http.MethodDelete, http.MethodOptions:
+	case http.MethodOptions:
 		e.w.WriteHeader(http.StatusNoContent)
 		return
-	case http.MethodPost:
-		status = http.StatusCreated
 	}
-	entity := map[string]any{}
+	body := entity{}
 	if c != nil && !c.overflow && c.buf.Len() > 0 {
-		if err := json.Unmarshal(c.buf.Bytes(), &entity); err != nil {
+		if err := json.Unmarshal(c.buf.Bytes(), &body, lax, anyBytes); err != nil {
 			e.message(http.StatusBadRequest, "Cannot parse JSON body")
 			return
 		}
 	}
-	if entity == nil { // the body was null
-		entity = map[string]any{}
+	changed, rows := s.changeEntity(e, body)
+	switch e.r.Method {
+	case http.MethodDelete:
+		e.w.WriteHeader(http.StatusNoContent)
+	case http.MethodPost:
+		e.json(http.StatusCreated, changed)
+	default:
+		e.json(http.StatusOK, changed)
 	}
-	if _, ok := entity["id"]; !ok {
-		id := newRequestID() // any UUID will do
-		entity["id"] = fmt.Sprintf("%x-%x-4%x-8%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:16])
+	if e.options.AuditOff {
+		return
 	}
-	entity["created_at"] = e.Time.Unix()
-	e.json(status, entity)
+	for _, row := range rows { // each with a delay of its own, so that they come apart
+		s.later(e.options, func() { s.AddObjects(row) })
+	}
 }
 
 // NewRecorder returns a server that stands before the Admin API of an open

@@ -139,7 +139,7 @@ func (q *selection) parseOffset(s string, position bool) error {
 }
 
 // nextLink builds next as the release would.
-func nextLink(o *Options, v url.Values, offset string) string {
+func nextLink(o *Options, path string, v url.Values, offset string) string {
 	n := url.Values{"offset": {offset}}
 	if o.Next != NextBare && v.Has("size") {
 		n.Set("size", v.Get("size"))
@@ -151,7 +151,7 @@ func nextLink(o *Options, v url.Values, offset string) string {
 			}
 		}
 	}
-	return auditPath + "?" + n.Encode()
+	return path + "?" + n.Encode()
 }
 
 // page is what a page is made of; it is used again to spare the collector.
@@ -163,7 +163,8 @@ type page struct {
 	w     *bufio.Writer
 }
 
-func (s *Server) servePage(e *exchange) {
+// servePage answers with rows of the requests or of the objects.
+func (s *Server) servePage(e *exchange, from *store) {
 	o := e.options
 	if o.AuditOff {
 		e.message(http.StatusNotFound, "Not found")
@@ -186,7 +187,7 @@ func (s *Server) servePage(e *exchange) {
 		more bool
 	)
 	s.mu.Lock()
-	p.lines, last, more = s.store.page(p.lines[:0], q)
+	p.lines, last, more = from.page(p.lines[:0], q)
 	if e.Fault.Reorder {
 		s.random.Shuffle(len(p.lines), func(i, j int) { p.lines[i], p.lines[j] = p.lines[j], p.lines[i] })
 	}
@@ -224,7 +225,7 @@ func (p *page) write(e *exchange, now int64, offset string) {
 	if offset == "" {
 		p.tail.WriteString("null}")
 	} else {
-		b := appendString(p.tail.AvailableBuffer(), nextLink(e.options, e.Query, offset))
+		b := appendString(p.tail.AvailableBuffer(), nextLink(e.options, e.r.URL.Path, e.Query, offset))
 		b = append(appendString(append(b, `,"offset":`...), offset), '}')
 		p.tail.Write(b)
 	}

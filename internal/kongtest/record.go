@@ -59,6 +59,11 @@ func (s *Server) record(e *exchange) {
 		s.Add(row)
 	}
 
+	s.later(o, write)
+}
+
+// later calls write as late as the options say, if at all.
+func (s *Server) later(o *Options, write func()) {
 	s.mu.Lock()
 	if o.LoseRows > 0 && s.random.Float64() < o.LoseRows {
 		s.mu.Unlock()

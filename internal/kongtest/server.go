@@ -27,16 +27,18 @@ type Server struct {
 	turn    atomic.Uint64           // of the nodes
 	proxy   *httputil.ReverseProxy  // of a recorder, else nil
 
-	mu      sync.Mutex
-	given   Options // without defaults, so that changing one changes what follows from it
-	store   store
-	faults  []Fault // injected
-	random  *rand.Rand
-	stats   Stats
-	log     []Request
-	changed chan struct{} // closed at the next change; nil if nobody waits
-	late    map[*lateRow]struct{}
-	writes  sync.WaitGroup // late rows being written
+	mu       sync.Mutex
+	given    Options // without defaults, so that changing one changes what follows from it
+	store    store
+	objects  store
+	entities map[string]entity // by kind and id, as in routes/<id>
+	faults   []Fault           // injected
+	random   *rand.Rand
+	stats    Stats
+	log      []Request
+	changed  chan struct{} // closed at the next change; nil if nobody waits
+	late     map[*lateRow]struct{}
+	writes   sync.WaitGroup // late rows being written
 
 	lastID    atomic.Pointer[string] // of a request that was not for the audit log
 	other     atomic.Pointer[Server] // see Replace
@@ -301,7 +303,7 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request, o *Options, n *N
 	}
 	switch {
 	case e.Page:
-		s.servePage(e)
+		s.servePage(e, &s.store)
 	case s.proxy != nil && !isAudit(r.URL.Path):
 		s.forward(e)
 	default:
