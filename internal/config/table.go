@@ -34,7 +34,7 @@ func table() []setting {
 		},
 		{
 			name: "kong-root-ca", env: "KONG_ROOT_CA", group: groupKong, value: "pem",
-			help: "certificates that Kong's may be signed by, as PEM text or the path of a PEM file; \\n in the text is a new line",
+			help: "certificates of authorities that may have signed Kong's, or Kong's own, which is then trusted for any name: PEM text or the path of a PEM file; \\n in the text is a new line",
 			set:  certificates(func(s *Settings) *[]byte { return &s.KongRootCA }),
 		},
 		{
@@ -54,7 +54,7 @@ func table() []setting {
 		},
 		{
 			name: "kong-timeout", env: "RELAY_KONG_TIMEOUT", group: groupKong, value: "duration", def: "60s",
-			help: "longest wait for an answer of Kong; with its database down it takes 30s to say so",
+			help: "longest wait for a page, with all attempts at it; Kong takes 30s to say that its database is down",
 			set:  duration(func(s *Settings) *time.Duration { return &s.KongTimeout }, time.Second, 10*time.Minute),
 		},
 		{
@@ -188,7 +188,7 @@ func table() []setting {
 		},
 		{
 			name: "redact", env: "RELAY_REDACT", group: groupDestination, value: "paths", example: "config.api_key,credentials.value",
-			help: "dotted JSON paths, separated by commas, that are replaced in payloads before anything leaves",
+			help: "dotted paths, separated by commas, whose values are replaced in payloads and query strings before anything leaves; a payload that is not strict JSON is withheld whole",
 			set:  redactPaths,
 		},
 		{
