@@ -136,6 +136,7 @@ func (g *gate) leave(c call, o outcome, mayClose bool) (alone bool) {
 			g.later()
 		}
 		return false
+	case failed, unavailable:
 	}
 	alone = o == failed && g.latest > c.number
 	switch {

@@ -277,6 +277,7 @@ func (s *Summary) note(r *audit.Record) {
 		s.Dead++
 	case audit.Deferred:
 		s.Deferred++
+	case audit.New, audit.Dropped, audit.Own: // not counted
 	}
 	if u := r.Undelivered; u != nil {
 		s.Reason = u.Code + ": " + u.Reason

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,9 +11,14 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// maxRefused is after how many records that the ledger refuses, and none that it
-// stores, it counts as refusing all.
-const maxRefused = 3
+const (
+	// maxRefused is after how many records that the ledger refuses, and none that it
+	// stores, it counts as refusing all.
+	maxRefused = 3
+	// largeRecord is the size of an undelivered entry from which a ledger may refuse it
+	// by cutting the connection, as servers do with requests that are too large.
+	largeRecord = 512 << 10
+)
 
 // commit records what was decided: after acceptance it is the ledger that is
 // retried, not the put. While it does not answer no new put is started.
@@ -73,7 +79,7 @@ func (d *delivery) store(work context.Context, records []audit.Record) error {
 			close(outage)
 		}
 	}()
-	first := time.Now()
+	first, cut := time.Now(), 0
 	for backoff := 50 * time.Millisecond; ; backoff = min(backoff*2, 2*time.Second) {
 		begin := time.Now()
 		err := d.p.opts.Ledger.Record(work, records)
@@ -81,6 +87,11 @@ func (d *delivery) store(work context.Context, records []audit.Record) error {
 		if err == nil || audit.LedgerForgot(err) || audit.NeedsPerson(err) ||
 			time.Since(first) > d.p.opts.RecordFor || work.Err() != nil {
 			return err
+		}
+		if id := largeID(records); id != "" && d.answers(work, id) {
+			if cut++; cut == maxRefused {
+				return audit.Settings(err, "let the ledger's server take larger requests (proto-max-bulk-len)")
+			}
 		}
 		if outage == nil {
 			d.mu.Lock()
@@ -97,6 +108,23 @@ func (d *delivery) store(work context.Context, records []audit.Record) error {
 			return err
 		}
 	}
+}
+
+// largeID returns the id of an undelivered entry among records that is so large that
+// the ledger may refuse it, or the empty string.
+func largeID(records []audit.Record) string {
+	for _, r := range records {
+		if r.Undelivered != nil && r.Undelivered.Entry.Size() >= largeRecord {
+			return r.ID
+		}
+	}
+	return ""
+}
+
+// answers reports whether the ledger answers at all.
+func (d *delivery) answers(work context.Context, id string) bool {
+	_, err := d.p.opts.Ledger.Lookup(work, []audit.Entry{{ID: id}})
+	return err == nil
 }
 
 // salvage finds out which of several records the ledger refuses.
@@ -143,6 +171,7 @@ func (s *salvage) strip(work context.Context, r audit.Record) {
 	u := *r.Undelivered
 	u.Reason = fmt.Sprintf("stored without its payload of %d bytes, which the ledger refused; %s", len(u.Entry.Payload), u.Reason)
 	u.Entry.Payload = ""
+	u.Entry.RemovedFromPayload = cmp.Or(u.Entry.RemovedFromPayload, "payload") // also for the event, if it is put again
 	bare := r
 	bare.Undelivered = &u
 	if err := s.store(work, []audit.Record{bare}); err != nil {

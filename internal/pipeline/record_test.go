@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -111,10 +112,15 @@ func TestLedgerThatRefusesSome(t *testing.T) {
 // An undelivered entry that the ledger cannot store whole is stored without its
 // payload, and stops nobody.
 func TestUndeliveredThatTheLedgerRefuses(t *testing.T) {
+	t.Run("with an answer", func(t *testing.T) { testRefusedUndelivered(t, 2000, errRefused) })
+	t.Run("by cutting the connection", func(t *testing.T) { testRefusedUndelivered(t, 2_000_000, errors.New("broken pipe")) })
+}
+
+func testRefusedUndelivered(t *testing.T, size int, refusal error) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.add(span(w.now()-900, 50, 4)...)
-		w.kong.addEntry(audit.Entry{RequestID: "huge", Timestamp: w.now() - 500, Payload: string(make([]byte, 2000))})
+		w.kong.addEntry(audit.Entry{RequestID: "huge", Timestamp: w.now() - 500, Payload: string(make([]byte, size))})
 		w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 			verdicts := w.sink.accept(nil)
 			for i := range entries {
@@ -129,15 +135,16 @@ func TestUndeliveredThatTheLedgerRefuses(t *testing.T) {
 		w.store.record = func(_ int, records []audit.Record) error {
 			for _, r := range records {
 				if r.Undelivered != nil && len(r.Undelivered.Entry.Payload) > 1000 {
-					return errRefused
+					return refusal
 				}
 			}
 			return nil
 		}
-		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 50 || s.Dead != 1 {
-			t.Errorf("%+v", s)
+		begin := time.Now()
+		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 50 || s.Dead != 1 || time.Since(begin) > 10*time.Second {
+			t.Errorf("%+v after %s", s, time.Since(begin))
 		}
-		if u := w.store.letters["huge"]; u.Outcome != audit.Dead || u.Entry.Payload != "" || !strings.Contains(u.Reason, "2000 bytes") {
+		if u := w.store.letters["huge"]; u.Outcome != audit.Dead || u.Entry.Payload != "" || !strings.Contains(u.Reason, fmt.Sprint(size, " bytes")) {
 			t.Errorf("%+v", u)
 		}
 		if n := w.logs.count("stored without its payload, the ledger"); n != 1 {
