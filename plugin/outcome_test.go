@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,14 +14,20 @@ import (
 // A trigger that fails is in Kong's log with the first event that it fails for.
 func TestFirstFailureIsReportedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var down error
-		b := &recorder{takes: time.Second, err: func(int) error { return down }}
+		var why atomic.Value // why the relay cannot be triggered; "" while it can
+		why.Store("")
+		b := &recorder{takes: time.Second, err: func(int) error {
+			if text := why.Load().(string); text != "" {
+				return errors.New(text)
+			}
+			return nil
+		}}
 		a := b.senders()
 		if line := a.notify(testSettings, "0"); line != "" {
 			t.Errorf("Kong's log says %q of a trigger that succeeded", line)
 		}
 		pass(time.Minute)
-		down = errors.New("connection refused")
+		why.Store("connection refused")
 		if line := a.notify(testSettings, "1"); !strings.Contains(line, "connection refused") {
 			t.Errorf("Kong's log says %q of the first failure", line)
 		}
@@ -32,13 +39,13 @@ func TestFirstFailureIsReportedAtOnce(t *testing.T) {
 			pass(time.Second)
 		}
 		// The next outage is reported as well, though the minute has not passed.
-		down = nil
+		why.Store("")
 		pass(2 * maxPause)
-		down = errors.New("connection reset")
+		why.Store("connection reset")
 		if line := a.notify(testSettings, "2"); !strings.Contains(line, "connection reset") {
 			t.Errorf("Kong's log says %q of the second outage", line)
 		}
-		down = nil
+		why.Store("")
 		pass(2 * maxPause)
 		a.close(t.Context())
 	})
