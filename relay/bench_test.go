@@ -16,6 +16,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/lease"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
@@ -159,10 +160,16 @@ func BenchmarkInProcess(b *testing.B) {
 			b.StopTimer()
 			source, sink, store := adapters(b)
 			b.StartTimer()
-			sum, err := pipeline.New(pipeline.Options{Source: source, Sink: sink, Ledger: store, Book: store,
-				Acquire: func(ctx context.Context, requestRerun bool) (pipeline.Lease, error) {
+			keeper := lease.NewKeeper(lease.Options{
+				Acquire: func(ctx context.Context, requestRerun bool) (lease.Lease, error) {
 					return store.Acquire(ctx, requestRerun)
-				}}).
+				},
+				Begin: func(ctx context.Context) error {
+					_, err := store.Begin(ctx)
+					return err
+				},
+			})
+			sum, err := pipeline.New(pipeline.Options{Source: source, Destination: sink, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeper}).
 				Run(b.Context(), pipeline.Request{Kind: pipeline.Reconcile})
 			if err != nil || sum.Delivered != n {
 				b.Fatalf("%+v: %v", sum, err)

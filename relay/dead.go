@@ -14,7 +14,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/lease"
 )
 
 func (e *env) deadCommand() *cli.Command {
@@ -158,7 +158,7 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app.App) error {
 		return err
 	}
 	delivered, left := 0, 0
-	err := a.Pipeline(pipeline.Observer{}).Exclusive(ctx, a.Settings.LeaseWait, func(ctx context.Context) error {
+	_, err := a.Lease(nil).Do(ctx, true, a.Settings.LeaseWait, func(ctx context.Context, _ *lease.Held) error {
 		return forSelected(ctx, c, a, func(undelivered []audit.Undelivered) error {
 			refused, err := a.PutAgain(ctx, undelivered)
 			delivered += len(undelivered) - len(refused)

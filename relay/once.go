@@ -60,7 +60,7 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 	req.Wait = a.Settings.LeaseWait
 	bar := e.progress(c)
 	defer bar.end()
-	sum, err := a.Pipeline(pipeline.Observer{Progress: bar.show}).Run(ctx, req)
+	sum, err := a.Pipeline(pipeline.Observer{Progress: bar.show}, nil).Run(ctx, req)
 	bar.end()
 	if c.Bool("json") {
 		err = errors.Join(err, printJSON(e.Stdout, sum))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
@@ -49,7 +50,7 @@ func (e *env) status(ctx context.Context, c *cli.Command, a *app.App) error {
 		return err
 	}
 	for _, an := range list {
-		if time.Since(an.At) < app.MissingAfter {
+		if time.Since(an.At) < announce.MissingAfter {
 			s.Waiting++
 			continue
 		}

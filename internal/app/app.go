@@ -21,7 +21,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
-	"github.com/kong-cloudtrail/relay/internal/redact"
 )
 
 // App holds what was opened.
@@ -32,7 +31,7 @@ type App struct {
 	Store    Store
 	Sink     Sink
 
-	urgent pipeline.Sink // for entries that a trigger asked for; nil: Sink
+	urgent pipeline.Destination // for entries that a trigger asked for; nil: Sink
 
 	batchEntries, batchBytes int            // what the destination takes in one call; 0: the default of the pipeline
 	closers                  []func() error // in the order in which they were opened
@@ -83,7 +82,7 @@ func (a *App) Close() error {
 }
 
 // WrapSinks puts something between the passes and the destination.
-func (a *App) WrapSinks(wrap func(pipeline.Sink) pipeline.Sink) {
+func (a *App) WrapSinks(wrap func(pipeline.Destination) pipeline.Destination) {
 	a.Sink = wrappedSink{a.Sink, wrap(a.Sink)}
 	if a.urgent != nil {
 		a.urgent = wrap(a.urgent)
@@ -93,10 +92,10 @@ func (a *App) WrapSinks(wrap func(pipeline.Sink) pipeline.Sink) {
 // wrappedSink puts by way of another sink.
 type wrappedSink struct {
 	Sink
-	puts pipeline.Sink
+	puts pipeline.Destination
 }
 
-// Put implements [pipeline.Sink].
+// Put implements [pipeline.Destination].
 func (w wrappedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	return w.puts.Put(ctx, entries)
 }
@@ -259,29 +258,6 @@ func (a *App) gateway() string {
 		return a.Settings.KongAdminAPI
 	}
 	return strings.ToLower(u.Scheme+"://"+u.Host) + strings.TrimRight(u.Path, "/")
-}
-
-// Pipeline returns what makes passes.
-func (a *App) Pipeline(o pipeline.Observer) *pipeline.Pipeline {
-	s := a.Settings
-	options := pipeline.Options{
-		Source: a.Kong, Ledger: a.Store, Book: a.Store, Sink: a.Sink, UrgentSink: a.urgent,
-		Acquire: func(ctx context.Context, requestRerun bool) (pipeline.Lease, error) {
-			return a.Store.Acquire(ctx, requestRerun)
-		},
-		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
-		BatchEntries: a.batchEntries, BatchBytes: a.batchBytes, SkipOwnReads: s.SkipOwnReads, Observer: o, Logger: a.Log,
-	}
-	if s.Destination == config.ToCloudWatch {
-		options.BatchEntries, options.BatchBytes = cloudwatch.BatchEntries, cloudwatch.BatchBytes
-	}
-	if !s.StartAt.IsZero() {
-		options.StartAt = s.StartAt.Unix()
-	}
-	if len(s.Redact) > 0 {
-		options.Prepare = redact.New(s.Redact)
-	}
-	return pipeline.New(options)
 }
 
 // asksLake reports whether the destination can be asked what has arrived.

@@ -7,16 +7,18 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/runner"
 )
 
 // Store is a ledger: all the roles that the hosts and commands need of one. It is
 // safe for concurrent use.
 type Store interface {
 	pipeline.Ledger
-	pipeline.Book
+	pipeline.Marks
+	pipeline.Undelivered
+	pipeline.OwnReads
+	runner.List
 	Leases
-	Announcements
-	OwnReads
 	Undelivered
 	Binding
 
@@ -28,25 +30,14 @@ type Store interface {
 
 // Leases makes passes exclusive over all processes of one source and destination.
 type Leases interface {
+	// Begin pins the ledger that is there, making one if there is none. Writes fail with
+	// audit.ErrLedgerReplaced once it is another one.
+	Begin(ctx context.Context) (fresh bool, err error)
 	// Acquire fails with audit.ErrLeaseHeld, after it has asked the holder for a rerun
 	// if requestRerun is set.
 	Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 	// LeaseLeft returns how long another relay's lease lasts, 0 if nobody holds it.
 	LeaseLeft(ctx context.Context) (time.Duration, error)
-}
-
-// OwnReads are the ids of requests that relays on this ledger made to Kong.
-type OwnReads interface {
-	NoteOwnReads(ctx context.Context, ids []string) error
-	AreOwnReads(ctx context.Context, ids []string) ([]bool, error)
-}
-
-// Announcements is the list of ids that triggers named and the log has not shown.
-// Every call is idempotent.
-type Announcements interface {
-	Announce(ctx context.Context, ids []string, at time.Time) error
-	Announced(ctx context.Context) ([]audit.Announcement, error)
-	Unannounce(ctx context.Context, ids []string) error
 }
 
 // Undelivered finds single dead letters and deferred entries.
@@ -67,7 +58,7 @@ type Binding interface {
 
 // Sink is a destination.
 type Sink interface {
-	pipeline.Sink
+	pipeline.Destination
 	// Check returns an error with a hint unless the destination can be expected to
 	// accept events. It delivers nothing.
 	Check(ctx context.Context) error

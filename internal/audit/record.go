@@ -72,8 +72,19 @@ type Marks struct {
 	FullAt int64 `json:"full_at"`
 	// Completed is when the last pass that read to its end did so.
 	Completed int64 `json:"completed,omitempty"`
+	// Witnesses are some of the newest entries that had an outcome when the marks were
+	// written. While Kong retains them, a log that shows none of them is another
+	// log, or an emptied one.
+	Witnesses []Witness `json:"witnesses,omitempty"`
 	// Resume is where a reconcile stopped that was cut short, or nil.
 	Resume *Resume `json:"resume,omitempty"`
+}
+
+// Witness is an entry that the log has shown. Times are Unix seconds by Kong's clock.
+type Witness struct {
+	ID      string `json:"id"`
+	At      int64  `json:"at"`      // its timestamp
+	Expires int64  `json:"expires"` // until when Kong retains it
 }
 
 // Resume is a reconcile that was cut short.
@@ -108,6 +119,10 @@ var (
 	ErrLeaseHeld = errors.New("another relay holds the lease")
 	// ErrForeignLedger: the ledger was made for another Kong.
 	ErrForeignLedger = errors.New("ledger belongs to another Kong")
+	// ErrForeignLog: Kong shows none of the entries that the ledger has recorded and
+	// that Kong should still retain. It is another Kong, its audit table was emptied, or
+	// the answer is broken. No mark was moved.
+	ErrForeignLog = errors.New("kong shows nothing of what was recorded before")
 	// ErrEvicting: the ledger's server may evict what must be kept.
 	ErrEvicting = errors.New("eviction policy would evict dead letters and marks")
 )

@@ -14,29 +14,30 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/runner"
 )
 
 const (
-	retryFirst = 2 * time.Second // after a pass that failed
-	retryLast  = 5 * time.Minute
-	heldRetry  = 500 * time.Millisecond // after a pass that another relay was making
-	stopWithin = 15 * time.Second
-	sweepEvery = 5 * time.Second
-	countsKeep = 10 * time.Second // how long counts of undelivered entries are shown before they are read again
+	bindRetryFirst = 2 * time.Second // after the ledger could not be reached at the start
+	bindRetryLast  = time.Minute
+	stopWithin     = 15 * time.Second
+	marksEvery     = 5 * time.Second
+	countsKeep     = 10 * time.Second // how long counts of undelivered entries are shown before they are read again
 )
 
-// server is the daemon: one goroutine makes the passes, the others only ask for them.
+// server is the daemon.
 type server struct {
-	app     *app.App
-	log     *slog.Logger
-	watch   *app.Watch
-	metrics *metrics
-	passes  *pipeline.Pipeline
-	ready   readiness
-	opts    Options
+	app       *app.App
+	log       *slog.Logger
+	scheduler *announce.Scheduler
+	runner    *runner.Runner
+	metrics   *metrics
+	ready     readiness
+	opts      Options
 
 	countsMu       sync.Mutex
 	countsAt       time.Time
@@ -56,26 +57,33 @@ func Run(ctx context.Context, a *app.App, o Options) error {
 
 func newServer(a *app.App, o Options) *server {
 	s := &server{app: a, log: a.Log, opts: o}
-	s.watch = a.NewWatch(a.Settings.Debounce, func(n int) { s.metrics.missing.Add(float64(n)) })
-	s.metrics = newMetrics(s.watch.Bell, s.undelivered)
-	s.passes = a.Pipeline(pipeline.Observer{
+	s.scheduler = announce.New(announce.Options{Debounce: a.Settings.Debounce, Schedule: a.Settings.Schedule})
+	s.metrics = newMetrics(s.scheduler.Counts, s.undelivered)
+	passes := a.Pipeline(pipeline.Observer{
 		Stage: func(stage string, took time.Duration) {
 			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
 		},
-		Seen:    s.watch.Bell.Show,
-		Waiting: s.metrics.waiting,
-		Delivered: func(entries []audit.Entry) {
-			s.metrics.delivered(entries)
-			for _, ago := range s.watch.Bell.Delivered(entries) {
-				s.metrics.answer.Observe(ago.Seconds())
-			}
-			if o.Delivered != nil {
-				o.Delivered(entries)
-			}
-		},
-	})
-	s.watch.Bell.Own = s.passes.Own
+		Seen:      func(entries []audit.Entry) { s.scheduler.Seen(time.Now(), entries) },
+		Waiting:   s.metrics.waiting,
+		Delivered: s.delivered,
+	}, a.Lease(func() { s.runner.RequestRerun() }))
+	s.runner = a.Runner(s.scheduler, passes, runner.Observer{
+		Began:   func(announce.Pass) { s.metrics.lease.Inc() },
+		Ended:   s.ended,
+		Missing: func(ids []string) { s.metrics.missing.Add(float64(len(ids))) },
+	}, 0)
 	return s
+}
+
+// delivered takes entries that were accepted and recorded.
+func (s *server) delivered(entries []audit.Entry) {
+	s.metrics.delivered(entries)
+	for _, ago := range s.scheduler.Delivered(time.Now(), entries) {
+		s.metrics.answer.Observe(ago.Seconds())
+	}
+	if s.opts.Delivered != nil {
+		s.opts.Delivered(entries)
+	}
 }
 
 // run listens and makes passes until ctx ends.
@@ -118,7 +126,8 @@ func (s *server) run(ctx context.Context) error {
 		}
 		s.log.Info("operations listener ready", "addr", addr.String())
 	}
-	group.Go(func() error { return s.loop(ctx) })
+	group.Go(func() error { return s.passes(ctx) })
+	group.Go(func() error { return s.followMarks(ctx) })
 	if set.Listen != "" {
 		addr, err := listen("triggers", set.Listen, s.triggerHandler())
 		if err != nil {
@@ -137,96 +146,20 @@ func (s *server) run(ctx context.Context) error {
 	return err
 }
 
-// loop makes passes: a reconcile at once and on the schedule, a tail whenever the
-// bell asks for one. A pass that failed is made again soon, not after an hour.
-func (s *server) loop(ctx context.Context) error {
-	set := s.app.Settings
-	var (
-		reconcileAt = time.Now()
-		retryAfter  = retryFirst
-		tailAt      time.Time // no tail before this
-		waiting     standby
-	)
+// passes makes passes until ctx ends: a reconcile at once, unless another relay has made
+// one of late, and on the schedule; a tail at once, and whenever a trigger asks for one.
+func (s *server) passes(ctx context.Context) error {
 	if err := s.bindOrWait(ctx); err != nil {
 		return err
 	}
-	s.readMarks(ctx)
-	s.watch.LoadAnnounced(ctx)
-	sweep := time.NewTicker(sweepEvery)
-	defer sweep.Stop()
-	for {
-		wait := time.Until(reconcileAt)
-		if d := s.watch.Bell.Until(); d >= 0 {
-			wait = min(wait, max(d, time.Until(tailAt)))
-		}
-		if waiting.kind != "" {
-			wait = min(wait, time.Until(waiting.at))
-		}
-		timer := time.NewTimer(max(wait, 0))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-s.watch.Bell.Wake:
-			timer.Stop()
-			continue
-		case <-sweep.C:
-			timer.Stop()
-			s.watch.Sweep(ctx)
-			s.readMarks(ctx)
-			continue
-		case <-timer.C:
-		}
-		kind := pipeline.Tail
-		switch {
-		case time.Until(reconcileAt) <= 0:
-			kind = pipeline.Reconcile
-		case waiting.kind != "" && time.Until(waiting.at) <= 0:
-			if left := s.leaseLeft(ctx); left > 0 {
-				waiting.at = time.Now().Add(max(left, heldRetry))
-				continue
-			}
-			kind = waiting.kind
-		case time.Until(tailAt) > 0 || !s.watch.Bell.Due():
-			continue
-		}
-		begin := time.Now()
-		sum, err := s.pass(ctx, kind)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, audit.ErrLeaseHeld):
-			// The holder was left word. What it has seen is struck off the list.
-			s.watch.LoadAnnounced(ctx)
-			if kind == pipeline.Reconcile {
-				reconcileAt = time.Now().Add(set.Schedule)
-			} else {
-				tailAt = time.Now().Add(heldRetry)
-			}
-			waiting.add(kind, s.leaseLeft(ctx))
-		case err != nil:
-			waiting.kind = ""
-			reconcileAt = time.Now().Add(min(retryAfter, set.Schedule))
-			tailAt = reconcileAt
-			retryAfter = min(retryAfter*2, retryLast)
-		default:
-			retryAfter, tailAt = retryFirst, time.Time{}
-			waiting.done(kind)
-			if kind == pipeline.Reconcile {
-				reconcileAt = begin.Add(set.Schedule)
-			}
-			if sum.Order == pipeline.Unordered && kind == pipeline.Tail {
-				// Each look reads the whole log: at most a tenth of the time goes into that.
-				tailAt = time.Now().Add(9 * time.Since(begin))
-			}
-		}
-		s.watch.Sweep(ctx)
-	}
+	s.scheduler.RequestReconcile(time.Now(), false)
+	s.scheduler.RequestTail(time.Now())
+	return s.runner.Run(ctx)
 }
 
 // bindOrWait ties the ledger to this Kong; a ledger that is down is waited for.
 func (s *server) bindOrWait(ctx context.Context) error {
-	for wait := retryFirst; ; wait = min(wait*2, time.Minute) {
+	for wait := bindRetryFirst; ; wait = min(wait*2, bindRetryLast) {
 		err := s.app.Bind(ctx)
 		if err == nil || errors.Is(err, audit.ErrForeignLedger) || errors.Is(err, audit.ErrEvicting) {
 			return err
@@ -244,41 +177,55 @@ func (s *server) bindOrWait(ctx context.Context) error {
 	}
 }
 
-func (s *server) pass(ctx context.Context, kind pipeline.Kind) (pipeline.Summary, error) {
-	s.metrics.lease.Set(1)
-	defer s.metrics.lease.Set(0)
-	sum, err := s.passes.Run(ctx, pipeline.Request{Kind: kind, TailWanted: s.watch.Bell.Wait, Word: s.watch.LoadAnnounced})
-	if sum.Word {
-		s.watch.Bell.Ring(nil, time.Now()) // for the relay that left it
-	}
-	if errors.Is(err, audit.ErrLeaseHeld) {
-		s.ready.set(nil)
-		s.metrics.standby()
-		s.log.Debug("another relay makes the pass")
-		return sum, err
-	}
-	if ctx.Err() != nil {
-		return sum, err
-	}
-	s.metrics.pass(sum, err)
-	s.ready.set(err)
+// ended takes the end of a pass.
+func (s *server) ended(p announce.Pass, sum pipeline.Summary, err error) {
+	s.metrics.lease.Dec()
 	log := s.log.With("kind", string(sum.Kind), "full", sum.Full, "order", sum.Order, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
 		"delivered", sum.Delivered, "failed", sum.Failed, "dead", sum.Dead, "deferred", sum.Deferred, "seconds", sum.Seconds)
 	switch {
+	case errors.Is(err, audit.ErrLeaseHeld):
+		s.ready.set(nil)
+		s.metrics.standby()
+		log.Debug("another relay makes the pass")
+		return
+	case errors.Is(err, pipeline.ErrUnordered):
+		log.Debug("tail waits for the reconcile under way")
+		return
+	case errors.Is(err, context.Canceled): // the relay was told to stop
+		return
+	}
+	s.metrics.pass(sum, err)
+	if err != nil || !sum.Beside {
+		s.ready.set(err)
+	}
+	switch {
 	case err != nil:
 		log.Error("pass failed, trying again soon", app.ErrorAttrs(app.Explain(err))...)
-	case sum.New > 0 || kind == pipeline.Reconcile:
+	case sum.New > 0 || p == announce.Reconcile:
 		log.Info("pass complete")
 	default:
 		log.Debug("pass complete")
 	}
-	return sum, err
+}
+
+// followMarks reads now and then when a pass of any relay was last complete.
+func (s *server) followMarks(ctx context.Context) error {
+	tick := time.NewTicker(marksEvery)
+	defer tick.Stop()
+	for {
+		s.readMarks(ctx)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // readMarks takes from the ledger when a pass was last complete: before this
 // process started, or by another relay.
 func (s *server) readMarks(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, sweepEvery)
+	ctx, cancel := context.WithTimeout(ctx, marksEvery)
 	defer cancel()
 	marks, err := s.app.Store.Marks(ctx)
 	if err != nil {

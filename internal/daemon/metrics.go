@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
@@ -34,7 +33,7 @@ type metrics struct {
 	oldest    int64     // timestamp of the oldest entry that is known and has no outcome; 0: none
 }
 
-func newMetrics(b *app.Bell, undelivered func() (dead, deferred int)) *metrics {
+func newMetrics(announced func() (waiting, missing int), undelivered func() (dead, deferred int)) *metrics {
 	const ns = "kong_cloudtrail_relay"
 	m := &metrics{registry: prometheus.NewRegistry(), start: time.Now()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -59,8 +58,8 @@ func newMetrics(b *app.Bell, undelivered func() (dead, deferred int)) *metrics {
 	m.lease = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "pass_running", Help: "1 while this relay makes a pass."})
 	m.registry.MustRegister(m.pages, m.stages, m.answer, m.missing, m.failing, m.lease, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	gauge("announced_waiting", "Announced ids that are being looked for.", func() float64 { n, _ := b.Counts(); return float64(n) })
-	gauge("announced_missing", "Announced ids that are missing at the moment.", func() float64 { _, n := b.Counts(); return float64(n) })
+	gauge("announced_waiting", "Announced ids that are being looked for.", func() float64 { n, _ := announced(); return float64(n) })
+	gauge("announced_missing", "Announced ids that are missing at the moment.", func() float64 { _, n := announced(); return float64(n) })
 	gauge("dead_letters", "Entries that the destination rejected permanently.", func() float64 { n, _ := undelivered(); return float64(n) })
 	gauge("deferred_entries", "Entries whose retries are exhausted, tried again by each pass.", func() float64 { _, n := undelivered(); return float64(n) })
 	gauge("newest_delivered_age_seconds", "Age of the newest delivered entry. Grows while nobody uses the Admin API.", func() float64 {
@@ -134,6 +133,9 @@ func (m *metrics) pass(s pipeline.Summary, err error) {
 	if err != nil {
 		m.failing.Inc()
 		return
+	}
+	if s.Beside {
+		return // the reconcile says what became of everything
 	}
 	m.failing.Set(0)
 	m.waiting(0)

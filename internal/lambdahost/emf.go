@@ -59,16 +59,16 @@ type unresolved struct {
 }
 
 // watch returns a sink that notes what it could not deliver.
-func (u *unresolved) watch(s pipeline.Sink) pipeline.Sink { return watchedSink{s, u} }
+func (u *unresolved) watch(s pipeline.Destination) pipeline.Destination { return watchedSink{s, u} }
 
 type watchedSink struct {
-	pipeline.Sink
+	pipeline.Destination
 	unresolved *unresolved
 }
 
-// Put implements [pipeline.Sink].
+// Put implements [pipeline.Destination].
 func (s watchedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
-	verdicts, err := s.Sink.Put(ctx, entries)
+	verdicts, err := s.Destination.Put(ctx, entries)
 	for i, v := range verdicts {
 		if v.Status == audit.Retryable && i < len(entries) {
 			s.unresolved.note(entries[i].Timestamp)

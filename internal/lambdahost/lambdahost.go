@@ -18,10 +18,12 @@ import (
 	"github.com/aws/aws-lambda-go/lambda/messages"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
+	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/runner"
 )
 
 // RuntimeAPI is the variable that Lambda sets for a program that is its own runtime.
@@ -44,11 +46,15 @@ type host struct {
 	mu       sync.Mutex // held by whoever opens what is below, or makes passes with it
 	app      *app.App   // nil until it has been opened
 	pipeline *pipeline.Pipeline
-	watch    *app.Watch
 	urls     http.Handler
 	self     *selfInvoker
-	bound    bool      // the ledger belongs to this Kong
-	scanned  time.Time // before this no tail of a log without order
+	bound    bool // the ledger belongs to this Kong
+
+	// Of the invocation under way.
+	scheduler     *announce.Scheduler
+	runner        *runner.Runner
+	resultMu      sync.Mutex
+	tailNotBefore time.Time // no tail of a log without order before this
 
 	unresolved unresolved
 }
@@ -107,9 +113,10 @@ func (h *host) open(ctx context.Context) error {
 		return err
 	}
 	a.WrapSinks(h.unresolved.watch)
-	h.log, h.app, h.self, h.watch = log, a, newSelfInvoker(&s, h.env.Getenv), a.NewWatch(0, nil) // one event is one trigger: there is nothing to gather
-	h.pipeline = a.Pipeline(pipeline.Observer{Seen: h.watch.Bell.Show, Delivered: func(entries []audit.Entry) { h.watch.Bell.Delivered(entries) }})
-	h.watch.Bell.Own = h.pipeline.Own
+	h.log, h.app, h.self = log, a, newSelfInvoker(&s, h.env.Getenv)
+	h.pipeline = a.Pipeline(pipeline.Observer{
+		Seen: func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },
+	}, a.Lease(func() { h.runner.RequestRerun() }))
 	h.urls = h.urlHandler()
 	return nil
 }

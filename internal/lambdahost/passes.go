@@ -8,9 +8,10 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/runner"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
@@ -18,13 +19,17 @@ const (
 	reserveMost = 2 * time.Second  // kept of an invocation's time for metrics and the next invocation
 	startMost   = 10 * time.Second // before the end of its time no further tail is begun
 	measureMost = time.Second      // for reading what the metrics show
+
+	// followFor is how long an id is polled for. Then it is left to the ledger's list: an id
+	// that Kong never records must not hold an environment.
+	followFor = 3 * time.Second
 )
 
 // What became of an invocation.
 const (
 	Complete  = "complete"  // read to the end, and everything that was announced has been seen or has been waited for
 	Nothing   = "nothing"   // everything that was announced had been delivered before
-	Held      = "held"      // another relay makes the pass, and was left word
+	Held      = "held"      // another relay makes the pass, and was asked for a rerun
 	Continued = "continued" // out of time: the function has invoked itself for the rest
 	Left      = "left"      // out of time: left to the schedule
 )
@@ -46,7 +51,8 @@ type Result struct {
 	Left      string        `json:"left,omitempty"` // what the last pass did not get to
 	Seconds   float64       `json:"seconds"`
 
-	through int64 // of the last pass, see pipeline.Summary
+	through int64         // of the last pass, see pipeline.Summary
+	last    pipeline.Kind // of the last pass
 }
 
 func (r *Result) add(s pipeline.Summary) {
@@ -57,7 +63,7 @@ func (r *Result) add(s pipeline.Summary) {
 	r.Delivered += s.Delivered
 	r.Dead += s.Dead
 	r.Deferred += s.Deferred
-	r.Failed, r.Left, r.through = s.Failed, s.Left, s.Through
+	r.Failed, r.Left, r.through, r.last = s.Failed, s.Left, s.Through, s.Kind
 }
 
 // work makes the passes that an event asks for, goes on with what it has no time
@@ -99,36 +105,66 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 	if err != nil {
 		return err
 	}
-	h.watch.Bell.Forget()
-	if event.trigger != nil {
-		ids, err := h.announce(timed, event.trigger)
+	s := h.schedule(r, budget)
+	switch {
+	case event.trigger != nil:
+		fresh, err := h.announce(timed, event.trigger)
 		if err != nil {
 			return err
 		}
-		if len(ids) == 0 && len(event.trigger.RequestIDs) > 0 {
+		if len(fresh) == 0 && len(event.trigger.RequestIDs) > 0 {
 			r.Outcome = Nothing
 			return nil
 		}
-		h.watch.Bell.Ring(ids, now)
+		s.Notify(now, fresh)
+	case event.kind == pipeline.Reconcile:
+		s.RequestReconcile(now, true) // the schedule is somebody else's
+	default:
+		s.RequestTail(now)
 	}
-	h.watch.LoadAnnounced(timed)
 
-	rest, err := h.rounds(timed, event, end.Add(-min(budget/4, startMost)), budget, r)
-	h.watch.Sweep(timed)
-	r.Waiting, _ = h.watch.Bell.Counts()
+	err = h.runner.RunUntilIdle(timed, end.Add(-min(budget/4, startMost)))
+	r.Waiting, _ = s.Counts()
 	switch {
 	case errors.Is(err, audit.ErrLeaseHeld):
 		r.Outcome, r.Left = Held, ""
 		return nil
+	case errors.Is(err, pipeline.ErrOutOfTime):
+		return h.handOver(ctx, r.last, before, r)
 	case err != nil:
 		return err
-	case rest == "":
-		if r.Waiting > 0 {
-			r.Outcome = Left
-		}
-		return nil
 	}
-	return h.handOver(ctx, rest, before, r)
+	// What is still planned had no time, unless the schedule is as good.
+	if start, next := s.Next(time.Now()); start.Pass != announce.None || !next.IsZero() && time.Until(next) < announce.MissingAfter {
+		return h.handOver(ctx, pipeline.Tail, before, r)
+	}
+	if r.Waiting > 0 {
+		r.Outcome = Left
+	}
+	return nil
+}
+
+// schedule makes the scheduler and the runner of an invocation.
+func (h *host) schedule(r *Result, budget time.Duration) *announce.Scheduler {
+	// One event is one trigger: there is nothing to gather.
+	s := announce.New(announce.Options{Follow: followFor, TailNotBefore: h.tailNotBefore})
+	h.scheduler = s
+	// A tail of another invocation is soon done, and a request of a rerun would only
+	// bring another tail, so a reconcile waits for the lease.
+	h.runner = h.app.Runner(s, h.pipeline, runner.Observer{Ended: func(p announce.Pass, sum pipeline.Summary, err error) {
+		if errors.Is(err, audit.ErrLeaseHeld) || errors.Is(err, pipeline.ErrUnordered) {
+			return
+		}
+		h.resultMu.Lock()
+		defer h.resultMu.Unlock()
+		r.add(sum)
+		if p == announce.Tail && sum.Unordered() {
+			// Such a tail reads the whole log: at most a tenth of the time goes into that. By
+			// the wall clock, since the process is frozen between invocations.
+			h.tailNotBefore = time.Now().Round(0).Add(time.Duration(9 * sum.Seconds * float64(time.Second)))
+		}
+	}}, min(h.app.Settings.LeaseWait, budget/4))
+	return s
 }
 
 // begin makes sure that the ledger is there and belongs to this Kong.
@@ -153,91 +189,25 @@ func (h *host) announce(ctx context.Context, t *trigger.Body) ([]string, error) 
 	if at.IsZero() {
 		at = time.Now()
 	}
-	fresh, err := h.watch.Announce(ctx, t.RequestIDs, at)
+	fresh, err := h.runner.Announce(ctx, t.RequestIDs, at)
 	return fresh, h.app.ExplainLedger(err)
 }
 
-// rounds makes the pass that was asked for, and tails until what was announced
-// has shown up. It begins none after last, and returns the kind of pass that the
-// rest needs, or "" if there is none.
-func (h *host) rounds(ctx context.Context, event task, last time.Time, budget time.Duration, r *Result) (rest pipeline.Kind, err error) {
-	if event.kind == pipeline.Tail && h.watch.Bell.Until() < 0 {
-		h.watch.Bell.Ring(nil, time.Now()) // whoever goes on with a tail looks at once
-	}
-	for kind := event.kind; ; kind = pipeline.Tail {
-		if kind == pipeline.Tail {
-			if more, err := h.await(ctx, last); err != nil || !more {
-				if waiting, _ := h.watch.Bell.Counts(); waiting > 0 && time.Until(h.scanned) < app.MissingAfter {
-					rest = pipeline.Tail
-				}
-				return rest, err
-			}
-		}
-		req := pipeline.Request{Kind: kind, TailWanted: h.watch.Bell.Wait, Word: h.watch.LoadAnnounced}
-		if kind == pipeline.Reconcile {
-			// A tail of another invocation is soon done, and would only be left word for a tail.
-			req.Wait = min(h.app.Settings.LeaseWait, budget/4)
-		}
-		begin := time.Now()
-		sum, err := h.pipeline.Run(ctx, req)
-		r.add(sum)
-		if sum.Word {
-			h.watch.Bell.Ring(nil, time.Now()) // for the relay that left it
-		}
-		if sum.Order == pipeline.Unordered && kind == pipeline.Tail {
-			// Each look reads the whole log: at most a tenth of the time goes into that.
-			h.scanned = time.Now().Round(0).Add(9 * time.Since(begin)) // by the wall: the process is frozen in between
-		}
-		if errors.Is(err, pipeline.ErrOutOfTime) {
-			return sum.Kind, nil
-		}
-		if err != nil {
-			return "", err
-		}
-		h.watch.Sweep(ctx)
-	}
-}
-
-// await waits until the bell asks for a pull. It says no if there is nothing to
-// wait for, or no time.
-func (h *host) await(ctx context.Context, last time.Time) (bool, error) {
-	for {
-		d := h.watch.Bell.Until()
-		if d < 0 {
-			return false, nil
-		}
-		if scan := time.Until(h.scanned); scan > d {
-			if d = scan; d >= app.MissingAfter {
-				return false, nil // the schedule is as good
-			}
-		}
-		if time.Now().Add(d).After(last) {
-			return false, nil
-		}
-		timer := time.NewTimer(d)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return false, context.Cause(ctx)
-		case <-timer.C:
-		}
-		if h.watch.Bell.Due() {
-			return true, nil
-		}
-	}
-}
+const slowHint = "give the function more time, or find out why Kong, the ledger or the destination is so slow"
 
 // handOver invokes the function for what this invocation had no time for, unless
 // nothing has come of its time: then the next one would fare no better.
 func (h *host) handOver(ctx context.Context, rest pipeline.Kind, before audit.Marks, r *Result) error {
+	if r.Pages == 0 {
+		return audit.WithHint(fmt.Errorf("%w, and nothing was read", pipeline.ErrOutOfTime), slowHint)
+	}
 	if r.Delivered+r.Dead+r.Deferred == 0 && r.Left != "" {
 		after, err := h.app.Store.Marks(ctx)
 		if err != nil {
 			return h.app.ExplainLedger(err)
 		}
 		if reflect.DeepEqual(before, after) {
-			return audit.WithHint(fmt.Errorf("%w, and nothing came of it", pipeline.ErrOutOfTime),
-				"give the function more time, or find out why Kong, the ledger or the destination is so slow")
+			return audit.WithHint(fmt.Errorf("%w, and nothing came of it", pipeline.ErrOutOfTime), slowHint)
 		}
 	}
 	if r.Chain >= maxChain {

@@ -31,20 +31,25 @@ func (ps *pass) deferredFirst(ctx, work context.Context) error {
 	if err := ps.del.recordFirst(work); err != nil {
 		return err
 	}
-	if ps.req.Kind == Tail && time.Since(p.lastDeferred) < deferredEvery {
+	p.mu.Lock()
+	since := time.Since(p.lastDeferred)
+	p.mu.Unlock()
+	if ps.req.Kind == Tail && since < deferredEvery {
 		return nil
 	}
-	_, deferred, err := p.opts.Book.UndeliveredCounts(ctx)
+	_, deferred, err := p.opts.Undelivered.UndeliveredCounts(ctx)
 	if err != nil {
 		return fmt.Errorf("counting deferred entries: %w", err)
 	}
+	p.mu.Lock()
 	p.lastDeferred = time.Now()
+	p.mu.Unlock()
 	if deferred == 0 {
 		return nil
 	}
 	ps.deferred.lastSuccess = time.Now()
 	b, size, seen := ps.deferredBatch(), 0, 0
-	for u, err := range p.opts.Book.UndeliveredEntries(ctx) {
+	for u, err := range p.opts.Undelivered.UndeliveredEntries(ctx) {
 		if err != nil {
 			return fmt.Errorf("reading deferred entries: %w", err)
 		}

@@ -33,7 +33,7 @@ const (
 // was put when the pass was told to stop is still recorded.
 type workers struct {
 	*delivery
-	sink    Sink
+	dest    Destination
 	group   *errgroup.Group
 	limit   int                 // bytes in flight, at most
 	bytes   *semaphore.Weighted // bytes in flight
@@ -43,12 +43,12 @@ type workers struct {
 
 // newWorkers returns a pool of n workers and the context for its methods, which
 // ends when a batch fails for a reason that stops the pass.
-func newWorkers(ctx context.Context, d *delivery, sink Sink, n, bytes int) (*workers, context.Context) {
+func newWorkers(ctx context.Context, d *delivery, dest Destination, n, bytes int) (*workers, context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	// A batch that waits to be put again must not keep others from being put.
 	group.SetLimit(waitingBatches * n)
 	return &workers{
-		delivery: d, sink: sink, group: group, limit: bytes,
+		delivery: d, dest: dest, group: group, limit: bytes,
 		bytes: semaphore.NewWeighted(int64(bytes)), puts: semaphore.NewWeighted(int64(n)),
 		retries: retryPool{wake: make(chan struct{}, 1)},
 	}, ctx
@@ -190,7 +190,7 @@ func (w *workers) noteFailure(b *batch, alone bool, failure error) bool {
 // attempt makes one call.
 func (w *workers) attempt(work context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	begin := time.Now()
-	verdicts, err := w.sink.Put(work, entries)
+	verdicts, err := w.dest.Put(work, entries)
 	w.p.opts.Observer.stage("put", begin)
 	if len(verdicts) != len(entries) {
 		return make([]audit.Verdict, len(entries)), fmt.Errorf("destination gave %d verdicts for %d entries", len(verdicts), len(entries))

@@ -186,6 +186,9 @@ func (d *delivery) safe() int64 {
 	for _, s := range d.slots {
 		if !s.done {
 			safe = min(safe, s.first-1)
+			if s.oldest >= 0 { // a tail that reads newest first begins a batch with its newest entry
+				safe = min(safe, s.oldest-1)
+			}
 		}
 	}
 	return safe

@@ -27,6 +27,7 @@ type kong struct {
 	positional bool // offsets count rows; else they name the last one
 	ownReads   bool // each read becomes a row
 	noDate     bool
+	cachedID   string        // named by every answer as the id of the read
 	skew       time.Duration // of Kong's clock
 	maxBytes   int           // page of more than one row that is too large; 0: none
 	delay      time.Duration // of a page
@@ -190,6 +191,9 @@ func (k *kong) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 	}
 	if !k.noDate {
 		page.Date = k.clock().Truncate(time.Second)
+	}
+	if k.cachedID != "" {
+		page.RequestIDs = []string{k.cachedID}
 	}
 	if k.ownReads {
 		page.RequestIDs = []string{k.insert(audit.Entry{Timestamp: k.clock().Unix(), Method: "GET", Path: "/audit/requests"})}

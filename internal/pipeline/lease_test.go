@@ -22,7 +22,7 @@ func TestLeaseHeld(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		if w.store.words == 0 {
-			t.Error("no word was left")
+			t.Error("no rerun was requested")
 		}
 		begin := time.Now()
 		if _, err := w.run(Request{Kind: Reconcile, Wait: 3 * time.Second}); !errors.Is(err, audit.ErrLeaseHeld) {
@@ -135,74 +135,6 @@ func TestRenewalThatFailsOnce(t *testing.T) {
 	})
 }
 
-// A process that was frozen for longer than its lease puts nothing when it wakes,
-// although nobody has told it yet.
-func TestFrozenHolder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		lease := &handle{store: newStore()}
-		ctx, h, err := acquire(t.Context(), lease.Acquire, 10*time.Second, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.end()
-		d := &delivery{p: New(Options{}), valid: h.valid}
-		if err := d.mayPut(ctx); err != nil {
-			t.Fatal(err)
-		}
-		// Freeze: time goes by and nothing runs.
-		before := time.Now().Add(-10*time.Second - time.Millisecond)
-		h.renewed.Store(&moment{before, before.Round(0)})
-		if err := d.mayPut(ctx); !errors.Is(err, audit.ErrLeaseLost) {
-			t.Errorf("%v", err)
-		}
-		// Suspended: the monotonic clock stood still, the other did not.
-		h.renewed.Store(&moment{time.Now(), time.Now().Round(0).Add(-time.Minute)})
-		if err := d.mayPut(ctx); !errors.Is(err, audit.ErrLeaseLost) {
-			t.Errorf("%v", err)
-		}
-	})
-}
-
-func TestExclusive(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, oldest())
-		other := &handle{store: w.store}
-		broken := errors.New("broken")
-		err := w.p.Exclusive(t.Context(), 0, func(ctx context.Context) error {
-			if _, err := other.Acquire(ctx, true); !errors.Is(err, audit.ErrLeaseHeld) {
-				t.Errorf("%v", err)
-			}
-			if err := sleep(ctx, time.Minute); err != nil {
-				t.Errorf("lease was not kept: %v", err)
-			}
-			w.store.steal()
-			if err := sleep(ctx, time.Minute); !errors.Is(err, audit.ErrLeaseLost) {
-				t.Errorf("%v", err)
-			}
-			return broken
-		})
-		if !errors.Is(err, broken) {
-			t.Errorf("%v", err)
-		}
-		if err := w.p.Exclusive(t.Context(), 0, nil); !errors.Is(err, audit.ErrLeaseHeld) {
-			t.Errorf("%v", err)
-		}
-		w.advance(time.Minute)
-		if err := w.p.Exclusive(t.Context(), 0, func(ctx context.Context) error {
-			_, err := other.Acquire(ctx, true)
-			if !errors.Is(err, audit.ErrLeaseHeld) {
-				t.Errorf("%v", err)
-			}
-			return nil
-		}); err != nil {
-			t.Error(err)
-		}
-		if _, err := other.Acquire(t.Context(), true); err != nil {
-			t.Errorf("lease was not given up: %v", err)
-		}
-	})
-}
-
 // Who waits for the lease gets it once the holder has gone round for it, however
 // long a round takes.
 func TestWaiterIsNotKeptWaiting(t *testing.T) {
@@ -212,7 +144,7 @@ func TestWaiterIsNotKeptWaiting(t *testing.T) {
 		w.kong.delay = 2 * time.Second
 		h := &handle{store: w.store}
 		o := w.opts
-		o.Ledger, o.Book, o.Acquire = h, h, h.Acquire
+		o.Ledger, o.Marks, o.Undelivered, o.OwnReads, o.Lease = h, h, h, h, h.keeper()
 		holder := New(o)
 		done := make(chan error, 1)
 		go func() {
@@ -240,7 +172,7 @@ func TestTwoRelays(t *testing.T) {
 		a.kong.delay, a.sink.delay = 100*time.Millisecond, 50*time.Millisecond
 		h := &handle{store: a.store}
 		o := a.opts
-		o.Ledger, o.Book, o.Acquire = h, h, h.Acquire
+		o.Ledger, o.Marks, o.Undelivered, o.OwnReads, o.Lease = h, h, h, h, h.keeper()
 		b := New(o)
 		done := make(chan error, 2)
 		for _, p := range []*Pipeline{a.p, b} {

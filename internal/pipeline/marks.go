@@ -2,17 +2,19 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
 // trusted returns marks without those that are far ahead of Kong's clock. They
 // stem from a clock that was wrong when they were made, and to go on from there
 // would skip what lies between.
 func trusted(m audit.Marks, now int64) audit.Marks {
-	limit := now + wideBack // clocks of control planes differ
+	limit := now + wideLookback // clocks of control planes differ
 	if m.FullAt > limit {
 		m.FullAt = 0
 	}
@@ -25,88 +27,96 @@ func trusted(m audit.Marks, now int64) audit.Marks {
 	return m
 }
 
-// setFloor decides how far back the pass reads. It is fixed from here on. Of a
-// tail that needed no probe, Kong's clock is not known yet.
-func (ps *pass) setFloor() {
-	p, w, m := ps.p, ps.walk, &ps.marks
-	if !w.began.IsZero() {
-		ps.started = w.began.Unix()
+// setBounds decides how far back the pass reads. That is fixed from here on. Kong's
+// clock is not known yet for a tail that needed no probe.
+func (ps *pass) setBounds() {
+	p, m := ps.p, &ps.marks
+	if began := ps.walk.Began(); !began.IsZero() {
+		ps.started = began.Unix()
 		*m = trusted(*m, ps.started)
 	}
+	b := walk.Bounds{Until: ps.req.Until}
 	switch ps.req.Kind {
 	case Window:
-		w.floor, w.since = ps.req.Since, ps.req.Since
+		b.Floor, b.Since = ps.req.Since, ps.req.Since
 	case Tail:
-		w.floor = p.tailFloor(m.Cursor)
+		b.Floor = p.tailFloor(m.Cursor)
 	case Reconcile:
 		ps.full = ps.req.Full || m.FullAt == 0 || m.ReconciledThrough == 0 || ps.started-m.FullAt >= fullEvery
 		if !ps.full {
-			w.floor = max(1, min(m.Cursor, m.ReconciledThrough)-reconcileBack)
+			b.Floor = max(1, min(m.Cursor, m.ReconciledThrough)-reconcileLookback)
 		}
 	}
-	w.base = w.floor
+	b.RestartFloor = b.Floor
 	if ps.req.Kind == Reconcile && !ps.req.Full {
-		ps.goOn()
+		b = ps.resumed(b)
 	}
-	w.floor, w.base = max(w.floor, p.opts.StartAt), max(w.base, p.opts.StartAt)
+	b.Floor, b.RestartFloor = max(b.Floor, p.opts.StartAt), max(b.RestartFloor, p.opts.StartAt)
+	ps.bounds = b
 }
 
-// tailFloor is the second from which a tail reads that goes on at a cursor.
+// tailFloor returns the second from which a tail reads that goes on at a cursor.
 func (p *Pipeline) tailFloor(cursor int64) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.lastWide.IsZero() || time.Since(p.lastWide) >= wideEvery {
 		p.lastWide = time.Now()
-		return cursor - wideBack
+		return cursor - wideLookback
 	}
-	return cursor - tailBack
+	return cursor - tailLookback
 }
 
-// goOn takes up a reconcile that was cut short, if it was to read as much as this one.
-func (ps *pass) goOn() {
+// resumed returns the bounds of a reconcile that goes on where an earlier one was
+// cut short, if that one was to read as much as this one.
+func (ps *pass) resumed(b walk.Bounds) walk.Bounds {
 	r, w := ps.marks.Resume, ps.walk
 	if r == nil || ps.full && !r.Full {
-		return
+		return b
 	}
 	switch {
-	case r.Order == w.order.String():
-	case r.Order == noOrder.String() && w.order == newestFirst:
-		w.order = noOrder // the probe does not tell these two apart
+	case r.Order == w.Order().String():
+	case r.Order == walk.Unordered.String() && w.Order() == walk.NewestFirst:
+		w.ReadIn(walk.Unordered) // the probe does not tell these two apart
 	default:
-		return
+		return b
 	}
 	ps.full, ps.started, ps.newest = r.Full, r.Started, r.Newest
-	w.base, w.floor, w.start = r.Floor, r.Floor, r.Offset
-	if w.order == oldestFirst {
-		w.floor = max(r.Floor, r.From-tailBack)
+	b.RestartFloor, b.Floor, b.Offset = r.Floor, r.Floor, r.Offset
+	if w.Order() == walk.OldestFirst {
+		b.Floor = max(r.Floor, r.From-tailLookback)
 	}
-	ps.pos = w.position()
+	ps.pos = w.Position()
 	ps.p.log.Info("going on where a reconcile was cut", "order", r.Order, "from", r.From)
+	return b
 }
 
 // save writes how far the pass has come.
 func (ps *pass) save(ctx context.Context, complete bool) error {
-	now := ps.walk.began.Unix()
+	now := ps.walk.Began().Unix()
 	m := trusted(ps.marks, now)
-	ps.misled = ps.misled || m.Cursor != ps.marks.Cursor
+	ps.marksAhead = ps.marksAhead || m.Cursor != ps.marks.Cursor
 	started := ps.started
 	if started == 0 {
 		started = now
 	}
 	reached := int64(0)
 	switch {
-	case ps.misled: // it did not begin where it should have
-	case ps.pos.order == oldestFirst && complete:
-		reached = ps.pos.last
-	case ps.pos.order == oldestFirst:
+	case ps.marksAhead: // it did not begin where it should have
+	case ps.pos.Order == walk.OldestFirst && complete:
+		reached = ps.pos.Last
+	case ps.pos.Order == walk.OldestFirst:
 		reached = ps.del.safe()
 	case complete:
 		// Rows that came after the start may have landed on pages already read.
-		reached = min(max(ps.newest, ps.pos.newest), started)
+		reached = min(max(ps.newest, ps.pos.Newest), started)
 	}
 	m.Cursor = min(max(m.Cursor, reached), now)
 	if complete {
 		m.Completed = now
-		if m.Cursor <= 0 && !ps.misled { // an empty log
-			m.Cursor = max(1, now-wideBack)
+		m.Witnesses = ps.witnesses.next()
+		if m.Cursor <= 0 && !ps.marksAhead { // an empty log
+			// Bounded by this machine's clock: rows may be older than Kong's clock says.
+			m.Cursor = max(1, min(now, time.Now().Unix())-wideLookback)
 		}
 	}
 	if ps.req.Kind == Reconcile {
@@ -120,10 +130,10 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 			m.Resume = ps.marks.Resume
 		}
 	}
-	if m == ps.marks {
+	if equalMarks(m, ps.marks) {
 		return nil
 	}
-	if err := ps.held.lease.SetMarks(ctx, m); err != nil {
+	if err := ps.lease.SetMarks(ctx, m); err != nil {
 		return fmt.Errorf("moving marks: %w", err)
 	}
 	ps.marks = m
@@ -133,23 +143,23 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 // rewind takes back what the pass has written so far: the order in which it read
 // did not hold, so it has not come as far as it looked.
 func (ps *pass) rewind(ctx context.Context) error {
-	if ps.held == nil || ps.req.Kind == Window || ps.marks == ps.before {
+	if !ps.movesMarks() || equalMarks(ps.marks, ps.before) {
 		return nil
 	}
-	if err := ps.held.lease.SetMarks(ctx, ps.before); err != nil {
+	if err := ps.lease.SetMarks(ctx, ps.before); err != nil {
 		return fmt.Errorf("taking marks back: %w", err)
 	}
-	ps.marks = trusted(ps.before, ps.walk.began.Unix())
+	ps.marks = trusted(ps.before, ps.walk.Began().Unix())
 	return nil
 }
 
 // resume says where this reconcile could go on, or nil if it has not come anywhere.
 func (ps *pass) resume(now int64) *audit.Resume {
 	r := &audit.Resume{
-		Order: ps.pos.order.String(), Started: ps.started, Floor: ps.walk.base, Full: ps.full,
-		Newest: max(ps.newest, ps.pos.newest),
+		Order: ps.pos.Order.String(), Started: ps.started, Floor: ps.bounds.RestartFloor, Full: ps.full,
+		Newest: max(ps.newest, ps.pos.Newest),
 	}
-	if ps.pos.order == oldestFirst {
+	if ps.pos.Order == walk.OldestFirst {
 		if r.From = min(ps.del.safe(), now); r.From <= 0 {
 			return nil
 		}
@@ -161,45 +171,16 @@ func (ps *pass) resume(now int64) *audit.Resume {
 	return r
 }
 
-// finish saves marks for the last time.
-func (ps *pass) finish(ctx context.Context, complete bool) error {
-	if ps.req.DryRun || ps.walk.began.IsZero() {
+// finish saves marks for the last time. A log that is not the one that was read
+// before moves none.
+func (ps *pass) finish(ctx context.Context, err error) error {
+	if !ps.movesMarks() || ps.walk.Began().IsZero() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, releaseWithin)
+	ctx, cancel := context.WithTimeout(ctx, saveWithin)
 	defer cancel()
-	if err := ps.rememberOwn(ctx); err != nil {
-		ps.p.log.Warn("own reads not noted, they will be delivered", "err", err)
+	if errors.Is(err, audit.ErrForeignLog) {
+		return ps.rewind(ctx)
 	}
-	if ps.req.Kind == Window {
-		return nil
-	}
-	return ps.save(ctx, complete)
-}
-
-// rememberOwn notes this pass's reads in the ledger, so that a later process
-// knows them. When Kong writes their rows is not known to the second, so near
-// midnight they go into both days.
-func (ps *pass) rememberOwn(ctx context.Context) error {
-	own := ps.p.own.unnoted()
-	if !ps.p.opts.SkipOwnReads || len(own) == 0 {
-		return nil
-	}
-	const day, near = 24 * 60 * 60, 5 * 60
-	now := ps.walk.began.Unix()
-	var records []audit.Record
-	for _, id := range own {
-		for _, t := range []int64{now - near, now + near} {
-			r := audit.Record{ID: id, Timestamp: t, Keep: ps.p.opts.RecordTTL, Outcome: audit.Own}
-			if n := len(records); n > 0 && records[n-1].ID == id && records[n-1].Timestamp/day == t/day {
-				continue
-			}
-			records = append(records, r)
-		}
-	}
-	if err := ps.p.opts.Ledger.Record(ctx, records); err != nil {
-		return err
-	}
-	ps.p.own.note(own)
-	return nil
+	return ps.save(ctx, err == nil)
 }

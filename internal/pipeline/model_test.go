@@ -130,6 +130,7 @@ func newModel(t *testing.T, p plan) *model {
 	m := &model{plan: p, rand: rand.New(rand.NewPCG(p.Seed, 1)), existed: map[string]int64{}, exempt: map[string]bool{}, refused: map[string]bool{}}
 	m.world = newWorld(t, k, func(o *Options) {
 		o.PageSize, o.Workers, o.BatchEntries, o.FlightBytes, o.SkipOwnReads = p.PageSize, p.Workers, p.Batch, p.FlightBytes, p.SkipOwn
+		o.Adopt = true // rows are purged long before they expire
 	})
 	m.sink.delay = p.SinkDelay
 	return m
@@ -239,19 +240,7 @@ func (m *model) makePass(e event) error {
 	m.inject(e)
 	ctx, cancel := context.WithCancel(m.t.(*testing.T).Context())
 	defer cancel()
-	req := Request{Kind: Reconcile, Wait: 11 * time.Second, TailWanted: func(ctx context.Context) error {
-		for {
-			m.mu.Lock()
-			wanted, wait := m.plan.PageSize > 3 && m.chance(e.TailWanted), time.Duration(m.rand.IntN(200_000))*time.Microsecond
-			m.mu.Unlock()
-			if err := sleep(ctx, wait); err != nil {
-				return err
-			}
-			if wanted {
-				return nil
-			}
-		}
-	}}
+	req := Request{Kind: Reconcile, Wait: 11 * time.Second}
 	switch e.Do {
 	case "tail":
 		req.Kind = Tail
@@ -274,7 +263,9 @@ func (m *model) makePass(e event) error {
 		defer timer.Stop()
 	}
 	writes := m.store.writes
+	endTails := m.tails(ctx, e)
 	s, err := m.p.Run(ctx, req)
+	endTails()
 	faulty := e.PageFails+e.Unresolved+e.CallFails+e.AnswerLost+e.RecordFails > 0 || e.Down || e.Settings
 	interrupted := e.Do == "deadline" || e.Do == "cancel" || e.Do == "steal"
 	switch {
@@ -297,6 +288,40 @@ func (m *model) makePass(e event) error {
 		}
 	}
 	return nil
+}
+
+// tails makes tails at random moments, mostly beside the pass, until end is called.
+func (m *model) tails(ctx context.Context, e event) (end func()) {
+	if e.TailWanted == 0 || m.plan.PageSize <= 3 || e.Do == "dry run" || e.Do == "window" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			m.mu.Lock()
+			wanted, wait := m.chance(e.TailWanted), time.Duration(m.rand.IntN(200_000))*time.Microsecond
+			m.mu.Unlock()
+			if err := sleep(ctx, wait); err != nil {
+				return
+			}
+			if wanted && m.p.underWay() {
+				_, _ = m.p.Run(ctx, Request{Kind: Tail}) // the pass says what became of it
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// underWay reports whether a tail can be made beside a pass.
+func (p *Pipeline) underWay() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.main != nil
 }
 
 // inject arranges the faults of a pass.

@@ -102,11 +102,10 @@ func TestOrderBreaksAfterMarksMoved(t *testing.T) {
 func TestFilterThatIsIgnored(t *testing.T) {
 	// A Kong that answers the probe with nothing and then ignores `after`.
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, newest())
+		w := newWorld(t, oldest())
 		w.kong.add(span(w.now()-500, 50, 10)...)
 		w.pass(Request{Kind: Reconcile})
-		w.restart()
-		w.p.order = oldestFirst
+		w.kong.filters, w.kong.sorted = false, nil
 		w.kong.add(w.now())
 		if s := w.pass(Request{Kind: Tail}); s.Order != "newest-first" {
 			t.Errorf("order is %s", s.Order)
@@ -176,5 +175,30 @@ func TestNoDateHeader(t *testing.T) {
 		if w.logs.count("no Date header") != 1 {
 			t.Error("want one warning")
 		}
+	})
+}
+
+// Rows whose time is not known are delivered, and do not cost the walk its order.
+func TestRowsWithAGuessedTime(t *testing.T) {
+	ways(t, func(t *testing.T, newKong func() *kong) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newKong())
+			w.kong.add(span(w.now()-3000, 60, 50)...)
+			w.kong.reorder = func(_ int, _ audit.Query, rows []audit.Entry) {
+				for i := range rows {
+					if rows[i].RequestID == "r7" || rows[i].RequestID == "r42" {
+						rows[i].Timestamp, rows[i].TimestampGuessed = w.now(), true
+					}
+				}
+			}
+			s := w.pass(Request{Kind: Reconcile})
+			if want := map[bool]string{true: "oldest-first", false: s.Order}[w.kong.filters]; s.Order != want || s.Delivered != 60 {
+				t.Errorf("%+v", s)
+			}
+			if w.logs.count("reading another way") != 0 && w.kong.sorts {
+				t.Error("the order was given up")
+			}
+			w.allOnce()
+		})
 	})
 }

@@ -1,83 +1,75 @@
 package pipeline
 
 import (
-	"slices"
-	"strings"
-	"sync"
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// maxOwn bounds the ids of own reads that are remembered in memory.
-const maxOwn = 10_000
-
-// ownReads are the ids under which Kong recorded this relay's reads, newest
-// last. It is safe for concurrent use.
-type ownReads struct {
-	mu    sync.Mutex
-	ids   map[string]bool // and whether a page has shown the entry
-	queue []string
-	noted int // how many at the front of queue the ledger knows
+// OwnReads remembers for an hour or so under which request ids Kong answered the
+// reads of every relay on this ledger. Safe for concurrent use.
+type OwnReads interface {
+	// NoteOwnReads is durable once it returns nil. Repeating it is harmless.
+	NoteOwnReads(ctx context.Context, requestIDs []string) error
+	// AreOwnReads reports for each id whether it was noted.
+	AreOwnReads(ctx context.Context, requestIDs []string) ([]bool, error)
 }
 
-func (o *ownReads) add(ids []string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ids == nil {
-		o.ids = map[string]bool{}
+// noteWithin bounds how long a page waits for its own read to be noted.
+const noteWithin = 500 * time.Millisecond
+
+// notingSource notes the own reads that a source makes, at once: a relay that reads
+// through the route which triggers it must know them before it is triggered.
+type notingSource struct {
+	walk.Source
+	own OwnReads
+	log *slog.Logger
+}
+
+func (s notingSource) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	page, err := s.Source.Page(ctx, q)
+	if len(page.RequestIDs) == 0 {
+		return page, err
 	}
-	for _, id := range ids {
-		e := audit.Entry{RequestID: strings.Clone(id)}
-		id = audit.Identity(&e)
-		if _, had := o.ids[id]; had {
-			continue
+	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteWithin)
+	defer cancel()
+	if err := s.own.NoteOwnReads(noting, page.RequestIDs); err != nil {
+		s.log.Debug("own read not noted, it is delivered and may trigger a poll", "err", err)
+	}
+	return page, err
+}
+
+// skipOwnReads returns which of the entries are left out because they are reads of
+// the audit log by a relay on this ledger; nil if none is. An entry must be such a
+// read, not only have an id that some answer named: what stands between may repeat
+// the headers of an old answer.
+func (p *Pipeline) skipOwnReads(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[int]bool, error) {
+	if !p.opts.SkipOwnReads || p.opts.OwnReads == nil {
+		return nil, nil
+	}
+	var ids []string
+	var at []int
+	for i := range entries {
+		if outcomes[i] == audit.New && entries[i].IsAuditRead() {
+			ids, at = append(ids, entries[i].RequestID), append(at, i)
 		}
-		o.ids[id] = false
-		if o.queue = append(o.queue, id); len(o.queue) > maxOwn {
-			delete(o.ids, o.queue[0])
-			o.queue = o.queue[1:]
-			o.noted = max(0, o.noted-1)
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	own, err := p.opts.OwnReads.AreOwnReads(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("looking up own reads: %w", err)
+	}
+	skip := map[int]bool{}
+	for k, is := range own {
+		if is {
+			skip[at[k]] = true
 		}
 	}
-}
-
-// forgotten tells that the ledger is another one, which knows none of them.
-func (o *ownReads) forgotten() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.noted = 0
-}
-
-func (o *ownReads) has(id string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_, had := o.ids[id]
-	return had
-}
-
-// shown tells whether id is one of them that no page has shown before.
-func (o *ownReads) shown(id string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	before, had := o.ids[id]
-	if had {
-		o.ids[id] = true
-	}
-	return had && !before
-}
-
-// unnoted returns the ids that the ledger does not know yet.
-func (o *ownReads) unnoted() []string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.Clone(o.queue[o.noted:])
-}
-
-// note tells that the ledger knows ids, the oldest that unnoted returned.
-func (o *ownReads) note(ids []string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(ids) > 0 {
-		o.noted = max(o.noted, slices.Index(o.queue, ids[len(ids)-1])+1)
-	}
+	return skip, nil
 }

@@ -53,25 +53,21 @@ func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int
 	if err != nil {
 		return fmt.Errorf("looking up %d entries: %w", len(entries), err)
 	}
+	skip, err := p.skipOwnReads(ctx, entries, outcomes)
+	if err != nil {
+		return err
+	}
 	var own []audit.Record // to be recorded as such
-	owns := 0              // that no page has shown before
 	fresh, few := 0, mostlyKnown(entries, outcomes)
 	if !dry {
 		d.dropKnown(entries, outcomes)
 	}
 	for i := range entries {
 		e := &entries[i]
-		// As a rule the ledger knows own reads before their rows appear.
-		if outcomes[i] == audit.Own && p.own.shown(e.ID) {
-			owns++
-		}
 		if outcomes[i] != audit.New {
 			continue
 		}
-		if p.opts.SkipOwnReads && p.own.has(e.ID) {
-			if p.own.shown(e.ID) {
-				owns++
-			}
+		if skip[i] {
 			own = append(own, d.record(e, audit.Own, nil))
 			continue
 		}
@@ -95,7 +91,7 @@ func (b *batcher) page(ctx, work context.Context, entries []audit.Entry, now int
 			return err
 		}
 	}
-	d.count(func(s *Summary) { s.Read += read; s.Ahead += ahead; s.New += fresh; s.Own += owns })
+	d.count(func(s *Summary) { s.Read += read; s.Ahead += ahead; s.New += fresh; s.Own += len(own) })
 	return nil
 }
 

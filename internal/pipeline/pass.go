@@ -4,53 +4,57 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
 const (
-	tailBack      = 5                // seconds that a tail looks back: rows are written after the response
-	wideBack      = 5 * 60           // seconds that some tails look back: clocks of control planes differ
-	wideEvery     = 10 * time.Second // how often: before an announced id counts as missing
-	reconcileBack = 25 * 60 * 60     // seconds that a reconcile looks back
-	fullEvery     = 24 * 60 * 60     // seconds after which a reconcile reads everything
-	saveEvery     = time.Second      // how often marks move during a pass
-	roundsFor     = 30 * time.Second // how long a run goes round again for others' sake
-	releaseWithin = 3 * time.Second  // for giving up the lease once the pass is told to stop
-	deadlineSlack = 10 * time.Second // most that is kept back of a deadline, for batches in flight
+	tailLookback      = 5                // seconds: rows are written after the response
+	wideLookback      = 5 * 60           // seconds, of some tails: clocks of control planes differ
+	wideEvery         = 10 * time.Second // how often: before an announced id counts as missing
+	reconcileLookback = 25 * 60 * 60     // seconds
+	fullEvery         = 24 * 60 * 60     // seconds after which a reconcile reads everything
+	saveEvery         = time.Second      // how often marks move during a pass
+	saveWithin        = 3 * time.Second  // for the marks once the pass has ended
+	deadlineSlack     = 10 * time.Second // at most so much of a deadline is kept for batches in flight
 )
 
-// pass is one walk of the log.
+// pass is one walk of the log with everything that is done with it.
 type pass struct {
-	p     *Pipeline
-	req   Request
-	walk  *walk
-	del   *delivery
-	held  *held
-	marks audit.Marks
+	p      *Pipeline
+	req    Request
+	lease  Lease // nil for a dry run
+	walk   *walk.Walk
+	bounds walk.Bounds
+	del    *delivery
 
-	full     bool
-	started  int64 // by Kong's clock
-	newest   int64 // seen at the start, in orders other than oldest first
-	saved    time.Time
-	before   audit.Marks // as the pass found them
-	misled   bool        // marks that it began with turned out to be ahead of Kong's clock
+	before     audit.Marks // as the pass found them
+	marks      audit.Marks // as they are now
+	marksAhead bool        // the marks that it began with are ahead of Kong's clock
+	saved      time.Time   // when the marks were last written
+	full       bool
+	started    int64 // when the pass began, by Kong's clock
+	newest     int64 // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
+	witnesses  witnesses
+
+	pos      walk.Position // as of the last page that was handled
+	batcher  batcher
 	deferred deferredTries
-
-	pos     position // of the walk, as of the last page that was handled
-	batcher batcher
-	tails   *tails // beside the walk; nil until they begin
+	beside   beside
 }
 
-// pass makes a pass. owed tells that a tail was wanted beside it and has not been made.
-func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total *Summary) (owed bool, err error) {
-	marks, err := p.opts.Book.Marks(ctx)
+// pass makes one pass. parent is ctx without the lease: what is in flight when the
+// lease is lost is still recorded.
+func (p *Pipeline) pass(ctx, parent context.Context, lease Lease, req Request) (Summary, error) {
+	marks, err := p.opts.Marks.Marks(ctx)
 	if err != nil {
-		return false, fmt.Errorf("reading marks: %w", err)
+		return Summary{Kind: req.Kind, Full: req.Full}, fmt.Errorf("reading marks: %w", err)
 	}
 	if req.Kind == Tail && marks.Cursor == 0 {
-		req.Kind = Reconcile // nothing to go on from
+		req.Kind = Reconcile // there is nothing to go on from
 	}
 	if deadline, ok := parent.Deadline(); ok {
 		slack := min(time.Until(deadline)/4, deadlineSlack)
@@ -61,59 +65,61 @@ func (p *Pipeline) pass(ctx, parent context.Context, req Request, h *held, total
 	work, cancel := p.workContext(parent)
 	defer cancel()
 
-	ps := &pass{p: p, req: req, held: h, marks: marks, before: marks, saved: time.Now()}
+	ps := &pass{
+		p: p, req: req, lease: lease, marks: marks, before: marks, saved: time.Now(),
+		walk: p.reader.Walk(), witnesses: witnesses{recorded: marks.Witnesses},
+	}
 	valid := func() error { return nil }
-	if h != nil {
-		valid = h.valid
+	if lease != nil {
+		valid = lease.Valid
 	}
 	ps.del = newDelivery(p, valid, ps.keep)
-	ps.walk = &walk{p: p, order: p.order, until: req.Until}
 	if err = ps.deliver(ctx, work); err == nil {
 		err = ps.resolveSuspects(work)
+	}
+	if err == nil {
+		err = ps.believe()
 	}
 	if ctx.Err() != nil && err != nil && !audit.NeedsPerson(err) && !audit.LedgerForgot(err) {
 		err = context.Cause(ctx) // why it ended says more than what broke because of that
 	}
-	saveErr := ps.finish(context.WithoutCancel(ctx), err == nil)
-	ps.total(total, err == nil)
+	saveErr := ps.finish(context.WithoutCancel(ctx), err)
 	if err == nil {
 		err = saveErr
 	} else if saveErr != nil && !errors.Is(saveErr, audit.ErrLeaseLost) {
 		p.log.Warn("marks not saved, the next pass reads more again", "err", saveErr)
 	}
-	return ps.tails != nil && ps.tails.owed.Load() > 0, err
+	return ps.total(err == nil), err
 }
 
-// deliver walks the log, with tails beside, until everything has an outcome.
+// deliver walks the log until everything has an outcome, also what tails beside
+// the walk have found.
 func (ps *pass) deliver(ctx, work context.Context) error {
 	p := ps.p
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	main, walking := newWorkers(ctx, ps.del, p.opts.Sink, p.opts.Workers, p.opts.FlightBytes)
-	aside, tailing := newWorkers(ctx, ps.del, p.opts.UrgentSink, tailWorkers, p.opts.BatchBytes)
-	// What stops the tails stops the walk.
-	defer context.AfterFunc(tailing, func() { cancel(context.Cause(tailing)) })()
+	ps.beside.fail, ps.beside.ready = cancel, make(chan struct{})
+	main, walking := newWorkers(ctx, ps.del, p.opts.Destination, p.opts.Workers, p.opts.FlightBytes)
 	ps.batcher = batcher{ps: ps, workers: main}
-	walkErr := ps.run(walking, work, func() { ps.startTails(tailing, work, aside) })
-	// Also what was read before the walk failed. Told to stop, flush says so.
+	if ps.lease != nil && ps.req.Kind != Window {
+		p.offer(ps)
+	}
+	walkErr := ps.run(walking, work)
+	// Also what was read before the walk failed. If the pass was told to stop, flush
+	// returns why.
 	if flushErr := ps.batcher.flush(walking, work); walkErr == nil {
 		walkErr = flushErr
 	}
 	err := main.wait()
-	if err == nil {
-		err = walkErr
-	} else if walkErr != nil && !errors.Is(walkErr, context.Canceled) && errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.Canceled) && walkErr != nil && !errors.Is(walkErr, context.Canceled) {
 		err = walkErr
 	}
 	if err != nil {
 		cancel(err)
 	}
-	if ps.tails != nil {
-		ps.tails.stop()
-	}
-	tailErr := aside.wait()
-	if err == nil || tailErr != nil && errors.Is(err, context.Canceled) {
-		err = tailErr
+	p.offer(nil)
+	if besideErr := ps.beside.end(err); err == nil || besideErr != nil && errors.Is(err, context.Canceled) {
+		err = besideErr
 	}
 	return err
 }
@@ -135,39 +141,38 @@ func (p *Pipeline) workContext(parent context.Context) (context.Context, context
 	return work, func() { stop(); cancel() }
 }
 
-// keep is how long Kong still has the entry.
+// keep returns how long Kong still retains an entry.
 func (ps *pass) keep(e *audit.Entry) time.Duration {
 	if e.TTL >= 0 {
 		return time.Duration(min(e.TTL, 100*365*24*3600)) * time.Second
 	}
-	age := time.Duration(max(0, min(ps.walk.began.Unix()-e.Timestamp, 100*365*24*3600))) * time.Second
+	age := time.Duration(max(0, min(ps.walk.Began().Unix()-e.Timestamp, 100*365*24*3600))) * time.Second
 	return max(0, ps.p.opts.RecordTTL-age)
 }
 
 // run reads from the floor to the end and hands over what is new.
-// underway is called with each page that was handed over.
-func (ps *pass) run(ctx, work context.Context, underway func()) error {
-	p, w := ps.p, ps.walk
-	if ps.req.Kind == Reconcile || w.order == unknownOrder {
-		if err := w.probe(ctx); err != nil {
+func (ps *pass) run(ctx, work context.Context) error {
+	w := ps.walk
+	if ps.req.Kind == Reconcile || w.Order() == walk.Unknown {
+		if err := w.Probe(ctx); err != nil {
 			return err
 		}
 	}
-	ps.pos = w.position()
-	ps.setFloor()
-	if !ps.req.DryRun && ps.req.Kind != Window {
+	ps.pos = w.Position()
+	ps.setBounds()
+	if ps.movesMarks() {
 		if err := ps.deferredFirst(ctx, work); err != nil {
 			return err
 		}
 	}
 
 	// The walk is one page ahead of what is done with pages.
-	steps := make(chan step)
+	steps := make(chan walk.Step)
 	walked := make(chan error, 1)
 	walking, cancel := context.WithCancel(ctx)
 	go func() {
 		defer close(steps)
-		walked <- w.run(walking, func(s step) error {
+		walked <- w.Run(walking, ps.bounds, func(s walk.Step) error {
 			select {
 			case steps <- s:
 				return nil
@@ -180,8 +185,7 @@ func (ps *pass) run(ctx, work context.Context, underway func()) error {
 		cancel()
 		for range steps { // until the walk has ended
 		}
-		ps.pos = w.position()
-		p.order = w.order
+		ps.pos = w.Position()
 	}()
 	for {
 		s, ok, err := ps.next(ctx, work, steps)
@@ -194,54 +198,72 @@ func (ps *pass) run(ctx, work context.Context, underway func()) error {
 		if err := ps.step(ctx, work, s); err != nil {
 			return err
 		}
-		underway()
+		ps.beside.allow(ps.pos.Order)
 	}
 }
 
 // next returns the next page. Unless it is there already, the batch that is being
 // filled is put first: it does not wait for Kong.
-func (ps *pass) next(ctx, work context.Context, steps <-chan step) (s step, ok bool, err error) {
+func (ps *pass) next(ctx, work context.Context, steps <-chan walk.Step) (s walk.Step, ok bool, err error) {
 	select {
 	case s, ok = <-steps:
 		return s, ok, nil
 	default:
 	}
 	if err := ps.batcher.flush(ctx, work); err != nil {
-		return step{}, false, err
+		return walk.Step{}, false, err
 	}
 	s, ok = <-steps
 	return s, ok, nil
 }
 
-// step does with a page what is to be done, up to handing it over.
-func (ps *pass) step(ctx, work context.Context, s step) error {
-	ps.pos = s.pos
-	if s.restart {
+// movesMarks reports whether the pass may move marks.
+func (ps *pass) movesMarks() bool { return !ps.req.DryRun && ps.req.Kind != Window }
+
+// step does with a page everything up to handing it over.
+func (ps *pass) step(ctx, work context.Context, s walk.Step) error {
+	ps.pos = s.Position
+	if s.Restart {
 		ps.del.restart()
 		return ps.rewind(ctx)
 	}
 	if f := ps.p.opts.Observer.Stage; f != nil {
-		f("read", s.took)
+		f("read", s.Took)
 	}
-	if err := ps.batcher.page(ctx, work, s.entries, ps.walk.began.Unix()); err != nil {
+	now := ps.walk.Began().Unix()
+	for i := range s.Entries {
+		ps.witnesses.see(&s.Entries[i], now, ps.p.opts.RecordTTL)
+	}
+	if err := ps.batcher.page(ctx, work, s.Entries, now); err != nil {
 		return err
 	}
-	ps.del.read(s.through, s.offset)
+	ps.del.read(s.Through, s.Offset)
 	if f := ps.p.opts.Observer.Progress; f != nil {
 		f(ps.summary())
 	}
-	if ps.req.DryRun || ps.req.Kind == Window {
+	if !ps.movesMarks() || time.Since(ps.saved) < saveEvery {
 		return nil
 	}
-	if time.Since(ps.saved) >= saveEvery {
-		ps.saved = time.Now()
-		err := ps.save(ctx, false)
-		if errors.Is(err, audit.ErrLeaseLost) || audit.LedgerForgot(err) {
-			return err
-		}
-		if err != nil {
-			ps.p.log.Warn("marks not saved, trying again with the next pages", "err", err)
-		}
+	ps.saved = time.Now()
+	err := ps.save(ctx, false)
+	if errors.Is(err, audit.ErrLeaseLost) || audit.LedgerForgot(err) {
+		return err
+	}
+	if err != nil {
+		ps.p.log.Warn("marks not saved, trying again with the next pages", "err", err)
+	}
+	return nil
+}
+
+// believe reports as an error that the log is not the one that was read before: it
+// shows none of the entries that the marks name and that Kong must still have.
+func (ps *pass) believe() error {
+	if !ps.movesMarks() || ps.p.opts.Adopt {
+		return nil
+	}
+	if missing := ps.witnesses.missing(ps.bounds.Floor, ps.walk.Began().Unix()); missing > 0 && ps.bounds.Offset == "" {
+		return audit.WithHint(fmt.Errorf("%w: none of %d entries that it should still retain", audit.ErrForeignLog, missing),
+			"find out whether KONG_ADMIN_API is still the same Kong and whether its audit table was emptied; if all is well, run once with --adopt (RELAY_ADOPT=true)")
 	}
 	return nil
 }
@@ -251,30 +273,28 @@ func (ps *pass) summary() Summary {
 	d.mu.Lock()
 	s := d.sum
 	d.mu.Unlock()
-	s.Kind, s.Full, s.Order = ps.req.Kind, ps.full, ps.pos.order.String()
-	s.Pages += ps.pos.pages
+	s.Kind, s.Full, s.Order = ps.req.Kind, ps.full, ps.pos.Order.String()
+	s.Pages += ps.pos.Pages
 	s.Through = ps.marks.Cursor
 	return s
 }
 
-// total adds this pass to the run's summary.
-func (ps *pass) total(total *Summary, complete bool) {
+// total returns the summary of the pass at its end.
+func (ps *pass) total(complete bool) Summary {
 	s := ps.summary()
 	s.Complete = complete
 	s.Failed = max(0, s.New-s.Delivered-s.Dead-s.Deferred)
 	if ps.req.DryRun {
 		s.Failed = 0
 	}
-	if !complete && !ps.walk.began.IsZero() {
+	if !complete && !ps.walk.Began().IsZero() {
 		s.Left = "everything that was not read yet"
 		if safe := ps.del.safe(); safe > 0 {
 			s.Left = "entries after " + time.Unix(safe, 0).UTC().Format(time.RFC3339)
 		}
 	}
-	total.add(s)
-	total.Order, total.Left = s.Order, s.Left
-	if s.Kind == Reconcile && total.Kind == Tail {
-		total.Kind = Reconcile // what a tail without marks becomes
-	}
-	total.Full = total.Full || s.Full
+	return s
 }
+
+// equalMarks reports whether two marks say the same.
+func equalMarks(a, b audit.Marks) bool { return reflect.DeepEqual(a, b) }

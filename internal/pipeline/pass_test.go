@@ -3,12 +3,16 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
 // afters are the times that queries of a walk began from, without probes.
@@ -220,7 +224,7 @@ func TestScan(t *testing.T) {
 			now := w.now()
 			w.kong.add(span(now-100, 100, 1)...)
 			got := map[string]int{}
-			err := w.p.Scan(t.Context(), now-60, now-20, func(s Scanned) error {
+			err := w.p.Reader().Scan(t.Context(), now-60, now-20, func(s walk.Scanned) error {
 				if s.Restart {
 					clear(got)
 				}
@@ -242,7 +246,7 @@ func TestScan(t *testing.T) {
 				}
 			}
 			stop := errors.New("enough")
-			if err := w.p.Scan(t.Context(), 0, 0, func(Scanned) error { return stop }); !errors.Is(err, stop) {
+			if err := w.p.Reader().Scan(t.Context(), 0, 0, func(walk.Scanned) error { return stop }); !errors.Is(err, stop) {
 				t.Errorf("%v", err)
 			}
 			if w.store.writes != 0 || w.sink.putCalls() != 0 {
@@ -250,4 +254,31 @@ func TestScan(t *testing.T) {
 			}
 		})
 	})
+}
+
+// Every string of an entry is copied out of its page's memory: one that is not keeps
+// the whole page.
+func TestDetach(t *testing.T) {
+	page := strings.Repeat("x", 1000)
+	var e audit.Entry
+	v := reflect.ValueOf(&e).Elem()
+	n := 0
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.String && v.Type().Field(i).Name != "Verification" && v.Type().Field(i).Name != "Withheld" {
+			f.SetString(page[n : n+10])
+			n += 10
+		}
+	}
+	detach(&e)
+	from := uintptr(unsafe.Pointer(unsafe.StringData(page)))
+	for i := range v.NumField() {
+		f := v.Field(i)
+		if f.Kind() != reflect.String || f.Len() == 0 {
+			continue
+		}
+		s := f.String()
+		if at := uintptr(unsafe.Pointer(unsafe.StringData(s))); at >= from && at < from+uintptr(len(page)) {
+			t.Errorf("%s is a part of its page", v.Type().Field(i).Name)
+		}
+	}
 }

@@ -11,76 +11,70 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/lease"
+	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// Source reads the log. Page returns a complete page or an error and may be
-// repeated at will; it retries by itself what heals in seconds. Safe for
-// concurrent use: a tail is read while a page of the pass is on its way.
-type Source interface {
-	Page(ctx context.Context, q audit.Query) (audit.Page, error)
-}
-
-// Ledger remembers what became of entries. Safe for concurrent use.
+// Ledger remembers what became of entries. Safe for concurrent use. Its methods
+// fail with audit.ErrLedgerReplaced once the ledger is another one than when the
+// lease was taken, and with audit.ErrLedgerOlder once it has forgotten what it confirmed.
 type Ledger interface {
-	// Begin pins the ledger that is there, making one if there is none. Writes
-	// and look-ups fail with audit.ErrLedgerReplaced once it is another one, and with
-	// audit.ErrLedgerOlder once it has forgotten what it confirmed.
-	Begin(ctx context.Context) (fresh bool, err error)
 	// Lookup returns what became of each entry, audit.New for an unknown one.
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
 	// Record is durable once it returns nil. Repeating it is harmless; the pass does.
 	Record(ctx context.Context, records []audit.Record) error
 }
 
-// Book keeps what outlives a pass beside the entries: marks and deferred entries.
-// Safe for concurrent use.
-type Book interface {
+// Marks says how far the log has been read. Safe for concurrent use.
+type Marks interface {
 	Marks(ctx context.Context) (audit.Marks, error)
-	// UndeliveredEntries goes over what is dead or deferred, in no order.
+}
+
+// Undelivered keeps the entries that could not be delivered. Safe for concurrent use.
+type Undelivered interface {
+	// UndeliveredEntries goes over dead letters and deferred entries, in no order.
 	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
 	UndeliveredCounts(ctx context.Context) (dead, deferred int, err error)
 }
 
-// Lease makes passes exclusive over all processes of one source and destination.
-// A method fails with audit.ErrLeaseLost once the lease has run out. Safe for
-// concurrent use.
+// Lease proves that no other process makes a pass. Safe for concurrent use.
 type Lease interface {
-	Renew(ctx context.Context) error
-	// RerunRequested reports whether another process has requested a rerun since it
-	// was last asked. A call that fails has reported nothing.
-	RerunRequested(ctx context.Context) (bool, error)
-	// Release gives the lease up, unless a rerun was requested: then it stays and
-	// rerun is true.
-	Release(ctx context.Context) (rerun bool, err error)
+	// Valid returns an error if the lease can no longer be relied on. It contacts nobody.
+	Valid() error
+	// SetMarks is durable once it returns nil. It fails with audit.ErrLeaseLost if the
+	// lease is gone, and then writes nothing.
 	SetMarks(ctx context.Context, m audit.Marks) error
 }
 
-// Sink is the destination. Put returns one verdict for each entry, always; what
-// it reports as accepted is durable there even if err is not nil. It makes one
+// Destination takes events. Put returns one verdict for each entry, always; what it
+// reports as accepted is durable there even if err is not nil. It makes one
 // attempt and does not wait: the pass retries. *audit.SettingsError stops the
 // pass. Safe for concurrent use.
-type Sink interface {
+type Destination interface {
 	Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error)
 }
 
-// Options of a pipeline. Source, Ledger, Book, Acquire and Sink are required.
+// Options of a pipeline. Source, Ledger, Marks, Undelivered and Destination are required.
 type Options struct {
-	Source Source
-	Ledger Ledger
-	Book   Book
-	// Acquire takes the lease. It fails with audit.ErrLeaseHeld if another process
-	// holds it, having requested a rerun of that one if requestRerun is set.
-	Acquire func(ctx context.Context, requestRerun bool) (Lease, error)
-	Sink    Sink
-	// UrgentSink takes the entries that a trigger asked for while a pass is under way,
-	// so that they need not stand behind the pass's own. Default: Sink.
-	UrgentSink Sink
+	Source      walk.Source
+	Ledger      Ledger
+	Marks       Marks
+	Undelivered Undelivered
+	Destination Destination
+	// UrgentDestination takes the entries that a tail beside a reconcile finds, so that
+	// they need not wait behind the reconcile's own. Default: Destination.
+	UrgentDestination Destination
+	// Lease is what passes are made under. A dry run needs none.
+	Lease *lease.Keeper
+	// OwnReads is told of each read of the log. May be nil.
+	OwnReads OwnReads
 
 	// PageSize is the number of rows asked for, 1 to 1000. Default 1000.
 	PageSize int
@@ -104,12 +98,13 @@ type Options struct {
 	DeadAfter time.Duration
 	// RecordTTL is how long Kong keeps a row that does not say. Default 30 days.
 	RecordTTL time.Duration
-	// LeaseTTL is the ledger's. Default 10 s.
-	LeaseTTL time.Duration
 	// StartAt leaves out entries older than this Unix second. 0 leaves out none.
 	StartAt int64
-	// SkipOwnReads leaves out the entries that Kong wrote about the relay's own reads.
+	// SkipOwnReads leaves out the entries that Kong wrote about reads that OwnReads
+	// knows.
 	SkipOwnReads bool
+	// Adopt takes the log as it is, although it shows nothing of what was recorded before.
+	Adopt bool
 	// Prepare changes a new entry before anything leaves: redaction.
 	Prepare func(*audit.Entry)
 
@@ -136,23 +131,21 @@ func (o *Observer) stage(name string, since time.Time) {
 	}
 }
 
-// Pipeline makes passes, one at a time.
+// Pipeline makes passes.
 type Pipeline struct {
-	opts Options
-	log  *slog.Logger
-	wait func(ctx context.Context, d time.Duration) error
-
-	passing sync.Mutex // one pass at a time in this process
-
-	warned sync.Map // warnings that are given once
+	opts   Options
+	log    *slog.Logger
+	reader *walk.Reader
+	wait   func(ctx context.Context, d time.Duration) error
 
 	unrecorded unrecorded // outcomes that the ledger did not record
 
-	// What one pass learns and the next one uses. Guarded by passing.
-	order        order
+	passing sync.Mutex // held by the pass that may move marks
+
+	mu           sync.Mutex
+	main         *pass // beside which tails can be made; nil if there is none
 	lastWide     time.Time
 	lastDeferred time.Time
-	own          ownReads
 }
 
 // New returns a pipeline.
@@ -177,15 +170,22 @@ func New(opts Options) *Pipeline {
 	span(&opts.Grace, 10*time.Second)
 	span(&opts.DeadAfter, 24*time.Hour)
 	span(&opts.RecordTTL, 30*24*time.Hour)
-	span(&opts.LeaseTTL, 10*time.Second)
-	if opts.UrgentSink == nil {
-		opts.UrgentSink = opts.Sink
+	if opts.UrgentDestination == nil {
+		opts.UrgentDestination = opts.Destination
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Pipeline{opts: opts, log: opts.Logger, wait: sleep}
+	source := opts.Source
+	if opts.OwnReads != nil {
+		source = notingSource{Source: source, own: opts.OwnReads, log: opts.Logger}
+	}
+	reader := walk.NewReader(walk.Options{Source: source, PageSize: opts.PageSize, StartAt: opts.StartAt, Logger: opts.Logger})
+	return &Pipeline{opts: opts, log: opts.Logger, reader: reader, wait: sleep}
 }
+
+// Reader returns what reads the log, for those that compare it with something.
+func (p *Pipeline) Reader() *walk.Reader { return p.reader }
 
 // sleep waits, or returns early with the context's error.
 func sleep(ctx context.Context, d time.Duration) error {
@@ -199,11 +199,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// unwarned tells whether this process meets the occasion of a warning for the first time.
-func (p *Pipeline) unwarned(key string) bool {
-	_, given := p.warned.LoadOrStore(key, true)
-	return !given
-}
+// ErrOutOfTime ends a pass that stopped starting batches because its context's
+// deadline was near. Summary.Left says what it did not get to; the next
+// reconcile goes on there.
+var ErrOutOfTime = errors.New("out of time before the pass was complete")
 
 // Kind of a pass.
 type Kind string
@@ -226,13 +225,8 @@ type Request struct {
 	DryRun bool
 	// Wait is how long to wait for the lease before audit.ErrLeaseHeld.
 	Wait time.Duration
-	// TailWanted waits until something is to be looked for at once; a tail is then
-	// made beside the walk of the pass, unless the log has no order. It returns an
-	// error only if ctx ended. May be nil.
-	TailWanted func(ctx context.Context) error
-	// Word is called when another process left word that there is something to
-	// look for, before the pass goes round again. May be nil.
-	Word func(ctx context.Context)
+	// NoRerun requests no rerun of the process that holds the lease.
+	NoRerun bool
 }
 
 // Summary is what a pass did.
@@ -245,7 +239,7 @@ type Summary struct {
 	New       int    `json:"new"`   // of those, not in the ledger
 	Delivered int    `json:"delivered"`
 	Failed    int    `json:"failed"`   // new, and neither delivered, dead nor deferred when the pass ended
-	Dead      int    `json:"dead"`     // refused for good
+	Dead      int    `json:"dead"`     // rejected permanently
 	Deferred  int    `json:"deferred"` // retries exhausted
 	Own       int    `json:"own"`      // the relay's own reads, left out on request
 	Ahead     int    `json:"ahead"`    // with a timestamp ahead of Kong's clock
@@ -261,9 +255,11 @@ type Summary struct {
 	Complete bool `json:"complete"`
 	// Through: every entry visible up to this Unix second has an outcome.
 	Through int64 `json:"through,omitempty"`
-	// Word: another process left word, and the pass had gone round often enough. A
-	// tail should be made soon.
-	Word bool `json:"word,omitempty"`
+	// Beside: a tail that was made beside a reconcile. What it found in flight there, and
+	// its counts of entries, are the reconcile's.
+	Beside bool `json:"-"`
+	// Rerun: another process has requested a rerun. A tail should be made soon.
+	Rerun bool `json:"-"`
 	// Left says what a pass that was cut short did not get to, in words.
 	Left string `json:"left,omitempty"`
 }
@@ -284,7 +280,11 @@ func (s *Summary) note(r *audit.Record) {
 	}
 }
 
-func (s *Summary) add(o Summary) {
+// Unordered reports whether the log has no order, so that each pass reads all of it.
+func (s *Summary) Unordered() bool { return s.Order == walk.Unordered.String() }
+
+// Add adds what another pass did.
+func (s *Summary) Add(o Summary) {
 	s.Pages += o.Pages
 	s.Read += o.Read
 	s.New += o.New
@@ -298,6 +298,11 @@ func (s *Summary) add(o Summary) {
 	s.Ahead += o.Ahead
 	s.Repeated += o.Repeated
 	s.Retries += o.Retries
+	s.Seconds += o.Seconds
 	s.Complete = s.Complete && o.Complete
 	s.Through = max(s.Through, o.Through)
+	s.Order, s.Left = o.Order, o.Left
+	s.Full = s.Full || o.Full
+	s.Rerun = s.Rerun || o.Rerun
+	s.Beside = o.Beside
 }

@@ -7,97 +7,83 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/lease"
 )
 
-// ErrOutOfTime ends a pass that stopped starting batches because its context's
-// deadline was near. Summary.Left says what it did not get to; the next
-// reconcile goes on there.
-var ErrOutOfTime = errors.New("out of time before the pass was complete")
+// maxRestarts bounds how often a pass starts over because its ledger was replaced.
+const maxRestarts = 2
 
-// Run makes a pass, and further ones as long as somebody leaves word meanwhile.
-// The summary is valid whatever the error.
+// Run makes one pass under the lease. Its summary is valid whatever the error.
 //
-// It fails with audit.ErrLeaseHeld if another process is making a pass,
-// ErrOutOfTime near the context's deadline, ErrUnavailable if the destination
-// takes nothing, and *audit.SettingsError where a person has to act.
+// Passes of one pipeline are made one after the other, except for a tail while a
+// reconcile is under way: it is made beside the reconcile's walk, and moves no
+// mark. It fails with [ErrUnordered] where Kong keeps no order.
+//
+// Run starts over with a full read if the ledger was emptied, replaced or set back
+// meanwhile. It fails with audit.ErrLeaseHeld if another process holds the lease,
+// audit.ErrLeaseLost when the lease is gone, [ErrOutOfTime] near ctx's deadline,
+// [ErrUnavailable] if the destination takes nothing, audit.ErrForeignLog if the log
+// is not the one that was read before, and *audit.SettingsError where a person has
+// to act.
 func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
-	p.passing.Lock()
-	defer p.passing.Unlock()
 	begin := time.Now()
 	total := Summary{Kind: req.Kind, Full: req.Full, Complete: true}
 	var err error
-	for replaced := 0; ; replaced++ {
-		err = p.rounds(ctx, req, &total)
-		if !audit.LedgerForgot(err) || replaced == 2 {
+	for restarts := 0; ; restarts++ {
+		var sum Summary
+		sum, err = p.leased(ctx, req)
+		total.Add(sum)
+		total.Kind = sum.Kind
+		if !audit.LedgerForgot(err) || restarts == maxRestarts {
 			break
 		}
 		p.log.Warn("the ledger forgot what it knew, starting over with a full read", "err", err)
-		p.own.forgotten()
 		total.Complete, total.Failed = true, 0 // what was not done is done now
+		if req.Kind != Window {
+			req.Kind, req.Full = Reconcile, true
+		}
 	}
 	total.Complete = total.Complete && err == nil
 	total.Seconds = time.Since(begin).Seconds()
 	return total, err
 }
 
-// Own tells whether it was for a read of this pipeline that Kong gave out a request id.
-func (p *Pipeline) Own(requestID string) bool {
-	return p.own.has(audit.Identity(&audit.Entry{RequestID: requestID}))
-}
-
-// rounds holds the lease for a pass and for those that others leave word for.
-func (p *Pipeline) rounds(ctx context.Context, req Request, total *Summary) error {
+// leased makes one pass under the lease.
+func (p *Pipeline) leased(ctx context.Context, req Request) (sum Summary, err error) {
+	sum = Summary{Kind: req.Kind, Full: req.Full}
 	if req.DryRun {
-		_, err := p.pass(ctx, ctx, req, nil, total)
-		return err
+		p.passing.Lock()
+		defer p.passing.Unlock()
+		return p.pass(ctx, ctx, nil, req)
 	}
-	fresh, err := p.opts.Ledger.Begin(ctx)
-	if err != nil {
-		return fmt.Errorf("opening the ledger: %w", err)
-	}
-	if fresh {
-		p.own.forgotten()
-	}
-	leased, h, err := acquire(ctx, p.opts.Acquire, p.opts.LeaseTTL, req.Wait)
-	if err != nil {
-		return fmt.Errorf("getting the lease: %w", err)
-	}
-	defer h.end()
-	begin := time.Now()
-	for {
-		owed, err := p.pass(leased, ctx, req, h, total)
+	rerun, err := p.opts.Lease.Do(ctx, !req.NoRerun, req.Wait, func(leased context.Context, h *lease.Held) error {
+		var err error
+		sum, err = p.under(leased, ctx, h, req)
 		if errors.Is(err, audit.ErrLeaseLost) {
 			// A ledger that was emptied has lost the lease as well.
-			if _, marksErr := p.opts.Book.Marks(ctx); audit.LedgerForgot(marksErr) {
-				err = marksErr
+			if _, marksErr := p.opts.Marks.Marks(ctx); audit.LedgerForgot(marksErr) {
+				return fmt.Errorf("%w: %w", marksErr, err)
 			}
 		}
-		late := time.Since(begin) > roundsFor
-		if err == nil && owed && !late {
-			req = Request{Kind: Tail, TailWanted: req.TailWanted, Word: req.Word}
-			continue
+		return err
+	})
+	sum.Rerun = rerun
+	return sum, err
+}
+
+// under makes a pass once the lease is held: beside the one that is under way if it
+// can, else after it.
+func (p *Pipeline) under(ctx, parent context.Context, l Lease, req Request) (Summary, error) {
+	if req.Kind == Tail {
+		if main := p.accept(); main != nil {
+			sum, made, err := main.tailBeside(ctx)
+			main.beside.running.Done()
+			if made {
+				return sum, err
+			}
 		}
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
-		word, releaseErr := h.lease.Release(release)
-		stop := err != nil || late
-		if word && stop {
-			// Whoever left word is not served here. What it noted is in the ledger.
-			_, releaseErr = h.lease.Release(release)
-		}
-		cancel()
-		if err != nil {
-			return err
-		}
-		if releaseErr != nil && !errors.Is(releaseErr, audit.ErrLeaseLost) {
-			p.log.Warn("lease not released, it will run out by itself", "err", releaseErr)
-		}
-		if !word || stop {
-			total.Word = word || owed
-			return nil
-		}
-		if req.Word != nil {
-			req.Word(leased)
-		}
-		req = Request{Kind: Tail, TailWanted: req.TailWanted, Word: req.Word}
 	}
+	p.passing.Lock()
+	defer p.passing.Unlock()
+	return p.pass(ctx, parent, l, req)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/lease"
 )
 
 // store is what the handles of several relays share: a ledger in memory with
@@ -34,6 +35,7 @@ type store struct {
 	record func(n int, records []audit.Record) error // may fail a Record; n counts from 1
 	set    func() error                              // may fail SetMarks
 	lookup func() error                              // may fail Lookup
+	own    map[string]bool                           // ids of own reads
 	renew  func(ctx context.Context) error           // may fail Renew
 }
 
@@ -52,6 +54,7 @@ func (s *store) empty() {
 	if s.generation > 0 {
 		s.generation = -s.generation
 	}
+	s.own = map[string]bool{}
 	s.outcomes, s.keeps, s.letters = map[string]audit.Outcome{}, map[string]time.Duration{}, map[string]audit.Undelivered{}
 	s.marks, s.holder, s.words = audit.Marks{}, "", 0
 }
@@ -88,7 +91,7 @@ func (s *store) steal() {
 	s.holder, s.until = fmt.Sprintf("thief %d", s.tokens), time.Now().Add(s.ttl)
 }
 
-// handle is a relay's connection to the store. It is the pipeline's Ledger and Book.
+// handle is a relay's connection to the store. It has the roles of the ledger.
 type handle struct {
 	*store
 	mu     sync.Mutex
@@ -199,7 +202,35 @@ func (h *handle) holds(token string) bool {
 	return token != "" && h.holder == token && time.Now().Before(h.until)
 }
 
-func (h *handle) Acquire(ctx context.Context, requestRerun bool) (Lease, error) {
+func (h *handle) NoteOwnReads(_ context.Context, ids []string) error {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	for _, id := range ids {
+		h.own[id] = true
+	}
+	return nil
+}
+
+func (h *handle) AreOwnReads(_ context.Context, ids []string) ([]bool, error) {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	are := make([]bool, len(ids))
+	for i, id := range ids {
+		are[i] = h.own[id]
+	}
+	return are, nil
+}
+
+// keeper keeps the store's lease for this handle.
+func (h *handle) keeper() *lease.Keeper {
+	begin := func(ctx context.Context) error {
+		_, err := h.Begin(ctx)
+		return err
+	}
+	return lease.NewKeeper(lease.Options{Acquire: h.Acquire, Begin: begin, TTL: h.ttl})
+}
+
+func (h *handle) Acquire(ctx context.Context, requestRerun bool) (lease.Lease, error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -216,7 +247,7 @@ func (h *handle) Acquire(ctx context.Context, requestRerun bool) (Lease, error) 
 	return &storeLease{handle: h, token: h.holder}, nil
 }
 
-// storeLease is the pipeline's Lease.
+// storeLease is the lease that a handle has.
 type storeLease struct {
 	*handle
 	token string

@@ -100,6 +100,9 @@ func down(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, err
 	return make([]audit.Verdict, len(entries)), fmt.Errorf("503 Service Unavailable")
 }
 
+// farFuture is the second that a walk's probe asks for: 2100-01-01.
+const farFuture = 4102444800
+
 // world is a relay between a Kong, a store and a destination.
 type world struct {
 	t     testing.TB
@@ -130,7 +133,7 @@ func (l *logs) count(msg string) int {
 
 func newWorld(t testing.TB, k *kong, change ...func(*Options)) *world {
 	w := &world{t: t, kong: k, store: newStore(), sink: newSink(), logs: &logs{}}
-	w.opts = Options{PageSize: 10, Sink: w.sink, Source: k, Logger: slog.New(slog.NewTextHandler(w.logs, nil))}
+	w.opts = Options{PageSize: 10, Destination: w.sink, Source: k, Logger: slog.New(slog.NewTextHandler(w.logs, nil))}
 	for _, f := range change {
 		f(&w.opts)
 	}
@@ -141,7 +144,7 @@ func newWorld(t testing.TB, k *kong, change ...func(*Options)) *world {
 // restart is a new process on the same store.
 func (w *world) restart() {
 	h := &handle{store: w.store}
-	w.opts.Ledger, w.opts.Book, w.opts.Acquire = h, h, h.Acquire
+	w.opts.Ledger, w.opts.Marks, w.opts.Undelivered, w.opts.OwnReads, w.opts.Lease = h, h, h, h, h.keeper()
 	w.p = New(w.opts)
 }
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/lake"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
 const (
@@ -38,7 +38,7 @@ func (v *verification) hold(ctx context.Context, e *audit.Entry, o audit.Outcome
 	if !v.begun {
 		v.begun, v.low, v.high = true, t, t
 		switch {
-		case v.direction < 0:
+		case v.order == walk.NewestFirst:
 			v.edge = v.bound()
 		case v.since != 0:
 			v.edge = v.since
@@ -48,24 +48,24 @@ func (v *verification) hold(ctx context.Context, e *audit.Entry, o audit.Outcome
 	}
 	full := len(v.pending) >= v.slice
 	switch {
-	case v.direction > 0 && t < v.edge, v.direction < 0 && t >= v.edge:
+	case v.order == walk.OldestFirst && t < v.edge, v.order == walk.NewestFirst && t >= v.edge:
 		// Written into a time that has been compared, or ahead of Kong's clock.
 		if o == audit.Delivered {
 			v.report.Destination.NotDue++
 			v.cap(e.Timestamp)
 		}
 		return nil
-	case v.direction > 0 && full && t > v.high:
+	case v.order == walk.OldestFirst && full && t > v.high:
 		if err := v.compare(ctx, v.edge, t); err != nil {
 			return err
 		}
 		v.edge, v.low = t, t
-	case v.direction < 0 && full && t < v.low:
+	case v.order == walk.NewestFirst && full && t < v.low:
 		if err := v.compare(ctx, v.low, v.edge); err != nil {
 			return err
 		}
 		v.edge, v.high = v.low, t
-	case v.direction == 0:
+	case v.order == walk.Unordered:
 		v.days[floorDay(t)]++
 	}
 	v.low, v.high = min(v.low, t), max(v.high, t)
@@ -103,9 +103,9 @@ func (v *verification) closeSlices(ctx context.Context) error {
 			return nil
 		}
 		return v.compareRest(ctx, v.since, v.bound())
-	case v.direction > 0:
+	case v.order == walk.OldestFirst:
 		return v.compareRest(ctx, v.edge, v.bound())
-	case v.direction < 0:
+	case v.order == walk.NewestFirst:
 		return v.compareRest(ctx, v.floor(), v.edge)
 	}
 	from, n := v.floor(), 0
@@ -220,7 +220,7 @@ func (v *verification) nameLost(ctx context.Context) error {
 	f := &v.report.Destination.Missing
 	f.Count = len(v.lost)
 	named := map[key]bool{}
-	return v.passes.Scan(ctx, v.first, v.last+1, func(s pipeline.Scanned) error {
+	return v.log.Scan(ctx, v.first, v.last+1, func(s walk.Scanned) error {
 		for i := range s.Entries {
 			k := keyOf(s.Entries[i].ID)
 			if _, ok := v.lost[k]; ok && !named[k] && len(named) < maxNames {

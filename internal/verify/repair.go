@@ -16,7 +16,7 @@ func (v *verification) repair(ctx context.Context) error {
 	again := &overlay{Store: v.app.Store, lost: v.lost, since: v.first, until: v.last + 1}
 	mender := *v.app
 	mender.Store = again
-	sum, err := mender.Pipeline(pipeline.Observer{}).Run(ctx, pipeline.Request{
+	sum, err := mender.Pipeline(pipeline.Observer{}, nil).Run(ctx, pipeline.Request{
 		Kind: pipeline.Window, Since: again.since, Until: again.until, Wait: v.app.Settings.LeaseWait,
 	})
 	r := &RepairReport{Delivered: sum.Delivered, Dead: sum.Dead, Deferred: sum.Deferred, Failed: sum.Failed}

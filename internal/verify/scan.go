@@ -9,6 +9,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
 const (
@@ -31,7 +32,7 @@ const (
 // second's; where it has none they are all that Kong holds.
 type verification struct {
 	app          *app.App
-	passes       *pipeline.Pipeline
+	log          *walk.Reader
 	lake         *lake.Lake // nil: the destination is not asked
 	since, until int64      // Unix seconds, until excluded; 0 leaves a side open
 	grace        int64      // seconds
@@ -44,7 +45,7 @@ type verification struct {
 	report Report
 	young  []audit.Entry // new to the ledger, and perhaps on their way: id and timestamp only
 
-	direction int
+	order     walk.Order
 	pending   map[key]int64 // of the open slice: timestamps, or notExpected
 	low, high int64         // timestamps of its entries
 	edge      int64         // where the slices end that have been compared
@@ -68,7 +69,7 @@ func (v *verification) run(ctx context.Context) error {
 		return err
 	}
 	v.reset()
-	if err := v.passes.Scan(ctx, v.since, v.until, func(s pipeline.Scanned) error { return v.page(ctx, s) }); err != nil {
+	if err := v.log.Scan(ctx, v.since, v.until, func(s walk.Scanned) error { return v.page(ctx, s) }); err != nil {
 		return err
 	}
 	if err := v.closeSlices(ctx); err != nil {
@@ -108,11 +109,11 @@ func (v *verification) reset() {
 	v.first, v.last = 0, 0
 }
 
-func (v *verification) page(ctx context.Context, s pipeline.Scanned) error {
+func (v *verification) page(ctx context.Context, s walk.Scanned) error {
 	if s.Restart {
 		v.reset()
 	}
-	v.direction, v.now, v.report.Order = s.Direction, s.Now, s.Order
+	v.order, v.now, v.report.Order = s.Order, s.Now, s.Order.String()
 	outcomes, err := v.app.Store.Lookup(ctx, s.Entries)
 	if err != nil {
 		return err

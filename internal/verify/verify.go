@@ -26,7 +26,7 @@ type Options struct {
 // returns the report and the error.
 func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 	v := &verification{
-		app: a, passes: a.Pipeline(pipeline.Observer{}), since: o.Since, until: o.Until, grace: int64(o.Grace / time.Second),
+		app: a, log: a.Pipeline(pipeline.Observer{}, nil).Reader(), since: o.Since, until: o.Until, grace: int64(o.Grace / time.Second),
 		reach: int64((a.Settings.Schedule + overdueAfter) / time.Second), slice: cmp.Or(o.Slice, sliceEntries), progress: o.Progress,
 	}
 	var err error

@@ -64,7 +64,11 @@ func (w *Walk) check(entries []audit.Entry) error {
 	// the page before onto this one.
 	repeats := w.previous != nil
 	for i := range entries {
-		t, first := entries[i].Timestamp, w.rows+i == 0
+		if entries[i].TimestampGuessed { // which says nothing of the order
+			continue
+		}
+		t, first := entries[i].Timestamp, w.timed == 0
+		w.timed++
 		switch w.order {
 		case OldestFirst:
 			if t < w.after {

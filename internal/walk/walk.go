@@ -129,6 +129,7 @@ type Walk struct {
 	seam     seam
 	offsets  map[string]bool // tokens used since the last query by time
 	rows     int             // rows seen since the last query by time
+	timed    int             // of those, rows with a timestamp
 	after    int64           // lower bound of the query that the walk is in
 	changes  int             // how often the timestamp has changed, in order
 	last     int64           // timestamp of the last row read
@@ -187,7 +188,7 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 // inOrder reads to the end in one order. It fails with a [*disorderError] where Kong does
 // not keep that order.
 func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
-	w.changes, w.last, w.newest, w.rows, w.previous = 0, 0, 0, 0, nil
+	w.changes, w.last, w.newest, w.rows, w.timed, w.previous = 0, 0, 0, 0, 0, nil
 	w.seam, w.offsets = seam{}, map[string]bool{}
 	q := w.firstQuery()
 	firstPage := w.pages + 1
@@ -201,7 +202,7 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 			// The time is still known: ask for the second again.
 			badOffsets++
 			w.reader.log.Warn("kong did not accept its own offset, asking for the second again", "err", err)
-			q.Offset, w.offsets, w.rows = "", map[string]bool{}, 0
+			q.Offset, w.offsets, w.rows, w.timed = "", map[string]bool{}, 0, 0
 			w.ordinals.Forget(q.After)
 			continue
 		case errors.Is(err, audit.ErrUnsupportedQuery) && w.order == OldestFirst:
@@ -240,7 +241,7 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		}
 		if next, ok := w.nextTime(); ok {
 			q.After, q.Offset, badOffsets = next, "", 0
-			w.after, w.rows, w.offsets = next, 0, map[string]bool{}
+			w.after, w.rows, w.timed, w.offsets = next, 0, 0, map[string]bool{}
 			w.seam.prune(next)
 			w.ordinals.Forget(next)
 			w.ordinals.Prune(next)
@@ -277,14 +278,18 @@ func (w *Walk) nextTime() (int64, bool) {
 
 // pastBounds reports whether all that follows a page is outside the bounds.
 func (w *Walk) pastBounds(entries []audit.Entry) bool {
-	if !w.proven() || len(entries) == 0 {
+	if !w.proven() {
 		return false
 	}
 	switch w.order {
 	case OldestFirst:
-		return w.bounds.Until != 0 && entries[len(entries)-1].Timestamp > w.bounds.Until
+		return w.bounds.Until != 0 && w.last > w.bounds.Until
 	case NewestFirst:
-		return entries[0].Timestamp < w.bounds.Floor
+		for i := range entries {
+			if !entries[i].TimestampGuessed {
+				return entries[i].Timestamp < w.bounds.Floor
+			}
+		}
 	case Unknown, Unordered:
 	}
 	return false

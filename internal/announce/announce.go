@@ -1,0 +1,296 @@
+// Package announce knows which requests triggers announced, and decides when which
+// pass is to be made.
+//
+// It is a plain state machine: it starts no goroutine, reads no clock and contacts
+// nobody. Its host tells it what happened and asks it what to do next.
+package announce
+
+import (
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const (
+	// While ids are waited for, polls are repeated after an interval that grows from
+	// minInterval to maxInterval. Most rows appear within a second: for that long
+	// after a trigger two polls are at most promptInterval apart.
+	minInterval    = 100 * time.Millisecond
+	promptInterval = 150 * time.Millisecond
+	promptFor      = time.Second
+	maxInterval    = 5 * time.Second
+
+	// While many ids are waited for, one poll serves many of them, and two polls are
+	// at least crowdInterval apart instead of minInterval.
+	crowd         = 20
+	crowdInterval = 150 * time.Millisecond
+
+	// repollFor is how long polls are repeated after a trigger that named no id: nothing
+	// tells when its entry has shown up.
+	repollFor = 7 * time.Second
+
+	// After a pass that failed, it is made again after a time that doubles from
+	// firstRetry to lastRetry. A trigger brings that forward, since it shows that Kong
+	// answers, but not closer than retryGap to the failure.
+	firstRetry = 2 * time.Second
+	lastRetry  = 5 * time.Minute
+	retryGap   = 250 * time.Millisecond
+
+	// heldRetry is the least time between two attempts at a lease that another relay holds.
+	heldRetry = 500 * time.Millisecond
+
+	// unorderedShare bounds the tails of a log that has no order, which read all of
+	// it: at most one part of this many of the time.
+	unorderedShare = 10
+)
+
+// Pass is what a host is to do.
+type Pass int
+
+// Passes.
+const (
+	None Pass = iota
+	Tail
+	Reconcile
+)
+
+func (p Pass) String() string {
+	switch p {
+	case Tail:
+		return "tail"
+	case Reconcile:
+		return "reconcile"
+	case None:
+	}
+	return "none"
+}
+
+// Options of a scheduler.
+type Options struct {
+	// Debounce is how long triggers are gathered before a poll.
+	Debounce time.Duration
+	// Schedule is the time between reconciles. 0: only those that are asked for.
+	Schedule time.Duration
+	// TailNotBefore is a time before which no tail is made. Zero: none.
+	TailNotBefore time.Time
+	// Follow is how long polls are repeated for an id. Default: MissingAfter.
+	Follow time.Duration
+}
+
+// Scheduler decides when which pass is to be made. It is safe for concurrent use.
+// Times that it is given must not go backwards by much.
+type Scheduler struct {
+	opts Options
+
+	mu sync.Mutex
+	announced
+
+	// Polls.
+	nextPoll     time.Time // zero: no poll is planned
+	lastPoll     time.Time
+	lastNotified time.Time
+	interval     time.Duration // between the last poll and the next
+	followUntil  time.Time     // polls are repeated for ids until then
+	pollWanted   bool          // by a trigger without ids, a rerun request or a retry
+	repollUntil  time.Time     // polls are repeated until then for a trigger without ids
+
+	// Passes.
+	tailing, reconciling bool
+	tailWanted           bool      // the tail under way is wanted whatever the ids
+	reconcileAt          time.Time // zero: no reconcile is planned
+	reconcileForced      bool      // although another relay has made one of late
+	tailNotBefore        time.Time
+	retryAfter           time.Duration // after the next failure
+	failed               Pass          // the pass that failed last and has not succeeded since
+	failedAt             time.Time
+	standby              Pass // waits for another relay's lease, whose holder may be dead
+	standbyAt            time.Time
+}
+
+// New returns a scheduler. Until [Scheduler.RequestReconcile] nothing is planned.
+func New(o Options) *Scheduler {
+	if o.Follow <= 0 {
+		o.Follow = MissingAfter
+	}
+	return &Scheduler{opts: o, announced: newAnnounced(), interval: minInterval, retryAfter: firstRetry, tailNotBefore: o.TailNotBefore}
+}
+
+// RequestReconcile asks for a reconcile at once. If forced, it is to be made although
+// another relay may have made one of late.
+func (s *Scheduler) RequestReconcile(now time.Time, forced bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reconcileAt, s.reconcileForced = now, s.reconcileForced || forced
+}
+
+// Notify takes a trigger. The ids that it announced are in the ledger's list by
+// now; none mean that a poll is wanted and nothing is known of what to look for.
+func (s *Scheduler) Notify(now time.Time, ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(now, ids)
+	if len(ids) == 0 {
+		s.pollWanted = true
+		s.repollUntil = now.Add(repollFor)
+	}
+	s.follow(now, now)
+	s.lastNotified = now
+	s.pollSoon(now, s.opts.Debounce)
+	s.bringRetryForward(now)
+}
+
+// RequestTail asks for one poll at once.
+func (s *Scheduler) RequestTail(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pollWanted = true
+	s.pollSoon(now, 0)
+}
+
+// Listed takes the ledger's list of announced ids, whose reading began at a time:
+// ids that other relays noted, and those from before a restart.
+func (s *Scheduler) Listed(now, began time.Time, list []audit.Announcement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if latest := s.merge(now, began, list); !latest.IsZero() {
+		s.follow(now, latest)
+		s.pollSoon(now, s.opts.Debounce)
+	}
+	s.cancelPoll(now)
+}
+
+// Seen takes entries that the log shows.
+func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.show(entries)
+	s.cancelPoll(now)
+}
+
+// Delivered takes entries that were delivered, and returns how long before they
+// were announced, for those that were.
+func (s *Scheduler) Delivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deliver(now, entries)
+}
+
+// Unsettled returns the ids that were noted so recently that they may turn out to
+// be own reads of another relay, which has not said so yet.
+func (s *Scheduler) Unsettled(now time.Time) (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, w := range s.waiting {
+		if now.Sub(w.noted) < unsettledTime {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Ignore stops waiting for ids that are not worth a poll.
+func (s *Scheduler) Ignore(now time.Time, ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if _, waits := s.waiting[id]; waits {
+			s.strike(id)
+		}
+	}
+	s.cancelPoll(now)
+}
+
+// TailNeeded reports whether the tail under way still has something to look for.
+func (s *Scheduler) TailNeeded(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tailWanted || s.searching(now)
+}
+
+// ToStrikeOff returns the ids that are to be struck off the ledger's list. It returns
+// them again until [Scheduler.StruckOff] confirms them.
+func (s *Scheduler) ToStrikeOff() (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.seen {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// StruckOff confirms that the ledger's list no longer has ids.
+func (s *Scheduler) StruckOff(now time.Time, ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirm(now, ids)
+}
+
+// Expire returns the ids that have become missing since it was last called.
+func (s *Scheduler) Expire(now time.Time) (lost []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost = s.expire(now)
+	s.cancelPoll(now)
+	return lost
+}
+
+// Counts returns how many ids are waited for and how many are missing.
+func (s *Scheduler) Counts() (waiting, missing int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting), len(s.missing)
+}
+
+// follow repeats polls for ids that were announced at a time. s.mu is held.
+func (s *Scheduler) follow(now, announced time.Time) {
+	if until := announced.Add(s.opts.Follow); until.After(s.followUntil) && until.After(now) {
+		s.followUntil = until
+	}
+}
+
+// searching reports whether there is a reason for a poll. s.mu is held.
+func (s *Scheduler) searching(now time.Time) bool {
+	return s.pollWanted || now.Before(s.repollUntil) || len(s.waiting) > 0 && now.Before(s.followUntil)
+}
+
+// spacing is the least time between two polls. s.mu is held.
+func (s *Scheduler) spacing() time.Duration {
+	if len(s.waiting) >= crowd {
+		return crowdInterval
+	}
+	return minInterval
+}
+
+// pollSoon plans a poll after a wait, or as soon as the last one allows. s.mu is held.
+func (s *Scheduler) pollSoon(now time.Time, wait time.Duration) {
+	at := now.Add(wait)
+	if earliest := s.lastPoll.Add(s.spacing()); earliest.After(at) {
+		at = earliest
+	}
+	s.interval = minInterval
+	if s.nextPoll.IsZero() || at.Before(s.nextPoll) {
+		s.nextPoll = at
+	}
+}
+
+// cancelPoll drops the planned poll if nothing is left to look for. s.mu is held.
+func (s *Scheduler) cancelPoll(now time.Time) {
+	if !s.searching(now) {
+		s.nextPoll = time.Time{}
+	}
+}
+
+// repoll plans the poll after the one that begins now. s.mu is held.
+func (s *Scheduler) repoll(now time.Time) {
+	s.lastPoll, s.nextPoll = now, time.Time{}
+	if !s.searching(now) {
+		s.interval = minInterval
+		return
+	}
+	s.nextPoll = now.Add(max(s.interval, s.spacing()))
+	s.interval = min(s.interval*3/2, maxInterval)
+	if now.Sub(s.lastNotified) < promptFor {
+		s.interval = min(s.interval, promptInterval)
+	}
+}

@@ -1,0 +1,188 @@
+package announce
+
+import "time"
+
+// Start is a pass that is to be made.
+type Start struct {
+	Pass Pass
+	// RequestRerun: if another relay holds the lease, request a rerun of it.
+	RequestRerun bool
+	// Forced: a reconcile that was asked for is to be made although another relay has
+	// made one of late.
+	Forced bool
+}
+
+// Next returns the pass to start now, which then counts as under way until
+// [Scheduler.Ended]; or none, and the time at which to ask again unless something
+// happens before. A zero time means that nothing is planned.
+//
+// A tail may be started while a reconcile is under way. Everything else is made
+// one after the other.
+func (s *Scheduler) Next(now time.Time) (Start, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var wake time.Time
+	due := func(at time.Time) bool {
+		if at.IsZero() {
+			return false
+		}
+		if !now.Before(at) {
+			return true
+		}
+		if wake.IsZero() || at.Before(wake) {
+			wake = at
+		}
+		return false
+	}
+	if s.tailing {
+		return Start{}, time.Time{}
+	}
+	if !s.reconciling && due(s.reconcileAt) {
+		return s.begin(now, Reconcile, true), time.Time{}
+	}
+	if s.standby != None && !s.reconciling && due(s.standbyAt) {
+		return s.begin(now, s.standby, false), time.Time{}
+	}
+	if !s.nextPoll.IsZero() && due(later(s.nextPoll, s.tailNotBefore)) {
+		if s.searching(now) {
+			return s.begin(now, Tail, true), time.Time{}
+		}
+		s.nextPoll = time.Time{}
+	}
+	return Start{}, wake
+}
+
+// begin marks a pass as under way. s.mu is held.
+func (s *Scheduler) begin(now time.Time, p Pass, requestRerun bool) Start {
+	s.standby = None
+	if p == Reconcile {
+		s.reconciling, s.reconcileAt = true, time.Time{}
+		forced := s.reconcileForced
+		s.reconcileForced = false
+		return Start{Pass: p, RequestRerun: requestRerun, Forced: forced}
+	}
+	s.tailing, s.tailWanted = true, s.pollWanted || !requestRerun
+	s.pollWanted = false
+	s.repoll(now)
+	return Start{Pass: p, RequestRerun: requestRerun}
+}
+
+// Result is how a pass ended. At most one of Held, Failed and Blocked is set.
+type Result struct {
+	Began time.Time
+	// Held: another relay has the lease, for LeaseLeft unless it is renewed.
+	Held      bool
+	LeaseLeft time.Duration
+	Failed    bool
+	// Blocked: the tail could not be made beside a reconcile of a log without order.
+	Blocked bool
+	// Unordered: the log has no order, so that the tail read all of it.
+	Unordered bool
+	// Rerun: another relay requested a rerun, and the lease is free or kept for it.
+	Rerun bool
+	// Reconciled: a reconcile need not be made, since one began then. Zero otherwise.
+	Reconciled time.Time
+}
+
+// Ended takes the end of a pass that [Scheduler.Next] started.
+func (s *Scheduler) Ended(now time.Time, p Pass, r Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p == Reconcile {
+		s.reconciling = false
+		s.tailNotBefore = time.Time{} // also for a tail that was blocked
+	} else {
+		s.tailing = false
+	}
+	switch {
+	case r.Held:
+		s.heldByOther(now, p, r.LeaseLeft)
+	case r.Failed:
+		s.retry(now, p)
+	case r.Blocked:
+		s.pollWanted = true
+		s.pollSoon(now, 0)
+		s.tailNotBefore = now.Add(maxInterval) // or until the reconcile ends
+	default:
+		s.succeeded(now, p, r)
+	}
+	if r.Rerun {
+		s.pollWanted = true
+		s.pollSoon(now, 0)
+	}
+}
+
+func (s *Scheduler) succeeded(now time.Time, p Pass, r Result) {
+	if s.failed == p || p == Reconcile {
+		s.failed, s.retryAfter = None, firstRetry
+	}
+	if p == Reconcile {
+		if began := r.Reconciled; s.opts.Schedule > 0 {
+			if began.IsZero() {
+				began = r.Began
+			}
+			s.reconcileAt = later(began.Add(s.opts.Schedule), now)
+		}
+		return
+	}
+	s.tailNotBefore = time.Time{}
+	if r.Unordered {
+		s.tailNotBefore = now.Add((unorderedShare - 1) * now.Sub(r.Began))
+	}
+}
+
+// heldByOther leaves the pass to the relay that has the lease, and takes over as
+// soon as that lease has run out. s.mu is held.
+func (s *Scheduler) heldByOther(now time.Time, p Pass, left time.Duration) {
+	s.failed, s.retryAfter = None, firstRetry
+	s.standbyAt = now.Add(max(left, heldRetry))
+	if s.standby != Reconcile {
+		s.standby = p
+	}
+	if p == Reconcile {
+		if s.opts.Schedule > 0 {
+			s.reconcileAt = now.Add(s.opts.Schedule)
+		}
+		return
+	}
+	s.tailNotBefore = now.Add(heldRetry)
+}
+
+// retry plans a pass that failed. s.mu is held.
+func (s *Scheduler) retry(now time.Time, p Pass) {
+	after := s.retryAfter
+	s.retryAfter = min(2*s.retryAfter, lastRetry)
+	if s.opts.Schedule > 0 {
+		after = min(after, s.opts.Schedule)
+	}
+	at := now.Add(after)
+	s.failed, s.failedAt = p, now
+	s.tailNotBefore = at
+	if p == Reconcile {
+		s.reconcileAt = at
+		return
+	}
+	s.pollWanted = true
+	s.nextPoll = at
+}
+
+// bringRetryForward makes the pass that failed again soon. s.mu is held.
+func (s *Scheduler) bringRetryForward(now time.Time) {
+	if s.failed == None || s.reconciling || s.tailing {
+		return
+	}
+	at := later(now.Add(s.opts.Debounce), s.failedAt.Add(retryGap))
+	if s.tailNotBefore.After(at) {
+		s.tailNotBefore = at
+	}
+	if s.failed == Reconcile && s.reconcileAt.After(at) {
+		s.reconcileAt = at
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

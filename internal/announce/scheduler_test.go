@@ -1,0 +1,326 @@
+package announce
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+var epoch = time.Unix(1_700_000_000, 0)
+
+const ms = time.Millisecond
+
+func newScheduler() *Scheduler {
+	return New(Options{Debounce: 50 * ms, Schedule: time.Hour})
+}
+
+func entries(ids ...string) (list []audit.Entry) {
+	for _, id := range ids {
+		list = append(list, audit.Entry{RequestID: id})
+	}
+	return list
+}
+
+// started fails the test unless Next starts a pass now.
+func started(t *testing.T, s *Scheduler, now time.Time, want Pass) {
+	t.Helper()
+	if start, wake := s.Next(now); start.Pass != want {
+		t.Fatalf("started %s, want %s; next at %s", start.Pass, want, wake.Sub(now))
+	}
+}
+
+// run lets time pass, with passes that take no time, and returns when tails began.
+func run(s *Scheduler, from time.Time, d time.Duration) (tails []time.Time) {
+	for now := from; now.Before(from.Add(d)); now = now.Add(10 * ms) {
+		if start, _ := s.Next(now); start.Pass != None {
+			if start.Pass == Tail {
+				tails = append(tails, now)
+			}
+			s.Ended(now, start.Pass, Result{Began: now})
+		}
+	}
+	return tails
+}
+
+func TestPollsUntilTheIDHasShownUp(t *testing.T) {
+	s := newScheduler()
+	s.Notify(epoch, []string{"a"})
+	tails := run(s, epoch, 900*ms)
+	if len(tails) < 5 || tails[0].Sub(epoch) != 50*ms {
+		t.Fatalf("tails at %v", tails)
+	}
+	for i := 1; i < len(tails); i++ {
+		if gap := tails[i].Sub(tails[i-1]); gap < minInterval || gap > promptInterval {
+			t.Errorf("tails %d and %d are %s apart", i-1, i, gap)
+		}
+	}
+	now := epoch.Add(900 * ms)
+	s.Seen(now, entries("x", "a"))
+	if tails := run(s, now, time.Minute); len(tails) != 0 {
+		t.Errorf("%d tails after the id had shown up", len(tails))
+	}
+	if ago := s.Delivered(now.Add(100*ms), entries("a", "x")); !slices.Equal(ago, []time.Duration{time.Second}) {
+		t.Errorf("delivered %v ago", ago)
+	}
+}
+
+func TestAnIDThatNeverShowsUpIsMissing(t *testing.T) {
+	s := newScheduler()
+	s.Notify(epoch, []string{"a"})
+	tails := run(s, epoch, 2*time.Minute)
+	if last := tails[len(tails)-1]; len(tails) > 30 || last.Sub(epoch) > MissingAfter {
+		t.Errorf("%d tails, the last after %s", len(tails), last.Sub(epoch))
+	}
+	if lost := s.Expire(epoch.Add(MissingAfter)); !slices.Equal(lost, []string{"a"}) {
+		t.Errorf("missing %v", lost)
+	}
+	if waiting, missing := s.Counts(); waiting != 0 || missing != 1 {
+		t.Errorf("waiting %d, missing %d", waiting, missing)
+	}
+	s.Seen(epoch.Add(time.Hour), entries("a")) // late after all
+	if ids := s.ToStrikeOff(); !slices.Equal(ids, []string{"a"}) {
+		t.Errorf("to strike off %v", ids)
+	}
+}
+
+// A host that must not be held polls for a few seconds only.
+func TestFollow(t *testing.T) {
+	s := New(Options{Follow: 3 * time.Second})
+	s.Notify(epoch, []string{"a"})
+	tails := run(s, epoch, time.Minute)
+	if last := tails[len(tails)-1].Sub(epoch); last > 3*time.Second || last < time.Second {
+		t.Errorf("the last tail began after %s", last)
+	}
+	if waiting, _ := s.Counts(); waiting != 1 {
+		t.Errorf("%d ids are waited for", waiting)
+	}
+}
+
+func TestABurstCostsAHandfulOfPolls(t *testing.T) {
+	s := newScheduler()
+	polls := 0
+	visible := map[string]bool{}
+	for now := epoch; now.Before(epoch.Add(3 * time.Second)); now = now.Add(ms) {
+		if i := int(now.Sub(epoch) / ms); i < 1000 {
+			id := fmt.Sprint("r", i)
+			s.Notify(now, []string{id})
+			visible[id] = true
+		}
+		if start, _ := s.Next(now); start.Pass == Tail {
+			polls++
+			for id := range visible {
+				s.Seen(now, entries(id))
+			}
+			s.Ended(now, Tail, Result{Began: now})
+		}
+	}
+	if waiting, _ := s.Counts(); polls > 20 || waiting > 0 {
+		t.Errorf("%d polls, %d ids are waited for", polls, waiting)
+	}
+}
+
+// The ledger's list is on its way while an id is announced.
+func TestAnIDThatIsAnnouncedWhileTheListIsReadIsKept(t *testing.T) {
+	s := newScheduler()
+	s.Notify(epoch.Add(-time.Second), []string{"seen elsewhere"})
+	began := epoch
+	s.Notify(epoch.Add(5*ms), []string{"a"})
+	s.Listed(epoch.Add(10*ms), began, nil)
+	if waiting, _ := s.Counts(); waiting != 1 {
+		t.Errorf("%d ids are waited for", waiting)
+	}
+	if tails := run(s, epoch.Add(10*ms), time.Second); len(tails) == 0 {
+		t.Error("no poll")
+	}
+}
+
+// The list was read before an id was struck off it.
+func TestAnIDThatWasStruckOffIsNotTakenFromAnOldList(t *testing.T) {
+	s := newScheduler()
+	s.Notify(epoch, []string{"a"})
+	began := epoch.Add(10 * ms)
+	s.Seen(epoch.Add(20*ms), entries("a"))
+	list := []audit.Announcement{{ID: "a", At: epoch}}
+	s.Listed(epoch.Add(25*ms), began, list)
+	s.StruckOff(epoch.Add(30*ms), s.ToStrikeOff())
+	s.Listed(epoch.Add(40*ms), began, list)
+	if waiting, missing := s.Counts(); waiting+missing != 0 {
+		t.Errorf("waiting %d, missing %d", waiting, missing)
+	}
+}
+
+func TestSeenIDsStayUntilTheLedgerHasConfirmed(t *testing.T) {
+	s := newScheduler()
+	s.Notify(epoch, []string{"a"})
+	s.Seen(epoch, entries("a"))
+	for range 3 { // the ledger fails
+		if ids := s.ToStrikeOff(); !slices.Equal(ids, []string{"a"}) {
+			t.Fatalf("to strike off %v", ids)
+		}
+	}
+	s.StruckOff(epoch, []string{"a"})
+	if ids := s.ToStrikeOff(); len(ids) != 0 {
+		t.Errorf("to strike off %v", ids)
+	}
+}
+
+// Each id of a list keeps the time of its own announcement.
+func TestListedIDsKeepTheirTimes(t *testing.T) {
+	s := newScheduler()
+	s.Listed(epoch, epoch, []audit.Announcement{
+		{ID: "old", At: epoch.Add(-29 * time.Second)}, {ID: "new", At: epoch.Add(-time.Second)}, {ID: "gone", At: epoch.Add(-time.Minute)},
+	})
+	if waiting, missing := s.Counts(); waiting != 2 || missing != 1 {
+		t.Errorf("waiting %d, missing %d", waiting, missing)
+	}
+	if lost := s.Expire(epoch.Add(2 * time.Second)); !slices.Equal(lost, []string{"old"}) {
+		t.Errorf("missing %v", lost)
+	}
+	if tails := run(s, epoch, time.Second); len(tails) == 0 {
+		t.Error("no poll for what another relay noted")
+	}
+}
+
+// Own reads of any relay are not worth a poll.
+func TestIgnoredIDsCauseNoPoll(t *testing.T) {
+	s := newScheduler()
+	s.Notify(epoch, []string{"own"})
+	now := epoch.Add(50 * ms)
+	started(t, s, now, Tail)
+	if ids := s.Unsettled(now); !slices.Equal(ids, []string{"own"}) {
+		t.Fatalf("unsettled %v", ids)
+	}
+	s.Ignore(now, []string{"own"})
+	if s.TailNeeded(now) {
+		t.Error("the tail is still needed")
+	}
+	s.Ended(now, Tail, Result{Began: now})
+	if tails := run(s, now, time.Minute); len(tails) != 0 {
+		t.Errorf("%d tails", len(tails))
+	}
+	s.Notify(now, nil)
+	started(t, s, now.Add(time.Second), Tail)
+	if !s.TailNeeded(now.Add(time.Second)) {
+		t.Error("a tail that was asked for is not needed")
+	}
+}
+
+// A trigger during the back-off after an outage shows that Kong answers.
+func TestATriggerBringsARetryForward(t *testing.T) {
+	for _, failing := range []Pass{Tail, Reconcile} {
+		t.Run(failing.String(), func(t *testing.T) {
+			s := newScheduler()
+			now := epoch
+			if failing == Reconcile {
+				s.RequestReconcile(now, false)
+			} else {
+				s.RequestTail(now)
+			}
+			var waits []time.Duration
+			for range 6 { // an outage of about two minutes
+				start, _ := s.Next(now)
+				if start.Pass != failing {
+					t.Fatalf("started %s", start.Pass)
+				}
+				s.Ended(now, failing, Result{Began: now, Failed: true})
+				_, wake := s.Next(now)
+				waits = append(waits, wake.Sub(now))
+				now = wake
+			}
+			if waits[0] != firstRetry || waits[5] != 32*firstRetry {
+				t.Errorf("retries after %v", waits)
+			}
+			started(t, s, now, failing)
+			s.Ended(now, failing, Result{Began: now, Failed: true})
+			at := now.Add(10 * time.Second)
+			s.Notify(at, []string{"a"})
+			if _, wake := s.Next(at); wake.Sub(at) != 50*ms {
+				t.Errorf("the retry is %s after the trigger", wake.Sub(at))
+			}
+			started(t, s, at.Add(50*ms), failing)
+			// A trigger right after a failure does not make the relay try without pause.
+			s.Ended(at.Add(60*ms), failing, Result{Began: at, Failed: true})
+			s.Notify(at.Add(61*ms), []string{"b"})
+			if _, wake := s.Next(at.Add(61 * ms)); wake.Sub(at.Add(60*ms)) != retryGap {
+				t.Errorf("the retry is %s after the failure", wake.Sub(at.Add(60*ms)))
+			}
+		})
+	}
+}
+
+func TestReconcilesOnSchedule(t *testing.T) {
+	s := newScheduler()
+	s.RequestReconcile(epoch, false)
+	started(t, s, epoch, Reconcile)
+	s.Ended(epoch.Add(time.Minute), Reconcile, Result{Began: epoch})
+	if _, wake := s.Next(epoch.Add(time.Minute)); wake.Sub(epoch) != time.Hour {
+		t.Fatalf("the next one is after %s", wake.Sub(epoch))
+	}
+	// Another relay made one half an hour ago.
+	now := epoch.Add(time.Hour)
+	started(t, s, now, Reconcile)
+	s.Ended(now, Reconcile, Result{Began: now, Reconciled: now.Add(-30 * time.Minute)})
+	if _, wake := s.Next(now); wake.Sub(now) != 30*time.Minute {
+		t.Errorf("the next one is after %s", wake.Sub(now))
+	}
+}
+
+// Another relay has the lease. It is taken over as soon as it can have run out, and
+// nobody requests reruns for that.
+func TestStandby(t *testing.T) {
+	for _, p := range []Pass{Tail, Reconcile} {
+		t.Run(p.String(), func(t *testing.T) {
+			s := newScheduler()
+			if p == Tail {
+				s.RequestTail(epoch)
+			} else {
+				s.RequestReconcile(epoch, false)
+			}
+			started(t, s, epoch, p)
+			s.Ended(epoch, p, Result{Began: epoch, Held: true, LeaseLeft: 8 * time.Second})
+			start, wake := s.Next(epoch)
+			if start.Pass != None || wake.Sub(epoch) != 8*time.Second {
+				t.Fatalf("%v, next after %s", start, wake.Sub(epoch))
+			}
+			if start, _ := s.Next(wake); start.Pass != p || start.RequestRerun {
+				t.Errorf("%+v", start)
+			}
+		})
+	}
+}
+
+func TestATailBesideAReconcile(t *testing.T) {
+	s := newScheduler()
+	s.RequestReconcile(epoch, false)
+	started(t, s, epoch, Reconcile)
+	s.Notify(epoch, []string{"a"})
+	now := epoch.Add(50 * ms)
+	started(t, s, now, Tail)
+	started(t, s, now.Add(time.Second), None) // one at a time
+	// The log has no order: the tail must wait for the reconcile's end.
+	s.Ended(now, Tail, Result{Began: now, Blocked: true})
+	if start, wake := s.Next(now); start.Pass != None || wake.Sub(now) < time.Second {
+		t.Errorf("started %s, next after %s", start.Pass, wake.Sub(now))
+	}
+	now = now.Add(time.Second)
+	s.Ended(now, Reconcile, Result{Began: epoch})
+	started(t, s, now, Tail)
+	// Which reads everything, so the next one may not follow at once.
+	s.Ended(now.Add(2*time.Second), Tail, Result{Began: now, Unordered: true})
+	if start, wake := s.Next(now.Add(2 * time.Second)); start.Pass != None || wake.Sub(now) != 20*time.Second {
+		t.Errorf("started %s, next after %s", start.Pass, wake.Sub(now))
+	}
+}
+
+func TestARerunBringsATail(t *testing.T) {
+	s := newScheduler()
+	s.RequestTail(epoch)
+	started(t, s, epoch, Tail)
+	s.Ended(epoch.Add(ms), Tail, Result{Began: epoch, Rerun: true})
+	if tails := run(s, epoch.Add(ms), time.Minute); len(tails) != 1 || tails[0].Sub(epoch) > 2*minInterval {
+		t.Errorf("tails at %v", tails)
+	}
+}

@@ -1,0 +1,75 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/announce"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/lease"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/redact"
+	"github.com/kong-cloudtrail/relay/internal/runner"
+)
+
+// Pipeline returns what makes passes. keeper keeps the lease; nil: one of its own.
+func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipeline {
+	s := a.Settings
+	if keeper == nil {
+		keeper = a.Lease(nil)
+	}
+	options := pipeline.Options{
+		Source: a.Kong, Ledger: a.Store, Marks: a.Store, Undelivered: a.Store, OwnReads: a.Store, Lease: keeper,
+		Destination: a.Sink, UrgentDestination: a.urgent,
+		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
+		BatchEntries: a.batchEntries, BatchBytes: a.batchBytes, SkipOwnReads: s.SkipOwnReads, Adopt: s.Adopt, Observer: o, Logger: a.Log,
+	}
+	if !s.StartAt.IsZero() {
+		options.StartAt = s.StartAt.Unix()
+	}
+	if len(s.Redact) > 0 {
+		options.Prepare = redact.New(s.Redact)
+	}
+	return pipeline.New(options)
+}
+
+// Lease returns what keeps the lease under which passes are made. rerun is called
+// when another process requests a rerun; it may be nil.
+func (a *App) Lease(rerun func()) *lease.Keeper {
+	return lease.NewKeeper(lease.Options{
+		Acquire: func(ctx context.Context, requestRerun bool) (lease.Lease, error) {
+			return a.Store.Acquire(ctx, requestRerun)
+		},
+		Begin: func(ctx context.Context) error {
+			_, err := a.Store.Begin(ctx)
+			return err
+		},
+		Rerun:  rerun,
+		Logger: a.Log,
+	})
+}
+
+// Runner returns what makes the passes that a scheduler asks for. A reconcile waits
+// for the lease as long as wait says.
+func (a *App) Runner(s *announce.Scheduler, passes runner.Passes, o runner.Observer, wait time.Duration) *runner.Runner {
+	return runner.New(runner.Options{
+		Passes: passes, Scheduler: s, List: a.Store, Ledger: a.Store, OwnReads: a.Store, Marks: a.Store,
+		LeaseLeft: a.Store.LeaseLeft, Schedule: a.Settings.Schedule, LeaseWait: wait, Observer: o, Logger: a.Log,
+	})
+}
+
+// SecretsOf returns a function that reads the secrets of triggers anew each time, so
+// that they can be rotated. It returns none if they cannot be read, and then every
+// trigger is refused.
+func (a *App) SecretsOf(secret config.Secret) func() []string {
+	return func() []string {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		text, err := secret.Reveal(ctx)
+		if err != nil {
+			a.Log.Error("secret not readable, triggers are refused", "err", err)
+			return nil
+		}
+		return config.SplitSecrets(text)
+	}
+}

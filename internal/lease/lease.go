@@ -1,0 +1,282 @@
+// Package lease keeps the lease under which passes are made: it waits for it, renews
+// it, and shares it among the passes that one process makes at the same time.
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Lease is the ledger's. Its methods fail with audit.ErrLeaseLost once it has run
+// out. Safe for concurrent use.
+type Lease interface {
+	Renew(ctx context.Context) error
+	// Release gives the lease up, unless another process has requested a rerun since
+	// RerunRequested last said so: then it stays and rerun is true.
+	Release(ctx context.Context) (rerun bool, err error)
+	// RerunRequested reports whether another process has requested a rerun since it
+	// was last asked. A call that fails has reported nothing.
+	RerunRequested(ctx context.Context) (bool, error)
+	// SetMarks is durable once it returns nil.
+	SetMarks(ctx context.Context, m audit.Marks) error
+}
+
+const (
+	// acquireEvery is how often a lease that another process holds is asked for. One
+	// whose holder died is taken over soon after it has run out.
+	acquireEvery = 250 * time.Millisecond
+	// rerunEvery is how often a holder looks for requests of a rerun.
+	rerunEvery = 250 * time.Millisecond
+	// releaseWithin bounds giving the lease up.
+	releaseWithin = 3 * time.Second
+)
+
+// Options of a [Keeper]. Acquire is required.
+type Options struct {
+	// Acquire takes the lease. It fails with audit.ErrLeaseHeld if another process
+	// holds it, having requested a rerun of that one if requestRerun is set.
+	Acquire func(ctx context.Context, requestRerun bool) (Lease, error)
+	// Begin is called before the lease is taken anew, never while it is held. May be nil.
+	Begin func(ctx context.Context) error
+	// Rerun is called when another process has requested a rerun, while the lease is
+	// held. May be nil.
+	Rerun func()
+	// TTL is how long the ledger's lease lasts unless it is renewed. Default 10 s.
+	TTL    time.Duration
+	Logger *slog.Logger
+}
+
+// Keeper shares one lease among the passes of a process. It is safe for concurrent use.
+type Keeper struct {
+	opts Options
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	current *Held
+	users   int // of current
+}
+
+// NewKeeper returns a keeper that holds nothing.
+func NewKeeper(o Options) *Keeper {
+	if o.TTL <= 0 {
+		o.TTL = 10 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Keeper{opts: o, log: o.Logger}
+}
+
+// Do calls f while the process holds the lease, which it may share with other calls
+// of Do. If another process holds it, Do requests a rerun of that one once, if it is
+// told to, waits, and then fails with audit.ErrLeaseHeld. The context that f gets
+// ends with audit.ErrLeaseLost when the lease does, or with
+// audit.ErrLedgerReplaced. The last call of Do that ends gives the lease up.
+//
+// rerun reports whether another process has requested a rerun that Options.Rerun
+// has not been told of.
+func (k *Keeper) Do(ctx context.Context, requestRerun bool, wait time.Duration, f func(ctx context.Context, h *Held) error) (rerun bool, err error) {
+	h, err := k.enter(ctx, requestRerun, wait)
+	if err != nil {
+		return false, err
+	}
+	leased, cancel := context.WithCancelCause(ctx)
+	stop := h.onLoss(cancel)
+	err = f(leased, h)
+	stop()
+	cancel(nil)
+	return k.leave(ctx, h), err
+}
+
+func (k *Keeper) enter(ctx context.Context, requestRerun bool, wait time.Duration) (*Held, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.current == nil || k.current.Valid() != nil {
+		h, err := k.acquire(ctx, requestRerun, wait)
+		if err != nil {
+			return nil, err
+		}
+		k.current, k.users = h, 0
+	}
+	k.users++
+	return k.current, nil
+}
+
+// leave gives the lease up if nobody uses it any more.
+func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.current != h { // it was lost, and has been taken anew since
+		h.end()
+		return false
+	}
+	if k.users--; k.users > 0 {
+		return false
+	}
+	k.current = nil
+	h.end()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
+	defer cancel()
+	rerun, err := h.lease.Release(ctx)
+	if rerun {
+		// The request is known by now. Another process may as well have the lease next.
+		_, err = h.lease.Release(ctx)
+	}
+	if err != nil && !errors.Is(err, audit.ErrLeaseLost) {
+		k.log.Warn("lease not released, it will run out by itself", "err", err)
+	}
+	return rerun
+}
+
+// acquire takes the lease and begins to renew it.
+func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Duration) (*Held, error) {
+	if k.opts.Begin != nil {
+		if err := k.opts.Begin(ctx); err != nil {
+			return nil, fmt.Errorf("opening the ledger: %w", err)
+		}
+	}
+	for begin := time.Now(); ; requestRerun = false { // one request: more of them would keep the holder at it
+		asked := thisMoment()
+		l, err := k.opts.Acquire(ctx, requestRerun)
+		if err == nil {
+			h := &Held{lease: l, ttl: k.opts.TTL, done: make(chan struct{}), waiting: map[int]context.CancelCauseFunc{}}
+			h.renewed.Store(&asked)
+			renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
+			h.stop = stop
+			go h.keep(renewing, k.opts.Rerun)
+			return h, nil
+		}
+		if !errors.Is(err, audit.ErrLeaseHeld) || time.Since(begin) >= wait {
+			return nil, fmt.Errorf("getting the lease: %w", err)
+		}
+		timer := time.NewTimer(min(acquireEvery, max(wait-time.Since(begin), time.Millisecond)))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
+}
+
+// Held is a lease while it is renewed. It is safe for concurrent use.
+type Held struct {
+	lease   Lease
+	ttl     time.Duration
+	renewed atomic.Pointer[moment] // when the last renewal that succeeded was asked for
+	stop    context.CancelFunc
+	done    chan struct{} // closed once nothing renews it any more
+
+	mu      sync.Mutex
+	lost    error // why it is lost; nil while it is held
+	next    int
+	waiting map[int]context.CancelCauseFunc // to be called when it is lost
+}
+
+// moment is a time by both clocks. The monotonic one stands still while a machine
+// is suspended; the other one does not, and may be set.
+type moment struct{ monotonic, wall time.Time }
+
+func thisMoment() moment {
+	now := time.Now()
+	return moment{monotonic: now, wall: now.Round(0)}
+}
+
+// SetMarks writes marks if the lease is still held.
+func (h *Held) SetMarks(ctx context.Context, m audit.Marks) error {
+	return h.lease.SetMarks(ctx, m)
+}
+
+// Valid returns an error if the lease can no longer be relied on: a process that was
+// frozen for longer than the lease must not go on putting.
+func (h *Held) Valid() error {
+	h.mu.Lock()
+	lost := h.lost
+	h.mu.Unlock()
+	if lost != nil {
+		return lost
+	}
+	now, renewed := thisMoment(), h.renewed.Load()
+	since := max(now.monotonic.Sub(renewed.monotonic), now.wall.Sub(renewed.wall))
+	if since > h.ttl {
+		return fmt.Errorf("%w: not renewed for %s", audit.ErrLeaseLost, since.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// keep renews the lease, and looks for requests of a rerun.
+func (h *Held) keep(ctx context.Context, rerun func()) {
+	defer close(h.done)
+	tick := time.NewTicker(rerunEvery)
+	defer tick.Stop()
+	renewedAt := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		attempt, cancel := context.WithTimeout(ctx, h.ttl/4)
+		var err error
+		if time.Since(renewedAt) >= h.ttl/4 {
+			asked := thisMoment()
+			if err = h.lease.Renew(attempt); err == nil {
+				h.renewed.Store(&asked)
+				renewedAt = asked.monotonic
+			}
+		} else if rerun != nil {
+			var requested bool
+			if requested, err = h.lease.RerunRequested(attempt); err == nil && requested {
+				rerun()
+			}
+		}
+		cancel()
+		if !errors.Is(err, audit.ErrLeaseLost) && !audit.LedgerForgot(err) {
+			err = h.Valid()
+		}
+		if err != nil {
+			h.lose(err)
+			return
+		}
+	}
+}
+
+// lose ends the contexts of all who use the lease.
+func (h *Held) lose(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lost = err
+	for _, cancel := range h.waiting {
+		cancel(err)
+	}
+}
+
+// onLoss calls cancel when the lease is lost, unless stop is called before.
+func (h *Held) onLoss(cancel context.CancelCauseFunc) (stop func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lost != nil {
+		cancel(h.lost)
+	}
+	n := h.next
+	h.next++
+	h.waiting[n] = cancel
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.waiting, n)
+	}
+}
+
+// end stops renewing. The lease is released or runs out.
+func (h *Held) end() {
+	h.stop()
+	<-h.done
+}

@@ -1,0 +1,64 @@
+package pipeline
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const (
+	maxWitnesses = 5
+
+	// expiryMargin is how long before its expiry an entry is no longer expected to be
+	// shown, in seconds: Kong purges expired rows by its database's clock.
+	expiryMargin = 60 * 60
+)
+
+// witnesses tell whether a log is the one that was read before, and choose the
+// entries by which the next pass will tell.
+type witnesses struct {
+	recorded []audit.Witness // from the marks
+	shown    bool            // the log has shown one of them
+	newest   []audit.Witness // that the log has shown, newest first
+}
+
+// see takes an entry of the log. now is Kong's clock.
+func (w *witnesses) see(e *audit.Entry, now int64, recordTTL time.Duration) {
+	for i := range w.recorded {
+		w.shown = w.shown || w.recorded[i].At == e.Timestamp && w.recorded[i].ID == e.ID
+	}
+	if e.TimestampGuessed || e.Timestamp > now || len(w.newest) == maxWitnesses && e.Timestamp <= w.newest[maxWitnesses-1].At {
+		return
+	}
+	expires := e.Timestamp + int64(recordTTL/time.Second)
+	if e.TTL >= 0 {
+		expires = now + e.TTL
+	}
+	at, _ := slices.BinarySearchFunc(w.newest, e.Timestamp, func(w audit.Witness, t int64) int { return int(t - w.At) })
+	w.newest = slices.Insert(w.newest, at, audit.Witness{ID: strings.Clone(e.ID), At: e.Timestamp, Expires: expires})
+	w.newest = w.newest[:min(len(w.newest), maxWitnesses)]
+}
+
+// missing returns how many recorded entries a walk from a floor must have shown, if
+// it has shown none of them.
+func (w *witnesses) missing(floor, now int64) (n int) {
+	if w.shown {
+		return 0
+	}
+	for _, r := range w.recorded {
+		if r.At > floor && now < r.Expires-expiryMargin {
+			n++
+		}
+	}
+	return n
+}
+
+// next returns the witnesses for the marks of a complete pass.
+func (w *witnesses) next() []audit.Witness {
+	if len(w.newest) == 0 {
+		return w.recorded
+	}
+	return w.newest
+}

@@ -1,0 +1,288 @@
+// Package runner makes the passes that the scheduler asks for, for every host: the
+// daemon until it is told to stop, a single run or a Lambda function until nothing
+// is left to do.
+package runner
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/announce"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+const (
+	// sweepEvery is how often ids that were seen are struck off the ledger's list, and
+	// listEvery how often that list is read: an id that another relay noted before it
+	// died is looked for within that time.
+	sweepEvery = 5 * time.Second
+	listEvery  = 10 * time.Second
+
+	// ledgerWithin bounds what the loop asks the ledger between passes.
+	ledgerWithin = 3 * time.Second
+
+	// clockSlack is how far ahead of this machine's clock the start of another relay's
+	// reconcile may be by Kong's clock.
+	clockSlack = 5 * time.Minute
+)
+
+// Passes makes passes. [*pipeline.Pipeline] is one.
+type Passes interface {
+	Run(ctx context.Context, req pipeline.Request) (pipeline.Summary, error)
+}
+
+// List is the ledger's list of announced ids. Safe for concurrent use.
+type List interface {
+	Announced(ctx context.Context) ([]audit.Announcement, error)
+	// Announce adds ids; one that is on the list keeps its time.
+	Announce(ctx context.Context, ids []string, at time.Time) error
+	Unannounce(ctx context.Context, ids []string) error
+}
+
+// Options of a runner. All but Observer and Logger are required.
+type Options struct {
+	Passes    Passes
+	Scheduler *announce.Scheduler
+	List      List
+	Ledger    pipeline.Ledger // to tell what was delivered before it was announced
+	OwnReads  pipeline.OwnReads
+	Marks     pipeline.Marks
+	// LeaseLeft is how long another process's lease lasts unless it is renewed.
+	LeaseLeft func(ctx context.Context) (time.Duration, error)
+	// Schedule is the time between reconciles, which relays on one ledger share.
+	Schedule time.Duration
+	// LeaseWait is how long a reconcile waits for the lease.
+	LeaseWait time.Duration
+	Observer  Observer
+	Logger    *slog.Logger
+}
+
+// Observer is told what happens. Every field may be nil; none may block.
+type Observer struct {
+	// Began is called when a pass begins.
+	Began func(p announce.Pass)
+	// Ended is called when a pass has ended that was made at all. The error is
+	// audit.ErrLeaseHeld if another process made it.
+	Ended func(p announce.Pass, s pipeline.Summary, err error)
+	// Missing is called with ids that were announced and have not shown up in time.
+	Missing func(ids []string)
+}
+
+// Runner makes passes. Its methods are safe for concurrent use; [Runner.Run] and
+// [Runner.RunUntilIdle] may not run at the same time.
+type Runner struct {
+	opts   Options
+	log    *slog.Logger
+	wake   chan struct{} // has one element after a trigger
+	reruns chan struct{} // has one element after a request of a rerun
+
+}
+
+// New returns a runner.
+func New(o Options) *Runner {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Runner{opts: o, log: o.Logger, wake: make(chan struct{}, 1), reruns: make(chan struct{}, 1)}
+}
+
+// ended is a pass that has ended.
+type ended struct {
+	pass   announce.Pass
+	result announce.Result
+	err    error
+}
+
+// RequestRerun makes a tail soon: another process has requested it. It does not block.
+func (r *Runner) RequestRerun() { signal(r.reruns) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run makes passes until ctx ends, and returns once those under way have ended.
+func (r *Runner) Run(ctx context.Context) error {
+	r.readList(ctx)
+	return r.loop(ctx, time.Time{})
+}
+
+// RunUntilIdle makes passes until nothing is left to do, one fails, or another process
+// holds the lease (audit.ErrLeaseHeld). It starts none after last.
+func (r *Runner) RunUntilIdle(ctx context.Context, last time.Time) error {
+	r.readList(ctx)
+	return r.loop(ctx, last)
+}
+
+// loop makes passes until ctx ends; or, if last is not zero, until nothing is left to do
+// before then.
+func (r *Runner) loop(ctx context.Context, last time.Time) (err error) {
+	s := r.opts.Scheduler
+	results := make(chan ended)
+	underWay := 0
+	passes, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		for ; underWay > 0; underWay-- {
+			e := <-results
+			s.Ended(time.Now(), e.pass, e.result)
+		}
+		r.sweep(context.WithoutCancel(ctx))
+	}()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	listed := time.Now()
+	for {
+		start, wake := s.Next(time.Now())
+		if start.Pass != announce.None {
+			underWay++
+			go func() { results <- r.pass(passes, start) }()
+			continue
+		}
+		if !last.IsZero() && underWay == 0 && (wake.IsZero() || wake.After(last)) {
+			return nil
+		}
+		timer := newTimer(wake)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		case e := <-results:
+			underWay--
+			s.Ended(time.Now(), e.pass, e.result)
+			r.sweep(ctx)
+			if e.result.Held || e.result.Rerun {
+				r.readList(ctx)
+				listed = time.Now()
+			}
+			if e.err != nil && !last.IsZero() {
+				timer.Stop()
+				return e.err
+			}
+		case <-r.reruns:
+			// What the other process was told of is on the list.
+			r.readList(ctx)
+			s.RequestTail(time.Now())
+		case <-sweep.C:
+			r.sweep(ctx)
+			if time.Since(listed) >= listEvery {
+				r.readList(ctx)
+				listed = time.Now()
+			}
+		case <-r.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// newTimer returns a timer that fires at a time, or not at all for the zero time.
+func newTimer(at time.Time) *time.Timer {
+	if at.IsZero() {
+		t := time.NewTimer(time.Hour)
+		t.Stop()
+		return t
+	}
+	return time.NewTimer(max(0, time.Until(at)))
+}
+
+// pass makes a pass and returns how it ended.
+func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
+	e := ended{pass: start.Pass, result: announce.Result{Began: time.Now()}}
+	req := pipeline.Request{Kind: pipeline.Tail, NoRerun: !start.RequestRerun}
+	switch start.Pass {
+	case announce.Tail:
+		if !r.tailNeeded(ctx) {
+			return e
+		}
+	case announce.Reconcile:
+		req.Kind, req.Wait = pipeline.Reconcile, r.opts.LeaseWait
+		if e.result.Reconciled = r.reconciled(ctx, start.Forced); !e.result.Reconciled.IsZero() {
+			return e
+		}
+	case announce.None:
+	}
+	if f := r.opts.Observer.Began; f != nil {
+		f(start.Pass)
+	}
+	sum, err := r.opts.Passes.Run(ctx, req)
+	if f := r.opts.Observer.Ended; f != nil {
+		f(start.Pass, sum, err)
+	}
+	e.result.Rerun = sum.Rerun
+	e.result.Unordered = sum.Unordered()
+	switch {
+	case err == nil:
+	case errors.Is(err, audit.ErrLeaseHeld):
+		e.result.Held, e.err = true, err
+		e.result.LeaseLeft = r.leaseLeft(ctx)
+	case errors.Is(err, pipeline.ErrUnordered):
+		e.result.Blocked = true
+	default:
+		e.result.Failed, e.err = true, err
+	}
+	return e
+}
+
+// tailNeeded reports whether a tail still has something to look for. Relays that read
+// through the route that triggers them must not trigger each other without end: ids
+// of own reads, of any relay on this ledger, are not worth a poll.
+func (r *Runner) tailNeeded(ctx context.Context) bool {
+	s := r.opts.Scheduler
+	if ids := s.Unsettled(time.Now()); len(ids) > 0 {
+		own, err := r.ownReads(ctx, ids)
+		if err != nil {
+			r.log.Debug("own reads not told apart", "err", err)
+		}
+		s.Ignore(time.Now(), own)
+	}
+	return s.TailNeeded(time.Now())
+}
+
+// ownReads returns those of the ids that are own reads of a relay on this ledger.
+func (r *Runner) ownReads(ctx context.Context, ids []string) (own []string, err error) {
+	are, err := r.opts.OwnReads.AreOwnReads(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	for i, is := range are {
+		if is {
+			own = append(own, ids[i])
+		}
+	}
+	return own, nil
+}
+
+// reconciled returns when a reconcile began, of this or of another relay, that makes
+// one now unnecessary; zero if there is none. One that is due a little early by
+// Kong's clock is made all the same.
+func (r *Runner) reconciled(ctx context.Context, forced bool) time.Time {
+	if forced || r.opts.Schedule <= 0 {
+		return time.Time{}
+	}
+	m, err := r.opts.Marks.Marks(ctx)
+	if err != nil || m.ReconciledThrough == 0 || m.FullAt == 0 || m.Resume != nil {
+		return time.Time{} // the pass meets the error as well
+	}
+	began, now := time.Unix(m.ReconciledThrough, 0), time.Now()
+	if began.After(now.Add(clockSlack)) || now.Sub(began) >= r.opts.Schedule*3/4 {
+		return time.Time{}
+	}
+	return began
+}
+
+// leaseLeft returns how long another process's lease lasts. If the ledger does not
+// say, the next attempt at the lease finds out.
+func (r *Runner) leaseLeft(ctx context.Context) time.Duration {
+	left, err := r.opts.LeaseLeft(ctx)
+	if err != nil {
+		r.log.Debug("lease not looked at", "err", err)
+		return 0
+	}
+	return left
+}

@@ -1,0 +1,79 @@
+package walk
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// table is a log in memory that is read oldest first, and where after includes its
+// own second or not, one after the other.
+type table struct {
+	times []int64 // in order
+	pages int
+}
+
+func (k *table) Page(_ context.Context, q audit.Query) (audit.Page, error) {
+	k.pages++
+	after := q.After
+	if k.pages%2 == 0 {
+		after++
+	}
+	first, _ := slices.BinarySearch(k.times, after)
+	if q.Offset != "" {
+		if _, err := fmt.Sscanf(q.Offset, "o%d", &first); err != nil {
+			return audit.Page{}, audit.ErrBadOffset
+		}
+	}
+	end := min(first+q.Size, len(k.times))
+	page := audit.Page{Date: time.Now()}
+	for i := first; i < end; i++ {
+		e := audit.Entry{RequestID: fmt.Sprint("r", i), Timestamp: k.times[i]}
+		e.ID = audit.Identity(&e)
+		page.Entries = append(page.Entries, e)
+	}
+	if end < len(k.times) {
+		page.Offset = fmt.Sprint("o", end)
+	}
+	return page, nil
+}
+
+func repeat(at int64, n int) []int64 { return slices.Repeat([]int64{at}, n) }
+
+// What a walk remembers does not grow with the log, and nothing is handed on twice
+// or left out, although nodes differ in what after means.
+func TestWalkForgets(t *testing.T) {
+	k := &table{times: repeat(1_000_000, 20_500)}
+	for i := range int64(1700) {
+		k.times = append(k.times, repeat(1_000_100+3*i, 3)...)
+	}
+	w := NewReader(Options{Source: k, PageSize: 50}).Walk()
+	w.ReadIn(OldestFirst)
+	most, handedOn := 0, map[string]int{}
+	if err := w.Run(t.Context(), Bounds{}, func(s Step) error {
+		for i := range s.Entries {
+			handedOn[s.Entries[i].ID]++
+		}
+		most = max(most, len(w.seam.ids))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if most > maxSeam || len(w.seam.ids) > 60 || len(w.offsets) > 1 {
+		t.Errorf("at most %d ids, %d ids and %d offsets at the end", most, len(w.seam.ids), len(w.offsets))
+	}
+	if len(handedOn) != len(k.times) {
+		t.Errorf("%d of %d rows were handed on", len(handedOn), len(k.times))
+	}
+	repeated := 0
+	for _, n := range handedOn {
+		repeated += n - 1
+	}
+	if repeated > 50 { // where the seam is full, one page is left to the ledger
+		t.Errorf("%d rows were handed on again", repeated)
+	}
+}
