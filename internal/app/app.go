@@ -153,14 +153,19 @@ func newStore(ctx context.Context, s *config.Settings) (Store, error) {
 		Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,
 		Prefix: s.RedisPrefix, Source: s.Source, Destination: name, TLS: s.TLSToRedis(),
 	}
-	o.Username = s.RedisUsername
-	if s.RedisPassword.IsSet() {
-		o.Credentials = func(ctx context.Context) (string, string, error) {
-			password, err := s.RedisPassword.Reveal(ctx)
-			return s.RedisUsername, password, err
-		}
+	o.Credentials = credentials(s.RedisUsername, s.RedisPassword)
+	if s.RedisSentinelPassword.IsSet() {
+		o.SentinelCredentials = credentials(s.RedisSentinelUsername, s.RedisSentinelPassword)
 	}
 	return ledger.OpenRedis(ctx, o)
+}
+
+// credentials returns a function that reads a password again once it was refused.
+func credentials(username string, password config.Secret) func(context.Context, bool) (string, string, error) {
+	return func(ctx context.Context, fresh bool) (string, string, error) {
+		text, err := password.Fetch(ctx, fresh)
+		return username, text, err
+	}
 }
 
 func (a *App) openSink(ctx context.Context, stdout io.Writer) error {

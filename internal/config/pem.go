@@ -122,7 +122,9 @@ func (s *Settings) TLSToRedis() *tls.Config {
 	if !s.RedisTLS {
 		return nil
 	}
-	return clientTLS(s.RedisCA)
+	c := clientTLS(s.RedisCA)
+	c.ServerName = s.RedisTLSServerName
+	return c
 }
 
 // clientTLS trusts the certificates of a CA, if there are any, beside the system's.

@@ -51,7 +51,10 @@ func redisAddrs(_ *loader, s *Settings, text string) error {
 		}
 		host, port, err := net.SplitHostPort(part)
 		if err != nil && !strings.Contains(part, ":") {
-			host, port, err = part, "6379", nil // the first integration's compose file has a bare name
+			// The first integration's compose file has a bare name. Which port it means
+			// depends on whether it is a Sentinel.
+			s.RedisAddrs = append(s.RedisAddrs, part)
+			continue
 		}
 		if err != nil || host == "" || !isPort(port) {
 			return expected(what, "")

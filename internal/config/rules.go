@@ -71,7 +71,7 @@ func (l *loader) checkKong(s *Settings) {
 }
 
 func (l *loader) checkLedger(s *Settings) {
-	if s.RedisCA != nil {
+	if s.RedisCA != nil || s.RedisTLSServerName != "" {
 		s.RedisTLS = true
 	}
 	if s.RedisCluster && s.RedisSentinelMaster != "" {

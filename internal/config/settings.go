@@ -29,19 +29,22 @@ type Settings struct {
 
 	// Ledger
 
-	Source              string
-	Adopt               bool
-	LedgerFile          string   // of bbolt; "" is Redis
-	RedisAddrs          []string // host:port, at least one
-	RedisDB             int
-	RedisUsername       string
-	RedisPassword       Secret
-	RedisTLS            bool
-	RedisCA             []byte // PEM, or nil
-	RedisCluster        bool
-	RedisSentinelMaster string
-	RedisPrefix         string
-	RecordTTL           time.Duration
+	Source                string
+	Adopt                 bool
+	LedgerFile            string   // of bbolt; "" is Redis
+	RedisAddrs            []string // host or host:port, at least one
+	RedisDB               int
+	RedisUsername         string
+	RedisPassword         Secret
+	RedisTLS              bool
+	RedisCA               []byte // PEM, or nil
+	RedisCluster          bool
+	RedisSentinelMaster   string
+	RedisSentinelUsername string
+	RedisSentinelPassword Secret
+	RedisTLSServerName    string
+	RedisPrefix           string
+	RecordTTL             time.Duration
 
 	// Destination
 

@@ -195,7 +195,7 @@ func TestValues(t *testing.T) {
 		want any
 	}{
 		{"REDIS_HOST=a:1, b:2,", func(s Settings) any { return s.RedisAddrs }, []string{"a:1", "b:2"}},
-		{"REDIS_HOST=redis", func(s Settings) any { return s.RedisAddrs }, []string{"redis:6379"}},
+		{"REDIS_HOST=redis", func(s Settings) any { return s.RedisAddrs }, []string{"redis"}},
 		{"REDIS_HOST=[::1]:7000", func(s Settings) any { return s.RedisAddrs }, []string{"[::1]:7000"}},
 		{"KONG_SUPERADMIN=True", func(s Settings) any { return s.KongSendToken }, true},
 		{"RELAY_LEDGER=bolt:/var/lib/relay.db", func(s Settings) any { return s.LedgerFile }, "/var/lib/relay.db"},

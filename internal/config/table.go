@@ -114,6 +114,11 @@ func table() []setting {
 			set:  certificates(func(s *Settings) *[]byte { return &s.RedisCA }),
 		},
 		{
+			name: "redis-tls-server-name", env: "RELAY_REDIS_TLS_SERVER_NAME", group: groupLedger, value: "name", example: "redis.internal",
+			help: "name that Redis's certificate is for, where it is not the one in REDIS_HOST; turns on --redis-tls",
+			set:  text(func(s *Settings) *string { return &s.RedisTLSServerName }, hostName, "a host name"),
+		},
+		{
 			name: "redis-cluster", env: "RELAY_REDIS_CLUSTER", group: groupLedger, def: "false",
 			help: "one address stands for a cluster (ElastiCache's configuration endpoint, or Serverless)",
 			set:  toggle(func(s *Settings) *bool { return &s.RedisCluster }),
@@ -122,6 +127,16 @@ func table() []setting {
 			name: "redis-sentinel-master", env: "RELAY_REDIS_SENTINEL_MASTER", group: groupLedger, value: "name",
 			help: "name of the master; the addresses are then Sentinels",
 			set:  text(func(s *Settings) *string { return &s.RedisSentinelMaster }, nil, ""),
+		},
+		{
+			name: "redis-sentinel-username", env: "RELAY_REDIS_SENTINEL_USERNAME", group: groupLedger, value: "name",
+			help: "ACL user of the Sentinels",
+			set:  text(func(s *Settings) *string { return &s.RedisSentinelUsername }, nil, ""),
+		},
+		{
+			name: "redis-sentinel-password", env: "RELAY_REDIS_SENTINEL_PASSWORD", group: groupLedger, secret: true,
+			help:      "the Sentinels' password, where they have one and it is not that of Redis",
+			setSecret: func(s *Settings, v Secret) { s.RedisSentinelPassword = v },
 		},
 		{
 			name: "redis-prefix", env: "RELAY_REDIS_PREFIX", group: groupLedger, value: "text", def: "relay",

@@ -72,10 +72,9 @@ func testUndelivered(t *testing.T, b backend) {
 
 	// Deferred turns dead, dead is delivered: no entry stays behind in either list.
 	for i := range records {
-		switch records[i].Outcome {
-		case audit.Deferred:
+		if records[i].Outcome == audit.Deferred {
 			records[i].Outcome = audit.Dead
-		default:
+		} else {
 			records[i] = record(records[i].ID, noon, audit.Delivered)
 		}
 	}

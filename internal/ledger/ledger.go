@@ -89,8 +89,8 @@ func life(keep time.Duration) time.Duration {
 	return max(keepLeast, min(keep, keepMost)+keepMore)
 }
 
-// encodeUndelivered checks a record and returns its undelivered entry in the form in which it is
-// stored, or nil if it has none.
+// encodeUndelivered checks a record and returns its undelivered entry in the form
+// in which it is stored, or nil if it has none.
 func encodeUndelivered(r *audit.Record) ([]byte, error) {
 	switch r.Outcome {
 	case audit.Delivered, audit.Dropped, audit.Own:
@@ -102,6 +102,7 @@ func encodeUndelivered(r *audit.Record) ([]byte, error) {
 		u := *r.Undelivered
 		u.Outcome = r.Outcome
 		return json.Marshal(u)
+	case audit.New:
 	}
 	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
 }

@@ -95,7 +95,7 @@ func testID(n int) string {
 func ledgerKeys(tb testing.TB, r *Redis) []string {
 	tb.Helper()
 	var client redis.Cmdable = r.client
-	if cluster, ok := r.client.(*redis.ClusterClient); ok {
+	if cluster, ok := r.client.UniversalClient.(*redis.ClusterClient); ok {
 		node, err := cluster.MasterForKey(bg(), r.prefix+"gen")
 		if err != nil {
 			tb.Fatal(err)

@@ -43,7 +43,7 @@ func TestRedisAccess(t *testing.T) {
 	}
 	var password atomic.Value
 	password.Store("first")
-	o := RedisOptions{Addrs: []string{s.Addr}, Credentials: func(context.Context) (string, string, error) {
+	o := RedisOptions{Addrs: []string{s.Addr}, Credentials: func(context.Context, bool) (string, string, error) {
 		return "relay", password.Load().(string), nil
 	}}
 	conform(t, redisBackend(o))
@@ -79,7 +79,7 @@ func TestRedisAccess(t *testing.T) {
 	must(t, admin.Do(bg(), "CLIENT", "KILL", "USER", "relay").Err())
 	eventually(t, func() error { return r.Ping(bg()) })
 
-	o.Credentials = func(context.Context) (string, string, error) { return "", "", errors.New("secret store is down") }
+	o.Credentials = func(context.Context, bool) (string, string, error) { return "", "", errors.New("secret store is down") }
 	if err := openRedis(t, o).Ping(bg()); err == nil || !strings.Contains(err.Error(), "secret store is down") {
 		t.Errorf("without credentials: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 )
 
 var (
@@ -206,11 +207,20 @@ func (r *Redis) Record(ctx context.Context, records []audit.Record) error {
 			to++
 		}
 		if err := r.record(ctx, lines[from:to]); err != nil {
-			return err
+			return r.tooLarge(ctx, err, size)
 		}
 		from = to
 	}
 	return nil
+}
+
+// tooLarge recognizes a server that closes the connection because it does not take
+// a request of this size: it answers at once when it is asked for less.
+func (r *Redis) tooLarge(ctx context.Context, err error, size int) error {
+	if size <= undeliveredBytes || !redisconn.Cut(err) || r.Ping(ctx) != nil {
+		return err
+	}
+	return redisconn.TooLarge(fmt.Errorf("%w (a request of %d bytes)", err, size))
 }
 
 // line is a record as it is stored.

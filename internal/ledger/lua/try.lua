@@ -1,0 +1,25 @@
+-- try: KEYS: three keys that hold nothing. Runs every command that the ledger's
+-- scripts use, so that a server or a user that lacks one is found before anything
+-- hangs on it.
+redis.call('SET', KEYS[1], '1', 'PX', 10000)
+redis.call('INCR', KEYS[1])
+redis.call('MGET', KEYS[1], KEYS[2])
+redis.call('PEXPIRE', KEYS[1], 10000)
+redis.call('SETBIT', KEYS[1], 1, 1)
+redis.call('HSET', KEYS[2], 'a', '1')
+redis.call('HMGET', KEYS[2], 'a')
+redis.call('HLEN', KEYS[2])
+redis.call('HGETALL', KEYS[2])
+redis.call('HDEL', KEYS[2], 'b')
+redis.call('TTL', KEYS[2])
+redis.call('EXPIRE', KEYS[2], 10)
+redis.call('EXISTS', KEYS[2])
+redis.call('ZADD', KEYS[3], 'NX', 1, 'a')
+redis.call('ZREM', KEYS[3], 'b')
+redis.call('ZCARD', KEYS[3])
+redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '0')
+redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -2)
+redis.sha1hex('a')
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+return 'ok'

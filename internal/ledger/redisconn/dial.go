@@ -1,0 +1,151 @@
+package redisconn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// pause is after how much idle time a connection is not trusted any more: the
+	// network may have forgotten it while the process was frozen.
+	pause = time.Second
+	// firstAnswer bounds the wait for the first answer after a pause.
+	firstAnswer = 500 * time.Millisecond
+)
+
+type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// newDialer returns a function that connects, and makes a connection that does not
+// answer after a pause fail soon, together with all that are as old.
+func newDialer(o *Options) dialFunc {
+	plain := &net.Dialer{Timeout: o.Timeout}
+	names := serverNames(o.Addrs)
+	d := &distrust{}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		raw, err := plain.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		c := &conn{Conn: raw, distrust: d}
+		if sys, ok := raw.(syscall.Conn); ok && o.TLS == nil {
+			c.sys = sys
+		}
+		if o.TLS != nil {
+			config := o.TLS.Clone()
+			if config.ServerName == "" {
+				config.ServerName = names(addr)
+			}
+			ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+			defer cancel()
+			secure := tls.Client(raw, config)
+			if err := secure.HandshakeContext(ctx); err != nil {
+				return nil, errors.Join(err, raw.Close())
+			}
+			c.Conn = secure
+		}
+		c.used.Store(wall())
+		return c, nil
+	}
+}
+
+// serverNames returns a function for the name that a certificate of an address must
+// be for. A cluster or a Sentinel may give addresses of servers whose certificates
+// are for the name that the operator gave.
+func serverNames(given []string) func(addr string) string {
+	var hosts []string
+	named := ""
+	for _, addr := range given {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			continue
+		}
+		hosts = append(hosts, host)
+		if named == "" && net.ParseIP(host) == nil {
+			named = host
+		}
+	}
+	return func(addr string) string {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			host = addr
+		}
+		if named == "" || net.ParseIP(host) == nil || slices.Contains(hosts, host) {
+			return host
+		}
+		return named
+	}
+}
+
+// wall is the time by the wall clock, which goes on while a machine is suspended.
+func wall() int64 { return time.Now().UnixNano() }
+
+// distrust is shared by all connections of a client.
+type distrust struct {
+	until atomic.Int64 // connections that were last used before are not used again
+}
+
+// conn is a connection that is not trusted after a pause. Like any other one it is
+// read by one goroutine at a time.
+type conn struct {
+	net.Conn
+	sys      syscall.Conn // nil over TLS
+	distrust *distrust
+	used     atomic.Int64
+	resumed  atomic.Bool // written to after a pause, and no answer yet
+}
+
+var errForgotten = errors.New("connection was idle when another one turned out to be forgotten")
+
+func (c *conn) Write(b []byte) (int, error) {
+	now := wall()
+	if now-c.used.Swap(now) > int64(pause) {
+		c.resumed.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.used.Store(wall())
+		c.resumed.Store(false)
+	}
+	var network net.Error
+	if errors.As(err, &network) && network.Timeout() && c.resumed.Load() {
+		c.distrust.until.Store(wall())
+	}
+	return n, err
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if soon := time.Now().Add(firstAnswer); c.resumed.Load() && (t.IsZero() || t.After(soon)) {
+		t = soon
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// SyscallConn is what the client's pool calls before it hands out a connection: an
+// error makes it close this one and take another.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	if c.used.Load() < c.distrust.until.Load() {
+		return nil, errForgotten
+	}
+	if c.sys == nil {
+		return unread{}, nil
+	}
+	return c.sys.SyscallConn()
+}
+
+// unread says nothing about what is to be read: records of TLS are none of the
+// pool's business.
+type unread struct{}
+
+func (unread) Control(func(fd uintptr)) error    { return nil }
+func (unread) Read(func(fd uintptr) bool) error  { return nil }
+func (unread) Write(func(fd uintptr) bool) error { return nil }

@@ -1,0 +1,149 @@
+package redisconn
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const (
+	sizeHint   = "raise proto-max-bulk-len, or the limit of the service that Redis comes from"
+	scriptHint = "use Redis 6.0 or later, or Valkey, with scripts allowed"
+	rightsHint = "let the ACL user do +@all -@dangerous +info on the ledger's keys, ~relay:* unless the prefix was changed"
+)
+
+// refusals are answers that trying again cannot heal. A script that is refused
+// repeats the text somewhere in its answer; before Redis 7 not at its start.
+var refusals = []struct{ text, hint string }{
+	{"WRONGPASS", "check REDIS_USERNAME and REDIS_PASSWORD"},
+	{"NOAUTH", "set REDIS_PASSWORD, and REDIS_USERNAME for an ACL user"},
+	{"invalid password", "check REDIS_PASSWORD"},
+	{"without any password configured", "leave REDIS_PASSWORD empty, or set REDIS_USERNAME"},
+	{"no password is set", "leave REDIS_PASSWORD empty"},
+	{"NOPERM", rightsHint},
+	{"can't access at least one of the keys", rightsHint},
+	{"can't run this command", rightsHint},
+	{"WRONGTYPE", "something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own"},
+	{"wrong kind of value", "something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own"},
+	{"undeclared key", "let the server's scripts run as those of Redis do"},
+	{"invalid bulk length", sizeHint},
+	{"max request size", sizeHint},
+	{"DB index", "check REDIS_DB"},
+	{"SELECT is not allowed", "set REDIS_DB to 0: a cluster has only that one"},
+	{"cluster support disabled", "leave out --redis-cluster: this server is not one"},
+	{"unknown command", scriptHint},
+}
+
+// Refused reports whether a server answered with an error that holds a text.
+func Refused(err error, text string) bool {
+	var answer redis.Error
+	return errors.As(err, &answer) && strings.Contains(answer.Error(), text)
+}
+
+// denied reports whether a server refused the credentials.
+func denied(err error) bool {
+	return err != nil && (Refused(err, "WRONGPASS") || Refused(err, "NOAUTH") || Refused(err, "invalid password"))
+}
+
+// Forbidden reports whether a server refused a command to this user.
+func Forbidden(err error) bool { return err != nil && Refused(err, "NOPERM") }
+
+// Unknown reports whether the server answered that it does not have what it was
+// asked for: a command that was renamed away, or that a proxy in front of the
+// server or a stand-in for it lacks, wholly or in part.
+func Unknown(err error) bool {
+	return Refused(err, "unknown command") || Refused(err, "unsupported command") || Refused(err, "not supported")
+}
+
+// Unreachable reports whether an error is one of the connection. A deadline counts:
+// connecting has one as well.
+func Unreachable(err error) bool {
+	var network net.Error
+	return err != nil && !errors.Is(err, context.Canceled) &&
+		(errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) || Cut(err))
+}
+
+// Cut reports whether the server, or something between, closed the connection.
+func Cut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// TooLarge is the error for a request that the server does not take because of its size.
+func TooLarge(err error) error { return audit.Settings(err, sizeHint) }
+
+// Wrap says what failed and where. What only a person can heal becomes an
+// [audit.SettingsError]; all else (no connection, no memory, loading, read-only,
+// a cluster that is down) may heal.
+func (c *Client) Wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	wrapped := fmt.Errorf("%s: redis at %s: %w", doing, c.Where, err)
+	if audit.NeedsPerson(err) {
+		return wrapped
+	}
+	for _, refusal := range refusals {
+		if Refused(err, refusal.text) {
+			return audit.Settings(wrapped, refusal.hint)
+		}
+	}
+	if Refused(err, "OOM") {
+		return audit.WithHint(wrapped, "Redis is full: raise its maxmemory, or remove what does not belong to the ledger")
+	}
+	if _, cluster := c.UniversalClient.(*redis.ClusterClient); !cluster && redis.HasErrorPrefix(err, "MOVED") {
+		return audit.Settings(wrapped, "set --redis-cluster: this server is part of a cluster")
+	}
+	if hint := tlsHint(err); hint != "" {
+		return audit.Settings(wrapped, hint)
+	}
+	switch {
+	case Unreachable(err) && c.tls:
+		return fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped)
+	case Cut(err):
+		return fmt.Errorf("%w, does it want TLS (--redis-tls)?", wrapped)
+	case Unreachable(err):
+		return fmt.Errorf("%w, is REDIS_HOST right?", wrapped)
+	}
+	return wrapped
+}
+
+// tlsHint returns what to do about a connection that TLS refused, or "".
+func tlsHint(err error) string {
+	var (
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		authority x509.UnknownAuthorityError
+		unknown   *tls.CertificateVerificationError
+		header    tls.RecordHeaderError
+		alert     tls.AlertError
+		remote    *net.OpError
+	)
+	switch {
+	case errors.As(err, &name):
+		hint := "set --redis-tls-server-name to a name that the server's certificate is for"
+		if name.Certificate != nil && len(name.Certificate.DNSNames) > 0 {
+			hint += ": " + strings.Join(name.Certificate.DNSNames, ", ")
+		}
+		return hint
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "renew the server's certificate, which has expired or is not valid yet, or set this machine's clock"
+	case errors.As(err, &authority), errors.As(err, &unknown):
+		return "set --redis-ca to the CA that signed the server's certificate"
+	case errors.As(err, &header):
+		return "leave out --redis-tls, or use the server's TLS port"
+	case errors.As(err, &alert), errors.As(err, &remote) && remote.Op == "remote error":
+		return "the server refused the connection over TLS: turn off its wish for a client's certificate (tls-auth-clients no), and let it speak TLS 1.2 or later"
+	}
+	return ""
+}
