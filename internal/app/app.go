@@ -31,10 +31,8 @@ type App struct {
 	Store    Store
 	Sink     Sink
 
-	urgent pipeline.Destination // for entries that a trigger asked for; nil: Sink
-
-	batchEntries, batchBytes int            // what the destination takes in one call; 0: the default of the pipeline
-	closers                  []func() error // in the order in which they were opened
+	urgent  pipeline.Destination // for entries that a trigger asked for; nil: Sink
+	closers []func() error       // in the order in which they were opened
 }
 
 // Open wires what the settings ask for. It contacts nothing but a secret store,
@@ -203,13 +201,8 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		sink, err := cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
-		if err != nil {
-			return err
-		}
-		a.Sink = sink
-		a.batchEntries, a.batchBytes = sink.Limits()
-		return nil
+		a.Sink, err = cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
+		return err
 	}
 	return unknownDestination(s)
 }

@@ -22,7 +22,7 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 		Source: a.Kong, Ledger: a.Store, Marks: a.Store, Undelivered: a.Store, OwnReads: a.Store, Lease: keeper,
 		Destination: a.Sink, UrgentDestination: a.urgent,
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
-		BatchEntries: a.batchEntries, BatchBytes: a.batchBytes, SkipOwnReads: s.SkipOwnReads, Adopt: s.Adopt, Observer: o, Logger: a.Log,
+		SkipOwnReads: s.SkipOwnReads, Adopt: s.Adopt, Observer: o, Logger: a.Log,
 	}
 	if !s.StartAt.IsZero() {
 		options.StartAt = s.StartAt.Unix()

@@ -31,7 +31,6 @@ type queries struct {
 
 type queryRun struct {
 	id, sql          string
-	names            []string
 	rows             [][]string
 	scanned, matched int
 	created          time.Time
@@ -112,9 +111,6 @@ func (s *Server) startQuery(sql string) (any, *apiError) {
 	}
 	q := &queryRun{sql: sql, created: s.o.Now()}
 	q.rows, q.scanned, q.matched = s.store.run(st)
-	for _, it := range st.items {
-		q.names = append(q.names, it.name)
-	}
 	s.queries.mu.Lock()
 	defer s.queries.mu.Unlock()
 	if s.queries.byID == nil {
@@ -185,7 +181,7 @@ func (s *Server) queryResults(id, token string, size int) (any, *apiError) {
 	rows := make([][]map[string]string, len(page))
 	for i, row := range page {
 		for j, v := range row {
-			rows[i] = append(rows[i], map[string]string{q.names[j]: v})
+			rows[i] = append(rows[i], map[string]string{statementColumns[j]: v})
 		}
 	}
 	out["QueryResultRows"] = rows

@@ -105,7 +105,3 @@ func New(o Options) (*Destination, error) {
 		now:    o.Now,
 	}, nil
 }
-
-// Limits returns how many entries, and how many bytes of them, one call takes at
-// most. Batches of that size make the fewest calls.
-func (*Destination) Limits() (entries, bytes int) { return maxCallEvents, maxCallBytes }
