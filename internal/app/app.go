@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
@@ -20,6 +21,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ocsf"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
@@ -183,7 +185,7 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 		a.Sink, a.urgent = sink, sink.Urgent()
 		return nil
 	}
-	encode, err := cloudtrail.NewEncoder(s.KongAdminAPI, s.AccountID, s.ErrorCodes)
+	encode, err := newEncoder(s)
 	if err != nil {
 		return err
 	}
@@ -205,6 +207,14 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	return unknownDestination(s)
+}
+
+// newEncoder returns what maps entries to the events of the format that is set.
+func newEncoder(s *config.Settings) (func(*audit.Entry) (id string, event []byte), error) {
+	if s.EventFormat == "ocsf" {
+		return ocsf.New(s.KongAdminAPI, time.Now).Event, nil
+	}
+	return cloudtrail.NewEncoder(s.KongAdminAPI, s.AccountID, s.ErrorCodes)
 }
 
 // Bind makes sure that the ledger keeps what it is given, and ties it to this Kong,

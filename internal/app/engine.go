@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/announce"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/lease"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -23,6 +24,9 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 		Destination: a.Sink, UrgentDestination: a.urgent,
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
 		SkipOwnReads: s.SkipOwnReads, Adopt: s.Adopt, Observer: o, Logger: a.Log,
+	}
+	if s.Destination == config.ToCloudWatch {
+		options.BatchEntries, options.BatchBytes = cloudwatch.BatchEntries, cloudwatch.BatchBytes
 	}
 	if !s.StartAt.IsZero() {
 		options.StartAt = s.StartAt.Unix()

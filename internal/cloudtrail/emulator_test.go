@@ -129,8 +129,7 @@ func TestEmulatorWithFaults(t *testing.T) {
 					return
 				}
 				verdicts, err := s.Put(t.Context(), left)
-				var setting *audit.SettingsError
-				if errors.As(err, &setting) {
+				if audit.NeedsPerson(err) {
 					t.Error(err)
 					return
 				}
@@ -141,6 +140,7 @@ func TestEmulatorWithFaults(t *testing.T) {
 						again = append(again, left[i])
 					case audit.Rejected:
 						t.Errorf("refused: %+v", v)
+					case audit.Accepted:
 					}
 				}
 				left = again

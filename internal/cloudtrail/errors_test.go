@@ -321,9 +321,8 @@ func TestCheck(t *testing.T) {
 			})
 			s := newDestination(t, at(srv.URL))
 			err := s.Check(t.Context())
-			var setting *audit.SettingsError
 			got := ""
-			if errors.As(err, &setting) {
+			if audit.NeedsPerson(err) {
 				got = "S"
 			} else if err != nil {
 				got = "E"

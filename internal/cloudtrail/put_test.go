@@ -283,6 +283,7 @@ func putTwice(t *testing.T, s *Destination, es []audit.Entry) []audit.Verdict {
 		switch v.Status {
 		case audit.Rejected:
 			t.Errorf("%s was rejected at its first refusal: %+v", es[i].ID, v)
+		case audit.Accepted:
 		case audit.Retryable:
 			rest, at = append(rest, es[i]), append(at, i)
 		}
@@ -384,6 +385,7 @@ func TestPutRefusedNowAndThen(t *testing.T) {
 				switch v.Status {
 				case audit.Rejected:
 					t.Errorf("%s: %+v", batch[i].ID, v)
+				case audit.Accepted:
 				case audit.Retryable:
 					rest = append(rest, batch[i])
 				}

@@ -106,7 +106,7 @@ func (s *testServer) seen() []call {
 
 func acceptAll(w http.ResponseWriter, c call, _ int) { _, _ = io.WriteString(w, c.answer(nil)) }
 
-// entries returns n of them, with ids e0, e1, …
+// entries returns n of them, with the ids e0, e1 and so on.
 func entries(n int) []audit.Entry {
 	es := make([]audit.Entry, n)
 	for i := range es {

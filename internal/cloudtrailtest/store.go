@@ -113,6 +113,7 @@ func (t *store) add(events []accepted, now time.Time) {
 		for i := range events {
 			sums[i] = sha256.Sum256(events[i].data)
 		}
+	case KeepCounts:
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

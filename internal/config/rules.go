@@ -88,6 +88,9 @@ func (l *loader) checkDestination(s *Settings) {
 	if s.EventDataStore != "" && s.Destination != ToCloudTrail {
 		s.Warn("event-data-store has no effect: the destination is " + string(s.Destination))
 	}
+	if s.EventFormat == "ocsf" && s.Destination == ToCloudTrail {
+		l.problems.add("--event-format (RELAY_EVENT_FORMAT) is ocsf, but CloudTrail Lake takes its own format only. Leave it out, or set another --destination.")
+	}
 	if l.need&NeedDestination == 0 {
 		return
 	}

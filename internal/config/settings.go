@@ -61,6 +61,7 @@ type Settings struct {
 	PutConcurrency int
 	RetryFor       time.Duration
 	Redact         []string // dotted JSON paths
+	EventFormat    string   // cloudtrail or ocsf
 	ErrorCodes     bool
 	SkipOwnReads   bool
 

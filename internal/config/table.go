@@ -207,6 +207,11 @@ func table() []setting {
 			set:  redactPaths,
 		},
 		{
+			name: "event-format", env: "RELAY_EVENT_FORMAT", group: groupDestination, value: "format", def: "cloudtrail",
+			help: "cloudtrail, or ocsf (OCSF 1.8.0, class API Activity) for cloudwatch and jsonl",
+			set:  text(func(s *Settings) *string { return &s.EventFormat }, oneOf("cloudtrail", "ocsf"), "cloudtrail or ocsf"),
+		},
+		{
 			name: "error-codes", env: "RELAY_ERROR_CODES", group: groupDestination, def: "false",
 			help: "set errorCode in events of requests that Kong answered with 400 or more",
 			set:  toggle(func(s *Settings) *bool { return &s.ErrorCodes }),

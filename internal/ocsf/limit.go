@@ -1,0 +1,121 @@
+package ocsf
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// MaxEvent is the most that an event takes, in bytes.
+const MaxEvent = 256_000
+
+// What the parts of an event may take, in bytes of JSON text. All of them together
+// are less than [MaxEvent].
+const (
+	maxShort   = 1024
+	maxLong    = 4096
+	maxRemoved = 16_000
+	maxUnknown = 24_000
+	maxQuery   = 24_000
+	maxPayload = 80_000
+	maxRaw     = 64_000
+	// maxDepth is how deep a payload may nest and still be embedded as an object.
+	maxDepth = 500
+)
+
+// cutting tells how long a value was that had to be cut, and what it was.
+type cutting struct {
+	Bytes  int    `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// cutter cuts what is too long, and remembers it.
+type cutter struct{ cuts map[string]cutting }
+
+func (c *cutter) cut(path, s string) {
+	if c.cuts == nil {
+		c.cuts = map[string]cutting{}
+	}
+	sum := sha256.Sum256([]byte(s))
+	c.cuts[path] = cutting{Bytes: len(s), SHA256: hex.EncodeToString(sum[:])}
+}
+
+// text returns the longest beginning of s that takes at most limit bytes as a JSON string.
+func (c *cutter) text(path, s string, limit int) string {
+	if 6*len(s)+2 <= limit { // a control character takes six
+		return s
+	}
+	size := 2
+	for i, r := range s {
+		if size += width(r); size > limit {
+			c.cut(path, s)
+			return s[:i]
+		}
+	}
+	return s
+}
+
+// width is how many bytes a rune takes in a JSON string.
+func width(r rune) int {
+	switch {
+	case r == '"', r == '\\', r == '\b', r == '\f', r == '\n', r == '\r', r == '\t':
+		return 2
+	case r < ' ':
+		return 6
+	}
+	return utf8.RuneLen(r) // a byte that is not UTF-8 is U+FFFD here and in JSON
+}
+
+// value returns s as it is if it is a JSON object within the limit, else as a JSON string.
+func (c *cutter) value(path, s string, limit int) jsontext.Value {
+	o := jsontext.Value(strings.TrimSpace(s))
+	if len(o) <= limit/3 && o.Kind() == '{' && o.IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) && !deep(o) {
+		return o
+	}
+	text, _ := jsontext.AppendQuote(nil, c.text(path, s, limit)) // the error only reports bytes that are not UTF-8
+	return text
+}
+
+// deep reports whether JSON nests deeper than other parsers may read.
+func deep(v jsontext.Value) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(v); i++ {
+		switch b := v[i]; {
+		case quoted && b == '\\':
+			i++
+		case b == '"':
+			quoted = !quoted
+		case quoted:
+		case b == '{', b == '[':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case b == '}', b == ']':
+			depth--
+		}
+	}
+	return false
+}
+
+// raw adds the entry as it was read, after redaction, or its size and hash if it is too long.
+func (ev *event) raw(c *cutter, e *audit.Entry) {
+	text, err := json.Marshal(e, options...)
+	if err != nil { // strings and numbers always encode
+		return
+	}
+	raw := string(text)
+	var all cutter
+	if all.text("raw_data", raw, maxRaw) == raw {
+		ev.RawData = raw
+		return
+	}
+	c.cut("raw_data", raw)
+	ev.RawDataHash = &fingerprint{AlgorithmID: 3, Value: c.cuts["raw_data"].SHA256} // 3 is SHA-256
+	ev.RawDataSize = len(raw)
+}
