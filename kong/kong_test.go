@@ -117,7 +117,7 @@ func TestValues(t *testing.T) {
 		"plugins":                                 "bundled,cloudtrail-relay",
 		"pluginserver_names":                      "cloudtrail-relay",
 		"pluginserver_cloudtrail_relay_socket":    path.Join(folder, "cloudtrail-relay.socket"),
-		"pluginserver_cloudtrail_relay_query_cmd": sidecar.Command[0] + " -dump",
+		"pluginserver_cloudtrail_relay_query_cmd": strings.Join(sidecar.Command, " ") + " -dump",
 		"audit_log":                               "on",
 	} {
 		if got := v.Env[name]; got.Value != want || got.Tag != "!!str" {
