@@ -96,7 +96,8 @@ type Scheduler struct {
 	repollUntil  time.Time     // polls are repeated until then for a trigger without ids
 
 	// Passes.
-	tailing, reconciling bool
+	tailing, reconciling bool      // a pass is under way; a tail until it has read the log
+	delivering           int       // tails that have read the log and are not at their end
 	tailWanted           bool      // the tail under way is wanted whatever the ids
 	reconcileAt          time.Time // zero: no reconcile is planned
 	reconcileForced      bool      // although another relay has made one of late

@@ -2,6 +2,9 @@ package announce
 
 import "time"
 
+// maxDelivering bounds the tails that have read the log and still deliver.
+const maxDelivering = 8
+
 // Start is a pass that is to be made.
 type Start struct {
 	Pass Pass
@@ -16,8 +19,9 @@ type Start struct {
 // [Scheduler.Ended]; or none, and the time at which to ask again unless something
 // happens before. A zero time means that nothing is planned.
 //
-// A tail may be started while a reconcile is under way. Everything else is made
-// one after the other.
+// A tail may be started while a reconcile is under way, or while other tails that have
+// read the log still deliver: an entry that its destination does not take at once
+// must not keep later ones waiting. Everything else is made one after the other.
 func (s *Scheduler) Next(now time.Time) (Start, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,13 +38,14 @@ func (s *Scheduler) Next(now time.Time) (Start, time.Time) {
 		}
 		return false
 	}
-	if s.tailing {
+	if s.tailing || s.delivering >= maxDelivering {
 		return Start{}, time.Time{}
 	}
-	if !s.reconciling && due(s.reconcileAt) {
+	free := !s.reconciling && s.delivering == 0
+	if free && due(s.reconcileAt) {
 		return s.begin(now, Reconcile, true), time.Time{}
 	}
-	if s.standby != None && !s.reconciling && due(s.standbyAt) {
+	if s.standby != None && free && due(s.standbyAt) {
 		return s.begin(now, s.standby, false), time.Time{}
 	}
 	if !s.nextPoll.IsZero() && due(later(s.nextPoll, s.tailNotBefore)) {
@@ -70,6 +75,8 @@ func (s *Scheduler) begin(now time.Time, p Pass, requestRerun bool) Start {
 // Result is how a pass ended. At most one of Held, Failed and Blocked is set.
 type Result struct {
 	Began time.Time
+	// Read: [Scheduler.TailRead] was called for the tail.
+	Read bool
 	// Held: another relay has the lease, for LeaseLeft unless it is renewed.
 	Held      bool
 	LeaseLeft time.Duration
@@ -91,6 +98,8 @@ func (s *Scheduler) Ended(now time.Time, p Pass, r Result) {
 	if p == Reconcile {
 		s.reconciling = false
 		s.tailNotBefore = time.Time{} // also for a tail that was blocked
+	} else if r.Read {
+		s.delivering--
 	} else {
 		s.tailing = false
 	}
@@ -110,6 +119,15 @@ func (s *Scheduler) Ended(now time.Time, p Pass, r Result) {
 		s.pollWanted = true
 		s.pollSoon(now, 0)
 	}
+}
+
+// TailRead notes that the tail under way has read the log, so that the next one may
+// begin. Its end is still to come.
+func (s *Scheduler) TailRead() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tailing = false
+	s.delivering++
 }
 
 func (s *Scheduler) succeeded(now time.Time, p Pass, r Result) {
@@ -168,7 +186,7 @@ func (s *Scheduler) retry(now time.Time, p Pass) {
 
 // bringRetryForward makes the pass that failed again soon. s.mu is held.
 func (s *Scheduler) bringRetryForward(now time.Time) {
-	if s.failed == None || s.reconciling || s.tailing {
+	if s.failed == None || s.reconciling || s.tailing || s.delivering > 0 {
 		return
 	}
 	at := later(now.Add(s.opts.Debounce), s.failedAt.Add(retryGap))

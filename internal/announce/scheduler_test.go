@@ -324,3 +324,23 @@ func TestARerunBringsATail(t *testing.T) {
 		t.Errorf("tails at %v", tails)
 	}
 }
+
+// An entry that its destination does not take at once keeps no later one waiting.
+func TestATailBesideATailThatDelivers(t *testing.T) {
+	s := newScheduler()
+	s.Notify(epoch, []string{"a"})
+	now := epoch.Add(50 * ms)
+	started(t, s, now, Tail)
+	started(t, s, now.Add(time.Second), None) // it reads
+	s.TailRead()
+	s.Seen(now, entries("a"))
+	s.Notify(now, []string{"b"})
+	now = now.Add(time.Second)
+	started(t, s, now, Tail)
+	s.RequestReconcile(now, false)
+	s.Ended(now, Tail, Result{Began: now}) // the second one, which had not read
+	s.Seen(now, entries("b"))
+	started(t, s, now.Add(time.Second), None) // a reconcile waits for the first
+	s.Ended(now.Add(time.Second), Tail, Result{Began: epoch, Read: true})
+	started(t, s, now.Add(time.Second), Reconcile)
+}

@@ -26,14 +26,15 @@ type beside struct {
 
 	running sync.WaitGroup // tails; grows only while the pipeline offers the pass
 
-	tailing sync.Mutex // one tail at a time
+	tailing sync.Mutex // held by the tail that reads
+	head    int64      // newest second that a tail has read; guarded by tailing
 
 	mu    sync.Mutex
 	order walk.Order // of the walk, then of the last tail
 	ended bool
-	stop  context.CancelCauseFunc // ends the tail under way
-	err   error                   // of a tail that failed the pass
-	head  int64                   // newest second that a tail has read
+	next  int
+	stops map[int]context.CancelCauseFunc // end the tails under way
+	err   error                           // of a tail that failed the pass
 }
 
 // offer makes a pass known as the one beside which tails can be made; nil ends that.
@@ -70,8 +71,10 @@ func (b *beside) allow(o walk.Order) {
 func (b *beside) end(why error) error {
 	b.mu.Lock()
 	b.ended = true
-	if why != nil && b.stop != nil {
-		b.stop(why)
+	if why != nil {
+		for _, stop := range b.stops {
+			stop(why)
+		}
 	}
 	b.mu.Unlock()
 	b.once.Do(func() { close(b.ready) })
@@ -81,7 +84,7 @@ func (b *beside) end(why error) error {
 
 // tailBeside makes a tail beside the walk of the pass. made is false if the pass
 // ended before it could.
-func (ps *pass) tailBeside(ctx context.Context) (sum Summary, made bool, err error) {
+func (ps *pass) tailBeside(ctx context.Context, req *Request) (sum Summary, made bool, err error) {
 	b := &ps.beside
 	sum = Summary{Kind: Tail, Order: walk.Unknown.String(), Beside: true}
 	select {
@@ -89,46 +92,76 @@ func (ps *pass) tailBeside(ctx context.Context) (sum Summary, made bool, err err
 	case <-ctx.Done():
 		return sum, true, context.Cause(ctx)
 	}
-	b.tailing.Lock()
-	defer b.tailing.Unlock()
 	work, cancelWork := ps.p.workContext(ctx)
 	defer cancelWork()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	b.mu.Lock()
-	order, ended := b.order, b.ended
-	b.stop = stop
-	b.mu.Unlock()
-	if ended {
+	order, leave, ok := b.enter(stop)
+	if !ok {
 		return sum, false, nil
 	}
+	defer leave()
 	sum.Order = order.String()
 	if order == walk.Unordered {
 		return sum, true, ErrUnordered
 	}
-	readErr, err := ps.tail(ctx, work, order, &sum)
-	b.mu.Lock()
-	b.stop = nil
-	if b.err == nil {
-		b.err = err
+	pool, ctx := newWorkers(ctx, ps.del, ps.p.opts.UrgentDestination, tailWorkers, ps.p.opts.BatchBytes)
+	readErr, err := ps.readTail(ctx, work, pool, &sum)
+	if err == nil && readErr == nil {
+		req.hasRead()
 	}
-	b.mu.Unlock()
+	if waitErr := pool.wait(); err == nil || waitErr != nil && errors.Is(err, context.Canceled) {
+		err = waitErr
+	}
 	if err != nil {
-		b.fail(err)
+		b.failed(err)
 		return sum, true, err
 	}
 	sum.Complete = readErr == nil
 	return sum, true, readErr
 }
 
-// tail reads the newest rows and delivers what is new. A failure to read is
+// enter notes a tail, which stop ends. ok is false if the pass has ended.
+func (b *beside) enter(stop context.CancelCauseFunc) (order walk.Order, leave func(), ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return walk.Unknown, nil, false
+	}
+	n := b.next
+	b.next++
+	if b.stops == nil {
+		b.stops = map[int]context.CancelCauseFunc{}
+	}
+	b.stops[n] = stop
+	return b.order, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.stops, n)
+	}, true
+}
+
+// failed ends the pass because a tail could not deliver.
+func (b *beside) failed(err error) {
+	b.mu.Lock()
+	if b.err == nil {
+		b.err = err
+	}
+	b.mu.Unlock()
+	b.fail(err)
+}
+
+// readTail reads the newest rows and hands over what is new. A failure to read is
 // readErr: the walk meets the same trouble, and goes on as long as it can. Any other
 // failure is the pass's as well.
-func (ps *pass) tail(ctx, work context.Context, order walk.Order, sum *Summary) (readErr, err error) {
+func (ps *pass) readTail(ctx, work context.Context, pool *workers, sum *Summary) (readErr, err error) {
 	b, p := &ps.beside, ps.p
-	pool, ctx := newWorkers(ctx, ps.del, p.opts.UrgentDestination, tailWorkers, p.opts.BatchBytes)
+	b.tailing.Lock()
+	defer b.tailing.Unlock()
 	w := p.reader.Walk()
-	w.ReadIn(order)
+	b.mu.Lock()
+	w.ReadIn(b.order)
+	b.mu.Unlock()
 	if b.head == 0 {
 		b.head = max(ps.marks.Cursor, ps.walk.Began().Unix()-wideLookback)
 	}
@@ -137,13 +170,15 @@ func (ps *pass) tail(ctx, work context.Context, order walk.Order, sum *Summary) 
 	// batches exist, this slot keeps the marks below them.
 	slot := ps.del.reserve(floor)
 	batches := batcher{ps: ps, workers: pool}
-	var newest int64
+	var newest int64 // by timestamps that Kong gave
 	readErr = w.Run(ctx, walk.Bounds{Floor: floor, RestartFloor: floor}, func(s walk.Step) error {
 		if s.Restart && s.Order == walk.Unordered {
 			return ErrUnordered
 		}
 		for i := range s.Entries {
-			newest = max(newest, s.Entries[i].Timestamp)
+			if !s.Entries[i].TimestampGuessed {
+				newest = max(newest, s.Entries[i].Timestamp)
+			}
 		}
 		err = batches.page(ctx, work, s.Entries, w.Began().Unix())
 		return err
@@ -154,19 +189,17 @@ func (ps *pass) tail(ctx, work context.Context, order walk.Order, sum *Summary) 
 	if err == nil {
 		ps.del.finish(slot)
 	}
-	if waitErr := pool.wait(); err == nil || waitErr != nil && errors.Is(err, context.Canceled) {
-		err = waitErr
-	}
-	ps.del.count(func(s *Summary) { s.Pages += w.Position().Pages })
-	sum.Pages, sum.Order = w.Position().Pages, w.Order().String()
+	pages := w.Position().Pages
+	ps.del.count(func(s *Summary) { s.Pages += pages })
+	sum.Pages, sum.Order = pages, w.Order().String()
 	b.mu.Lock()
 	b.order = w.Order()
 	b.mu.Unlock()
+	if err == nil && readErr == nil {
+		b.head = max(b.head, min(newest, w.Began().Unix()))
+	}
 	if err != nil {
 		return nil, err
-	}
-	if readErr == nil {
-		b.head = max(b.head, min(newest, w.Began().Unix()))
 	}
 	return readErr, nil
 }

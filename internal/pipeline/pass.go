@@ -110,6 +110,9 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	if flushErr := ps.batcher.flush(walking, work); walkErr == nil {
 		walkErr = flushErr
 	}
+	if walkErr == nil {
+		ps.req.hasRead()
+	}
 	err := main.wait()
 	if err == nil || errors.Is(err, context.Canceled) && walkErr != nil && !errors.Is(walkErr, context.Canceled) {
 		err = walkErr

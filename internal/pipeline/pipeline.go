@@ -225,6 +225,9 @@ type Request struct {
 	DryRun bool
 	// Wait is how long to wait for the lease before audit.ErrLeaseHeld.
 	Wait time.Duration
+	// Read is called once when a tail has read the log and still delivers what is new,
+	// if it comes so far. May be nil.
+	Read func()
 	// NoRerun requests no rerun of the process that holds the lease.
 	NoRerun bool
 }

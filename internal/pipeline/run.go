@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -29,6 +30,9 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 	begin := time.Now()
 	total := Summary{Kind: req.Kind, Full: req.Full, Complete: true}
 	var err error
+	if read := req.Read; read != nil {
+		req.Read = sync.OnceFunc(read)
+	}
 	for restarts := 0; ; restarts++ {
 		var sum Summary
 		sum, err = p.leased(ctx, req)
@@ -46,6 +50,13 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 	total.Complete = total.Complete && err == nil
 	total.Seconds = time.Since(begin).Seconds()
 	return total, err
+}
+
+// hasRead tells whoever made the request that a tail has read the log.
+func (r *Request) hasRead() {
+	if r.Read != nil && r.Kind == Tail {
+		r.Read()
+	}
 }
 
 // leased makes one pass under the lease.
@@ -76,7 +87,7 @@ func (p *Pipeline) leased(ctx context.Context, req Request) (sum Summary, err er
 func (p *Pipeline) under(ctx, parent context.Context, l Lease, req Request) (Summary, error) {
 	if req.Kind == Tail {
 		if main := p.accept(); main != nil {
-			sum, made, err := main.tailBeside(ctx)
+			sum, made, err := main.tailBeside(ctx, &req)
 			main.beside.running.Done()
 			if made {
 				return sum, err

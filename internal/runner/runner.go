@@ -210,6 +210,13 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 	if f := r.opts.Observer.Began; f != nil {
 		f(start.Pass)
 	}
+	if start.Pass == announce.Tail {
+		req.Read = func() {
+			e.result.Read = true
+			r.opts.Scheduler.TailRead()
+			signal(r.wake)
+		}
+	}
 	sum, err := r.opts.Passes.Run(ctx, req)
 	if f := r.opts.Observer.Ended; f != nil {
 		f(start.Pass, sum, err)

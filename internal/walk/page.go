@@ -61,7 +61,8 @@ func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 			return page, nil
 		}
 		switch {
-		case ctx.Err() != nil, audit.NeedsPerson(err), errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrUnsupportedQuery), q.Size <= 1:
+		case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), // of the page with all its retries
+			audit.NeedsPerson(err), errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrUnsupportedQuery), q.Size <= 1:
 			return audit.Page{}, err
 		case errors.Is(err, audit.ErrPageTooLarge):
 			w.cooldown = cooldown
