@@ -152,6 +152,7 @@ func (s *server) passes(ctx context.Context) error {
 	if err := s.bindOrWait(ctx); err != nil {
 		return err
 	}
+	s.readMarks(ctx)
 	s.scheduler.RequestReconcile(time.Now(), false)
 	s.scheduler.RequestTail(time.Now())
 	return s.runner.Run(ctx)
