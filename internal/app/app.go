@@ -33,8 +33,9 @@ type App struct {
 	Store    Store
 	Sink     Sink
 
-	urgent  pipeline.Destination // for entries that a trigger asked for; nil: Sink
-	closers []func() error       // in the order in which they were opened
+	urgent  pipeline.Destination    // for entries that a trigger asked for; nil: Sink
+	logs    *cloudwatch.Destination // nil: another destination
+	closers []func() error          // in the order in which they were opened
 }
 
 // Open wires what the settings ask for. It contacts nothing but a secret store,
@@ -203,8 +204,12 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		a.Sink, err = cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
-		return err
+		a.logs, err = cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
+		if err != nil {
+			return err
+		}
+		a.Sink = a.logs
+		return nil
 	}
 	return unknownDestination(s)
 }

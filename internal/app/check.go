@@ -77,7 +77,14 @@ func (a *App) checkDestination(ctx context.Context) (string, error) {
 	if a.Settings.Destination == config.ToCloudTrail {
 		found += "; whether it takes this account and source shows with the first event"
 	}
-	return found, a.Sink.Check(ctx)
+	if err := a.Sink.Check(ctx); err != nil || a.logs == nil {
+		return found, err
+	}
+	group, err := a.logs.Inspect(ctx)
+	if err != nil { // not needed to deliver
+		return found + "; its retention and deletion protection could not be looked at (logs:DescribeLogGroups)", nil //nolint:nilerr // said in words
+	}
+	return strings.Join(append([]string{found}, group.Warnings()...), "; "), nil
 }
 
 func (a *App) checkLake(ctx context.Context) (string, error) {

@@ -78,16 +78,10 @@ type Destination struct {
 // New returns a Destination. It contacts nothing. Names that AWS would not take
 // are a [*audit.SettingsError].
 func New(o Options) (*Destination, error) {
-	switch {
-	case o.Config.Region == "":
-		return nil, audit.Settingsf("set REGION or AWS_REGION", "no AWS Region for CloudWatch Logs")
-	case !groupName(o.Group):
-		return nil, audit.Settingsf("a log group's name has 1 to 512 letters, digits and any of . - _ / #",
-			"log group %q is not a name that AWS takes", o.Group)
-	case !streamName(o.Stream):
-		return nil, audit.Settingsf("a log stream's name has 1 to 512 characters, and neither : nor *",
-			"log stream %q is not a name that AWS takes", o.Stream)
-	case o.Encode == nil:
+	if err := checkPlace(o.Config.Region, o.Group, o.Stream); err != nil {
+		return nil, err
+	}
+	if o.Encode == nil {
 		return nil, errors.New("cloudwatch: Options.Encode is required")
 	}
 	if o.Now == nil {
@@ -104,4 +98,19 @@ func New(o Options) (*Destination, error) {
 		encode: o.Encode,
 		now:    o.Now,
 	}, nil
+}
+
+// checkPlace reports names that AWS would not take.
+func checkPlace(region, group, stream string) error {
+	switch {
+	case region == "":
+		return audit.Settingsf("set REGION or AWS_REGION", "no AWS Region for CloudWatch Logs")
+	case !groupName(group):
+		return audit.Settingsf("a log group's name has 1 to 512 letters, digits and any of . - _ / #",
+			"log group %q is not a name that AWS takes", group)
+	case !streamName(stream):
+		return audit.Settingsf("a log stream's name has 1 to 512 characters, and neither : nor *",
+			"log stream %q is not a name that AWS takes", stream)
+	}
+	return nil
 }

@@ -1,0 +1,135 @@
+package cloudwatch_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
+)
+
+// answers serves one operation from a list of answers, and notes the requests.
+func answers(t *testing.T, operation string, list ...string) (aws.Config, *[]map[string]any) {
+	t.Helper()
+	var seen []map[string]any
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in map[string]any
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || !strings.HasSuffix(r.Header.Get("X-Amz-Target"), "."+operation) {
+			t.Errorf("%s: %v", r.Header.Get("X-Amz-Target"), err)
+		}
+		seen = append(seen, in)
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		answer := list[min(len(seen), len(list))-1]
+		if strings.Contains(answer, "__type") {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+		_, _ = w.Write([]byte(answer))
+	}))
+	t.Cleanup(srv.Close)
+	return aws.Config{Region: "eu-central-1", BaseEndpoint: &srv.URL, Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "example", "")}, &seen
+}
+
+func logLine(filed int64, message string) string {
+	return fmt.Sprintf(`{"message":%q,"timestamp":%d,"ingestionTime":%d,"logStreamName":"kong","eventId":"1"}`, message, filed, filed+5)
+}
+
+func TestReader(t *testing.T) {
+	at := noon.UnixMilli()
+	cfg, seen := answers(t, "FilterLogEvents",
+		`{"events":[`+logLine(at, `{"UID":"a","eventTime":"2026-03-01T12:00:00Z","UID2":1}`)+`],"nextToken":"1"}`,
+		`{"events":[],"nextToken":"2"}`,
+		`{"events":[`+logLine(at+7, `{"UID":"old","eventTime":"2026-01-01T12:00:00Z"}`)+`,`+logLine(at, `a line of somebody else`)+`,`+logLine(at, `{"x":1}`)+`,`+
+			logLine(at, `{"metadata":{"uid":"o"},"time":1772366400000}`)+`,`+logLine(at, `{"UID":"a","eventTime":"2026-03-01T12:00:00Z"}`)+`]}`)
+	r, err := cloudwatch.NewReader(cfg, "audit", "kong")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for e, err := range r.Events(t.Context(), noon.Unix(), noon.Unix()+60) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprintf("%s %s %v %d", e.UID, time.Unix(e.Time, 0).UTC().Format(time.DateTime), e.Refiled(), e.Ingested-e.Filed))
+	}
+	want := "[a 2026-03-01 12:00:00 false 5 old 2026-01-01 12:00:00 true 5 o 2026-03-01 12:00:00 false 5 a 2026-03-01 12:00:00 false 5]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("got %v\nwant %s", got, want)
+	}
+	first := (*seen)[0]
+	if len(*seen) != 3 || first["startTime"] != float64(at) || first["endTime"] != float64(at+59_999) || (*seen)[2]["nextToken"] != "2" {
+		t.Errorf("requests %v", *seen)
+	}
+}
+
+func TestReaderErrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		answers  []string
+		settings bool
+		hint     string
+	}{
+		"no permission":          {[]string{apiError("AccessDeniedException", "no")}, true, "logs:FilterLogEvents"},
+		"no group":               {[]string{apiError("ResourceNotFoundException", "no")}, true, "--log-group"},
+		"the same page for good": {[]string{`{"events":[],"nextToken":"1"}`}, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, _ := answers(t, "FilterLogEvents", c.answers...)
+			r, err := cloudwatch.NewReader(cfg, "audit", "kong")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var failure error
+			for _, err := range r.Events(t.Context(), 0, 1) {
+				failure = errors.Join(failure, err)
+			}
+			if failure == nil || audit.NeedsPerson(failure) != c.settings || !strings.Contains(audit.Hint(failure), c.hint) {
+				t.Errorf("%v (%s)", failure, audit.Hint(failure))
+			}
+		})
+	}
+	if _, err := cloudwatch.NewReader(aws.Config{Region: "x"}, "a b", "kong"); !audit.NeedsPerson(err) {
+		t.Error(err)
+	}
+}
+
+func TestInspect(t *testing.T) {
+	for name, c := range map[string]struct {
+		group string // the answer's
+		want  []string
+	}{
+		"as it should be":     {`{"logGroupName":"audit","retentionInDays":400,"deletionProtectionEnabled":true,"logGroupClass":"STANDARD"}`, nil},
+		"never expires":       {`{"logGroupName":"audit","deletionProtectionEnabled":true}`, nil},
+		"short, unprotected":  {`{"logGroupName":"audit","retentionInDays":30}`, []string{"after 30 days", "deletion protection"}},
+		"by a policy":         {`{"logGroupName":"audit","retentionInDays":90,"retentionPolicyName":"all","deletionProtectionEnabled":true}`, []string{"policy all"}},
+		"cannot be read back": {`{"logGroupName":"audit","deletionProtectionEnabled":true,"logGroupClass":"INFREQUENT_ACCESS"}`, []string{"relay verify"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, _ := answers(t, "DescribeLogGroups", `{"logGroups":[{"logGroupName":"audit-other","retentionInDays":1}],"nextToken":"1"}`, `{"logGroups":[`+c.group+`]}`)
+			d, err := cloudwatch.New(cloudwatch.Options{Config: cfg, Group: "audit", Stream: "kong", Encode: func(*audit.Entry) (string, []byte) { return "", nil }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := d.Inspect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := g.Warnings()
+			if len(got) != len(c.want) {
+				t.Fatalf("%q", got)
+			}
+			for i, w := range c.want {
+				if !strings.Contains(got[i], w) {
+					t.Errorf("%q, want %q", got[i], w)
+				}
+			}
+		})
+	}
+}
