@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -122,9 +123,16 @@ func destinationName(s *config.Settings) (string, error) {
 	case config.ToCloudTrail:
 		return s.ChannelARN, nil
 	case config.ToCloudWatch:
-		return "logs:" + s.Region + ":" + s.LogGroup + ":" + s.LogStream, nil
+		return "logs:" + s.AccountID + ":" + s.Region + ":" + s.LogGroup + ":" + s.LogStream, nil
 	case config.ToJSONL:
-		return "jsonl:" + s.JSONLFile, nil
+		if s.JSONLFile == "-" {
+			return "jsonl:-", nil
+		}
+		path, err := filepath.Abs(s.JSONLFile)
+		if err != nil {
+			return "", fmt.Errorf("finding the path of %s: %w", s.JSONLFile, err)
+		}
+		return "jsonl:" + path, nil
 	}
 	return "", unknownDestination(s)
 }
@@ -143,12 +151,12 @@ func (a *App) openStore(ctx context.Context) error {
 }
 
 func newStore(ctx context.Context, s *config.Settings) (Store, error) {
-	if s.LedgerFile != "" {
-		return ledger.OpenBolt(s.LedgerFile, ledger.BoltOptions{})
-	}
 	name, err := destinationName(s)
 	if err != nil {
 		return nil, err
+	}
+	if s.LedgerFile != "" {
+		return ledger.OpenBolt(s.LedgerFile, ledger.BoltOptions{Source: s.Source, Destination: name, Adopt: s.Adopt})
 	}
 	o := ledger.RedisOptions{
 		Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,

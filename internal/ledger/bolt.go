@@ -7,18 +7,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// BoltOptions adjust a ledger in a file.
+// BoltOptions say whose a ledger in a file is.
 type BoltOptions struct {
+	Source      string // the Kong that is read, by a name of the operator's choice
+	Destination string // what it is delivered to; a name that is empty is not compared
+	// Adopt takes over a file that was used and does not say by whom.
+	Adopt    bool
 	LeaseTTL time.Duration // 0: [DefaultLease]
 }
 
@@ -66,49 +68,38 @@ var (
 	marksKey      = []byte("marks")
 	kongKey       = []byte("kong")
 
+	sourceKey      = []byte("source")
+	destinationKey = []byte("destination")
+
 	sequenceKey      = []byte("sequence")
 	marksSequenceKey = []byte("marks_sequence") // at which the marks were written
 )
 
 // OpenBolt opens a ledger in a file, which it makes if there is none, for its
-// owner alone. It waits a second at most for another process to let go of it.
+// owner alone. It waits a second at most for another process to let go of it. It
+// refuses a file that is broken, or that is the ledger of another source or
+// destination.
 func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
 	if o.LeaseTTL <= 0 {
 		o.LeaseTTL = DefaultLease
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:        time.Second,
-		FreelistType:   bbolt.FreelistMapType,
-		NoFreelistSync: true,
-	})
-	hint := ""
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, audit.Settingsf("stop the other one, or give each a ledger of its own; several relays share one in Redis",
-			"opening ledger %s: in use by another relay", path)
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-		hint = "this is not a ledger, or a broken one: give another path, or move it away"
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		hint = "the directory must exist, and the relay must be able to write to it"
-	}
-	if hint != "" {
-		return nil, audit.Settings(fmt.Errorf("opening ledger: %w", err), hint)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening ledger %s: %w", path, err)
-	}
-	b := &Bolt{db: db, path: path, now: time.Now}
+	b := &Bolt{path: path, now: time.Now}
 	b.lease.ttl = o.LeaseTTL
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range allBuckets {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
+	if err := b.open(); err != nil {
+		return nil, err
+	}
+	err := b.guarded("opening", func() error {
+		return b.db.Update(func(tx *bbolt.Tx) error {
+			for _, name := range allBuckets {
+				if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
+			return claimFile(tx, o)
+		})
 	})
 	if err != nil {
-		return nil, errors.Join(b.wrap("making", err), db.Close())
+		return nil, errors.Join(err, b.db.Close())
 	}
 	return b, nil
 }
@@ -124,14 +115,14 @@ func (b *Bolt) update(ctx context.Context, doing string, f func(tx *bbolt.Tx) er
 	if err := ctx.Err(); err != nil {
 		return b.wrap(doing, err)
 	}
-	return b.wrap(doing, b.db.Update(f))
+	return b.guarded(doing, func() error { return b.db.Update(f) })
 }
 
 func (b *Bolt) view(ctx context.Context, doing string, f func(tx *bbolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return b.wrap(doing, err)
 	}
-	return b.wrap(doing, b.db.View(f))
+	return b.guarded(doing, func() error { return b.db.View(f) })
 }
 
 // check returns an error if the ledger is not the one that Begin found. Before

@@ -1,7 +1,9 @@
 package ledger
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,4 +93,92 @@ func TestBoltExpires(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// A file is the ledger of one source and one destination.
+func TestBoltBelongsToOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	open := func(source, destination string, adopt bool) error {
+		b, err := OpenBolt(path, BoltOptions{Source: source, Destination: destination, Adopt: adopt})
+		if err == nil {
+			value(b.Begin(bg()))(t)
+			must(t, b.Close())
+		}
+		return err
+	}
+	b := openBolt(t, path) // as it was made before files knew whose they are
+	value(b.Begin(bg()))(t)
+	must(t, b.Close())
+	refused := func(err error, text string) {
+		t.Helper()
+		if !audit.NeedsPerson(err) || audit.Hint(err) == "" || !strings.Contains(err.Error(), text) {
+			t.Errorf("error %v, want %q", err, text)
+		}
+	}
+	refused(open("kong", "jsonl:/a", false), "used before")
+	must(t, open("kong", "jsonl:/a", true))
+	must(t, open("kong", "jsonl:/a", false))
+	refused(open("kong", "jsonl:/b", true), "jsonl:/a, not of jsonl:/b")
+	refused(open("other", "jsonl:/a", false), "kong, not of other")
+	must(t, open("kong", "", false)) // a command that needs no destination
+}
+
+// A file that is cut or broken is an error with a hint wherever the damage is, and
+// never the end of the process.
+func TestBoltBroken(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "ledger.db")
+	b := openBolt(t, path)
+	value(b.Begin(bg()))(t)
+	var records []audit.Record
+	var entries []audit.Entry
+	for i := range 3000 {
+		at := int64(noon + i%3*86400)
+		records = append(records, record(testID(i), at, audit.Delivered))
+		entries = append(entries, audit.Entry{ID: testID(i), Timestamp: at})
+	}
+	must(t, b.Record(bg(), records))
+	must(t, b.Close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	failed := 0
+	try := func(name string, content []byte) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		must(t, os.WriteFile(path, content, 0o600))
+		b, err := OpenBolt(path, BoltOptions{})
+		if err == nil {
+			_, err = b.Begin(bg())
+			if err == nil {
+				_, err = b.Lookup(bg(), entries)
+			}
+			if err == nil {
+				err = b.Record(bg(), records)
+			}
+			must(t, b.Close())
+		}
+		if err != nil {
+			failed++
+			if !errors.Is(err, audit.ErrLedgerReplaced) && (!audit.NeedsPerson(err) || audit.Hint(err) == "") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	const page = 4096
+	for size := page / 2; size < len(whole)/2; size += len(whole) / 30 {
+		before := failed
+		if try(fmt.Sprint("cut", size), whole[:size]); failed == before {
+			t.Errorf("cut to %d of %d bytes, and nobody noticed", size, len(whole))
+		}
+	}
+	for at := 2 * page; at < len(whole); at += page {
+		for _, garbage := range []byte{0, 0xff} {
+			content := bytes.Clone(whole)
+			for i := at; i < min(at+page, len(content)); i++ {
+				content[i] = garbage
+			}
+			try(fmt.Sprint("garbage", garbage, "at", at), content)
+		}
+	}
+	t.Logf("%d damaged files were refused", failed)
 }

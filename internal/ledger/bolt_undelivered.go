@@ -135,3 +135,19 @@ func (b *Bolt) OldestUndelivered(ctx context.Context) (dead, deferred time.Time,
 	})
 	return dead, deferred, err
 }
+
+// HasUndelivered is [Redis.HasUndelivered].
+func (b *Bolt) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
+	has := make([]bool, len(ids))
+	err := b.view(ctx, "looking for undelivered entries", func(tx *bbolt.Tx) error {
+		stored := tx.Bucket(undeliveredBucket)
+		for i, id := range ids {
+			has[i] = stored.Get(idKey(id)) != nil
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return has, nil
+}

@@ -26,6 +26,7 @@ type ledger interface {
 	Record(ctx context.Context, records []audit.Record) error
 	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
 	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)
+	HasUndelivered(ctx context.Context, ids []string) ([]bool, error)
 	UndeliveredCounts(ctx context.Context) (int, int, error)
 	OldestUndelivered(ctx context.Context) (time.Time, time.Time, error)
 	Marks(ctx context.Context) (audit.Marks, error)

@@ -61,6 +61,8 @@ func testUndelivered(t *testing.T, b backend) {
 	if !ok || !reflect.DeepEqual(entry, wantLetter) {
 		t.Fatalf("entry %v %+v, want %+v", ok, entry, wantLetter)
 	}
+	equal(t, value(y.HasUndelivered(bg(), []string{records[0].ID, "unknown", records[1].ID}))(t), []bool{true, false, true})
+	equal(t, len(value(y.HasUndelivered(bg(), nil))(t)), 0)
 	nDead, nDeferred, err := y.UndeliveredCounts(bg())
 	must(t, err)
 	equal(t, []int{nDead, nDeferred}, []int{300, 50})

@@ -141,3 +141,27 @@ func (r *Redis) OldestUndelivered(ctx context.Context) (dead, deferred time.Time
 	}
 	return oldest(d.Val()), oldest(p.Val()), nil
 }
+
+// HasUndelivered reports for each id whether its undelivered entry is stored. One
+// that is dead or deferred and not stored has been lost: it must be read from Kong
+// again.
+func (r *Redis) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	answers := make([]*redis.BoolCmd, len(ids))
+	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			answers[i] = p.HExists(ctx, r.prefix+"undelivered", storedID(id))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, r.wrap("looking for undelivered entries", err)
+	}
+	has := make([]bool, len(ids))
+	for i := range answers {
+		has[i] = answers[i].Val()
+	}
+	return has, nil
+}

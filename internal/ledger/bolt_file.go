@@ -1,0 +1,116 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+const brokenHint = "this is not a ledger, or a broken one: give another path, or move it away; " +
+	"a new ledger costs one full read, and repeats what the old one had recorded"
+
+// open opens the file, unless it is cut off.
+func (b *Bolt) open() error {
+	if err := checkSize(b.path); err != nil {
+		return err
+	}
+	err := b.guarded("opening", func() (err error) {
+		// The freelist is synced: bbolt would otherwise gather it at each start, and
+		// panics where nobody can recover if a page is broken.
+		b.db, err = bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
+		return err
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return audit.Settingsf("stop the other one, or give each a ledger of its own; several relays share one in Redis",
+			"opening ledger %s: in use by another relay", b.path)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
+		return audit.Settings(err, brokenHint)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return audit.Settings(err, "the directory must exist, and the relay must be able to write to it")
+	}
+	return err
+}
+
+// The two first pages of a file of bbolt are alike, and say how large its pages are
+// and how many of them are in use.
+const (
+	boltMagic    = 0xED0CDAED
+	boltMeta     = 16 // offset of what a page holds
+	boltPageSize = boltMeta + 8
+	boltInUse    = boltMeta + 40
+	boltHead     = boltMeta + 64
+)
+
+// checkSize returns an error if a file is shorter than it says. bbolt does not look.
+func checkSize(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil // there is none yet, or opening it says why not
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 || info.IsDir() {
+		return nil
+	}
+	head := make([]byte, boltHead)
+	if _, err := f.ReadAt(head, 0); err != nil || binary.LittleEndian.Uint32(head[boltMeta:]) != boltMagic {
+		return audit.Settingsf(brokenHint, "opening ledger %s: %w", path, bolterrors.ErrInvalid)
+	}
+	size := int64(binary.LittleEndian.Uint32(head[boltPageSize:]))
+	inUse := binary.LittleEndian.Uint64(head[boltInUse:])
+	if _, err := f.ReadAt(head, size); err == nil && binary.LittleEndian.Uint32(head[boltMeta:]) == boltMagic {
+		inUse = max(inUse, binary.LittleEndian.Uint64(head[boltInUse:]))
+	}
+	if size > 0 && uint64(info.Size()/size) < inUse {
+		return audit.Settingsf(brokenHint, "opening ledger %s: it is cut off: %d bytes instead of %d", path, info.Size(), inUse*uint64(size))
+	}
+	return nil
+}
+
+// guarded runs f, and turns a panic of bbolt, which does not expect broken files,
+// and a fault in the memory that maps the file into an error.
+func (b *Bolt) guarded(doing string, f func() error) (err error) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if r := recover(); r != nil {
+			err = audit.Settings(b.wrap(doing, fmt.Errorf("the file is broken: %v", r)), brokenHint)
+		}
+	}()
+	return b.wrap(doing, f())
+}
+
+// claimFile makes the file the ledger of one source and one destination.
+func claimFile(tx *bbolt.Tx, o BoltOptions) error {
+	meta := tx.Bucket(metaBucket)
+	const hint = "give each source and each destination a file of its own (--ledger bolt:<file>)"
+	for _, name := range []struct {
+		what, want string
+		key        []byte
+	}{{"destination", o.Destination, destinationKey}, {"source", o.Source, sourceKey}} {
+		had := meta.Get(name.key)
+		switch {
+		case name.want == "" || string(had) == name.want:
+			continue
+		case had != nil:
+			return audit.Settingsf(hint, "it is the ledger of the %s %s, not of %s", name.what, had, name.want)
+		case meta.Get(generationKey) != nil && !o.Adopt:
+			return audit.Settingsf(hint+", or run once with --adopt (RELAY_ADOPT=true) if it was used with these",
+				"it was used before, and does not say with which %s", name.what)
+		}
+		if err := meta.Put(name.key, []byte(name.want)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
