@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -127,6 +128,9 @@ func TestValues(t *testing.T) {
 	if strings.HasPrefix(folder, "/kong_prefix") {
 		t.Errorf("the socket lies in %s: Kong removes it when it starts", folder)
 	}
+	if path.Dir(sidecar.Command[0]) == "/usr/local/bin" {
+		t.Errorf("Kong starts %s by itself, beside the sidecar", sidecar.Command[0])
+	}
 	if image := v.Image.Repository + ":" + v.Image.Tag; sidecar.Image != image {
 		t.Errorf("the sidecar runs %s, Kong %s", sidecar.Image, image)
 	}
@@ -164,5 +168,55 @@ func TestIgnorePaths(t *testing.T) {
 		if m == nil || string(m[1]) != pattern {
 			t.Errorf("%s ignores %q, kong.yml %q", file, m, pattern)
 		}
+	}
+}
+
+// TestLocalStack holds docker-compose.yml to what a plugin beside Kong needs: the
+// program of the image, outside the folder from which Kong starts plugins by
+// itself, and one folder for the socket.
+func TestLocalStack(t *testing.T) {
+	type service struct {
+		Entrypoint  []string
+		Environment map[string]string
+		Volumes     []string
+	}
+	text, err := os.ReadFile("../docker-compose.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stack struct{ Services map[string]service }
+	if err := yaml.Unmarshal(text, &stack); err != nil {
+		t.Fatal(err)
+	}
+	plugin, kong := stack.Services["plugin"], stack.Services["kong"]
+	if len(plugin.Entrypoint) != 3 {
+		t.Fatalf("the plugin starts with %q", plugin.Entrypoint)
+	}
+	program, folder := plugin.Entrypoint[0], plugin.Entrypoint[2]
+	if path.Dir(program) == "/usr/local/bin" {
+		t.Errorf("Kong starts %s by itself, beside the plugin's container", program)
+	}
+	dockerfile, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"/out/bin/cloudtrail-relay " + program + "\n", "/out/run " + folder + "\n"} {
+		if !strings.Contains(string(dockerfile), want) {
+			t.Errorf("the Dockerfile does not copy %s", want)
+		}
+	}
+	for name, want := range map[string]string{
+		"KONG_PLUGINSERVER_CLOUDTRAIL_RELAY_SOCKET":    path.Join(folder, "cloudtrail-relay.socket"),
+		"KONG_PLUGINSERVER_CLOUDTRAIL_RELAY_QUERY_CMD": strings.Join(plugin.Entrypoint, " ") + " -dump",
+	} {
+		if got := kong.Environment[name]; got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if _, ok := kong.Environment["KONG_PLUGINSERVER_CLOUDTRAIL_RELAY_START_CMD"]; ok {
+		t.Error("Kong starts a plugin as well")
+	}
+	if volume := "plugin:" + folder; !slices.Contains(plugin.Volumes, volume) || !slices.Contains(kong.Volumes, volume) {
+		t.Errorf("the plugin mounts %v, Kong %v", plugin.Volumes, kong.Volumes)
 	}
 }
