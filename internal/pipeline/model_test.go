@@ -414,6 +414,8 @@ func (m *model) check() error {
 			if o == audit.Dead && !m.refused[row.ID] && time.Since(l.Since) < 24*time.Hour {
 				return fmt.Errorf("row %s was made a dead letter before its time", row.ID)
 			}
+		case audit.Dropped:
+			return fmt.Errorf("row %s was dropped by nobody", row.ID)
 		case audit.Own:
 			if m.existed[row.ID] != 0 {
 				return fmt.Errorf("row %s was taken for an own read", row.ID)

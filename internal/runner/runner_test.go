@@ -179,9 +179,9 @@ func TestATriggerBringsTails(t *testing.T) {
 		if list := w.ledger.announced(); len(list) != 1 {
 			t.Errorf("the ledger's list is %v", list)
 		}
-		time.Sleep(300 * time.Millisecond)
+		pause(300 * time.Millisecond)
 		w.passes.add("a")
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		if n := w.passes.count(pipeline.Tail); n < 2 || n > 6 {
 			t.Errorf("%d tails", n)
 		}
@@ -198,7 +198,7 @@ func TestATriggerWhileTheListIsRead(t *testing.T) {
 		defer w.run(t)()
 		w.notify(t, "a")
 		close(w.ledger.reading)
-		time.Sleep(time.Second)
+		pause(time.Second)
 		if n := w.passes.count(pipeline.Tail); n == 0 {
 			t.Error("no tail")
 		}
@@ -211,11 +211,11 @@ func TestSeenIDsAreStruckOffOnceTheLedgerAnswers(t *testing.T) {
 		w.passes.add("a")
 		defer w.run(t)()
 		w.ledger.list = []audit.Announcement{{ID: "a", At: time.Now()}}
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		w.ledger.mu.Lock()
 		w.ledger.fail = nil
 		w.ledger.mu.Unlock()
-		time.Sleep(2 * sweepEvery)
+		pause(2 * sweepEvery)
 		if list := w.ledger.announced(); len(list) != 0 {
 			t.Errorf("still announced: %v", list)
 		}
@@ -227,11 +227,11 @@ func TestIDsOfARelayThatDiedAreLookedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(&ledger{})
 		defer w.run(t)()
-		time.Sleep(3 * time.Second)
+		pause(3 * time.Second)
 		if err := w.ledger.Announce(t.Context(), []string{"a"}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(15 * time.Second)
+		pause(15 * time.Second)
 		if n := w.passes.count(pipeline.Tail); n == 0 {
 			t.Error("no tail within 15 s")
 		}
@@ -249,7 +249,7 @@ func TestOwnReadsTriggerNothing(t *testing.T) {
 		w.ledger.mu.Lock()
 		w.ledger.own["noted late"] = true
 		w.ledger.mu.Unlock()
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		if n := w.passes.count(pipeline.Tail); n != 0 {
 			t.Errorf("%d tails", n)
 		}
@@ -276,11 +276,11 @@ func TestAReconcileOfAnotherRelayCounts(t *testing.T) {
 		w := newWorld(&ledger{marks: audit.Marks{Cursor: 1, ReconciledThrough: began.Unix(), FullAt: began.Unix()}})
 		w.opts.Scheduler.RequestReconcile(time.Now(), false)
 		defer w.run(t)()
-		time.Sleep(39 * time.Minute)
+		pause(39 * time.Minute)
 		if n := w.passes.count(pipeline.Reconcile); n != 0 {
 			t.Errorf("%d reconciles", n)
 		}
-		time.Sleep(2 * time.Minute)
+		pause(2 * time.Minute)
 		if n := w.passes.count(pipeline.Reconcile); n != 1 {
 			t.Errorf("%d reconciles an hour after the other relay's", n)
 		}
@@ -305,3 +305,6 @@ func TestRunUntilIdle(t *testing.T) {
 		}
 	})
 }
+
+// pause lets time pass in a bubble.
+func pause(d time.Duration) { <-time.After(d) }

@@ -47,6 +47,10 @@ var errReordered = errors.New("rows have an order now")
 // of one in 362,880.
 const provenBy = 8
 
+// maxBadOffsets is how often an oldest-first walk asks for one second again because
+// Kong does not accept an offset.
+const maxBadOffsets = 3
+
 // proven reports whether the order can be relied on. A thousand rows of one second
 // look ordered every way.
 func (w *Walk) proven() bool { return w.order != Unordered && w.changes >= provenBy }

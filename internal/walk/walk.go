@@ -125,17 +125,18 @@ type Walk struct {
 	size     int // rows to ask for
 	cooldown int // pages to read before more rows are asked for again
 
-	ordinals audit.Ordinals
-	seam     seam
-	offsets  map[string]bool // tokens used since the last query by time
-	rows     int             // rows seen since the last query by time
-	timed    int             // of those, rows with a timestamp
-	after    int64           // lower bound of the query that the walk is in
-	changes  int             // how often the timestamp has changed, in order
-	last     int64           // timestamp of the last row read
-	newest   int64           // see Position
-	previous []string        // ids of the page before, newest first
-	reopened bool            // started over because Kong did not accept an offset
+	ordinals   audit.Ordinals
+	seam       seam
+	offsets    map[string]bool // tokens used since the last query by time
+	rows       int             // rows seen since the last query by time
+	timed      int             // of those, rows with a timestamp
+	after      int64           // lower bound of the query that the walk is in
+	changes    int             // how often the timestamp has changed, in order
+	last       int64           // timestamp of the last row read
+	newest     int64           // see Position
+	previous   []string        // ids of the page before, newest first
+	badOffsets int             // since the last query by time
+	reopened   bool            // started over because Kong did not accept an offset
 }
 
 // Began returns Kong's clock when it answered the walk's first request, or the
@@ -189,25 +190,13 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 // not keep that order.
 func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 	w.changes, w.last, w.newest, w.rows, w.timed, w.previous = 0, 0, 0, 0, 0, nil
-	w.seam, w.offsets = seam{}, map[string]bool{}
+	w.seam, w.offsets, w.badOffsets = seam{}, map[string]bool{}, 0
 	q := w.firstQuery()
 	firstPage := w.pages + 1
-	for badOffsets := 0; ; {
-		q.Size = w.size
+	for {
 		begin := time.Now()
-		page, err := w.page(ctx, q)
-		switch {
-		case err == nil:
-		case errors.Is(err, audit.ErrBadOffset) && w.order == OldestFirst && badOffsets < 3:
-			// The time is still known: ask for the second again.
-			badOffsets++
-			w.reader.log.Warn("kong did not accept its own offset, asking for the second again", "err", err)
-			q.Offset, w.offsets, w.rows, w.timed = "", map[string]bool{}, 0, 0
-			w.ordinals.Forget(q.After)
-			continue
-		case errors.Is(err, audit.ErrUnsupportedQuery) && w.order == OldestFirst:
-			return &disorderError{"kong refuses to filter or to sort by time"}
-		default:
+		page, err := w.pageInOrder(ctx, &q)
+		if err != nil {
 			return err
 		}
 		if w.order == Unordered && w.bounds.Offset != "" && w.pages == firstPage && descends(page.Entries) {
@@ -240,8 +229,8 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 			return fmt.Errorf("kong gave the same offset twice after %d rows: the log cannot be read to its end", w.rows)
 		}
 		if next, ok := w.nextTime(); ok {
-			q.After, q.Offset, badOffsets = next, "", 0
-			w.after, w.rows, w.timed, w.offsets = next, 0, 0, map[string]bool{}
+			q.After, q.Offset = next, ""
+			w.badOffsets, w.after, w.rows, w.timed, w.offsets = 0, next, 0, 0, map[string]bool{}
 			w.seam.prune(next)
 			w.ordinals.Forget(next)
 			w.ordinals.Prune(next)
@@ -249,6 +238,27 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		}
 		w.offsets[page.Offset] = true
 		q.Offset = page.Offset
+	}
+}
+
+// pageInOrder asks for a page. Where Kong does not accept an offset that it gave, an
+// oldest-first walk asks for the second again.
+func (w *Walk) pageInOrder(ctx context.Context, q *audit.Query) (audit.Page, error) {
+	for {
+		q.Size = w.size
+		page, err := w.page(ctx, *q)
+		switch {
+		case err == nil || w.order != OldestFirst:
+			return page, err
+		case errors.Is(err, audit.ErrUnsupportedQuery):
+			return page, &disorderError{"kong refuses to filter or to sort by time"}
+		case !errors.Is(err, audit.ErrBadOffset) || w.badOffsets == maxBadOffsets:
+			return page, err
+		}
+		w.badOffsets++
+		w.reader.log.Warn("kong did not accept its own offset, asking for the second again", "err", err)
+		q.Offset, w.offsets, w.rows, w.timed = "", map[string]bool{}, 0, 0
+		w.ordinals.Forget(q.After)
 	}
 }
 
