@@ -54,7 +54,7 @@ func (s setting) advice(err error) string {
 	case s.example != "":
 		return "For example: " + s.example
 	}
-	return "Give " + s.help + "."
+	return "Give " + s.plainHelp() + "."
 }
 
 // maxShown is how much of a value an error shows, in bytes.

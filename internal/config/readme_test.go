@@ -2,13 +2,13 @@ package config
 
 import "strings"
 
-// The README's tables stand between these two lines.
+// relay/README.md's tables stand between these two lines.
 const (
 	readmeBegin = "<!-- settings:begin -->"
 	readmeEnd   = "<!-- settings:end -->"
 )
 
-// settingsMarkdown is the part of the README that lists all settings.
+// settingsMarkdown returns the part of relay/README.md that lists all settings.
 func settingsMarkdown() string {
 	var b strings.Builder
 	group := ""
@@ -33,7 +33,7 @@ func settingsMarkdown() string {
 		}
 		help := row.help
 		if row.example != "" {
-			help += ". For example: `" + row.example + "`"
+			help += ". For example: `" + alternatives.Replace(row.example) + "`"
 		}
 		help = strings.ToUpper(help[:1]) + help[1:]
 		b.WriteString("| " + variables + " | " + flags + " | " + def + " | " + cell(help) + " |\n")
@@ -41,7 +41,20 @@ func settingsMarkdown() string {
 	return b.String() + "\n"
 }
 
-// cell keeps a text from being read as Markdown or HTML.
+// alternatives sets each example of several apart.
+var alternatives = strings.NewReplacer(", ", "`, `", " or ", "` or `")
+
+// cell returns a text as it stands in a table: nothing but what is in backquotes is
+// read as Markdown or HTML.
 func cell(text string) string {
-	return strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;", `\n`, "`\\n`").Replace(text)
+	plain := strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;")
+	parts := strings.Split(text, "`")
+	for i, part := range parts {
+		if i%2 == 0 {
+			parts[i] = plain.Replace(part)
+		} else {
+			parts[i] = strings.ReplaceAll(part, "|", `\|`)
+		}
+	}
+	return strings.Join(parts, "`")
 }

@@ -1,14 +1,17 @@
 package config
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // setting is a row of the one table that flags, variables, defaults, help and
-// the README's tables come from.
+// relay/README.md's tables come from.
 type setting struct {
 	name    string // of the flag, without its dashes
 	env     string // the variable
 	group   string // the headline in help and README
-	help    string // a sentence, without a full stop
+	help    string // a sentence, without a full stop; literals in backquotes, which only the README shows
 	value   string // what stands for the value in help; "" for a switch
 	def     string // the default, as text; "" if there is none
 	example string
@@ -40,17 +43,21 @@ func Flags() []Flag {
 	return flags
 }
 
+// plainHelp returns the help as messages and the command line show it.
+func (s setting) plainHelp() string { return strings.ReplaceAll(s.help, "`", "") }
+
 // IsSwitch reports whether the flag takes no value.
 func (f Flag) IsSwitch() bool { return f.Value == "" }
 
 // flags returns the setting's flags: one, or for a secret those that say where it is.
 func (s setting) flags() []Flag {
+	help := s.plainHelp()
 	if !s.secret {
-		return []Flag{{s.name, s.env, s.group, s.help, s.value, s.def}}
+		return []Flag{{s.name, s.env, s.group, help, s.value, s.def}}
 	}
 	return []Flag{
-		{s.name + "-file", s.env + "_FILE", s.group, "file that holds " + s.help + " (or the text itself in " + s.env + ")", "file", ""},
-		{s.name + "-secret-arn", s.env + "_SECRET_ARN", s.group, "secret in Secrets Manager that holds " + s.help, "arn", ""},
+		{s.name + "-file", s.env + "_FILE", s.group, "file that holds " + help + " (or the text itself in " + s.env + ")", "file", ""},
+		{s.name + "-secret-arn", s.env + "_SECRET_ARN", s.group, "secret in Secrets Manager that holds " + help, "arn", ""},
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-var update = flag.Bool("update", false, "rewrite README.md and testdata to what the code says")
+var update = flag.Bool("update", false, "rewrite relay/README.md and testdata to what the code says")
 
 // given makes the arguments of Load from lines of name=value.
 func given(flags, env []string, files map[string]string) (func(string) (string, bool), func(string) string, func(string) ([]byte, error)) {
@@ -262,7 +262,7 @@ func TestTable(t *testing.T) {
 }
 
 func TestReadmeSettings(t *testing.T) {
-	const path = "../../README.md"
+	const path = "../../relay/README.md"
 	const again = "go test ./internal/config -run TestReadmeSettings -update"
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -271,14 +271,14 @@ func TestReadmeSettings(t *testing.T) {
 	before, rest, ok := strings.Cut(string(content), readmeBegin+"\n")
 	old, after, ok2 := strings.Cut(rest, readmeEnd)
 	if !ok || !ok2 {
-		t.Fatalf("README.md has no lines %s and %s", readmeBegin, readmeEnd)
+		t.Fatalf("relay/README.md has no lines %s and %s", readmeBegin, readmeEnd)
 	}
 	table := settingsMarkdown()
 	if old == table {
 		return
 	}
 	if !*update {
-		t.Fatalf("the README's list of settings is not what the code says; run: %s", again)
+		t.Fatalf("relay/README.md's list of settings is not what the code says; run: %s", again)
 	}
 	if err := os.WriteFile(path, []byte(before+readmeBegin+"\n"+table+readmeEnd+after), 0o644); err != nil {
 		t.Fatal(err)

@@ -23,18 +23,18 @@ func table() []setting {
 		},
 		{
 			name: "kong-superadmin", env: "KONG_SUPERADMIN", group: groupKong, def: "false",
-			help: "send the token (a user with read access to /audit/requests is enough)",
+			help: "send the token (a user with read access to `/audit/requests` is enough)",
 			set:  toggle(func(s *Settings) *bool { return &s.KongSendToken }),
 		},
 		{
 			name: "kong-admin-token", env: "KONG_ADMIN_TOKEN", group: groupKong, secret: true,
-			help:        "the RBAC token for the Kong-Admin-Token header",
+			help:        "the RBAC token for the `Kong-Admin-Token` header",
 			setSecret:   func(s *Settings, v Secret) { s.KongToken = v },
 			checkSecret: headerText,
 		},
 		{
 			name: "kong-root-ca", env: "KONG_ROOT_CA", group: groupKong, value: "pem",
-			help: "certificates of authorities that may have signed Kong's, or Kong's own, which is then trusted for any name: PEM text or the path of a PEM file; \\n in the text is a new line",
+			help: "certificates of authorities that may have signed Kong's, or Kong's own, which is then trusted for any name: PEM text or the path of a PEM file; `\\n` in the text is a new line",
 			set:  certificates(func(s *Settings) *[]byte { return &s.KongRootCA }),
 		},
 		{
@@ -64,13 +64,13 @@ func table() []setting {
 		},
 		{
 			name: "audit-public-key", env: "RELAY_AUDIT_PUBLIC_KEY", group: groupKong, value: "pem",
-			help: "public key that belongs to Kong's audit_log_signing_key, as PEM text or path: signatures are checked, and what comes out is in the event",
+			help: "public key that belongs to Kong's `audit_log_signing_key`, as PEM text or path: signatures are checked, and what comes out is in the event",
 			set:  publicKey,
 		},
 
 		{
 			name: "ledger", env: "RELAY_LEDGER", group: groupLedger, value: "ledger", def: "redis",
-			help: "redis, or bolt:<file> for one relay without Redis",
+			help: "`redis`, or `bolt:<file>` for one relay without Redis",
 			set:  ledgerKind,
 		},
 		{
@@ -80,7 +80,7 @@ func table() []setting {
 		},
 		{
 			name: "adopt", env: "RELAY_ADOPT", group: groupLedger, def: "false",
-			help: "take over a ledger that was made with another KONG_ADMIN_API, because it is the same gateway at a new address",
+			help: "take over a ledger that was made with another `KONG_ADMIN_API`, because it is the same gateway at a new address",
 			set:  toggle(func(s *Settings) *bool { return &s.Adopt }),
 		},
 		{
@@ -110,12 +110,12 @@ func table() []setting {
 		},
 		{
 			name: "redis-ca", env: "RELAY_REDIS_CA", group: groupLedger, value: "pem",
-			help: "certificates that Redis's may be signed by, as PEM text or path; turns on --redis-tls",
+			help: "certificates that Redis's may be signed by, as PEM text or path; turns on `--redis-tls`",
 			set:  certificates(func(s *Settings) *[]byte { return &s.RedisCA }),
 		},
 		{
 			name: "redis-tls-server-name", env: "RELAY_REDIS_TLS_SERVER_NAME", group: groupLedger, value: "name", example: "redis.internal",
-			help: "name that Redis's certificate is for, where it is not the one in REDIS_HOST; turns on --redis-tls",
+			help: "name that Redis's certificate is for, where it is not the one in `REDIS_HOST`; turns on `--redis-tls`",
 			set:  text(func(s *Settings) *string { return &s.RedisTLSServerName }, hostName, "a host name"),
 		},
 		{
@@ -145,13 +145,13 @@ func table() []setting {
 		},
 		{
 			name: "record-ttl", env: "RELAY_RECORD_TTL", group: groupLedger, value: "seconds", def: "2592000",
-			help: "Kong's audit_log_record_ttl, for entries that do not tell how long Kong keeps them",
+			help: "Kong's `audit_log_record_ttl`, for entries that do not tell how long Kong keeps them",
 			set:  seconds(func(s *Settings) *time.Duration { return &s.RecordTTL }, time.Minute, 10*365*24*time.Hour),
 		},
 
 		{
 			name: "destination", env: "RELAY_DESTINATION", group: groupDestination, value: "destination", def: "cloudtrail",
-			help: "cloudtrail (CloudTrail Lake), cloudwatch (CloudWatch Logs), or jsonl:<file> (- for standard output)",
+			help: "`cloudwatch` (CloudWatch Logs), `cloudtrail` (CloudTrail Lake), or `jsonl:<file>` (`jsonl:-` for standard output)",
 			set:  destination,
 		},
 		{
@@ -162,7 +162,7 @@ func table() []setting {
 		},
 		{
 			name: "region", env: "REGION", group: groupDestination, value: "region", example: "eu-central-1",
-			help: "AWS Region of the destination; else AWS_REGION, else the one in the ARN",
+			help: "AWS Region of the destination; else `AWS_REGION`, else the one in the ARN",
 			set:  text(func(s *Settings) *string { return &s.Region }, regionName, "the name of an AWS Region"),
 		},
 		{
@@ -172,18 +172,18 @@ func table() []setting {
 		},
 		{
 			name: "log-group", env: "RELAY_LOG_GROUP", group: groupDestination, value: "name", example: "/kong/audit",
-			help: "log group for cloudwatch, by name or ARN; it must exist",
+			help: "log group for `cloudwatch`, by name or ARN; it must exist",
 			set:  logGroup,
 		},
 		{
 			name: "log-stream", env: "RELAY_LOG_STREAM", group: groupDestination, value: "name", def: "kong",
-			help: "log stream for cloudwatch; it is made if it is missing",
+			help: "log stream for `cloudwatch`; created if it is missing",
 			set:  text(func(s *Settings) *string { return &s.LogStream }, streamName, "1 to 512 characters without : and *"),
 		},
 		{
 			name: "event-data-store", env: "RELAY_EVENT_DATA_STORE", group: groupDestination, value: "id",
 			example: "11111111-2222-3333-4444-555555555555",
-			help:    "the event data store behind the channel, by id or ARN: relay verify asks it what has arrived",
+			help:    "the event data store behind the channel, by id or ARN: `relay verify` asks it what has arrived",
 			set:     eventDataStore,
 		},
 		{
@@ -193,7 +193,7 @@ func table() []setting {
 		},
 		{
 			name: "put-concurrency", env: "RELAY_PUT_CONCURRENCY", group: groupDestination, value: "n", def: "8",
-			help: "calls of a pass in flight at most; two more for what a trigger asks for meanwhile",
+			help: "calls in flight at most; a tail beside a reconcile has two more",
 			set:  number(func(s *Settings) *int { return &s.PutConcurrency }, 1, 64),
 		},
 		{
@@ -208,7 +208,7 @@ func table() []setting {
 		},
 		{
 			name: "event-format", env: "RELAY_EVENT_FORMAT", group: groupDestination, value: "format", def: "cloudtrail",
-			help: "cloudtrail, or ocsf (OCSF 1.8.0, class API Activity) for cloudwatch and jsonl",
+			help: "`cloudtrail`, or `ocsf` (OCSF 1.8.0, class API Activity) for `cloudwatch` and `jsonl`",
 			set:  text(func(s *Settings) *string { return &s.EventFormat }, oneOf("cloudtrail", "ocsf"), "cloudtrail or ocsf"),
 		},
 		{
@@ -224,7 +224,7 @@ func table() []setting {
 
 		{
 			name: "schedule", env: "RELAY_SCHEDULE", group: groupPasses, value: "duration", def: "1h",
-			help: "time from one reconcile to the next; @hourly and @daily are taken too",
+			help: "time from one reconcile to the next; `@hourly` and `@daily` work too",
 			set:  schedule,
 		},
 		{
@@ -234,18 +234,18 @@ func table() []setting {
 		},
 		{
 			name: "lease-wait", env: "RELAY_LEASE_WAIT", group: groupPasses, value: "duration", def: "30s",
-			help: "how long once waits for another relay that is making a pass",
+			help: "how long `relay once` waits for the lease while another relay makes a pass",
 			set:  duration(func(s *Settings) *time.Duration { return &s.LeaseWait }, 0, time.Hour),
 		},
 
 		{
 			name: "listen", env: "RELAY_LISTEN", group: groupTriggers, value: "host:port", def: "127.0.0.1:8080",
-			help: "address that takes triggers, or off; anything but loopback needs a trigger secret",
+			help: "address that takes triggers, or `off`; anything but loopback needs a trigger secret",
 			set:  listener(func(s *Settings) *string { return &s.Listen }),
 		},
 		{
 			name: "trigger-secret", env: "RELAY_TRIGGER_SECRET", group: groupTriggers, secret: true,
-			help:        "the secret that the plugin signs with (whsec_ and base64); several, separated by commas, while it is rotated",
+			help:        "the secret that the plugin signs with (`whsec_` and base64); several, separated by commas, while it is rotated",
 			setSecret:   func(s *Settings, v Secret) { s.TriggerSecret = v },
 			checkSecret: webhookSecrets,
 		},
@@ -256,7 +256,7 @@ func table() []setting {
 		},
 		{
 			name: "trigger-rate", env: "RELAY_TRIGGER_RATE", group: groupTriggers, value: "n", def: "50",
-			help: "triggers a second that are taken at most",
+			help: "triggers accepted a second, at most",
 			set:  number(func(s *Settings) *int { return &s.TriggerRate }, 1, 100_000),
 		},
 		{
@@ -267,17 +267,17 @@ func table() []setting {
 
 		{
 			name: "ops-listen", env: "RELAY_OPS_LISTEN", group: groupRunning, value: "host:port", def: "127.0.0.1:9090",
-			help: "address of /healthz, /readyz and /metrics, or off",
+			help: "address of `/healthz`, `/readyz` and `/metrics`, or `off`",
 			set:  listener(func(s *Settings) *string { return &s.OpsListen }),
 		},
 		{
 			name: "log-level", env: "RELAY_LOG_LEVEL", group: groupRunning, value: "level", def: "info",
-			help: "debug, info, warn or error",
+			help: "`debug`, `info`, `warn` or `error`",
 			set:  logLevel,
 		},
 		{
 			name: "log-format", env: "RELAY_LOG_FORMAT", group: groupRunning, value: "format", def: "auto",
-			help: "json, text, or auto (text on a terminal)",
+			help: "`json`, `text`, or `auto` (text on a terminal, else JSON)",
 			set:  text(func(s *Settings) *string { return &s.LogFormat }, oneOf("auto", "json", "text"), "auto, json or text"),
 		},
 		{
