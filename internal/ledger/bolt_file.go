@@ -90,7 +90,16 @@ func (b *Bolt) guarded(doing string, f func() error) (err error) {
 	return b.wrap(doing, f())
 }
 
-// claimFile makes the file the ledger of one source and one destination.
+// used reports whether a ledger holds outcomes, which another source or destination
+// must not take for its own.
+func used(tx *bbolt.Tx) bool {
+	day, _ := tx.Bucket(daysBucket).Cursor().First()
+	entry, _ := tx.Bucket(undeliveredBucket).Cursor().First()
+	return day != nil || entry != nil
+}
+
+// claimFile makes the file the ledger of one source and one destination. Before it
+// is used they may have been mistyped: another one takes it over, without its marks.
 func claimFile(tx *bbolt.Tx, o BoltOptions) error {
 	meta := tx.Bucket(metaBucket)
 	const hint = "give each source and each destination a file of its own (--ledger bolt:<file>)"
@@ -102,13 +111,17 @@ func claimFile(tx *bbolt.Tx, o BoltOptions) error {
 		switch {
 		case name.want == "" || string(had) == name.want:
 			continue
-		case had != nil:
+		case had != nil && used(tx):
 			return audit.Settingsf(hint, "it is the ledger of the %s %s, not of %s", name.what, had, name.want)
-		case meta.Get(generationKey) != nil && !o.Adopt:
+		case had == nil && used(tx) && !o.Adopt:
 			return audit.Settingsf(hint+", or run once with --adopt (RELAY_ADOPT=true) if it was used with these",
 				"it was used before, and does not say with which %s", name.what)
 		}
-		if err := meta.Put(name.key, []byte(name.want)); err != nil {
+		err := meta.Put(name.key, []byte(name.want))
+		if had != nil {
+			err = errors.Join(err, meta.Delete(marksKey), meta.Delete(marksSequenceKey))
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -106,8 +106,13 @@ func TestBoltBelongsToOne(t *testing.T) {
 		}
 		return err
 	}
-	b := openBolt(t, path) // as it was made before files knew whose they are
+	must(t, open("kong", "jsonl:/mistyped", false)) // nothing hangs on it yet
+	b := openBolt(t, path)
 	value(b.Begin(bg()))(t)
+	must(t, b.Record(bg(), oneRecord()))
+	must(t, b.db.Update(func(tx *bbolt.Tx) error { // as it was before files knew whose they are
+		return errors.Join(tx.Bucket(metaBucket).Delete(sourceKey), tx.Bucket(metaBucket).Delete(destinationKey))
+	}))
 	must(t, b.Close())
 	refused := func(err error, text string) {
 		t.Helper()
