@@ -73,6 +73,7 @@ type Settings struct {
 	Listen           string // "" if no listener is wanted
 	TriggerSecret    Secret // one or more, separated by commas: see SplitSecrets
 	EventHooksSecret Secret
+	HTTPLogSecret    Secret
 	TriggerRate      int // triggers a second
 	Debounce         time.Duration
 

@@ -255,6 +255,11 @@ func table() []setting {
 			setSecret: func(s *Settings, v Secret) { s.EventHooksSecret = v },
 		},
 		{
+			name: "http-log-secret", env: "RELAY_HTTP_LOG_SECRET", group: groupTriggers, secret: true,
+			help:      "the password that Kong's http-log plugin sends to /v1/http-log",
+			setSecret: func(s *Settings, v Secret) { s.HTTPLogSecret = v },
+		},
+		{
 			name: "trigger-rate", env: "RELAY_TRIGGER_RATE", group: groupTriggers, value: "n", def: "50",
 			help: "triggers accepted a second, at most",
 			set:  number(func(s *Settings) *int { return &s.TriggerRate }, 1, 100_000),

@@ -14,6 +14,7 @@ func (s *server) triggerHandler() http.Handler {
 	return trigger.NewHandler(trigger.Options{
 		Secrets:          s.app.SecretsOf(set.TriggerSecret),
 		EventHookSecrets: s.app.SecretsOf(set.EventHooksSecret),
+		HTTPLogSecrets:   s.app.SecretsOf(set.HTTPLogSecret),
 		Unsigned:         !set.TriggerSecret.IsSet() && trigger.Loopback(set.Listen),
 		ReserveNonce:     s.app.Store.ReserveNonce,
 		Notify: func(ctx context.Context, ids []string) error {
