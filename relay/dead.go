@@ -158,18 +158,19 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app.App) error {
 		return err
 	}
 	delivered, left := 0, 0
+	out := e.out(a.Settings)
 	_, err := a.Lease(nil).Do(ctx, true, a.Settings.LeaseWait, func(ctx context.Context, _ *lease.Held) error {
 		return forSelected(ctx, c, a, func(undelivered []audit.Undelivered) error {
 			refused, err := a.PutAgain(ctx, undelivered)
 			delivered += len(undelivered) - len(refused)
 			left += len(refused)
 			for _, l := range refused {
-				fmt.Fprintf(e.Stdout, "%s: %s %s\n", l.Entry.ID, app.OrDash(l.Code), l.Reason)
+				fmt.Fprintf(out, "%s: %s %s\n", l.Entry.ID, app.OrDash(l.Code), l.Reason)
 			}
 			return err
 		})
 	})
-	fmt.Fprintf(e.Stdout, "%d delivered, %d not delivered\n", delivered, left)
+	fmt.Fprintf(out, "%d delivered, %d not delivered\n", delivered, left)
 	if err == nil && left > 0 {
 		return exitCode(exitFailed)
 	}

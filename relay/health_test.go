@@ -44,7 +44,7 @@ func TestHealthCommand(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			code := run(t.Context(), append([]string{"relay", "health"}, c.args...), func(name string) string { return c.env[name] }, &stdout, &stderr)
+			code := run(t.Context(), nil, append([]string{"relay", "health"}, c.args...), func(name string) string { return c.env[name] }, &stdout, &stderr)
 			if code != c.code || !strings.Contains(stderr.String(), c.want) {
 				t.Errorf("exit code %d, want %d:\n%s", code, c.code, stderr.String())
 			}

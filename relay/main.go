@@ -46,17 +46,22 @@ func main() {
 	// What libraries write to Go's standard logger can hold parts of an answer.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args, os.Getenv, os.Stdout, os.Stderr)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	code := run(ctx, hangup, os.Args, os.Getenv, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
 // env is what a command has of the outside world. The commands are its methods.
-type env struct{ app.Env }
+type env struct {
+	app.Env
+	hangup <-chan os.Signal // SIGHUP: the destination's file is opened again
+}
 
 // run is the program: everything but the process's own exit and signals.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}}
+func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, hangup}
 	if getenv(lambdahost.RuntimeAPI) != "" {
 		lambdahost.Run(ctx, e.Env)
 		return exitOK

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
@@ -57,15 +59,25 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 	if err := a.Bind(ctx); err != nil {
 		return err
 	}
+	defer e.reopenOnHangup(a)()
 	req.Wait = a.Settings.LeaseWait
 	bar := e.progress(c)
 	defer bar.end()
 	sum, err := a.Pipeline(pipeline.Observer{Progress: bar.show}, nil).Run(ctx, req)
 	bar.end()
+	out := e.out(a.Settings)
 	if c.Bool("json") {
-		err = errors.Join(err, printJSON(e.Stdout, sum))
+		err = errors.Join(err, printJSON(out, sum))
 	} else if err == nil || sum.Pages > 0 {
-		printSummary(e.Stdout, sum, req.DryRun)
+		printSummary(out, sum, req.DryRun)
+	}
+	if sum.Dead > 0 {
+		fmt.Fprintf(e.Stderr, "relay: warning: %s rejected permanently: relay dead list shows why, relay verify finds a difference until they are delivered or dropped\n",
+			app.Plural(sum.Dead, "entry"))
+	}
+	if left := sum.Deferred + sum.StillDeferred; err == nil && left > 0 {
+		err = audit.WithHint(fmt.Errorf("%s not delivered, and deferred: %s", app.Plural(left, "entry"), cmp.Or(sum.Reason, "the destination did not accept them")),
+			"look at what the destination says, then run again: the next pass puts them first; relay dead list shows them")
 	}
 	return app.Explain(err)
 }
@@ -83,6 +95,7 @@ func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
 		what string
 	}{
 		{s.Deferred, "deferred: their retries are exhausted, the next pass tries them first"},
+		{s.StillDeferred, "still deferred: they were put again, without success"},
 		{s.Own, "left out: the relay's own reads"},
 		{s.Ahead, "ahead of Kong's clock, delivered all the same"},
 		{s.Repeated, "may be repeated at the destination: the answer to their put was lost"},
@@ -91,9 +104,6 @@ func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
 		if more.n > 0 {
 			fmt.Fprintf(w, "  %d %s\n", more.n, more.what)
 		}
-	}
-	if s.Dead > 0 {
-		fmt.Fprintln(w, "  relay dead list shows why entries were rejected")
 	}
 	if !s.Complete && s.Left != "" {
 		fmt.Fprintf(w, "  left for the next pass: %s\n", s.Left)

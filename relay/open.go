@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"github.com/go-json-experiment/json"
 
@@ -64,7 +67,45 @@ func (e *env) open(ctx context.Context, c *cli.Command, n config.Need) (*app.App
 	if err != nil {
 		return nil, err
 	}
+	handlePipe(s)
 	return app.Open(ctx, s, e.Logger(s), e.Stdout)
+}
+
+// handlePipe makes a write to standard output fail once nothing reads the events
+// that go there, which would otherwise end the process without a word.
+func handlePipe(s config.Settings) {
+	if s.EventsToStdout() {
+		signal.Ignore(syscall.SIGPIPE)
+	}
+}
+
+// out returns where a command prints that delivers events: standard output carries
+// nothing else if they go there.
+func (e *env) out(s config.Settings) io.Writer {
+	if s.EventsToStdout() {
+		return e.Stderr
+	}
+	return e.Stdout
+}
+
+// reopenOnHangup opens the destination's file again at each SIGHUP, until the
+// returned function is called.
+func (e *env) reopenOnHangup(a *app.App) (stop func()) {
+	done := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-e.hangup:
+			}
+			if err := a.Reopen(); err != nil {
+				a.Log.Warn("destination not opened again, the next put tries it", app.ErrorAttrs(err)...)
+			}
+		}
+	})
+	return func() { close(done); running.Wait() }
 }
 
 // withLedger opens what a command needs that works without Kong, and closes it after.
@@ -74,6 +115,7 @@ func (e *env) withLedger(n config.Need, f func(ctx context.Context, c *cli.Comma
 		if err != nil {
 			return err
 		}
+		handlePipe(s)
 		a, err := app.OpenLedger(ctx, s, e.Logger(s), e.Stdout, n&config.NeedDestination != 0)
 		if err != nil {
 			return err

@@ -15,13 +15,15 @@ func (e *env) serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "take triggers, and reconcile on a schedule, until it is told to stop",
 		Description: "Answers /healthz, /readyz and /metrics at --ops-listen, and triggers at --listen. Ends on SIGINT or\n" +
-			"SIGTERM once the batches in flight are recorded.",
+			"SIGTERM once the batches in flight are recorded; SIGHUP opens the file of a jsonl destination again.",
 		Action: func(ctx context.Context, c *cli.Command) error {
 			a, err := e.open(ctx, c, config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger)
 			if err != nil {
 				return err
 			}
+			stop := e.reopenOnHangup(a)
 			err = daemon.Run(ctx, a, daemon.Options{})
+			stop()
 			return errors.Join(err, a.Close())
 		},
 	}

@@ -36,6 +36,7 @@ type App struct {
 
 	urgent  pipeline.Destination    // for entries that a trigger asked for; nil: Sink
 	logs    *cloudwatch.Destination // nil: another destination
+	reopen  func() error            // opens the destination's file again; nil if it is none
 	closers []func() error          // in the order in which they were opened
 }
 
@@ -81,6 +82,14 @@ func (a *App) Close() error {
 		errs = append(errs, c())
 	}
 	return errors.Join(errs...)
+}
+
+// Reopen opens the destination's file again, if it is one.
+func (a *App) Reopen() error {
+	if a.reopen == nil {
+		return nil
+	}
+	return a.reopen()
 }
 
 // WrapSinks puts something between the passes and the destination.
@@ -205,7 +214,7 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		a.Sink, a.closers = w, append(a.closers, w.Close)
+		a.Sink, a.reopen, a.closers = w, w.Reopen, append(a.closers, w.Close)
 		return nil
 	case config.ToCloudWatch:
 		cfg, err := s.AWSConfig(ctx)

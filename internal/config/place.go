@@ -81,6 +81,9 @@ func destination(_ *loader, s *Settings, text string) error {
 		s.Destination, s.JSONLFile = d, "-"
 	case d == ToJSONL && file != "":
 		s.Destination, s.JSONLFile = d, file
+		if file == "/dev/stdout" || file == "/dev/fd/1" || file == "/proc/self/fd/1" {
+			s.JSONLFile = "-" // another open file would overwrite, or be overwritten
+		}
 	default:
 		return expected("cloudtrail, cloudwatch or jsonl:<file>", "")
 	}

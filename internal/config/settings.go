@@ -100,6 +100,9 @@ const (
 	ToJSONL      Destination = "jsonl"      // lines of JSON
 )
 
+// EventsToStdout reports whether the destination is standard output.
+func (s *Settings) EventsToStdout() bool { return s.Destination == ToJSONL && s.JSONLFile == "-" }
+
 // AWSConfig returns credentials, Region and endpoints for the destination. They
 // are read once; secrets in Secrets Manager share them.
 func (s *Settings) AWSConfig(ctx context.Context) (aws.Config, error) {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -279,7 +280,7 @@ func (s *Summary) note(r *audit.Record) {
 	case audit.New, audit.Dropped, audit.Own: // not counted
 	}
 	if u := r.Undelivered; u != nil {
-		s.Reason = u.Code + ": " + u.Reason
+		s.Reason = strings.TrimPrefix(u.Code+": "+u.Reason, ": ")
 	}
 }
 
