@@ -20,23 +20,28 @@ entry. With --event-data-store it asks CloudTrail Lake as well whether each deli
 
 A difference is an entry that Kong holds and
   - that the ledger does not know, although a pass has read past it, or should have by now; or
-  - that the ledger calls delivered, and CloudTrail Lake does not hold.
+  - that the ledger calls delivered, and CloudTrail Lake does not hold; or
+  - that was rejected permanently, or deferred, until it is delivered or somebody drops it with a
+    reason (relay dead). Without --since and --until, so are those that Kong no longer holds.
 Not due yet, and no difference: what is newer than the last pass, for as long as --schedule; and what
 CloudTrail Lake does not show yet and is younger than --grace, as it takes minutes to show what it has
 accepted. An old entry that was delivered only just now looks missing there: wait after a first or a
 full pass before verifying, and above all before --repair.
 
-Dead letters, deferred and dropped entries are accounted for: they are counted, and no difference. Nor are
-events that are there more than once, which is what a crash or a lost answer may lead to, and events that
-neither Kong nor the ledger knows, which another gateway on the same channel may have sent. --strict makes
-differences of all of these, and of signatures of Kong that do not verify.
+Dropped entries are counted, and are no difference. Nor are events that are there more than once, which is
+what a crash or a lost answer may lead to, and events that neither Kong nor the ledger knows, which another
+gateway on the same channel may have sent. --strict makes differences of such events, and of signatures of
+Kong that do not verify.
+
+A log that shows none of the newest entries that were recorded, although Kong must still have them, is
+another Kong's, or was emptied: verifying fails.
 
 Exit codes: 0 no difference, or all of them repaired; 3 a difference; 1 verifying failed.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "since", Usage: "verify from this time on (RFC 3339, a date, Unix seconds, or a span such as 36h); by default all that Kong holds"},
 			&cli.StringFlag{Name: "until", Usage: "verify up to this time, without it; by default up to now"},
 			&cli.BoolFlag{Name: "repair", Usage: "put what is missing; entries that the ledger calls delivered and CloudTrail Lake lacks are put again"},
-			&cli.BoolFlag{Name: "strict", Usage: "call it a difference as well if entries are dead, deferred, repeated or unknown, or their signatures do not verify"},
+			&cli.BoolFlag{Name: "strict", Usage: "call it a difference as well if events are repeated or unknown, or signatures do not verify"},
 			&cli.DurationFlag{Name: "grace", Value: 15 * time.Minute, Usage: "age from which CloudTrail Lake must show an entry"},
 			&cli.BoolFlag{Name: "json", Usage: "print the report as one JSON object, with up to 10000 ids of each kind"},
 		},
@@ -69,10 +74,14 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	bar.end()
+	out := e.Stdout
+	if o.Repair {
+		out = e.out(a.Settings)
+	}
 	if c.Bool("json") {
-		err = errors.Join(err, printJSON(e.Stdout, report))
+		err = errors.Join(err, printJSON(out, report))
 	} else {
-		err = errors.Join(err, report.Print(e.Stdout))
+		err = errors.Join(err, report.Print(out))
 	}
 	if err == nil && !report.OK {
 		return exitCode(exitDifference)

@@ -185,3 +185,48 @@ func TestVerifyEventsThatKongDoesNotHold(t *testing.T) {
 	}
 	w.verify(exitDifference, "--strict")
 }
+
+// A log that shows nothing of what was recorded is another Kong's, or was emptied:
+// nothing can be said of it, whatever span of time is asked for.
+func TestVerifyForeignLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	at := time.Now().Add(-time.Hour)
+	list := rows("a", 100, func(i int) time.Time { return at.Add(time.Duration(i) * time.Second) })
+	w.kong.Add(list...)
+	w.once()
+	w.verify(exitOK, "--until", "55m")
+	refused := func(args ...string) {
+		t.Helper()
+		stdout, stderr := w.says(exitFailed, append([]string{"verify"}, args...)...)
+		contains(t, stderr, "kong shows nothing of what was recorded before", "--adopt")
+		if strings.Contains(stdout, "complete") {
+			t.Errorf("%s", stdout)
+		}
+	}
+	for _, r := range list {
+		w.kong.Delete(r.RequestID)
+	}
+	refused()
+	refused("--until", "70m")
+	w.kong.Add(rows("b", 100, func(i int) time.Time { return at.Add(time.Duration(i) * time.Second) })...)
+	refused()
+	refused("--repair")
+	refused("--since", "10m")
+	if n := w.trail.Counts().Distinct; n != 100 {
+		t.Errorf("%d events delivered", n)
+	}
+}
+
+// Nothing is complete through a time that has not come, whatever Kong's clock says.
+func TestVerifyKongsClockIsAhead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true, DateOffset: 24 * time.Hour}, cloudtrailtest.Options{})
+	w.kong.Add(rows("a", 100, func(int) time.Time { return time.Now().Add(-time.Hour) })...)
+	w.once()
+	r := w.verify(exitOK)
+	through, err := time.Parse(time.RFC3339, r.CompleteThrough)
+	if err != nil || through.After(time.Now()) {
+		t.Errorf("complete through %s", r.CompleteThrough)
+	}
+}

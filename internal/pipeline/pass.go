@@ -265,10 +265,16 @@ func (ps *pass) believe() error {
 		return nil
 	}
 	if missing := ps.witnesses.missing(ps.bounds.Floor, ps.walk.Began().Unix()); missing > 0 && ps.bounds.Offset == "" {
-		return audit.WithHint(fmt.Errorf("%w: none of %d entries that it should still retain", audit.ErrForeignLog, missing),
-			"find out whether KONG_ADMIN_API is still the same Kong and whether its audit table was emptied; if all is well, run once with --adopt (RELAY_ADOPT=true)")
+		return ForeignLog(missing)
 	}
 	return nil
+}
+
+// ForeignLog returns audit.ErrForeignLog with what to do: the log has shown none of
+// so many entries that were recorded.
+func ForeignLog(missing int) error {
+	return audit.WithHint(fmt.Errorf("%w: none of %d entries that it should still retain", audit.ErrForeignLog, missing),
+		"find out whether KONG_ADMIN_API is still the same Kong and whether its audit table was emptied; if all is well, run once with --adopt (RELAY_ADOPT=true)")
 }
 
 func (ps *pass) summary() Summary {

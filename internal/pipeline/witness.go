@@ -26,9 +26,7 @@ type witnesses struct {
 
 // see takes an entry of the log. now is Kong's clock.
 func (w *witnesses) see(e *audit.Entry, now int64, recordTTL time.Duration) {
-	for i := range w.recorded {
-		w.shown = w.shown || w.recorded[i].At == e.Timestamp && w.recorded[i].ID == e.ID
-	}
+	w.shown = w.shown || Shown(w.recorded, e)
 	if e.TimestampGuessed || e.Timestamp > now || len(w.newest) == maxWitnesses && e.Timestamp <= w.newest[maxWitnesses-1].At {
 		return
 	}
@@ -48,12 +46,25 @@ func (w *witnesses) missing(floor, now int64) (n int) {
 		return 0
 	}
 	for _, r := range w.recorded {
-		if r.At > floor && now < r.Expires-expiryMargin {
+		if r.At > floor && Retained(r, now) {
 			n++
 		}
 	}
 	return n
 }
+
+// Shown reports whether an entry of the log is one of the recorded ones.
+func Shown(recorded []audit.Witness, e *audit.Entry) bool {
+	for i := range recorded {
+		if recorded[i].At == e.Timestamp && recorded[i].ID == e.ID {
+			return true
+		}
+	}
+	return false
+}
+
+// Retained reports whether Kong must still show a recorded entry. now is Kong's clock.
+func Retained(w audit.Witness, now int64) bool { return now < w.Expires-expiryMargin }
 
 // next returns the witnesses for the marks of a complete pass.
 func (w *witnesses) next() []audit.Witness {

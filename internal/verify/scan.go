@@ -41,6 +41,7 @@ type verification struct {
 	progress     func(pipeline.Summary)
 
 	marks  audit.Marks
+	shown  bool  // the log has shown an entry that the marks name
 	now    int64 // Kong's clock when the scan began
 	report Report
 	young  []audit.Entry // new to the ledger, and perhaps on their way: id and timestamp only
@@ -72,6 +73,9 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.log.Scan(ctx, v.since, v.until, func(s walk.Scanned) error { return v.page(ctx, s) }); err != nil {
 		return err
 	}
+	if err := v.believe(ctx); err != nil {
+		return err
+	}
 	if err := v.closeSlices(ctx); err != nil {
 		return err
 	}
@@ -85,7 +89,10 @@ func (v *verification) run(ctx context.Context) error {
 	if r.DeadLetters, r.DeferredEntries, err = v.app.Store.UndeliveredCounts(ctx); err != nil {
 		return err
 	}
-	end := v.now
+	if err := v.capUndelivered(ctx); err != nil {
+		return err
+	}
+	end := min(v.now, begin.Unix()) // Kong's clock may be ahead
 	if v.until != 0 {
 		end = min(end, v.until)
 	}
@@ -98,9 +105,56 @@ func (v *verification) run(ctx context.Context) error {
 	return nil
 }
 
+// believe returns audit.ErrForeignLog if the log is not the one that was read before:
+// it shows none of the entries that the marks name and that Kong must still have. Those
+// that the scan has not shown are asked for, as they may be of another time.
+func (v *verification) believe(ctx context.Context) error {
+	if v.shown || v.app.Settings.Adopt {
+		return nil
+	}
+	first, last, n := int64(0), int64(0), 0
+	for _, w := range v.marks.Witnesses {
+		if !pipeline.Retained(w, v.now) {
+			continue
+		}
+		if n++; n == 1 {
+			first, last = w.At, w.At
+		}
+		first, last = min(first, w.At), max(last, w.At)
+	}
+	if n == 0 {
+		return nil
+	}
+	err := v.log.Scan(ctx, first, last+1, func(s walk.Scanned) error {
+		for i := range s.Entries {
+			v.shown = v.shown || pipeline.Shown(v.marks.Witnesses, &s.Entries[i])
+		}
+		return nil
+	})
+	if err == nil && !v.shown {
+		err = pipeline.ForeignLog(n)
+	}
+	return err
+}
+
+// capUndelivered takes account of dead letters and deferred entries that Kong no
+// longer holds.
+func (v *verification) capUndelivered(ctx context.Context) error {
+	if v.report.window {
+		return nil
+	}
+	dead, deferred, err := v.app.Store.OldestUndelivered(ctx)
+	for _, t := range []time.Time{dead, deferred} {
+		if !t.IsZero() {
+			v.cap(t.Unix())
+		}
+	}
+	return err
+}
+
 // reset forgets everything that was found.
 func (v *verification) reset() {
-	v.report = Report{}
+	v.report = Report{window: v.since != 0 || v.until != 0}
 	if v.lake != nil {
 		v.report.Destination = &DestinationReport{}
 	}
@@ -119,6 +173,7 @@ func (v *verification) page(ctx context.Context, s walk.Scanned) error {
 		return err
 	}
 	for i := range s.Entries {
+		v.shown = v.shown || pipeline.Shown(v.marks.Witnesses, &s.Entries[i])
 		v.entry(&s.Entries[i], outcomes[i])
 		if v.lake != nil {
 			if err := v.hold(ctx, &s.Entries[i], outcomes[i]); err != nil {
@@ -146,6 +201,7 @@ func (v *verification) entry(e *audit.Entry, o audit.Outcome) {
 		r.Delivered++
 	case audit.Dead:
 		r.Dead.add(e.ID)
+		v.cap(e.Timestamp)
 	case audit.Deferred:
 		r.Deferred.add(e.ID)
 		v.cap(e.Timestamp)

@@ -17,7 +17,7 @@ type Options struct {
 	Since, Until int64         // Unix seconds, Until excluded; 0 leaves a side open
 	Grace        time.Duration // age from which the destination must show an entry
 	Repair       bool          // put what is missing
-	Strict       bool          // anything but a delivered entry is a difference
+	Strict       bool          // repeated and unknown events, and bad signatures, are differences
 	Slice        int           // entries compared with the destination at once; default 50,000
 	Progress     func(pipeline.Summary)
 }
@@ -102,6 +102,8 @@ type Report struct {
 
 	Destination *DestinationReport `json:"destination,omitempty"` // nil: not asked
 	Repaired    *RepairReport      `json:"repaired,omitempty"`
+
+	window bool // not all of the log was verified
 }
 
 // DestinationReport is what the destination holds of those.
@@ -133,11 +135,21 @@ func (r *Report) differs() bool {
 	return r.Missing.Count > 0 || r.Destination != nil && r.Destination.Missing.Count > 0
 }
 
+// undelivered returns how many dead letters and deferred entries there are: what Kong
+// holds of them, and those of other times unless only a window was verified.
+func (r *Report) undelivered() int {
+	n := r.Dead.Count + r.Deferred.Count
+	if !r.window {
+		n = max(n, r.DeadLetters+r.DeferredEntries)
+	}
+	return n
+}
+
 // difference reports whether the exit code must say that there is one.
 func (r *Report) difference(strict bool) bool {
-	d := r.differs()
+	d := r.differs() || r.undelivered() > 0
 	if strict {
-		d = d || r.Dead.Count+r.Deferred.Count+r.SignatureFailed.Count+r.DeadLetters+r.DeferredEntries > 0 ||
+		d = d || r.SignatureFailed.Count > 0 ||
 			r.Destination != nil && r.Destination.Repeated.Count+r.Destination.Unknown.Count > 0
 	}
 	return d
