@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -95,15 +96,16 @@ func Start(tb testing.TB, args ...string) *Server {
 }
 
 // StartSentinel starts a Sentinel that watches a primary under a name, alone: a
-// quorum of one. It needs a real redis-server.
-func StartSentinel(tb testing.TB, name string, primary *Server) *Server {
+// quorum of one. Lines are added to its configuration. It needs a real redis-server.
+func StartSentinel(tb testing.TB, name string, primary *Server, lines ...string) *Server {
 	tb.Helper()
 	host, port, err := net.SplitHostPort(primary.Addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	config := filepath.Join(tb.TempDir(), "sentinel.conf") // a file of its own: Sentinel rewrites it
-	if err := os.WriteFile(config, fmt.Appendf(nil, "sentinel monitor %s %s %s 1\n", name, host, port), 0o600); err != nil {
+	text := fmt.Sprintf("sentinel monitor %s %s %s 1\n%s\n", name, host, port, strings.Join(lines, "\n"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
 	return start(tb, "", []string{config, "--sentinel"})
