@@ -19,7 +19,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -27,6 +26,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
@@ -101,7 +103,7 @@ func encodeUndelivered(r *audit.Record) ([]byte, error) {
 		}
 		u := *r.Undelivered
 		u.Outcome = r.Outcome
-		return json.Marshal(u)
+		return json.Marshal(u, jsontext.AllowInvalidUTF8(true))
 	case audit.New:
 	}
 	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
@@ -109,7 +111,7 @@ func encodeUndelivered(r *audit.Record) ([]byte, error) {
 
 func decodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
 	var u audit.Undelivered
-	if err := json.Unmarshal(text, &u); err != nil {
+	if err := json.Unmarshal(text, &u, jsontext.AllowInvalidUTF8(true)); err != nil {
 		return audit.Undelivered{}, fmt.Errorf("decoding undelivered entry %s: %w", id, err)
 	}
 	return u, nil
