@@ -54,17 +54,17 @@ func table() []setting {
 		},
 		{
 			name: "kong-timeout", env: "RELAY_KONG_TIMEOUT", group: groupKong, value: "duration", def: "60s",
-			help: "longest wait for a page, with all attempts at it; Kong takes 30s to say that its database is down",
+			help: "longest wait for a page, all attempts included; Kong takes 30s to say that its database is down",
 			set:  duration(func(s *Settings) *time.Duration { return &s.KongTimeout }, time.Second, 10*time.Minute),
 		},
 		{
 			name: "page-size", env: "RELAY_PAGE_SIZE", group: groupKong, value: "n", def: "1000",
-			help: "entries asked for at once",
+			help: "entries in a page, at most",
 			set:  number(func(s *Settings) *int { return &s.PageSize }, 1, 1000),
 		},
 		{
 			name: "audit-public-key", env: "RELAY_AUDIT_PUBLIC_KEY", group: groupKong, value: "pem",
-			help: "public key that belongs to Kong's `audit_log_signing_key`, as PEM text or path: signatures are checked, and what comes out is in the event",
+			help: "public key that belongs to Kong's `audit_log_signing_key`, as PEM text or path: signatures are checked, and the result is in the event",
 			set:  publicKey,
 		},
 
@@ -140,12 +140,12 @@ func table() []setting {
 		},
 		{
 			name: "redis-prefix", env: "RELAY_REDIS_PREFIX", group: groupLedger, value: "text", def: "relay",
-			help: "what the names of all keys begin with",
+			help: "start of the name of every key",
 			set:  text(func(s *Settings) *string { return &s.RedisPrefix }, keyPrefix, "1 to 64 letters, digits and any of . _ : -"),
 		},
 		{
 			name: "record-ttl", env: "RELAY_RECORD_TTL", group: groupLedger, value: "seconds", def: "2592000",
-			help: "Kong's `audit_log_record_ttl`, for entries that do not tell how long Kong keeps them",
+			help: "Kong's `audit_log_record_ttl`, for entries that do not say how long Kong keeps them",
 			set:  seconds(func(s *Settings) *time.Duration { return &s.RecordTTL }, time.Minute, 10*365*24*time.Hour),
 		},
 
@@ -198,7 +198,7 @@ func table() []setting {
 		},
 		{
 			name: "retry-for", env: "RELAY_RETRY_FOR", group: groupDestination, value: "duration", def: "2m",
-			help: "how long a batch is put again before it is deferred for the next pass",
+			help: "how long a batch is retried before it is deferred",
 			set:  duration(func(s *Settings) *time.Duration { return &s.RetryFor }, time.Second, time.Hour),
 		},
 		{
@@ -256,7 +256,7 @@ func table() []setting {
 		},
 		{
 			name: "http-log-secret", env: "RELAY_HTTP_LOG_SECRET", group: groupTriggers, secret: true,
-			help:      "the password that Kong's http-log plugin sends to /v1/http-log",
+			help:      "the password that Kong's http-log plugin sends to `/v1/http-log`",
 			setSecret: func(s *Settings, v Secret) { s.HTTPLogSecret = v },
 		},
 		{
