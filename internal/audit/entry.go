@@ -98,13 +98,13 @@ const maxID = 128
 // Identity returns the ID for an entry: its request id where that can serve as
 // one, else a hash of the request id. For an entry without a request id (some
 // releases before Kong 3.4 leave it empty) it is a hash of the fields that are
-// the same at every read: Kong computes ttl at each read, and of an unknown field
-// nobody knows. Rows that are equal in all of those have the same identity: see
-// [Ordinals].
+// the same at every read: Kong computes ttl anew at each read, and an unknown field
+// may change as well. Rows that are equal in all of those have the same identity:
+// see [Ordinals].
 //
 // A source calls it once, with the timestamp and the bytes of each text exactly as
-// Kong sent them, before it replaces any of them. What it returns for a row must
-// never change between releases: rows would be delivered again.
+// Kong sent them, before it replaces any of them. Ledgers remember what it returns
+// for a row, so it must never change: do not add a field, or rows will be delivered again.
 func Identity(e *Entry) string {
 	if validID(e.RequestID) {
 		return e.RequestID
