@@ -105,11 +105,13 @@ func (f *file) append(path string, lines []byte) error {
 				return err
 			}
 		}
-		if err := f.write(lines); err != nil {
+		before, after, err := f.write(lines)
+		if err != nil {
 			return err
 		}
-		if f.named(path) {
-			return nil
+		named := f.named(path) // then whoever moves the file later finds the lines in it
+		if err := f.sync(before, after); err != nil || named {
+			return err
 		}
 	}
 	return fmt.Errorf("%s was moved or removed while it was written, %d times", path, maxMoves)
@@ -124,24 +126,32 @@ func (f *file) named(path string) bool {
 	return err == nil && os.SameFile(info, f.info)
 }
 
-// write appends lines, all or none.
-func (f *file) write(lines []byte) error {
+// write appends lines, all or none. It returns the file's size before and after.
+func (f *file) write(lines []byte) (before, after int64, err error) {
 	if f.torn {
 		lines = append([]byte("\n"), lines...)
 	}
 	if !f.regular {
-		return f.pass(lines)
+		return 0, 0, f.pass(lines)
 	}
-	before, err := f.f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
+	if before, err = f.f.Seek(0, io.SeekEnd); err != nil {
+		return 0, 0, err
 	}
 	n, err := f.f.Write(lines)
-	if err == nil {
-		err = f.f.Sync()
-	}
+	after = before + int64(n)
 	if err != nil {
-		return errors.Join(err, f.cut(before, before+int64(n)))
+		return 0, 0, errors.Join(err, f.cut(before, after))
+	}
+	return before, after, nil
+}
+
+// sync makes what write has appended durable, or cuts it off.
+func (f *file) sync(before, after int64) error {
+	if !f.regular {
+		return nil
+	}
+	if err := f.f.Sync(); err != nil {
+		return errors.Join(err, f.cut(before, after))
 	}
 	f.torn = false
 	return nil
