@@ -10,7 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 )
 
 // metricsNamespace is where CloudWatch shows the relay's metrics. Alarms name it.
@@ -59,14 +59,14 @@ type unresolved struct {
 }
 
 // watch returns a sink that notes what it could not deliver.
-func (u *unresolved) watch(s pipeline.Destination) pipeline.Destination { return watchedSink{s, u} }
+func (u *unresolved) watch(s delivery.Destination) delivery.Destination { return watchedSink{s, u} }
 
 type watchedSink struct {
-	pipeline.Destination
+	delivery.Destination
 	unresolved *unresolved
 }
 
-// Put implements [pipeline.Destination].
+// Put implements [delivery.Destination].
 func (s watchedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts, err := s.Destination.Put(ctx, entries)
 	for i, v := range verdicts {
