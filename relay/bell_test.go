@@ -80,7 +80,7 @@ func TestLateRowsAreLookedFor(t *testing.T) {
 				return
 			}
 			ringOnce(t, url, id)
-			if n := metric(t, ops, "announced_waiting"); n != "0" {
+			if n := metric(t, ops, "announced_ids_waiting"); n != "0" {
 				t.Errorf("%s ids are waited for, which were delivered", n)
 			}
 		})

@@ -34,19 +34,36 @@ func (e *env) deadCommand() *cli.Command {
 			},
 			{
 				Name: "show", Usage: "show one, whole, as JSON", ArgsUsage: "<id>",
-				Action: e.withLedger(config.NeedLedger, e.deadShow),
+				Action: checked(validateShow, e.withLedger(config.NeedLedger, e.deadShow)),
 			},
 			{
 				Name: "retry", Usage: "put them again; waits for a pass that is being made", ArgsUsage: "[<id>…]", Flags: filter,
-				Action: e.withLedger(config.NeedLedger|config.NeedDestination, e.deadRetry),
+				Action: checked(validateSelection, e.withLedger(config.NeedLedger|config.NeedDestination, e.deadRetry)),
 			},
 			{
 				Name: "drop", Usage: "give them up: they are not put again", ArgsUsage: "[<id>…]",
 				Flags:  append([]cli.Flag{&cli.StringFlag{Name: "reason", Usage: "why, for the log", Required: true}}, filter...),
-				Action: e.withLedger(config.NeedLedger, e.deadDrop),
+				Action: checked(validateDrop, e.withLedger(config.NeedLedger, e.deadDrop)),
 			},
 		},
 	}
+}
+
+// checked makes a command look at its command line before it opens anything.
+func checked(validate func(c *cli.Command) error, action cli.ActionFunc) cli.ActionFunc {
+	return func(ctx context.Context, c *cli.Command) error {
+		if err := validate(c); err != nil {
+			return err
+		}
+		return action(ctx, c)
+	}
+}
+
+func validateShow(c *cli.Command) error {
+	if c.Args().Len() != 1 {
+		return config.Usagef("relay dead show takes one id: relay dead list shows them")
+	}
+	return nil
 }
 
 func (e *env) deadList(ctx context.Context, c *cli.Command, a *app.App) error {
@@ -84,9 +101,6 @@ func (e *env) deadList(ctx context.Context, c *cli.Command, a *app.App) error {
 }
 
 func (e *env) deadShow(ctx context.Context, c *cli.Command, a *app.App) error {
-	if c.Args().Len() != 1 {
-		return config.Usagef("relay dead show takes one id: relay dead list shows them")
-	}
 	l, found, err := a.Store.UndeliveredEntry(ctx, c.Args().First())
 	if err != nil {
 		return err
@@ -154,9 +168,6 @@ func forSelected(ctx context.Context, c *cli.Command, a *app.App, f func([]audit
 
 // deadRetry holds the lease, as a pass would put deferred entries at the same time.
 func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app.App) error {
-	if err := validateSelection(c); err != nil {
-		return err
-	}
 	delivered, left := 0, 0
 	out := e.out(a.Settings)
 	_, err := a.Lease(nil).Do(ctx, true, a.Settings.LeaseWait, func(ctx context.Context, _ *lease.Held) error {
@@ -177,15 +188,15 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app.App) error {
 	return app.Explain(err)
 }
 
-func (e *env) deadDrop(ctx context.Context, c *cli.Command, a *app.App) error {
-	reason := c.String("reason")
-	if reason == "" {
+func validateDrop(c *cli.Command) error {
+	if c.String("reason") == "" {
 		return config.Usagef("--reason is empty: say why, it goes into the log")
 	}
-	if err := validateSelection(c); err != nil {
-		return err
-	}
-	dropped := 0
+	return validateSelection(c)
+}
+
+func (e *env) deadDrop(ctx context.Context, c *cli.Command, a *app.App) error {
+	reason, dropped := c.String("reason"), 0
 	err := forSelected(ctx, c, a, func(undelivered []audit.Undelivered) error {
 		var records []audit.Record
 		for _, l := range undelivered {

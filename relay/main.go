@@ -94,7 +94,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 
 func (e *env) commands() []*cli.Command {
 	commands := []*cli.Command{
-		e.serveCommand(), e.onceCommand(), e.checkCommand(), e.verifyCommand(), e.statusCommand(), e.deadCommand(), e.healthCommand(),
+		e.serveCommand(), e.onceCommand(), e.checkCommand(), e.verifyCommand(), e.statusCommand(), e.outagesCommand(), e.deadCommand(), e.healthCommand(),
 	}
 	commands = append(commands, e.demoCommands()...)
 	return append(commands, e.versionCommand())

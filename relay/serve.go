@@ -14,15 +14,15 @@ func (e *env) serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "take triggers, and reconcile on a schedule, until it is told to stop",
-		Description: "Answers /healthz, /readyz and /metrics at --ops-listen, and triggers at --listen. Ends on SIGINT or\n" +
-			"SIGTERM once the batches in flight are recorded; SIGHUP opens the file of a jsonl destination again.",
+		Description: "Shows a status page, /status, /healthz, /readyz and /metrics at --ops-listen, and takes triggers at --listen.\n" +
+			"Ends on SIGINT or SIGTERM once the batches in flight are recorded; SIGHUP opens the file of a jsonl destination again.",
 		Action: func(ctx context.Context, c *cli.Command) error {
 			a, err := e.open(ctx, c, config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger)
 			if err != nil {
 				return err
 			}
 			stop := e.reopenOnHangup(a)
-			err = daemon.Run(ctx, a, daemon.Options{})
+			err = daemon.Run(ctx, a, daemon.Options{Version: buildVersion(), Stdout: e.Stdout, Stderr: e.Stderr})
 			stop()
 			return errors.Join(err, a.Close())
 		},

@@ -1,77 +1,168 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/urfave/cli/v3"
 
-	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
-	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
 )
 
-// status is what the ledger knows of how things stand.
-type status struct {
-	Cursor            string        `json:"cursor,omitempty"`
-	ReconciledThrough string        `json:"reconciled_through,omitempty"`
-	FullAt            string        `json:"full_at,omitempty"`
-	LastComplete      string        `json:"last_complete,omitempty"`
-	Resume            *audit.Resume `json:"resume,omitempty"`
-	Dead              int           `json:"dead"`
-	Deferred          int           `json:"deferred"`
-	Waiting           int           `json:"announced_waiting"`
-	Missing           []string      `json:"announced_missing,omitempty"`
-}
+const watchEvery = 2 * time.Second
 
 func (e *env) statusCommand() *cli.Command {
 	return &cli.Command{
-		Name:   "status",
-		Usage:  "tell from the ledger how far the log has been delivered, and what is missing",
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print it as JSON"}},
-		Action: e.withLedger(config.NeedLedger, e.status),
+		Name:  "status",
+		Usage: "tell whether everything is delivered, and what is wrong if not",
+		Description: "Asks the relay that serves at --ops-listen, or the ledger if none answers there. Exits with 1 if\n" +
+			"something fails or is missing.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Usage: "print it as JSON"},
+			&cli.BoolFlag{Name: "watch", Usage: "show it anew every 2 seconds, until Ctrl-C"},
+		},
+		Action: e.status,
 	}
 }
 
-func (e *env) status(ctx context.Context, c *cli.Command, a *app.App) error {
-	m, err := a.Store.Marks(ctx)
-	if err != nil {
-		return err
-	}
-	s := status{Cursor: app.Moment(m.Cursor), ReconciledThrough: app.Moment(m.ReconciledThrough), FullAt: app.Moment(m.FullAt),
-		LastComplete: app.Moment(m.Completed), Resume: m.Resume}
-	if s.Dead, s.Deferred, err = a.Store.UndeliveredCounts(ctx); err != nil {
-		return err
-	}
-	list, err := a.Store.Announced(ctx)
-	if err != nil {
-		return err
-	}
-	for _, an := range list {
-		if time.Since(an.At) < announce.MissingAfter {
-			s.Waiting++
-			continue
+func (e *env) status(ctx context.Context, c *cli.Command) error {
+	for {
+		s, err := e.askStatus(ctx, c)
+		if !c.Bool("watch") {
+			if err != nil {
+				return err
+			}
+			return e.printStatus(c, &s)
 		}
-		s.Missing = append(s.Missing, an.ID)
+		fmt.Fprint(e.Stdout, "\x1b[H\x1b[2J") // the cursor to the top left, and an empty screen
+		if err != nil {
+			e.report(err)
+		} else if err := e.printStatus(c, &s); err != nil && !errors.As(err, new(exitCode)) {
+			return err
+		}
+		timer := time.NewTimer(watchEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
 	}
+}
+
+// askStatus asks the running relay how things stand, or the ledger if none runs.
+func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error) {
+	listen, err := config.OpsListen(flagValue(c), e.Getenv)
+	if err != nil {
+		return app.Status{}, err
+	}
+	if listen != "" {
+		if s, ok := askRelay(ctx, listen); ok {
+			return s, nil
+		}
+	}
+	var s app.Status
+	err = e.withLedger(config.NeedLedger, func(ctx context.Context, _ *cli.Command, a *app.App) error {
+		var err error
+		s, err = a.LedgerStatus(ctx)
+		return a.ExplainLedger(err)
+	})(ctx, c)
+	return s, err
+}
+
+// askRelay asks the relay that serves at an address of this machine, if one does.
+func askRelay(ctx context.Context, listen string) (s app.Status, ok bool) {
+	resp, err := getOps(ctx, listen, "/status")
+	if err != nil {
+		return s, false
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	// What else may listen there is not a relay.
+	return s, err == nil && json.Unmarshal(text, &s) == nil && s.From == "relay"
+}
+
+func (e *env) printStatus(c *cli.Command, s *app.Status) error {
 	if c.Bool("json") {
-		return printJSON(e.Stdout, s)
+		if err := printJSON(e.Stdout, s); err != nil {
+			return err
+		}
+	} else {
+		writeStatus(e.Stdout, s)
 	}
-	for _, line := range [][2]string{
-		{"delivered up to", s.Cursor}, {"reconciled through", s.ReconciledThrough}, {"last full reconcile", s.FullAt},
-		{"last complete pass", s.LastComplete},
-	} {
-		fmt.Fprintf(e.Stdout, "%-20s %s\n", line[0], app.OrDash(line[1]))
-	}
-	fmt.Fprintf(e.Stdout, "%-20s %d\n%-20s %d\n", "dead letters", s.Dead, "deferred", s.Deferred)
-	fmt.Fprintf(e.Stdout, "%-20s %d waited for, %d missing\n", "announced ids", s.Waiting, len(s.Missing))
-	for _, id := range s.Missing {
-		fmt.Fprintf(e.Stdout, "  missing: %s\n", id)
-	}
-	if s.Resume != nil {
-		fmt.Fprintln(e.Stdout, "a reconcile was cut short; the next one goes on where it stopped")
+	if s.Failing {
+		return exitCode(exitFailed)
 	}
 	return nil
+}
+
+// writeStatus prints a status for a person.
+func writeStatus(w io.Writer, s *app.Status) {
+	fmt.Fprintf(w, "%s\n", strings.ToUpper(s.Verdict[:1])+s.Verdict[1:])
+	if s.Hint != "" {
+		fmt.Fprintf(w, "What to do: %s.\n", strings.TrimSuffix(s.Hint, "."))
+	}
+	fmt.Fprintln(w)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-20s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	from := "the ledger: no relay answers at --ops-listen"
+	if s.From == "relay" {
+		from = "the running relay " + s.Version + ", since " + moment(s.StartedAt)
+	}
+	line("said by", "%s", from)
+	line("kong", "%s", cmp.Or(s.Names.Kong, "-"))
+	line("ledger", "%s, source %s", s.Names.Ledger, s.Names.Source)
+	line("destination", "%s", s.Names.Destination)
+	for _, d := range s.Dependencies {
+		text := string(d.Status)
+		if !d.Since.IsZero() {
+			text += " since " + moment(d.Since)
+		}
+		if d.Cause != "" {
+			text += ": " + d.Cause
+		}
+		line("  "+string(d.Dependency), "%s", text)
+	}
+	line("delivered up to", "%s", ago(s.At, s.DeliveredUpTo))
+	line("reconciled through", "%s", ago(s.At, s.ReconciledThrough))
+	line("last full reconcile", "%s", ago(s.At, s.FullAt))
+	line("last complete pass", "%s", ago(s.At, s.LastComplete))
+	if !s.OldestUndelivered.IsZero() {
+		line("oldest undelivered", "%s", ago(s.At, s.OldestUndelivered))
+	}
+	if s.Resumes {
+		line("", "a reconcile was cut short; the next one goes on where it stopped")
+	}
+	line("dead letters", "%d", s.Dead)
+	line("deferred", "%d", s.Deferred)
+	for _, u := range s.Undelivered {
+		line("  "+u.Outcome, "%d %s: %s", u.Count, u.Code, u.Reason)
+	}
+	line("announced ids", "%d waited for, %d missing", s.Waiting, s.Missing)
+	for _, l := range s.Lost {
+		line("  missing", "%s, announced %s", l.ID, moment(l.At))
+	}
+	if len(s.Outages) > 0 {
+		o := s.Outages[0]
+		line("last outage", "%s, %s to %s: %s", o.Dependency, moment(o.From), outageEnd(o, s.At), o.Cause)
+	}
+}
+
+// moment formats a time for a person.
+func moment(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }
+
+// ago formats a time and how long ago it is, or a dash for none.
+func ago(now, t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return fmt.Sprintf("%s (%s ago)", moment(t), max(0, now.Sub(t)).Round(time.Second))
 }

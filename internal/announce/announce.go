@@ -6,6 +6,9 @@
 package announce
 
 import (
+	"cmp"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -241,6 +244,33 @@ func (s *Scheduler) Counts() (waiting, missing int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.waiting), len(s.missing)
+}
+
+// NextTry returns when a pass that failed is made again; zero if none failed.
+func (s *Scheduler) NextTry() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.failed {
+	case Reconcile:
+		return s.reconcileAt
+	case Tail:
+		return s.nextPoll
+	case None:
+	}
+	return time.Time{}
+}
+
+// Missing returns at most n of the ids that are missing, with when they were announced.
+func (s *Scheduler) Missing(n int) (list []audit.Announcement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, at := range s.missing {
+		list = append(list, audit.Announcement{ID: id, At: at})
+	}
+	slices.SortFunc(list, func(a, b audit.Announcement) int {
+		return cmp.Or(a.At.Compare(b.At), strings.Compare(a.ID, b.ID))
+	})
+	return list[:min(n, len(list))]
 }
 
 // follow repeats polls for ids that were announced at a time. s.mu is held.

@@ -18,12 +18,13 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/config"
-	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/jsonl"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ocsf"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
 // App holds what was opened.
@@ -34,9 +35,11 @@ type App struct {
 	Store    Store
 	Sink     Sink
 
-	urgent  delivery.Destination    // for entries that a trigger asked for; nil: Sink
+	source  walk.Source             // Kong
+	urgent  pipeline.Destination    // for entries that a trigger asked for; nil: Sink
 	logs    *cloudwatch.Destination // nil: another destination
 	reopen  func() error            // opens the destination's file again; nil if it is none
+	report  Report                  // set by Watch
 	closers []func() error          // in the order in which they were opened
 }
 
@@ -49,7 +52,7 @@ func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Wr
 		err = a.openSink(ctx, stdout)
 	}
 	if err == nil {
-		err = a.openStore(ctx)
+		err = a.openStore(ctx, false)
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -58,10 +61,10 @@ func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Wr
 }
 
 // OpenLedger wires the ledger, and the destination if it is wanted, but not Kong.
-// It fails if the ledger cannot be reached.
+// It fails if the ledger cannot be reached, or is a file that does not exist.
 func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer, destination bool) (*App, error) {
 	a := &App{Settings: s, Log: log}
-	err := a.openStore(ctx)
+	err := a.openStore(ctx, true)
 	if err == nil && destination {
 		err = a.openSink(ctx, stdout)
 	}
@@ -93,7 +96,7 @@ func (a *App) Reopen() error {
 }
 
 // WrapSinks puts something between the passes and the destination.
-func (a *App) WrapSinks(wrap func(delivery.Destination) delivery.Destination) {
+func (a *App) WrapSinks(wrap func(pipeline.Destination) pipeline.Destination) {
 	a.Sink = wrappedSink{a.Sink, wrap(a.Sink)}
 	if a.urgent != nil {
 		a.urgent = wrap(a.urgent)
@@ -103,10 +106,10 @@ func (a *App) WrapSinks(wrap func(delivery.Destination) delivery.Destination) {
 // wrappedSink puts by way of another sink.
 type wrappedSink struct {
 	Sink
-	puts delivery.Destination
+	puts pipeline.Destination
 }
 
-// Put implements [delivery.Destination].
+// Put implements [pipeline.Destination].
 func (w wrappedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	return w.puts.Put(ctx, entries)
 }
@@ -115,13 +118,14 @@ func (a *App) openKong() error {
 	s := &a.Settings
 	o := kongadmin.Options{
 		URL: s.KongAdminAPI, Timeout: s.KongTimeout, PublicKey: s.AuditPublicKey, Logger: a.Log,
-		TLS: s.TLSToKong(), RootCA: s.KongRootCA,
+		TLS: s.TLSToKong(), RootCA: s.KongRootCA, Attempted: a.attempted,
 	}
 	if s.KongSendToken {
 		o.Token = s.KongToken.Fetch
 	}
 	var err error
 	a.Kong, err = kongadmin.New(o)
+	a.source = a.Kong
 	return err
 }
 
@@ -150,8 +154,8 @@ func unknownDestination(s *config.Settings) error {
 	return fmt.Errorf("no destination is called %q", s.Destination)
 }
 
-func (a *App) openStore(ctx context.Context) error {
-	store, err := newStore(ctx, &a.Settings)
+func (a *App) openStore(ctx context.Context, mustExist bool) error {
+	store, err := newStore(ctx, &a.Settings, mustExist)
 	if err != nil {
 		return err
 	}
@@ -159,13 +163,13 @@ func (a *App) openStore(ctx context.Context) error {
 	return nil
 }
 
-func newStore(ctx context.Context, s *config.Settings) (Store, error) {
+func newStore(ctx context.Context, s *config.Settings, mustExist bool) (Store, error) {
 	name, err := destinationName(s)
 	if err != nil {
 		return nil, err
 	}
 	if s.LedgerFile != "" {
-		return ledger.OpenBolt(s.LedgerFile, ledger.BoltOptions{Source: s.Source, Destination: name, Adopt: s.Adopt})
+		return ledger.OpenBolt(s.LedgerFile, ledger.BoltOptions{Source: s.Source, Destination: name, Adopt: s.Adopt, MustExist: mustExist})
 	}
 	o := ledger.RedisOptions{
 		Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,
@@ -254,11 +258,7 @@ func (a *App) Bind(ctx context.Context) error {
 
 // checkStore looks at the settings of the ledger's server, if it has any.
 func (a *App) checkStore(ctx context.Context) (warnings []string, err error) {
-	if c, has := a.Store.(interface {
-		Check(ctx context.Context) ([]string, error)
-	}); has {
-		warnings, err = c.Check(ctx)
-	}
+	warnings, err = a.Store.Check(ctx)
 	return warnings, a.ExplainLedger(err)
 }
 

@@ -20,7 +20,7 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 		keeper = a.Lease(nil)
 	}
 	options := pipeline.Options{
-		Source: a.Kong, Ledger: a.Store, Marks: a.Store, Undelivered: a.Store, OwnReads: a.Store, Lease: keeper,
+		Source: a.source, Ledger: a.Store, Marks: a.Store, Undelivered: a.Store, OwnReads: a.Store, Lease: keeper,
 		Destination: a.Sink, UrgentDestination: a.urgent,
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
 		SkipOwnReads: s.SkipOwnReads, Adopt: s.Adopt, Observer: o, Logger: a.Log,

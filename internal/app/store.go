@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
@@ -14,13 +13,14 @@ import (
 // Store is a ledger: all the roles that the hosts and commands need of one. It is
 // safe for concurrent use.
 type Store interface {
-	delivery.Ledger
+	pipeline.Ledger
 	pipeline.Marks
 	pipeline.Undelivered
 	pipeline.OwnReads
 	runner.List
 	Leases
 	Undelivered
+	Outages
 	Binding
 
 	// ReserveNonce reports whether a nonce is reserved for the first time within d.
@@ -49,17 +49,30 @@ type Undelivered interface {
 	OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error)
 }
 
+// Outages keeps when a dependency failed.
+type Outages interface {
+	// PutOutage stores an outage, or replaces the one that has its id and began at the
+	// same time. It is durable once it returns nil.
+	PutOutage(ctx context.Context, o audit.Outage) error
+	// Outages returns the outages that had not ended by a time, oldest first.
+	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
+}
+
 // Binding ties a ledger to one Kong.
 type Binding interface {
 	// Bind fails with audit.ErrForeignLedger if the ledger was used with another
 	// address, unless adopt is set.
 	Bind(ctx context.Context, url string, adopt bool) error
 	Ping(ctx context.Context) error
+	// Check looks at the settings of the ledger's server, if it has any. It fails with
+	// audit.ErrEvicting if they would make it forget what must be kept, and returns a
+	// sentence for each lesser worry.
+	Check(ctx context.Context) (warnings []string, err error)
 }
 
 // Sink is a destination.
 type Sink interface {
-	delivery.Destination
+	pipeline.Destination
 	// Check returns an error with a hint unless the destination can be expected to
 	// accept events. It delivers nothing.
 	Check(ctx context.Context) error

@@ -123,6 +123,8 @@ var (
 	// that Kong should still retain. It is another Kong, its audit table was emptied, or
 	// the answer is broken. No mark was moved.
 	ErrForeignLog = errors.New("kong shows nothing of what was recorded before")
+	// ErrNoLedger: there is no file with this name.
+	ErrNoLedger = errors.New("no such ledger")
 	// ErrEvicting: the ledger's server may evict what must be kept.
 	ErrEvicting = errors.New("eviction policy would evict dead letters and marks")
 )

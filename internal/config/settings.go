@@ -80,6 +80,7 @@ type Settings struct {
 	// Running
 
 	OpsListen     string // "" if no listener is wanted
+	EMF           bool   // serve writes metrics for CloudWatch to standard output
 	LogLevel      slog.Level
 	LogFormat     string // auto, json or text
 	SecretRefresh time.Duration

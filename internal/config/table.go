@@ -272,8 +272,13 @@ func table() []setting {
 
 		{
 			name: "ops-listen", env: "RELAY_OPS_LISTEN", group: groupRunning, value: "host:port", def: "127.0.0.1:9090",
-			help: "address of `/healthz`, `/readyz` and `/metrics`, or `off`",
+			help: "address of the status page, `/status`, `/healthz`, `/readyz` and `/metrics`, or `off`",
 			set:  listener(func(s *Settings) *string { return &s.OpsListen }),
+		},
+		{
+			name: "emf", env: "RELAY_EMF", group: groupRunning, def: "false",
+			help: "let serve write the metrics that alarms of CloudWatch need to standard output each minute, in the embedded metric format",
+			set:  toggle(func(s *Settings) *bool { return &s.EMF }),
 		},
 		{
 			name: "log-level", env: "RELAY_LOG_LEVEL", group: groupRunning, value: "level", def: "info",

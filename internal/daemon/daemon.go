@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,16 +19,17 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
 )
 
 const (
 	bindRetryFirst = 2 * time.Second // after the ledger could not be reached at the start
-	bindRetryLast  = time.Minute
+	bindRetryLast  = 30 * time.Second
 	stopWithin     = 15 * time.Second
-	marksEvery     = 5 * time.Second
 	countsKeep     = 10 * time.Second // how long counts of undelivered entries are shown before they are read again
+	progressEvery  = 30 * time.Second
 )
 
 // server is the daemon.
@@ -36,18 +39,35 @@ type server struct {
 	scheduler *announce.Scheduler
 	runner    *runner.Runner
 	metrics   *metrics
-	ready     readiness
+	health    *health.Tracker
 	opts      Options
 
-	countsMu       sync.Mutex
-	countsAt       time.Time
-	dead, deferred int
+	lastRead  atomic.Int64 // when Kong last gave a page, Unix seconds
+	running   atomic.Int32 // passes under way
+	missingAt atomic.Int64 // when ids were last found missing, Unix seconds
+	freshness freshness
+	history   history
+	snapshot  snapshot
+
+	marksMu sync.Mutex
+	marks   audit.Marks // as last read
+
+	countsMu sync.Mutex
+	countsAt time.Time
+	counts   undelivered
+
+	progressMu sync.Mutex
+	progressAt time.Time
 }
 
-// Options are what a host wants to know of the daemon. All may be nil.
+// Options are what a host wants to know of the daemon, and what it knows better.
+// All may be left out.
 type Options struct {
-	Delivered func(entries []audit.Entry) // called with what was accepted and recorded
-	Listening func(addr string)           // called with the trigger listener's address
+	Version        string
+	Stdout, Stderr io.Writer                   // for metrics
+	Delivered      func(entries []audit.Entry) // called with what was accepted and recorded
+	Listening      func(addr string)           // called with the trigger listener's address
+	Operations     func(addr string)           // called with the operations listener's address
 }
 
 // Run listens and makes passes until ctx ends. It returns nil if ctx ended it.
@@ -56,21 +76,36 @@ func Run(ctx context.Context, a *app.App, o Options) error {
 }
 
 func newServer(a *app.App, o Options) *server {
-	s := &server{app: a, log: a.Log, opts: o}
+	if o.Stdout == nil {
+		o.Stdout = io.Discard
+	}
+	if o.Stderr == nil {
+		o.Stderr = io.Discard
+	}
+	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log)}
 	s.scheduler = announce.New(announce.Options{Debounce: a.Settings.Debounce, Schedule: a.Settings.Schedule})
-	s.metrics = newMetrics(s.scheduler.Counts, s.undelivered)
+	s.metrics = newMetrics(o.Version, sources{
+		announced: s.scheduler.Counts, undelivered: s.undelivered, states: s.health.States, outages: s.health.Ended, oldest: s.oldestUndelivered,
+		running: func() int { return int(s.running.Load()) },
+	})
+	a.Watch(s.report)
+	a.WrapSinks(func(d pipeline.Destination) pipeline.Destination { return watchedRetries{d, s.metrics} })
 	passes := a.Pipeline(pipeline.Observer{
 		Stage: func(stage string, took time.Duration) {
 			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
 		},
-		Seen:      func(entries []audit.Entry) { s.scheduler.Seen(time.Now(), entries) },
+		Seen: func(entries []audit.Entry) {
+			s.scheduler.Seen(time.Now(), entries)
+			s.recorded(entries)
+		},
 		Waiting:   s.metrics.waiting,
 		Delivered: s.delivered,
+		Progress:  s.progress,
 	}, a.Lease(func() { s.runner.RequestRerun() }))
 	s.runner = a.Runner(s.scheduler, passes, runner.Observer{
-		Began:   func(announce.Pass) { s.metrics.lease.Inc() },
+		Began:   func(announce.Pass) { s.running.Add(1) },
 		Ended:   s.ended,
-		Missing: func(ids []string) { s.metrics.missing.Add(float64(len(ids))) },
+		Missing: s.notRecorded,
 	}, 0)
 	return s
 }
@@ -78,6 +113,7 @@ func newServer(a *app.App, o Options) *server {
 // delivered takes entries that were accepted and recorded.
 func (s *server) delivered(entries []audit.Entry) {
 	s.metrics.delivered(entries)
+	s.health.Delivered(entries)
 	for _, ago := range s.scheduler.Delivered(time.Now(), entries) {
 		s.metrics.answer.Observe(ago.Seconds())
 	}
@@ -89,6 +125,9 @@ func (s *server) delivered(entries []audit.Entry) {
 // run listens and makes passes until ctx ends.
 func (s *server) run(ctx context.Context) error {
 	set := s.app.Settings
+	names := app.NamesOf(&set)
+	s.log.Info("relay starts", "version", s.opts.Version, "kong", names.Kong, "ledger", names.Ledger, "destination", names.Destination,
+		"source", names.Source, "schedule", set.Schedule.String())
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
@@ -125,9 +164,12 @@ func (s *server) run(ctx context.Context) error {
 			return abort(err)
 		}
 		s.log.Info("operations listener ready", "addr", addr.String())
+		if s.opts.Operations != nil {
+			s.opts.Operations(addr.String())
+		}
 	}
 	group.Go(func() error { return s.passes(ctx) })
-	group.Go(func() error { return s.followMarks(ctx) })
+	group.Go(func() error { return s.followHealth(ctx) })
 	if set.Listen != "" {
 		addr, err := listen("triggers", set.Listen, s.triggerHandler())
 		if err != nil {
@@ -165,9 +207,8 @@ func (s *server) bindOrWait(ctx context.Context) error {
 		if err == nil || errors.Is(err, audit.ErrForeignLedger) || errors.Is(err, audit.ErrEvicting) {
 			return err
 		}
-		s.ready.set(err)
 		s.metrics.failing.Inc()
-		s.log.Error("ledger not reachable, trying again", app.ErrorAttrs(err)...)
+		s.log.Debug("ledger not bound, trying again", "err", err) // its state says why
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -180,13 +221,13 @@ func (s *server) bindOrWait(ctx context.Context) error {
 
 // ended takes the end of a pass.
 func (s *server) ended(p announce.Pass, sum pipeline.Summary, err error) {
-	s.metrics.lease.Dec()
+	s.running.Add(-1)
 	log := s.log.With("kind", string(sum.Kind), "full", sum.Full, "order", sum.Order, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
 		"delivered", sum.Delivered, "failed", sum.Failed, "dead", sum.Dead, "deferred", sum.Deferred, "seconds", sum.Seconds)
 	switch {
 	case errors.Is(err, audit.ErrLeaseHeld):
-		s.ready.set(nil)
 		s.metrics.standby()
+		s.report(health.Passes, "pass", nil)
 		log.Debug("another relay makes the pass")
 		return
 	case errors.Is(err, pipeline.ErrUnordered):
@@ -195,60 +236,19 @@ func (s *server) ended(p announce.Pass, sum pipeline.Summary, err error) {
 	case errors.Is(err, context.Canceled): // the relay was told to stop
 		return
 	}
-	s.metrics.pass(sum, err)
-	if err != nil || !sum.Beside {
-		s.ready.set(err)
+	now := time.Now()
+	s.metrics.pass(&sum, err)
+	s.history.add(now, &sum, err)
+	s.report(health.Passes, "pass", app.Explain(err))
+	if err == nil && !sum.Beside {
+		s.health.Completed(now)
 	}
 	switch {
 	case err != nil:
-		log.Error("pass failed, trying again soon", app.ErrorAttrs(app.Explain(err))...)
+		log.Debug("pass failed", "err", err) // what fails says why
 	case sum.New > 0 || p == announce.Reconcile:
 		log.Info("pass complete")
 	default:
 		log.Debug("pass complete")
 	}
-}
-
-// followMarks reads now and then when a pass of any relay was last complete.
-func (s *server) followMarks(ctx context.Context) error {
-	tick := time.NewTicker(marksEvery)
-	defer tick.Stop()
-	for {
-		s.readMarks(ctx)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// readMarks takes from the ledger when a pass was last complete: before this
-// process started, or by another relay.
-func (s *server) readMarks(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, marksEvery)
-	defer cancel()
-	marks, err := s.app.Store.Marks(ctx)
-	if err != nil {
-		s.log.Debug("marks not read", "err", err) // the next pass tells
-		return
-	}
-	if marks.Completed > 0 {
-		s.metrics.complete(time.Unix(marks.Completed, 0))
-	}
-}
-
-// undelivered returns the counts for the metrics, which it reads now and then.
-func (s *server) undelivered() (dead, deferred int) {
-	s.countsMu.Lock()
-	defer s.countsMu.Unlock()
-	if time.Since(s.countsAt) > countsKeep {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		s.countsAt = time.Now()
-		if dead, deferred, err := s.app.Store.UndeliveredCounts(ctx); err == nil {
-			s.dead, s.deferred = dead, deferred
-		}
-	}
-	return s.dead, s.deferred
 }

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"regexp"
+	"runtime"
 	"sync"
 	"time"
 
@@ -8,89 +10,223 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
+
+// namespace begins the name of every metric.
+const namespace = "kong_cloudtrail_relay"
+
+// Metric describes one of the metrics that /metrics shows.
+type Metric struct {
+	Name   string // without the namespace
+	Type   string // counter, gauge or histogram
+	Labels []string
+	Help   string
+}
+
+// Metrics returns what /metrics shows beside the metrics of Go and of the process.
+func Metrics() []Metric {
+	return newMetrics("", sources{}).table
+}
+
+// sources are what the metrics read when they are collected.
+type sources struct {
+	announced   func() (waiting, missing int)
+	undelivered func() undelivered
+	states      func() []health.State
+	outages     func(health.Dependency) int
+	running     func() int
+	oldest      func() time.Time // when the oldest undelivered entry was made; zero: none
+}
 
 // metrics is what /metrics shows.
 type metrics struct {
 	registry *prometheus.Registry
+	table    []Metric
 
-	entries  *prometheus.CounterVec
-	pages    prometheus.Counter
-	passes   *prometheus.CounterVec
-	stages   *prometheus.HistogramVec
-	triggers *prometheus.CounterVec
-	answer   prometheus.Histogram
-	missing  prometheus.Counter
-	failing  prometheus.Gauge
-	lease    prometheus.Gauge
-	verified *prometheus.CounterVec
+	entries    *prometheus.CounterVec
+	read       prometheus.Counter
+	found      prometheus.Counter
+	deferrals  prometheus.Counter
+	repeated   prometheus.Counter
+	ahead      prometheus.Counter
+	pages      prometheus.Counter
+	passes     *prometheus.CounterVec
+	stages     *prometheus.HistogramVec
+	triggers   *prometheus.CounterVec
+	retries    *prometheus.CounterVec
+	answer     prometheus.Histogram
+	missing    prometheus.Counter
+	failing    prometheus.Gauge
+	verified   *prometheus.CounterVec
+	mayForget  prometheus.Gauge
+	retryCodes map[string]bool // label values of retries
 
 	start     time.Time
 	mu        sync.Mutex
 	newest    int64     // timestamp of the newest delivered entry
 	completed time.Time // when the last complete pass ended, of any relay; zero: not known
 	oldest    int64     // timestamp of the oldest entry that is known and has no outcome; 0: none
+	count     int       // entries delivered
+	failures  int       // of passes
 }
 
-func newMetrics(announced func() (waiting, missing int), undelivered func() (dead, deferred int)) *metrics {
-	const ns = "kong_cloudtrail_relay"
-	m := &metrics{registry: prometheus.NewRegistry(), start: time.Now()}
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: name, Help: help}, labels)
-		m.registry.MustRegister(c)
-		return c
-	}
-	gauge := func(name, help string, f func() float64) {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: name, Help: help}, f))
-	}
-	m.entries = counter("entries_total", "Entries by what became of them: read, new, delivered, dead, deferred, own, repeated, ahead.", "outcome")
-	m.pages = prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "pages_total", Help: "Pages of the audit log that Kong answered."})
-	m.passes = counter("passes_total", "Passes by kind and outcome.", "kind", "outcome")
-	m.triggers = counter("triggers_total", "Triggers by path and outcome.", "path", "outcome")
-	m.verified = counter("signatures_total", "Entries by the outcome of checking Kong's signature.", "outcome")
-	m.stages = prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: ns, Name: "stage_seconds", Help: "Seconds that a stage took for a page or a batch.",
-		Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}, []string{"stage"})
-	m.answer = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: ns, Name: "announced_to_accepted_seconds", Help: "Seconds from a trigger to the acceptance of an entry that it announced.",
-		Buckets: prometheus.ExponentialBuckets(0.025, 2, 12)})
-	m.missing = prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "announced_missing_total", Help: "Announced ids that did not show up in the audit log within 30 s."})
-	m.failing = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "passes_failed_in_a_row", Help: "Passes that failed since the last one that did not."})
-	m.lease = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "pass_running", Help: "1 while this relay makes a pass."})
-	m.registry.MustRegister(m.pages, m.stages, m.answer, m.missing, m.failing, m.lease, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	gauge("announced_waiting", "Announced ids that are being looked for.", func() float64 { n, _ := announced(); return float64(n) })
-	gauge("announced_missing", "Announced ids that are missing at the moment.", func() float64 { _, n := announced(); return float64(n) })
-	gauge("dead_letters", "Entries that the destination rejected permanently.", func() float64 { n, _ := undelivered(); return float64(n) })
-	gauge("deferred_entries", "Entries whose retries are exhausted, tried again by each pass.", func() float64 { _, n := undelivered(); return float64(n) })
-	gauge("newest_delivered_age_seconds", "Age of the newest delivered entry. Grows while nobody uses the Admin API.", func() float64 {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.newest == 0 {
-			return 0
-		}
-		return time.Since(time.Unix(m.newest, 0)).Seconds()
-	})
-	gauge("last_complete_pass_age_seconds", "Time since a pass of any relay on this ledger read to the end and everything had an outcome; since the start of this one if there was none.", func() float64 {
-		return m.completeAge().Seconds()
-	})
-	gauge("oldest_undelivered_age_seconds", "Age of the oldest entry that this relay has read and that is neither delivered, dead nor deferred; 0 if there is none.", func() float64 {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.oldest == 0 {
-			return 0
-		}
-		return max(0, time.Since(time.Unix(m.oldest, 0)).Seconds())
-	})
+func newMetrics(version string, s sources) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), start: time.Now(), retryCodes: map[string]bool{}}
+	m.entries = m.counterVec("entries_total", "Entries that have got their outcome: delivered, dead (rejected permanently) or own (own reads that were left out).", "outcome")
+	m.read = m.counter("entries_read_total", "Entries that the audit log showed, with those that were known.")
+	m.found = m.counter("entries_new_total", "Entries that were not in the ledger.")
+	m.deferrals = m.counter("entries_deferred_total", "Entries whose retries were exhausted. Each pass puts them again.")
+	m.repeated = m.counter("entries_repeated_total", "Entries that were put again because an answer was lost.")
+	m.ahead = m.counter("entries_ahead_total", "Entries with a timestamp ahead of Kong's clock.")
+	m.pages = m.counter("pages_total", "Pages of the audit log that Kong answered.")
+	m.passes = m.counterVec("passes_total", "Passes by kind (tail, reconcile) and outcome (complete, failed).", "kind", "outcome")
+	m.triggers = m.counterVec("triggers_total", "Triggers by path and outcome.", "path", "outcome")
+	m.verified = m.counterVec("signatures_total", "Entries by the outcome of checking Kong's signature.", "outcome")
+	m.retries = m.counterVec("put_retries_total", "Puts that delivered nothing of a batch and are made again, by the destination's code.", "code")
+	m.missing = m.counter("announced_missing_total", "Announced ids that did not show up in the audit log within 30 s.")
+	m.failing = m.gauge("passes_failed_in_a_row", "Passes that failed since the last one that did not.")
+	m.mayForget = m.gauge("ledger_may_forget", "1 if the settings of the ledger's server may make it forget what must be kept.")
+	m.stages = prometheus.NewHistogramVec(m.histogram("stage_duration_seconds", "Time that a stage (read, lookup, put, record) took for a page or a batch.",
+		prometheus.ExponentialBuckets(0.001, 4, 8), "stage"), []string{"stage"})
+	m.answer = prometheus.NewHistogram(m.histogram("announced_to_accepted_seconds", "Time from a trigger to the acceptance of an entry that it announced.",
+		prometheus.ExponentialBuckets(0.025, 2, 12)))
+	m.registry.MustRegister(m.stages, m.answer, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	build := m.gaugeVec("build_info", "1, with the versions of the relay and of Go.", "version", "goversion")
+	build.WithLabelValues(version, runtime.Version()).Set(1)
+	m.sampled(s)
 	return m
 }
 
-func (m *metrics) completeAge() time.Duration {
+// sampled registers what is read when the metrics are collected.
+func (m *metrics) sampled(s sources) {
+	number := func(name, help string, f func() int) { m.gaugeFunc(name, help, func() float64 { return float64(f()) }) }
+	moment := func(name, help string, f func() time.Time) {
+		m.gaugeFunc(name, help, func() float64 {
+			if t := f(); !t.IsZero() {
+				return float64(t.UnixMilli()) / 1000
+			}
+			return 0
+		})
+	}
+	number("passes_running", "Passes that this relay makes at the moment.", func() int { return s.running() })
+	number("announced_ids_waiting", "Announced ids that are being looked for.", func() int { n, _ := s.announced(); return n })
+	number("announced_ids_missing", "Announced ids that are missing at the moment.", func() int { _, n := s.announced(); return n })
+	number("dead_letters", "Entries that the destination rejected permanently, and that nobody has retried or dropped.", func() int { return s.undelivered().dead })
+	number("deferred_entries", "Entries whose retries are exhausted. Each pass puts them first.", func() int { return s.undelivered().deferred })
+	moment("newest_delivered_timestamp_seconds", "Timestamp of the newest delivered entry; 0 if this relay has delivered none.", m.newestDelivered)
+	moment("last_complete_pass_timestamp_seconds", "When a pass of any relay on this ledger last read to the end and everything had an outcome; the start of this relay if none is known.", m.lastComplete)
+	moment("oldest_undelivered_timestamp_seconds", "Timestamp of the oldest entry that is known and has not been delivered, or since when Kong could not be read; 0 if there is neither.", func() time.Time { return s.oldest() })
+	m.collected(prometheus.GaugeValue, "dependency_up", "1 while a dependency works, 0 while it fails; nothing for one that is not known.", []string{"dependency"}, func(emit func(float64, ...string)) {
+		for _, state := range s.states() {
+			switch state.Status {
+			case health.OK:
+				emit(1, string(state.Dependency))
+			case health.Failing:
+				emit(0, string(state.Dependency))
+			case health.Unknown:
+			}
+		}
+	})
+	m.collected(prometheus.CounterValue, "outages_total", "Outages of a dependency that have ended.", []string{"dependency"}, func(emit func(float64, ...string)) {
+		for _, d := range health.Dependencies() {
+			emit(float64(s.outages(d)), string(d))
+		}
+	})
+}
+
+// describe adds a metric to the table.
+func (m *metrics) describe(kind, name, help string, labels ...string) {
+	m.table = append(m.table, Metric{Name: name, Type: kind, Labels: labels, Help: help})
+}
+
+func (m *metrics) counter(name, help string) prometheus.Counter {
+	m.describe("counter", name, help)
+	c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *metrics) counterVec(name, help string, labels ...string) *prometheus.CounterVec {
+	m.describe("counter", name, help, labels...)
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *metrics) gauge(name, help string) prometheus.Gauge {
+	m.describe("gauge", name, help)
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+	m.registry.MustRegister(g)
+	return g
+}
+
+func (m *metrics) gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec {
+	m.describe("gauge", name, help, labels...)
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	m.registry.MustRegister(g)
+	return g
+}
+
+func (m *metrics) gaugeFunc(name, help string, f func() float64) {
+	m.describe("gauge", name, help)
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, f))
+}
+
+func (m *metrics) histogram(name, help string, buckets []float64, labels ...string) prometheus.HistogramOpts {
+	m.describe("histogram", name, help, labels...)
+	return prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets}
+}
+
+// collector is a metric whose values are read when it is collected.
+type collector struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(emit func(value float64, labels ...string))
+}
+
+// Describe implements [prometheus.Collector].
+func (c collector) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+
+// Collect implements [prometheus.Collector].
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	c.read(func(value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(c.desc, c.kind, value, labels...)
+	})
+}
+
+func (m *metrics) collected(kind prometheus.ValueType, name, help string, labels []string, read func(emit func(float64, ...string))) {
+	text := "gauge"
+	if kind == prometheus.CounterValue {
+		text = "counter"
+	}
+	m.describe(text, name, help, labels...)
+	m.registry.MustRegister(collector{prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil), kind, read})
+}
+
+func (m *metrics) newestDelivered() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return unix(m.newest)
+}
+
+// lastComplete returns when a pass was last complete, or when this relay started.
+func (m *metrics) lastComplete() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.completed.IsZero() {
-		return time.Since(m.start)
+		return m.start
 	}
-	return max(0, time.Since(m.completed)) // Kong's clock may be ahead
+	return m.completed
+}
+
+// unix is a time of Unix seconds, zero for 0.
+func unix(second int64) time.Time {
+	if second == 0 {
+		return time.Time{}
+	}
+	return time.Unix(second, 0)
 }
 
 // complete takes note of a pass that was complete.
@@ -109,6 +245,13 @@ func (m *metrics) waiting(oldest int64) {
 	m.oldest = oldest
 }
 
+// oldestWaiting returns when the oldest entry without an outcome was made, zero if there is none.
+func (m *metrics) oldestWaiting() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return unix(m.oldest)
+}
+
 // standby takes note that another relay makes the passes, which has them in its
 // own metrics.
 func (m *metrics) standby() {
@@ -117,21 +260,25 @@ func (m *metrics) standby() {
 }
 
 // pass counts a pass that ended.
-func (m *metrics) pass(s pipeline.Summary, err error) {
+func (m *metrics) pass(s *pipeline.Summary, err error) {
 	outcome := "complete"
 	if err != nil {
 		outcome = "failed"
 	}
 	m.passes.WithLabelValues(string(s.Kind), outcome).Inc()
 	m.pages.Add(float64(s.Pages))
-	for name, n := range map[string]int{
-		"read": s.Read, "new": s.New, "delivered": s.Delivered, "dead": s.Dead, "deferred": s.Deferred, "own": s.Own,
-		"repeated": s.Repeated, "ahead": s.Ahead,
-	} {
-		m.entries.WithLabelValues(name).Add(float64(n))
-	}
+	m.read.Add(float64(s.Read))
+	m.found.Add(float64(s.New))
+	m.deferrals.Add(float64(s.Deferred))
+	m.repeated.Add(float64(s.Repeated))
+	m.ahead.Add(float64(s.Ahead))
+	m.entries.WithLabelValues("dead").Add(float64(s.Dead))
+	m.entries.WithLabelValues("own").Add(float64(s.Own))
 	if err != nil {
 		m.failing.Inc()
+		m.mu.Lock()
+		m.failures++
+		m.mu.Unlock()
 		return
 	}
 	if s.Beside {
@@ -143,12 +290,44 @@ func (m *metrics) pass(s pipeline.Summary, err error) {
 }
 
 func (m *metrics) delivered(entries []audit.Entry) {
+	m.entries.WithLabelValues("delivered").Add(float64(len(entries)))
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.count += len(entries)
 	for i := range entries {
 		m.newest = max(m.newest, entries[i].Timestamp)
 		if v := entries[i].Verification; v != "" {
 			m.verified.WithLabelValues(string(v)).Inc()
 		}
 	}
+}
+
+// take returns how many entries were delivered and how many passes failed since the last call.
+func (m *metrics) take() (delivered, failures int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delivered, failures = m.count, m.failures
+	m.count, m.failures = 0, 0
+	return delivered, failures
+}
+
+var codePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// maxCodes bounds the values of a label that another service chooses.
+const maxCodes = 50
+
+// retried counts a put that delivered nothing.
+func (m *metrics) retried(code string) {
+	m.mu.Lock()
+	switch {
+	case code == "":
+		code = "none"
+	case m.retryCodes[code]:
+	case len(m.retryCodes) < maxCodes && codePattern.MatchString(code):
+		m.retryCodes[code] = true
+	default:
+		code = "other"
+	}
+	m.mu.Unlock()
+	m.retries.WithLabelValues(code).Inc()
 }

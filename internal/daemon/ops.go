@@ -2,68 +2,64 @@ package daemon
 
 import (
 	"net/http"
-	"sync"
-	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/go-json-experiment/json"
-
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/kong-cloudtrail/relay/internal/app"
-	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/health"
 )
 
-// readiness is what became of the last try to reach Kong, ledger and destination.
+// readiness is the answer of /readyz.
 type readiness struct {
-	mu    sync.Mutex
-	tried bool
-	err   error
-	since time.Time
+	Ready bool `json:"ready"`
+	// Reason and Hint say why it is not ready, or else what is degraded.
+	Reason string `json:"reason,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+	// Degraded are the dependencies that fail. A relay that was ready once stays so
+	// while it can use its ledger: it takes triggers, and delivers what waits later.
+	Degraded []health.State `json:"degraded,omitempty"`
 }
 
-func (r *readiness) set(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.tried || (r.err == nil) != (err == nil) {
-		r.since = time.Now()
+// readiness reports whether the relay has reached Kong, ledger and destination once
+// since it was started, and the ledger now.
+func (s *server) readiness() readiness {
+	r := readiness{Ready: true}
+	for _, state := range s.health.States() {
+		if state.Status != health.Failing {
+			continue
+		}
+		r.Degraded = append(r.Degraded, state)
+		if r.Reason == "" {
+			r.Reason, r.Hint = string(state.Dependency)+": "+state.Cause, state.Hint
+		}
 	}
-	r.tried, r.err = true, err
-}
-
-type readyAnswer struct {
-	Ready   bool    `json:"ready"`
-	Reason  string  `json:"reason,omitempty"`
-	Hint    string  `json:"hint,omitempty"`
-	Since   string  `json:"since,omitempty"`
-	PassAge float64 `json:"last_complete_pass_age_seconds"`
+	for _, d := range []health.Dependency{health.Kong, health.Ledger, health.Destination} {
+		if s.health.Reached(d) && (d != health.Ledger || s.health.State(d).Status == health.OK) {
+			continue
+		}
+		r.Ready = false
+		if r.Reason == "" {
+			r.Reason = string(d) + " has not been reached yet"
+		}
+	}
+	return r
 }
 
 func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
-	s.ready.mu.Lock()
-	a := readyAnswer{Ready: s.ready.tried && s.ready.err == nil}
-	if !s.ready.since.IsZero() {
-		a.Since = s.ready.since.UTC().Format(time.RFC3339)
+	r := s.readiness()
+	status := http.StatusOK
+	if !r.Ready {
+		status = http.StatusServiceUnavailable
 	}
-	switch {
-	case !s.ready.tried:
-		a.Reason = "the first pass has not ended yet"
-	case s.ready.err != nil:
-		a.Reason = s.ready.err.Error()
-		a.Hint = audit.Hint(app.Explain(s.ready.err))
-	}
-	s.ready.mu.Unlock()
-	age := s.metrics.completeAge()
-	a.PassAge = age.Seconds()
-	if stalled := 3 * s.app.Settings.Schedule; a.Ready && age > stalled {
-		a.Ready, a.Reason = false, "no pass has been complete for more than three times the schedule"
-	}
+	writeJSON(w, status, r)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	if !a.Ready {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	_ = json.MarshalEncode(jsontext.NewEncoder(w), a) // a client that went away
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.MarshalEncode(jsontext.NewEncoder(w), v) // a client that went away
 }
 
 func (s *server) opsHandler() http.Handler {
@@ -73,6 +69,9 @@ func (s *server) opsHandler() http.Handler {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusOK, s.status(r.Context()))
+	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
 }

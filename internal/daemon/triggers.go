@@ -22,7 +22,7 @@ func (s *server) triggerHandler() http.Handler {
 		},
 		Poll:    s.runner.RequestPoll,
 		Rate:    set.TriggerRate,
-		Observe: func(path, outcome string) { s.metrics.triggers.WithLabelValues(path, outcome).Inc() },
+		Observe: s.triggered,
 		Logger:  s.log,
 	})
 }

@@ -50,6 +50,9 @@ type Options struct {
 	MaxBytes int
 	// PublicKey checks the signatures of entries; nil checks none.
 	PublicKey *rsa.PublicKey
+	// Attempted, if not nil, is called with the outcome of each attempt at a page that
+	// failed in a way that may pass. It must not block.
+	Attempted func(err error)
 	Logger    *slog.Logger
 }
 
@@ -211,6 +214,9 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 		last = hidden.scrub(withoutURL(err))
 		return err != nil && mayPass(err), nil
 	}, func() {
+		if c.opts.Attempted != nil {
+			c.opts.Attempted(fmt.Errorf("reading the audit log at %s: %w", c.base.Redacted(), c.explain(ctx, last)))
+		}
 		c.opts.Logger.DebugContext(ctx, "kong did not give a page, asking again", "err", last)
 	})
 	resp, err := client.Do(req)
@@ -234,7 +240,8 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 
 // withoutURL takes net/http's "Get <URL>:" off an error: Page names the address.
 func withoutURL(err error) error {
-	if u, ok := errors.AsType[*url.Error](err); ok {
+	var u *url.Error
+	if errors.As(err, &u) {
 		return u.Err
 	}
 	return err

@@ -115,7 +115,8 @@ func refused(t *testing.T, c *Client, q audit.Query) error {
 		t.Errorf("got entries along with %v", err)
 	}
 	text := fmt.Sprintf("%v %+v %#v", err, err, err)
-	if s, ok := errors.AsType[*audit.SettingsError](err); ok {
+	var s *audit.SettingsError
+	if errors.As(err, &s) {
 		if audit.Hint(s) == "" {
 			t.Errorf("no hint with %v", err)
 		}
@@ -129,7 +130,8 @@ func refused(t *testing.T, c *Client, q audit.Query) error {
 
 // hint returns the hint of an error that a person has to heal, and "" for any other.
 func hint(err error) string {
-	if s, ok := errors.AsType[*audit.SettingsError](err); ok {
+	var s *audit.SettingsError
+	if errors.As(err, &s) {
 		return audit.Hint(s)
 	}
 	return ""

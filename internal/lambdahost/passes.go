@@ -10,6 +10,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
@@ -226,44 +227,34 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), measureMost)
 	defer cancel()
 	a, now := h.app, time.Now()
-	failures := 0.0
+	failures := 0
 	if failed != nil {
 		failures = 1
 	}
-	metrics := []emfMetric{{"EntriesDelivered", "Count", float64(r.Delivered)}, {"PassFailures", "Count", failures}}
+	metrics := []emf.Metric{emf.Count(emf.EntriesDelivered, r.Delivered), emf.Count(emf.PassFailures, failures)}
 	if m, err := a.Store.Marks(ctx); err != nil {
 		log.Warn("marks not read for the metrics", "err", err)
 	} else if m.Completed > 0 {
-		metrics = append(metrics, emfMetric{"LastCompletePassAge", "Seconds", age(now, time.Unix(m.Completed, 0))})
+		metrics = append(metrics, emf.Age(emf.LastCompletePassAge, now, time.Unix(m.Completed, 0)))
 	}
 	dead, deferred, err := a.Store.UndeliveredCounts(ctx)
 	_, oldest, oldestErr := a.Store.OldestUndelivered(ctx)
 	if err = errors.Join(err, oldestErr); err != nil {
 		log.Warn("undelivered entries not counted for the metrics", "err", err)
 	} else {
-		undelivered := age(now, oldest)
 		if r.Failed > 0 {
 			// Known to this pass, and without an outcome.
 			t := h.unresolved.take()
 			if t == 0 {
 				t = r.through
 			}
-			if t > 0 {
-				undelivered = max(undelivered, age(now, time.Unix(t, 0)))
+			if known := time.Unix(t, 0); t > 0 && (oldest.IsZero() || known.Before(oldest)) {
+				oldest = known
 			}
 		}
-		metrics = append(metrics, emfMetric{"DeadLetters", "Count", float64(dead)}, emfMetric{"Deferred", "Count", float64(deferred)},
-			emfMetric{"OldestUndeliveredAge", "Seconds", undelivered})
+		metrics = append(metrics, emf.Count(emf.DeadLetters, dead), emf.Count(emf.Deferred, deferred), emf.Age(emf.OldestUndeliveredAge, now, oldest))
 	}
-	if err := writeEMF(h.env.Stdout, now, a.Settings.Source, metrics); err != nil {
+	if err := emf.Write(h.env.Stdout, now, a.Settings.Source, metrics); err != nil {
 		log.Warn("metrics not written", "err", err)
 	}
-}
-
-// age is the seconds since then; 0 for never.
-func age(now, then time.Time) float64 {
-	if then.IsZero() {
-		return 0
-	}
-	return max(0, now.Sub(then).Round(time.Millisecond).Seconds())
 }

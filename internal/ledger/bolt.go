@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync"
 	"time"
 
@@ -20,8 +22,10 @@ type BoltOptions struct {
 	Source      string // the Kong that is read, by a name of the operator's choice
 	Destination string // what it is delivered to; a name that is empty is not compared
 	// Adopt takes over a file that was used and does not say by whom.
-	Adopt    bool
-	LeaseTTL time.Duration // 0: [DefaultLease]
+	Adopt bool
+	// MustExist refuses to make a file.
+	MustExist bool
+	LeaseTTL  time.Duration // 0: [DefaultLease]
 }
 
 // Bolt is a ledger in a file of one node. The file is locked while it is open, so
@@ -58,10 +62,11 @@ var (
 	announcedBucket   = []byte("announced")   // id → Unix milliseconds
 	ownReadsBucket    = []byte("own_reads")   // id → Unix milliseconds
 	noncesBucket      = []byte("nonces")      // nonce → Unix milliseconds until it is free
+	outagesBucket     = []byte("outages")     // Unix milliseconds, id → outage
 
 	allBuckets = [][]byte{
 		metaBucket, daysBucket, expiryBucket, undeliveredBucket, sinceBucket, deadBucket, deferredBucket, announcedBucket,
-		ownReadsBucket, noncesBucket,
+		ownReadsBucket, noncesBucket, outagesBucket,
 	}
 
 	generationKey = []byte("generation")
@@ -82,6 +87,11 @@ var (
 func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
 	if o.LeaseTTL <= 0 {
 		o.LeaseTTL = DefaultLease
+	}
+	if o.MustExist {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, audit.Settingsf("correct the path in --ledger, or let the relay run first, which makes the file", "%w: %s", audit.ErrNoLedger, path)
+		}
 	}
 	b := &Bolt{path: path, now: time.Now}
 	b.lease.ttl = o.LeaseTTL
@@ -220,6 +230,9 @@ func (b *Bolt) Marks(ctx context.Context) (marks audit.Marks, err error) {
 func (b *Bolt) Ping(ctx context.Context) error {
 	return b.view(ctx, "pinging", func(*bbolt.Tx) error { return nil })
 }
+
+// Check finds nothing to warn of: a file has no settings.
+func (b *Bolt) Check(context.Context) (warnings []string, err error) { return nil, nil }
 
 // Close closes the file, once the calls under way have ended.
 func (b *Bolt) Close() error {

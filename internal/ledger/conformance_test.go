@@ -38,6 +38,8 @@ type ledger interface {
 	NoteOwnReads(ctx context.Context, ids []string) error
 	AreOwnReads(ctx context.Context, ids []string) ([]bool, error)
 	ReserveNonce(ctx context.Context, nonce string, d time.Duration) (bool, error)
+	PutOutage(ctx context.Context, o audit.Outage) error
+	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
 	Bind(ctx context.Context, url string, adopt bool) error
 	Ping(ctx context.Context) error
 	Close() error
@@ -125,6 +127,7 @@ func conform(t *testing.T, b backend) {
 		{"announcements", testAnnouncements},
 		{"own reads", testOwnReads},
 		{"nonces", testNonces},
+		{"outages", testOutages},
 		{"binding", testBind},
 		{"cancelled", testCancelled},
 		{"concurrent records", testConcurrentRecords},

@@ -43,11 +43,14 @@ func (s notingSource) Page(ctx context.Context, q audit.Query) (audit.Page, erro
 	return page, err
 }
 
-// ownReads returns which of the new entries are reads of the audit log by a relay on
-// this ledger, by index; nil if none is. An entry must be such a
+// skipOwnReads returns which of the entries are left out because they are reads of
+// the audit log by a relay on this ledger; nil if none is. An entry must be such a
 // read, not only have an id that some answer named: what stands between may repeat
 // the headers of an old answer.
-func (p *Pipeline) ownReads(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[int]bool, error) {
+func (p *Pipeline) skipOwnReads(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[int]bool, error) {
+	if !p.opts.SkipOwnReads || p.opts.OwnReads == nil {
+		return nil, nil
+	}
 	var ids []string
 	var at []int
 	for i := range entries {
@@ -62,11 +65,11 @@ func (p *Pipeline) ownReads(ctx context.Context, entries []audit.Entry, outcomes
 	if err != nil {
 		return nil, fmt.Errorf("looking up own reads: %w", err)
 	}
-	found := map[int]bool{}
+	skip := map[int]bool{}
 	for k, is := range own {
 		if is {
-			found[at[k]] = true
+			skip[at[k]] = true
 		}
 	}
-	return found, nil
+	return skip, nil
 }

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -139,7 +138,9 @@ func (h *Host) Calls() map[string]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	calls := make(map[string]int, len(h.calls))
-	maps.Copy(calls, h.calls)
+	for method, n := range h.calls {
+		calls[method] = n
+	}
 	return calls
 }
 

@@ -29,7 +29,6 @@ func TestLimitConnections(t *testing.T) {
 			}
 		case http.StateClosed:
 			open.Add(-1)
-		default:
 		}
 		tracked(c, state)
 	}

@@ -48,8 +48,8 @@ type Options struct {
 	// Rate is the number of requests a second that each path accepts, and its
 	// burst: 500 if zero. On a path with a secret only signed requests count.
 	Rate int
-	// Observe, if not nil, receives the outcome of each request: "accepted", or
-	// one of a fixed set of reasons.
+	// Observe, if not nil, receives the outcome of each request: [Accepted], or why it
+	// was refused.
 	Observe func(path, outcome string)
 
 	Logger *slog.Logger     // slog.Default() if nil
@@ -159,7 +159,7 @@ func (h *handler) serve(path string, check func(http.ResponseWriter, *http.Reque
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err == nil {
-			h.Observe(path, "accepted")
+			h.Observe(path, Accepted)
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = io.WriteString(w, "{}\n")
 			return
@@ -172,8 +172,35 @@ func (h *handler) serve(path string, check func(http.ResponseWriter, *http.Reque
 	})
 }
 
+// Outcomes of a trigger.
+const (
+	Accepted     = "accepted"
+	Unauthorized = "unauthorized" // the signature, the time or the password is wrong
+)
+
+// outcomeOf returns the outcome of a trigger that was refused with a status.
+func outcomeOf(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return Unauthorized
+	case http.StatusMethodNotAllowed:
+		return "method"
+	case http.StatusRequestEntityTooLarge:
+		return "too_large"
+	case http.StatusTooManyRequests:
+		return "rate"
+	case http.StatusConflict:
+		return "replayed"
+	case http.StatusRequestTimeout:
+		return "slow"
+	case http.StatusServiceUnavailable:
+		return "not_stored"
+	}
+	return "malformed"
+}
+
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, path string, refused *refusal) {
-	h.Observe(path, refused.reason)
+	h.Observe(path, outcomeOf(refused.status))
 	if n := h.refusals.count(h.Now()); n > 0 {
 		h.Logger.WarnContext(r.Context(), "triggers refused", "count", n, "path", path,
 			"status", refused.status, "reason", refused.reason, "remote", r.RemoteAddr)

@@ -187,7 +187,7 @@ func TestHandlerRefuses(t *testing.T) {
 			if _, calls := r.noted(); calls != 0 {
 				t.Error("a refused trigger was noted")
 			}
-			if n := r.outcomes[reason]; n != 1 {
+			if n := r.outcomes[outcomeOf(code)]; n != 1 {
 				t.Errorf("outcomes %v", r.outcomes)
 			}
 			for _, word := range []string{"a1", "yesterday", "msg_1"} {

@@ -1,0 +1,217 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/announce"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/health"
+)
+
+// Status is how things stand, as the running relay or the ledger knows it. It holds
+// no secret and no payload.
+type Status struct {
+	Verdict string `json:"verdict"` // for a person, one sentence
+	Failing bool   `json:"failing"` // something needs attention
+	Hint    string `json:"hint,omitempty"`
+
+	From      string    `json:"from"` // relay or ledger: who says it
+	At        time.Time `json:"at"`
+	Version   string    `json:"version,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	Names     Names     `json:"names"`
+
+	DeliveredUpTo     time.Time `json:"delivered_up_to,omitzero"`
+	ReconciledThrough time.Time `json:"reconciled_through,omitzero"`
+	FullAt            time.Time `json:"full_reconcile_at,omitzero"`
+	LastComplete      time.Time `json:"last_complete_pass_at,omitzero"`
+	OldestUndelivered time.Time `json:"oldest_undelivered_at,omitzero"`
+	Resumes           bool      `json:"reconcile_resumes,omitempty"`
+
+	Dependencies []health.State `json:"dependencies,omitempty"`
+	Passes       []PassStatus   `json:"passes,omitempty"` // newest first
+	PassRunning  bool           `json:"pass_running,omitempty"`
+
+	Dead        int               `json:"dead_letters"`
+	Deferred    int               `json:"deferred"`
+	Undelivered []UndeliveredKind `json:"undelivered,omitempty"`
+
+	Waiting int                  `json:"announced_waiting"`
+	Missing int                  `json:"announced_missing"`
+	Lost    []audit.Announcement `json:"missing,omitempty"` // the first of them
+
+	Outages  []audit.Outage `json:"outages,omitempty"` // newest first
+	Settings []Setting      `json:"settings,omitempty"`
+}
+
+// PassStatus is a pass that has ended.
+type PassStatus struct {
+	Kind      string    `json:"kind"`
+	EndedAt   time.Time `json:"ended_at"`
+	Seconds   float64   `json:"seconds"`
+	Pages     int       `json:"pages"`
+	Read      int       `json:"read"`
+	New       int       `json:"new"`
+	Delivered int       `json:"delivered"`
+	Err       string    `json:"error,omitempty"`
+}
+
+// UndeliveredKind counts the undelivered entries that share outcome and code.
+type UndeliveredKind struct {
+	Outcome string    `json:"outcome"`
+	Code    string    `json:"code"`
+	Reason  string    `json:"reason"` // of the oldest
+	Count   int       `json:"count"`
+	Oldest  time.Time `json:"oldest"`
+}
+
+const (
+	maxShown       = 20   // missing ids and outages in a status
+	maxUndelivered = 1000 // undelivered entries that are looked at for their reasons
+	shownOutages   = 30 * 24 * time.Hour
+)
+
+// LedgerStatus returns what the ledger knows of how things stand.
+func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
+	now := time.Now()
+	s := Status{From: "ledger", At: now.UTC(), Names: NamesOf(&a.Settings)}
+	m, err := a.Store.Marks(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.SetMarks(&m)
+	if s.Dead, s.Deferred, err = a.Store.UndeliveredCounts(ctx); err != nil {
+		return s, err
+	}
+	if _, s.OldestUndelivered, err = a.Store.OldestUndelivered(ctx); err != nil {
+		return s, err
+	}
+	list, err := a.Store.Announced(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, l := range list {
+		if now.Sub(l.At) < announce.MissingAfter {
+			s.Waiting++
+			continue
+		}
+		if s.Missing++; len(s.Lost) < maxShown {
+			s.Lost = append(s.Lost, l)
+		}
+	}
+	if err := a.AddDetails(ctx, &s); err != nil {
+		return s, err
+	}
+	s.Judge()
+	return s, nil
+}
+
+// SetMarks takes over marks.
+func (s *Status) SetMarks(m *audit.Marks) {
+	at := func(second int64) time.Time {
+		if second == 0 {
+			return time.Time{}
+		}
+		return time.Unix(second, 0).UTC()
+	}
+	s.DeliveredUpTo, s.ReconciledThrough, s.FullAt = at(m.Cursor), at(m.ReconciledThrough), at(m.FullAt)
+	s.LastComplete, s.Resumes = at(m.Completed), m.Resume != nil
+}
+
+// AddDetails adds the reasons of undelivered entries, and the outages of the last 30 days.
+func (a *App) AddDetails(ctx context.Context, s *Status) error {
+	kinds, seen := map[[2]string]*UndeliveredKind{}, 0
+	for u, err := range a.Store.UndeliveredEntries(ctx) {
+		if err != nil {
+			return err
+		}
+		k := [2]string{u.Outcome.String(), u.Code}
+		if kinds[k] == nil {
+			kinds[k] = &UndeliveredKind{Outcome: k[0], Code: k[1], Reason: u.Reason, Oldest: u.Since}
+		}
+		kinds[k].Count++
+		if u.Since.Before(kinds[k].Oldest) {
+			kinds[k].Oldest, kinds[k].Reason = u.Since, u.Reason
+		}
+		if seen++; seen == maxUndelivered {
+			break
+		}
+	}
+	for _, k := range kinds {
+		s.Undelivered = append(s.Undelivered, *k)
+	}
+	slices.SortFunc(s.Undelivered, func(a, b UndeliveredKind) int {
+		if a.Count != b.Count {
+			return b.Count - a.Count
+		}
+		return strings.Compare(a.Outcome+a.Code, b.Outcome+b.Code)
+	})
+	outages, err := a.Store.Outages(ctx, s.At.Add(-shownOutages))
+	if err != nil {
+		return err
+	}
+	slices.Reverse(outages)
+	s.Outages = outages[:min(len(outages), maxShown)]
+	return nil
+}
+
+// Judge sets the verdict from everything else.
+func (s *Status) Judge() {
+	var failing []string
+	s.Failing, s.Hint = false, ""
+	for _, d := range s.Dependencies {
+		if d.Status != health.Failing {
+			continue
+		}
+		if s.Hint == "" {
+			s.Hint = d.Hint
+		}
+		failing = append(failing, fmt.Sprintf("%s has been failing since %s: %s", d.Dependency, clock(s.At, d.Since), d.Cause))
+	}
+	if s.From == "ledger" {
+		for _, o := range s.Outages {
+			if o.To.IsZero() && s.At.Sub(o.Seen) < 2*time.Minute {
+				failing = append(failing, fmt.Sprintf("%s has been failing since %s: %s", o.Dependency, clock(s.At, o.From), o.Cause))
+			}
+		}
+	}
+	upTo := "nothing has been delivered yet"
+	if !s.DeliveredUpTo.IsZero() {
+		upTo = "all that Kong recorded up to " + clock(s.At, s.DeliveredUpTo) + " is delivered"
+	}
+	var but []string
+	if s.Dead > 0 {
+		but = append(but, Plural(s.Dead, "dead letter"))
+	}
+	if s.Deferred > 0 {
+		but = append(but, Plural(s.Deferred, "deferred entry"))
+	}
+	if s.Missing > 0 {
+		but = append(but, Plural(s.Missing, "announced id")+" that Kong has not recorded")
+	}
+	if len(but) > 0 {
+		upTo += ", but for " + strings.Join(but, ", ")
+		if s.Hint == "" && s.Dead > 0 {
+			s.Hint = "relay dead list shows them; retry or drop them"
+		}
+	}
+	s.Failing = len(failing) > 0 || s.Dead > 0 || s.Missing > 0
+	if len(failing) > 0 {
+		s.Verdict = failing[0] + "; " + upTo
+		return
+	}
+	s.Verdict = upTo
+}
+
+// clock formats a time for a person: without the day if it is today.
+func clock(now, t time.Time) string {
+	t = t.UTC()
+	if t.Format(time.DateOnly) == now.UTC().Format(time.DateOnly) {
+		return t.Format("15:04:05 UTC")
+	}
+	return t.Format("2006-01-02 15:04:05 UTC")
+}

@@ -1,0 +1,216 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/health"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/walk"
+)
+
+// Report takes the outcome of a call to a dependency. It must not block, and is
+// called from several goroutines.
+type Report func(d health.Dependency, operation string, err error)
+
+// How long a call may take before it is reported as one that does not answer. The
+// call goes on.
+const (
+	slowKong        = 10 * time.Second
+	slowLedger      = 2500 * time.Millisecond
+	slowDestination = 10 * time.Second
+)
+
+// Watch makes every call to Kong, ledger and destination report its outcome, by
+// where it was made and not by what its error says. It is to be called once, before
+// anything else is done with a.
+func (a *App) Watch(report Report) {
+	a.report = report
+	a.source = watchedSource{a.source, a}
+	a.Store = watchedStore{a.Store, a}
+	a.WrapSinks(func(d pipeline.Destination) pipeline.Destination { return watchedDestination{d, a} })
+}
+
+// attempted takes the outcome of an attempt at a page.
+func (a *App) attempted(err error) {
+	if a.report != nil {
+		a.report(health.Kong, "read", err)
+	}
+}
+
+// begin returns what takes the outcome of a call that begins now.
+func (a *App) begin(d health.Dependency, operation string, slow time.Duration) func(err error) {
+	var mu sync.Mutex
+	ended := false
+	timer := time.AfterFunc(slow, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !ended {
+			a.report(d, operation, audit.WithHint(fmt.Errorf("no answer within %s", slow), slowHint(d)))
+		}
+	})
+	return func(err error) {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+		a.report(d, operation, err)
+	}
+}
+
+func slowHint(d health.Dependency) string {
+	return map[health.Dependency]string{
+		health.Kong:        "look at the load of Kong and its database, and at what is between: a page takes seconds where the audit table is large and has no index",
+		health.Ledger:      "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it",
+		health.Destination: "look at the network to the destination's endpoint: something takes the connection and does not answer",
+	}[d]
+}
+
+type watchedSource struct {
+	walk.Source
+	app *App
+}
+
+// Page implements [walk.Source].
+func (s watchedSource) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	done := s.app.begin(health.Kong, "read", slowKong)
+	p, err := s.Source.Page(ctx, q)
+	switch {
+	case errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrUnsupportedQuery):
+		done(nil) // Kong answered, and another query follows
+	default:
+		done(withHint(err, kongHint))
+	}
+	return p, err
+}
+
+type watchedDestination struct {
+	pipeline.Destination
+	app *App
+}
+
+// Put implements [pipeline.Destination].
+func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	done := d.app.begin(health.Destination, "put", slowDestination)
+	verdicts, err := d.Destination.Put(ctx, entries)
+	done(withHint(putFailure(verdicts, err), destinationHint))
+	return verdicts, err
+}
+
+// putFailure returns why a call delivered nothing, or nil if the destination works:
+// it accepted something, or rejected something permanently.
+func putFailure(verdicts []audit.Verdict, err error) error {
+	for _, v := range verdicts {
+		if v.Status != audit.Retryable {
+			return nil
+		}
+	}
+	if err == nil && len(verdicts) > 0 {
+		err = fmt.Errorf("%s: %s", verdicts[0].Code, verdicts[0].Reason)
+	}
+	return err
+}
+
+// withHint adds advice to an error that has none.
+func withHint(err error, hint string) error {
+	if err == nil || audit.Hint(err) != "" {
+		return err
+	}
+	return audit.WithHint(err, hint)
+}
+
+type watchedStore struct {
+	Store
+	app *App
+}
+
+// ledgerCall begins a call whose end is reported with its error.
+func (s watchedStore) ledgerCall(operation string) func(err error) {
+	done := s.app.begin(health.Ledger, operation, slowLedger)
+	return func(err error) {
+		switch {
+		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), audit.LedgerForgot(err):
+			err = nil // the ledger answered
+		}
+		done(withHint(s.app.ExplainLedger(err), ledgerHint))
+	}
+}
+
+// Lookup implements [pipeline.Ledger].
+func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
+	done := s.ledgerCall("read")
+	o, err := s.Store.Lookup(ctx, entries)
+	done(err)
+	return o, err
+}
+
+// Record implements [pipeline.Ledger].
+func (s watchedStore) Record(ctx context.Context, records []audit.Record) error {
+	done := s.ledgerCall("write")
+	err := s.Store.Record(ctx, records)
+	done(err)
+	return err
+}
+
+// Marks implements [pipeline.Marks].
+func (s watchedStore) Marks(ctx context.Context) (audit.Marks, error) {
+	done := s.ledgerCall("read")
+	m, err := s.Store.Marks(ctx)
+	done(err)
+	return m, err
+}
+
+// Announce implements [runner.List].
+func (s watchedStore) Announce(ctx context.Context, ids []string, at time.Time) error {
+	done := s.ledgerCall("write")
+	err := s.Store.Announce(ctx, ids, at)
+	done(err)
+	return err
+}
+
+// Begin implements [Leases].
+func (s watchedStore) Begin(ctx context.Context) (bool, error) {
+	done := s.ledgerCall("write")
+	fresh, err := s.Store.Begin(ctx)
+	done(err)
+	return fresh, err
+}
+
+// Acquire implements [Leases].
+func (s watchedStore) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
+	done := s.ledgerCall("write")
+	l, err := s.Store.Acquire(ctx, requestRerun)
+	done(err)
+	return l, err
+}
+
+// Bind implements [Binding].
+func (s watchedStore) Bind(ctx context.Context, url string, adopt bool) error {
+	done := s.ledgerCall("bind")
+	err := s.Store.Bind(ctx, url, adopt)
+	done(err)
+	return err
+}
+
+// Probe asks a dependency for a sign of life.
+func (a *App) Probe(ctx context.Context, d health.Dependency) error {
+	switch d {
+	case health.Kong:
+		_, err := a.source.Page(ctx, audit.Query{Size: 1})
+		return err
+	case health.Ledger:
+		return a.Store.Ping(ctx)
+	case health.Destination:
+		done := a.begin(d, "check", slowDestination)
+		err := a.Sink.Check(ctx)
+		done(withHint(err, destinationHint))
+		return err
+	case health.Triggers, health.Recording, health.Passes: // cannot be asked
+	}
+	return nil
+}

@@ -1,0 +1,330 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/emf"
+	"github.com/kong-cloudtrail/relay/internal/health"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+const (
+	tickEvery    = 250 * time.Millisecond
+	marksEvery   = 2 * time.Second  // also how soon a ledger that fails is noticed while nothing else happens
+	probeAfter   = 3 * time.Second  // after the start, for what nothing has asked by then
+	probeAgain   = 30 * time.Second // between two probes
+	probeWithin  = 20 * time.Second
+	outagesEvery = 5 * time.Second
+	emfEvery     = time.Minute
+	sampleEvery  = 10 * time.Second
+)
+
+// report takes the outcome of a call to a dependency.
+func (s *server) report(d health.Dependency, operation string, err error) {
+	now := time.Now()
+	if d == health.Kong && err == nil {
+		s.lastRead.Store(now.Unix())
+	}
+	s.health.Report(now, d, operation, err)
+}
+
+// followHealth keeps the states of the dependencies, and what is shown of the
+// ledger, up to date until ctx ends.
+func (s *server) followHealth(ctx context.Context) error {
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	for _, job := range []struct {
+		every time.Duration
+		do    func(context.Context)
+	}{
+		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample},
+	} {
+		wait.Go(func() { repeat(ctx, job.every, job.do) })
+	}
+	for _, d := range []health.Dependency{health.Kong, health.Ledger, health.Destination} {
+		wait.Go(func() { s.probe(ctx, d) })
+	}
+	if s.app.Settings.EMF {
+		wait.Go(func() { repeat(ctx, emfEvery, s.writeEMF) })
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// repeat does something at once and then at intervals until ctx ends.
+func repeat(ctx context.Context, every time.Duration, do func(context.Context)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		do(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *server) tick(context.Context) {
+	s.health.SetNextTry(s.scheduler.NextTry())
+	s.health.Tick(time.Now())
+}
+
+// probe asks a dependency that nothing has asked for some time, unless it is known
+// to work: a destination to which there is nothing to put, for example.
+func (s *server) probe(ctx context.Context, d health.Dependency) {
+	for wait := probeAfter; ; wait = probeAgain {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		now := time.Now()
+		if s.health.State(d).Status == health.OK || s.health.Idle(now, d) < wait {
+			continue
+		}
+		within, cancel := context.WithTimeout(ctx, probeWithin)
+		err := s.app.Probe(within, d)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			s.health.Forget(time.Now(), d)
+		}
+	}
+}
+
+// storeOutages stores in the ledger what has changed of the outages.
+func (s *server) storeOutages(ctx context.Context) {
+	list := s.health.TakeOutages()
+	for i := range list {
+		within, cancel := context.WithTimeout(ctx, marksEvery)
+		err := s.app.Store.PutOutage(within, list[i])
+		cancel()
+		if err != nil {
+			s.log.Debug("outages not stored", "err", err)
+			s.health.GiveBack(list[i:])
+			return
+		}
+	}
+}
+
+// readMarks takes from the ledger when a pass was last complete: before this
+// process started, or by another relay.
+func (s *server) readMarks(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*marksEvery)
+	defer cancel()
+	marks, err := s.app.Store.Marks(ctx)
+	if err != nil {
+		s.log.Debug("marks not read", "err", err) // the ledger's state says it
+		return
+	}
+	s.marksMu.Lock()
+	s.marks = marks
+	s.marksMu.Unlock()
+	if marks.Completed > 0 {
+		s.metrics.complete(time.Unix(marks.Completed, 0))
+	}
+}
+
+// undelivered is what the ledger keeps of undelivered entries.
+type undelivered struct {
+	dead, deferred             int
+	oldestDead, oldestDeferred time.Time
+}
+
+// undelivered returns the counts for the metrics, which it reads now and then.
+func (s *server) undelivered() undelivered {
+	s.countsMu.Lock()
+	defer s.countsMu.Unlock()
+	if time.Since(s.countsAt) <= countsKeep {
+		return s.counts
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	s.countsAt = time.Now()
+	dead, deferred, err := s.app.Store.UndeliveredCounts(ctx)
+	if err != nil {
+		return s.counts
+	}
+	oldestDead, oldestDeferred, err := s.app.Store.OldestUndelivered(ctx)
+	if err == nil {
+		s.counts = undelivered{dead, deferred, oldestDead, oldestDeferred}
+	}
+	return s.counts
+}
+
+// oldestUndelivered returns when the oldest entry was made that is known and has
+// neither been delivered nor rejected permanently, or since when Kong could not be
+// read; zero if there is neither.
+func (s *server) oldestUndelivered() time.Time {
+	oldest := s.metrics.oldestWaiting()
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (oldest.IsZero() || t.Before(oldest)) {
+			oldest = t
+		}
+	}
+	earlier(s.undelivered().oldestDeferred)
+	if s.health.State(health.Kong).Status == health.Failing {
+		if read := s.lastRead.Load(); read > 0 {
+			earlier(time.Unix(read, 0))
+		} else {
+			earlier(s.metrics.lastComplete())
+		}
+	}
+	return oldest
+}
+
+// writeEMF writes the metrics that alarms of CloudWatch look at.
+func (s *server) writeEMF(context.Context) {
+	now := time.Now()
+	delivered, failures := s.metrics.take()
+	u := s.undelivered()
+	metrics := []emf.Metric{
+		emf.Count(emf.EntriesDelivered, delivered), emf.Count(emf.PassFailures, failures),
+		emf.Age(emf.LastCompletePassAge, now, s.metrics.lastComplete()), emf.Age(emf.OldestUndeliveredAge, now, s.oldestUndelivered()),
+		emf.Count(emf.DeadLetters, u.dead), emf.Count(emf.Deferred, u.deferred),
+	}
+	if err := emf.Write(s.metricsTo(), now, s.app.Settings.Source, metrics); err != nil {
+		s.log.Warn("metrics not written", "err", err)
+	}
+}
+
+// metricsTo returns where metrics for CloudWatch go: not among events.
+func (s *server) metricsTo() io.Writer {
+	if s.app.Settings.JSONLFile == "-" {
+		return s.opts.Stderr
+	}
+	return s.opts.Stdout
+}
+
+// watchedRetries counts puts that delivered nothing.
+type watchedRetries struct {
+	pipeline.Destination
+	metrics *metrics
+}
+
+// Put implements [pipeline.Destination].
+func (w watchedRetries) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	verdicts, err := w.Destination.Put(ctx, entries)
+	if i := slices.IndexFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Retryable }); i >= 0 && ctx.Err() == nil {
+		w.metrics.retried(cmp.Or(verdicts[i].Code, codeOf(err)))
+	}
+	return verdicts, err
+}
+
+// codeOf returns a code for an error of a call that has none.
+func codeOf(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case audit.NeedsPerson(err):
+		return "settings"
+	}
+	return "unavailable"
+}
+
+// triggered takes the outcome of a trigger.
+func (s *server) triggered(path, outcome string) {
+	s.metrics.triggers.WithLabelValues(path, outcome).Inc()
+	switch outcome {
+	case trigger.Accepted:
+		s.report(health.Triggers, path, nil)
+	case trigger.Unauthorized:
+		s.report(health.Triggers, path, audit.WithHint(fmt.Errorf("triggers at %s are refused: their signature, time or password is wrong", path),
+			"give plugin and relay the same secret, and clocks that differ by less than 5 minutes"))
+	}
+}
+
+// notRecorded takes ids that were announced and have not shown up.
+func (s *server) notRecorded(ids []string) {
+	s.metrics.missing.Add(float64(len(ids)))
+	s.missingAt.Store(time.Now().Unix())
+	s.report(health.Recording, "announced", audit.WithHint(
+		fmt.Errorf("kong answered %s that it has not recorded within 30 s", app.Plural(len(ids), "request")),
+		"look at audit_log, audit_log_ignore_methods and audit_log_ignore_paths of kong.conf, which the plugin's methods and ignore_paths must mirror, and at Kong's error log"))
+}
+
+// recorded takes entries that the log showed.
+func (s *server) recorded(entries []audit.Entry) {
+	since := s.missingAt.Load()
+	for i := range entries {
+		if entries[i].Timestamp >= since {
+			s.report(health.Recording, "announced", nil)
+			return
+		}
+	}
+}
+
+// sample notes for the chart of the status page how far delivery is behind.
+func (s *server) sample(context.Context) {
+	now := time.Now()
+	behind := time.Duration(0)
+	if oldest := s.oldestUndelivered(); !oldest.IsZero() {
+		behind = max(0, now.Sub(oldest))
+	}
+	s.freshness.add(now, behind)
+}
+
+// freshness is how far delivery was behind in each ten minutes of the last day.
+type freshness struct {
+	mu     sync.Mutex
+	points []Behind // oldest first
+}
+
+// Behind is the longest time that an entry waited within ten minutes.
+type Behind struct {
+	At      time.Time `json:"at"`
+	Seconds float64   `json:"seconds"`
+}
+
+const (
+	freshnessStep = 10 * time.Minute
+	freshnessKeep = 24 * time.Hour
+)
+
+func (f *freshness) add(now time.Time, behind time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := now.Truncate(freshnessStep).UTC()
+	if n := len(f.points); n == 0 || !f.points[n-1].At.Equal(at) {
+		f.points = append(f.points, Behind{At: at})
+	}
+	last := &f.points[len(f.points)-1]
+	last.Seconds = max(last.Seconds, behind.Round(time.Second).Seconds())
+	for len(f.points) > 0 && now.Sub(f.points[0].At) > freshnessKeep {
+		f.points = f.points[1:]
+	}
+}
+
+func (f *freshness) list() []Behind {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.points)
+}
+
+// progress logs how far a long pass is.
+func (s *server) progress(sum pipeline.Summary) {
+	s.progressMu.Lock()
+	defer s.progressMu.Unlock()
+	now := time.Now()
+	if now.Sub(s.progressAt) < progressEvery || sum.Seconds < progressEvery.Seconds() {
+		return
+	}
+	s.progressAt = now
+	s.log.Info("pass goes on", "kind", string(sum.Kind), "full", sum.Full, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
+		"delivered", sum.Delivered, "per_second", strconv.FormatFloat(float64(sum.Read)/sum.Seconds, 'f', 0, 64))
+}

@@ -1,0 +1,362 @@
+// Package health knows which dependencies of the relay answer, since when, and why
+// one does not. It logs what changes and keeps outages until they are stored.
+//
+// It contacts nobody and reads no clock: its host reports what became of each call.
+package health
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Dependency is something that delivery depends on.
+type Dependency string
+
+// Dependencies.
+const (
+	Kong        Dependency = "kong"
+	Ledger      Dependency = "ledger"
+	Destination Dependency = "destination"
+	Triggers    Dependency = "triggers"
+	Recording   Dependency = "recording" // whether Kong records what it answers
+	// Passes fail without a dependency failing, for example because another relay took
+	// over the lease.
+	Passes Dependency = "passes"
+)
+
+// Dependencies are all of them, in the order in which they are shown.
+func Dependencies() []Dependency {
+	return []Dependency{Kong, Ledger, Destination, Triggers, Recording, Passes}
+}
+
+// Status of a dependency.
+type Status string
+
+// Statuses.
+const (
+	Unknown Status = "unknown" // it was not needed yet
+	OK      Status = "ok"
+	Failing Status = "failing"
+)
+
+const (
+	// patience is how long after a failure another call may succeed before the
+	// dependency counts as failing. A destination throttles single calls under load.
+	patience = time.Second
+	// remindEvery is the time between two log lines about a dependency that fails.
+	remindEvery = 30 * time.Second
+	maxCause    = 400 // bytes
+	maxOutages  = 1000
+)
+
+// State is what is known of a dependency.
+type State struct {
+	Dependency Dependency `json:"dependency"`
+	Status     Status     `json:"status"`
+	Since      time.Time  `json:"since,omitzero"`
+	Cause      string     `json:"cause,omitempty"`
+	Hint       string     `json:"hint,omitempty"`
+	NextTry    time.Time  `json:"next_try,omitzero"`
+	Failures   int        `json:"failures,omitempty"` // of this spell
+}
+
+// Tracker takes reports and knows the states. It is safe for concurrent use.
+type Tracker struct {
+	log *slog.Logger
+
+	mu           sync.Mutex
+	dependencies map[Dependency]*dependency
+	recovering   []*audit.Outage // over, and not everything that waited has an outcome
+	changed      []audit.Outage  // to be stored
+	ended        map[Dependency]int
+}
+
+// dependency is the state of one, and what it follows from.
+type dependency struct {
+	State
+	failing map[string]*failure // by operation, since it last succeeded
+	reached bool                // has answered once
+	asked   time.Time           // when a call last ended
+	logged  time.Time
+	outage  *audit.Outage
+}
+
+// failure is an operation that has failed since it last succeeded.
+type failure struct {
+	since time.Time
+	err   error
+}
+
+// New returns a tracker that knows nothing yet.
+func New(log *slog.Logger) *Tracker {
+	t := &Tracker{log: log, dependencies: map[Dependency]*dependency{}, ended: map[Dependency]int{}}
+	for _, d := range Dependencies() {
+		t.dependencies[d] = &dependency{State: State{Dependency: d, Status: Unknown}, failing: map[string]*failure{}}
+	}
+	return t
+}
+
+// Report takes the outcome of an operation of a dependency. A dependency fails as
+// long as one of its operations does: a ledger that is full still answers reads.
+func (t *Tracker) Report(now time.Time, d Dependency, operation string, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // the caller gave up
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	dep := t.dependencies[d]
+	dep.asked = now
+	if err == nil {
+		t.succeeded(now, dep, operation)
+		return
+	}
+	if d == Passes && t.explained() {
+		return
+	}
+	f := dep.failing[operation]
+	if f == nil {
+		f = &failure{since: now}
+		dep.failing[operation] = f
+	}
+	f.err = err
+	if dep.Status == Failing {
+		dep.Failures++
+		dep.describe(err)
+		return
+	}
+	dep.Failures++
+	if audit.NeedsPerson(err) {
+		t.begin(now, dep, f)
+	}
+}
+
+// explained reports whether a dependency fails, or may, which is why passes do. t.mu is held.
+func (t *Tracker) explained() bool {
+	for _, d := range []Dependency{Kong, Ledger, Destination} {
+		if len(t.dependencies[d].failing) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// succeeded takes an operation that did. t.mu is held.
+func (t *Tracker) succeeded(now time.Time, dep *dependency, operation string) {
+	dep.reached = true
+	delete(dep.failing, operation)
+	if len(dep.failing) > 0 {
+		return
+	}
+	switch dep.Status {
+	case OK:
+		dep.Failures = 0
+	case Unknown:
+		dep.State = State{Dependency: dep.Dependency, Status: OK, Since: now}
+	case Failing:
+		took := now.Sub(dep.Since)
+		t.log.Info("dependency works again", "dependency", string(dep.Dependency), "seconds", took.Round(time.Millisecond).Seconds(),
+			"failures", dep.Failures, "cause", dep.Cause)
+		dep.State = State{Dependency: dep.Dependency, Status: OK, Since: now}
+		o := dep.outage
+		dep.outage = nil
+		o.To, o.Seen = now, now
+		t.ended[dep.Dependency]++
+		t.recovering = append(t.recovering, o)
+		t.store(o)
+	}
+}
+
+// begin begins a spell. t.mu is held.
+func (t *Tracker) begin(now time.Time, dep *dependency, f *failure) {
+	dep.Status, dep.Since, dep.logged = Failing, f.since, now
+	dep.describe(f.err)
+	dep.outage = &audit.Outage{ID: rand.Text(), Dependency: string(dep.Dependency), Cause: dep.Cause, From: f.since, Seen: now}
+	t.store(dep.outage)
+	t.log.Warn("dependency is failing", t.attrs(dep)...)
+}
+
+func (t *Tracker) attrs(dep *dependency) []any {
+	attrs := []any{"err", dep.Cause, "dependency", string(dep.Dependency)}
+	if dep.Hint != "" {
+		attrs = append(attrs, "hint", dep.Hint)
+	}
+	return attrs
+}
+
+// describe takes over cause and remedy of an error.
+func (dep *dependency) describe(err error) {
+	dep.Cause, dep.Hint = Clean(err.Error()), audit.Hint(err)
+}
+
+// Clean makes an error a single line of bounded length.
+func Clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > maxCause {
+		s = strings.ToValidUTF8(s[:maxCause], "") + " …"
+	}
+	return s
+}
+
+// store keeps an outage until TakeOutages. t.mu is held.
+func (t *Tracker) store(o *audit.Outage) {
+	for i := range t.changed {
+		if t.changed[i].ID == o.ID {
+			t.changed[i] = *o
+			return
+		}
+	}
+	if len(t.changed) < maxOutages {
+		t.changed = append(t.changed, *o)
+	}
+}
+
+// Tick begins the spells of what has not recovered in time, and logs what goes on.
+// Its host calls it a few times a second.
+func (t *Tracker) Tick(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, d := range Dependencies() {
+		dep := t.dependencies[d]
+		if dep.Status != Failing {
+			for _, f := range dep.failing {
+				if now.Sub(f.since) >= patience {
+					t.begin(now, dep, f)
+					break
+				}
+			}
+			continue
+		}
+		if now.Sub(dep.logged) < remindEvery {
+			continue
+		}
+		dep.logged, dep.outage.Seen, dep.outage.Cause = now, now, dep.Cause
+		t.store(dep.outage)
+		t.log.Warn("dependency is still failing", append(t.attrs(dep), "failures", dep.Failures,
+			"seconds", now.Sub(dep.Since).Round(time.Second).Seconds())...)
+	}
+}
+
+// Delivered counts those of the entries that waited for the end of an outage.
+func (t *Tracker) Delivered(entries []audit.Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range t.recovering {
+		for i := range entries {
+			if entries[i].Timestamp <= o.To.Unix() {
+				o.Waited++
+			}
+		}
+	}
+}
+
+// Completed takes the end of a pass that left nothing undelivered.
+func (t *Tracker) Completed(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range t.recovering {
+		o.CompleteAt = now
+		t.store(o)
+		t.log.Info("everything from an outage is delivered", "dependency", o.Dependency, "entries", o.Waited,
+			"seconds", now.Sub(o.From).Round(time.Millisecond).Seconds())
+	}
+	t.recovering = nil
+}
+
+// TakeOutages returns the outages that have changed since it was last called. What
+// could not be stored is to be given back.
+func (t *Tracker) TakeOutages() []audit.Outage {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := t.changed
+	t.changed = nil
+	return list
+}
+
+// GiveBack takes outages that could not be stored, unless they have changed again.
+func (t *Tracker) GiveBack(list []audit.Outage) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	newer := t.changed
+	t.changed = list
+	for i := range newer {
+		t.store(&newer[i])
+	}
+}
+
+// SetNextTry notes when the passes will be tried again; zero for not known.
+func (t *Tracker) SetNextTry(at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, dep := range t.dependencies {
+		dep.NextTry = time.Time{}
+		if dep.Status == Failing {
+			dep.NextTry = at
+		}
+	}
+}
+
+// States returns what is known of every dependency.
+func (t *Tracker) States() []State {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]State, 0, len(t.dependencies))
+	for _, d := range Dependencies() {
+		s := t.dependencies[d].State
+		if s.Status != Failing {
+			s.Failures = 0
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+// State returns what is known of a dependency.
+func (t *Tracker) State(d Dependency) State {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.dependencies[d].State
+}
+
+// Reached reports whether a dependency has answered once.
+func (t *Tracker) Reached(d Dependency) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.dependencies[d].reached
+}
+
+// Idle returns how long ago a call to a dependency last ended; very long if none did.
+func (t *Tracker) Idle(now time.Time, d Dependency) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return now.Sub(t.dependencies[d].asked)
+}
+
+// Forget takes the failures of all operations of a dependency as over, because it has
+// been seen to work by other means.
+func (t *Tracker) Forget(now time.Time, d Dependency) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	dep := t.dependencies[d]
+	clear(dep.failing)
+	t.succeeded(now, dep, "")
+}
+
+// Ended returns how many outages of a dependency have ended since the start.
+func (t *Tracker) Ended(d Dependency) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended[d]
+}

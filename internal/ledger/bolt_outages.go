@@ -1,0 +1,50 @@
+package ledger
+
+import (
+	"context"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.etcd.io/bbolt"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// PutOutage is [Redis.PutOutage].
+func (b *Bolt) PutOutage(ctx context.Context, o audit.Outage) error {
+	const doing = "storing an outage"
+	text, err := json.Marshal(o)
+	if err != nil {
+		return b.wrap(doing, err)
+	}
+	return b.update(ctx, doing, func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(outagesBucket)
+		if err := bucket.Put(append(toKey(o.From.UnixMilli()), o.ID...), text); err != nil {
+			return err
+		}
+		oldest, c := b.oldest(outageLife).UnixMilli(), bucket.Cursor()
+		more := -maxOutages
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			more++
+		}
+		for k, _ := c.First(); k != nil && (more > 0 || fromKey(k[:8]) < oldest); k, _ = c.First() {
+			if err := bucket.Delete(k); err != nil {
+				return err
+			}
+			more--
+		}
+		return nil
+	})
+}
+
+// Outages is [Redis.Outages].
+func (b *Bolt) Outages(ctx context.Context, since time.Time) (list []audit.Outage, err error) {
+	err = b.view(ctx, "reading outages", func(tx *bbolt.Tx) error {
+		return tx.Bucket(outagesBucket).ForEach(func(_, text []byte) error {
+			var err error
+			list, err = appendOutage(list, text, since)
+			return err
+		})
+	})
+	return list, err
+}
