@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -95,6 +96,37 @@ func TestOrderBreaksAfterMarksMoved(t *testing.T) {
 		}
 		if m := w.store.saved(); m.Cursor > before {
 			t.Errorf("cursor is %d, was %d when the order last held", m.Cursor, before)
+		}
+	})
+}
+
+// A page of one second looks ordered every way: it moves no mark, or a pass that is
+// cut after it hides the older rows of the pages that follow.
+func TestNoMarkMovesBeforeTheOrderIsProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &kong{filters: true}) // rows have no order
+		const rows, page = 30, 10
+		numbers := make([]int, rows)
+		for i := range numbers {
+			numbers[i] = i
+		}
+		slices.SortFunc(numbers, func(a, b int) int { return cmp.Compare(scramble(uint64(a+1)), scramble(uint64(b+1))) })
+		times := span(w.now()-1000, rows, 1)
+		for _, n := range numbers[:page] { // what the first page shows
+			times[n] = w.now()
+		}
+		w.kong.add(times...)
+		w.kong.hook = func(n int, _ audit.Query) error {
+			if n > 2 { // the probe and the first page
+				return audit.Settingsf("", "cut")
+			}
+			return nil
+		}
+		if _, err := w.run(Request{Kind: Reconcile}); err == nil || w.sink.putCalls() == 0 {
+			t.Fatalf("after %d puts: %v", w.sink.putCalls(), err)
+		}
+		if m := w.store.saved(); m.Cursor != 0 || m.Resume != nil {
+			t.Errorf("marks moved: %+v", m)
 		}
 	})
 }
