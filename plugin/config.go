@@ -129,7 +129,7 @@ func setField(to any, value jsontext.Value) bool {
 // identify determines whose configuration this is, and which. Kong adds the
 // entity's id, or in older releases only a key that says where the entity applies.
 // It also adds values that differ between workers, such as __seq__, so the digest
-// covers the decoded fields only. (kong/runloop/plugins_iterator.lua)
+// covers the decoded fields only. (kong/runloop/plugins_iterator.lua).
 func (c *Config) identify(fields map[string]jsontext.Value) {
 	var id, key string
 	_ = setField(&id, fields["__plugin_id"])

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -174,9 +175,7 @@ func (r *relay) wait(t testing.TB, ids, calls int) {
 
 func (r *relay) config(more map[string]any) map[string]any {
 	c := map[string]any{"relay_url": r.url, "secret": secret, "min_interval_ms": 100}
-	for k, v := range more {
-		c[k] = v
-	}
+	maps.Copy(c, more)
 	return c
 }
 

@@ -18,12 +18,12 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/jsonl"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ocsf"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
@@ -36,7 +36,7 @@ type App struct {
 	Sink     Sink
 
 	source  walk.Source             // Kong
-	urgent  pipeline.Destination    // for entries that a trigger asked for; nil: Sink
+	urgent  delivery.Destination    // for entries that a trigger asked for; nil: Sink
 	logs    *cloudwatch.Destination // nil: another destination
 	reopen  func() error            // opens the destination's file again; nil if it is none
 	report  Report                  // set by Watch
@@ -96,7 +96,7 @@ func (a *App) Reopen() error {
 }
 
 // WrapSinks puts something between the passes and the destination.
-func (a *App) WrapSinks(wrap func(pipeline.Destination) pipeline.Destination) {
+func (a *App) WrapSinks(wrap func(delivery.Destination) delivery.Destination) {
 	a.Sink = wrappedSink{a.Sink, wrap(a.Sink)}
 	if a.urgent != nil {
 		a.urgent = wrap(a.urgent)
@@ -106,10 +106,10 @@ func (a *App) WrapSinks(wrap func(pipeline.Destination) pipeline.Destination) {
 // wrappedSink puts by way of another sink.
 type wrappedSink struct {
 	Sink
-	puts pipeline.Destination
+	puts delivery.Destination
 }
 
-// Put implements [pipeline.Destination].
+// Put implements [delivery.Destination].
 func (w wrappedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	return w.puts.Put(ctx, entries)
 }

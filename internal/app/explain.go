@@ -4,7 +4,7 @@ import (
 	"errors"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 )
 
 // Explain adds what a person can do about an error of a pass.
@@ -15,7 +15,7 @@ func Explain(err error) error {
 			"give --lease-wait more time, or stop that relay")
 	case errors.Is(err, audit.ErrLeaseLost):
 		return audit.WithHint(err, "run again, nothing is lost: another relay took over, or the ledger could not be reached for longer than the lease")
-	case errors.Is(err, pipeline.ErrUnavailable):
+	case errors.Is(err, delivery.ErrUnavailable):
 		return audit.WithHint(err, "run again once the destination answers, which relay check shows: nothing is lost, and no entry became a dead letter")
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
@@ -13,7 +14,7 @@ import (
 // Store is a ledger: all the roles that the hosts and commands need of one. It is
 // safe for concurrent use.
 type Store interface {
-	pipeline.Ledger
+	delivery.Ledger
 	pipeline.Marks
 	pipeline.Undelivered
 	pipeline.OwnReads
@@ -72,7 +73,7 @@ type Binding interface {
 
 // Sink is a destination.
 type Sink interface {
-	pipeline.Destination
+	delivery.Destination
 	// Check returns an error with a hint unless the destination can be expected to
 	// accept events. It delivers nothing.
 	Check(ctx context.Context) error

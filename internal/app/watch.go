@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
@@ -33,7 +33,7 @@ func (a *App) Watch(report Report) {
 	a.report = report
 	a.source = watchedSource{a.source, a}
 	a.Store = watchedStore{a.Store, a}
-	a.WrapSinks(func(d pipeline.Destination) pipeline.Destination { return watchedDestination{d, a} })
+	a.WrapSinks(func(d delivery.Destination) delivery.Destination { return watchedDestination{d, a} })
 }
 
 // attempted takes the outcome of an attempt at a page.
@@ -90,11 +90,11 @@ func (s watchedSource) Page(ctx context.Context, q audit.Query) (audit.Page, err
 }
 
 type watchedDestination struct {
-	pipeline.Destination
+	delivery.Destination
 	app *App
 }
 
-// Put implements [pipeline.Destination].
+// Put implements [delivery.Destination].
 func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	done := d.app.begin(health.Destination, "put", slowDestination)
 	verdicts, err := d.Destination.Put(ctx, entries)
@@ -141,7 +141,7 @@ func (s watchedStore) ledgerCall(operation string) func(err error) {
 	}
 }
 
-// Lookup implements [pipeline.Ledger].
+// Lookup implements [delivery.Ledger].
 func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	done := s.ledgerCall("read")
 	o, err := s.Store.Lookup(ctx, entries)
@@ -149,7 +149,7 @@ func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) ([]audi
 	return o, err
 }
 
-// Record implements [pipeline.Ledger].
+// Record implements [delivery.Ledger].
 func (s watchedStore) Record(ctx context.Context, records []audit.Record) error {
 	done := s.ledgerCall("write")
 	err := s.Store.Record(ctx, records)

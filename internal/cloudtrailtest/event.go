@@ -186,22 +186,27 @@ func (c *checker) field(s *scanner, path string, f *field, str func(name string,
 		}
 		return nil
 	case !f.object && first == '"':
-		t, err := s.str()
-		if err != nil {
-			return &failure{"InvalidData", "eventData is not valid JSON"}
-		}
-		v := t.raw
-		if t.escaped {
-			c.buf = t.appendTo(c.buf[:0])
-			v = c.buf
-		}
-		switch {
-		case f.limit > 0 && len(v) > f.limit && f.name != "eventTime":
-			return &failure{"FieldTooLong", path + f.name + " is too long"}
-		case f.required && len(v) == 0 && (!c.emptyType || f.name != "type"):
-			return &failure{"InvalidData", path + f.name + " is empty"}
-		}
-		return str(f.name, v)
+		return c.text(s, path, f, str)
 	}
 	return &failure{"InvalidData", path + f.name + " has the wrong type"}
+}
+
+// text checks a field that is a string.
+func (c *checker) text(s *scanner, path string, f *field, str func(name string, v []byte) *failure) *failure {
+	t, err := s.str()
+	if err != nil {
+		return &failure{"InvalidData", "eventData is not valid JSON"}
+	}
+	v := t.raw
+	if t.escaped {
+		c.buf = t.appendTo(c.buf[:0])
+		v = c.buf
+	}
+	switch {
+	case f.limit > 0 && len(v) > f.limit && f.name != "eventTime":
+		return &failure{"FieldTooLong", path + f.name + " is too long"}
+	case f.required && len(v) == 0 && (!c.emptyType || f.name != "type"):
+		return &failure{"InvalidData", path + f.name + " is empty"}
+	}
+	return str(f.name, v)
 }

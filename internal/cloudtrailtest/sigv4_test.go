@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -68,9 +69,7 @@ func TestPublishedVectors(t *testing.T) {
 			s := New(Options{Region: "us-east-1", Now: func() time.Time { return at }})
 			request := func(signature string) *http.Request {
 				r := httptest.NewRequestWithContext(t.Context(), v.method, v.url, strings.NewReader(v.body))
-				for name, values := range v.header {
-					r.Header[name] = values
-				}
+				maps.Copy(r.Header, v.header)
 				r.Header.Set("X-Amz-Date", "20150830T123600Z")
 				r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/"+v.service+
 					"/aws4_request, SignedHeaders="+v.signed+", Signature="+signature)

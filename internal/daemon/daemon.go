@@ -19,6 +19,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
@@ -89,7 +90,7 @@ func newServer(a *app.App, o Options) *server {
 		running: func() int { return int(s.running.Load()) },
 	})
 	a.Watch(s.report)
-	a.WrapSinks(func(d pipeline.Destination) pipeline.Destination { return watchedRetries{d, s.metrics} })
+	a.WrapSinks(func(d delivery.Destination) delivery.Destination { return watchedRetries{d, s.metrics} })
 	passes := a.Pipeline(pipeline.Observer{
 		Stage: func(stage string, took time.Duration) {
 			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -213,11 +214,11 @@ func (s *server) metricsTo() io.Writer {
 
 // watchedRetries counts puts that delivered nothing.
 type watchedRetries struct {
-	pipeline.Destination
+	delivery.Destination
 	metrics *metrics
 }
 
-// Put implements [pipeline.Destination].
+// Put implements [delivery.Destination].
 func (w watchedRetries) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts, err := w.Destination.Put(ctx, entries)
 	if i := slices.IndexFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Retryable }); i >= 0 && ctx.Err() == nil {

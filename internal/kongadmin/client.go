@@ -240,8 +240,7 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 
 // withoutURL takes net/http's "Get <URL>:" off an error: Page names the address.
 func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err

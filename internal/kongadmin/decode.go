@@ -69,31 +69,9 @@ func (r *pageReader) page() (audit.Page, error) {
 		return page, err
 	}
 	for r.PeekKind() != jsontext.KindEndObject {
-		raw, err := r.value()
-		if err != nil {
+		if err := r.member(&page, &next, seen); err != nil {
 			return page, err
 		}
-		name := r.unquoted(raw)
-		switch name {
-		case "data":
-			err = r.rows(&page)
-		case "offset":
-			page.Offset, err = r.token(name)
-		case "next":
-			next, err = r.token(name)
-		default:
-			if err = r.SkipValue(); err != nil {
-				return page, err
-			}
-			continue
-		}
-		if err == nil && seen[name] {
-			err = &notAPage{"answer is JSON in which " + name + " comes twice"}
-		}
-		if err != nil {
-			return page, err
-		}
-		seen[name] = true
 	}
 	if _, err := r.ReadToken(); err != nil {
 		return page, err
@@ -142,6 +120,30 @@ func (r *pageReader) value() (string, error) {
 	return r.text[end-len(v) : end], nil
 }
 
+// member reads one member of the envelope. seen are the names of those before.
+func (r *pageReader) member(page *audit.Page, next *string, seen map[string]bool) error {
+	raw, err := r.value()
+	if err != nil {
+		return err
+	}
+	name := r.unquoted(raw)
+	switch name {
+	case "data":
+		err = r.rows(page)
+	case "offset":
+		page.Offset, err = r.token(name)
+	case "next":
+		*next, err = r.token(name)
+	default:
+		return r.SkipValue()
+	}
+	if err == nil && seen[name] {
+		err = &notAPage{"answer is JSON in which " + name + " comes twice"}
+	}
+	seen[name] = true
+	return err
+}
+
 // token reads the envelope's offset or next.
 func (r *pageReader) token(name string) (string, error) {
 	raw, err := r.value()
@@ -151,8 +153,9 @@ func (r *pageReader) token(name string) (string, error) {
 	switch jsontext.Value(raw[:1]).Kind() {
 	case jsontext.KindBeginObject, jsontext.KindBeginArray, jsontext.KindTrue, jsontext.KindFalse:
 		return "", &notAPage{"answer is JSON in which " + name + " is no text"}
+	default:
+		return r.unquoted(raw), nil
 	}
-	return r.unquoted(raw), nil
 }
 
 // rows reads the list called data.

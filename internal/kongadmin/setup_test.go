@@ -115,8 +115,7 @@ func refused(t *testing.T, c *Client, q audit.Query) error {
 		t.Errorf("got entries along with %v", err)
 	}
 	text := fmt.Sprintf("%v %+v %#v", err, err, err)
-	var s *audit.SettingsError
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*audit.SettingsError](err); ok {
 		if audit.Hint(s) == "" {
 			t.Errorf("no hint with %v", err)
 		}
@@ -130,8 +129,7 @@ func refused(t *testing.T, c *Client, q audit.Query) error {
 
 // hint returns the hint of an error that a person has to heal, and "" for any other.
 func hint(err error) string {
-	var s *audit.SettingsError
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[*audit.SettingsError](err); ok {
 		return audit.Hint(s)
 	}
 	return ""

@@ -89,35 +89,35 @@ func (g *generator) row(i, n int) Row {
 		Method:           "GET",
 		Path:             "/" + kinds[g.IntN(len(kinds))],
 		Status:           200,
-		Workspace:        ptr(workspaces[g.IntN(len(workspaces))]),
-		RBACUserID:       ptr(person.id),
-		RBACUserName:     ptr(person.name),
+		Workspace:        new(workspaces[g.IntN(len(workspaces))]),
+		RBACUserID:       new(person.id),
+		RBACUserName:     new(person.name),
 	}
 	switch g.IntN(10) {
 	case 0, 1, 2:
 		row.Path += "?size=" + strconv.Itoa(1+g.IntN(1000))
 	case 3, 4:
 		row.Method, row.Status = "POST", 201
-		row.Payload = ptr(g.object())
+		row.Payload = new(g.object())
 	case 5:
 		row.Method = []string{"PUT", "PATCH"}[g.IntN(2)]
 		row.Path += "/" + g.id()[:8]
-		row.Payload = ptr(g.object())
-		row.RemovedFromPayload = ptr("password,token")
+		row.Payload = new(g.object())
+		row.RemovedFromPayload = new("password,token")
 	case 6:
 		row.Method, row.Status = "DELETE", 204
 		row.Path += "/" + g.id()[:8]
 	case 7:
 		row.Status = []int{400, 401, 403, 404, 409, 500}[g.IntN(6)]
 	case 8:
-		row.RequestSource = ptr("kong-manager")
+		row.RequestSource = new("kong-manager")
 	}
 	if !g.Plain {
 		g.odd(&row)
 	}
 	if g.LargeEvery > 0 && i%g.LargeEvery == g.LargeEvery/2 {
 		row.Method, row.Status, row.Path = "POST", 201, "/certificates"
-		row.Payload = ptr(g.large())
+		row.Payload = new(g.large())
 	}
 	if g.NoIDEvery > 0 && i%g.NoIDEvery == 0 {
 		row.RequestID = ""
@@ -140,15 +140,15 @@ func (g *generator) odd(row *Row) {
 		row.RBACUserID, row.RBACUserName, row.Workspace = nil, nil, nil
 		row.Omit = []string{"rbac_user_name", "request_source", "removed_from_payload"}
 	case 8:
-		row.Payload = ptr(`[{"name":"a"},{"name":"b"},3,null]`)
+		row.Payload = new(`[{"name":"a"},{"name":"b"},3,null]`)
 	case 9:
-		row.Payload = ptr("plain text, neither \"object\" nor array\n\tof any kind \\ at all")
+		row.Payload = new("plain text, neither \"object\" nor array\n\tof any kind \\ at all")
 	case 10:
-		row.Payload = ptr(`{"name":"Zürich ✓ 東京 😀","tags":["\u00e9","\ud83d\ude00"],"n":12345678901234567890}`)
+		row.Payload = new(`{"name":"Zürich ✓ 東京 😀","tags":["\u00e9","\ud83d\ude00"],"n":12345678901234567890}`)
 	case 11:
-		row.Payload = ptr("")
+		row.Payload = new("")
 	case 12:
-		row.Payload = ptr([]string{"null", "true", "42", `"text"`, "{}", "[]", "{"}[g.IntN(7)])
+		row.Payload = new([]string{"null", "true", "42", `"text"`, "{}", "[]", "{"}[g.IntN(7)])
 	case 13:
 		row.Path = "/services/%ff%00?name=%E2%9C%93&a=1&a=2&empty="
 	case 14:
@@ -165,7 +165,7 @@ func (g *generator) odd(row *Row) {
 	case 18:
 		row.Path = "/consumers?" + strings.Repeat("custom_id=x&", 200)
 	case 19:
-		row.Signature = ptr("bm90IGEgc2lnbmF0dXJlIGF0IGFsbA==")
+		row.Signature = new("bm90IGEgc2lnbmF0dXJlIGF0IGFsbA==")
 	}
 }
 

@@ -91,7 +91,7 @@ func (s *Server) changeEntity(e *exchange, body entity) (entity, []Object) {
 			Entity: changed.json(), RequestTimestamp: e.Time.Unix(),
 		}
 		if e.user != nil {
-			o.RBACUserID = ptr(e.user.ID)
+			o.RBACUserID = new(e.user.ID)
 		}
 		return o
 	}

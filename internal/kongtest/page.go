@@ -62,10 +62,15 @@ func parseQuery(o *Options, v url.Values) (selection, error) {
 		}
 		return q, nil
 	}
+	return q, q.parseFilters(o, v)
+}
+
+// parseFilters reads the bounds and the order of a query.
+func (q *selection) parseFilters(o *Options, v url.Values) error {
 	if v.Has("after") {
 		n, err := strconv.ParseInt(v.Get("after"), 10, 64)
 		if err != nil {
-			return q, &queryError{2, "schema violation", "after must be a number of seconds"}
+			return &queryError{2, "schema violation", "after must be a number of seconds"}
 		}
 		q.from = n
 		if o.AfterExclusive && n < math.MaxInt64 {
@@ -75,7 +80,7 @@ func parseQuery(o *Options, v url.Values) (selection, error) {
 	if v.Has("before") {
 		n, err := strconv.ParseInt(v.Get("before"), 10, 64)
 		if err != nil {
-			return q, &queryError{2, "schema violation", "before must be a number of seconds"}
+			return &queryError{2, "schema violation", "before must be a number of seconds"}
 		}
 		q.to = n
 		if !o.BeforeInclusive && n > math.MinInt64 {
@@ -83,16 +88,16 @@ func parseQuery(o *Options, v url.Values) (selection, error) {
 		}
 	}
 	if v.Has("sort_by") && v.Get("sort_by") != "request_timestamp" {
-		return q, &queryError{2, "schema violation", "sort_by must be request_timestamp"}
+		return &queryError{2, "schema violation", "sort_by must be request_timestamp"}
 	}
 	switch {
 	case !v.Has("sort_desc"), v.Get("sort_desc") == "true":
 	case v.Get("sort_desc") == "false":
 		q.oldest = v.Has("sort_by") // without sort_by there is nothing to turn round
 	default:
-		return q, &queryError{2, "schema violation", "sort_desc must be true or false"}
+		return &queryError{2, "schema violation", "sort_desc must be true or false"}
 	}
-	return q, nil
+	return nil
 }
 
 // An offset is base64 of a JSON array: the key of the last row, or a position.

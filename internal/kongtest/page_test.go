@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -52,9 +53,7 @@ func TestOrders(t *testing.T) {
 			s := serverWith(o, all...)
 			for _, size := range []string{"", "1", "7", "50", "1000"} {
 				q := url.Values{}
-				for name, v := range c.query {
-					q[name] = v
-				}
+				maps.Copy(q, c.query)
 				n := 100
 				if size != "" {
 					q.Set("size", size)
@@ -142,9 +141,7 @@ func TestOffsetsWhileRowsChange(t *testing.T) {
 			t.Fatalf("Delete = %d, want 10", n)
 		}
 		next := url.Values{"offset": {*first.Offset}}
-		for name, v := range q {
-			next[name] = v
-		}
+		maps.Copy(next, q)
 		second := getPage(t, s, next).ids()
 		want := idsOf(all[10:20])
 		if position {
@@ -195,7 +192,7 @@ func TestTTL(t *testing.T) {
 	s.Add(
 		Row{RequestID: "fresh", RequestTimestamp: noon.Unix()},
 		Row{RequestID: "old", RequestTimestamp: noon.Unix() - 1000},
-		Row{RequestID: "own", RequestTimestamp: noon.Unix(), TTL: ptr(int64(60))},
+		Row{RequestID: "own", RequestTimestamp: noon.Unix(), TTL: new(int64(60))},
 		Row{RequestID: "ancient", RequestTimestamp: 1_581_617_463},
 		Row{RequestID: "ahead", RequestTimestamp: noon.Unix() + 86400},
 	)
@@ -229,8 +226,8 @@ func TestRowFields(t *testing.T) {
 	s := New(quiet())
 	s.Add(Row{
 		RequestID: "id1", RequestTimestamp: noon.Unix(), ClientIP: "::1", Method: "POST", Path: "/a?b=\"c\\", Status: 201,
-		Workspace: ptr("w"), Payload: ptr("{\"x\":\"\u00e9\\n\"}\x01\x7f"), RemovedFromPayload: ptr("token"), Signature: ptr("s="),
-		RBACUserID: ptr("u"), RBACUserName: ptr("名"), RequestSource: ptr("kong-manager"),
+		Workspace: new("w"), Payload: new("{\"x\":\"\u00e9\\n\"}\x01\x7f"), RemovedFromPayload: new("token"), Signature: new("s="),
+		RBACUserID: new("u"), RBACUserName: new("名"), RequestSource: new("kong-manager"),
 		Extra: map[string]jsontext.Value{"new": jsontext.Value(`{"deep":[1,null]}`), "status": jsontext.Value(`"odd"`)},
 		Omit:  []string{"client_ip"},
 	})

@@ -42,7 +42,7 @@ func (s *Server) record(e *exchange) {
 		Path:               e.r.URL.RequestURI(),
 		Status:             e.Status,
 		ClientIP:           e.r.RemoteAddr,
-		Workspace:          ptr(defaultWorkspace),
+		Workspace:          new(defaultWorkspace),
 		Payload:            e.payload,
 		RemovedFromPayload: e.removed,
 	}
@@ -50,7 +50,7 @@ func (s *Server) record(e *exchange) {
 		row.ClientIP = host
 	}
 	if e.user != nil {
-		row.RBACUserID, row.RBACUserName = ptr(e.user.ID), ptr(e.user.Name)
+		row.RBACUserID, row.RBACUserName = new(e.user.ID), new(e.user.Name)
 	}
 	node := e.node
 	write := func() {
@@ -167,9 +167,9 @@ func (c *capture) payload(exclude []string) (payload, removed *string) {
 	}
 	text, names := excludeKeys(c.buf.Bytes(), exclude)
 	if len(names) > 0 {
-		removed = ptr(strings.Join(names, ","))
+		removed = new(strings.Join(names, ","))
 	}
-	return ptr(string(text)), removed
+	return new(string(text)), removed
 }
 
 // excludeKeys takes keys out of a JSON text, at any depth, and returns those that it
@@ -211,5 +211,3 @@ func excludeKeys(text []byte, exclude []string) (rest []byte, removed []string) 
 
 // lax is what Kong's own decoder lets pass.
 var lax = jsontext.AllowDuplicateNames(true)
-
-func ptr[T any](v T) *T { return &v }

@@ -25,7 +25,7 @@ func TestRecorder(t *testing.T) {
 	pr, pw := io.Pipe()
 	var seen atomic.Pointer[http.Header]
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen.Store(ptr(r.Header.Clone()))
+		seen.Store(new(r.Header.Clone()))
 		w.Header().Set("Server", "kong/3.9.3")
 		w.Header().Set("X-Upstream", "yes")
 		switch r.URL.Path {

@@ -108,7 +108,7 @@ func TestSignatures(t *testing.T) {
 	}
 	row := Row{
 		RequestID: "id", RequestTimestamp: noon.Unix(), ClientIP: "::1", Method: "POST", Path: "/a", Status: 201,
-		Workspace: ptr("w"), Payload: ptr("{}"), RBACUserID: ptr("u"),
+		Workspace: new("w"), Payload: new("{}"), RBACUserID: new("u"),
 		Extra: map[string]jsontext.Value{"zone": jsontext.Value(`"z"`), "n": jsontext.Value(`12`), "nil": jsontext.Value("null")},
 	}
 	for _, c := range []struct {
@@ -120,7 +120,7 @@ func TestSignatures(t *testing.T) {
 	} {
 		o := quiet()
 		o.SigningKey, o.SignTimestamp = key, c.timestamp
-		s := serverWith(o, row, Row{RequestID: "own", Signature: ptr("mine")})
+		s := serverWith(o, row, Row{RequestID: "own", Signature: new("mine")})
 		for got := range s.All() {
 			if got.RequestID == "own" {
 				if text(got.Signature) != "mine" {

@@ -5,7 +5,7 @@ import (
 	"sync"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 )
 
 // unresolved notes the oldest entry that a destination was last unable to deliver.
@@ -16,14 +16,14 @@ type unresolved struct {
 }
 
 // watch returns a sink that notes what it could not deliver.
-func (u *unresolved) watch(s pipeline.Destination) pipeline.Destination { return watchedSink{s, u} }
+func (u *unresolved) watch(s delivery.Destination) delivery.Destination { return watchedSink{s, u} }
 
 type watchedSink struct {
-	pipeline.Destination
+	delivery.Destination
 	unresolved *unresolved
 }
 
-// Put implements [pipeline.Destination].
+// Put implements [delivery.Destination].
 func (s watchedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts, err := s.Destination.Put(ctx, entries)
 	for i, v := range verdicts {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
@@ -31,6 +32,7 @@ type beside struct {
 
 	mu    sync.Mutex
 	order walk.Order // of the walk, then of the last tail
+	pages int        // that tails have read
 	ended bool
 	next  int
 	stops map[int]context.CancelCauseFunc // end the tails under way
@@ -105,12 +107,12 @@ func (ps *pass) tailBeside(ctx context.Context, req *Request) (sum Summary, made
 	if order == walk.Unordered {
 		return sum, true, ErrUnordered
 	}
-	pool, ctx := newWorkers(ctx, ps.del, ps.p.opts.UrgentDestination, tailWorkers, ps.p.opts.BatchBytes)
+	pool, ctx := ps.del.Workers(ctx, ps.p.opts.UrgentDestination, tailWorkers, ps.p.opts.BatchBytes)
 	readErr, err := ps.readTail(ctx, work, pool, &sum)
 	if err == nil && readErr == nil {
 		req.hasRead()
 	}
-	if waitErr := pool.wait(); err == nil || waitErr != nil && errors.Is(err, context.Canceled) {
+	if waitErr := pool.Wait(); err == nil || waitErr != nil && errors.Is(err, context.Canceled) {
 		err = waitErr
 	}
 	if err != nil {
@@ -151,10 +153,17 @@ func (b *beside) failed(err error) {
 	b.fail(err)
 }
 
+// pagesRead returns how many pages tails have read.
+func (b *beside) pagesRead() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pages
+}
+
 // readTail reads the newest rows and hands over what is new. A failure to read is
 // readErr: the walk meets the same trouble, and goes on as long as it can. Any other
 // failure is the pass's as well.
-func (ps *pass) readTail(ctx, work context.Context, pool *workers, sum *Summary) (readErr, err error) {
+func (ps *pass) readTail(ctx, work context.Context, pool *delivery.Workers, sum *Summary) (readErr, err error) {
 	b, p := &ps.beside, ps.p
 	b.tailing.Lock()
 	defer b.tailing.Unlock()
@@ -167,9 +176,8 @@ func (ps *pass) readTail(ctx, work context.Context, pool *workers, sum *Summary)
 	}
 	floor := max(p.tailFloor(b.head), p.opts.StartAt)
 	// Entries that the tail takes into flight are skipped by the walk. Until their
-	// batches exist, this slot keeps the marks below them.
-	slot := ps.del.reserve(floor)
-	batches := batcher{ps: ps, workers: pool}
+	// batches exist, this place keeps the marks below them.
+	finish := ps.del.Reserve(floor)
 	var newest int64 // by timestamps that Kong gave
 	readErr = w.Run(ctx, walk.Bounds{Floor: floor, RestartFloor: floor}, func(s walk.Step) error {
 		if s.Restart && s.Order == walk.Unordered {
@@ -180,20 +188,20 @@ func (ps *pass) readTail(ctx, work context.Context, pool *workers, sum *Summary)
 				newest = max(newest, s.Entries[i].Timestamp)
 			}
 		}
-		err = batches.page(ctx, work, s.Entries, w.Began().Unix())
+		err = pool.Add(ctx, work, s.Entries, w.Began().Unix())
 		return err
 	})
 	if err == nil {
-		err = batches.flush(ctx, work)
+		err = pool.Flush(ctx, work)
 	}
 	if err == nil {
-		ps.del.finish(slot)
+		finish()
 	}
 	pages := w.Position().Pages
-	ps.del.count(func(s *Summary) { s.Pages += pages })
 	sum.Pages, sum.Order = pages, w.Order().String()
 	b.mu.Lock()
 	b.order = w.Order()
+	b.pages += pages
 	b.mu.Unlock()
 	if err == nil && readErr == nil {
 		b.head = max(b.head, min(newest, w.Began().Unix()))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 )
 
 var errCall = errors.New("500 Internal Server Error")
@@ -186,7 +187,7 @@ func TestOutage(t *testing.T) {
 				w.kong.add(span(w.now()-400, 130, 3)...)
 				for range 3 {
 					s, err := w.run(Request{Kind: Reconcile})
-					if !errors.Is(err, ErrUnavailable) || s.Complete || s.Left == "" {
+					if !errors.Is(err, delivery.ErrUnavailable) || s.Complete || s.Left == "" {
 						t.Fatalf("%v, %+v", err, s)
 					}
 					if s.Dead+w.store.count(audit.Dead) != 0 || s.Deferred > 0 && batch > 1 {
@@ -234,7 +235,7 @@ func TestChoking(t *testing.T) {
 						if err == nil {
 							break
 						}
-						if !errors.Is(err, ErrUnavailable) {
+						if !errors.Is(err, delivery.ErrUnavailable) {
 							t.Fatal(err)
 						}
 						w.kong.add(w.now())
@@ -308,13 +309,4 @@ func TestHugeEntry(t *testing.T) {
 		w.pass(Request{Kind: Reconcile})
 		w.allOnce()
 	})
-}
-
-func TestDetachedEntriesAreEqual(t *testing.T) {
-	e := audit.Entry{ID: "a", RequestID: "b", Timestamp: 1, ClientIP: "c", Method: "d", Path: "e", Status: 2, TTL: 3, Workspace: "f", Payload: "g",
-		RemovedFromPayload: "h", Signature: "i", RBACUserID: "j", RBACUserName: "k", RequestSource: "l", Unknown: "m", KongVersion: "n", Verification: audit.Verified}
-	was := e
-	if detach(&e); e != was {
-		t.Errorf("%+v, was %+v", e, was)
-	}
 }

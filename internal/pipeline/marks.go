@@ -105,7 +105,7 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 	case ps.pos.Order == walk.OldestFirst && complete:
 		reached = ps.pos.Last
 	case ps.pos.Order == walk.OldestFirst:
-		reached = ps.del.safe()
+		reached = ps.del.Safe()
 	case complete:
 		// Rows that came after the start may have landed on pages already read.
 		reached = min(max(ps.newest, ps.pos.Newest), started)
@@ -160,12 +160,12 @@ func (ps *pass) resume(now int64) *audit.Resume {
 		Newest: max(ps.newest, ps.pos.Newest),
 	}
 	if ps.pos.Order == walk.OldestFirst {
-		if r.From = min(ps.del.safe(), now); r.From <= 0 {
+		if r.From = min(ps.del.Safe(), now); r.From <= 0 {
 			return nil
 		}
 		return r
 	}
-	if r.Offset = ps.del.safeOffset(); r.Offset == "" {
+	if r.Offset = ps.del.SafeOffset(); r.Offset == "" {
 		return nil
 	}
 	return r

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 )
 
 // busy returns a world with many entries: pages take 20 ms, calls 50 ms, and the
@@ -210,7 +211,7 @@ func TestThrottledCalls(t *testing.T) {
 		// For good: the pass ends, and defers nothing.
 		healthy = time.Now().Add(time.Hour)
 		w.kong.add(span(w.now()-10, 300, 0)...)
-		if s, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, ErrUnavailable) || s.Deferred+s.Dead != 0 {
+		if s, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, delivery.ErrUnavailable) || s.Deferred+s.Dead != 0 {
 			t.Errorf("%v, %+v", err, s)
 		}
 		if n := w.logs.count("\n"); n > 20 {

@@ -43,14 +43,11 @@ func (s notingSource) Page(ctx context.Context, q audit.Query) (audit.Page, erro
 	return page, err
 }
 
-// skipOwnReads returns which of the entries are left out because they are reads of
-// the audit log by a relay on this ledger; nil if none is. An entry must be such a
+// ownReads returns which of the new entries are reads of the audit log by a relay on
+// this ledger, by index; nil if none is. An entry must be such a
 // read, not only have an id that some answer named: what stands between may repeat
 // the headers of an old answer.
-func (p *Pipeline) skipOwnReads(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[int]bool, error) {
-	if !p.opts.SkipOwnReads || p.opts.OwnReads == nil {
-		return nil, nil
-	}
+func (p *Pipeline) ownReads(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[int]bool, error) {
 	var ids []string
 	var at []int
 	for i := range entries {
@@ -65,11 +62,11 @@ func (p *Pipeline) skipOwnReads(ctx context.Context, entries []audit.Entry, outc
 	if err != nil {
 		return nil, fmt.Errorf("looking up own reads: %w", err)
 	}
-	skip := map[int]bool{}
+	found := map[int]bool{}
 	for k, is := range own {
 		if is {
-			skip[at[k]] = true
+			found[at[k]] = true
 		}
 	}
-	return skip, nil
+	return found, nil
 }

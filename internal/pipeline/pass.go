@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
@@ -29,7 +30,7 @@ type pass struct {
 	lease  Lease // nil for a dry run
 	walk   *walk.Walk
 	bounds walk.Bounds
-	del    *delivery
+	del    *delivery.Delivery
 
 	before     audit.Marks // as the pass found them
 	marks      audit.Marks // as they are now
@@ -40,10 +41,9 @@ type pass struct {
 	newest     int64 // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
 	witnesses  witnesses
 
-	pos      walk.Position // as of the last page that was handled
-	batcher  batcher
-	deferred deferredTries
-	beside   beside
+	pos     walk.Position     // as of the last page that was handled
+	workers *delivery.Workers // of the walk
+	beside  beside
 }
 
 // pass makes one pass. parent is ctx without the lease: what is in flight when the
@@ -69,13 +69,9 @@ func (p *Pipeline) pass(ctx, parent context.Context, lease Lease, req Request) (
 		p: p, req: req, lease: lease, marks: marks, before: marks, saved: time.Now(),
 		walk: p.reader.Walk(), witnesses: witnesses{recorded: marks.Witnesses},
 	}
-	valid := func() error { return nil }
-	if lease != nil {
-		valid = lease.Valid
-	}
-	ps.del = newDelivery(p, valid, ps.keep)
+	ps.del = ps.newDelivery()
 	if err = ps.deliver(ctx, work); err == nil {
-		err = ps.resolveSuspects(work)
+		err = ps.workers.RejectOverdue(work)
 	}
 	if err == nil {
 		err = ps.believe()
@@ -99,21 +95,21 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ps.beside.fail, ps.beside.ready = cancel, make(chan struct{})
-	main, walking := newWorkers(ctx, ps.del, p.opts.Destination, p.opts.Workers, p.opts.FlightBytes)
-	ps.batcher = batcher{ps: ps, workers: main}
+	main, walking := ps.del.Workers(ctx, p.opts.Destination, p.opts.Workers, p.opts.FlightBytes)
+	ps.workers = main
 	if ps.lease != nil && ps.req.Kind != Window {
 		p.offer(ps)
 	}
 	walkErr := ps.run(walking, work)
 	// Also what was read before the walk failed. If the pass was told to stop, flush
 	// returns why.
-	if flushErr := ps.batcher.flush(walking, work); walkErr == nil {
+	if flushErr := ps.workers.Flush(walking, work); walkErr == nil {
 		walkErr = flushErr
 	}
 	if walkErr == nil {
 		ps.req.hasRead()
 	}
-	err := main.wait()
+	err := main.Wait()
 	if err == nil || errors.Is(err, context.Canceled) && walkErr != nil && !errors.Is(walkErr, context.Canceled) {
 		err = walkErr
 	}
@@ -142,6 +138,27 @@ func (p *Pipeline) workContext(parent context.Context) (context.Context, context
 		context.AfterFunc(work, func() { t.Stop() })
 	})
 	return work, func() { stop(); cancel() }
+}
+
+// newDelivery returns what the pass and the tails beside it put their entries with.
+func (ps *pass) newDelivery() *delivery.Delivery {
+	o := &ps.p.opts
+	options := delivery.Options{
+		Ledger: o.Ledger, Valid: func() error { return nil }, Keep: ps.keep, Unrecorded: &ps.p.unrecorded,
+		BatchEntries: o.BatchEntries, BatchBytes: o.BatchBytes,
+		RetryFor: o.RetryFor, RecordFor: o.RecordFor, DeadAfter: o.DeadAfter,
+		DryRun: ps.req.DryRun, Prepare: o.Prepare, Logger: ps.p.log,
+		Observer: delivery.Observer{
+			Stage: o.Observer.Stage, Seen: o.Observer.Seen, Delivered: o.Observer.Delivered, Waiting: o.Observer.Waiting,
+		},
+	}
+	if ps.lease != nil {
+		options.Valid = ps.lease.Valid
+	}
+	if o.SkipOwnReads && o.OwnReads != nil {
+		options.OwnReads = ps.p.ownReads
+	}
+	return delivery.New(options)
 }
 
 // keep returns how long Kong still retains an entry.
@@ -213,7 +230,7 @@ func (ps *pass) next(ctx, work context.Context, steps <-chan walk.Step) (s walk.
 		return s, ok, nil
 	default:
 	}
-	if err := ps.batcher.flush(ctx, work); err != nil {
+	if err := ps.workers.Flush(ctx, work); err != nil {
 		return walk.Step{}, false, err
 	}
 	s, ok = <-steps
@@ -227,7 +244,7 @@ func (ps *pass) movesMarks() bool { return !ps.req.DryRun && ps.req.Kind != Wind
 func (ps *pass) step(ctx, work context.Context, s walk.Step) error {
 	ps.pos = s.Position
 	if s.Restart {
-		ps.del.restart()
+		ps.del.Restart()
 		return ps.rewind(ctx)
 	}
 	if f := ps.p.opts.Observer.Stage; f != nil {
@@ -237,10 +254,10 @@ func (ps *pass) step(ctx, work context.Context, s walk.Step) error {
 	for i := range s.Entries {
 		ps.witnesses.see(&s.Entries[i], now, ps.p.opts.RecordTTL)
 	}
-	if err := ps.batcher.page(ctx, work, s.Entries, now); err != nil {
+	if err := ps.workers.Add(ctx, work, s.Entries, now); err != nil {
 		return err
 	}
-	ps.del.read(s.Through, s.Offset)
+	ps.del.NoteRead(s.Through, s.Offset)
 	if f := ps.p.opts.Observer.Progress; f != nil {
 		f(ps.summary())
 	}
@@ -278,14 +295,12 @@ func ForeignLog(missing int) error {
 }
 
 func (ps *pass) summary() Summary {
-	d := ps.del
-	d.mu.Lock()
-	s := d.sum
-	d.mu.Unlock()
-	s.Kind, s.Full, s.Order = ps.req.Kind, ps.full, ps.pos.Order.String()
-	s.Pages += ps.pos.Pages
-	s.Through = ps.marks.Cursor
-	return s
+	c := ps.del.Counts()
+	return Summary{
+		Kind: ps.req.Kind, Full: ps.full, Order: ps.pos.Order.String(), Pages: ps.pos.Pages + ps.beside.pagesRead(),
+		Read: c.Read, New: c.New, Delivered: c.Delivered, Dead: c.Dead, Deferred: c.Deferred, Own: c.Own, Ahead: c.Ahead,
+		StillDeferred: c.StillDeferred, Reason: c.Reason, Repeated: c.Repeated, Retries: c.Retries, Through: ps.marks.Cursor,
+	}
 }
 
 // total returns the summary of the pass at its end.
@@ -298,7 +313,7 @@ func (ps *pass) total(complete bool) Summary {
 	}
 	if !complete && !ps.walk.Began().IsZero() {
 		s.Left = "everything that was not read yet"
-		if safe := ps.del.safe(); safe > 0 {
+		if safe := ps.del.Safe(); safe > 0 {
 			s.Left = "entries after " + time.Unix(safe, 0).UTC().Format(time.RFC3339)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package pipeline makes passes: it walks Kong's audit log, asks the ledger
-// which entries are new, puts them into the destination, records what was
+// Package pipeline makes passes: it walks Kong's audit log, hands what it reads to a
+// delivery, which puts what is new into the destination and records what was
 // accepted, and only then moves its marks.
 //
 // Reading, putting and recording overlap. What is held in memory is bounded by
@@ -14,24 +14,14 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/lease"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
-
-// Ledger remembers what became of entries. Safe for concurrent use. Its methods
-// fail with audit.ErrLedgerReplaced once the ledger is another one than when the
-// lease was taken, and with audit.ErrLedgerOlder once it has forgotten what it confirmed.
-type Ledger interface {
-	// Lookup returns what became of each entry, audit.New for an unknown one.
-	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
-	// Record is durable once it returns nil. Repeating it is harmless; the pass does.
-	Record(ctx context.Context, records []audit.Record) error
-}
 
 // Marks says how far the log has been read. Safe for concurrent use.
 type Marks interface {
@@ -54,27 +44,19 @@ type Lease interface {
 	SetMarks(ctx context.Context, m audit.Marks) error
 }
 
-// Destination takes events. Put returns one verdict for each entry, always; what it
-// reports as accepted is durable there even if err is not nil. It makes one
-// attempt and does not wait: the pass retries. *audit.SettingsError stops the
-// pass. Safe for concurrent use.
-type Destination interface {
-	Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error)
-}
-
 // Options of a pipeline. Source, Ledger, Marks, Undelivered and Destination are required.
 type Options struct {
 	Source      walk.Source
-	Ledger      Ledger
+	Ledger      delivery.Ledger
 	Marks       Marks
 	Undelivered Undelivered
-	Destination Destination
+	Destination delivery.Destination
 	// UrgentDestination takes the entries that a tail beside a reconcile finds, so that
 	// they need not wait behind the reconcile's own. Default: Destination.
-	UrgentDestination Destination
+	UrgentDestination delivery.Destination
 	// Lease is what passes are made under. A dry run needs none.
 	Lease *lease.Keeper
-	// OwnReads is told of each read of the log. May be nil.
+	// OwnReads notes each read of the log. May be nil.
 	OwnReads OwnReads
 
 	// PageSize is the number of rows asked for, 1 to 1000. Default 1000.
@@ -126,20 +108,13 @@ type Observer struct {
 	Waiting func(oldest int64)
 }
 
-func (o *Observer) stage(name string, since time.Time) {
-	if o.Stage != nil {
-		o.Stage(name, time.Since(since))
-	}
-}
-
 // Pipeline makes passes.
 type Pipeline struct {
 	opts   Options
 	log    *slog.Logger
 	reader *walk.Reader
-	wait   func(ctx context.Context, d time.Duration) error
 
-	unrecorded unrecorded // outcomes that the ledger did not record
+	unrecorded delivery.Unrecorded // outcomes that the ledger did not record
 
 	passing sync.Mutex // held by the pass that may move marks
 
@@ -182,23 +157,11 @@ func New(opts Options) *Pipeline {
 		source = notingSource{Source: source, own: opts.OwnReads, log: opts.Logger}
 	}
 	reader := walk.NewReader(walk.Options{Source: source, PageSize: opts.PageSize, StartAt: opts.StartAt, Logger: opts.Logger})
-	return &Pipeline{opts: opts, log: opts.Logger, reader: reader, wait: sleep}
+	return &Pipeline{opts: opts, log: opts.Logger, reader: reader}
 }
 
 // Reader returns what reads the log, for those that compare it with something.
 func (p *Pipeline) Reader() *walk.Reader { return p.reader }
-
-// sleep waits, or returns early with the context's error.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
 
 // ErrOutOfTime ends a pass that stopped starting batches because its context's
 // deadline was near. Summary.Left says what it did not get to; the next
@@ -266,22 +229,6 @@ type Summary struct {
 	Rerun bool `json:"-"`
 	// Left says what a pass that was cut short did not get to, in words.
 	Left string `json:"left,omitempty"`
-}
-
-// note counts an entry that has an outcome.
-func (s *Summary) note(r *audit.Record) {
-	switch r.Outcome {
-	case audit.Delivered:
-		s.Delivered++
-	case audit.Dead:
-		s.Dead++
-	case audit.Deferred:
-		s.Deferred++
-	case audit.New, audit.Dropped, audit.Own: // not counted
-	}
-	if u := r.Undelivered; u != nil {
-		s.Reason = strings.TrimPrefix(u.Code+": "+u.Reason, ": ")
-	}
 }
 
 // Unordered reports whether the log has no order, so that each pass reads all of it.

@@ -23,7 +23,7 @@ const maxRestarts = 2
 // Run starts over with a full read if the ledger was emptied, replaced or set back
 // meanwhile. It fails with audit.ErrLeaseHeld if another process holds the lease,
 // audit.ErrLeaseLost when the lease is gone, [ErrOutOfTime] near ctx's deadline,
-// [ErrUnavailable] if the destination takes nothing, audit.ErrForeignLog if the log
+// [delivery.ErrUnavailable] if the destination takes nothing, audit.ErrForeignLog if the log
 // is not the one that was read before, and *audit.SettingsError where a person has
 // to act.
 func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {

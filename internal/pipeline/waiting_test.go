@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 )
 
 // What waits is told while a pass still tries, stands after it has failed, and is
@@ -28,7 +29,7 @@ func TestOldestWaiting(t *testing.T) {
 				}
 				return down(ctx, n, entries)
 			}
-			if _, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, ErrUnavailable) {
+			if _, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, delivery.ErrUnavailable) {
 				t.Fatal(err)
 			}
 			if during.Load() != first || told.Load() != first {

@@ -103,6 +103,25 @@ func down(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, err
 // farFuture is the second that a walk's probe asks for: 2100-01-01.
 const farFuture = 4102444800
 
+// What a delivery allows itself; tests of how soon and how often it puts go by them.
+const (
+	firstBackoff = 100 * time.Millisecond // before a batch is put again
+	maxProbe     = time.Second            // between two probes of a destination that is down
+	maxFailed    = 16                     // failed calls for deferred entries in a row
+)
+
+// sleep waits, or returns early with the context's cause.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // world is a relay between a Kong, a store and a destination.
 type world struct {
 	t     testing.TB

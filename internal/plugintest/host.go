@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -138,9 +139,7 @@ func (h *Host) Calls() map[string]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	calls := make(map[string]int, len(h.calls))
-	for method, n := range h.calls {
-		calls[method] = n
-	}
+	maps.Copy(calls, h.calls)
 	return calls
 }
 

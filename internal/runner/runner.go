@@ -42,12 +42,19 @@ type List interface {
 	Unannounce(ctx context.Context, ids []string) error
 }
 
+// Ledger remembers what became of entries. Safe for concurrent use.
+type Ledger interface {
+	// Lookup returns what became of each entry, audit.New for an unknown one. It fails
+	// as that of a delivery does.
+	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
+}
+
 // Options of a runner. All but Observer and Logger are required.
 type Options struct {
 	Passes    Passes
 	Scheduler *announce.Scheduler
 	List      List
-	Ledger    pipeline.Ledger // to tell what was delivered before it was announced
+	Ledger    Ledger // to tell what was delivered before it was announced
 	OwnReads  pipeline.OwnReads
 	Marks     pipeline.Marks
 	// LeaseLeft is how long another process's lease lasts unless it is renewed.

@@ -300,10 +300,9 @@ func retry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 // backoff returns the time that Retry-After asks for, or one that grows, with
 // jitter, and never more than limit.
 func backoff(first, limit time.Duration, attempt int, resp *http.Response) time.Duration {
-	d := retryablehttp.DefaultBackoff(first, limit, attempt, resp)
-	if d < first { // an absurd Retry-After overflows to a negative time
-		d = first
-	}
+	d := max(retryablehttp.DefaultBackoff(first, limit, attempt, resp),
+		// an absurd Retry-After overflows to a negative time
+		first)
 	return min(d+mathrand.N(d/4+1), limit)
 }
 

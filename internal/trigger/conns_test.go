@@ -29,6 +29,7 @@ func TestLimitConnections(t *testing.T) {
 			}
 		case http.StateClosed:
 			open.Add(-1)
+		default:
 		}
 		tracked(c, state)
 	}

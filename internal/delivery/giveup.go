@@ -1,4 +1,4 @@
-package pipeline
+package delivery
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 // Where the destination accepts nothing from any batch, it is down, and that is not
 // the entries' fault: the pass ends. Where it accepts others, an entry on which it
 // chokes is found by halving, so that it does not take the others with it.
-func (w *workers) giveUp(ctx, work context.Context, b *batch, failure error, closed time.Duration) (*batch, error) {
-	retryFor := w.p.opts.RetryFor
-	recently := w.gate.acceptedSince(time.Now().Add(-retryFor / 2))
+func (w *Workers) giveUp(ctx, work context.Context, b *batch, failure error, closed time.Duration) (*batch, error) {
+	retryFor := w.d.opts.RetryFor
+	recently := w.d.gate.acceptedSince(time.Now().Add(-retryFor / 2))
 	switch {
 	case audit.IsDestination(failure): // smaller batches would fare no better
 		if recently {
@@ -28,7 +28,7 @@ func (w *workers) giveUp(ctx, work context.Context, b *batch, failure error, clo
 		// There is nothing to compare a lone entry with but what was accepted since it
 		// was first put. To defer it in an outage does no harm: a deferred entry becomes
 		// a dead letter only if others are accepted.
-		if w.gate.acceptedSince(b.since) && !w.gate.crowded() {
+		if w.d.gate.acceptedSince(b.since) && !w.d.gate.crowded() {
 			return nil, w.postpone(work, b)
 		}
 	case recently:
@@ -41,7 +41,7 @@ func (w *workers) giveUp(ctx, work context.Context, b *batch, failure error, clo
 		if err != nil || rest == nil {
 			return nil, err
 		}
-		if w.gate.acceptedSince(begin) {
+		if w.d.gate.acceptedSince(begin) {
 			return nil, w.bisect(ctx, work, rest)
 		}
 		b = rest
@@ -56,13 +56,13 @@ func (w *workers) giveUp(ctx, work context.Context, b *batch, failure error, clo
 
 // bisect puts the halves of a batch on which the destination chokes by themselves,
 // and goes on with those that fail.
-func (w *workers) bisect(ctx, work context.Context, b *batch) error {
+func (w *Workers) bisect(ctx, work context.Context, b *batch) error {
 	since, half := time.Now(), len(b.entries)/2
 	var failed []*batch
 	alive := false // the destination has accepted something since
 	for _, part := range []*batch{b.part(0, half), b.part(half, len(b.entries))} {
 		part.suspect, part.since = true, since
-		part.began, part.patience = since, w.p.opts.RetryFor/4
+		part.began, part.patience = since, w.d.opts.RetryFor/4
 		r, err := w.round(ctx, work, part)
 		switch {
 		case err != nil:
@@ -78,7 +78,7 @@ func (w *workers) bisect(ctx, work context.Context, b *batch) error {
 				since = time.Now() // it tells nothing of the entries
 			}
 		}
-		alive = w.gate.acceptedSince(since)
+		alive = w.d.gate.acceptedSince(since)
 	}
 	for _, part := range failed {
 		var err error
@@ -101,7 +101,7 @@ func (w *workers) bisect(ctx, work context.Context, b *batch) error {
 // trySome puts some entries of a batch by themselves: the first, the last, and one
 // between, another one each time. It returns those that still have no outcome, nil
 // if all have one.
-func (w *workers) trySome(ctx, work context.Context, b *batch) (*batch, error) {
+func (w *Workers) trySome(ctx, work context.Context, b *batch) (*batch, error) {
 	picked := map[int]bool{0: true, len(b.entries) - 1: true, rand.N(len(b.entries)): true}
 	rest := *b
 	rest.entries, rest.past = nil, nil
@@ -125,14 +125,14 @@ func (w *workers) trySome(ctx, work context.Context, b *batch) (*batch, error) {
 }
 
 // postpone defers the entries of a batch.
-func (w *workers) postpone(work context.Context, b *batch) error {
+func (w *Workers) postpone(work context.Context, b *batch) error {
 	records := make([]audit.Record, len(b.entries))
 	for i := range b.entries {
-		records[i] = w.record(&b.entries[i], audit.Deferred, undelivered(&b.entries[i], audit.Deferred, b.of(i)))
+		records[i] = w.d.record(&b.entries[i], audit.Deferred, undelivered(&b.entries[i], audit.Deferred, b.of(i)))
 	}
 	first := records[0].Undelivered
-	w.p.log.Warn("entries deferred after their retries", "entries", len(records), "id", first.Entry.ID, "code", first.Code, "reason", first.Reason)
-	if err := w.commit(work, records, nil); err != nil {
+	w.d.log.Warn("entries deferred after their retries", "entries", len(records), "id", first.Entry.ID, "code", first.Code, "reason", first.Reason)
+	if err := w.d.commit(work, records, nil); err != nil {
 		return err
 	}
 	w.resolve(b, nil)

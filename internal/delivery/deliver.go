@@ -1,4 +1,4 @@
-package pipeline
+package delivery
 
 import (
 	"context"
@@ -24,55 +24,61 @@ const (
 	maxBackoff     = 10 * time.Second // of a batch that fails while others are accepted
 )
 
-// workers is a worker pool: it puts batches into the destination. A pass has one
+// Workers is a worker pool: it puts batches into the destination. A pass has one
 // for its walk. A tail beside it has another one, so that it does not wait for the
 // walk's batches.
 //
-// Its methods take two contexts. Once ctx, the pass's, is done, no new put is
-// started. work, that of batches in flight, outlives it by the grace, so that what
-// was put when the pass was told to stop is still recorded.
-type workers struct {
-	*delivery
+// One goroutine calls its methods, which take two contexts. Once ctx, the one that
+// [Delivery.Workers] returned, is done, no new put is started. work, that of batches
+// in flight, outlives it by the grace, so that what was put when the pass was told to
+// stop is still recorded.
+type Workers struct {
+	d       *Delivery
 	dest    Destination
 	group   *errgroup.Group
 	limit   int                 // bytes in flight, at most
 	bytes   *semaphore.Weighted // bytes in flight
 	puts    *semaphore.Weighted // calls in flight, each until its verdicts are recorded
 	retries retryPool
+
+	filling  filling       // the batch that Add fills
+	deferred deferredTries // of PutDeferred
 }
 
-// newWorkers returns a pool of n workers and the context for its methods, which
-// ends when a batch fails for a reason that stops the pass.
-func newWorkers(ctx context.Context, d *delivery, dest Destination, n, bytes int) (*workers, context.Context) {
+// Workers returns a pool of n workers with at most so many bytes in flight, and the
+// context for its methods, which ends when a batch fails for a reason that stops the
+// pass.
+func (d *Delivery) Workers(ctx context.Context, dest Destination, n, bytes int) (*Workers, context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	// A batch that waits to be put again must not keep others from being put.
 	group.SetLimit(waitingBatches * n)
-	return &workers{
-		delivery: d, dest: dest, group: group, limit: bytes,
+	return &Workers{
+		d: d, dest: dest, group: group, limit: bytes,
 		bytes: semaphore.NewWeighted(int64(bytes)), puts: semaphore.NewWeighted(int64(n)),
 		retries: retryPool{wake: make(chan struct{}, 1)},
 	}, ctx
 }
 
-// wait waits until every batch has an outcome, and returns the reason why one has
-// none. No more batches may be started by put.
-func (w *workers) wait() error {
+// Wait waits until every batch has an outcome, and returns the reason why one has
+// none: [ErrUnavailable], *audit.SettingsError, an error of the ledger or the cause of
+// the contexts. Nothing may be added any more.
+func (w *Workers) Wait() error {
 	w.retries.drain()
 	return w.group.Wait()
 }
 
 // put starts a batch, waiting for a worker and for room. It returns the reason
 // why nothing more should be started, if there is one.
-func (w *workers) put(ctx, work context.Context, entries []audit.Entry, s *slot) error {
+func (w *Workers) put(ctx, work context.Context, entries []audit.Entry, s *slot) error {
 	size, oldest := 0, s.oldest
 	for i := range entries {
 		size += entries[i].Size()
 		oldest = min(oldest, entries[i].Timestamp)
 	}
-	w.mu.Lock()
+	w.d.mu.Lock()
 	s.oldest, s.left = oldest, len(entries)
-	w.pending(oldest)
-	w.mu.Unlock()
+	w.d.pending(oldest)
+	w.d.mu.Unlock()
 	// No batch queues up before a worker is free: what waits is memory that the
 	// garbage collector goes over again and again.
 	if err := w.puts.Acquire(ctx, 1); err != nil {
@@ -84,13 +90,13 @@ func (w *workers) put(ctx, work context.Context, entries []audit.Entry, s *slot)
 		return context.Cause(ctx)
 	}
 	w.retries.begin()
-	w.group.Go(w.delivering(ctx, work, newBatch(entries, s, w.p.opts.RetryFor)))
+	w.group.Go(w.delivering(ctx, work, newBatch(entries, s, w.d.opts.RetryFor)))
 	return nil
 }
 
 // delivering returns the body of a goroutine that delivers a batch, and whatever
 // else is to be put again.
-func (w *workers) delivering(ctx, work context.Context, b *batch) func() error {
+func (w *Workers) delivering(ctx, work context.Context, b *batch) func() error {
 	return func() error {
 		err := w.deliver(ctx, work, b)
 		w.retries.end()
@@ -103,7 +109,7 @@ func (w *workers) delivering(ctx, work context.Context, b *batch) func() error {
 
 // deliver puts a batch until each of its entries has an outcome or is left to the
 // retry pool.
-func (w *workers) deliver(ctx, work context.Context, b *batch) error {
+func (w *Workers) deliver(ctx, work context.Context, b *batch) error {
 	for backoff := firstBackoff; ; {
 		r, err := w.round(ctx, work, b)
 		if err != nil || r.left == nil {
@@ -113,17 +119,17 @@ func (w *workers) deliver(ctx, work context.Context, b *batch) error {
 			return w.retry(work, r.left)
 		}
 		b = r.left
-		closed := w.gate.closedFor()
-		if closed >= w.p.opts.RetryFor || closed == 0 && time.Since(b.began) > b.patience {
+		closed := w.d.gate.closedFor()
+		if closed >= w.d.opts.RetryFor || closed == 0 && time.Since(b.began) > b.patience {
 			if b, err = w.giveUp(ctx, work, b, r.failure, closed); err != nil || b == nil {
 				return err
 			}
 		}
-		w.p.log.Debug("putting again", "entries", len(b.entries), "code", b.past[0].last.Code, "err", r.failure)
+		w.d.log.Debug("putting again", "entries", len(b.entries), "code", b.past[0].last.Code, "err", r.failure)
 		if !r.alone {
 			continue // the gate says when
 		}
-		if err := w.p.wait(ctx, jitter(backoff)); err != nil {
+		if err := sleep(ctx, jitter(backoff)); err != nil {
 			return err
 		}
 		backoff = min(backoff*2, maxBackoff)
@@ -138,28 +144,28 @@ type result struct {
 }
 
 // round puts a batch once and records what was decided. Its error ends the pass.
-func (w *workers) round(ctx, work context.Context, b *batch) (result, error) {
+func (w *Workers) round(ctx, work context.Context, b *batch) (result, error) {
 	if err := w.puts.Acquire(ctx, 1); err != nil {
 		return result{}, context.Cause(ctx)
 	}
 	defer w.puts.Release(1)
-	c, err := w.gate.enter(ctx)
+	c, err := w.d.gate.enter(ctx)
 	if err != nil {
 		return result{}, err
 	}
-	if err := w.mayPut(ctx); err != nil {
-		w.gate.leave(c, cancelled, false)
+	if err := w.d.mayPut(ctx); err != nil {
+		w.d.gate.leave(c, cancelled, false)
 		return result{}, err
 	}
 	if b.past != nil && !b.past[0].deferred {
-		w.count(func(s *Summary) { s.Retries++ })
+		w.d.count(func(s *Counts) { s.Retries++ })
 	}
 	verdicts, failure := w.attempt(work, b.entries)
-	alone := w.noteFailure(b, w.gate.leave(c, outcomeOf(verdicts, failure), !b.suspect), failure)
-	made := w.decide(b, verdicts, failure)
+	alone := w.noteFailure(b, w.d.gate.leave(c, outcomeOf(verdicts, failure), !b.suspect), failure)
+	made := w.d.decide(b, verdicts, failure)
 	if len(made.records) > 0 {
-		w.logDead(made.dead)
-		if err := w.commit(work, made.records, made.accepted); err != nil {
+		w.d.logDead(made.dead)
+		if err := w.d.commit(work, made.records, made.accepted); err != nil {
 			return result{}, err
 		}
 	}
@@ -168,18 +174,18 @@ func (w *workers) round(ctx, work context.Context, b *batch) (result, error) {
 		return result{}, failure
 	}
 	if failure != nil && made.left != nil && !said(verdicts) {
-		w.count(func(s *Summary) { s.Repeated += len(made.left.entries) })
+		w.d.count(func(s *Counts) { s.Repeated += len(made.left.entries) })
 	}
 	return result{left: made.left, failure: failure, alone: alone}, nil
 }
 
 // noteFailure keeps in mind when a batch failed, and whether the destination
 // accepted others before that and since. It reports whether the batch has to wait by itself.
-func (w *workers) noteFailure(b *batch, alone bool, failure error) bool {
+func (w *Workers) noteFailure(b *batch, alone bool, failure error) bool {
 	if failure == nil || audit.IsDestination(failure) {
 		return false
 	}
-	started, latest := w.gate.progress()
+	started, latest := w.d.gate.progress()
 	if b.failedAt > 0 && latest > b.failedAt {
 		b.suspect = true
 	}
@@ -188,10 +194,10 @@ func (w *workers) noteFailure(b *batch, alone bool, failure error) bool {
 }
 
 // attempt makes one call.
-func (w *workers) attempt(work context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+func (w *Workers) attempt(work context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	begin := time.Now()
 	verdicts, err := w.dest.Put(work, entries)
-	w.p.opts.Observer.stage("put", begin)
+	w.d.opts.Observer.stage("put", begin)
 	if len(verdicts) != len(entries) {
 		return make([]audit.Verdict, len(entries)), fmt.Errorf("destination gave %d verdicts for %d entries", len(verdicts), len(entries))
 	}
@@ -227,9 +233,9 @@ func said(verdicts []audit.Verdict) bool {
 }
 
 // resolve notes that all entries of a batch but those left have an outcome.
-func (w *workers) resolve(b, left *batch) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (w *Workers) resolve(b, left *batch) {
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
 	if left == nil && b.past == nil {
 		w.settle(b.slot, len(b.entries), b.slot.weight)
 		return
@@ -246,24 +252,24 @@ func (w *workers) resolve(b, left *batch) {
 	}
 }
 
-// settle notes that n entries of a slot, of some size, have an outcome. w.mu is held.
-func (w *workers) settle(s *slot, n, size int) {
+// settle notes that n entries of a slot, of some size, have an outcome. w.d.mu is held.
+func (w *Workers) settle(s *slot, n, size int) {
 	freed := min(size, s.weight)
 	if s.left -= n; s.left == 0 {
 		freed = s.weight
-		w.complete(s)
+		w.d.complete(s)
 	}
 	s.weight -= freed
 	w.bytes.Release(int64(freed))
 }
 
 // logDead says which entries become dead letters.
-func (d *delivery) logDead(dead []*audit.Undelivered) {
+func (d *Delivery) logDead(dead []*audit.Undelivered) {
 	for i, u := range dead {
 		if i == maxLogged {
-			d.p.log.Error("more entries rejected permanently, kept as dead letters", "entries", len(dead)-i)
+			d.log.Error("more entries rejected permanently, kept as dead letters", "entries", len(dead)-i)
 			return
 		}
-		d.p.log.Error("entry rejected permanently, kept as a dead letter", "id", u.Entry.ID, "code", u.Code, "reason", u.Reason)
+		d.log.Error("entry rejected permanently, kept as a dead letter", "id", u.Entry.ID, "code", u.Code, "reason", u.Reason)
 	}
 }

@@ -1,4 +1,4 @@
-package pipeline
+package delivery
 
 import (
 	"cmp"
@@ -26,12 +26,12 @@ const (
 // A refusal that no waiting will change is not waited for: what the ledger can
 // store is recorded, if need be without payload. What it cannot store fails the
 // pass, and is recorded by the process's next pass before that puts anything.
-func (d *delivery) commit(work context.Context, records []audit.Record, accepted []audit.Entry) error {
+func (d *Delivery) commit(work context.Context, records []audit.Record, accepted []audit.Entry) error {
 	var refused []audit.Record
 	err := d.store(work, records)
 	switch {
 	case audit.NeedsPerson(err):
-		s := salvage{delivery: d, cause: err}
+		s := salvage{Delivery: d, cause: err}
 		s.halve(work, records)
 		if refused = s.refused; len(refused) == 0 {
 			err = nil
@@ -42,7 +42,7 @@ func (d *delivery) commit(work context.Context, records []audit.Record, accepted
 		refused = records
 	}
 	if !audit.LedgerForgot(err) {
-		d.p.unrecorded.add(refused)
+		d.opts.Unrecorded.add(refused)
 	}
 	missing := map[string]bool{}
 	for i := range refused {
@@ -52,14 +52,14 @@ func (d *delivery) commit(work context.Context, records []audit.Record, accepted
 	for i := range records {
 		if !missing[records[i].ID] {
 			delete(d.flight, records[i].ID)
-			d.sum.note(&records[i])
+			d.counts.note(&records[i])
 		}
 	}
 	d.mu.Unlock()
 	if len(missing) > 0 {
 		accepted = slices.DeleteFunc(slices.Clone(accepted), func(e audit.Entry) bool { return missing[e.ID] })
 	}
-	if f := d.p.opts.Observer.Delivered; f != nil && len(accepted) > 0 {
+	if f := d.opts.Observer.Delivered; f != nil && len(accepted) > 0 {
 		f(accepted)
 	}
 	if err != nil {
@@ -69,7 +69,7 @@ func (d *delivery) commit(work context.Context, records []audit.Record, accepted
 }
 
 // store records what was decided, and waits for a ledger that does not answer.
-func (d *delivery) store(work context.Context, records []audit.Record) error {
+func (d *Delivery) store(work context.Context, records []audit.Record) error {
 	var outage chan struct{} // if it is this call that the others wait for
 	defer func() {
 		if outage != nil {
@@ -82,10 +82,10 @@ func (d *delivery) store(work context.Context, records []audit.Record) error {
 	first, cut := time.Now(), 0
 	for backoff := 50 * time.Millisecond; ; backoff = min(backoff*2, 2*time.Second) {
 		begin := time.Now()
-		err := d.p.opts.Ledger.Record(work, records)
-		d.p.opts.Observer.stage("record", begin)
+		err := d.opts.Ledger.Record(work, records)
+		d.opts.Observer.stage("record", begin)
 		if err == nil || audit.LedgerForgot(err) || audit.NeedsPerson(err) ||
-			time.Since(first) > d.p.opts.RecordFor || work.Err() != nil {
+			time.Since(first) > d.opts.RecordFor || work.Err() != nil {
 			return err
 		}
 		if id := largeID(records); id != "" && d.answers(work, id) {
@@ -101,10 +101,10 @@ func (d *delivery) store(work context.Context, records []audit.Record) error {
 			}
 			d.mu.Unlock()
 			if outage != nil {
-				d.p.log.Warn("ledger does not record, waiting for it", "entries", len(records), "err", err)
+				d.log.Warn("ledger does not record, waiting for it", "entries", len(records), "err", err)
 			}
 		}
-		if d.p.wait(work, jitter(backoff)) != nil {
+		if sleep(work, jitter(backoff)) != nil {
 			return err
 		}
 	}
@@ -122,14 +122,14 @@ func largeID(records []audit.Record) string {
 }
 
 // answers reports whether the ledger answers at all.
-func (d *delivery) answers(work context.Context, id string) bool {
-	_, err := d.p.opts.Ledger.Lookup(work, []audit.Entry{{ID: id}})
+func (d *Delivery) answers(work context.Context, id string) bool {
+	_, err := d.opts.Ledger.Lookup(work, []audit.Entry{{ID: id}})
 	return err == nil
 }
 
 // salvage finds out which of several records the ledger refuses.
 type salvage struct {
-	*delivery
+	*Delivery
 	cause   error // of the last refusal
 	refused []audit.Record
 	stored  int
@@ -180,23 +180,24 @@ func (s *salvage) strip(work context.Context, r audit.Record) {
 		return
 	}
 	s.stored++
-	s.p.log.Warn("undelivered entry stored without its payload, the ledger refused it whole", "id", r.ID, "err", s.cause, "hint", audit.Hint(s.cause))
+	s.log.Warn("undelivered entry stored without its payload, the ledger refused it whole", "id", r.ID, "err", s.cause, "hint", audit.Hint(s.cause))
 }
 
-// unrecorded holds what the ledger did not record of entries that have an outcome.
-// Its zero value is ready, and it is safe for concurrent use.
-type unrecorded struct {
+// Unrecorded holds what the ledger did not record of entries that have an outcome,
+// from one pass of a process to the next. Its zero value is ready, and it is safe for
+// concurrent use.
+type Unrecorded struct {
 	mu   sync.Mutex
 	list []audit.Record
 }
 
-func (u *unrecorded) add(records []audit.Record) {
+func (u *Unrecorded) add(records []audit.Record) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.list = append(u.list, records...)
 }
 
-func (u *unrecorded) take() []audit.Record {
+func (u *Unrecorded) take() []audit.Record {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	list := u.list
@@ -204,25 +205,25 @@ func (u *unrecorded) take() []audit.Record {
 	return list
 }
 
-// recordFirst records what earlier passes of this process could not record, so
+// RecordFirst records what earlier passes of this process could not record, so
 // that none of it is put again.
-func (d *delivery) recordFirst(work context.Context) error {
-	list := d.p.unrecorded.take()
+func (d *Delivery) RecordFirst(work context.Context) error {
+	list := d.opts.Unrecorded.take()
 	if len(list) == 0 {
 		return nil
 	}
-	d.count(func(s *Summary) { s.New += len(list) })
+	d.count(func(s *Counts) { s.New += len(list) })
 	return d.commit(work, list, nil)
 }
 
 // mayPut waits while the ledger does not answer, and returns the reason why nothing
 // should be put, if there is one.
-func (d *delivery) mayPut(ctx context.Context) error {
+func (d *Delivery) mayPut(ctx context.Context) error {
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := d.valid(); err != nil {
+		if err := d.opts.Valid(); err != nil {
 			return err
 		}
 		d.mu.Lock()

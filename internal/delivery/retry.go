@@ -1,4 +1,4 @@
-package pipeline
+package delivery
 
 import (
 	"context"
@@ -121,19 +121,19 @@ func (p *retryPool) take(maxEntries, maxBytes int) (list []waitingEntry, wait ti
 
 // retry leaves what is left of a call that was answered to the retry pool, and
 // defers what has been put for long enough.
-func (w *workers) retry(work context.Context, left *batch) error {
+func (w *Workers) retry(work context.Context, left *batch) error {
 	late := *left
 	late.entries, late.past = nil, nil
 	list := make([]waitingEntry, 0, len(left.entries))
 	now, spread := time.Now(), jitter(firstBackoff) // what failed together is put together
 	for i, h := range left.past {
 		e := left.entries[i]
-		if now.Sub(h.since) > w.p.opts.RetryFor {
+		if now.Sub(h.since) > w.d.opts.RetryFor {
 			late.entries, late.past = append(late.entries, e), append(late.past, h)
 			continue
 		}
 		detach(&e)
-		w.keepInFlight(e.ID)
+		w.d.keepInFlight(e.ID)
 		backoff := min(spread<<min(h.puts-1, 10), maxEntryBackoff)
 		list = append(list, waitingEntry{entry: e, past: h, due: now.Add(backoff)})
 	}
@@ -141,20 +141,20 @@ func (w *workers) retry(work context.Context, left *batch) error {
 	if len(late.entries) == 0 {
 		return nil
 	}
-	if first := late.past[0]; len(late.entries) > fewBatches && !w.gate.acceptedSince(first.since) {
-		return fmt.Errorf("%w for %s: %s: %s", ErrUnavailable, w.p.opts.RetryFor.Round(time.Millisecond), first.last.Code, first.last.Reason)
+	if first := late.past[0]; len(late.entries) > fewBatches && !w.d.gate.acceptedSince(first.since) {
+		return fmt.Errorf("%w for %s: %s: %s", ErrUnavailable, w.d.opts.RetryFor.Round(time.Millisecond), first.last.Code, first.last.Reason)
 	}
 	return w.postpone(work, &late)
 }
 
 // putRetries puts what is in the retry pool until the pool is empty, unless another
 // goroutine does so.
-func (w *workers) putRetries(ctx, work context.Context) error {
+func (w *Workers) putRetries(ctx, work context.Context) error {
 	if !w.retries.start() {
 		return nil
 	}
 	for {
-		list, wait, done := w.retries.take(w.p.opts.BatchEntries, w.p.opts.BatchBytes)
+		list, wait, done := w.retries.take(w.d.opts.BatchEntries, w.d.opts.BatchBytes)
 		if done {
 			return nil
 		}
@@ -164,7 +164,7 @@ func (w *workers) putRetries(ctx, work context.Context) error {
 			}
 			continue
 		}
-		b := newBatch(nil, nil, w.p.opts.RetryFor)
+		b := newBatch(nil, nil, w.d.opts.RetryFor)
 		for _, e := range list {
 			b.entries, b.past = append(b.entries, e.entry), append(b.past, e.past)
 			if e.past.since.Before(b.since) {
@@ -191,6 +191,18 @@ func (p *retryPool) sleep(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-p.wake:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// sleep waits, or returns early with the context's cause.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -1,4 +1,4 @@
-package pipeline
+package delivery
 
 import (
 	"time"
@@ -61,7 +61,7 @@ type decision struct {
 }
 
 // decide makes records of the verdicts on a batch. failure is the call's.
-func (d *delivery) decide(b *batch, verdicts []audit.Verdict, failure error) decision {
+func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) decision {
 	out := decision{records: make([]audit.Record, 0, len(b.entries)), accepted: b.entries[:0:0]}
 	for i, v := range verdicts {
 		e, h := &b.entries[i], b.of(i)
@@ -77,7 +77,7 @@ func (d *delivery) decide(b *batch, verdicts []audit.Verdict, failure error) dec
 		case v.Status == audit.Rejected:
 			h.last = v
 			out.die(d, e, undelivered(e, audit.Dead, h))
-		case failure == nil && h.deferred && time.Since(h.since) >= d.p.opts.DeadAfter:
+		case failure == nil && h.deferred && time.Since(h.since) >= d.opts.DeadAfter:
 			out.die(d, e, overdue(e, h))
 		default:
 			h.last = explained(v, failure)
@@ -88,7 +88,7 @@ func (d *delivery) decide(b *batch, verdicts []audit.Verdict, failure error) dec
 }
 
 // die adds the record of a dead letter.
-func (o *decision) die(d *delivery, e *audit.Entry, u *audit.Undelivered) {
+func (o *decision) die(d *Delivery, e *audit.Entry, u *audit.Undelivered) {
 	o.dead, o.records = append(o.dead, u), append(o.records, d.record(e, audit.Dead, u))
 }
 
@@ -117,8 +117,8 @@ func explained(v audit.Verdict, failure error) audit.Verdict {
 	return v
 }
 
-func (d *delivery) record(e *audit.Entry, o audit.Outcome, u *audit.Undelivered) audit.Record {
-	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.keep(e), Outcome: o, Undelivered: u}
+func (d *Delivery) record(e *audit.Entry, o audit.Outcome, u *audit.Undelivered) audit.Record {
+	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.opts.Keep(e), Outcome: o, Undelivered: u}
 }
 
 // undelivered is what the ledger stores of an entry that was not delivered.

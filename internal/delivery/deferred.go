@@ -1,0 +1,139 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// maxFailed is after how many failed calls in a row a pass gives up on deferred
+// entries: twice as many as it takes to find a bad one in a batch.
+const maxFailed = 16
+
+// deferredTries is what workers know of their tries of deferred entries.
+type deferredTries struct {
+	failed      int       // calls in a row of which nothing came
+	lastSuccess time.Time // when one did not fail, or the first was made
+	suspects    batch     // overdue entries whose call failed
+	bytes       int       // of suspects
+}
+
+// PutDeferred puts n deferred entries once more, which it finds among undelivered. One
+// that has been deferred for too long becomes a dead letter. It is called before
+// [Workers.Add].
+func (w *Workers) PutDeferred(ctx, work context.Context, undelivered iter.Seq2[audit.Undelivered, error], n int) error {
+	o := &w.d.opts
+	w.deferred.lastSuccess = time.Now()
+	b, size, seen := deferredBatch(), 0, 0
+	for u, err := range undelivered {
+		if err != nil {
+			return fmt.Errorf("reading deferred entries: %w", err)
+		}
+		if u.Outcome != audit.Deferred {
+			continue
+		}
+		b.entries, b.past = append(b.entries, u.Entry), append(b.past, history{
+			since: u.Since, puts: u.Tries, last: audit.Verdict{Code: u.Code, Reason: u.Reason}, deferred: true,
+		})
+		size += u.Entry.Size()
+		if len(b.entries) >= o.BatchEntries || size >= o.BatchBytes {
+			if err := w.putDeferred(ctx, work, b); err != nil {
+				return err
+			}
+			b, size = deferredBatch(), 0
+		}
+		if seen++; seen == n {
+			break // the others are dead
+		}
+	}
+	return w.putDeferred(ctx, work, b)
+}
+
+// deferredBatch returns an empty batch for deferred entries. Its failures do not
+// close the gate: it may hold what the destination chokes on.
+func deferredBatch() *batch {
+	b := newBatch(nil, nil, 0)
+	b.suspect = true
+	return b
+}
+
+// putDeferred puts a batch of deferred entries once, and its halves if the call failed.
+func (w *Workers) putDeferred(ctx, work context.Context, b *batch) error {
+	d, tries := w.d, &w.deferred
+	if len(b.entries) == 0 {
+		return nil
+	}
+	if tries.failed >= maxFailed || tries.failed > 0 && time.Since(tries.lastSuccess) > w.d.opts.RetryFor {
+		d.count(func(s *Counts) { s.StillDeferred += len(b.entries) })
+		return nil
+	}
+	r, err := w.round(ctx, work, b)
+	if err != nil {
+		return err
+	}
+	left := 0
+	if r.left != nil {
+		left = len(r.left.entries)
+	}
+	decided := len(b.entries) - left
+	d.count(func(s *Counts) { s.New += decided })
+	if r.failure == nil || decided > 0 {
+		tries.failed, tries.lastSuccess = 0, time.Now()
+	} else {
+		tries.failed++
+	}
+	if r.failure == nil || left == 1 {
+		d.count(func(s *Counts) { s.StillDeferred += left })
+	}
+	switch {
+	case r.failure == nil:
+	case left == 1:
+		w.suspect(r.left)
+	case left > 1:
+		// One of them may be what the destination chokes on. Which half is first is
+		// left to chance, so that several bad ones do not always hide the rest.
+		first, second := r.left.part(0, left/2), r.left.part(left/2, left)
+		if rand.N(2) == 0 {
+			first, second = second, first
+		}
+		if err := w.putDeferred(ctx, work, first); err != nil {
+			return err
+		}
+		return w.putDeferred(ctx, work, second)
+	}
+	return nil
+}
+
+// suspect keeps in mind a deferred entry that is overdue and whose call failed. That
+// may be due to the entry or to the destination: the pass will tell.
+func (w *Workers) suspect(one *batch) {
+	tries, size := &w.deferred, one.entries[0].Size()
+	if time.Since(one.past[0].since) < w.d.opts.DeadAfter || len(tries.suspects.entries) > 0 && tries.bytes+size > w.d.opts.BatchBytes {
+		return
+	}
+	tries.suspects.entries = append(tries.suspects.entries, one.entries...)
+	tries.suspects.past = append(tries.suspects.past, one.past...)
+	tries.bytes += size
+}
+
+// RejectOverdue makes dead letters of those deferred entries that are overdue and for
+// which the call of [Workers.PutDeferred] failed, if the destination has accepted other
+// entries in this pass. It is called once the pass has delivered everything else.
+func (w *Workers) RejectOverdue(work context.Context) error {
+	b := w.deferred.suspects
+	w.deferred.suspects = batch{}
+	if len(b.entries) == 0 || !w.d.gate.acceptedSince(time.Time{}) {
+		return nil
+	}
+	var made decision
+	for i := range b.entries {
+		made.die(w.d, &b.entries[i], overdue(&b.entries[i], b.past[i]))
+	}
+	w.d.logDead(made.dead)
+	w.d.count(func(s *Counts) { s.New += len(b.entries); s.StillDeferred -= len(b.entries) })
+	return w.d.commit(work, made.records, nil)
+}

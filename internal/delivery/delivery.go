@@ -1,0 +1,319 @@
+// Package delivery puts the entries of a log that are new into the destination, in
+// batches, and records what became of them.
+//
+// An entry is in flight from its look-up until its outcome is recorded, and it is
+// recorded only after the destination has accepted it. A [Delivery] is what a pass
+// and the tails beside it share; each of them has [Workers] of its own.
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Ledger remembers what became of entries. Safe for concurrent use. Its methods
+// fail with audit.ErrLedgerReplaced once the ledger is another one than when the
+// lease was taken, and with audit.ErrLedgerOlder once it has forgotten what it confirmed.
+type Ledger interface {
+	// Lookup returns what became of each entry, audit.New for an unknown one.
+	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
+	// Record is durable once it returns nil. Repeating it is harmless; the delivery does.
+	Record(ctx context.Context, records []audit.Record) error
+}
+
+// Destination takes events. Put returns one verdict for each entry, always; what it
+// reports as accepted is durable there even if err is not nil. It makes one
+// attempt and does not wait: the delivery retries. *audit.SettingsError stops the
+// pass. Safe for concurrent use.
+type Destination interface {
+	Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error)
+}
+
+// Options of a delivery. All fields are required unless they say otherwise.
+type Options struct {
+	Ledger Ledger
+	// Valid returns an error once nothing may be put any more, because the lease is
+	// lost. It is called before each put and contacts nobody.
+	Valid func() error
+	// Keep returns how long Kong still retains an entry, never less than 0.
+	Keep func(*audit.Entry) time.Duration
+	// Unrecorded is shared by all deliveries of a process.
+	Unrecorded *Unrecorded
+
+	// BatchEntries and BatchBytes bound a batch. An entry of more bytes is a batch by itself.
+	BatchEntries, BatchBytes int
+	// RetryFor is how long a batch is tried before its rest is deferred.
+	RetryFor time.Duration
+	// RecordFor is how long an accepted batch waits for a ledger that does not
+	// answer, before its entries are left to be repeated.
+	RecordFor time.Duration
+	// DeadAfter is how long an entry stays deferred before it is a dead letter.
+	DeadAfter time.Duration
+	// DryRun looks entries up and counts them. Nothing is put or recorded.
+	DryRun bool
+
+	// OwnReads returns which of the entries are left out because they are the relay's
+	// own reads, by index. outcomes are those of the look-up. May be nil.
+	OwnReads func(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[int]bool, error)
+	// Prepare changes a new entry before anything leaves: redaction. May be nil.
+	Prepare func(*audit.Entry)
+
+	Observer Observer
+	Logger   *slog.Logger
+}
+
+// Observer is told what happens. Every field may be nil; none may block. They are
+// called from several goroutines.
+type Observer struct {
+	Stage     func(stage string, took time.Duration) // lookup, put, record
+	Seen      func(entries []audit.Entry)            // every entry that the log showed
+	Delivered func(entries []audit.Entry)            // accepted and recorded
+	// Waiting is told whenever it changes how old the oldest entry is that is new and
+	// has no outcome yet: its timestamp, or 0 if there is none.
+	Waiting func(oldest int64)
+}
+
+func (o *Observer) stage(name string, since time.Time) {
+	if o.Stage != nil {
+		o.Stage(name, time.Since(since))
+	}
+}
+
+// Counts is how many entries a delivery has met, and what became of them.
+type Counts struct {
+	Read      int // handed over, whether new or not
+	Ahead     int // of those, with a timestamp ahead of Kong's clock
+	New       int // not in the ledger, or without an outcome there
+	Delivered int
+	Dead      int // rejected permanently
+	Deferred  int // retries exhausted
+	Own       int // the relay's own reads, left out
+	// StillDeferred counts the entries that an earlier pass deferred and that were
+	// tried again without an outcome.
+	StillDeferred int
+	Repeated      int // put again because an answer was lost
+	Retries       int // puts that had to be made again
+	// Reason says why the last entry was rejected or deferred: code and reason.
+	Reason string
+}
+
+// note counts an entry that has an outcome.
+func (c *Counts) note(r *audit.Record) {
+	switch r.Outcome {
+	case audit.Delivered:
+		c.Delivered++
+	case audit.Dead:
+		c.Dead++
+	case audit.Deferred:
+		c.Deferred++
+	case audit.New, audit.Dropped, audit.Own: // not counted
+	}
+	if u := r.Undelivered; u != nil {
+		c.Reason = strings.TrimPrefix(u.Code+": "+u.Reason, ": ")
+	}
+}
+
+// Delivery is what everything that is put in one pass shares: which entries are in
+// flight, how far those that were read in order have an outcome, and the gates of
+// destination and ledger. It is safe for concurrent use.
+type Delivery struct {
+	opts Options
+	log  *slog.Logger
+	gate *gate
+
+	mu        sync.Mutex
+	flight    map[string]bool // ids from being looked up until they are recorded
+	slots     []*slot         // of batches, in reading order, from the first one that is not complete
+	completed int             // slots that are complete and gone from slots
+	oldest    int64           // least timestamp in those that are not complete; 0 if all are
+	through   int64           // timestamp up to which the log has been read, in order
+	pages     []pageEnd       // ends of pages that are not complete, in orders other than oldest first
+	offset    string          // token after the last page that is
+	outage    chan struct{}   // closed once a ledger that does not answer records again; nil while it does
+	counts    Counts
+}
+
+// New returns the delivery of one pass.
+func New(opts Options) *Delivery {
+	return &Delivery{opts: opts, log: opts.Logger, gate: newGate(), flight: map[string]bool{}}
+}
+
+// slot is a batch's place in reading order.
+type slot struct {
+	first  int64 // timestamp of its first entry
+	oldest int64 // least timestamp in it, once the batch is whole; negative if it is reserved for batches to come
+	left   int   // entries that have no outcome, once the batch is whole
+	weight int   // bytes that they count towards those in flight
+	done   bool
+}
+
+// pageEnd is a page's end: everything up to it has an outcome once so many slots
+// are complete.
+type pageEnd struct {
+	offset string
+	slots  int
+}
+
+// takeIntoFlight marks a page's entries as in flight, and returns those that were not.
+func (d *Delivery) takeIntoFlight(entries []audit.Entry) []audit.Entry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	kept, copied := entries, false
+	for i := range entries {
+		had := len(d.flight)
+		d.flight[entries[i].ID] = true
+		switch fresh := len(d.flight) > had; {
+		case !fresh && !copied:
+			kept, copied = append(make([]audit.Entry, 0, len(entries)), entries[:i]...), true
+		case fresh && copied:
+			kept = append(kept, entries[i])
+		}
+	}
+	return kept
+}
+
+// dropKnown takes those of a page's entries out of flight that have an outcome already.
+func (d *Delivery) dropKnown(entries []audit.Entry, outcomes []audit.Outcome) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range entries {
+		if outcomes[i] != audit.New {
+			delete(d.flight, entries[i].ID)
+		}
+	}
+}
+
+// keepInFlight keeps an entry in flight by an id that is no part of its page.
+func (d *Delivery) keepInFlight(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.flight[id] = true // a map takes the new string as its key
+}
+
+// newSlot returns the next slot in reading order.
+func (d *Delivery) newSlot(first int64) *slot {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := &slot{first: first, oldest: first}
+	d.slots = append(d.slots, s)
+	d.pending(first)
+	return s
+}
+
+// Reserve keeps a place in reading order for batches that are still to come, of
+// entries from a Unix second on: until finish is called, what is [Delivery.Safe] stays below
+// that second.
+func (d *Delivery) Reserve(first int64) (finish func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := &slot{first: first, oldest: -1}
+	d.slots = append(d.slots, s)
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.complete(s)
+	}
+}
+
+// pending notes an entry that has no outcome, and tells the observer if none is
+// older. d.mu is held.
+func (d *Delivery) pending(timestamp int64) {
+	if d.oldest != 0 && timestamp >= d.oldest {
+		return
+	}
+	d.oldest = timestamp
+	if f := d.opts.Observer.Waiting; f != nil {
+		f(d.oldest)
+	}
+}
+
+// complete notes that everything in a slot has an outcome. d.mu is held.
+func (d *Delivery) complete(s *slot) {
+	s.done = true
+	for len(d.slots) > 0 && d.slots[0].done {
+		d.slots = d.slots[1:]
+		d.completed++
+	}
+	if s.oldest != d.oldest {
+		return
+	}
+	d.oldest = 0
+	for _, other := range d.slots {
+		if !other.done && other.oldest >= 0 && (d.oldest == 0 || other.oldest < d.oldest) {
+			d.oldest = other.oldest
+		}
+	}
+	if f := d.opts.Observer.Waiting; f != nil {
+		f(d.oldest)
+	}
+}
+
+// NoteRead notes that a page of the walk has been handed over: everything up to a
+// timestamp, in order, or everything up to an offset.
+func (d *Delivery) NoteRead(through int64, offset string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.through = max(d.through, through)
+	d.pages = append(d.pages, pageEnd{offset, d.completed + len(d.slots)})
+	d.passPages()
+}
+
+// passPages drops the ends of pages of which everything has an outcome. d.mu is held.
+func (d *Delivery) passPages() {
+	for len(d.pages) > 0 && d.pages[0].slots <= d.completed {
+		d.offset = d.pages[0].offset
+		d.pages = d.pages[1:]
+	}
+}
+
+// Restart forgets how far the walk had come: it began again in another order. What
+// is in flight stays so.
+func (d *Delivery) Restart() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.through, d.pages, d.offset = 0, nil, ""
+}
+
+// SafeOffset returns the token after the last page of which every entry has an
+// outcome, the empty string for none.
+func (d *Delivery) SafeOffset() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.passPages()
+	return d.offset
+}
+
+// Safe returns the Unix second up to which everything that was read has an outcome:
+// just before the first entry that has none. 0 where no order is proven.
+func (d *Delivery) Safe() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	safe := d.through
+	for _, s := range d.slots {
+		if !s.done {
+			safe = min(safe, s.first-1)
+			if s.oldest >= 0 { // a tail that reads newest first begins a batch with its newest entry
+				safe = min(safe, s.oldest-1)
+			}
+		}
+	}
+	return safe
+}
+
+// Counts returns what the delivery has counted so far.
+func (d *Delivery) Counts() Counts {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.counts
+}
+
+func (d *Delivery) count(f func(*Counts)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(&d.counts)
+}

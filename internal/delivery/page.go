@@ -1,0 +1,165 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// filling is the batch that is being filled. As a rule all entries of a page are
+// new, and then it is a part of the page itself: entries from start on.
+type filling struct {
+	batch []audit.Entry
+	from  *audit.Entry // first entry of that page; nil if the batch has memory of its own
+	start int
+	slot  *slot
+	bytes int
+}
+
+// Add sorts out which of a page's entries are new, and puts them in batches, the last
+// of which is put once it is full or by [Workers.Flush]. It waits for a worker and for
+// room. The page must not be changed afterwards. now is Kong's clock when the walk
+// began, in Unix seconds.
+//
+// An entry that is in flight already, of whichever workers, is skipped. An error
+// stops the pass.
+func (w *Workers) Add(ctx, work context.Context, page []audit.Entry, now int64) error {
+	if len(page) == 0 {
+		return nil
+	}
+	d, dry := w.d, w.d.opts.DryRun
+	if f := d.opts.Observer.Seen; f != nil {
+		f(page)
+	}
+	read, ahead := len(page), 0
+	for i := range page {
+		if page[i].Timestamp > now+1 {
+			ahead++
+		}
+	}
+	entries := page
+	if !dry {
+		if err := d.RecordFirst(work); err != nil {
+			return err
+		}
+		entries = d.takeIntoFlight(entries)
+	}
+	outcomes, own, err := d.lookup(ctx, entries)
+	if err != nil {
+		return err
+	}
+	var ownReads []audit.Record // to be recorded as such
+	fresh, few := 0, mostlyKnown(entries, outcomes)
+	if !dry {
+		d.dropKnown(entries, outcomes)
+	}
+	for i := range entries {
+		e := &entries[i]
+		if outcomes[i] != audit.New {
+			continue
+		}
+		if own[i] {
+			ownReads = append(ownReads, d.record(e, audit.Own, nil))
+			continue
+		}
+		fresh++
+		if dry {
+			continue
+		}
+		if few {
+			detach(e)
+			d.keepInFlight(e.ID)
+		}
+		if d.opts.Prepare != nil {
+			d.opts.Prepare(e)
+		}
+		if err := w.fill(ctx, work, entries, i); err != nil {
+			return err
+		}
+	}
+	if len(ownReads) > 0 && !dry {
+		if err := d.commit(work, ownReads, nil); err != nil {
+			return err
+		}
+	}
+	d.count(func(c *Counts) { c.Read += read; c.Ahead += ahead; c.New += fresh; c.Own += len(ownReads) })
+	return nil
+}
+
+// lookup returns what became of entries, and which of those that are new are left
+// out as own reads.
+func (d *Delivery) lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, map[int]bool, error) {
+	begin := time.Now()
+	outcomes, err := d.opts.Ledger.Lookup(ctx, entries)
+	d.opts.Observer.stage("lookup", begin)
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking up %d entries: %w", len(entries), err)
+	}
+	if d.opts.OwnReads == nil {
+		return outcomes, nil, nil
+	}
+	own, err := d.opts.OwnReads(ctx, entries, outcomes)
+	return outcomes, own, err
+}
+
+// mostlyKnown reports whether the new entries are the smaller part of a page. Such
+// entries are copied, or a batch that gathers them would keep all their pages in memory.
+func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
+	all, fresh := 0, 0
+	for i := range entries {
+		n := entries[i].Size()
+		all += n
+		if outcomes[i] == audit.New {
+			fresh += n
+		}
+	}
+	return fresh < all/2
+}
+
+// detach copies an entry out of the memory of its page.
+func detach(e *audit.Entry) {
+	for _, s := range []*string{
+		&e.ID, &e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
+		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource, &e.Unknown, &e.KongVersion,
+	} {
+		*s = strings.Clone(*s)
+	}
+}
+
+// fill puts an entry of a page, which must not change any more, into the batch.
+func (w *Workers) fill(ctx, work context.Context, page []audit.Entry, i int) error {
+	o, f, size := &w.d.opts, &w.filling, page[i].Size()
+	if len(f.batch) > 0 && (len(f.batch) >= o.BatchEntries || f.bytes+size > o.BatchBytes) {
+		if err := w.Flush(ctx, work); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(f.batch) == 0:
+		f.slot = w.d.newSlot(page[i].Timestamp)
+		f.from, f.start = &page[0], i
+		f.batch = page[i : i+1 : i+1]
+	case f.from == &page[0] && f.start+len(f.batch) == i:
+		f.batch = page[f.start : i+1 : i+1]
+	default:
+		f.from = nil
+		f.batch = append(f.batch, page[i])
+	}
+	f.bytes += size
+	return nil
+}
+
+// Flush puts the batch that is being filled. Like [Workers.Add] it waits for a worker
+// and for room, and its error stops the pass.
+func (w *Workers) Flush(ctx, work context.Context) error {
+	f := &w.filling
+	if len(f.batch) == 0 {
+		return nil
+	}
+	batch, slot := f.batch, f.slot
+	f.batch, f.slot, f.bytes = nil, nil, 0
+	return w.put(ctx, work, batch, slot)
+}
