@@ -135,6 +135,10 @@ func (s *Scheduler) succeeded(now time.Time, p Pass, r Result) {
 		s.failed, s.retryAfter = None, firstRetry
 	}
 	if p == Reconcile {
+		if !r.Reconciled.IsZero() { // a tail takes its place
+			s.pollWanted = true
+			s.pollSoon(now, 0)
+		}
 		if began := r.Reconciled; s.opts.Schedule > 0 {
 			if began.IsZero() {
 				began = r.Began

@@ -263,6 +263,8 @@ func TestReconcilesOnSchedule(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	started(t, s, now, Reconcile)
 	s.Ended(now, Reconcile, Result{Began: now, Reconciled: now.Add(-30 * time.Minute)})
+	started(t, s, now, Tail) // in its place
+	s.Ended(now, Tail, Result{Began: now})
 	if _, wake := s.Next(now); wake.Sub(now) != 30*time.Minute {
 		t.Errorf("the next one is after %s", wake.Sub(now))
 	}

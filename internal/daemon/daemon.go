@@ -189,15 +189,14 @@ func (s *server) run(ctx context.Context) error {
 	return err
 }
 
-// passes makes passes until ctx ends: a reconcile at once, unless another relay has made
-// one of late, and on the schedule; a tail at once, and whenever a trigger asks for one.
+// passes makes passes until ctx ends: a reconcile at once and on the schedule, or a tail
+// instead if another relay has made one of late; a tail whenever a trigger asks for one.
 func (s *server) passes(ctx context.Context) error {
 	if err := s.bindOrWait(ctx); err != nil {
 		return err
 	}
 	s.readMarks(ctx)
 	s.scheduler.RequestReconcile(time.Now(), false)
-	s.scheduler.RequestTail(time.Now())
 	return s.runner.Run(ctx)
 }
 
