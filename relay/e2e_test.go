@@ -179,10 +179,17 @@ func tail(s string, n int) string {
 func (w *world) once(args ...string) pipeline.Summary {
 	w.tb.Helper()
 	r := w.start(nil, append([]string{"once", "--json"}, args...)...)
-	if code := r.wait(w.tb); code != 0 {
-		w.tb.Fatalf("relay once ended with %d:\n%s%s", code, r.stdout.String(), tail(r.stderr.String(), 4000))
+	code := r.wait(w.tb)
+	s := r.summary(w.tb)
+	// A pass that leaves something undelivered does not end in silence.
+	want := exitOK
+	if s.Dead+s.Deferred+s.StillDeferred > 0 {
+		want = exitFailed
 	}
-	return r.summary(w.tb)
+	if code != want || !s.Complete {
+		w.tb.Fatalf("relay once ended with %d, want %d:\n%s%s", code, want, r.stdout.String(), tail(r.stderr.String(), 4000))
+	}
+	return s
 }
 
 func (r *relayRun) summary(tb testing.TB) pipeline.Summary {

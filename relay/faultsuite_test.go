@@ -14,12 +14,15 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
+	"github.com/kong-cloudtrail/relay/internal/verify"
 )
 
 // The fault suite runs the built relay as processes while everything around it
@@ -183,8 +186,18 @@ func (f *faultRun) run(table *faultTable) {
 func (f *faultRun) verify() {
 	f.t.Helper()
 	r := f.start(nil, "verify", "--json")
-	if code := r.wait(f.t); code != exitOK {
-		f.t.Errorf("relay verify ended with %d:\n%s%s", code, tail(r.stdout.String(), 2000), tail(r.stderr.String(), 2000))
+	code := r.wait(f.t)
+	var report verify.Report
+	if err := json.Unmarshal([]byte(r.stdout.String()), &report); err != nil {
+		f.t.Fatalf("relay verify ended with %d: %v\n%s", code, err, tail(r.stderr.String(), 2000))
+	}
+	// What is undelivered is a difference, and there must be no other.
+	want := exitOK
+	if report.DeadLetters+report.DeferredEntries > 0 {
+		want = exitDifference
+	}
+	if code != want || report.Missing.Count > 0 || report.Destination != nil && report.Destination.Missing.Count > 0 {
+		f.t.Errorf("relay verify ended with %d, want %d:\n%s%s", code, want, tail(r.stdout.String(), 2000), tail(r.stderr.String(), 2000))
 	}
 }
 
