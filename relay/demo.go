@@ -91,10 +91,12 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
 
 	fmt.Fprintf(d.out, "Kong's Admin API (emulated)      %s\n", emu.kongURL)
-	fmt.Fprintf(d.out, "CloudTrail Lake (emulated)       %s   ← open it to see what arrives\n\n", emu.pageURL)
+	fmt.Fprintf(d.out, "CloudTrail Lake (emulated)       %s   ← open it to see what arrives\n", emu.pageURL)
 
 	ready := make(chan string, 1)
-	options := daemon.Options{Delivered: d.event, Listening: func(addr string) { ready <- addr }}
+	options := daemon.Options{Version: buildVersion(), Delivered: d.event, Listening: func(addr string) { ready <- addr }, Operations: func(addr string) {
+		fmt.Fprintf(d.out, "The relay's own page             http://%s/   ← how things stand\n\n", addr)
+	}}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	served := make(chan error, 1)

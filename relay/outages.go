@@ -14,10 +14,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 )
 
-// outageStale is how long after its relay last confirmed it an outage without an end
-// is taken as one whose relay was stopped.
-const outageStale = 2 * time.Minute
-
 func (e *env) outagesCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "outages",
@@ -78,7 +74,7 @@ func outageEnd(o audit.Outage, now time.Time) string {
 	switch {
 	case !o.To.IsZero():
 		return moment(o.To)
-	case now.Sub(o.Seen) < outageStale:
+	case now.Sub(o.Seen) < app.OutageStale:
 		return "now"
 	}
 	return "unknown (relay stopped after " + moment(o.Seen) + ")"

@@ -75,6 +75,10 @@ const (
 	shownOutages   = 30 * 24 * time.Hour
 )
 
+// OutageStale is how long after its relay last confirmed it an outage without an end
+// is taken as one whose relay was stopped.
+const OutageStale = 2 * time.Minute
+
 // LedgerStatus returns what the ledger knows of how things stand.
 func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 	now := time.Now()
@@ -174,7 +178,7 @@ func (s *Status) Judge() {
 	}
 	if s.From == "ledger" {
 		for _, o := range s.Outages {
-			if o.To.IsZero() && s.At.Sub(o.Seen) < 2*time.Minute {
+			if o.To.IsZero() && s.At.Sub(o.Seen) < OutageStale {
 				failing = append(failing, fmt.Sprintf("%s has been failing since %s: %s", o.Dependency, clock(s.At, o.From), o.Cause))
 			}
 		}

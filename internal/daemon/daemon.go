@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html/template"
 	"io"
 	"log/slog"
 	"net"
@@ -49,9 +50,11 @@ type server struct {
 	freshness freshness
 	history   history
 	snapshot  snapshot
+	template  *template.Template // of the page
 
 	marksMu sync.Mutex
 	marks   audit.Marks // as last read
+	marksAt time.Time
 
 	countsMu sync.Mutex
 	countsAt time.Time
@@ -83,7 +86,7 @@ func newServer(a *app.App, o Options) *server {
 	if o.Stderr == nil {
 		o.Stderr = io.Discard
 	}
-	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log)}
+	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log), template: newPage()}
 	s.scheduler = announce.New(announce.Options{Debounce: a.Settings.Debounce, Schedule: a.Settings.Schedule})
 	s.metrics = newMetrics(o.Version, sources{
 		announced: s.scheduler.Counts, undelivered: s.undelivered, states: s.health.States, outages: s.health.Ended, oldest: s.oldestUndelivered,

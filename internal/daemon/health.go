@@ -134,7 +134,7 @@ func (s *server) readMarks(ctx context.Context) {
 		return
 	}
 	s.marksMu.Lock()
-	s.marks = marks
+	s.marks, s.marksAt = marks, time.Now()
 	s.marksMu.Unlock()
 	if marks.Completed > 0 {
 		s.metrics.complete(time.Unix(marks.Completed, 0))

@@ -17,6 +17,7 @@ const (
 	maxMissing   = 20
 	detailsEvery = 15 * time.Second // how long what is read from the ledger for a status is shown
 	detailsMost  = 2 * time.Second
+	marksFresh   = 250 * time.Millisecond
 )
 
 // history is the passes that ended last, but for those that found nothing new.
@@ -73,13 +74,25 @@ func (s *server) details(ctx context.Context, now time.Time) app.Status {
 	return s.snapshot.details
 }
 
+// freshMarks returns the marks as they were a moment ago, or when they could last be read.
+func (s *server) freshMarks(ctx context.Context) audit.Marks {
+	s.marksMu.Lock()
+	marks, at := s.marks, s.marksAt
+	s.marksMu.Unlock()
+	if time.Since(at) < marksFresh || s.health.State(health.Ledger).Status == health.Failing {
+		return marks
+	}
+	s.readMarks(ctx)
+	s.marksMu.Lock()
+	defer s.marksMu.Unlock()
+	return s.marks
+}
+
 // status returns how things stand.
 func (s *server) status(ctx context.Context) app.Status {
 	now := time.Now().UTC()
 	details := s.details(ctx, now)
-	s.marksMu.Lock()
-	marks := s.marks
-	s.marksMu.Unlock()
+	marks := s.freshMarks(ctx)
 	u := s.undelivered()
 	st := app.Status{
 		From: "relay", At: now, Version: s.opts.Version, StartedAt: s.metrics.start.UTC(), Names: app.NamesOf(&s.app.Settings),
