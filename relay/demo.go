@@ -48,12 +48,7 @@ func (e *env) demoCommands() []*cli.Command {
 			if c.Duration("every") <= 0 {
 				return config.Usagef("--every must be longer than 0")
 			}
-			if d := c.Duration("for"); d > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, d)
-				defer cancel()
-			}
-			d := &demo{out: e.Stdout, every: c.Duration("every"), page: c.String("page"), plugin: !c.Bool("no-plugin"), answered: map[string]time.Time{}}
+			d := &demo{out: e.Stdout, lasts: c.Duration("for"), every: c.Duration("every"), page: c.String("page"), plugin: !c.Bool("no-plugin"), answered: map[string]time.Time{}}
 			return d.run(ctx, e)
 		},
 	}}
@@ -62,6 +57,7 @@ func (e *env) demoCommands() []*cli.Command {
 // demo is one run of it.
 type demo struct {
 	out    io.Writer
+	lasts  time.Duration // from the first Admin request on; 0: until it is told to stop
 	every  time.Duration
 	page   string
 	plugin bool
@@ -113,7 +109,13 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 		return err
 	}
 	fmt.Fprintf(d.out, "\n%-12s %-40s %-10s %s\n", "EVENT TIME", "EVENT NAME", "USER", "FROM ANSWER TO EVENT")
-	made := d.traffic(ctx, emu, notify)
+	asking := ctx
+	if d.lasts > 0 {
+		var cancel context.CancelFunc
+		asking, cancel = context.WithTimeout(ctx, d.lasts)
+		defer cancel()
+	}
+	made := d.traffic(asking, emu, notify)
 	stopNotifying()
 
 	// The last rows are still to be written, read and put.
