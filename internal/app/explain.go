@@ -15,6 +15,8 @@ func Explain(err error) error {
 			"give --lease-wait more time, or stop that relay")
 	case errors.Is(err, audit.ErrLeaseLost):
 		return audit.WithHint(err, "run again, nothing is lost: another relay took over, or the ledger could not be reached for longer than the lease")
+	case errors.Is(err, delivery.ErrUnavailable) && audit.Hint(err) != "": // it names what is in the way
+		return audit.WithHint(err, audit.Hint(err)+"; nothing is lost, and the next pass goes on")
 	case errors.Is(err, delivery.ErrUnavailable):
 		return audit.WithHint(err, "run again once the destination answers, which relay check shows: nothing is lost, and no entry became a dead letter")
 	}

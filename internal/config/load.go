@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/url"
+	"strings"
 )
 
 // Need says what a command uses, and so which settings it cannot do without. A
@@ -71,12 +72,13 @@ func Load(n Need, flags func(name string) (value string, set bool), getenv func(
 	return s, nil
 }
 
-// text is what the flag or the variable says, or "".
+// text is what the flag or the variable says, or "", without blanks and line ends at
+// both sides: files of variables leave a carriage return, or quote what they should not.
 func (l *loader) text(f Flag) string {
 	if text, set := l.flags(f.Name); set {
-		return text
+		return strings.TrimSpace(text)
 	}
-	return l.getenv(f.Env)
+	return strings.TrimSpace(l.getenv(f.Env))
 }
 
 // loadSecret takes a secret from the one place that says where it is.
@@ -88,6 +90,7 @@ func (l *loader) loadSecret(row setting, s *Settings) {
 	if !fileFlag && !arnFlag { // a flag beats all of the variables
 		value, file, id = l.getenv(row.env), l.getenv(f[0].Env), l.getenv(f[1].Env)
 	}
+	value, file, id = strings.TrimSpace(value), strings.TrimSpace(file), strings.TrimSpace(id)
 	given := 0
 	for _, text := range []string{value, file, id} {
 		if text != "" {

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
@@ -122,12 +123,18 @@ func (s secretARN) pick(text string) (string, error) {
 func explainSecret(err error) error {
 	var api smithy.APIError
 	var missing *types.ResourceNotFoundException
+	var sent *smithyhttp.RequestSendError
 	switch {
 	case errors.As(err, &missing):
-		return audit.Settingsf("correct the ARN, its account and its Region", "Secrets Manager has no such secret: %w", err)
+		return audit.Settingsf("correct the ARN, its account and its Region", "Secrets Manager has no such secret")
 	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "AccessDenied"):
 		return audit.Settingsf("allow secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key",
-			"no permission to read the secret: %w", err)
+			"no permission to read the secret")
+	case errors.As(err, &api): // its message may repeat the signed request, and with it the session's token
+		return fmt.Errorf("asking Secrets Manager: it answered %s", api.ErrorCode())
+	case errors.As(err, &sent), errors.Is(err, context.DeadlineExceeded):
+		return audit.WithHint(fmt.Errorf("reaching Secrets Manager: %w", err),
+			"make Secrets Manager's endpoint reachable from here: a NAT gateway, or an interface endpoint for secretsmanager; check routes and security groups")
 	}
 	return err
 }

@@ -224,6 +224,45 @@ func TestValues(t *testing.T) {
 }
 
 // TestTable holds for every row what the rest takes for granted.
+// Blanks and line ends around a value are not part of it, whatever the setting: files
+// of variables that were written on Windows leave a carriage return.
+func TestBlanksAroundValues(t *testing.T) {
+	t.Parallel()
+	plain := []string{
+		"KONG_ADMIN_API=https://kong:8444", "KONG_SUPERADMIN=true", "RELAY_KONG_TLS_SERVER_NAME=kong.internal", "RELAY_SOURCE=east",
+		"REDIS_HOST=redis:6379", "REDIS_DB=3", "REDIS_USERNAME=relay", "RELAY_REDIS_SENTINEL_MASTER=m", "RELAY_REDIS_PREFIX=p",
+		"RELAY_DESTINATION=cloudwatch", "REGION=eu-central-1", "RELAY_LOG_GROUP=/kong/audit", "RELAY_LOG_STREAM=kong",
+		"RELAY_SCHEDULE=@hourly", "RELAY_LISTEN=127.0.0.1:8080", "RELAY_OPS_LISTEN=off", "RELAY_LOG_LEVEL=debug", "RELAY_LOG_FORMAT=json",
+		"RELAY_START_AT=2026-01-31", "RELAY_REDACT=a.b", "RELAY_RECORD_TTL=86400", "RELAY_RETRY_FOR=90s", "KONG_ROOT_CA=disabled",
+		"KONG_ADMIN_TOKEN=token", "REDIS_PASSWORD_FILE=f",
+	}
+	var padded []string
+	for _, kv := range plain {
+		name, value, _ := strings.Cut(kv, "=")
+		padded = append(padded, name+"=\t "+value+" \r\n")
+	}
+	loaded := func(env []string) Settings {
+		flags, getenv, readFile := given(nil, env, map[string]string{"f": "secret\r\n"})
+		s, err := Load(NeedKong|NeedLedger|NeedDestination, flags, getenv, readFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []Secret{s.KongToken, s.RedisPassword} {
+			if text, err := secret.Reveal(t.Context()); err != nil || text != strings.TrimSpace(text) || text == "" {
+				t.Errorf("secret has blanks: %v", err)
+			}
+		}
+		s.KongToken, s.RedisPassword, s.aws = Secret{}, Secret{}, nil
+		return s
+	}
+	if want, got := loaded(plain), loaded(padded); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if s, err := load(t, NeedLedger, "RELAY_LEDGER= \r"); err != nil || s.LedgerFile != "" {
+		t.Errorf("a blank value counts as set: %v", err)
+	}
+}
+
 func TestTable(t *testing.T) {
 	var names, variables, groups []string
 	for _, row := range table() {

@@ -24,12 +24,14 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 const (
 	bindRetryFirst = 2 * time.Second // after the ledger could not be reached at the start
 	bindRetryLast  = 30 * time.Second
 	stopWithin     = 15 * time.Second
+	maxConnections = 256              // of a listener: both leave room among 1,024 descriptors
 	countsKeep     = 10 * time.Second // how long counts of undelivered entries are shown before they are read again
 	progressEvery  = 30 * time.Second
 )
@@ -148,6 +150,7 @@ func (s *server) run(ctx context.Context) error {
 		}
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
 			IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+		trigger.LimitConnections(srv, maxConnections)
 		group.Go(func() error {
 			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serving %s: %w", name, err)

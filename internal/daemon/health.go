@@ -194,10 +194,11 @@ func (s *server) writeEMF(context.Context) {
 	now := time.Now()
 	delivered, failures := s.metrics.take()
 	u := s.undelivered()
+	_, missing := s.scheduler.Counts()
 	metrics := []emf.Metric{
 		emf.Count(emf.EntriesDelivered, delivered), emf.Count(emf.PassFailures, failures),
 		emf.Age(emf.LastCompletePassAge, now, s.metrics.lastComplete()), emf.Age(emf.OldestUndeliveredAge, now, s.oldestUndelivered()),
-		emf.Count(emf.DeadLetters, u.dead), emf.Count(emf.Deferred, u.deferred),
+		emf.Count(emf.DeadLetters, u.dead), emf.Count(emf.Deferred, u.deferred), emf.Count(emf.AnnouncedMissing, missing),
 	}
 	if err := emf.Write(s.metricsTo(), now, s.app.Settings.Source, metrics); err != nil {
 		s.log.Warn("metrics not written", "err", err)

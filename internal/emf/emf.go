@@ -20,6 +20,7 @@ const (
 	Deferred             = "Deferred"
 	PassFailures         = "PassFailures"
 	EntriesDelivered     = "EntriesDelivered"
+	AnnouncedMissing     = "AnnouncedMissing"
 )
 
 // Metric is a metric of one value.

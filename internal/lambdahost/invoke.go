@@ -1,14 +1,11 @@
 package lambdahost
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -16,53 +13,47 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/hashicorp/go-retryablehttp"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
+
+// invokeMost bounds an invocation of the function by itself, with its retries.
+const invokeMost = 5 * time.Second
 
 // selfInvoker invokes the function that it runs in, asynchronously. It is safe
 // for concurrent use.
 type selfInvoker struct {
-	function    string // its name
-	region      string
-	endpoint    string // without a slash at the end
-	credentials func(ctx context.Context) (aws.CredentialsProvider, error)
-	signer      *v4.Signer
-	http        *http.Client
+	function string // its name
+	region   string
+	settings *config.Settings
 }
 
 // newSelfInvoker reads the function's name and Region from the variables that
-// Lambda sets. AWS_ENDPOINT_URL_LAMBDA and AWS_ENDPOINT_URL name another endpoint,
-// such as that of a VPC.
+// Lambda sets.
 func newSelfInvoker(s *config.Settings, getenv func(string) string) *selfInvoker {
-	i := &selfInvoker{
-		function: getenv("AWS_LAMBDA_FUNCTION_NAME"), region: getenv("AWS_REGION"), signer: v4.NewSigner(),
-		credentials: func(ctx context.Context) (aws.CredentialsProvider, error) {
-			c, err := s.AWSConfig(ctx)
-			return c.Credentials, err
-		},
-		http: &http.Client{Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+	return &selfInvoker{function: getenv("AWS_LAMBDA_FUNCTION_NAME"), region: cmp.Or(getenv("AWS_REGION"), s.Region), settings: s}
+}
+
+// client returns Lambda's client. The endpoint is that of the Region in any partition,
+// or what AWS_ENDPOINT_URL_LAMBDA and its kind say.
+func (i *selfInvoker) client(ctx context.Context) (*lambda.Client, error) {
+	c, err := i.settings.AWSConfig(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if i.region == "" {
-		i.region = s.Region
-	}
-	i.endpoint = "https://lambda." + i.region + ".amazonaws.com"
-	if strings.HasPrefix(i.region, "cn-") {
-		i.endpoint += ".cn"
-	}
-	for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"} {
-		if u := getenv(name); u != "" {
-			i.endpoint = strings.TrimRight(u, "/")
-		}
-	}
-	return i
+	return lambda.NewFromConfig(c, func(o *lambda.Options) {
+		o.Region = i.region
+		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = time.Second })
+	}), nil
 }
 
 // invoke returns nil once Lambda has queued an invocation with the payload. It
-// retries what is retryable for a second or two.
+// retries what is retryable for a moment.
 func (i *selfInvoker) invoke(ctx context.Context, payload any) error {
 	if i.function == "" {
 		return errors.New("invoking this function: AWS_LAMBDA_FUNCTION_NAME is not set")
@@ -71,55 +62,22 @@ func (i *selfInvoker) invoke(ctx context.Context, payload any) error {
 	if err != nil {
 		return fmt.Errorf("encoding an invocation: %w", err)
 	}
-	address := i.endpoint + "/2015-03-31/functions/" + url.PathEscape(i.function) + "/invocations"
+	client, err := i.client(ctx)
+	if err != nil {
+		return err
+	}
+	in := &lambda.InvokeInput{FunctionName: &i.function, InvocationType: types.InvocationTypeEvent, Payload: body}
 	if q := qualifier(ctx); q != "" {
-		address += "?Qualifier=" + url.QueryEscape(q)
+		in.Qualifier = aws.String(q)
 	}
-	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodPost, address, body)
-	if err != nil {
-		return fmt.Errorf("making an invocation: %w", err)
+	ctx, cancel := context.WithTimeout(ctx, invokeMost)
+	defer cancel()
+	_, err = client.Invoke(ctx, in)
+	err = trigger.InvokeError(err)
+	if refused, ok := errors.AsType[*trigger.RefusedError](err); ok && (refused.Status == http.StatusForbidden || refused.Status == http.StatusNotFound) {
+		return audit.Settings(err, "allow lambda:InvokeFunction on the function to the function's own role")
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Amz-Invocation-Type", "Event")
-	sum := sha256.Sum256(body)
-	sign := func(r *http.Request) error { return i.sign(ctx, r, hex.EncodeToString(sum[:])) }
-	if err := sign(req.Request); err != nil {
-		return err
-	}
-	client := &retryablehttp.Client{
-		HTTPClient: i.http, RetryWaitMin: 100 * time.Millisecond, RetryWaitMax: time.Second, RetryMax: 3,
-		CheckRetry: retryablehttp.DefaultRetryPolicy, Backoff: retryablehttp.DefaultBackoff, PrepareRetry: sign,
-		ErrorHandler: retryablehttp.PassthroughErrorHandler,
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("invoking this function: %w", err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
-	switch resp.StatusCode {
-	case http.StatusAccepted:
-		return nil
-	case http.StatusForbidden, http.StatusNotFound:
-		return audit.Settingsf("allow lambda:InvokeFunction on the function to the function's own role",
-			"invoking this function: Lambda answered %d", resp.StatusCode)
-	}
-	return fmt.Errorf("invoking this function: Lambda answered %d", resp.StatusCode)
-}
-
-func (i *selfInvoker) sign(ctx context.Context, r *http.Request, hash string) error {
-	provider, err := i.credentials(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := provider.Retrieve(ctx)
-	if err != nil {
-		return fmt.Errorf("finding AWS credentials: %w", err)
-	}
-	if err := i.signer.SignHTTP(ctx, c, r, hash, "lambda", i.region, time.Now()); err != nil {
-		return fmt.Errorf("signing an invocation: %w", err)
-	}
-	return nil
+	return audit.WithHint(err, "make Lambda's endpoint reachable from the function's subnets: a NAT gateway, or an interface endpoint for lambda")
 }
 
 // qualifier is the version or alias under which this invocation came, so that the

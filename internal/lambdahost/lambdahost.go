@@ -48,7 +48,11 @@ type host struct {
 	pipeline *pipeline.Pipeline
 	urls     http.Handler
 	self     *selfInvoker
-	bound    bool // the ledger belongs to this Kong
+	// pollWanted: a request to the function's URL asks for a poll beside its ids, or
+	// was signed and refused for its rate. polled is when one was last passed on.
+	pollWanted bool
+	polled     time.Time
+	bound      bool // the ledger belongs to this Kong
 
 	// Of the invocation under way.
 	scheduler     *announce.Scheduler

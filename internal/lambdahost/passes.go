@@ -1,6 +1,7 @@
 package lambdahost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,13 +132,13 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 		r.Outcome, r.Left = Held, ""
 		return nil
 	case errors.Is(err, pipeline.ErrOutOfTime):
-		return h.handOver(ctx, r.last, before, r)
+		return h.handOver(ctx, r.last, before, r, err)
 	case err != nil:
 		return err
 	}
 	// What is still planned had no time, unless the schedule is as good.
 	if start, next := s.Next(time.Now()); start.Pass != announce.None || !next.IsZero() && time.Until(next) < announce.MissingAfter {
-		return h.handOver(ctx, pipeline.Tail, before, r)
+		return h.handOver(ctx, pipeline.Tail, before, r, pipeline.ErrOutOfTime)
 	}
 	if r.Waiting > 0 {
 		r.Outcome = Left
@@ -197,10 +198,15 @@ func (h *host) announce(ctx context.Context, t *trigger.Body) ([]string, error) 
 const slowHint = "give the function more time, or find out why Kong, the ledger or the destination is so slow"
 
 // handOver invokes the function for what this invocation had no time for, unless
-// nothing has come of its time: then the next one would fare no better.
-func (h *host) handOver(ctx context.Context, rest pipeline.Kind, before audit.Marks, r *Result) error {
+// nothing has come of its time: then the next one would fare no better. cause is why
+// the passes ended.
+func (h *host) handOver(ctx context.Context, rest pipeline.Kind, before audit.Marks, r *Result, cause error) error {
+	idle := func(what string) error {
+		hint := audit.Hint(cause)
+		return audit.WithHint(fmt.Errorf("%s: %w", what, cause), cmp.Or(hint, slowHint))
+	}
 	if r.Pages == 0 {
-		return audit.WithHint(fmt.Errorf("%w, and nothing was read", pipeline.ErrOutOfTime), slowHint)
+		return idle("nothing was read")
 	}
 	if r.Delivered+r.Dead+r.Deferred == 0 && r.Left != "" {
 		after, err := h.app.Store.Marks(ctx)
@@ -208,7 +214,7 @@ func (h *host) handOver(ctx context.Context, rest pipeline.Kind, before audit.Ma
 			return h.app.ExplainLedger(err)
 		}
 		if reflect.DeepEqual(before, after) {
-			return audit.WithHint(fmt.Errorf("%w, and nothing came of it", pipeline.ErrOutOfTime), slowHint)
+			return idle("nothing came of the time")
 		}
 	}
 	if r.Chain >= maxChain {
@@ -237,6 +243,11 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	} else if m.Completed > 0 {
 		metrics = append(metrics, emf.Age(emf.LastCompletePassAge, now, time.Unix(m.Completed, 0)))
 	}
+	if n, err := h.missing(ctx, now); err != nil {
+		log.Warn("announced ids not counted for the metrics", "err", err)
+	} else {
+		metrics = append(metrics, emf.Count(emf.AnnouncedMissing, n))
+	}
 	dead, deferred, err := a.Store.UndeliveredCounts(ctx)
 	_, oldest, oldestErr := a.Store.OldestUndelivered(ctx)
 	if err = errors.Join(err, oldestErr); err != nil {
@@ -257,4 +268,16 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	if err := emf.Write(h.env.Stdout, now, a.Settings.Source, metrics); err != nil {
 		log.Warn("metrics not written", "err", err)
 	}
+}
+
+// missing returns how many ids were announced long enough ago to have shown up in
+// the log, and have not.
+func (h *host) missing(ctx context.Context, now time.Time) (n int, err error) {
+	list, err := h.app.Store.Announced(ctx)
+	for _, a := range list {
+		if now.Sub(a.At) >= announce.MissingAfter {
+			n++
+		}
+	}
+	return n, err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
@@ -22,6 +23,7 @@ func (h *host) urlHandler() http.Handler {
 	return trigger.NewHandler(trigger.Options{
 		Secrets:          h.app.SecretsOf(set.TriggerSecret),
 		EventHookSecrets: h.app.SecretsOf(set.EventHooksSecret),
+		HTTPLogSecrets:   h.app.SecretsOf(set.HTTPLogSecret),
 		ReserveNonce:     h.app.Store.ReserveNonce,
 		Rate:             set.TriggerRate,
 		Logger:           h.log,
@@ -35,7 +37,24 @@ func (h *host) urlHandler() http.Handler {
 			}
 			return h.self.invoke(ctx, trigger.Invocation{Trigger: &trigger.Body{RequestIDs: ids, SentAt: now.UTC()}})
 		},
+		Poll: func() { h.pollWanted = true },
 	})
+}
+
+// pollEvery is how often at most an environment invokes the function for polls alone.
+const pollEvery = time.Second
+
+// passPollOn invokes the function for a poll that the request just answered has asked
+// for. Requests of an environment come one after the other.
+func (h *host) passPollOn(ctx context.Context) {
+	now := time.Now().Round(0) // by the wall clock, since the process is frozen between requests
+	if !h.pollWanted || now.Sub(h.polled) < pollEvery {
+		return
+	}
+	h.pollWanted, h.polled = false, now
+	if err := h.self.invoke(ctx, trigger.Invocation{Trigger: &trigger.Body{RequestIDs: []string{}, SentAt: now.UTC()}}); err != nil {
+		h.log.Warn("poll not passed on, the schedule makes up for it", app.ErrorAttrs(err)...)
+	}
 }
 
 // serveURL answers a request to the function's URL.
@@ -47,6 +66,7 @@ func (h *host) serveURL(ctx context.Context, in *events.LambdaFunctionURLRequest
 		w.body.WriteString(`{"reason":"request could not be read"}` + "\n")
 	} else {
 		h.urls.ServeHTTP(w, r)
+		h.passPollOn(ctx)
 	}
 	w.WriteHeader(http.StatusOK) // has no effect after another status
 	out := events.LambdaFunctionURLResponse{StatusCode: w.status, Headers: map[string]string{}, Body: w.body.String()}

@@ -77,7 +77,7 @@ func (p *Pipeline) pass(ctx, parent context.Context, lease Lease, req Request) (
 		err = ps.believe()
 	}
 	if ctx.Err() != nil && err != nil && !audit.NeedsPerson(err) && !audit.LedgerForgot(err) {
-		err = context.Cause(ctx) // why it ended says more than what broke because of that
+		err = ended(context.Cause(ctx), err)
 	}
 	saveErr := ps.finish(context.WithoutCancel(ctx), err)
 	if err == nil {
@@ -86,6 +86,15 @@ func (p *Pipeline) pass(ctx, parent context.Context, lease Lease, req Request) (
 		p.log.Warn("marks not saved, the next pass reads more again", "err", saveErr)
 	}
 	return ps.total(err == nil), err
+}
+
+// ended returns the error of a pass whose context ended. The cause says more than what
+// broke because of it, unless time was short because something needs a person.
+func ended(cause, err error) error {
+	if errors.Is(cause, ErrOutOfTime) && audit.Hint(err) != "" {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return cause
 }
 
 // deliver walks the log until everything has an outcome, also what tails beside

@@ -81,7 +81,7 @@ func (l *Lambda) Notify(ctx context.Context, ids []string) error {
 		_, err = client.Invoke(ctx, &lambda.InvokeInput{
 			FunctionName: &l.function, InvocationType: types.InvocationTypeEvent, Payload: payload,
 		})
-		return invokeError(err)
+		return InvokeError(err)
 	})
 }
 
@@ -106,9 +106,10 @@ func (l *Lambda) retryer() aws.Retryer {
 	})
 }
 
-// invokeError keeps the status and the code of an answer. Its message is dropped:
-// it can repeat the signed request, and with it the session's token.
-func invokeError(err error) error {
+// InvokeError reduces an error of Lambda's Invoke to the status and the code of the
+// answer; it returns nil for nil. The message is dropped: it can repeat the signed
+// request, and with it the session's token.
+func InvokeError(err error) error {
 	if err == nil {
 		return nil
 	}
