@@ -1,4 +1,4 @@
-// Command relay moves Kong Gateway's audit log into AWS CloudTrail Lake.
+// Command relay delivers Kong Gateway's audit log to CloudWatch Logs, CloudTrail Lake or a file.
 package main
 
 import (
@@ -68,8 +68,8 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	}
 	root := &cli.Command{
 		Name:  "relay",
-		Usage: "moves Kong Gateway's audit log into AWS CloudTrail Lake: nothing lost, nothing late",
-		Description: "Every setting is a flag and a variable; the README lists them. Exit codes: 0 done, 1 failed,\n" +
+		Usage: "delivers Kong Gateway's audit log to CloudWatch Logs, CloudTrail Lake or a file",
+		Description: "Every setting is a flag and a variable; relay/README.md lists them. Exit codes: 0 done, 1 failed,\n" +
 			"2 wrong usage or settings, 3 verify found a difference.",
 		Version:   buildVersion(),
 		Writer:    stdout,
