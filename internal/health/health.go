@@ -52,9 +52,10 @@ const (
 	// dependency counts as failing. A destination throttles single calls under load.
 	patience = time.Second
 	// remindEvery is the time between two log lines about a dependency that fails.
-	remindEvery = 30 * time.Second
-	maxCause    = 400 // bytes
-	maxOutages  = 1000
+	remindEvery   = 30 * time.Second
+	maxCause      = 400  // bytes
+	maxOutages    = 1000 // that wait to be stored
+	maxRecovering = 100
 )
 
 // State is what is known of a dependency.
@@ -169,7 +170,9 @@ func (t *Tracker) succeeded(now time.Time, dep *dependency, operation string) {
 		dep.outage = nil
 		o.To, o.Seen = now, now
 		t.ended[dep.Dependency]++
-		t.recovering = append(t.recovering, o)
+		if t.recovering = append(t.recovering, o); len(t.recovering) > maxRecovering {
+			t.recovering = t.recovering[1:] // another relay makes the passes
+		}
 		t.store(o)
 	}
 }
