@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
@@ -229,4 +230,39 @@ func TestVerifyKongsClockIsAhead(t *testing.T) {
 	if err != nil || through.After(time.Now()) {
 		t.Errorf("complete through %s", r.CompleteThrough)
 	}
+}
+
+// An outcome of dead whose stored entry is gone is found, and the entry read again.
+func TestVerifyFindsWhatTheLedgerLost(t *testing.T) {
+	t.Parallel()
+	list := rows("a", 100, func(i int) time.Time { return time.Now().Add(-time.Hour + time.Duration(i)*time.Second) })
+	lost := list[50].RequestID
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{IDs: map[string]string{lost: "InvalidData"}}})
+	w.kong.Add(list...)
+	w.once()
+	client := redis.NewClient(&redis.Options{Addr: w.redis.Addr})
+	defer client.Close()
+	keys, err := client.Keys(t.Context(), "relay:*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys { // what is stored of the entry, wherever it is
+		if client.Type(t.Context(), k).Val() == "hash" && strings.Contains(client.HGet(t.Context(), k, lost).Val(), "{") {
+			client.HDel(t.Context(), k, lost)
+		} else if strings.Contains(k, lost) {
+			client.Del(t.Context(), k)
+		}
+	}
+	expectIDs(t, "unstored", w.verify(exitDifference).Unstored, lost)
+	w.trail.SetFaults(cloudtrailtest.Faults{})
+	w.says(exitOK, "once", "--full")
+	if w.trail.Times(lost) != 0 {
+		t.Error("a pass put it again: the test shows nothing")
+	}
+	r := w.start(nil, "verify", "--repair")
+	r.wait(t)
+	if w.trail.Times(lost) != 1 {
+		t.Errorf("not repaired:\n%s%s", r.stdout.String(), r.stderr.String())
+	}
+	w.verify(exitOK)
 }

@@ -45,6 +45,8 @@ type Leases interface {
 // Undelivered finds single dead letters and deferred entries.
 type Undelivered interface {
 	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)
+	// HasUndelivered reports for each id whether its entry is stored.
+	HasUndelivered(ctx context.Context, ids []string) ([]bool, error)
 	// OldestUndelivered returns when the oldest dead letter and the oldest deferred
 	// entry were made by Kong, the zero time for none.
 	OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error)

@@ -13,7 +13,7 @@ import (
 // lease, and records what it puts, as every pass does. The pass takes entries that
 // the destination lost for new.
 func (v *verification) repair(ctx context.Context) error {
-	again := &overlay{Store: v.app.Store, lost: v.lost, since: v.first, until: v.last + 1}
+	again := &overlay{Store: v.app.Store, lost: v.lost, again: v.again, since: v.first, until: v.last + 1}
 	mender := *v.app
 	mender.Store = again
 	sum, err := mender.Pipeline(pipeline.Observer{}, nil).Run(ctx, pipeline.Request{
@@ -29,14 +29,16 @@ func (v *verification) repair(ctx context.Context) error {
 }
 
 // overlay is a ledger that calls some delivered entries new until they have been
-// delivered again, and nothing new outside a span of time: a log without order
-// is read whole. It is safe for concurrent use.
+// delivered again, and undelivered ones that it has lost until they have an outcome.
+// It calls nothing new outside a span of time: a log without order is read whole. It is safe for concurrent use.
 type overlay struct {
 	app.Store
 	since, until int64 // Unix seconds, until excluded
 
 	mu   sync.Mutex
 	lost map[key]int64
+	// again are the undelivered entries that the ledger no longer has.
+	again map[key]struct{}
 }
 
 // Lookup does what the ledger does, but for what was lost.
@@ -48,11 +50,13 @@ func (f *overlay) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Ou
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, o := range outcomes {
-		_, lost := f.lost[keyOf(entries[i].ID)]
+		k := keyOf(entries[i].ID)
+		_, lost := f.lost[k]
+		_, again := f.again[k]
 		switch t := entries[i].Timestamp; {
 		case t < f.since, t >= f.until:
 			outcomes[i] = audit.Delivered
-		case lost && o == audit.Delivered:
+		case lost && o == audit.Delivered, again && (o == audit.Dead || o == audit.Deferred):
 			outcomes[i] = audit.New
 		}
 	}
@@ -67,6 +71,7 @@ func (f *overlay) Record(ctx context.Context, records []audit.Record) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range records {
+		delete(f.again, keyOf(records[i].ID))
 		if records[i].Outcome == audit.Delivered {
 			delete(f.lost, keyOf(records[i].ID))
 		}
@@ -78,5 +83,5 @@ func (f *overlay) Record(ctx context.Context, records []audit.Record) error {
 func (f *overlay) left() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.lost)
+	return len(f.lost) + len(f.again)
 }

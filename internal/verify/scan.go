@@ -53,8 +53,9 @@ type verification struct {
 	begun     bool          // edge is set
 	days      map[int64]int // entries by day, where the log has no order
 
-	lost        map[key]int64 // delivered, and not at the destination
-	first, last int64         // timestamps of what is missing
+	again       map[key]struct{} // dead or deferred, and not stored
+	lost        map[key]int64    // delivered, and not at the destination
+	first, last int64            // timestamps of what is missing
 	capped      bool
 	through     int64 // one before the oldest entry that is not accounted for, if capped
 }
@@ -160,6 +161,7 @@ func (v *verification) reset() {
 	}
 	v.young, v.begun, v.capped = nil, false, false
 	v.pending, v.days, v.lost = map[key]int64{}, map[int64]int{}, map[key]int64{}
+	v.again = map[key]struct{}{}
 	v.first, v.last = 0, 0
 }
 
@@ -172,9 +174,17 @@ func (v *verification) page(ctx context.Context, s walk.Scanned) error {
 	if err != nil {
 		return err
 	}
+	unstored, err := v.unstored(ctx, s.Entries, outcomes)
+	if err != nil {
+		return err
+	}
 	for i := range s.Entries {
 		v.shown = v.shown || pipeline.Shown(v.marks.Witnesses, &s.Entries[i])
-		v.entry(&s.Entries[i], outcomes[i])
+		if unstored[s.Entries[i].ID] {
+			v.gone(&s.Entries[i])
+		} else {
+			v.entry(&s.Entries[i], outcomes[i])
+		}
 		if v.lake != nil {
 			if err := v.hold(ctx, &s.Entries[i], outcomes[i]); err != nil {
 				return err
@@ -185,6 +195,56 @@ func (v *verification) page(ctx context.Context, s walk.Scanned) error {
 		v.progress(pipeline.Summary{Read: v.report.Entries, New: v.report.Missing.Count + len(v.young), Delivered: v.report.Delivered})
 	}
 	return nil
+}
+
+// unstored returns the ids that the ledger calls dead or deferred and whose stored
+// entries it has lost: nothing would put them again. Outcomes that changed meanwhile
+// are brought up to date.
+func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[string]bool, error) {
+	var at []int
+	var ids []string
+	for i, o := range outcomes {
+		if o == audit.Dead || o == audit.Deferred {
+			at, ids = append(at, i), append(ids, entries[i].ID)
+		}
+	}
+	if len(at) == 0 {
+		return nil, nil
+	}
+	has, err := v.app.Store.HasUndelivered(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	var lost []audit.Entry
+	var lostAt []int
+	for j, i := range at {
+		if !has[j] {
+			lost, lostAt = append(lost, entries[i]), append(lostAt, i)
+		}
+	}
+	if len(lost) == 0 {
+		return nil, nil
+	}
+	again, err := v.app.Store.Lookup(ctx, lost) // a relay may have delivered them since
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]bool{}
+	for j, o := range again {
+		outcomes[lostAt[j]] = o
+		if o == audit.Dead || o == audit.Deferred {
+			found[lost[j].ID] = true
+		}
+	}
+	return found, nil
+}
+
+// gone counts an entry that unstored has found.
+func (v *verification) gone(e *audit.Entry) {
+	v.report.Entries++
+	v.report.Unstored.add(e.ID)
+	v.again[keyOf(e.ID)] = struct{}{}
+	v.span(e.Timestamp)
 }
 
 // entry counts an entry by what the ledger knows of it.

@@ -94,6 +94,9 @@ type Report struct {
 	Deferred  Finding `json:"deferred"`
 	Dropped   Finding `json:"dropped"`
 
+	// Unstored: dead or deferred, and the ledger has lost the stored entry.
+	Unstored Finding `json:"unstored"`
+
 	SignatureFailed Finding `json:"signature_failed"`
 
 	// Everything that the ledger keeps, of any time.
@@ -132,7 +135,7 @@ func (r *Report) differs() bool {
 	if r.Repaired != nil {
 		return !r.Repaired.Healed
 	}
-	return r.Missing.Count > 0 || r.Destination != nil && r.Destination.Missing.Count > 0
+	return r.Missing.Count+r.Unstored.Count > 0 || r.Destination != nil && r.Destination.Missing.Count > 0
 }
 
 // undelivered returns how many dead letters and deferred entries there are: what Kong

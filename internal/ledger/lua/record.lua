@@ -24,7 +24,7 @@ for i = 1, days do
 end
 
 local undelivered, dead, deferred = KEYS[3], KEYS[4], KEYS[5]
-local stored = redis.call('EXISTS', undelivered) == 1
+local stored = redis.call('EXISTS', undelivered, dead, deferred) > 0
 local final, full = {}, {} -- id to outcome
 
 -- place writes the ids that are in ARGV between two places; same is their outcome,
@@ -81,7 +81,8 @@ if stored then
   for id, outcome in pairs(final) do
     if outcome ~= DEAD and outcome ~= DEFERRED then gone[#gone + 1] = id end
   end
-  if #gone > 0 and redis.call('HDEL', undelivered, unpack(gone)) > 0 then
+  if #gone > 0 then -- an entry that was lost has left its place in the lists
+    redis.call('HDEL', undelivered, unpack(gone))
     redis.call('ZREM', dead, unpack(gone))
     redis.call('ZREM', deferred, unpack(gone))
   end
