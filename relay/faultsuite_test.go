@@ -188,7 +188,7 @@ func (f *faultRun) verify() {
 	r := f.start(nil, "verify", "--json")
 	code := r.wait(f.t)
 	var report verify.Report
-	if err := json.Unmarshal([]byte(r.stdout.String()), &report); err != nil {
+	if err := json.Unmarshal(r.stdout.Bytes(), &report); err != nil {
 		f.t.Fatalf("relay verify ended with %d: %v\n%s", code, err, tail(r.stderr.String(), 2000))
 	}
 	// What is undelivered is a difference, and there must be no other.
