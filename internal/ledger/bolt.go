@@ -89,7 +89,7 @@ func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
 		o.LeaseTTL = DefaultLease
 	}
 	if o.MustExist {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { //nolint:gosec // the path is a setting
 			return nil, audit.Settingsf("correct the path in --ledger, or let the relay run first, which makes the file", "%w: %s", audit.ErrNoLedger, path)
 		}
 	}
