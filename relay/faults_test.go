@@ -241,7 +241,7 @@ func TestTailReadsFewPages(t *testing.T) {
 		return was == pages
 	})
 	w.kong.Add(rows("n", 1000, func(i int) time.Time { return now.Add(time.Duration(i/10) * time.Millisecond) })...)
-	ringOnce(t, url, fmt.Sprintf("n%031d", 999))
+	notifyOnce(t, url, fmt.Sprintf("n%031d", 999))
 	eventually(t, 10*time.Second, "the new entries", func() bool { return w.trail.Counts().Events == 21_000 })
 	if n := w.kong.Stats().Pages - pages; n > 3 {
 		t.Errorf("a tail took %d pages", n)

@@ -19,8 +19,8 @@ func replicaFaults() []faultCase {
 			for range 4 {
 				f.await(f.some(4))
 				f.more(20, f.now())
-				f.ring(a)
-				f.ring(b)
+				f.notify(a)
+				f.notify(b)
 				f.check("both work")
 			}
 		}},

@@ -50,7 +50,7 @@ func kongFaults() []faultCase {
 				f.pause(time.Duration(f.random.IntN(400)) * time.Millisecond)
 				back := []time.Duration{0, 2 * time.Second, time.Minute, 4 * time.Minute, 3 * time.Hour, 20 * 24 * time.Hour}
 				f.more(1+f.random.IntN(60), f.now().Add(-back[f.random.IntN(len(back))]))
-				f.ring(r)
+				f.notify(r)
 				f.check("rows inserted")
 			}
 		}},
@@ -62,7 +62,7 @@ func kongFaults() []faultCase {
 			for range 6 {
 				skew := time.Duration(f.random.IntN(2)*180-90) * time.Second
 				f.more(1+f.random.IntN(40), f.now().Add(skew))
-				f.ring(r)
+				f.notify(r)
 				f.pause(200 * time.Millisecond)
 			}
 			f.check("rows of both")
@@ -92,19 +92,19 @@ func kongFaults() []faultCase {
 			f.more(50, f.now())
 			f.term(r)
 			r = f.up()
-			f.ring(r, f.order[len(f.order)-1])
+			f.notify(r, f.order[len(f.order)-1])
 			f.await(len(f.rows))
 			f.check("ahead")
 			f.jump(0)
 			f.more(50, f.now())
-			f.ring(r, f.order[len(f.order)-1])
+			f.notify(r, f.order[len(f.order)-1])
 		}},
 		{name: "Kong's clock jumps back", entries: 1500, anyWay: true, play: func(f *faultRun) {
 			r := f.up()
 			f.await(f.c.entries)
 			f.jump(-3 * time.Hour)
 			f.more(50, f.now())
-			f.ring(r, f.order[len(f.order)-1])
+			f.notify(r, f.order[len(f.order)-1])
 			f.pause(time.Second)
 			f.check("back")
 			f.jump(0)
@@ -155,7 +155,7 @@ func trailFaults() []faultCase {
 			f.await(f.some(2))
 			f.trail.SetDown(true)
 			f.more(100, f.now())
-			f.ring(f.relays[0])
+			f.notify(f.relays[0])
 			f.pause(f.outage())
 			f.check("while it is out")
 			f.trail.SetDown(false)
@@ -207,7 +207,7 @@ func (f *faultRun) during(faults cloudtrailtest.Faults) {
 	r := f.up()
 	f.await(f.c.entries / 2)
 	f.more(50, f.now())
-	f.ring(r)
+	f.notify(r)
 	f.check("while it fails")
 	f.await(f.c.entries / 4)
 	f.check("later")

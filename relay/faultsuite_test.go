@@ -315,8 +315,8 @@ func (f *faultRun) eventually(within time.Duration, what string, ok func() bool)
 	held = true
 }
 
-// ring asks a relay to look now. It may fail: the faults are not over.
-func (f *faultRun) ring(r *faultRelay, ids ...string) {
+// notify triggers a poll. It may fail: the faults are not over.
+func (f *faultRun) notify(r *faultRelay, ids ...string) {
 	c, err := trigger.NewClient(trigger.ClientOptions{URL: r.url})
 	if err != nil {
 		f.t.Fatal(err)
@@ -333,11 +333,11 @@ func (f *faultRun) fresh() {
 	for _, r := range slices.Clone(f.relays) {
 		f.more(1, f.now())
 		id := f.order[len(f.order)-1]
-		var rung time.Time
+		var notified time.Time
 		f.eventually(time.Minute, "a fresh entry through", func() bool {
-			if time.Since(rung) > 3*time.Second {
-				rung = time.Now()
-				f.ring(r, id)
+			if time.Since(notified) > 3*time.Second {
+				notified = time.Now()
+				f.notify(r, id)
 			}
 			return f.trail.Times(id) > 0
 		})

@@ -41,7 +41,7 @@ func TestRotatedFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.kong.Add(rows(string(rune('b'+i)), 4, func(int) time.Time { return time.Now() })...)
-		ringOnce(t, url)
+		notifyOnce(t, url)
 		eventually(t, 20*time.Second, "new lines in a new file", func() bool { return lines(path) == 4 })
 	}
 }

@@ -135,7 +135,7 @@ func TestStalls(t *testing.T) {
 			tc.begin(w)
 			w.kong.Add(rows("b", 20, func(int) time.Time { return clock() })...)
 			if !tc.blind {
-				ringOnce(t, url)
+				notifyOnce(t, url)
 				expect(ops, "stalled", stalled)
 			}
 			if err := r.cmd.Process.Kill(); err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// ringOnce sends a trigger.
-func ringOnce(tb testing.TB, url string, ids ...string) {
+// notifyOnce sends a trigger.
+func notifyOnce(tb testing.TB, url string, ids ...string) {
 	tb.Helper()
 	c, err := trigger.NewClient(trigger.ClientOptions{URL: url})
 	if err != nil {
@@ -67,7 +67,7 @@ func TestPromptAfterATrigger(t *testing.T) {
 	for range 50 {
 		id := adminRequest(t, w)
 		answered := time.Now()
-		ringOnce(t, url, id)
+		notifyOnce(t, url, id)
 		eventually(t, 10*time.Second, "the event", func() bool { return w.trail.Times(id) > 0 })
 		took = append(took, time.Since(answered))
 	}
@@ -88,7 +88,7 @@ func TestTriggerDuringAReconcile(t *testing.T) {
 	for len(took) == 0 || w.trail.Counts().Events < retained/2 {
 		id := adminRequest(t, w)
 		answered := time.Now()
-		ringOnce(t, url, id)
+		notifyOnce(t, url, id)
 		eventually(t, 10*time.Second, "the event", func() bool { return w.trail.Times(id) > 0 })
 		took = append(took, time.Since(answered))
 	}
@@ -105,7 +105,7 @@ func TestBurstCostsFewPages(t *testing.T) {
 	for i := range 1000 {
 		ids = append(ids, adminRequest(t, w))
 		if i%20 == 19 { // as the plugin gathers them
-			ringOnce(t, url, ids[i-19:]...)
+			notifyOnce(t, url, ids[i-19:]...)
 		}
 	}
 	eventually(t, 30*time.Second, "all events", func() bool { return w.trail.Counts().Distinct >= 1000 })
@@ -120,7 +120,7 @@ func TestBurstCostsFewPages(t *testing.T) {
 func TestAnnouncedAndMissing(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	_, url, _ := w.serve()
-	ringOnce(t, url, "neverRecorded")
+	notifyOnce(t, url, "neverRecorded")
 	r := w.start(nil, "status", "--json")
 	if code := r.wait(t); code != 0 {
 		t.Fatalf("relay status ended with %d: %s", code, r.stderr.String())

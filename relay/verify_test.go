@@ -180,7 +180,7 @@ func TestVerifyBesideARelayThatRuns(t *testing.T) {
 	for range 5 {
 		for range 20 {
 			id := adminRequest(t, w)
-			ringOnce(t, url, id)
+			notifyOnce(t, url, id)
 		}
 		w.verify(exitOK)
 	}

@@ -47,7 +47,7 @@ func TestOutageIsNamedAndKept(t *testing.T) {
 
 	w.trail.SetDown(true)
 	w.kong.Add(rows("b", 5, func(int) time.Time { return time.Now() })...)
-	ringOnce(t, url)
+	notifyOnce(t, url)
 	const up = `dependency_up{dependency="destination"}`
 	eventually(t, 5*time.Second, "the metric", func() bool { return metric(t, ops, up) == "0" })
 	var status struct {

@@ -55,13 +55,13 @@ func TestLateRowsAreLookedFor(t *testing.T) {
 			_, url, ops := w.serve()
 			eventually(t, 20*time.Second, "the first pass", func() bool { return w.trail.Counts().Distinct == 1000 })
 			// A tail that looks far back has just been made.
-			ringOnce(t, url)
+			notifyOnce(t, url)
 			eventually(t, 10*time.Second, "a tail", func() bool { return metric(t, ops, `passes_total{kind="tail",outcome="complete"}`) != "" })
 			id := strings.Repeat("x", 32)
 			if tc.blind {
-				ringOnce(t, url)
+				notifyOnce(t, url)
 			} else {
-				ringOnce(t, url, id)
+				notifyOnce(t, url, id)
 			}
 			timer := time.NewTimer(tc.late)
 			<-timer.C
@@ -75,11 +75,11 @@ func TestLateRowsAreLookedFor(t *testing.T) {
 			if n := metric(t, ops, "announced_to_accepted_seconds_count"); !tc.blind && n != "1" {
 				t.Errorf("%s measured", n)
 			}
-			// A ring that was held up, about what has been delivered.
+			// A trigger that was held up, about what has been delivered.
 			if tc.blind {
 				return
 			}
-			ringOnce(t, url, id)
+			notifyOnce(t, url, id)
 			if n := metric(t, ops, "announced_ids_waiting"); n != "0" {
 				t.Errorf("%s ids are waited for, which were delivered", n)
 			}
@@ -96,6 +96,6 @@ func TestTriggerAfterTheLedgerWasEmptied(t *testing.T) {
 	eventually(t, 20*time.Second, "the first pass", func() bool { return metric(t, ops, `passes_total{kind="reconcile",outcome="complete"}`) == "1" })
 	w.flush()
 	id := adminRequest(t, w)
-	ringOnce(t, url, id)
+	notifyOnce(t, url, id)
 	eventually(t, 10*time.Second, "the event", func() bool { return w.trail.Times(id) == 1 })
 }
