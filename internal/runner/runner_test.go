@@ -210,7 +210,9 @@ func TestSeenIDsAreStruckOffOnceTheLedgerAnswers(t *testing.T) {
 		w := newWorld(&ledger{fail: errors.New("i/o timeout")})
 		w.passes.add("a")
 		defer w.run(t)()
-		w.ledger.list = []audit.Announcement{{ID: "a", At: time.Now()}}
+		if err := w.ledger.Announce(t.Context(), []string{"a"}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
 		pause(time.Minute)
 		w.ledger.mu.Lock()
 		w.ledger.fail = nil
