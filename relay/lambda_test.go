@@ -117,7 +117,7 @@ func TestLambdaTrigger(t *testing.T) {
 	w.expectAll(0)
 	l.stop()
 	r := w.start(nil, "status", "--json")
-	if r.wait(t); !strings.Contains(r.stdout.String(), `"announced_waiting":0`) || strings.Contains(r.stdout.String(), "announced_missing\"") {
+	if r.wait(t); !strings.Contains(r.stdout.String(), `"announced_waiting":0`) || !strings.Contains(r.stdout.String(), `"announced_missing":0`) {
 		t.Errorf("still on the list: %s", r.stdout.String())
 	}
 }
