@@ -84,9 +84,13 @@ func (l *loader) checkLedger(s *Settings) {
 }
 
 func (l *loader) checkDestination(s *Settings) {
+	l.chooseDestination(s)
 	l.chooseRegion(s)
-	if s.EventDataStore != "" && s.Destination != ToCloudTrail {
+	if s.EventDataStore != "" && s.Destination != "" && s.Destination != ToCloudTrail {
 		s.Warn("event-data-store has no effect: the destination is " + string(s.Destination))
+	}
+	if s.LogGroup != "" && s.Destination != "" && s.Destination != ToCloudWatch {
+		s.Warn("log-group has no effect: the destination is " + string(s.Destination))
 	}
 	if s.EventFormat == "ocsf" && s.Destination == ToCloudTrail {
 		l.problems.add("--event-format (RELAY_EVENT_FORMAT) is ocsf, but CloudTrail Lake takes its own format only. Leave it out, or set another --destination.")
@@ -100,7 +104,7 @@ func (l *loader) checkDestination(s *Settings) {
 		return
 	case ToCloudTrail:
 		if !l.given("channel-arn") {
-			l.problems.missing("channel-arn", "the ARN of the CloudTrail Lake channel, or another --destination")
+			l.problems.missing("channel-arn", "the ARN of the CloudTrail Lake channel for --destination cloudtrail")
 		}
 		arnGiven = s.ChannelARN != ""
 	case ToCloudWatch:
@@ -111,6 +115,25 @@ func (l *loader) checkDestination(s *Settings) {
 	}
 	if s.Region == "" && arnGiven && !l.given("region") {
 		l.problems.missing("region", "the AWS Region of the destination, as neither AWS_REGION nor an ARN names one")
+	}
+}
+
+// chooseDestination takes the destination from what is set of one, unless it is named.
+func (l *loader) chooseDestination(s *Settings) {
+	if l.given("destination") {
+		return
+	}
+	switch channel, group := l.given("channel-arn"), l.given("log-group"); {
+	case channel && group:
+		l.problems.add("--log-group (RELAY_LOG_GROUP) and --channel-arn (CHANNEL_ARN) are both set, which are two destinations: " +
+			"CloudWatch Logs and CloudTrail Lake. Leave one of them out, or choose with --destination (RELAY_DESTINATION).")
+	case channel:
+		s.Destination = ToCloudTrail
+	case group:
+		s.Destination = ToCloudWatch
+	case l.need&NeedDestination != 0:
+		l.problems.add("no destination is set. Set --log-group (RELAY_LOG_GROUP) for CloudWatch Logs, " +
+			"--channel-arn (CHANNEL_ARN) for CloudTrail Lake, or --destination (RELAY_DESTINATION) jsonl:<file> for a file.")
 	}
 }
 

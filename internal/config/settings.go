@@ -48,8 +48,8 @@ type Settings struct {
 
 	// Destination
 
-	Destination    Destination
-	JSONLFile      string // for ToJSONL; "-" is standard output
+	Destination    Destination // "" if none is set, where none is needed
+	JSONLFile      string      // for ToJSONL; "-" is standard output
 	ChannelARN     string
 	AccountID      string // of the channel, else of the log group's ARN, else ""
 	Region         string // "" only where no destination needs it

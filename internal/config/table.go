@@ -150,9 +150,24 @@ func table() []setting {
 		},
 
 		{
-			name: "destination", env: "RELAY_DESTINATION", group: groupDestination, value: "destination", def: "cloudtrail",
-			help: "`cloudwatch` (CloudWatch Logs), `cloudtrail` (CloudTrail Lake), or `jsonl:<file>` (`jsonl:-` for standard output)",
+			name: "destination", env: "RELAY_DESTINATION", group: groupDestination, value: "destination", example: "jsonl:/var/log/kong-audit.jsonl",
+			help: "`cloudwatch` (CloudWatch Logs), `cloudtrail` (CloudTrail Lake), or `jsonl:<file>` (`jsonl:-` for standard output); without it, `--log-group` means the first and `--channel-arn` the second",
 			set:  destination,
+		},
+		{
+			name: "log-group", env: "RELAY_LOG_GROUP", group: groupDestination, value: "name", example: "/kong/audit",
+			help: "the log group of CloudWatch Logs, by name or ARN; it must exist",
+			set:  logGroup,
+		},
+		{
+			name: "log-stream", env: "RELAY_LOG_STREAM", group: groupDestination, value: "name", def: "kong",
+			help: "the log stream in that group; created if it is missing",
+			set:  text(func(s *Settings) *string { return &s.LogStream }, streamName, "1 to 512 characters without : and *"),
+		},
+		{
+			name: "region", env: "REGION", group: groupDestination, value: "region", example: "eu-central-1",
+			help: "AWS Region of the destination; else `AWS_REGION`, else the one in the ARN",
+			set:  text(func(s *Settings) *string { return &s.Region }, regionName, "the name of an AWS Region"),
 		},
 		{
 			name: "channel-arn", env: "CHANNEL_ARN", group: groupDestination, value: "arn",
@@ -161,24 +176,9 @@ func table() []setting {
 			set:     channelARN,
 		},
 		{
-			name: "region", env: "REGION", group: groupDestination, value: "region", example: "eu-central-1",
-			help: "AWS Region of the destination; else `AWS_REGION`, else the one in the ARN",
-			set:  text(func(s *Settings) *string { return &s.Region }, regionName, "the name of an AWS Region"),
-		},
-		{
 			name: "external-id", env: "RELAY_EXTERNAL_ID", group: groupDestination, value: "id",
 			help: "external id, if the channel's policy asks for one",
 			set:  text(func(s *Settings) *string { return &s.ExternalID }, externalID, "2 to 1224 letters, digits and any of _ + = , . @ : / -"),
-		},
-		{
-			name: "log-group", env: "RELAY_LOG_GROUP", group: groupDestination, value: "name", example: "/kong/audit",
-			help: "log group for `cloudwatch`, by name or ARN; it must exist",
-			set:  logGroup,
-		},
-		{
-			name: "log-stream", env: "RELAY_LOG_STREAM", group: groupDestination, value: "name", def: "kong",
-			help: "log stream for `cloudwatch`; created if it is missing",
-			set:  text(func(s *Settings) *string { return &s.LogStream }, streamName, "1 to 512 characters without : and *"),
 		},
 		{
 			name: "event-data-store", env: "RELAY_EVENT_DATA_STORE", group: groupDestination, value: "id",
