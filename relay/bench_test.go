@@ -17,7 +17,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/lease"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
@@ -115,7 +115,7 @@ func BenchmarkOnceLargePayloads(b *testing.B) {
 func BenchmarkInProcess(b *testing.B) {
 	const n = 20_000
 	kong, trail := lean()
-	adapters := func(b *testing.B) (*kongadmin.Client, *cloudtrail.Destination, *ledger.Redis) {
+	adapters := func(b *testing.B) (*kongadmin.Client, *cloudtrail.Destination, *redisledger.Ledger) {
 		w := newWorld(b, kong, trail)
 		plain(n)(w.kong)
 		vars := map[string]string{}
@@ -137,7 +137,7 @@ func BenchmarkInProcess(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		store, err := ledger.OpenRedis(b.Context(), ledger.RedisOptions{Addrs: []string{w.redis.Addr}, Source: "kong", Destination: "bench"})
+		store, err := redisledger.Open(b.Context(), redisledger.Options{Addrs: []string{w.redis.Addr}, Source: "kong", Destination: "bench"})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func BenchmarkInProcess(b *testing.B) {
 }
 
 // plainLoop is the simplest thing that could deliver the log.
-func plainLoop(ctx context.Context, source *kongadmin.Client, sink *cloudtrail.Destination, store *ledger.Redis) error {
+func plainLoop(ctx context.Context, source *kongadmin.Client, sink *cloudtrail.Destination, store *redisledger.Ledger) error {
 	if _, err := store.Begin(ctx); err != nil {
 		return err
 	}

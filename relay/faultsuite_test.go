@@ -19,7 +19,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 	"github.com/kong-cloudtrail/relay/internal/verify"
@@ -56,7 +56,7 @@ type faultRun struct {
 	t      *testing.T
 	random *rand.Rand
 	relays []*faultRelay
-	ledger *ledger.Redis
+	ledger *redisledger.Ledger
 
 	clockMu sync.Mutex
 	clock   func() time.Time
@@ -141,7 +141,7 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 
 // openLedger is the suite's own look at the ledger.
 func (f *faultRun) openLedger(addrs ...string) {
-	l, err := ledger.OpenRedis(f.t.Context(), ledger.RedisOptions{
+	l, err := redisledger.Open(f.t.Context(), redisledger.Options{
 		Addrs: addrs, Source: "kong", Destination: cloudtrailtest.ChannelARN, Timeout: time.Second,
 	})
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/lambdahost"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 )
 
 const (
@@ -148,7 +148,7 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 // A ledger of another Kong is a matter of settings: the hint is in the answer.
 func TestLambdaForeignLedger(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
-	book, err := ledger.OpenRedis(context.Background(), ledger.RedisOptions{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
+	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 20*time.Second, "RELAY_LEASE_WAIT=0s")
 	l.result(scheduleEvent)
-	book, err := ledger.OpenRedis(context.Background(), ledger.RedisOptions{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
+	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
 	if err != nil {
 		t.Fatal(err)
 	}

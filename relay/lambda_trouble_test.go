@@ -12,7 +12,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/lambdahost"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 )
 
 // An id that Kong never records does not hold an environment for long, and is
@@ -22,7 +22,7 @@ func TestLambdaIDThatNeverShowsUp(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, time.Minute)
 	l.result(scheduleEvent)
-	book, err := ledger.OpenRedis(context.Background(), ledger.RedisOptions{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
+	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/jsonl"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/lake"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/boltledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/ocsf"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
@@ -169,9 +170,9 @@ func newStore(ctx context.Context, s *config.Settings, mustExist bool) (Store, e
 		return nil, err
 	}
 	if s.LedgerFile != "" {
-		return ledger.OpenBolt(s.LedgerFile, ledger.BoltOptions{Source: s.Source, Destination: name, Adopt: s.Adopt, MustExist: mustExist})
+		return boltledger.Open(s.LedgerFile, boltledger.Options{Source: s.Source, Destination: name, Adopt: s.Adopt, MustExist: mustExist})
 	}
-	o := ledger.RedisOptions{
+	o := redisledger.Options{
 		Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,
 		Prefix: s.RedisPrefix, Source: s.Source, Destination: name, TLS: s.TLSToRedis(),
 	}
@@ -179,7 +180,7 @@ func newStore(ctx context.Context, s *config.Settings, mustExist bool) (Store, e
 	if s.RedisSentinelPassword.IsSet() {
 		o.SentinelCredentials = credentials(s.RedisSentinelUsername, s.RedisSentinelPassword)
 	}
-	return ledger.OpenRedis(ctx, o)
+	return redisledger.Open(ctx, o)
 }
 
 // credentials returns a function that reads a password again once it was refused.

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kong-cloudtrail/relay/internal/config"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 )
 
 // Env is what a command or host has of the outside world.
@@ -22,7 +22,7 @@ type Env struct {
 // looks wrong in them.
 func (e *Env) Logger(s config.Settings) *slog.Logger {
 	log := NewLogger(s, e.Stderr)
-	ledger.LogTo(log)
+	redisledger.LogTo(log)
 	for _, w := range s.Warnings {
 		log.Warn("setting looks like a mistake", "reason", w)
 	}

@@ -1,7 +1,8 @@
-// Package ledger remembers which entries of the audit log have been delivered,
-// and keeps what belongs to it: marks, dead letters, the lease of a pass, and
-// what triggers announced. It has two forms with the same methods: [Redis], for
-// any number of relays, and [Bolt], a file for one.
+// Package ledger holds what the forms of a ledger have in common. A ledger
+// remembers which entries of the audit log have been delivered, and keeps what
+// belongs to it: marks, dead letters, the lease of a pass, and what triggers
+// announced. It has two forms with the same methods: redisledger, for any number
+// of relays, and boltledger, a file for one. Package ledgertest checks both.
 //
 // A ledger belongs to one source and one destination. Its generation is a random
 // id that is made with it, and its sequence a counter that grows with every record
@@ -37,28 +38,38 @@ const (
 	// DefaultLease is how long a lease lasts unless it is renewed.
 	DefaultLease = 10 * time.Second
 
+	// MaxListed is how many announcements, and how many own reads, a ledger keeps.
+	MaxListed = 10_000
+	// AnnouncedLife is for how long it keeps an announcement.
+	AnnouncedLife = 24 * time.Hour
+	// OwnReadsLife is for how long it keeps an own read.
+	OwnReadsLife = time.Hour
+
+	// MaxOutages is how many outages a ledger keeps.
+	MaxOutages = 10_000
+	// OutageLife is for how long it keeps them.
+	OutageLife = 400 * 24 * time.Hour
+
+	// UndeliveredAtOnce is how many undelivered entries are read at once.
+	UndeliveredAtOnce = 100
+	// UndeliveredBytesAtOnce is how large they are together, unless one alone is larger.
+	UndeliveredBytesAtOnce = 1 << 20
+
 	keepMore  = 24 * time.Hour // beyond Record.Keep
 	keepLeast = 26 * time.Hour
 	keepMost  = 100 * 365 * 24 * time.Hour // of Record.Keep: a century, for what overflows
-
-	maxListed     = 10_000 // announcements, and own reads
-	announcedLife = 24 * time.Hour
-	ownReadsLife  = time.Hour
-
-	undeliveredAtOnce      = 100     // ids of undelivered entries read at once
-	undeliveredBytesAtOnce = 1 << 20 // of undelivered entries read at once, unless one alone is larger
 
 	// maxPlainID is the length up to which an id is stored as it is. Redis packs
 	// no longer ones (hash-max-listpack-value is 64).
 	maxPlainID = 64
 )
 
-// errNotBegun is a mistake of the caller.
-var errNotBegun = errors.New("ledger written to before Begin")
+// ErrNotBegun is a mistake of the caller.
+var ErrNotBegun = errors.New("ledger written to before Begin")
 
-// storedID is the form in which an id is stored: itself, or a hash of one that
+// StoredID returns the form in which an id is stored: itself, or a hash of one that
 // is long. No id of an entry begins with a tilde.
-func storedID(id string) string {
+func StoredID(id string) string {
 	if len(id) <= maxPlainID {
 		return id
 	}
@@ -68,8 +79,8 @@ func storedID(id string) string {
 
 const secondsADay = 24 * 60 * 60
 
-// dayOf is the number of the UTC day since 1970 that a Unix second falls on.
-func dayOf(timestamp int64) int64 {
+// DayOf returns the number of the UTC day since 1970 that a Unix second falls on.
+func DayOf(timestamp int64) int64 {
 	day := timestamp / secondsADay
 	if timestamp%secondsADay < 0 {
 		day--
@@ -77,8 +88,8 @@ func dayOf(timestamp int64) int64 {
 	return day
 }
 
-// dayName is the day as a person writes it, or its number if it is absurd.
-func dayName(day int64) string {
+// DayName returns the day as a person writes it, or its number if it is absurd.
+func DayName(day int64) string {
 	const year10000 = 2932897
 	if day < 0 || day >= year10000 {
 		return strconv.FormatInt(day, 10)
@@ -86,14 +97,14 @@ func dayName(day int64) string {
 	return time.Unix(day*secondsADay, 0).UTC().Format(time.DateOnly)
 }
 
-// life is how long a record of now has to stay in the ledger.
-func life(keep time.Duration) time.Duration {
+// Life returns how long a record that is made now has to stay in the ledger.
+func Life(keep time.Duration) time.Duration {
 	return max(keepLeast, min(keep, keepMost)+keepMore)
 }
 
-// encodeUndelivered checks a record and returns its undelivered entry in the form
+// EncodeUndelivered checks a record and returns its undelivered entry in the form
 // in which it is stored, or nil if it has none.
-func encodeUndelivered(r *audit.Record) ([]byte, error) {
+func EncodeUndelivered(r *audit.Record) ([]byte, error) {
 	switch r.Outcome {
 	case audit.Delivered, audit.Dropped, audit.Own:
 		return nil, nil
@@ -109,7 +120,8 @@ func encodeUndelivered(r *audit.Record) ([]byte, error) {
 	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
 }
 
-func decodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
+// DecodeUndelivered is the reverse of EncodeUndelivered.
+func DecodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
 	var u audit.Undelivered
 	if err := json.Unmarshal(text, &u, jsontext.AllowInvalidUTF8(true)); err != nil {
 		return audit.Undelivered{}, fmt.Errorf("decoding undelivered entry %s: %w", id, err)
@@ -117,9 +129,21 @@ func decodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
 	return u, nil
 }
 
-// address reduces the URL of a Kong to what tells it from another: without
+// AppendOutage decodes an outage and appends it to a list unless it ended before a time.
+func AppendOutage(list []audit.Outage, text []byte, since time.Time) ([]audit.Outage, error) {
+	var o audit.Outage
+	if err := json.Unmarshal(text, &o); err != nil {
+		return nil, err
+	}
+	if o.Seen.Before(since) {
+		return list, nil
+	}
+	return append(list, o), nil
+}
+
+// Address reduces the URL of a Kong to what tells it from another: without
 // credentials, and however its scheme, host and last slash are written.
-func address(s string) string {
+func Address(s string) string {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" {
 		return strings.TrimRight(s, "/")
@@ -130,40 +154,43 @@ func address(s string) string {
 	return u.String()
 }
 
-func foreign(bound string) error {
+// Foreign returns the error of a ledger that is bound to another Kong.
+func Foreign(bound string) error {
 	return fmt.Errorf("%w: %s", audit.ErrForeignLedger, bound)
 }
 
-// pin holds the generation that Begin found, the largest sequence seen in it, and
-// the address that was bound.
-type pin struct {
+// Pin holds the generation that Begin found, the largest sequence seen in it, and
+// the address that was bound. Safe for concurrent use.
+type Pin struct {
 	mu         sync.RWMutex
 	generation string
 	sequence   int64
 	address    string
 }
 
-func (p *pin) bind(address string) {
+// Bind notes the address of the Kong that the ledger was bound to.
+func (p *Pin) Bind(address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.address = address
 }
 
-// kong returns the address that was bound, or "" before Bind.
-func (p *pin) kong() string {
+// Kong returns the address that was bound, or "" before Bind.
+func (p *Pin) Kong() string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.address
 }
 
-func (p *pin) set(generation string, sequence int64) {
+// Set pins a generation and its sequence.
+func (p *Pin) Set(generation string, sequence int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.generation, p.sequence = generation, sequence
 }
 
-// saw notes a sequence of a generation, unless another one is pinned by now.
-func (p *pin) saw(generation string, sequence int64) {
+// Saw notes a sequence of a generation, unless another one is pinned by now.
+func (p *Pin) Saw(generation string, sequence int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.generation == generation {
@@ -171,9 +198,9 @@ func (p *pin) saw(generation string, sequence int64) {
 	}
 }
 
-// get returns the pinned generation, or "" before Begin, and the largest sequence
+// Get returns the pinned generation, or "" before Begin, and the largest sequence
 // that was seen in it.
-func (p *pin) get() (generation string, sequence int64) {
+func (p *Pin) Get() (generation string, sequence int64) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.generation, p.sequence

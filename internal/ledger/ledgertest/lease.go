@@ -1,4 +1,4 @@
-package ledger
+package ledgertest
 
 import (
 	"errors"
@@ -11,11 +11,11 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-func testMarks(t *testing.T, b backend) {
+func testMarks(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	equal(t, value(x.Marks(bg()))(t), audit.Marks{})
 	marks := audit.Marks{
-		Cursor: noon, ReconciledThrough: 1, FullAt: 2, Completed: 4,
+		Cursor: Noon, ReconciledThrough: 1, FullAt: 2, Completed: 4,
 		Resume: &audit.Resume{Order: "none", Started: 5, Floor: 6, From: 7, Offset: "o", Newest: 8, Full: true},
 	}
 	lease := value(x.Acquire(bg(), true))(t)
@@ -30,7 +30,7 @@ func testMarks(t *testing.T, b backend) {
 	equal(t, value(x.Marks(bg()))(t), audit.Marks{Cursor: 1})
 }
 
-func testLease(t *testing.T, b backend) {
+func testLease(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	lease := value(x.Acquire(bg(), true))(t)
 	_, err := y.Acquire(bg(), true)
@@ -50,8 +50,8 @@ func testLease(t *testing.T, b backend) {
 	equal(t, value(next.Release(bg()))(t), false)
 }
 
-func testLeaseRunsOut(t *testing.T, b backend) {
-	x, y, _ := b.open(t, 150*time.Millisecond)
+func testLeaseRunsOut(t *testing.T, b Backend) {
+	x, y, _ := b.Open(t, 150*time.Millisecond)
 	value(x.Begin(bg()))(t)
 	value(y.Begin(bg()))(t)
 	start := time.Now()
@@ -69,7 +69,7 @@ func testLeaseRunsOut(t *testing.T, b backend) {
 	wantErr(t, err, audit.ErrLeaseLost)
 }
 
-func testLeaseLeft(t *testing.T, b backend) {
+func testLeaseLeft(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	equal(t, value(y.LeaseLeft(bg()))(t), time.Duration(0))
 	lease := value(x.Acquire(bg(), true))(t)
@@ -81,7 +81,7 @@ func testLeaseLeft(t *testing.T, b backend) {
 	equal(t, value(y.LeaseLeft(bg()))(t), time.Duration(0))
 }
 
-func testRerun(t *testing.T, b backend) {
+func testRerun(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	lease := value(x.Acquire(bg(), true))(t)
 	equal(t, value(lease.RerunRequested(bg()))(t), false)
@@ -108,11 +108,11 @@ func testRerun(t *testing.T, b backend) {
 
 // testNoRerunOverlooked has many users who each want a pass to begin after they
 // asked. In the end the last wish has been served, whoever served it.
-func testNoRerunOverlooked(t *testing.T, b backend) {
+func testNoRerunOverlooked(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	var wished, served, passes atomic.Int64
 	var wg sync.WaitGroup
-	user := func(l ledger, look bool) {
+	user := func(l Ledger, look bool) {
 		for range 60 {
 			wish := wished.Add(1)
 			lease, err := l.Acquire(bg(), true)

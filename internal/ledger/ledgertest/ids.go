@@ -1,4 +1,4 @@
-package ledger
+package ledgertest
 
 import (
 	"fmt"
@@ -13,20 +13,21 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-func testRecord(t *testing.T, b backend) {
+func testRecord(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	long := strings.Repeat("x", 100)
 	records := []audit.Record{
-		record("a", noon, audit.Delivered), record("b", noon, audit.Dead), record("c", noon+86400, audit.Deferred),
-		record("d", noon, audit.Dropped), record("e", noon-86400, audit.Own), record(long, noon, audit.Delivered),
-		record("12345", noon, audit.Delivered), record("007", noon, audit.Delivered), record("", noon, audit.Delivered),
+		Record("a", Noon, audit.Delivered), Record("b", Noon, audit.Dead), Record("c", Noon+86400, audit.Deferred),
+		Record("d", Noon, audit.Dropped), Record("e", Noon-86400, audit.Own), Record(long, Noon, audit.Delivered),
+		Record("12345", Noon, audit.Delivered), Record("007", Noon, audit.Delivered), Record("", Noon, audit.Delivered),
 	}
 	for range 2 { // the second time changes nothing
 		must(t, x.Record(bg(), records))
-		for _, l := range []ledger{x, y} {
-			entries := []audit.Entry{{ID: "unknown", Timestamp: noon}, {ID: "a", Timestamp: noon + 86400}, {ID: "7", Timestamp: noon}}
+		for _, l := range []Ledger{x, y} {
+			entries := []audit.Entry{{ID: "unknown", Timestamp: Noon}, {ID: "a", Timestamp: Noon + 86400}, {ID: "7", Timestamp: Noon}}
 			want := []audit.Outcome{audit.New, audit.New, audit.New}
 			for i := range records {
 				entries = append(entries, audit.Entry{ID: records[i].ID, Timestamp: records[i].Timestamp})
@@ -39,14 +40,14 @@ func testRecord(t *testing.T, b backend) {
 	must(t, x.Record(bg(), nil))
 }
 
-func testDelivered(t *testing.T, b backend) {
+func testDelivered(t *testing.T, b Backend) {
 	x, _, _ := begun(t, b)
 	all := []audit.Outcome{audit.Delivered, audit.Dead, audit.Deferred, audit.Dropped, audit.Own}
 	for i, first := range all {
 		for j, second := range all {
 			for _, together := range []bool{false, true} {
 				id := fmt.Sprint("id", i, j, together)
-				one, two := record(id, noon, first), record(id, noon, second)
+				one, two := Record(id, Noon, first), Record(id, Noon, second)
 				if together {
 					must(t, x.Record(bg(), []audit.Record{one, two}))
 				} else {
@@ -57,7 +58,7 @@ func testDelivered(t *testing.T, b backend) {
 				if first == audit.Delivered {
 					want = first
 				}
-				equal(t, outcomes(t, x, audit.Entry{ID: id, Timestamp: noon}), []audit.Outcome{want})
+				equal(t, outcomes(t, x, audit.Entry{ID: id, Timestamp: Noon}), []audit.Outcome{want})
 				u, ok, err := x.UndeliveredEntry(bg(), id)
 				must(t, err)
 				if ok != (want == audit.Dead || want == audit.Deferred) || ok && u.Outcome != want {
@@ -68,16 +69,16 @@ func testDelivered(t *testing.T, b backend) {
 	}
 }
 
-func testAbsurd(t *testing.T, b backend) {
+func testAbsurd(t *testing.T, b Backend) {
 	x, _, _ := begun(t, b)
 	var entries []audit.Entry
 	var records []audit.Record
 	for i, at := range []int64{
 		0, -1, 1, -86400, -86401, 86399, 86400, math.MaxInt64, math.MinInt64, math.MaxInt64 - 1, 253402300799, 253402300800,
-		1 << 40, noon + 100*365*86400,
+		1 << 40, Noon + 100*365*86400,
 	} {
 		for _, keep := range []time.Duration{0, -time.Hour, math.MinInt64, math.MaxInt64, time.Hour} {
-			r := record(fmt.Sprint("id", i, keep), at, audit.Delivered)
+			r := Record(fmt.Sprint("id", i, keep), at, audit.Delivered)
 			r.Keep = keep
 			records = append(records, r)
 			entries = append(entries, audit.Entry{ID: r.ID, Timestamp: at})
@@ -89,22 +90,22 @@ func testAbsurd(t *testing.T, b backend) {
 			t.Errorf("%s at %d: %v", entries[i].ID, entries[i].Timestamp, got)
 		}
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: entries[0].ID, Timestamp: noon}), []audit.Outcome{audit.New})
+	equal(t, outcomes(t, x, audit.Entry{ID: entries[0].ID, Timestamp: Noon}), []audit.Outcome{audit.New})
 }
 
-func testRefusedRecords(t *testing.T, b backend) {
+func testRefusedRecords(t *testing.T, b Backend) {
 	x, _, _ := begun(t, b)
-	bad := record("bad", noon, audit.Dead)
+	bad := Record("bad", Noon, audit.Dead)
 	bad.Undelivered = nil
-	for _, r := range []audit.Record{bad, record("bad", noon, audit.New), record("bad", noon, 99)} {
-		if err := x.Record(bg(), []audit.Record{record("good", noon, audit.Delivered), r}); err == nil {
+	for _, r := range []audit.Record{bad, Record("bad", Noon, audit.New), Record("bad", Noon, 99)} {
+		if err := x.Record(bg(), []audit.Record{Record("good", Noon, audit.Delivered), r}); err == nil {
 			t.Errorf("outcome %d was recorded", r.Outcome)
 		}
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: "good", Timestamp: noon}), []audit.Outcome{audit.New})
+	equal(t, outcomes(t, x, audit.Entry{ID: "good", Timestamp: Noon}), []audit.Outcome{audit.New})
 }
 
-func testConcurrentRecords(t *testing.T, b backend) {
+func testConcurrentRecords(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	var wg sync.WaitGroup
 	const users, each, batch = 4, 5, 200
@@ -118,7 +119,7 @@ func testConcurrentRecords(t *testing.T, b backend) {
 				var records []audit.Record
 				for i := range batch {
 					n := (u/2*each+k)*batch + i // two users record the same
-					records = append(records, record(testID(n), noon, audit.Delivered))
+					records = append(records, Record(ID(n), Noon, audit.Delivered))
 				}
 				if err := l.Record(bg(), records); err != nil {
 					t.Error(err)
@@ -129,7 +130,7 @@ func testConcurrentRecords(t *testing.T, b backend) {
 	wg.Wait()
 	var entries []audit.Entry
 	for n := range users / 2 * each * batch {
-		entries = append(entries, audit.Entry{ID: testID(n), Timestamp: noon})
+		entries = append(entries, audit.Entry{ID: ID(n), Timestamp: Noon})
 	}
 	for i, got := range outcomes(t, x, entries...) {
 		if got != audit.Delivered {
@@ -139,7 +140,7 @@ func testConcurrentRecords(t *testing.T, b backend) {
 }
 
 // testModel compares with a ledger that is two maps.
-func testModel(t *testing.T, b backend) {
+func testModel(t *testing.T, b Backend) {
 	x, y, empty := begun(t, b)
 	checks := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -157,7 +158,7 @@ func testModel(t *testing.T, b backend) {
 		ids := rapid.IntRange(0, 900)
 		steps := rapid.IntRange(1, 8).Draw(rt, "steps")
 		for range steps {
-			l := []ledger{x, y}[rapid.IntRange(0, 1).Draw(rt, "user")]
+			l := []Ledger{x, y}[rapid.IntRange(0, 1).Draw(rt, "user")]
 			first, n := ids.Draw(rt, "first"), rapid.IntRange(0, 700).Draw(rt, "n")
 			outcome := audit.Outcome(rapid.IntRange(1, 5).Draw(rt, "outcome"))
 			mixed := rapid.Bool().Draw(rt, "mixed")
@@ -171,9 +172,9 @@ func testModel(t *testing.T, b backend) {
 					o = audit.Delivered
 				}
 				// An id always has the same timestamp, as Kong's rows do.
-				r := record(testID(i), noon+int64(i%2)*86400, o)
+				r := Record(ID(i), Noon+int64(i%2)*86400, o)
 				records = append(records, r)
-				p := place{dayOf(r.Timestamp), r.ID}
+				p := place{ledger.DayOf(r.Timestamp), r.ID}
 				if known[p] == audit.Delivered {
 					continue
 				}
@@ -190,8 +191,8 @@ func testModel(t *testing.T, b backend) {
 		var entries []audit.Entry
 		var want []audit.Outcome
 		for i := range 1700 {
-			e := audit.Entry{ID: testID(i), Timestamp: noon + int64(i%2)*86400}
-			entries, want = append(entries, e), append(want, known[place{dayOf(e.Timestamp), e.ID}])
+			e := audit.Entry{ID: ID(i), Timestamp: Noon + int64(i%2)*86400}
+			entries, want = append(entries, e), append(want, known[place{ledger.DayOf(e.Timestamp), e.ID}])
 		}
 		if got := outcomes(t, y, entries...); !slices.Equal(got, want) {
 			rt.Fatalf("outcomes differ")

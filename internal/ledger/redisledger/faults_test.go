@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"errors"
@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
 func TestRedisServerDown(t *testing.T) {
 	port := redistest.FreePort(t)
-	r := openRedis(t, RedisOptions{Addrs: []string{"127.0.0.1:" + port}, Username: "u", Password: "hunter2"})
+	r := openRedis(t, Options{Addrs: []string{"127.0.0.1:" + port}, Username: "u", Password: "hunter2"})
 	err := r.Ping(bg())
 	var settings *audit.SettingsError
 	if err == nil || errors.As(err, &settings) {
@@ -30,9 +31,9 @@ func TestRedisRestarts(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
-	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	r := openRedis(t, Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
-	one := []audit.Record{record("a", noon, audit.Delivered)}
+	one := []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}
 	must(t, r.Record(bg(), one))
 
 	s.Kill()
@@ -42,7 +43,7 @@ func TestRedisRestarts(t *testing.T) {
 		t.Fatalf("with the server down: %v", err)
 	}
 	s.Restart()
-	eventually(t, func() error { return r.Record(bg(), []audit.Record{record("b", noon, audit.Delivered)}) })
+	eventually(t, func() error { return r.Record(bg(), []audit.Record{ledgertest.Record("b", noon, audit.Delivered)}) })
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}),
 		[]audit.Outcome{audit.Delivered, audit.Delivered})
 
@@ -68,13 +69,13 @@ func TestRedisSnapshot(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t)
-	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	r := openRedis(t, Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	lease := value(r.Acquire(bg(), true))(t)
-	must(t, r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
+	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	must(t, plainClient(t, s).Save(bg()).Err())
-	must(t, r.Record(bg(), []audit.Record{record("b", noon, audit.Delivered), record("c", noon, audit.Dead)}))
+	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("b", noon, audit.Delivered), ledgertest.Record("c", noon, audit.Dead)}))
 	s.Kill()
 	s.Restart()
 	eventually(t, func() error { return r.Ping(bg()) })
@@ -93,14 +94,14 @@ func TestRedisFull(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t)
-	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	r := openRedis(t, Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	lease := value(r.Acquire(bg(), true))(t)
 	plain := plainClient(t, s)
 	must(t, plain.ConfigSet(bg(), "maxmemory", "100kb").Err())
 	var settings *audit.SettingsError
 	for name, err := range map[string]error{
-		"record": r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}),
+		"record": r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}),
 		"marks":  lease.SetMarks(bg(), audit.Marks{}),
 	} {
 		if err == nil || errors.As(err, &settings) || !strings.Contains(err.Error(), "OOM") {
@@ -110,7 +111,7 @@ func TestRedisFull(t *testing.T) {
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.New})
 	must(t, lease.Renew(bg()))
 	must(t, plain.ConfigSet(bg(), "maxmemory", "0").Err())
-	must(t, r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
+	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))
 }
 
 func TestRedisCheck(t *testing.T) {
@@ -124,7 +125,7 @@ func TestRedisCheck(t *testing.T) {
 	} {
 		must(t, plain.ConfigSet(bg(), "maxmemory-policy", policy).Err())
 		got := ""
-		warnings, err := openRedis(t, RedisOptions{Addrs: []string{s.Addr}}).Check(bg())
+		warnings, err := openRedis(t, Options{Addrs: []string{s.Addr}}).Check(bg())
 		var settings *audit.SettingsError
 		switch {
 		case errors.As(err, &settings) && audit.Hint(settings) != "" && strings.Contains(err.Error(), policy):
@@ -148,7 +149,7 @@ func TestRedisCheckUntold(t *testing.T) {
 		servers["command renamed away"] = redistest.Start(t, "--rename-command", "INFO", "")
 	}
 	for name, s := range servers {
-		warnings, err := openRedis(t, RedisOptions{Addrs: []string{s.Addr}}).Check(bg())
+		warnings, err := openRedis(t, Options{Addrs: []string{s.Addr}}).Check(bg())
 		if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "make sure that it is noeviction") {
 			t.Errorf("%s: warnings %q, error %v", name, warnings, err)
 		}

@@ -1,4 +1,4 @@
-package ledger
+package boltledger
 
 import (
 	"context"
@@ -11,10 +11,11 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// Acquire is [Redis.Acquire].
-func (b *Bolt) Acquire(ctx context.Context, requestRerun bool) (Lease, error) {
+// Acquire is [redisledger.Ledger.Acquire].
+func (b *Ledger) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, b.wrap("acquiring lease", err)
 	}
@@ -25,11 +26,11 @@ func (b *Bolt) Acquire(ctx context.Context, requestRerun bool) (Lease, error) {
 		return nil, fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
 	}
 	b.lease.token, b.lease.until, b.lease.rerun = rand.Text(), b.now().Add(b.lease.ttl), false
-	return &boltLease{b: b, token: b.lease.token}, nil
+	return &lease{b: b, token: b.lease.token}, nil
 }
 
-// LeaseLeft is [Redis.LeaseLeft].
-func (b *Bolt) LeaseLeft(ctx context.Context) (time.Duration, error) {
+// LeaseLeft is [redisledger.Ledger.LeaseLeft].
+func (b *Ledger) LeaseLeft(ctx context.Context) (time.Duration, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, b.wrap("looking at the lease", err)
 	}
@@ -42,18 +43,18 @@ func (b *Bolt) LeaseLeft(ctx context.Context) (time.Duration, error) {
 }
 
 // holds reports whether a token is that of the lease. The lease is locked.
-func (b *Bolt) holds(token string) bool {
+func (b *Ledger) holds(token string) bool {
 	return token != "" && b.lease.token == token && b.now().Before(b.lease.until)
 }
 
-// boltLease is the [Lease] of a [Bolt].
-type boltLease struct {
-	b     *Bolt
+// lease is the [Lease] of a [Ledger].
+type lease struct {
+	b     *Ledger
 	token string
 }
 
 // held runs f under the lock if the lease is still held.
-func (l *boltLease) held(ctx context.Context, doing string, f func()) error {
+func (l *lease) held(ctx context.Context, doing string, f func()) error {
 	b := l.b
 	if err := ctx.Err(); err != nil {
 		return b.wrap(doing, err)
@@ -67,18 +68,18 @@ func (l *boltLease) held(ctx context.Context, doing string, f func()) error {
 	return nil
 }
 
-func (l *boltLease) Renew(ctx context.Context) error {
+func (l *lease) Renew(ctx context.Context) error {
 	return l.held(ctx, "renewing lease", l.renew)
 }
 
-func (l *boltLease) renew() { l.b.lease.until = l.b.now().Add(l.b.lease.ttl) }
+func (l *lease) renew() { l.b.lease.until = l.b.now().Add(l.b.lease.ttl) }
 
-func (l *boltLease) RerunRequested(ctx context.Context) (rerun bool, err error) {
+func (l *lease) RerunRequested(ctx context.Context) (rerun bool, err error) {
 	err = l.held(ctx, "looking for a rerun request", func() { rerun, l.b.lease.rerun = l.b.lease.rerun, false })
 	return rerun, err
 }
 
-func (l *boltLease) Release(ctx context.Context) (rerun bool, err error) {
+func (l *lease) Release(ctx context.Context) (rerun bool, err error) {
 	err = l.held(ctx, "releasing lease", func() {
 		rerun, l.b.lease.rerun = l.b.lease.rerun, false
 		if rerun {
@@ -90,7 +91,7 @@ func (l *boltLease) Release(ctx context.Context) (rerun bool, err error) {
 	return rerun, err
 }
 
-func (l *boltLease) SetMarks(ctx context.Context, marks audit.Marks) error {
+func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 	const doing = "writing marks"
 	b := l.b
 	text, err := json.Marshal(marks)
@@ -109,9 +110,9 @@ func (l *boltLease) SetMarks(ctx context.Context, marks audit.Marks) error {
 	})
 }
 
-// Bind is [Redis.Bind].
-func (b *Bolt) Bind(ctx context.Context, url string, adopt bool) error {
-	url = address(url)
+// Bind is [redisledger.Ledger.Bind].
+func (b *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
+	url = ledger.Address(url)
 	var other string
 	err := b.update(ctx, "binding", func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
@@ -126,13 +127,13 @@ func (b *Bolt) Bind(ctx context.Context, url string, adopt bool) error {
 		return meta.Put(kongKey, []byte(url))
 	})
 	if err == nil && other != "" {
-		return fmt.Errorf("binding ledger: %w", foreign(other))
+		return fmt.Errorf("binding ledger: %w", ledger.Foreign(other))
 	}
 	return err
 }
 
-// ReserveNonce is [Redis.ReserveNonce].
-func (b *Bolt) ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error) {
+// ReserveNonce is [redisledger.Ledger.ReserveNonce].
+func (b *Ledger) ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error) {
 	err = b.update(ctx, "reserving a nonce", func(tx *bbolt.Tx) error {
 		if err := b.purgeExpired(tx); err != nil {
 			return err

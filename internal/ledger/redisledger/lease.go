@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 var (
@@ -40,13 +41,13 @@ var (
 
 // Marks returns how far the log has been read; zero for a ledger without marks.
 // It fails with [audit.ErrLedgerReplaced] or [audit.ErrLedgerOlder] as Record does.
-func (r *Redis) Marks(ctx context.Context) (audit.Marks, error) {
+func (r *Ledger) Marks(ctx context.Context) (audit.Marks, error) {
 	const doing = "reading marks"
 	answer, err := r.client.MGet(ctx, r.keys("gen", "marks", "seq")...).Result()
 	if err != nil {
 		return audit.Marks{}, r.wrap(doing, err)
 	}
-	known, seen := r.pin.get()
+	known, seen := r.pin.Get()
 	sequence, _ := toSequence(answer[2])
 	stored, _ := answer[1].(string)
 	number, text, _ := strings.Cut(stored, " ")
@@ -68,7 +69,7 @@ func (r *Redis) Marks(ctx context.Context) (audit.Marks, error) {
 
 // Acquire takes the lease. If another relay holds it, Acquire fails with
 // [audit.ErrLeaseHeld], having asked that one for a rerun if requestRerun is set.
-func (r *Redis) Acquire(ctx context.Context, requestRerun bool) (Lease, error) {
+func (r *Ledger) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
 	token, request := rand.Text(), 0
 	if requestRerun {
 		request = 1
@@ -80,30 +81,30 @@ func (r *Redis) Acquire(ctx context.Context, requestRerun bool) (Lease, error) {
 	if err != nil {
 		return nil, r.wrap("acquiring lease", err)
 	}
-	return &redisLease{r: r, token: token, seen: reruns}, nil
+	return &lease{r: r, token: token, seen: reruns}, nil
 }
 
-// redisLease is the [Lease] of a [Redis].
-type redisLease struct {
-	r     *Redis
+// lease is the [Lease] of a [Ledger].
+type lease struct {
+	r     *Ledger
 	token string
 
 	mu   sync.Mutex
 	seen int64 // rerun requests that the holder has been told of
 }
 
-func (l *redisLease) Renew(ctx context.Context) error {
+func (l *lease) Renew(ctx context.Context) error {
 	_, err := l.reruns(ctx, "renewing lease", l.r.lease)
 	return err
 }
 
-func (l *redisLease) RerunRequested(ctx context.Context) (bool, error) {
+func (l *lease) RerunRequested(ctx context.Context) (bool, error) {
 	reruns, err := l.reruns(ctx, "looking for a rerun request", 0)
 	return err == nil && l.tell(reruns), err
 }
 
 // tell reports whether there are more rerun requests than the holder has been told of.
-func (l *redisLease) tell(reruns int64) bool {
+func (l *lease) tell(reruns int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	more := reruns != l.seen
@@ -111,13 +112,13 @@ func (l *redisLease) tell(reruns int64) bool {
 	return more
 }
 
-func (l *redisLease) told() int64 {
+func (l *lease) told() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.seen
 }
 
-func (l *redisLease) reruns(ctx context.Context, doing string, extend time.Duration) (int64, error) {
+func (l *lease) reruns(ctx context.Context, doing string, extend time.Duration) (int64, error) {
 	reruns, err := renewScript.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), l.token, extend.Milliseconds()).Int64()
 	if errors.Is(err, redis.Nil) {
 		return 0, fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
@@ -125,7 +126,7 @@ func (l *redisLease) reruns(ctx context.Context, doing string, extend time.Durat
 	return reruns, l.r.wrap(doing, err)
 }
 
-func (l *redisLease) Release(ctx context.Context) (rerun bool, err error) {
+func (l *lease) Release(ctx context.Context) (rerun bool, err error) {
 	const doing = "releasing lease"
 	reruns, err := releaseScript.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), l.token, l.told(), l.r.lease.Milliseconds()).Int64()
 	if errors.Is(err, redis.Nil) {
@@ -137,19 +138,19 @@ func (l *redisLease) Release(ctx context.Context) (rerun bool, err error) {
 	return l.tell(reruns), nil
 }
 
-func (l *redisLease) SetMarks(ctx context.Context, marks audit.Marks) error {
+func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 	const doing = "writing marks"
 	r := l.r
-	known, seen := r.pin.get()
+	known, seen := r.pin.Get()
 	if known == "" {
-		return fmt.Errorf("%s: %w", doing, errNotBegun)
+		return fmt.Errorf("%s: %w", doing, ledger.ErrNotBegun)
 	}
 	text, err := json.Marshal(marks)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	answer, err := r.run(ctx, doing, setMarksScript, r.keys("gen", "seq", "lease", "marks", "kong"), known,
-		[]any{known, seen, l.token, text, r.pin.kong()})
+		[]any{known, seen, l.token, text, r.pin.Kong()})
 	if err != nil {
 		return err
 	}
@@ -158,22 +159,22 @@ func (l *redisLease) SetMarks(ctx context.Context, marks audit.Marks) error {
 		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
 	case "foreign":
 		bound, _ := answer[len(answer)-1].(string)
-		return fmt.Errorf("%s: %w", doing, foreign(bound))
+		return fmt.Errorf("%s: %w", doing, ledger.Foreign(bound))
 	}
 	return nil
 }
 
 // LeaseLeft returns how long the lease lasts unless it is renewed, and 0 if nobody
 // holds it. Unlike Acquire it requests no rerun.
-func (r *Redis) LeaseLeft(ctx context.Context) (time.Duration, error) {
+func (r *Ledger) LeaseLeft(ctx context.Context) (time.Duration, error) {
 	left, err := r.client.PTTL(ctx, r.keys("lease")[0]).Result()
 	return max(0, left), r.wrap("looking at the lease", err)
 }
 
 // ReserveNonce reports whether a nonce has not been reserved in the last d, and
 // reserves it if so. It guards against replays; d is at least a millisecond.
-func (r *Redis) ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error) {
-	keys := r.keys("nonce:" + storedID(nonce))
+func (r *Ledger) ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error) {
+	keys := r.keys("nonce:" + ledger.StoredID(nonce))
 	first, err := nonceScript.Run(ctx, r.client, keys, rand.Text(), max(1, d.Milliseconds())).Int64()
 	return first == 1, r.wrap("reserving a nonce", err)
 }
@@ -182,8 +183,8 @@ func (r *Redis) ReserveNonce(ctx context.Context, nonce string, d time.Duration)
 // [audit.ErrForeignLedger] if that is another one already and the ledger has
 // marks, unless adopt is set. SetMarks fails so as well if another Kong took over
 // the binding meanwhile. Credentials in the URL are not kept.
-func (r *Redis) Bind(ctx context.Context, url string, adopt bool) error {
-	url = address(url)
+func (r *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
+	url = ledger.Address(url)
 	replace := 0
 	if adopt {
 		replace = 1
@@ -193,8 +194,8 @@ func (r *Redis) Bind(ctx context.Context, url string, adopt bool) error {
 		return r.wrap("binding ledger", err)
 	}
 	if bound != url {
-		return fmt.Errorf("binding ledger: %w", foreign(bound))
+		return fmt.Errorf("binding ledger: %w", ledger.Foreign(bound))
 	}
-	r.pin.bind(url)
+	r.pin.Bind(url)
 	return nil
 }

@@ -1,4 +1,4 @@
-package ledger
+package boltledger
 
 import (
 	"context"
@@ -8,10 +8,11 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// PutOutage is [Redis.PutOutage].
-func (b *Bolt) PutOutage(ctx context.Context, o audit.Outage) error {
+// PutOutage is [redisledger.Ledger.PutOutage].
+func (b *Ledger) PutOutage(ctx context.Context, o audit.Outage) error {
 	const doing = "storing an outage"
 	text, err := json.Marshal(o)
 	if err != nil {
@@ -22,8 +23,8 @@ func (b *Bolt) PutOutage(ctx context.Context, o audit.Outage) error {
 		if err := bucket.Put(append(toKey(o.From.UnixMilli()), o.ID...), text); err != nil {
 			return err
 		}
-		oldest, c := b.oldest(outageLife).UnixMilli(), bucket.Cursor()
-		more := -maxOutages
+		oldest, c := b.oldest(ledger.OutageLife).UnixMilli(), bucket.Cursor()
+		more := -ledger.MaxOutages
 		for k, _ := c.First(); k != nil; k, _ = c.Next() {
 			more++
 		}
@@ -37,12 +38,12 @@ func (b *Bolt) PutOutage(ctx context.Context, o audit.Outage) error {
 	})
 }
 
-// Outages is [Redis.Outages].
-func (b *Bolt) Outages(ctx context.Context, since time.Time) (list []audit.Outage, err error) {
+// Outages is [redisledger.Ledger.Outages].
+func (b *Ledger) Outages(ctx context.Context, since time.Time) (list []audit.Outage, err error) {
 	err = b.view(ctx, "reading outages", func(tx *bbolt.Tx) error {
 		return tx.Bucket(outagesBucket).ForEach(func(_, text []byte) error {
 			var err error
-			list, err = appendOutage(list, text, since)
+			list, err = ledger.AppendOutage(list, text, since)
 			return err
 		})
 	})

@@ -1,4 +1,4 @@
-package ledger
+package boltledger
 
 import (
 	"bytes"
@@ -10,13 +10,14 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 // purgeEvery is how often what has expired is removed.
 const purgeEvery = time.Hour
 
 // purgeExpired removes days and nonces whose time is over, once in a while.
-func (b *Bolt) purgeExpired(tx *bbolt.Tx) error {
+func (b *Ledger) purgeExpired(tx *bbolt.Tx) error {
 	b.purge.Lock()
 	defer b.purge.Unlock()
 	now := b.now()
@@ -30,7 +31,7 @@ func (b *Bolt) purgeExpired(tx *bbolt.Tx) error {
 	return nil
 }
 
-func (b *Bolt) purgeNow(tx *bbolt.Tx, now time.Time) error {
+func (b *Ledger) purgeNow(tx *bbolt.Tx, now time.Time) error {
 	expiry, days, nonces := tx.Bucket(expiryBucket), tx.Bucket(daysBucket), tx.Bucket(noncesBucket)
 	for _, day := range expired(expiry, now.Unix()) {
 		if err := days.DeleteBucket(day); err != nil {
@@ -60,8 +61,8 @@ func expired(bucket *bbolt.Bucket, now int64) [][]byte {
 	return keys
 }
 
-// Lookup is [Redis.Lookup].
-func (b *Bolt) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
+// Lookup is [redisledger.Ledger.Lookup].
+func (b *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	out := make([]audit.Outcome, len(entries))
 	err := b.view(ctx, "looking up entries", func(tx *bbolt.Tx) error {
 		if err := b.check(tx, false); err != nil {
@@ -72,7 +73,7 @@ func (b *Bolt) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outco
 		last, now := int64(0), b.now().Unix()
 		for i := range entries {
 			e := &entries[i]
-			if number := dayOf(e.Timestamp); i == 0 || number != last {
+			if number := ledger.DayOf(e.Timestamp); i == 0 || number != last {
 				last, day = number, nil
 				key := toKey(number)
 				if until := expiry.Get(key); until != nil && fromKey(until) > now {
@@ -95,14 +96,14 @@ func (b *Bolt) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outco
 }
 
 // idKey is an id as a key, which may not be empty.
-func idKey(id string) []byte { return []byte("i" + storedID(id)) }
+func idKey(id string) []byte { return []byte("i" + ledger.StoredID(id)) }
 
-// Record is [Redis.Record], all or nothing.
-func (b *Bolt) Record(ctx context.Context, records []audit.Record) error {
+// Record is [redisledger.Ledger.Record], all or nothing.
+func (b *Ledger) Record(ctx context.Context, records []audit.Record) error {
 	undelivered := make([][]byte, len(records))
 	order := make([]int, len(records))
 	for i := range records {
-		text, err := encodeUndelivered(&records[i])
+		text, err := ledger.EncodeUndelivered(&records[i])
 		if err != nil {
 			return fmt.Errorf("recording %s: %w", records[i].ID, err)
 		}
@@ -111,7 +112,7 @@ func (b *Bolt) Record(ctx context.Context, records []audit.Record) error {
 	// Sorted, so that a page of the file is touched once.
 	sort.SliceStable(order, func(i, j int) bool {
 		x, y := &records[order[i]], &records[order[j]]
-		if dx, dy := dayOf(x.Timestamp), dayOf(y.Timestamp); dx != dy {
+		if dx, dy := ledger.DayOf(x.Timestamp), ledger.DayOf(y.Timestamp); dx != dy {
 			return dx < dy
 		}
 		return x.ID < y.ID
@@ -134,7 +135,7 @@ func (b *Bolt) Record(ctx context.Context, records []audit.Record) error {
 }
 
 // putOutcomes writes outcomes, and notes in final what each record's id has after its own write.
-func (b *Bolt) putOutcomes(tx *bbolt.Tx, records []audit.Record, order []int, final map[int]audit.Outcome) error {
+func (b *Ledger) putOutcomes(tx *bbolt.Tx, records []audit.Record, order []int, final map[int]audit.Outcome) error {
 	days, expiry, now := tx.Bucket(daysBucket), tx.Bucket(expiryBucket), b.now()
 	var (
 		day   *bbolt.Bucket
@@ -143,7 +144,7 @@ func (b *Bolt) putOutcomes(tx *bbolt.Tx, records []audit.Record, order []int, fi
 	)
 	for n, i := range order {
 		rec := &records[i]
-		if number := dayOf(rec.Timestamp); n == 0 || number != dayOf(records[order[n-1]].Timestamp) {
+		if number := ledger.DayOf(rec.Timestamp); n == 0 || number != ledger.DayOf(records[order[n-1]].Timestamp) {
 			key, until = toKey(number), 0
 			if v := expiry.Get(key); v != nil {
 				until = fromKey(v)
@@ -159,7 +160,7 @@ func (b *Bolt) putOutcomes(tx *bbolt.Tx, records []audit.Record, order []int, fi
 				return err
 			}
 		}
-		if end := now.Unix() + int64(life(rec.Keep)/time.Second) + 1; end > until {
+		if end := now.Unix() + int64(ledger.Life(rec.Keep)/time.Second) + 1; end > until {
 			until = end
 			if err := expiry.Put(key, toKey(until)); err != nil {
 				return err

@@ -1,4 +1,4 @@
-package ledger
+package ledgertest
 
 import (
 	"fmt"
@@ -8,10 +8,10 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-func testOutages(t *testing.T, b backend) {
-	a, other, _ := b.open(t, time.Minute)
+func testOutages(t *testing.T, b Backend) {
+	a, other, _ := b.Open(t, time.Minute)
 	now := time.Now().UTC().Truncate(time.Second)
-	expect := func(l ledger, since time.Time, want ...audit.Outage) {
+	expect := func(l Ledger, since time.Time, want ...audit.Outage) {
 		t.Helper()
 		list := value(l.Outages(bg(), since))(t)
 		if fmt.Sprint(list) != fmt.Sprint(want) {

@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"bufio"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -31,7 +32,7 @@ func TestRedisDeclaresKeys(t *testing.T) {
 	lines := bufio.NewReader(monitor)
 	value(lines.ReadString('\n'))(t)
 
-	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	r := openRedis(t, Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	var records []audit.Record
 	var entries []audit.Entry
@@ -41,12 +42,12 @@ func TestRedisDeclaresKeys(t *testing.T) {
 			outcome = audit.Dead
 		}
 		at := int64(noon + i%2*86400)
-		records = append(records, record(testID(i), at, outcome))
-		entries = append(entries, audit.Entry{ID: testID(i), Timestamp: at})
+		records = append(records, ledgertest.Record(ledgertest.ID(i), at, outcome))
+		entries = append(entries, audit.Entry{ID: ledgertest.ID(i), Timestamp: at})
 	}
 	must(t, r.Record(bg(), records))
 	outcomes(t, r, entries...)
-	must(t, r.Record(bg(), []audit.Record{record(testID(0), noon, audit.Dropped)}))
+	must(t, r.Record(bg(), []audit.Record{ledgertest.Record(ledgertest.ID(0), noon, audit.Dropped)}))
 	lease := value(r.Acquire(bg(), true))(t)
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	must(t, lease.Renew(bg()))

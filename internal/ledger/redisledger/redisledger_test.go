@@ -1,20 +1,30 @@
-package ledger
+package redisledger
 
 import (
 	"errors"
-	"net/url"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
+func TestRedis(t *testing.T) {
+	if redistest.Real() {
+		t.Log("ledger in redis-server")
+	} else {
+		t.Log("ledger in miniredis")
+	}
+	ledgertest.Conform(t, redisBackend(Options{Addrs: []string{redistest.Start(t).Addr}}))
+}
+
 // TestMiniredis keeps the stand-in usable for who has no redis-server.
 func TestMiniredis(t *testing.T) {
-	conform(t, redisBackend(RedisOptions{Addrs: []string{redistest.StartMini(t).Addr}}))
+	ledgertest.Conform(t, redisBackend(Options{Addrs: []string{redistest.StartMini(t).Addr}}))
 }
 
 // TestRedisBuckets checks what no method shows: that every bucket is packed and
@@ -23,7 +33,7 @@ func TestRedisBuckets(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	r := openRedis(t, RedisOptions{Addrs: []string{redistest.Start(t).Addr}})
+	r := openRedis(t, Options{Addrs: []string{redistest.Start(t).Addr}})
 	value(r.Begin(bg()))(t)
 	const day = 24 * time.Hour
 	left := map[string]time.Duration{} // id → what its bucket must live at least
@@ -32,13 +42,13 @@ func TestRedisBuckets(t *testing.T) {
 		t.Helper()
 		var records []audit.Record
 		for i := from; i < from+n; i++ {
-			rec := record(testID(i), at, audit.Delivered)
+			rec := ledgertest.Record(ledgertest.ID(i), at, audit.Delivered)
 			if i%50 == 0 {
-				rec = record(testID(i), at, audit.Dead)
+				rec = ledgertest.Record(ledgertest.ID(i), at, audit.Dead)
 			}
 			rec.Keep = keep
 			records = append(records, rec)
-			left[rec.ID], days[rec.ID] = max(left[rec.ID], keep+day, 26*time.Hour), dayName(dayOf(at))
+			left[rec.ID], days[rec.ID] = max(left[rec.ID], keep+day, 26*time.Hour), ledger.DayName(ledger.DayOf(at))
 		}
 		must(t, r.Record(bg(), records))
 	}
@@ -113,7 +123,7 @@ func TestRedisSplitsInSteps(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t)
-	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	r := openRedis(t, Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	plain := plainClient(t, s)
 	calls := func() (n int) {
@@ -137,8 +147,8 @@ func TestRedisSplitsInSteps(t *testing.T) {
 			if n%100 == 0 {
 				outcome = audit.Dead
 			}
-			records = append(records, record(testID(n), noon, outcome))
-			entries, want = append(entries, audit.Entry{ID: testID(n), Timestamp: noon}), append(want, outcome)
+			records = append(records, ledgertest.Record(ledgertest.ID(n), noon, outcome))
+			entries, want = append(entries, audit.Entry{ID: ledgertest.ID(n), Timestamp: noon}), append(want, outcome)
 			n++
 		}
 		before := calls()
@@ -155,30 +165,12 @@ func TestRedisSplitsInSteps(t *testing.T) {
 	t.Logf("at most %d calls for 500 records", steps)
 }
 
-// FuzzAddress looks for a password that would be kept, and for two forms of one address.
-func FuzzAddress(f *testing.F) {
-	for _, s := range []string{"http://kong:8001", "HTTPS://u:hunter2@Kong:8444//", "kong:8001", "", "://", "http://[::1]:8001/a/?q#f"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		once := address(s)
-		if again := address(once); again != once {
-			t.Errorf("%q becomes %q, then %q", s, once, again)
-		}
-		if u, err := url.Parse(s); err == nil && u.Host != "" && u.User != nil {
-			if kept, err := url.Parse(once); err != nil || kept.User != nil {
-				t.Errorf("%q keeps its user: %q", s, once)
-			}
-		}
-	})
-}
-
 // TestRedisExpires sees a bucket go.
 func TestRedisExpires(t *testing.T) {
 	s := redistest.StartMini(t)
-	r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+	r := openRedis(t, Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
-	rec := record("a", noon, audit.Dead)
+	rec := ledgertest.Record("a", noon, audit.Dead)
 	rec.Keep = 0
 	must(t, r.Record(bg(), []audit.Record{rec}))
 	s.Forward(25*time.Hour + 59*time.Minute)
@@ -191,15 +183,15 @@ func TestRedisExpires(t *testing.T) {
 }
 
 func TestOpenRedisRefuses(t *testing.T) {
-	for name, o := range map[string]RedisOptions{
+	for name, o := range map[string]Options{
 		"cluster and sentinel": {Cluster: true, SentinelMaster: "main"},
 		"cluster and database": {Cluster: true, DB: 1},
 	} {
-		if _, err := OpenRedis(bg(), o); err == nil {
+		if _, err := Open(bg(), o); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	r := openRedis(t, RedisOptions{Addrs: []string{" a ", "", "b:1"}, Prefix: "x{y}", Source: "k}1", Destination: "d{"})
+	r := openRedis(t, Options{Addrs: []string{" a ", "", "b:1"}, Prefix: "x{y}", Source: "k}1", Destination: "d{"})
 	if r.where != "a:6379,b:1" || r.prefix != "x%7By%7D:{k%7D1>d%7B}:" {
 		t.Errorf("where %q, prefix %q", r.where, r.prefix)
 	}

@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 )
 
@@ -51,7 +52,7 @@ const (
 // run runs a script whose first argument is the generation known, and whose answer
 // begins with a word. It notes the sequence of an answer that is ok, and fails if
 // the ledger is another or an older one.
-func (r *Redis) run(ctx context.Context, doing string, script *redis.Script, keys []string, known string, args []any) ([]any, error) {
+func (r *Ledger) run(ctx context.Context, doing string, script *redis.Script, keys []string, known string, args []any) ([]any, error) {
 	answer, err := script.Run(ctx, r.client, keys, args...).Slice()
 	if err != nil {
 		return nil, r.wrap(doing, err)
@@ -69,7 +70,7 @@ func (r *Redis) run(ctx context.Context, doing string, script *redis.Script, key
 		if !ok {
 			return nil, fmt.Errorf("%s: redis at %s: answer without a sequence", doing, r.where)
 		}
-		r.pin.saw(known, sequence)
+		r.pin.Saw(known, sequence)
 	}
 	return answer, nil
 }
@@ -92,10 +93,10 @@ func toSequence(v any) (int64, bool) {
 // It fails with [audit.ErrLedgerOlder] if the ledger has forgotten writes that this
 // value has seen, or that its marks rest on. The ledger then has a new generation
 // and no marks, and the next call succeeds.
-func (r *Redis) Begin(ctx context.Context) (fresh bool, err error) {
+func (r *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
 	const doing = "beginning"
 	made := rand.Text()
-	known, seen := r.pin.get()
+	known, seen := r.pin.Get()
 	answer, err := beginScript.Run(ctx, r.client, r.keys("gen", "seq", "marks"), made, known, seen).StringSlice()
 	if err != nil {
 		return false, r.wrap(doing, err)
@@ -107,7 +108,7 @@ func (r *Redis) Begin(ctx context.Context) (fresh bool, err error) {
 	if !ok {
 		return false, fmt.Errorf("%s: redis at %s: answer without a sequence", doing, r.where)
 	}
-	r.pin.set(answer[1], sequence)
+	r.pin.Set(answer[1], sequence)
 	if answer[0] == older {
 		return false, fmt.Errorf("%s: %w", doing, audit.ErrLedgerOlder)
 	}
@@ -116,14 +117,14 @@ func (r *Redis) Begin(ctx context.Context) (fresh bool, err error) {
 
 // Lookup returns the outcome of each entry, [audit.New] for those that the ledger
 // does not know. It writes nothing, and makes one round trip for 1000 entries.
-func (r *Redis) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
+func (r *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	out := make([]audit.Outcome, len(entries))
 	ids := make([]place, 0, min(len(entries), lookupAtOnce))
 	for from := 0; from < len(entries); from += lookupAtOnce {
 		to := min(from+lookupAtOnce, len(entries))
 		ids = ids[:0]
 		for i := from; i < to; i++ {
-			ids = append(ids, place{storedID(entries[i].ID), dayOf(entries[i].Timestamp)})
+			ids = append(ids, place{ledger.StoredID(entries[i].ID), ledger.DayOf(entries[i].Timestamp)})
 		}
 		if err := r.lookup(ctx, ids, out[from:to]); err != nil {
 			return nil, err
@@ -138,11 +139,11 @@ const layoutTries = 100
 
 var errLayout = errors.New("buckets were split again and again meanwhile")
 
-func (r *Redis) lookup(ctx context.Context, ids []place, out []audit.Outcome) error {
+func (r *Ledger) lookup(ctx context.Context, ids []place, out []audit.Outcome) error {
 	const doing = "looking up entries"
 	for range layoutTries {
 		p := r.newPlan(ids)
-		known, seen := r.pin.get()
+		known, seen := r.pin.Get()
 		args := make([]any, 0, 3+len(p.days)+len(p.buckets)+len(ids))
 		args = append(args, known, seen, len(p.days))
 		for _, layout := range p.layouts {
@@ -182,18 +183,18 @@ func (r *Redis) lookup(ctx context.Context, ids []place, out []audit.Outcome) er
 // has been delivered stays so. It fails with [audit.ErrLedgerReplaced] or
 // [audit.ErrLedgerOlder], and writes nothing more, if the ledger is not the one
 // that Begin pinned.
-func (r *Redis) Record(ctx context.Context, records []audit.Record) error {
+func (r *Ledger) Record(ctx context.Context, records []audit.Record) error {
 	lines := make([]line, len(records))
 	for i := range records {
-		text, err := encodeUndelivered(&records[i])
+		text, err := ledger.EncodeUndelivered(&records[i])
 		if err != nil {
 			return fmt.Errorf("recording %s: %w", records[i].ID, err)
 		}
 		rec := &records[i]
 		lines[i] = line{
-			place:   place{storedID(rec.ID), dayOf(rec.Timestamp)},
+			place:   place{ledger.StoredID(rec.ID), ledger.DayOf(rec.Timestamp)},
 			outcome: strconv.Itoa(int(rec.Outcome)),
-			seconds: int64(life(rec.Keep)/time.Second) + 1,
+			seconds: int64(ledger.Life(rec.Keep)/time.Second) + 1,
 			text:    text,
 		}
 		if text != nil {
@@ -216,7 +217,7 @@ func (r *Redis) Record(ctx context.Context, records []audit.Record) error {
 
 // tooLarge recognizes a server that closes the connection because it does not take
 // a request of this size: it answers at once when it is asked for less.
-func (r *Redis) tooLarge(ctx context.Context, err error, size int) error {
+func (r *Ledger) tooLarge(ctx context.Context, err error, size int) error {
 	if size <= undeliveredBytes || !redisconn.Cut(err) || r.Ping(ctx) != nil {
 		return err
 	}
@@ -232,12 +233,12 @@ type line struct {
 	since   int64 // of the text, Unix milliseconds
 }
 
-func (r *Redis) record(ctx context.Context, lines []line) error {
+func (r *Ledger) record(ctx context.Context, lines []line) error {
 	const doing = "recording outcomes"
 	for range layoutTries {
-		known, seen := r.pin.get()
+		known, seen := r.pin.Get()
 		if known == "" {
-			return fmt.Errorf("%s: %w", doing, errNotBegun)
+			return fmt.Errorf("%s: %w", doing, ledger.ErrNotBegun)
 		}
 		ids := make([]place, len(lines))
 		for i := range lines {
@@ -321,7 +322,7 @@ func recordArgs(known string, seen int64, p *plan, lines []line) []any {
 
 // split splits buckets that are full, some at a time. What another relay splits
 // meanwhile is left to the caller, who chooses buckets anew.
-func (r *Redis) split(ctx context.Context, p *plan, full []bucket) error {
+func (r *Ledger) split(ctx context.Context, p *plan, full []bucket) error {
 	for len(full) > 0 {
 		day, n := full[0].day, 1
 		for n < len(full) && n < splitAtOnce && full[n].day == day {
@@ -329,7 +330,7 @@ func (r *Redis) split(ctx context.Context, p *plan, full []bucket) error {
 		}
 		name := p.days[day]
 		keys := append(r.keys("gen", "seq"), r.prefix+name)
-		known, seen := r.pin.get()
+		known, seen := r.pin.Get()
 		args := []any{known, seen, r.layouts.of(name)}
 		for _, b := range full[:n] {
 			keys = append(keys, r.bucketKey(name, b.node), r.bucketKey(name, 2*b.node), r.bucketKey(name, 2*b.node+1))
@@ -349,7 +350,7 @@ func (r *Redis) split(ctx context.Context, p *plan, full []bucket) error {
 	return nil
 }
 
-func (r *Redis) keys(names ...string) []string {
+func (r *Ledger) keys(names ...string) []string {
 	for i, name := range names {
 		names[i] = r.prefix + name
 	}

@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 //go:embed lua/note.lua
@@ -20,28 +21,28 @@ var noteScript = redis.NewScript(noteSource)
 
 // note adds ids to a list that keeps the 10,000 latest ones for some time. An id
 // that is on it keeps its time.
-func (r *Redis) note(ctx context.Context, doing, list string, ids []string, at time.Time, life time.Duration) error {
+func (r *Ledger) note(ctx context.Context, doing, list string, ids []string, at time.Time, life time.Duration) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	args := []any{at.UnixMilli(), r.now().Add(-life).UnixMilli(), maxListed, int64(life / time.Second)}
+	args := []any{at.UnixMilli(), r.now().Add(-life).UnixMilli(), ledger.MaxListed, int64(life / time.Second)}
 	for _, id := range ids {
-		args = append(args, storedID(id))
+		args = append(args, ledger.StoredID(id))
 	}
 	return r.wrap(doing, noteScript.Run(ctx, r.client, r.keys(list), args...).Err())
 }
 
 // Announce notes ids that a trigger named at a time. The list holds 10,000 ids,
 // the latest, for 24 h each; an id that is on it keeps its time.
-func (r *Redis) Announce(ctx context.Context, ids []string, at time.Time) error {
-	return r.note(ctx, "announcing", "announced", ids, at, announcedLife)
+func (r *Ledger) Announce(ctx context.Context, ids []string, at time.Time) error {
+	return r.note(ctx, "announcing", "announced", ids, at, ledger.AnnouncedLife)
 }
 
 // Announced returns what has been announced in the last 24 h and not taken off
 // the list, oldest first, each id with the time of its first announcement.
-func (r *Redis) Announced(ctx context.Context) ([]audit.Announcement, error) {
+func (r *Ledger) Announced(ctx context.Context) ([]audit.Announcement, error) {
 	const doing = "reading announcements"
-	from := strconv.FormatInt(r.now().Add(-announcedLife).UnixMilli(), 10)
+	from := strconv.FormatInt(r.now().Add(-ledger.AnnouncedLife).UnixMilli(), 10)
 	answer, err := r.client.ZRangeByScoreWithScores(ctx, r.prefix+"announced", &redis.ZRangeBy{Min: from, Max: "+inf"}).Result()
 	if err != nil {
 		return nil, r.wrap(doing, err)
@@ -58,39 +59,39 @@ func (r *Redis) Announced(ctx context.Context) ([]audit.Announcement, error) {
 }
 
 // Unannounce takes ids off the list.
-func (r *Redis) Unannounce(ctx context.Context, ids []string) error {
+func (r *Ledger) Unannounce(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	members := make([]any, len(ids))
 	for i, id := range ids {
-		members[i] = storedID(id)
+		members[i] = ledger.StoredID(id)
 	}
 	return r.wrap("taking back announcements", r.client.ZRem(ctx, r.prefix+"announced", members...).Err())
 }
 
 // NoteOwnReads notes ids under which Kong records reads that a relay of this
 // ledger made. The ledger keeps the 10,000 latest ones, for an hour each.
-func (r *Redis) NoteOwnReads(ctx context.Context, ids []string) error {
-	return r.note(ctx, "noting own reads", "ownreads", ids, r.now(), ownReadsLife)
+func (r *Ledger) NoteOwnReads(ctx context.Context, ids []string) error {
+	return r.note(ctx, "noting own reads", "ownreads", ids, r.now(), ledger.OwnReadsLife)
 }
 
 // AreOwnReads reports for each id whether NoteOwnReads noted it in the last hour.
-func (r *Redis) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) {
+func (r *Ledger) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	scores := make([]*redis.FloatCmd, len(ids))
 	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
-			scores[i] = p.ZScore(ctx, r.prefix+"ownreads", storedID(id))
+			scores[i] = p.ZScore(ctx, r.prefix+"ownreads", ledger.StoredID(id))
 		}
 		return nil
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, r.wrap("looking up own reads", err)
 	}
-	from := float64(r.now().Add(-ownReadsLife).UnixMilli())
+	from := float64(r.now().Add(-ledger.OwnReadsLife).UnixMilli())
 	own := make([]bool, len(ids))
 	for i, score := range scores {
 		at, err := score.Result()

@@ -1,6 +1,8 @@
-package ledger
+package redisledger
 
 import (
+	"github.com/kong-cloudtrail/relay/internal/ledger"
+
 	"crypto/sha1" //nolint:gosec // spreads ids over buckets, and is what scripts have
 	"math/bits"
 	"strconv"
@@ -85,7 +87,7 @@ type place struct {
 }
 
 // newPlan chooses buckets for ids. Most calls have ids of one or two days.
-func (r *Redis) newPlan(ids []place) plan {
+func (r *Ledger) newPlan(ids []place) plan {
 	type spot struct {
 		day  int
 		node uint32
@@ -104,7 +106,7 @@ func (r *Redis) newPlan(ids []place) plan {
 			if !ok {
 				day = len(p.days)
 				days[number] = day
-				name := dayName(number)
+				name := ledger.DayName(number)
 				p.days, p.layouts = append(p.days, name), append(p.layouts, r.layouts.of(name))
 			}
 			s.day = day
@@ -132,7 +134,7 @@ func (r *Redis) newPlan(ids []place) plan {
 }
 
 // keys appends the keys of the plan: the layouts of its days, then its buckets.
-func (p *plan) keys(r *Redis, keys []string) []string {
+func (p *plan) keys(r *Ledger, keys []string) []string {
 	for _, day := range p.days {
 		keys = append(keys, r.prefix+day)
 	}
@@ -142,13 +144,13 @@ func (p *plan) keys(r *Redis, keys []string) []string {
 	return keys
 }
 
-func (r *Redis) bucketKey(day string, node uint32) string {
+func (r *Ledger) bucketKey(day string, node uint32) string {
 	return r.prefix + day + ":" + strconv.FormatUint(uint64(node), 10)
 }
 
 // learn remembers the layouts that a script answered with. It reports whether the
 // answer was one of layouts.
-func (r *Redis) learn(days []string, answer []any) bool {
+func (r *Ledger) learn(days []string, answer []any) bool {
 	if len(answer) != 1+len(days) || answer[0] != changedLayout {
 		return false
 	}

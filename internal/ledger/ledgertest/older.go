@@ -1,23 +1,24 @@
-package ledger
+package ledgertest
 
 import (
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 // testOlder has a ledger that forgets its last writes.
-func testOlder(t *testing.T, b backend) {
+func testOlder(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	must(t, x.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
+	must(t, x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}))
 	lease := value(x.Acquire(bg(), true))(t)
-	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: noon}))
-	b.forget(t, x, 1)
+	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: Noon}))
+	b.Forget(t, x, 1)
 	check := func() {
 		t.Helper()
-		wantErr(t, x.Record(bg(), []audit.Record{record("b", noon, audit.Dead)}), audit.ErrLedgerOlder)
+		wantErr(t, x.Record(bg(), []audit.Record{Record("b", Noon, audit.Dead)}), audit.ErrLedgerOlder)
 		wantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), audit.ErrLedgerOlder)
-		_, err := x.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: noon}})
+		_, err := x.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: Noon}})
 		wantErr(t, err, audit.ErrLedgerOlder)
 		_, err = x.Marks(bg())
 		wantErr(t, err, audit.ErrLedgerOlder)
@@ -28,9 +29,9 @@ func testOlder(t *testing.T, b backend) {
 	wantErr(t, err, audit.ErrLedgerOlder)
 	equal(t, value(x.Begin(bg()))(t), false)
 	equal(t, value(x.Marks(bg()))(t), audit.Marks{})
-	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}),
+	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}, audit.Entry{ID: "b", Timestamp: Noon}),
 		[]audit.Outcome{audit.Delivered, audit.New})
-	must(t, x.Record(bg(), []audit.Record{record("b", noon, audit.Dead)}))
+	must(t, x.Record(bg(), []audit.Record{Record("b", Noon, audit.Dead)}))
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 2}))
 	if x != y { // whoever shares the ledger starts over as well
 		wantErr(t, y.Record(bg(), oneRecord()), audit.ErrLedgerReplaced)
@@ -40,19 +41,19 @@ func testOlder(t *testing.T, b backend) {
 	equal(t, value(y.Marks(bg()))(t), audit.Marks{Cursor: 2})
 }
 
-func oneRecord() []audit.Record { return []audit.Record{record("c", noon, audit.Delivered)} }
+func oneRecord() []audit.Record { return []audit.Record{Record("c", Noon, audit.Delivered)} }
 
 // testMarksAhead has marks that are younger than the ids that they rest on, and a
 // relay that was started afterwards.
-func testMarksAhead(t *testing.T, b backend) {
-	x, y, _ := b.open(t, DefaultLease)
+func testMarksAhead(t *testing.T, b Backend) {
+	x, y, _ := b.Open(t, ledger.DefaultLease)
 	value(x.Begin(bg()))(t)
 	lease := value(x.Acquire(bg(), true))(t)
 	for range 3 {
 		must(t, x.Record(bg(), oneRecord()))
 	}
-	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: noon}))
-	b.forget(t, x, 2)
+	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: Noon}))
+	b.Forget(t, x, 2)
 	_, err := y.Begin(bg())
 	wantErr(t, err, audit.ErrLedgerOlder)
 	equal(t, value(y.Begin(bg()))(t), false)

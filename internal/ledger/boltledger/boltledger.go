@@ -1,4 +1,5 @@
-package ledger
+// Package boltledger is a ledger in a bbolt file, for one relay.
+package boltledger
 
 import (
 	"context"
@@ -15,26 +16,27 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// BoltOptions say whose a ledger in a file is.
-type BoltOptions struct {
+// Options say whose a ledger in a file is.
+type Options struct {
 	Source      string // the Kong that is read, by a name of the operator's choice
 	Destination string // what it is delivered to; a name that is empty is not compared
 	// Adopt takes over a file that was used and does not say by whom.
 	Adopt bool
 	// MustExist refuses to make a file.
 	MustExist bool
-	LeaseTTL  time.Duration // 0: [DefaultLease]
+	LeaseTTL  time.Duration // 0: [ledger.DefaultLease]
 }
 
-// Bolt is a ledger in a file of one node. The file is locked while it is open, so
+// Ledger is a ledger in a file of one node. The file is locked while it is open, so
 // that one process at a time has it; the lease is among users of this one value.
 // What is written is synced to disk before a method returns.
-type Bolt struct {
+type Ledger struct {
 	db   *bbolt.DB
 	path string
-	pin  pin
+	pin  ledger.Pin
 	now  func() time.Time
 
 	purge struct {
@@ -80,20 +82,20 @@ var (
 	marksSequenceKey = []byte("marks_sequence") // at which the marks were written
 )
 
-// OpenBolt opens a ledger in a file, which it makes if there is none, for its
+// Open opens a ledger in a file, which it makes if there is none, for its
 // owner alone. It waits a second at most for another process to let go of it. It
 // refuses a file that is broken, or that is the ledger of another source or
 // destination.
-func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
+func Open(path string, o Options) (*Ledger, error) {
 	if o.LeaseTTL <= 0 {
-		o.LeaseTTL = DefaultLease
+		o.LeaseTTL = ledger.DefaultLease
 	}
 	if o.MustExist {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { //nolint:gosec // the path is a setting
 			return nil, audit.Settingsf("correct the path in --ledger, or let the relay run first, which makes the file", "%w: %s", audit.ErrNoLedger, path)
 		}
 	}
-	b := &Bolt{path: path, now: time.Now}
+	b := &Ledger{path: path, now: time.Now}
 	b.lease.ttl = o.LeaseTTL
 	if err := b.open(); err != nil {
 		return nil, err
@@ -114,21 +116,21 @@ func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
 	return b, nil
 }
 
-func (b *Bolt) wrap(doing string, err error) error {
+func (b *Ledger) wrap(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("%s: ledger %s: %w", doing, b.path, err)
 }
 
-func (b *Bolt) update(ctx context.Context, doing string, f func(tx *bbolt.Tx) error) error {
+func (b *Ledger) update(ctx context.Context, doing string, f func(tx *bbolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return b.wrap(doing, err)
 	}
 	return b.guarded(doing, func() error { return b.db.Update(f) })
 }
 
-func (b *Bolt) view(ctx context.Context, doing string, f func(tx *bbolt.Tx) error) error {
+func (b *Ledger) view(ctx context.Context, doing string, f func(tx *bbolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return b.wrap(doing, err)
 	}
@@ -137,11 +139,11 @@ func (b *Bolt) view(ctx context.Context, doing string, f func(tx *bbolt.Tx) erro
 
 // check returns an error if the ledger is not the one that Begin found. Before
 // Begin a reader is let through.
-func (b *Bolt) check(tx *bbolt.Tx, write bool) error {
-	generation, seen := b.pin.get()
+func (b *Ledger) check(tx *bbolt.Tx, write bool) error {
+	generation, seen := b.pin.Get()
 	switch {
 	case generation == "" && write:
-		return errNotBegun
+		return ledger.ErrNotBegun
 	case generation == "":
 		return nil
 	case generation != string(tx.Bucket(metaBucket).Get(generationKey)):
@@ -153,9 +155,9 @@ func (b *Bolt) check(tx *bbolt.Tx, write bool) error {
 }
 
 // write is update for what the ledger's sequence counts. f gets the sequence.
-func (b *Bolt) write(ctx context.Context, doing string, f func(tx *bbolt.Tx, sequence int64) error) error {
+func (b *Ledger) write(ctx context.Context, doing string, f func(tx *bbolt.Tx, sequence int64) error) error {
 	var sequence int64
-	generation, _ := b.pin.get()
+	generation, _ := b.pin.Get()
 	err := b.update(ctx, doing, func(tx *bbolt.Tx) error {
 		if err := b.check(tx, true); err != nil {
 			return err
@@ -167,7 +169,7 @@ func (b *Bolt) write(ctx context.Context, doing string, f func(tx *bbolt.Tx, seq
 		return f(tx, sequence)
 	})
 	if err == nil {
-		b.pin.saw(generation, sequence)
+		b.pin.Saw(generation, sequence)
 	}
 	return err
 }
@@ -180,8 +182,8 @@ func number(tx *bbolt.Tx, key []byte) int64 {
 	return 0
 }
 
-// Begin is [Redis.Begin].
-func (b *Bolt) Begin(ctx context.Context) (fresh bool, err error) {
+// Begin is [redisledger.Ledger.Begin].
+func (b *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
 	const doing = "beginning"
 	made := rand.Text()
 	var generation string
@@ -190,7 +192,7 @@ func (b *Bolt) Begin(ctx context.Context) (fresh bool, err error) {
 	err = b.update(ctx, doing, func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		generation, sequence = string(meta.Get(generationKey)), number(tx, sequenceKey)
-		known, seen := b.pin.get()
+		known, seen := b.pin.Get()
 		if generation != known {
 			seen = 0
 		}
@@ -205,15 +207,15 @@ func (b *Bolt) Begin(ctx context.Context) (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	b.pin.set(generation, sequence)
+	b.pin.Set(generation, sequence)
 	if isOlder {
 		return false, b.wrap(doing, audit.ErrLedgerOlder)
 	}
 	return generation == made, nil
 }
 
-// Marks is [Redis.Marks].
-func (b *Bolt) Marks(ctx context.Context) (marks audit.Marks, err error) {
+// Marks is [redisledger.Ledger.Marks].
+func (b *Ledger) Marks(ctx context.Context) (marks audit.Marks, err error) {
 	err = b.view(ctx, "reading marks", func(tx *bbolt.Tx) error {
 		if err := b.check(tx, false); err != nil {
 			return err
@@ -227,15 +229,15 @@ func (b *Bolt) Marks(ctx context.Context) (marks audit.Marks, err error) {
 }
 
 // Ping reports whether the file is open.
-func (b *Bolt) Ping(ctx context.Context) error {
+func (b *Ledger) Ping(ctx context.Context) error {
 	return b.view(ctx, "pinging", func(*bbolt.Tx) error { return nil })
 }
 
 // Check finds nothing to warn of: a file has no settings.
-func (b *Bolt) Check(context.Context) (warnings []string, err error) { return nil, nil }
+func (b *Ledger) Check(context.Context) (warnings []string, err error) { return nil, nil }
 
 // Close closes the file, once the calls under way have ended.
-func (b *Bolt) Close() error {
+func (b *Ledger) Close() error {
 	return b.wrap("closing", b.db.Close())
 }
 

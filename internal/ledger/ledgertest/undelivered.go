@@ -1,4 +1,4 @@
-package ledger
+package ledgertest
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-func testUndelivered(t *testing.T, b backend) {
+func testUndelivered(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	var none time.Time
 	dead, deferred, err := x.OldestUndelivered(bg())
@@ -29,8 +29,8 @@ func testUndelivered(t *testing.T, b backend) {
 		if i%7 == 0 {
 			outcome = audit.Deferred
 		}
-		r := record(testID(i), noon, outcome)
-		r.Undelivered.Since = time.UnixMilli(int64(noon*1000 - i%3*1000 + 7)).UTC()
+		r := Record(ID(i), Noon, outcome)
+		r.Undelivered.Since = time.UnixMilli(int64(Noon*1000 - i%3*1000 + 7)).UTC()
 		records = append(records, r)
 	}
 	must(t, x.Record(bg(), records))
@@ -68,7 +68,7 @@ func testUndelivered(t *testing.T, b backend) {
 	equal(t, []int{nDead, nDeferred}, []int{300, 50})
 	dead, deferred, err = y.OldestUndelivered(bg())
 	must(t, err)
-	if at := int64(noon*1000 - 2000 + 7); dead.UnixMilli() != at || deferred.UnixMilli() != at {
+	if at := int64(Noon*1000 - 2000 + 7); dead.UnixMilli() != at || deferred.UnixMilli() != at {
 		t.Errorf("oldest at %v and %v", dead, deferred)
 	}
 
@@ -77,7 +77,7 @@ func testUndelivered(t *testing.T, b backend) {
 		if records[i].Outcome == audit.Deferred {
 			records[i].Outcome = audit.Dead
 		} else {
-			records[i] = record(records[i].ID, noon, audit.Delivered)
+			records[i] = Record(records[i].ID, Noon, audit.Delivered)
 		}
 	}
 	must(t, x.Record(bg(), records))
@@ -95,17 +95,17 @@ func testUndelivered(t *testing.T, b backend) {
 	equal(t, n, 10)
 }
 
-func testUndeliveredRemoved(t *testing.T, b backend) {
+func testUndeliveredRemoved(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	var records []audit.Record
 	for i := range 450 {
-		records = append(records, record(testID(i), noon, audit.Dead))
+		records = append(records, Record(ID(i), Noon, audit.Dead))
 	}
 	must(t, x.Record(bg(), records))
 	n := 0
 	for entry, err := range x.UndeliveredEntries(bg()) {
 		must(t, err)
-		must(t, y.Record(bg(), []audit.Record{record(entry.Entry.ID, noon, audit.Dropped)}))
+		must(t, y.Record(bg(), []audit.Record{Record(entry.Entry.ID, Noon, audit.Dropped)}))
 		n++
 	}
 	equal(t, n, 450)
@@ -114,11 +114,11 @@ func testUndeliveredRemoved(t *testing.T, b backend) {
 	equal(t, []int{dead, deferred}, []int{0, 0})
 }
 
-func testLargeUndelivered(t *testing.T, b backend) {
+func testLargeUndelivered(t *testing.T, b Backend) {
 	x, _, _ := begun(t, b)
 	var records []audit.Record
 	for i := range 4 {
-		r := record(testID(i), noon, audit.Deferred)
+		r := Record(ID(i), Noon, audit.Deferred)
 		r.Undelivered.Entry.Payload = strings.Repeat(fmt.Sprint(i), 3<<20)
 		records = append(records, r)
 	}

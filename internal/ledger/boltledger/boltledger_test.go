@@ -1,4 +1,4 @@
-package ledger
+package boltledger
 
 import (
 	"bytes"
@@ -13,11 +13,12 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 )
 
-func openBolt(t *testing.T, path string) *Bolt {
+func openBolt(t *testing.T, path string) *Ledger {
 	t.Helper()
-	b, err := OpenBolt(path, BoltOptions{})
+	b, err := Open(path, Options{})
 	must(t, err)
 	t.Cleanup(func() { b.Close() })
 	return b
@@ -30,10 +31,10 @@ func TestBoltFile(t *testing.T) {
 	must(t, err)
 	equal(t, info.Mode().Perm(), os.FileMode(0o600))
 	equal(t, value(b.Begin(bg()))(t), true)
-	must(t, b.Record(bg(), []audit.Record{record("a", noon, audit.Delivered), record("b", noon, audit.Dead)}))
+	must(t, b.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered), ledgertest.Record("b", noon, audit.Dead)}))
 
 	var settings *audit.SettingsError
-	_, err = OpenBolt(path, BoltOptions{})
+	_, err = Open(path, Options{})
 	if !errors.As(err, &settings) || !strings.Contains(err.Error(), "in use by another relay") {
 		t.Errorf("opened twice: %v", err)
 	}
@@ -50,7 +51,7 @@ func TestBoltFile(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
 	must(t, os.WriteFile(broken, []byte(strings.Repeat("no ledger ", 5000)), 0o600))
 	for _, path := range []string{broken, filepath.Join(t.TempDir(), "missing", "ledger.db")} {
-		if _, err := OpenBolt(path, BoltOptions{}); !errors.As(err, &settings) || audit.Hint(settings) == "" {
+		if _, err := Open(path, Options{}); !errors.As(err, &settings) || audit.Hint(settings) == "" {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -61,7 +62,7 @@ func TestBoltExpires(t *testing.T) {
 	now := time.Unix(noon, 0)
 	b.now = func() time.Time { return now }
 	value(b.Begin(bg()))(t)
-	short, long := record("short", noon, audit.Dead), record("long", noon+86400, audit.Delivered)
+	short, long := ledgertest.Record("short", noon, audit.Dead), ledgertest.Record("long", noon+86400, audit.Delivered)
 	short.Keep = 0
 	must(t, b.Record(bg(), []audit.Record{short, long}))
 	again := short
@@ -76,7 +77,7 @@ func TestBoltExpires(t *testing.T) {
 	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.Dead, audit.Dead, audit.Delivered})
 	now = now.Add(2 * time.Hour)
 	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.New, audit.New, audit.Delivered})
-	must(t, b.Record(bg(), []audit.Record{record("new", noon, audit.Delivered)})) // into an expired day
+	must(t, b.Record(bg(), []audit.Record{ledgertest.Record("new", noon, audit.Delivered)})) // into an expired day
 	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.New, audit.New, audit.Delivered})
 	_, ok, err := b.UndeliveredEntry(bg(), "short")
 	must(t, err)
@@ -99,7 +100,7 @@ func TestBoltExpires(t *testing.T) {
 func TestBoltBelongsToOne(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	open := func(source, destination string, adopt bool) error {
-		b, err := OpenBolt(path, BoltOptions{Source: source, Destination: destination, Adopt: adopt})
+		b, err := Open(path, Options{Source: source, Destination: destination, Adopt: adopt})
 		if err == nil {
 			value(b.Begin(bg()))(t)
 			must(t, b.Close())
@@ -109,7 +110,7 @@ func TestBoltBelongsToOne(t *testing.T) {
 	must(t, open("kong", "jsonl:/mistyped", false)) // nothing hangs on it yet
 	b := openBolt(t, path)
 	value(b.Begin(bg()))(t)
-	must(t, b.Record(bg(), oneRecord()))
+	must(t, b.Record(bg(), []audit.Record{ledgertest.Record("c", noon, audit.Delivered)}))
 	must(t, b.db.Update(func(tx *bbolt.Tx) error { // as it was before files knew whose they are
 		return errors.Join(tx.Bucket(metaBucket).Delete(sourceKey), tx.Bucket(metaBucket).Delete(destinationKey))
 	}))
@@ -139,8 +140,8 @@ func TestBoltBroken(t *testing.T) {
 	var entries []audit.Entry
 	for i := range 3000 {
 		at := int64(noon + i%3*86400)
-		records = append(records, record(testID(i), at, audit.Delivered))
-		entries = append(entries, audit.Entry{ID: testID(i), Timestamp: at})
+		records = append(records, ledgertest.Record(ledgertest.ID(i), at, audit.Delivered))
+		entries = append(entries, audit.Entry{ID: ledgertest.ID(i), Timestamp: at})
 	}
 	must(t, b.Record(bg(), records))
 	must(t, b.Close())
@@ -151,7 +152,7 @@ func TestBoltBroken(t *testing.T) {
 		t.Helper()
 		path := filepath.Join(dir, name)
 		must(t, os.WriteFile(path, content, 0o600))
-		b, err := OpenBolt(path, BoltOptions{})
+		b, err := Open(path, Options{})
 		if err == nil {
 			_, err = b.Begin(bg())
 			if err == nil {

@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -79,27 +80,27 @@ func TestMemory(t *testing.T) {
 			}
 			// What a first use costs whatever the number of entries (scripts, buffers) is told apart.
 			empty := used()
-			warm := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+			warm := openRedis(t, Options{Addrs: []string{s.Addr}})
 			if _, err := warm.Begin(bg()); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := warm.Lookup(bg(), []audit.Entry{{ID: testID(1)}}); err != nil {
+			if _, err := warm.Lookup(bg(), []audit.Entry{{ID: ledgertest.ID(1)}}); err != nil {
 				t.Fatal(err)
 			}
-			if err := warm.Record(bg(), []audit.Record{{ID: testID(1), Outcome: audit.Delivered}}); err != nil {
+			if err := warm.Record(bg(), []audit.Record{{ID: ledgertest.ID(1), Outcome: audit.Delivered}}); err != nil {
 				t.Fatal(err)
 			}
 			if err := errors.Join(c2.FlushAll(bg()).Err(), warm.Close()); err != nil {
 				t.Fatal(err)
 			}
 			before := used()
-			r := openRedis(t, RedisOptions{Addrs: []string{s.Addr}})
+			r := openRedis(t, Options{Addrs: []string{s.Addr}})
 			if _, err := r.Begin(bg()); err != nil {
 				t.Fatal(err)
 			}
 			var batch []audit.Record
 			for i, ts := range c.times {
-				batch = append(batch, audit.Record{ID: testID(i), Timestamp: ts, Keep: 30 * 24 * time.Hour, Outcome: audit.Delivered})
+				batch = append(batch, audit.Record{ID: ledgertest.ID(i), Timestamp: ts, Keep: 30 * 24 * time.Hour, Outcome: audit.Delivered})
 				if len(batch) == 1000 || i == len(c.times)-1 {
 					if err := r.Record(bg(), batch); err != nil {
 						t.Fatal(err)
@@ -174,7 +175,7 @@ func BenchmarkRedis(b *testing.B) {
 				}
 				return sum
 			}
-			r := openRedis(b, RedisOptions{Addrs: []string{s.Addr}})
+			r := openRedis(b, Options{Addrs: []string{s.Addr}})
 			if _, err := r.Begin(bg()); err != nil {
 				b.Fatal(err)
 			}
@@ -187,8 +188,8 @@ func BenchmarkRedis(b *testing.B) {
 					if c.days > 1 {
 						ts = int64(1767571200 + (n*7919%300_000)*8)
 					}
-					pages[p] = append(pages[p], audit.Entry{ID: testID(n), Timestamp: ts})
-					records[p] = append(records[p], audit.Record{ID: testID(n), Timestamp: ts, Keep: 720 * time.Hour, Outcome: audit.Delivered})
+					pages[p] = append(pages[p], audit.Entry{ID: ledgertest.ID(n), Timestamp: ts})
+					records[p] = append(records[p], audit.Record{ID: ledgertest.ID(n), Timestamp: ts, Keep: 720 * time.Hour, Outcome: audit.Delivered})
 				}
 			}
 			run := func(name string, f func(p int) error) {

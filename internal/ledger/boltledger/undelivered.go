@@ -1,4 +1,4 @@
-package ledger
+package boltledger
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 // putUndelivered stores the undelivered entry of a record, or removes the one that its id had.
@@ -47,8 +48,8 @@ func kindOf(o audit.Outcome) []byte {
 	return deadBucket
 }
 
-// UndeliveredEntries is [Redis.UndeliveredEntries].
-func (b *Bolt) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
+// UndeliveredEntries is [redisledger.Ledger.UndeliveredEntries].
+func (b *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
 	return func(yield func(audit.Undelivered, error) bool) {
 		for _, kind := range [][]byte{deferredBucket, deadBucket} {
 			var after []byte
@@ -74,7 +75,7 @@ func (b *Bolt) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undeliver
 }
 
 // undeliveredAfter reads some undelivered entries and returns the place of the last, or nil at the end.
-func (b *Bolt) undeliveredAfter(ctx context.Context, kind, after []byte) (list []audit.Undelivered, last []byte, err error) {
+func (b *Ledger) undeliveredAfter(ctx context.Context, kind, after []byte) (list []audit.Undelivered, last []byte, err error) {
 	err = b.view(ctx, "reading undelivered entries", func(tx *bbolt.Tx) error {
 		entries, c := tx.Bucket(undeliveredBucket), tx.Bucket(kind).Cursor()
 		k, _ := c.Seek(after)
@@ -83,10 +84,10 @@ func (b *Bolt) undeliveredAfter(ctx context.Context, kind, after []byte) (list [
 		}
 		for size := 0; k != nil; k, _ = c.Next() {
 			text := entries.Get(k[8:])
-			if len(list) > 0 && (len(list) == undeliveredAtOnce || size+len(text) > undeliveredBytesAtOnce) {
+			if len(list) > 0 && (len(list) == ledger.UndeliveredAtOnce || size+len(text) > ledger.UndeliveredBytesAtOnce) {
 				return nil
 			}
-			u, err := decodeUndelivered(string(k[9:]), text)
+			u, err := ledger.DecodeUndelivered(string(k[9:]), text)
 			if err != nil {
 				return err
 			}
@@ -98,8 +99,8 @@ func (b *Bolt) undeliveredAfter(ctx context.Context, kind, after []byte) (list [
 	return list, last, err
 }
 
-// UndeliveredEntry is [Redis.UndeliveredEntry].
-func (b *Bolt) UndeliveredEntry(ctx context.Context, id string) (u audit.Undelivered, ok bool, err error) {
+// UndeliveredEntry is [redisledger.Ledger.UndeliveredEntry].
+func (b *Ledger) UndeliveredEntry(ctx context.Context, id string) (u audit.Undelivered, ok bool, err error) {
 	err = b.view(ctx, "reading undelivered entry", func(tx *bbolt.Tx) error {
 		text := tx.Bucket(undeliveredBucket).Get(idKey(id))
 		if text == nil {
@@ -107,14 +108,14 @@ func (b *Bolt) UndeliveredEntry(ctx context.Context, id string) (u audit.Undeliv
 		}
 		ok = true
 		var err error
-		u, err = decodeUndelivered(id, text)
+		u, err = ledger.DecodeUndelivered(id, text)
 		return err
 	})
 	return u, ok && err == nil, err
 }
 
-// UndeliveredCounts is [Redis.UndeliveredCounts].
-func (b *Bolt) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
+// UndeliveredCounts is [redisledger.Ledger.UndeliveredCounts].
+func (b *Ledger) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
 	err = b.view(ctx, "counting undelivered entries", func(tx *bbolt.Tx) error {
 		dead, deferred = tx.Bucket(deadBucket).Stats().KeyN, tx.Bucket(deferredBucket).Stats().KeyN
 		return nil
@@ -122,8 +123,8 @@ func (b *Bolt) UndeliveredCounts(ctx context.Context) (dead, deferred int, err e
 	return dead, deferred, err
 }
 
-// OldestUndelivered is [Redis.OldestUndelivered].
-func (b *Bolt) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
+// OldestUndelivered is [redisledger.Ledger.OldestUndelivered].
+func (b *Ledger) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
 	err = b.view(ctx, "finding the oldest undelivered entries", func(tx *bbolt.Tx) error {
 		if k, _ := tx.Bucket(deadBucket).Cursor().First(); k != nil {
 			dead = time.UnixMilli(fromKey(k[:8]))
@@ -136,8 +137,8 @@ func (b *Bolt) OldestUndelivered(ctx context.Context) (dead, deferred time.Time,
 	return dead, deferred, err
 }
 
-// HasUndelivered is [Redis.HasUndelivered].
-func (b *Bolt) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
+// HasUndelivered is [redisledger.Ledger.HasUndelivered].
+func (b *Ledger) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
 	has := make([]bool, len(ids))
 	err := b.view(ctx, "looking for undelivered entries", func(tx *bbolt.Tx) error {
 		stored := tx.Bucket(undeliveredBucket)

@@ -1,4 +1,5 @@
-package ledger
+// Package redisledger is a ledger in Redis, for any number of relays.
+package redisledger
 
 import (
 	"context"
@@ -11,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 )
 
@@ -19,8 +21,8 @@ var trySource string
 
 var tryScript = redis.NewScript(trySource)
 
-// RedisOptions say where a ledger in Redis is, and whose it is.
-type RedisOptions struct {
+// Options say where a ledger in Redis is, and whose it is.
+type Options struct {
 	// How to reach the server: see [redisconn.Options].
 	Addrs               []string
 	Username, Password  string
@@ -36,28 +38,28 @@ type RedisOptions struct {
 	Source      string // the Kong that is read, by a name of the operator's choice
 	Destination string // what it is delivered to, such as a channel's ARN
 
-	LeaseTTL time.Duration // 0: [DefaultLease]
+	LeaseTTL time.Duration // 0: [ledger.DefaultLease]
 }
 
-// Redis is a ledger in Redis 6.0 or later, or in Valkey. Record is durable once
+// Ledger is a ledger in Redis 6.0 or later, or in Valkey. Record is durable once
 // it returns as far as the server's persistence goes; what a server forgets is
 // delivered again, not lost.
 //
 // All keys of a ledger are in one slot of a cluster, and each method that writes
 // is one script or one command.
-type Redis struct {
+type Ledger struct {
 	client  *redisconn.Client
 	where   string // for errors
 	prefix  string
 	lease   time.Duration
-	pin     pin
+	pin     ledger.Pin
 	layouts layouts
 	now     func() time.Time
 }
 
-// OpenRedis returns a ledger. It does not connect: the server may be down. It
+// Open returns a ledger. It does not connect: the server may be down. It
 // fails only if the options contradict each other.
-func OpenRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
+func Open(ctx context.Context, o Options) (*Ledger, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -65,7 +67,7 @@ func OpenRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
 		o.Prefix = "relay"
 	}
 	if o.LeaseTTL <= 0 {
-		o.LeaseTTL = DefaultLease
+		o.LeaseTTL = ledger.DefaultLease
 	}
 	client, err := redisconn.New(redisconn.Options{
 		Addrs: o.Addrs, Username: o.Username, Password: o.Password, Credentials: o.Credentials, DB: o.DB, TLS: o.TLS,
@@ -74,7 +76,7 @@ func OpenRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Redis{
+	return &Ledger{
 		client: client,
 		where:  client.Where,
 		prefix: escape(o.Prefix) + ":{" + escape(o.Source) + ">" + escape(o.Destination) + "}:",
@@ -91,22 +93,22 @@ func escape(s string) string {
 // LogTo sends what the Redis client logs to a log. See [redisconn.LogTo].
 func LogTo(log *slog.Logger) { redisconn.LogTo(log) }
 
-func (r *Redis) wrap(doing string, err error) error { return r.client.Wrap(doing, err) }
+func (r *Ledger) wrap(doing string, err error) error { return r.client.Wrap(doing, err) }
 
 // Ping asks the server for a sign of life.
-func (r *Redis) Ping(ctx context.Context) error {
+func (r *Ledger) Ping(ctx context.Context) error {
 	return r.wrap("pinging", r.client.Ping(ctx).Err())
 }
 
 // Close closes the connections.
-func (r *Redis) Close() error {
+func (r *Ledger) Close() error {
 	return r.client.Close()
 }
 
 // Check tries every command that the ledger's scripts use, and looks at the
 // server's settings. It refuses an eviction policy that would evict dead letters
 // and marks, and returns a sentence for each lesser worry.
-func (r *Redis) Check(ctx context.Context) (warnings []string, err error) {
+func (r *Ledger) Check(ctx context.Context) (warnings []string, err error) {
 	warnings, err = r.client.Check(ctx)
 	if err != nil {
 		return nil, err

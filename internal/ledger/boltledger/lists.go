@@ -1,4 +1,4 @@
-package ledger
+package boltledger
 
 import (
 	"context"
@@ -8,10 +8,11 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// note is [Redis.note].
-func (b *Bolt) note(ctx context.Context, doing string, name []byte, ids []string, at time.Time, life time.Duration) error {
+// note is [redisledger.Ledger.note].
+func (b *Ledger) note(ctx context.Context, doing string, name []byte, ids []string, at time.Time, life time.Duration) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -35,12 +36,12 @@ func (b *Bolt) note(ctx context.Context, doing string, name []byte, ids []string
 			}
 		}
 		list = listed(bucket)
-		return unlist(bucket, list[:max(0, len(list)-maxListed)])
+		return unlist(bucket, list[:max(0, len(list)-ledger.MaxListed)])
 	})
 }
 
 // oldest returns the first millisecond that a list of a given life still holds.
-func (b *Bolt) oldest(life time.Duration) time.Time {
+func (b *Ledger) oldest(life time.Duration) time.Time {
 	return b.now().Add(-life).Truncate(time.Millisecond)
 }
 
@@ -65,15 +66,15 @@ func unlist(bucket *bbolt.Bucket, list []audit.Announcement) error {
 	return nil
 }
 
-// Announce is [Redis.Announce].
-func (b *Bolt) Announce(ctx context.Context, ids []string, at time.Time) error {
-	return b.note(ctx, "announcing", announcedBucket, ids, at, announcedLife)
+// Announce is [redisledger.Ledger.Announce].
+func (b *Ledger) Announce(ctx context.Context, ids []string, at time.Time) error {
+	return b.note(ctx, "announcing", announcedBucket, ids, at, ledger.AnnouncedLife)
 }
 
-// Announced is [Redis.Announced].
-func (b *Bolt) Announced(ctx context.Context) (list []audit.Announcement, err error) {
+// Announced is [redisledger.Ledger.Announced].
+func (b *Ledger) Announced(ctx context.Context) (list []audit.Announcement, err error) {
 	err = b.view(ctx, "reading announcements", func(tx *bbolt.Tx) error {
-		oldest := b.oldest(announcedLife)
+		oldest := b.oldest(ledger.AnnouncedLife)
 		for _, a := range listed(tx.Bucket(announcedBucket)) {
 			if !a.At.Before(oldest) {
 				list = append(list, a)
@@ -84,8 +85,8 @@ func (b *Bolt) Announced(ctx context.Context) (list []audit.Announcement, err er
 	return list, err
 }
 
-// Unannounce is [Redis.Unannounce].
-func (b *Bolt) Unannounce(ctx context.Context, ids []string) error {
+// Unannounce is [redisledger.Ledger.Unannounce].
+func (b *Ledger) Unannounce(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -99,16 +100,16 @@ func (b *Bolt) Unannounce(ctx context.Context, ids []string) error {
 	})
 }
 
-// NoteOwnReads is [Redis.NoteOwnReads].
-func (b *Bolt) NoteOwnReads(ctx context.Context, ids []string) error {
-	return b.note(ctx, "noting own reads", ownReadsBucket, ids, b.now(), ownReadsLife)
+// NoteOwnReads is [redisledger.Ledger.NoteOwnReads].
+func (b *Ledger) NoteOwnReads(ctx context.Context, ids []string) error {
+	return b.note(ctx, "noting own reads", ownReadsBucket, ids, b.now(), ledger.OwnReadsLife)
 }
 
-// AreOwnReads is [Redis.AreOwnReads].
-func (b *Bolt) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) {
+// AreOwnReads is [redisledger.Ledger.AreOwnReads].
+func (b *Ledger) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) {
 	own := make([]bool, len(ids))
 	err := b.view(ctx, "looking up own reads", func(tx *bbolt.Tx) error {
-		bucket, oldest := tx.Bucket(ownReadsBucket), b.oldest(ownReadsLife).UnixMilli()
+		bucket, oldest := tx.Bucket(ownReadsBucket), b.oldest(ledger.OwnReadsLife).UnixMilli()
 		for i, id := range ids {
 			at := bucket.Get(idKey(id))
 			own[i] = at != nil && fromKey(at) >= oldest

@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"context"
@@ -22,6 +22,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -43,18 +44,18 @@ func TestRedisAccess(t *testing.T) {
 	}
 	var password atomic.Value
 	password.Store("first")
-	o := RedisOptions{Addrs: []string{s.Addr}, Credentials: func(context.Context, bool) (string, string, error) {
+	o := Options{Addrs: []string{s.Addr}, Credentials: func(context.Context, bool) (string, string, error) {
 		return "relay", password.Load().(string), nil
 	}}
-	conform(t, redisBackend(o))
+	ledgertest.Conform(t, redisBackend(o))
 	if warnings, err := openRedis(t, o).Check(bg()); err != nil || len(warnings) != 0 {
 		t.Errorf("check: %v, %v", warnings, err)
 	}
-	if warnings, err := openRedis(t, RedisOptions{Addrs: o.Addrs, Username: "blind", Password: "first"}).Check(bg()); err != nil || len(warnings) != 1 {
+	if warnings, err := openRedis(t, Options{Addrs: o.Addrs, Username: "blind", Password: "first"}).Check(bg()); err != nil || len(warnings) != 1 {
 		t.Errorf("check by who may not see: %v, %v", warnings, err)
 	}
 
-	for name, o := range map[string]RedisOptions{
+	for name, o := range map[string]Options{
 		"wrong password": {Username: "relay", Password: "hunter2"},
 		"no user":        {Username: "nobody", Password: "hunter2"},
 		"no credentials": {},
@@ -120,15 +121,15 @@ func TestRedisTLS(t *testing.T) {
 	port := redistest.FreePort(t)
 	s := redistest.Start(t, "--tls-port", port, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
 	addrs := []string{"127.0.0.1:" + port}
-	conform(t, redisBackend(RedisOptions{Addrs: addrs, TLS: &tls.Config{RootCAs: pool}}))
+	ledgertest.Conform(t, redisBackend(Options{Addrs: addrs, TLS: &tls.Config{RootCAs: pool}}))
 
-	err := openRedis(t, RedisOptions{Addrs: addrs, TLS: &tls.Config{}}).Ping(bg())
+	err := openRedis(t, Options{Addrs: addrs, TLS: &tls.Config{}}).Ping(bg())
 	var settings *audit.SettingsError
 	if !errors.As(err, &settings) || audit.Hint(settings) == "" {
 		t.Errorf("unknown CA: %v", err)
 	}
 	// A server that waits for plain text never answers.
-	err = openRedis(t, RedisOptions{Addrs: []string{s.Addr}, TLS: &tls.Config{RootCAs: pool}, Timeout: 100 * time.Millisecond}).Ping(bg())
+	err = openRedis(t, Options{Addrs: []string{s.Addr}, TLS: &tls.Config{RootCAs: pool}, Timeout: 100 * time.Millisecond}).Ping(bg())
 	if err == nil || !strings.HasSuffix(err.Error(), "does it speak TLS?") {
 		t.Errorf("plain port: %v", err)
 	}

@@ -1,26 +1,23 @@
-package ledger
+// Package ledgertest is the suite that every form of a ledger passes.
+package ledgertest
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"iter"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/redistest"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// ledger is what both forms have in common.
-type ledger interface {
+// Ledger is what both forms have in common.
+type Ledger interface {
 	Begin(ctx context.Context) (bool, error)
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
 	Record(ctx context.Context, records []audit.Record) error
@@ -30,7 +27,7 @@ type ledger interface {
 	UndeliveredCounts(ctx context.Context) (int, int, error)
 	OldestUndelivered(ctx context.Context) (time.Time, time.Time, error)
 	Marks(ctx context.Context) (audit.Marks, error)
-	Acquire(ctx context.Context, requestRerun bool) (Lease, error)
+	Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 	LeaseLeft(ctx context.Context) (time.Duration, error)
 	Announce(ctx context.Context, ids []string, at time.Time) error
 	Announced(ctx context.Context) ([]audit.Announcement, error)
@@ -45,67 +42,20 @@ type ledger interface {
 	Close() error
 }
 
-var (
-	_ ledger = (*Redis)(nil)
-	_ ledger = (*Bolt)(nil)
-)
-
-// backend makes the ledgers of a test.
-type backend struct {
-	// open returns two users of one new ledger, and a function that empties it.
-	open func(tb testing.TB, lease time.Duration) (a, b ledger, empty func())
-	// forget takes back the last writes that the sequence counts, as a ledger does
+// Backend makes the ledgers of a test.
+type Backend struct {
+	// Open returns two users of one new ledger, and a function that empties it.
+	Open func(tb testing.TB, lease time.Duration) (a, b Ledger, empty func())
+	// Forget takes back the last writes that the sequence counts, as a ledger does
 	// that comes from a snapshot.
-	forget func(tb testing.TB, l ledger, writes int)
+	Forget func(tb testing.TB, l Ledger, writes int)
 }
 
-var opened atomic.Int64
-
-func redisBackend(o RedisOptions) backend {
-	return backend{open: func(tb testing.TB, lease time.Duration) (ledger, ledger, func()) {
-		tb.Helper()
-		o := o
-		o.Source, o.Destination, o.LeaseTTL = fmt.Sprint("kong", opened.Add(1)), "arn:aws:test", lease
-		a, b := openRedis(tb, o), openRedis(tb, o)
-		return a, b, func() { emptyRedis(tb, a) }
-	}, forget: func(tb testing.TB, l ledger, writes int) {
-		r := l.(*Redis)
-		must(tb, r.client.DecrBy(bg(), r.prefix+"seq", int64(writes)).Err())
-	}}
-}
-
-func boltBackend() backend {
-	return backend{open: func(tb testing.TB, lease time.Duration) (ledger, ledger, func()) {
-		tb.Helper()
-		b, err := OpenBolt(filepath.Join(tb.TempDir(), "ledger.db"), BoltOptions{LeaseTTL: lease})
-		if err != nil {
-			tb.Fatal(err)
-		}
-		tb.Cleanup(func() { b.Close() })
-		return b, b, func() { emptyBolt(tb, b) }
-	}, forget: func(tb testing.TB, l ledger, writes int) {
-		must(tb, l.(*Bolt).db.Update(func(tx *bbolt.Tx) error {
-			return tx.Bucket(metaBucket).Put(sequenceKey, toKey(number(tx, sequenceKey)-int64(writes)))
-		}))
-	}}
-}
-
-func TestRedis(t *testing.T) {
-	if redistest.Real() {
-		t.Log("ledger in redis-server")
-	} else {
-		t.Log("ledger in miniredis")
-	}
-	conform(t, redisBackend(RedisOptions{Addrs: []string{redistest.Start(t).Addr}}))
-}
-
-func TestBolt(t *testing.T) { conform(t, boltBackend()) }
-
-// conform is the suite that every ledger passes.
-func conform(t *testing.T, b backend) {
+// Conform is the suite that every ledger passes.
+func Conform(t *testing.T, b Backend) {
 	for _, c := range []struct {
 		name string
-		test func(t *testing.T, b backend)
+		test func(t *testing.T, b Backend)
 	}{
 		{"begin", testBegin},
 		{"record and look up", testRecord},
@@ -137,7 +87,8 @@ func conform(t *testing.T, b backend) {
 	}
 }
 
-const noon = 1767614400 // 2026-01-05T12:00:00Z
+// Noon is the Unix second of 2026-01-05T12:00:00Z.
+const Noon = 1767614400
 
 func must(tb testing.TB, err error) {
 	tb.Helper()
@@ -168,52 +119,53 @@ func equal(tb testing.TB, got, want any) {
 	}
 }
 
-func record(id string, at int64, outcome audit.Outcome) audit.Record {
+// Record returns a record of an outcome, with its entry if it is undelivered.
+func Record(id string, at int64, outcome audit.Outcome) audit.Record {
 	r := audit.Record{ID: id, Timestamp: at, Keep: 720 * time.Hour, Outcome: outcome}
 	if outcome == audit.Dead || outcome == audit.Deferred {
 		r.Undelivered = &audit.Undelivered{
 			Entry: audit.Entry{ID: id, Timestamp: at, Payload: `{"name":"a"}`, TTL: audit.NoTTL},
-			Code:  "InvalidData", Reason: "no good", Since: time.UnixMilli(noon * 1000).UTC(), Tries: 1,
+			Code:  "InvalidData", Reason: "no good", Since: time.UnixMilli(Noon * 1000).UTC(), Tries: 1,
 		}
 	}
 	return r
 }
 
-func begun(t testing.TB, b backend) (ledger, ledger, func()) {
+func begun(t testing.TB, b Backend) (Ledger, Ledger, func()) {
 	t.Helper()
-	x, y, empty := b.open(t, time.Minute)
+	x, y, empty := b.Open(t, time.Minute)
 	value(x.Begin(bg()))(t)
 	value(y.Begin(bg()))(t)
 	return x, y, empty
 }
 
-func outcomes(t testing.TB, l ledger, entries ...audit.Entry) []audit.Outcome {
+func outcomes(t testing.TB, l Ledger, entries ...audit.Entry) []audit.Outcome {
 	t.Helper()
 	return value(l.Lookup(bg(), entries))(t)
 }
 
-func testBegin(t *testing.T, b backend) {
-	x, y, _ := b.open(t, time.Minute)
+func testBegin(t *testing.T, b Backend) {
+	x, y, _ := b.Open(t, time.Minute)
 	must(t, x.Ping(bg()))
-	if err := x.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}); err == nil {
+	if err := x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}); err == nil {
 		t.Error("recorded before Begin")
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.New})
+	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}), []audit.Outcome{audit.New})
 	equal(t, value(x.Begin(bg()))(t), true)
 	equal(t, value(x.Begin(bg()))(t), false)
 	equal(t, value(y.Begin(bg()))(t), false)
 }
 
-func testReplaced(t *testing.T, b backend) {
+func testReplaced(t *testing.T, b Backend) {
 	x, y, empty := begun(t, b)
-	must(t, x.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
+	must(t, x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}))
 	lease := value(x.Acquire(bg(), true))(t)
 	empty()
 	check := func() {
 		t.Helper()
-		wantErr(t, x.Record(bg(), []audit.Record{record("b", noon, audit.Dead)}), audit.ErrLedgerReplaced)
+		wantErr(t, x.Record(bg(), []audit.Record{Record("b", Noon, audit.Dead)}), audit.ErrLedgerReplaced)
 		wantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), audit.ErrLedgerReplaced)
-		_, err := x.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: noon}})
+		_, err := x.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: Noon}})
 		wantErr(t, err, audit.ErrLedgerReplaced)
 		_, err = x.Marks(bg())
 		wantErr(t, err, audit.ErrLedgerReplaced)
@@ -226,7 +178,7 @@ func testReplaced(t *testing.T, b backend) {
 	} else {
 		equal(t, value(x.Begin(bg()))(t), true)
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}),
+	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}, audit.Entry{ID: "b", Timestamp: Noon}),
 		[]audit.Outcome{audit.New, audit.New})
 	equal(t, value(x.Marks(bg()))(t), audit.Marks{})
 	_, ok, err := x.UndeliveredEntry(bg(), "b")
@@ -234,7 +186,7 @@ func testReplaced(t *testing.T, b backend) {
 	equal(t, ok, false)
 }
 
-func testAnnouncements(t *testing.T, b backend) {
+func testAnnouncements(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	now := time.Now().Truncate(time.Millisecond)
 	list := func() (ids []string) {
@@ -261,7 +213,7 @@ func testAnnouncements(t *testing.T, b backend) {
 	equal(t, list(), []string{"b", "c", "old"})
 
 	var many []string
-	for i := range maxListed {
+	for i := range ledger.MaxListed {
 		many = append(many, fmt.Sprintf("m%05d", i))
 		if len(many) == 2000 {
 			must(t, x.Announce(bg(), many, now.Add(time.Second)))
@@ -269,12 +221,12 @@ func testAnnouncements(t *testing.T, b backend) {
 		}
 	}
 	ids := list()
-	if len(ids) != maxListed || ids[0] != "m00000" {
+	if len(ids) != ledger.MaxListed || ids[0] != "m00000" {
 		t.Errorf("%d announcements from %s", len(ids), ids[0])
 	}
 }
 
-func testOwnReads(t *testing.T, b backend) {
+func testOwnReads(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	must(t, x.NoteOwnReads(bg(), nil))
 	equal(t, len(value(x.AreOwnReads(bg(), nil))(t)), 0)
@@ -286,8 +238,8 @@ func testOwnReads(t *testing.T, b backend) {
 	equal(t, len(value(x.Announced(bg()))(t)), 0)
 
 	var many []string
-	for i := range maxListed + 500 {
-		many = append(many, testID(i))
+	for i := range ledger.MaxListed + 500 {
+		many = append(many, ID(i))
 	}
 	for part := range slices.Chunk(many, 2000) {
 		must(t, x.NoteOwnReads(bg(), part))
@@ -298,12 +250,12 @@ func testOwnReads(t *testing.T, b backend) {
 			own++
 		}
 	}
-	if own < maxListed-10 || own > maxListed { // ids of one millisecond drop out by name
-		t.Errorf("%d own reads are kept, want about %d", own, maxListed)
+	if own < ledger.MaxListed-10 || own > ledger.MaxListed { // ids of one millisecond drop out by name
+		t.Errorf("%d own reads are kept, want about %d", own, ledger.MaxListed)
 	}
 }
 
-func testNonces(t *testing.T, b backend) {
+func testNonces(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	long := strings.Repeat("msg_", 50)
 	for _, key := range []string{"msg_1", "msg_2", long, ""} {
@@ -321,7 +273,7 @@ func testNonces(t *testing.T, b backend) {
 	value(x.ReserveNonce(bg(), "no time", 0))(t)
 }
 
-func testBind(t *testing.T, b backend) {
+func testBind(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	must(t, x.Bind(bg(), "https://user:hunter2@Kong:8444/", false))
 	must(t, y.Bind(bg(), "https://mistyped:8444", false)) // nothing hangs on it yet
@@ -338,16 +290,48 @@ func testBind(t *testing.T, b backend) {
 	wantErr(t, x.Bind(bg(), "https://kong:8444", false), audit.ErrForeignLedger)
 }
 
-func testCancelled(t *testing.T, b backend) {
+func testCancelled(t *testing.T, b Backend) {
 	x, _, _ := begun(t, b)
 	ctx, cancel := context.WithCancel(bg())
 	cancel()
 	_, err := x.Lookup(ctx, []audit.Entry{{ID: "a"}})
 	wantErr(t, err, context.Canceled)
-	wantErr(t, x.Record(ctx, []audit.Record{record("a", 0, audit.Delivered)}), context.Canceled)
+	wantErr(t, x.Record(ctx, []audit.Record{Record("a", 0, audit.Delivered)}), context.Canceled)
 	_, err = x.Acquire(ctx, true)
 	wantErr(t, err, context.Canceled)
 	for _, err := range x.UndeliveredEntries(ctx) {
 		wantErr(t, err, context.Canceled)
 	}
+}
+
+// eventually tries until there is no error, for 15 seconds.
+func eventually(tb testing.TB, try func() error) {
+	tb.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); ; <-tick.C {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			tb.Fatalf("still: %v", err)
+		}
+	}
+}
+
+func bg() context.Context { return context.Background() }
+
+// ID returns an id as Kong makes them, the same for the same number.
+func ID(n int) string {
+	const letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	var b strings.Builder
+	x := uint64(n)*0x9E3779B97F4A7C15 + 0x1234567
+	for range 32 {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		b.WriteByte(letters[x%62])
+	}
+	return b.String()
 }

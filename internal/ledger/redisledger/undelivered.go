@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 //go:embed lua/undelivered.lua
@@ -21,7 +22,7 @@ var undeliveredScript = redis.NewScript(undeliveredSource)
 // first. It holds about a mebibyte of them at a time, or one if that is larger.
 // Entries that are recorded or removed meanwhile may be yielded or not; all others
 // are yielded once. An error ends the iteration.
-func (r *Redis) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
+func (r *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
 	return func(yield func(audit.Undelivered, error) bool) {
 		for _, kind := range []string{"deferred", "dead"} {
 			if !r.undeliveredOf(ctx, kind, yield) {
@@ -31,8 +32,8 @@ func (r *Redis) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelive
 	}
 }
 
-func (r *Redis) undeliveredOf(ctx context.Context, kind string, yield func(audit.Undelivered, error) bool) bool {
-	args := []any{undeliveredAtOnce}
+func (r *Ledger) undeliveredOf(ctx context.Context, kind string, yield func(audit.Undelivered, error) bool) bool {
+	args := []any{ledger.UndeliveredAtOnce}
 	for {
 		answer, err := undeliveredScript.Run(ctx, r.client, r.keys(kind), args...).StringSlice()
 		if err != nil {
@@ -49,12 +50,12 @@ func (r *Redis) undeliveredOf(ctx context.Context, kind string, yield func(audit
 		if !r.yieldUndelivered(ctx, ids, yield) {
 			return false
 		}
-		args = []any{undeliveredAtOnce, answer[len(answer)-1], answer[len(answer)-2]}
+		args = []any{ledger.UndeliveredAtOnce, answer[len(answer)-1], answer[len(answer)-2]}
 	}
 }
 
 // yieldUndelivered reads undelivered entries, as many at a time as are small enough together.
-func (r *Redis) yieldUndelivered(ctx context.Context, ids []string, yield func(audit.Undelivered, error) bool) bool {
+func (r *Ledger) yieldUndelivered(ctx context.Context, ids []string, yield func(audit.Undelivered, error) bool) bool {
 	key := r.prefix + "undelivered"
 	sizes := make([]*redis.IntCmd, len(ids))
 	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -69,7 +70,7 @@ func (r *Redis) yieldUndelivered(ctx context.Context, ids []string, yield func(a
 	}
 	for from := 0; from < len(ids); {
 		to, bytes := from, int64(0)
-		for to < len(ids) && (to == from || bytes+sizes[to].Val() <= undeliveredBytesAtOnce) {
+		for to < len(ids) && (to == from || bytes+sizes[to].Val() <= ledger.UndeliveredBytesAtOnce) {
 			bytes += sizes[to].Val()
 			to++
 		}
@@ -84,7 +85,7 @@ func (r *Redis) yieldUndelivered(ctx context.Context, ids []string, yield func(a
 			if !ok {
 				continue // removed meanwhile
 			}
-			u, err := decodeUndelivered(ids[from+i], []byte(s))
+			u, err := ledger.DecodeUndelivered(ids[from+i], []byte(s))
 			if !yield(u, err) || err != nil {
 				return false
 			}
@@ -95,20 +96,20 @@ func (r *Redis) yieldUndelivered(ctx context.Context, ids []string, yield func(a
 }
 
 // UndeliveredEntry returns the undelivered entry of an id, and whether there is one.
-func (r *Redis) UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error) {
-	text, err := r.client.HGet(ctx, r.prefix+"undelivered", storedID(id)).Bytes()
+func (r *Ledger) UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error) {
+	text, err := r.client.HGet(ctx, r.prefix+"undelivered", ledger.StoredID(id)).Bytes()
 	if errors.Is(err, redis.Nil) {
 		return audit.Undelivered{}, false, nil
 	}
 	if err != nil {
 		return audit.Undelivered{}, false, r.wrap("reading undelivered entry", err)
 	}
-	u, err := decodeUndelivered(id, text)
+	u, err := ledger.DecodeUndelivered(id, text)
 	return u, err == nil, err
 }
 
 // UndeliveredCounts returns how many undelivered entries there are. It reads none of them.
-func (r *Redis) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
+func (r *Ledger) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
 	var d, p *redis.IntCmd
 	_, err = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		d = pipe.ZCard(ctx, r.prefix+"dead")
@@ -123,7 +124,7 @@ func (r *Redis) UndeliveredCounts(ctx context.Context) (dead, deferred int, err 
 
 // OldestUndelivered returns since when the oldest undelivered entries wait, to the millisecond;
 // zero where there are none. It reads none of them.
-func (r *Redis) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
+func (r *Ledger) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
 	var d, p *redis.ZSliceCmd
 	_, err = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		d = pipe.ZRangeWithScores(ctx, r.prefix+"dead", 0, 0)
@@ -145,14 +146,14 @@ func (r *Redis) OldestUndelivered(ctx context.Context) (dead, deferred time.Time
 // HasUndelivered reports for each id whether its undelivered entry is stored. One
 // that is dead or deferred and not stored has been lost: it must be read from Kong
 // again.
-func (r *Redis) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
+func (r *Ledger) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	answers := make([]*redis.BoolCmd, len(ids))
 	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
-			answers[i] = p.HExists(ctx, r.prefix+"undelivered", storedID(id))
+			answers[i] = p.HExists(ctx, r.prefix+"undelivered", ledger.StoredID(id))
 		}
 		return nil
 	})

@@ -1,4 +1,4 @@
-package ledger
+package boltledger
 
 import (
 	"encoding/binary"
@@ -19,7 +19,7 @@ const brokenHint = "this is not a ledger, or a broken one: give another path, or
 	"a new ledger costs one full read, and repeats what the old one had recorded"
 
 // open opens the file, unless it is cut off.
-func (b *Bolt) open() error {
+func (b *Ledger) open() error {
 	if err := checkSize(b.path); err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func checkSize(path string) error {
 
 // guarded runs f, and turns a panic of bbolt, which does not expect broken files,
 // and a fault in the memory that maps the file into an error.
-func (b *Bolt) guarded(doing string, f func() error) (err error) {
+func (b *Ledger) guarded(doing string, f func() error) (err error) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
@@ -100,7 +100,7 @@ func used(tx *bbolt.Tx) bool {
 
 // claimFile makes the file the ledger of one source and one destination. Before it
 // is used they may have been mistyped: another one takes it over, without its marks.
-func claimFile(tx *bbolt.Tx, o BoltOptions) error {
+func claimFile(tx *bbolt.Tx, o Options) error {
 	meta := tx.Bucket(metaBucket)
 	const hint = "give each source and each destination a file of its own (--ledger bolt:<file>)"
 	for _, name := range []struct {

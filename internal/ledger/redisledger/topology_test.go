@@ -1,4 +1,4 @@
-package ledger
+package redisledger
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -32,11 +33,11 @@ func TestRedisList(t *testing.T) {
 		return err
 	})
 	list := []string{replica.Addr, primary.Addr}
-	conform(t, redisBackend(RedisOptions{Addrs: list}))
+	ledgertest.Conform(t, redisBackend(Options{Addrs: list}))
 
-	r := openRedis(t, RedisOptions{Addrs: list, DB: 3, Timeout: time.Second})
+	r := openRedis(t, Options{Addrs: list, DB: 3, Timeout: time.Second})
 	value(r.Begin(bg()))(t)
-	must(t, r.Record(bg(), []audit.Record{record("a", noon, audit.Delivered)}))
+	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))
 	if n := value(plainClient(t, primary).DBSize(bg()).Result())(t); n == 0 {
 		t.Error("nothing at the primary") // the suite has left something in database 0
 	}
@@ -64,11 +65,11 @@ func TestRedisList(t *testing.T) {
 
 	// Read-only: an error that heals.
 	caughtUp()
-	only := openRedis(t, RedisOptions{Addrs: []string{replica.Addr}, DB: 3})
+	only := openRedis(t, Options{Addrs: []string{replica.Addr}, DB: 3})
 	_, err := only.Begin(bg())
 	must(t, err) // it only reads: the ledger is there
 	var settings *audit.SettingsError
-	err = only.Record(bg(), []audit.Record{record("b", noon, audit.Delivered)})
+	err = only.Record(bg(), []audit.Record{ledgertest.Record("b", noon, audit.Delivered)})
 	if err == nil || errors.As(err, &settings) || !strings.Contains(err.Error(), "READONLY") {
 		t.Errorf("replica: %v", err)
 	}
@@ -76,8 +77,8 @@ func TestRedisList(t *testing.T) {
 	caughtUp()
 	primary.Kill()
 	must(t, second.Do(bg(), "REPLICAOF", "NO", "ONE").Err())
-	eventually(t, func() error { return r.Record(bg(), []audit.Record{record("b", noon, audit.Delivered)}) })
-	must(t, only.Record(bg(), []audit.Record{record("c", noon, audit.Delivered)}))
+	eventually(t, func() error { return r.Record(bg(), []audit.Record{ledgertest.Record("b", noon, audit.Delivered)}) })
+	must(t, only.Record(bg(), []audit.Record{ledgertest.Record("c", noon, audit.Delivered)}))
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}, audit.Entry{ID: "c", Timestamp: noon}),
 		[]audit.Outcome{audit.Delivered, audit.Delivered, audit.Delivered})
 }
@@ -88,7 +89,7 @@ func TestRedisSentinel(t *testing.T) {
 	}
 	primary := redistest.Start(t)
 	sentinel := redistest.StartSentinel(t, "main", primary)
-	conform(t, redisBackend(RedisOptions{Addrs: []string{sentinel.Addr}, SentinelMaster: "main"}))
+	ledgertest.Conform(t, redisBackend(Options{Addrs: []string{sentinel.Addr}, SentinelMaster: "main"}))
 }
 
 // TestRedisCluster has three primaries. Every ledger is in one slot, and the
@@ -118,12 +119,12 @@ func TestRedisCluster(t *testing.T) {
 		})
 	}
 	t.Run("one address", func(t *testing.T) {
-		conform(t, redisBackend(RedisOptions{Addrs: []string{nodes[1].Addr}, Cluster: true}))
+		ledgertest.Conform(t, redisBackend(Options{Addrs: []string{nodes[1].Addr}, Cluster: true}))
 	})
 	t.Run("list", func(t *testing.T) {
-		conform(t, redisBackend(RedisOptions{Addrs: []string{nodes[0].Addr, nodes[1].Addr}}))
+		ledgertest.Conform(t, redisBackend(Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}}))
 	})
-	r := openRedis(t, RedisOptions{Addrs: []string{nodes[0].Addr}, Cluster: true})
+	r := openRedis(t, Options{Addrs: []string{nodes[0].Addr}, Cluster: true})
 	if warnings, err := r.Check(bg()); err != nil || len(warnings) != 0 {
 		t.Errorf("check: %v, %v", warnings, err)
 	}
@@ -133,7 +134,7 @@ func TestRedisCluster(t *testing.T) {
 	}
 	moved := 0
 	for _, n := range nodes {
-		_, err := openRedis(t, RedisOptions{Addrs: []string{n.Addr}}).Begin(bg())
+		_, err := openRedis(t, Options{Addrs: []string{n.Addr}}).Begin(bg())
 		var settings *audit.SettingsError
 		if errors.As(err, &settings) && strings.Contains(audit.Hint(settings), "--redis-cluster") {
 			moved++

@@ -1,0 +1,163 @@
+package redisledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/redistest"
+)
+
+func TestMain(m *testing.M) {
+	if err := redistest.Announce("ledger"); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	LogTo(slog.New(slog.DiscardHandler))
+	os.Exit(m.Run())
+}
+
+// haveServer says whether there is a redis-server for a test of what miniredis cannot do.
+func haveServer(tb testing.TB) bool {
+	tb.Helper()
+	if !redistest.Real() {
+		tb.Logf("no redis-server on PATH: only %s=1 makes that a failure", redistest.Require)
+	}
+	return redistest.Real()
+}
+
+// plainClient returns a client of a server that has nothing to do with the ledger.
+func plainClient(tb testing.TB, s *redistest.Server) *redis.Client {
+	tb.Helper()
+	c := redis.NewClient(&redis.Options{Addr: s.Addr, Protocol: 2, DisableIdentity: true})
+	tb.Cleanup(func() { c.Close() })
+	return c
+}
+
+func openRedis(tb testing.TB, o Options) *Ledger {
+	tb.Helper()
+	if o.Source == "" {
+		o.Source, o.Destination = "kong", "arn:aws:cloudtrail:eu-west-1:123456789012:channel/0d4e4d2a-1c3e-4f6b-9f7e-0a1b2c3d4e5f"
+	}
+	r, err := Open(tb.Context(), o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := r.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
+			tb.Error(err)
+		}
+	})
+	return r
+}
+
+// ledgerKeys returns the keys of a ledger, on whatever server they are.
+func ledgerKeys(tb testing.TB, r *Ledger) []string {
+	tb.Helper()
+	var client redis.Cmdable = r.client
+	if cluster, ok := r.client.UniversalClient.(*redis.ClusterClient); ok {
+		node, err := cluster.MasterForKey(bg(), r.prefix+"gen")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		client = node
+	}
+	var keys []string
+	scan := client.Scan(bg(), 0, r.prefix+"*", 1000).Iterator()
+	for scan.Next(bg()) {
+		keys = append(keys, scan.Val())
+	}
+	if err := scan.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	return keys
+}
+
+func emptyRedis(tb testing.TB, r *Ledger) {
+	tb.Helper()
+	for _, key := range ledgerKeys(tb, r) {
+		if err := r.client.Del(bg(), key).Err(); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+const noon = ledgertest.Noon
+
+var opened atomic.Int64 // ledgers, which have different names
+
+// redisBackend makes ledgers in the server of the options.
+func redisBackend(o Options) ledgertest.Backend {
+	return ledgertest.Backend{Open: func(tb testing.TB, lease time.Duration) (ledgertest.Ledger, ledgertest.Ledger, func()) {
+		tb.Helper()
+		o := o
+		o.Source, o.Destination, o.LeaseTTL = fmt.Sprint("kong", opened.Add(1)), "arn:aws:test", lease
+		a, b := openRedis(tb, o), openRedis(tb, o)
+		return a, b, func() { emptyRedis(tb, a) }
+	}, Forget: func(tb testing.TB, l ledgertest.Ledger, writes int) {
+		r := l.(*Ledger)
+		must(tb, r.client.DecrBy(bg(), r.prefix+"seq", int64(writes)).Err())
+	}}
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func value[T any](v T, err error) func(tb testing.TB) T {
+	return func(tb testing.TB) T {
+		tb.Helper()
+		must(tb, err)
+		return v
+	}
+}
+
+func wantErr(tb testing.TB, err, want error) {
+	tb.Helper()
+	if !errors.Is(err, want) {
+		tb.Fatalf("error %v, want %v", err, want)
+	}
+}
+
+func equal(tb testing.TB, got, want any) {
+	tb.Helper()
+	if !reflect.DeepEqual(got, want) {
+		tb.Fatalf("got %v, want %v", got, want)
+	}
+}
+
+func bg() context.Context { return context.Background() }
+
+func outcomes(t testing.TB, l ledgertest.Ledger, entries ...audit.Entry) []audit.Outcome {
+	t.Helper()
+	return value(l.Lookup(bg(), entries))(t)
+}
+
+// eventually tries until there is no error, for 15 seconds.
+func eventually(tb testing.TB, try func() error) {
+	tb.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); ; <-tick.C {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			tb.Fatalf("still: %v", err)
+		}
+	}
+}
