@@ -54,6 +54,23 @@ type Entry struct {
 	KongVersion string `json:"kong_version,omitempty"`
 	// Verification tells what became of checking Signature; empty if it was not tried.
 	Verification Verification `json:"verification,omitempty"`
+
+	// Changes is a JSON object that says what the request changed, as the event's
+	// responseElements; empty where that is not asked for or there is nothing to say.
+	Changes string `json:"changes,omitempty"`
+	// Object is set if the row is one of /audit/objects.
+	Object *Object `json:"-"`
+}
+
+// Object is what a row of GET /audit/objects says of an entity that a request changed.
+// The other fields of such a row are those of its [Entry].
+type Object struct {
+	ID        string // of the row
+	DAO       string // the kind of entity: routes
+	Key       string // the entity's primary key
+	Operation string // create, update or delete
+	Entity    string // JSON text: the whole entity after the request; the deleted one after a delete
+	Removed   string // comma-joined names of the keys that Kong took out of Entity
 }
 
 // IsAuditRead reports whether the request was a read of the audit log itself: a GET
@@ -89,7 +106,14 @@ const (
 func (e *Entry) Size() int {
 	return 256 + len(e.ID) + len(e.RequestID) + len(e.ClientIP) + len(e.Method) + len(e.Path) + len(e.Workspace) +
 		len(e.Payload) + len(e.RemovedFromPayload) + len(e.Signature) + len(e.RBACUserID) + len(e.RBACUserName) +
-		len(e.RequestSource) + len(e.Unknown) + len(e.Withheld)
+		len(e.RequestSource) + len(e.Unknown) + len(e.Withheld) + len(e.Changes) + e.Object.size()
+}
+
+func (o *Object) size() int {
+	if o == nil {
+		return 0
+	}
+	return 96 + len(o.ID) + len(o.DAO) + len(o.Key) + len(o.Operation) + len(o.Entity) + len(o.Removed)
 }
 
 // maxID is what PutAuditEvents takes as an id, and what a ledger takes as one.
@@ -123,6 +147,36 @@ func Identity(e *Entry) string {
 		h.Write([]byte(s))
 	}
 	return anonymous + hex.EncodeToString(h.Sum(nil)[:20])
+}
+
+// objectPrefix begins the ID of a row of /audit/objects, so that it differs from that of any
+// entry of a ledger.
+const objectPrefix = "o-"
+
+// ObjectIdentity returns the ID for a row of /audit/objects: its id, or a hash of what
+// is the same at every read.
+func ObjectIdentity(e *Entry) string {
+	o := e.Object
+	if validID(o.ID) && len(o.ID) < maxID-len(objectPrefix) {
+		return objectPrefix + o.ID
+	}
+	h := sha256.New()
+	for _, s := range []string{o.ID, e.RequestID, o.DAO, o.Key, o.Operation, o.Entity} {
+		h.Write(strconv.AppendInt(nil, int64(len(s)), 10))
+		h.Write([]byte{':'})
+		h.Write([]byte(s))
+	}
+	return objectPrefix + hex.EncodeToString(h.Sum(nil)[:20])
+}
+
+// IsWrite reports whether the request may have changed something: it is no read, and it
+// did not fail.
+func (e *Entry) IsWrite() bool {
+	switch e.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return false
+	}
+	return e.Status < 400
 }
 
 // anonymous begins the ID of an entry that has no request id.

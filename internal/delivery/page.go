@@ -123,7 +123,7 @@ func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
 func detach(e *audit.Entry) {
 	for _, s := range []*string{
 		&e.ID, &e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
-		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource, &e.Unknown, &e.KongVersion,
+		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource, &e.Unknown, &e.KongVersion, &e.Changes,
 	} {
 		*s = strings.Clone(*s)
 	}

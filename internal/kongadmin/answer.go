@@ -27,7 +27,7 @@ const (
 )
 
 // decode judges one answer. version is that of the gateway, or empty.
-func (c *Client) decode(resp *http.Response, q audit.Query, secrets secrets) (page audit.Page, version string, err error) {
+func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets secrets) (page audit.Page, version string, err error) {
 	if resp.StatusCode != http.StatusOK {
 		return audit.Page{}, "", newRefusal(resp, q, secrets)
 	}
@@ -44,7 +44,7 @@ func (c *Client) decode(resp *http.Response, q audit.Query, secrets secrets) (pa
 	if err != nil {
 		clock = time.Now()
 	}
-	if page, err = decodePage(body, clock, c.rowVerifier()); err != nil {
+	if page, err = decodePage(body, log, clock, c.rowVerifier()); err != nil {
 		return audit.Page{}, "", err
 	}
 	page.Bytes, page.Date = len(body), date

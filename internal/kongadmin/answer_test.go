@@ -274,14 +274,14 @@ func FuzzErrorAnswers(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status int, kind, body, offset string, size int) {
 		resp := &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {kind}}, ContentLength: -1, Body: io.NopCloser(strings.NewReader(body))}
-		page, _, err := c.decode(resp, audit.Query{Size: size, Offset: offset}, secrets{secret})
+		page, _, err := c.decode(resp, requestLog, audit.Query{Size: size, Offset: offset}, secrets{secret})
 		if status != 200 && err == nil {
 			t.Fatalf("%d is a page of %d entries", status, len(page.Entries))
 		}
 		if err == nil {
 			return
 		}
-		err = c.explain(t.Context(), err)
+		err = c.explain(t.Context(), requestLog, err)
 		if text := fmt.Sprintf("%v %+v %s", err, err, hint(err)); strings.Contains(text, secret) || strings.ContainsAny(text, "\n\r\x1b") || len(text) > 3000 {
 			t.Errorf("%d bytes: %.300q", len(text), text)
 		}

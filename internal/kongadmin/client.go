@@ -146,19 +146,53 @@ func New(opts Options) (*Client, error) {
 //
 // RequestIDs of a page include those of reads that failed since the page before.
 func (c *Client) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	return c.pageOf(ctx, requestLog, q)
+}
+
+// Objects is the log of the entities that requests changed.
+type Objects struct{ client *Client }
+
+// Objects returns what reads GET /audit/objects, with the client's connections and
+// settings.
+func (c *Client) Objects() Objects { return Objects{c} }
+
+// Page is [Client.Page] for the rows of /audit/objects: each entry has its Object.
+func (o Objects) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	return o.client.pageOf(ctx, objectLog, q)
+}
+
+// A logName is the last step of the path of one of Kong's two logs.
+type logName string
+
+const (
+	requestLog logName = "requests"
+	objectLog  logName = "objects"
+)
+
+// pageOf asks for one page of a log.
+func (c *Client) pageOf(ctx context.Context, log logName, q audit.Query) (audit.Page, error) {
 	within, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	c.dropIdle()
-	page, err := c.page(within, q, false)
+	page, err := c.page(within, log, q, false)
 	var refused *refusal
 	if errors.As(err, &refused) && refused.status == http.StatusUnauthorized && c.opts.Token != nil {
-		page, err = c.page(within, q, true)
+		page, err = c.page(within, log, q, true)
 	}
 	c.dropIdle()
 	if err != nil {
-		return audit.Page{}, fmt.Errorf("reading the audit log at %s: %w", c.base.Redacted(), c.explain(ctx, err))
+		return audit.Page{}, c.failed(ctx, log, err)
 	}
 	return page, nil
+}
+
+// failed returns the error of a page of a log that could not be had.
+func (c *Client) failed(ctx context.Context, log logName, err error) error {
+	what := "audit log"
+	if log == objectLog {
+		what = "log of changed entities"
+	}
+	return fmt.Errorf("reading the %s at %s: %w", what, c.base.Redacted(), c.explain(ctx, log, err))
 }
 
 // dropIdle closes idle connections that have been idle for too long, and notes that
@@ -174,7 +208,7 @@ func (c *Client) dropIdle() {
 	}
 }
 
-func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audit.Page, error) {
+func (c *Client) page(ctx context.Context, log logName, q audit.Query, freshToken bool) (audit.Page, error) {
 	v := url.Values{"size": {strconv.Itoa(q.Size)}}
 	if q.After != 0 {
 		v.Set("after", strconv.FormatInt(q.After, 10))
@@ -186,7 +220,7 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 	if q.Offset != "" {
 		v.Set("offset", q.Offset)
 	}
-	u := c.base.JoinPath("audit", "requests")
+	u := c.base.JoinPath("audit", string(log))
 	u.RawQuery = v.Encode()
 	req, err := c.request(ctx, u, freshToken)
 	if err != nil {
@@ -209,13 +243,13 @@ func (c *Client) page(ctx context.Context, q audit.Query, freshToken bool) (audi
 			return false, ctx.Err()
 		}
 		if err == nil {
-			page, version, err = c.decode(resp, q, hidden)
+			page, version, err = c.decode(resp, log, q, hidden)
 		}
 		last = hidden.scrub(withoutURL(err))
 		return err != nil && mayPass(err), nil
 	}, func() {
 		if c.opts.Attempted != nil {
-			c.opts.Attempted(fmt.Errorf("reading the audit log at %s: %w", c.base.Redacted(), c.explain(ctx, last)))
+			c.opts.Attempted(c.failed(ctx, log, last))
 		}
 		c.opts.Logger.DebugContext(ctx, "kong did not give a page, asking again", "err", last)
 	})

@@ -20,6 +20,7 @@ import (
 type pageReader struct {
 	*jsontext.Decoder
 
+	log     logName
 	text    string
 	valid   bool      // text is valid UTF-8
 	date    time.Time // Kong's clock, for rows without a usable timestamp
@@ -35,11 +36,11 @@ type pageReader struct {
 // decodePage reads the envelope {"data":[…],"offset":…,"next":…}. Anything else is
 // an error, because it could hide rows. Kong passes on whatever bytes a path held,
 // so texts need not be UTF-8; those of the entries always are.
-func decodePage(body []byte, date time.Time, verify rowVerifier) (audit.Page, error) {
+func decodePage(body []byte, log logName, date time.Time, verify rowVerifier) (audit.Page, error) {
 	r := &pageReader{
 		Decoder: jsontext.NewDecoder(bytes.NewBuffer(body),
 			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
-		text: string(body), valid: utf8.Valid(body), date: date, verify: verify,
+		log: log, text: string(body), valid: utf8.Valid(body), date: date, verify: verify,
 	}
 	r.latest = max(date.Unix(), time.Now().Unix()) + int64(ahead/time.Second)
 	page, err := r.page()
@@ -204,6 +205,9 @@ func (r *pageReader) rows(page *audit.Page) error {
 // one counts.
 func (r *pageReader) row(e *audit.Entry) error {
 	e.TTL = audit.NoTTL
+	if r.log == objectLog {
+		e.Object = &audit.Object{}
+	}
 	r.unknown.reset()
 	r.rawTime = "null"
 	if _, err := r.ReadToken(); err != nil {
@@ -219,7 +223,11 @@ func (r *pageReader) row(e *audit.Entry) error {
 		if err != nil {
 			return err
 		}
-		r.field(e, name, raw)
+		if r.log == objectLog {
+			r.objectField(e, name, raw)
+		} else {
+			r.field(e, name, raw)
+		}
 	}
 	if _, err := r.ReadToken(); err != nil {
 		return err
@@ -228,13 +236,20 @@ func (r *pageReader) row(e *audit.Entry) error {
 		e.Verification = r.verify(r.text[begin:r.InputOffset()])
 	}
 	// The identity is that of the row as Kong sent it.
-	e.ID = audit.Identity(e)
+	if r.log == objectLog {
+		e.ID = audit.ObjectIdentity(e)
+	} else {
+		e.ID = audit.Identity(e)
+	}
 	r.timestamp(e)
 	e.Unknown = r.unknown.object()
 	if !r.valid {
 		makeValid(e)
 	}
 	e.Payload = pairSurrogates(e.Payload)
+	if e.Object != nil {
+		e.Object.Entity = pairSurrogates(e.Object.Entity)
+	}
 	return nil
 }
 
@@ -279,6 +294,29 @@ func (r *pageReader) field(e *audit.Entry, name, raw string) {
 		if raw != "null" || !r.unknown.empty() {
 			r.unknown.set(name, key, raw)
 		}
+	}
+}
+
+// objectField takes one field of a row of /audit/objects, both as written. The entity is
+// a JSON text, as a string or as it is.
+func (r *pageReader) objectField(e *audit.Entry, name, raw string) {
+	o := e.Object
+	switch key := r.unquoted(name); key {
+	case "id":
+		o.ID = r.unquoted(raw)
+	case "dao_name":
+		o.DAO = r.unquoted(raw)
+	case "entity_key":
+		o.Key = r.unquoted(raw)
+	case "operation":
+		o.Operation = r.unquoted(raw)
+	case "entity":
+		o.Entity = r.unquoted(raw)
+	case "removed_from_entity":
+		o.Removed = r.unquoted(raw)
+	case "expire":
+	default:
+		r.field(e, name, raw)
 	}
 }
 
@@ -331,6 +369,11 @@ func makeValid(e *audit.Entry) {
 		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource,
 	} {
 		*s = strings.ToValidUTF8(*s, "\uFFFD")
+	}
+	if o := e.Object; o != nil {
+		for _, s := range []*string{&o.ID, &o.DAO, &o.Key, &o.Operation, &o.Entity, &o.Removed} {
+			*s = strings.ToValidUTF8(*s, "\uFFFD")
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func passes(status int) bool {
 }
 
 // explain adds advice to an error, and says whether a person must act on it.
-func (c *Client) explain(ctx context.Context, err error) error {
+func (c *Client) explain(ctx context.Context, log logName, err error) error {
 	var (
 		settings *audit.SettingsError
 		token    *tokenError
@@ -91,7 +91,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		errors.Is(err, audit.ErrUnsupportedQuery), errors.As(err, &settings), errors.As(err, &token):
 		return err
 	}
-	if hint := c.personHint(err); hint != "" {
+	if hint := c.personHint(log, err); hint != "" {
 		return audit.Settings(c.nameProxy(err), hint)
 	}
 	return audit.WithHint(c.nameProxy(err), c.passingHint(err))
@@ -118,7 +118,7 @@ func (c *Client) nameProxy(err error) error {
 
 // personHint returns what a person must do about an error, or nothing if retrying
 // may suffice.
-func (c *Client) personHint(err error) string {
+func (c *Client) personHint(log logName, err error) string {
 	var (
 		r *refusal
 		p *proxyRefusal
@@ -128,7 +128,7 @@ func (c *Client) personHint(err error) string {
 		if proxy := c.via(); proxy != nil && c.base.Scheme == "http" && !passes(r.status) {
 			return "this may be the proxy's answer, not Kong's: " + c.noProxy()
 		}
-		return c.refusalHint(r)
+		return c.refusalHint(log, r)
 	case errors.As(err, &p):
 		switch {
 		case passes(p.status):
@@ -231,7 +231,7 @@ func certificateHint(err *tls.CertificateVerificationError) string {
 	return "give the Admin API a certificate for servers, or set KONG_ROOT_CA to its certificate itself"
 }
 
-func (c *Client) refusalHint(r *refusal) string {
+func (c *Client) refusalHint(log logName, r *refusal) string {
 	switch status := r.status; {
 	case r.plainToTLS():
 		return plainHint
@@ -242,7 +242,7 @@ func (c *Client) refusalHint(r *refusal) string {
 	case status == http.StatusUnauthorized:
 		return "Kong does not know this token: check KONG_ADMIN_TOKEN against the RBAC user's token"
 	case status == http.StatusForbidden:
-		return "the token's user may not read the audit log: give it a role with read on /audit/requests in the default workspace"
+		return "the token's user may not read the audit log: give it a role with read on /audit/" + string(log) + " in the default workspace"
 	case status == http.StatusNotFound:
 		return "there is no audit log at this address: audit_log is off on this node, this is not Kong Enterprise, or KONG_ADMIN_API has a wrong path"
 	case status >= 300 && status < 400:
