@@ -54,18 +54,23 @@ func (e *emulators) close() error { return errors.Join(e.serving.Close(), e.kong
 // that Kong gave it.
 func (e *emulators) adminRequest(ctx context.Context, n int) (id string, err error) {
 	requests := []struct{ method, path, body string }{
-		{http.MethodPost, "/services", `{"name":"orders","url":"http://orders.internal:8080"}`},
+		{http.MethodPost, "/services", `{"name":"orders","host":"orders.internal","port":8080,"path":"/a"}`},
 		{http.MethodGet, "/services?size=100", ""},
 		{http.MethodPost, "/services/orders/routes", `{"name":"orders","paths":["/orders"]}`},
-		{http.MethodPatch, "/services/orders", `{"retries":3}`},
+		{http.MethodPatch, "/services/orders", `{"path":"/b"}`},
 		{http.MethodPost, "/consumers", `{"username":"alice","custom_id":"1001"}`},
 		{http.MethodPost, "/consumers/alice/key-auth", `{"key":"demo"}`},
 		{http.MethodGet, "/status", ""},
-		{http.MethodPost, "/plugins", `{"name":"rate-limiting","config":{"minute":60}}`},
+		{http.MethodPost, "/services/orders/plugins", `{"name":"rate-limiting","config":{"minute":60}}`},
+		{http.MethodPatch, "/routes/orders", `{"paths":["/orders","/v2/orders"],"strip_path":false}`},
 		{http.MethodDelete, "/consumers/alice", ""},
 		{http.MethodGet, "/event-hooks/?size=100", ""},
 	}
 	r := requests[n%len(requests)]
+	if round := n / len(requests); round > 0 { // names are unique
+		replace := strings.NewReplacer("orders", fmt.Sprintf("orders-%d", round+1), "alice", fmt.Sprintf("alice-%d", round+1))
+		r.path, r.body = replace.Replace(r.path), replace.Replace(r.body)
+	}
 	req, err := http.NewRequestWithContext(ctx, r.method, e.kongURL+r.path, strings.NewReader(r.body))
 	if err != nil {
 		return "", err

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-
-	"github.com/go-json-experiment/json"
 )
 
 // serveAdmin answers every other request as an Admin API with nothing in it might.
@@ -38,8 +36,6 @@ func (s *Server) serveAdmin(e *exchange) {
 	}
 }
 
-func list() map[string]any { return map[string]any{"data": []any{}, "next": nil} }
-
 func (e *exchange) root() map[string]any {
 	root := map[string]any{
 		"version":  e.options.Version,
@@ -57,47 +53,6 @@ func (e *exchange) root() map[string]any {
 		root["edition"] = "enterprise"
 	}
 	return root
-}
-
-// serveEntity answers a list, or an entity as it was sent.
-func (s *Server) serveEntity(e *exchange) {
-	c := capturePayload(e.r)
-	_, err := io.Copy(io.Discard, e.r.Body)
-	if err != nil {
-		e.message(http.StatusBadRequest, "cannot read the body")
-		return
-	}
-	e.payload, e.removed = c.payload(e.options.PayloadExclude)
-	switch e.r.Method {
-	case http.MethodGet, http.MethodHead:
-		e.json(http.StatusOK, list())
-		return
-	case http.MethodOptions:
-		e.w.WriteHeader(http.StatusNoContent)
-		return
-	}
-	body := entity{}
-	if c != nil && !c.overflow && c.buf.Len() > 0 {
-		if err := json.Unmarshal(c.buf.Bytes(), &body, lax, anyBytes); err != nil {
-			e.message(http.StatusBadRequest, "Cannot parse JSON body")
-			return
-		}
-	}
-	changed, rows := s.changeEntity(e, body)
-	switch e.r.Method {
-	case http.MethodDelete:
-		e.w.WriteHeader(http.StatusNoContent)
-	case http.MethodPost:
-		e.json(http.StatusCreated, changed)
-	default:
-		e.json(http.StatusOK, changed)
-	}
-	if e.options.AuditOff {
-		return
-	}
-	for _, row := range rows { // each with a delay of its own, so that they come apart
-		s.later(e.options, func() { s.AddObjects(row) })
-	}
 }
 
 // NewRecorder returns a server that stands before the Admin API of an open

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
 // Mix shapes the rows that Generate makes. Its zero value is a mix of what has
@@ -66,7 +68,7 @@ var (
 		{"1f0d5a3e-5b77-4a9e-8d2b-9c1e7f6a4d12", "platform-ci"},
 		{"c8e2d7b1-9f44-4c0b-b7a6-2d8f1e0c3b13", "運用"},
 	}
-	workspaces = []string{defaultWorkspace, "cca82c73-2365-441b-8860-9e074d93b205", "5d3f9a60-7e0b-4d0e-8f5c-1b2a3c4d5e6f"}
+	workspaces = []string{entities.DefaultWorkspace, "cca82c73-2365-441b-8860-9e074d93b205", "5d3f9a60-7e0b-4d0e-8f5c-1b2a3c4d5e6f"}
 	kinds      = []string{"services", "routes", "consumers", "plugins", "upstreams", "certificates", "event-hooks"}
 	addresses  = []string{"127.0.0.1", "172.31.76.246", "10.0.4.17", "192.168.1.20", "2001:db8::17"}
 )

@@ -1,14 +1,16 @@
 package kongtest
 
 import (
-	"bytes"
-	"maps"
+	"io"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
 // Object is a row of /audit/objects: an entity that a request changed. A nil pointer
@@ -20,7 +22,8 @@ type Object struct {
 	DAOName   string // routes
 	Operation string // create, update or delete
 	Entity    string // JSON text: the whole new entity, or the deleted one
-	// RequestTimestamp is in Unix seconds, and 1 in rows from before an upgrade to 3.7.
+	// RequestTimestamp is in Unix seconds. Releases that do not filter have none, and once
+	// they are upgraded show 1.
 	RequestTimestamp  int64
 	RemovedFromEntity *string
 	RBACUserID        *string
@@ -37,6 +40,9 @@ func (s *Server) AddObjects(rows ...Object) {
 	defer s.mu.Unlock()
 	first := len(s.objects.rows)
 	for _, r := range rows {
+		if o.Order != Filtered {
+			r.RequestTimestamp = 1
+		}
 		// Kept as a row whose key is the object's id, and whose fields are all extra.
 		row := Row{RequestID: r.ID, RequestTimestamp: r.RequestTimestamp, Omit: []string{
 			"request_id", "client_ip", "method", "path", "status", "workspace", "payload", "removed_from_payload", "signature", "rbac_user_id", "rbac_user_name", "request_source",
@@ -60,105 +66,85 @@ func optional(s *string) jsontext.Value {
 	return quoted(*s)
 }
 
-// entity is what the server keeps of an entity, so that a delete can show it.
-type entity map[string]any
-
-func (e entity) id() string {
-	id, _ := e["id"].(string)
-	return id
-}
-
-// json is the entity as the log holds it.
-func (e entity) json() string {
-	b, err := json.Marshal(map[string]any(e), json.Deterministic(true), anyBytes)
-	if err != nil {
-		panic(err) // it has been decoded
-	}
-	return string(b)
-}
-
-// changeEntity applies a request to the entities, and returns what the server answers and
-// the rows that it leaves. The path has one step or two: /routes or /routes/<id>.
-func (s *Server) changeEntity(e *exchange, body entity) (entity, []Object) {
-	steps := strings.Split(strings.Trim(e.r.URL.Path, "/"), "/")
-	dao, key := steps[len(steps)-1], body.id()
-	if e.r.Method != http.MethodPost && len(steps) > 1 {
-		dao, key = steps[len(steps)-2], steps[len(steps)-1]
-	}
-	row := func(operation, dao string, changed entity) Object {
-		o := Object{
-			ID: newUUID(), RequestID: e.RequestID, EntityKey: changed.id(), DAOName: dao, Operation: operation,
-			Entity: changed.json(), RequestTimestamp: e.Time.Unix(),
-		}
-		if e.user != nil {
-			o.RBACUserID = new(e.user.ID)
-		}
-		return o
-	}
+// DeleteObjects removes rows of /audit/objects by their id, and returns how many there were.
+func (s *Server) DeleteObjects(ids ...string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := dao + "/" + key
-	old, had := s.entities[at]
-	if e.r.Method == http.MethodDelete {
-		if !had {
-			return nil, nil
-		}
-		delete(s.entities, at)
-		rows := []Object{row("delete", dao, old)}
-		for _, other := range slices.Sorted(maps.Keys(s.entities)) {
-			if refers(s.entities[other], key) { // a cascade
-				kind, _, _ := strings.Cut(other, "/")
-				rows = append(rows, row("delete", kind, s.entities[other]))
-				delete(s.entities, other)
-			}
-		}
-		return nil, rows
+	n := 0
+	for _, id := range ids {
+		n += s.objects.deleteID(id)
 	}
-	changed := entity{}
-	if e.r.Method == http.MethodPatch {
-		maps.Copy(changed, old)
-	}
-	maps.Copy(changed, body)
-	operation := "update"
-	if !had {
-		operation = "create"
-	}
-	if changed["created_at"] = e.Time.Unix(); had {
-		changed["created_at"] = old["created_at"]
-	}
-	if changed.id() == "" {
-		if changed["id"] = key; key == "" {
-			changed["id"] = newUUID()
-		}
-	}
-	if s.entities == nil {
-		s.entities = map[string]entity{}
-	}
-	s.entities[dao+"/"+changed.id()] = changed
-	return changed, []Object{row(operation, dao, changed)}
+	return n
 }
 
-// refers reports whether an entity belongs to another one, as a route does to its service.
-func refers(e entity, id string) bool {
-	for _, v := range e {
-		if m, ok := v.(map[string]any); ok && m["id"] == id {
-			return true
+// ObjectIDs yields the ids of the rows of /audit/objects that are there.
+func (s *Server) ObjectIDs() iter.Seq[string] { return s.ids(&s.objects, false) }
+
+// EverObjectIDs yields the ids of all rows of /audit/objects that were ever there.
+func (s *Server) EverObjectIDs() iter.Seq[string] { return s.ids(&s.objects, true) }
+
+// World holds the entities, and the true state before and after each change. A recorder's
+// is empty: the entities are Kong's.
+func (s *Server) World() *entities.World { return &s.world }
+
+// serveEntity answers as the Admin API does for entities, and sees to it that what
+// changed gets its rows.
+func (s *Server) serveEntity(e *exchange) {
+	c := capturePayload(e.r)
+	_, err := io.Copy(io.Discard, e.r.Body)
+	if err != nil {
+		e.message(http.StatusBadRequest, "cannot read the body")
+		return
+	}
+	e.payload, e.removed = c.payload(e.options.PayloadExclude)
+	if e.r.Method == http.MethodOptions {
+		e.w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	edit := entities.Edit{RequestID: e.RequestID, Method: e.r.Method, Path: e.r.URL.Path, Time: e.Time}
+	if c != nil && !c.overflow && c.buf.Len() > 0 {
+		if err := json.Unmarshal(c.buf.Bytes(), &edit.Body, lax, anyBytes); err != nil {
+			e.message(http.StatusBadRequest, "Cannot parse JSON body")
+			return
 		}
 	}
-	return false
+	a := s.world.Apply(edit)
+	e.workspace = a.Workspace
+	if a.Body == nil {
+		e.w.WriteHeader(a.Status)
+	} else {
+		e.json(a.Status, a.Body)
+	}
+	s.recordObjects(e, a.Changes)
 }
 
-func newUUID() string {
-	id := newRequestID() // any UUID will do
-	var b bytes.Buffer
-	for i, n := range []int{4, 2, 2, 2, 6} {
-		if i > 0 {
-			b.WriteByte('-')
-		}
-		const digits = "0123456789abcdef"
-		for range 2 * n {
-			b.WriteByte(digits[id[b.Len()%len(id)]%16])
-		}
+// recordObjects sees to it that changes get their rows: each with a delay of its own, so
+// that they come apart.
+func (s *Server) recordObjects(e *exchange, changes []entities.Change) {
+	o := e.options
+	if o.AuditOff || o.ignores(e) {
+		return
 	}
-	return b.String()
+	for _, c := range changes {
+		if slices.Contains(o.IgnoreTables, c.DAO) {
+			continue
+		}
+		state := c.After
+		if state == nil {
+			state = c.Before
+		}
+		row := Object{ID: c.Row, RequestID: c.RequestID, EntityKey: c.Key, DAOName: c.DAO, Operation: c.Operation}
+		text, removed := excludeKeys([]byte(entities.Text(state)), o.PayloadExclude)
+		if row.Entity = string(text); len(removed) > 0 {
+			row.RemovedFromEntity = new(strings.Join(removed, ","))
+		}
+		if e.user != nil {
+			row.RBACUserID = new(e.user.ID)
+		}
+		node := e.node
+		s.later(o, o.objectDelays(), func() {
+			row.RequestTimestamp = s.now(o, node).Add(-o.BackDate).Unix()
+			s.AddObjects(row)
+		})
+	}
 }

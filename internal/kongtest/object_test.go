@@ -12,14 +12,15 @@ import (
 
 type objectPage struct {
 	Data []struct {
-		ID               string `json:"id"`
-		RequestID        string `json:"request_id"`
-		EntityKey        string `json:"entity_key"`
-		DAOName          string `json:"dao_name"`
-		Operation        string `json:"operation"`
-		Entity           string `json:"entity"`
-		RequestTimestamp int64  `json:"request_timestamp"`
-		TTL              int64  `json:"ttl"`
+		ID                string  `json:"id"`
+		RequestID         string  `json:"request_id"`
+		EntityKey         string  `json:"entity_key"`
+		DAOName           string  `json:"dao_name"`
+		Operation         string  `json:"operation"`
+		Entity            string  `json:"entity"`
+		RequestTimestamp  int64   `json:"request_timestamp"`
+		RemovedFromEntity *string `json:"removed_from_entity"`
+		TTL               int64   `json:"ttl"`
 	} `json:"data"`
 	Next   *string `json:"next"`
 	Offset string  `json:"offset"`
@@ -40,25 +41,87 @@ func TestObjectsOfWrites(t *testing.T) {
 	json1 := []string{"Content-Type", "application/json"}
 	do(t, s, "PUT", "/services/orders", `{"host":"a"}`, json1...)
 	do(t, s, "PATCH", "/services/orders", `{"host":"b"}`, json1...)
-	do(t, s, "POST", "/routes", `{"id":"r","service":{"id":"orders"},"paths":["/a"]}`, json1...)
+	do(t, s, "POST", "/services/orders/plugins", `{"name":"session","config":{"secret":"x","n":1}}`, json1...)
 	do(t, s, "DELETE", "/services/orders", "")
 	do(t, s, "DELETE", "/services/orders", "") // is gone
-	var got, ids []string
+	var got []string
+	truth := map[string]string{}
+	for _, c := range s.World().Changes() {
+		truth[c.Row] = fmt.Sprint(c.Operation, " ", c.DAO, "/", c.Key, " ", c.RequestID)
+	}
 	for _, o := range getObjects(t, s, "").Data {
-		got = append(got, fmt.Sprint(o.Operation, " ", o.DAOName, "/", o.EntityKey))
-		ids = append(ids, o.RequestID)
-		if strings.HasPrefix(o.Operation, "update") && !strings.Contains(o.Entity, `"host":"b"`) || o.ID == "" || o.TTL <= 0 {
+		got = append(got, o.Operation+" "+o.DAOName)
+		if truth[o.ID] != fmt.Sprint(o.Operation, " ", o.DAOName, "/", o.EntityKey, " ", o.RequestID) || o.TTL <= 0 {
+			t.Errorf("%+v, and in truth %s", o, truth[o.ID])
+		}
+		if o.Operation == "update" && !strings.Contains(o.Entity, `"host":"b"`) {
 			t.Errorf("%+v", o)
+		}
+		if o.DAOName == "plugins" && (strings.Contains(o.Entity, "secret") || text(o.RemovedFromEntity) != "secret") {
+			t.Errorf("%+v", o)
+		}
+		if !slices.Contains(slices.Collect(s.IDs()), o.RequestID) {
+			t.Errorf("no request %s", o.RequestID)
 		}
 	}
 	slices.Sort(got)
-	want := []string{"create routes/r", "create services/orders", "delete routes/r", "delete services/orders", "update services/orders"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %v", got)
+	want := []string{"create plugins", "create services", "delete plugins", "delete services", "update services"}
+	if !slices.Equal(got, want) || len(truth) != len(want) {
+		t.Errorf("got %v, and in truth %v", got, truth)
 	}
-	for _, id := range ids { // each joins a request
-		if !slices.Contains(slices.Collect(s.IDs()), id) {
-			t.Errorf("no request %s", id)
+}
+
+// What is ignored or lost leaves no rows, and is in the truth all the same.
+func TestObjectsThatAreMissing(t *testing.T) {
+	s := New(Options{SkipReads: true, IgnoreTables: []string{"services"}, IgnoreMethods: []string{"PUT"}})
+	do(t, s, "POST", "/services", "")
+	do(t, s, "PUT", "/consumers/bob", "")
+	s.Update(func(o *Options) { o.IgnoreTables, o.LoseObjects = nil, 1 })
+	do(t, s, "POST", "/services", "")
+	s.Update(func(o *Options) { o.LoseObjects, o.LoseRows = 0, 1 })
+	do(t, s, "POST", "/routes", "")
+	if n := len(s.World().Changes()); n != 4 || s.Len() != 2 {
+		t.Errorf("%d changes, %d requests", n, s.Len())
+	}
+	rows := getObjects(t, s, "").Data
+	if len(rows) != 1 || rows[0].DAOName != "routes" { // its request was lost
+		t.Fatalf("%+v", rows)
+	}
+	if s.DeleteObjects(rows[0].ID, "none") != 1 || len(slices.Collect(s.ObjectIDs())) != 0 || len(slices.Collect(s.EverObjectIDs())) != 1 {
+		t.Error("the row has not gone")
+	}
+}
+
+// Rows of before an upgrade to a release that filters have 1 as their time.
+func TestObjectsOfOldReleases(t *testing.T) {
+	o, err := Release("3.4.3.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.SkipReads = true
+	s := New(o)
+	do(t, s, "POST", "/services", "")
+	if got := get(t, s, objectsPath).Body.String(); strings.Contains(got, "request_timestamp") {
+		t.Errorf("a field that the release does not have: %s", got)
+	}
+	s.Update(func(o *Options) { o.Version, o.Order = "3.10.0.0", Filtered })
+	if rows := getObjects(t, s, "").Data; rows[0].RequestTimestamp != 1 || rows[0].TTL < 2_500_000 {
+		t.Errorf("%+v", rows)
+	}
+}
+
+// An edit in a workspace has its id in the request's row.
+func TestWorkspaces(t *testing.T) {
+	s := New(Options{SkipReads: true})
+	do(t, s, "POST", "/workspaces", `{"name":"team"}`, "Content-Type", "application/json")
+	do(t, s, "POST", "/team/services", "")
+	c := s.World().Changes()
+	if len(c) != 2 || c[1].Workspace != c[0].Key {
+		t.Fatalf("%+v", c)
+	}
+	for row := range s.All() {
+		if row.RequestID == c[1].RequestID && text(row.Workspace) != c[0].Key {
+			t.Errorf("workspace %s, want %s", text(row.Workspace), c[0].Key)
 		}
 	}
 }

@@ -117,6 +117,17 @@ type Options struct {
 	BackDate time.Duration
 	// LoseRows is the share of rows that Kong fails to insert, 0 to 1.
 	LoseRows float64
+	// ObjectDelay, ObjectDelayMax and LoseObjects are the same for each row of
+	// /audit/objects; with neither delay, RowDelay and RowDelayMax are theirs as well.
+	ObjectDelay, ObjectDelayMax time.Duration
+	LoseObjects                 float64
+	// Stragglers is the share of rows, of both tables, that come later by StragglerDelay.
+	Stragglers     float64
+	StragglerDelay time.Duration
+	// IgnoreTables is Kong's audit_log_ignore_tables.
+	IgnoreTables []string
+	// NoPayloads records no payloads, as of bodies that are not JSON.
+	NoPayloads bool
 
 	// Token turns RBAC on, with this token for a user called admin.
 	Token string
@@ -253,7 +264,6 @@ func (o Options) filled() *Options {
 }
 
 const (
-	edition          = "-enterprise-edition"
-	adminID          = "2e959b45-0053-41cc-9c2c-5458d0964331"
-	defaultWorkspace = "0da4afe7-44ad-4e81-a953-5d2923ce68ae"
+	edition = "-enterprise-edition"
+	adminID = "2e959b45-0053-41cc-9c2c-5458d0964331"
 )

@@ -216,12 +216,13 @@ func (s *Server) servePage(e *exchange, from *store) {
 func (p *page) write(e *exchange, now int64, offset string) {
 	p.heads, p.ends = p.heads[:0], p.ends[:0]
 	length := len(`{"data":[`)
+	fields := shown{ttl: !e.options.NoTTL, time: e.r.URL.Path == auditPath || e.options.Order == Filtered}
 	for i := range p.lines {
 		l := &p.lines[i]
 		if i > 0 {
 			p.heads = append(p.heads, ',')
 		}
-		p.heads = l.appendHead(p.heads, now, e.options.NoTTL)
+		p.heads = l.appendHead(p.heads, now, fields)
 		p.ends = append(p.ends, len(p.heads))
 		length += len(l.common) + len(l.own) + 1
 	}

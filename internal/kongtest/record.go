@@ -2,6 +2,7 @@ package kongtest
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"mime"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
 // maxPayload is what Kong records of a request's body, in bytes. A longer one is
@@ -30,10 +33,7 @@ type lateRow struct {
 func (s *Server) record(e *exchange) {
 	o := e.options
 	switch {
-	case o.AuditOff, e.silent, e.Status == 0,
-		isAudit(e.r.URL.Path) && o.SkipReads,
-		slices.Contains(o.IgnoreMethods, e.r.Method),
-		o.IgnorePaths != nil && o.IgnorePaths.MatchString(e.r.URL.RequestURI()):
+	case o.AuditOff, e.silent, e.Status == 0, isAudit(e.r.URL.Path) && o.SkipReads, o.ignores(e):
 		return
 	}
 	row := Row{
@@ -42,9 +42,12 @@ func (s *Server) record(e *exchange) {
 		Path:               e.r.URL.RequestURI(),
 		Status:             e.Status,
 		ClientIP:           e.r.RemoteAddr,
-		Workspace:          new(defaultWorkspace),
+		Workspace:          new(cmp.Or(e.workspace, entities.DefaultWorkspace)),
 		Payload:            e.payload,
 		RemovedFromPayload: e.removed,
+	}
+	if o.NoPayloads {
+		row.Payload, row.RemovedFromPayload = nil, nil
 	}
 	if host, _, err := net.SplitHostPort(e.r.RemoteAddr); err == nil {
 		row.ClientIP = host
@@ -58,20 +61,40 @@ func (s *Server) record(e *exchange) {
 		row.RequestTimestamp = s.now(o, node).Add(-o.BackDate).Unix()
 		s.Add(row)
 	}
+	s.later(o, delays{o.RowDelay, o.RowDelayMax, o.LoseRows}, write)
+}
 
-	s.later(o, write)
+// ignores reports whether Kong is set not to record such a request.
+func (o *Options) ignores(e *exchange) bool {
+	return slices.Contains(o.IgnoreMethods, e.r.Method) || o.IgnorePaths != nil && o.IgnorePaths.MatchString(e.r.URL.RequestURI())
+}
+
+// delays say when rows of a table are written.
+type delays struct {
+	least, most time.Duration
+	lose        float64 // share of the rows that are never written
+}
+
+func (o *Options) objectDelays() delays {
+	if o.ObjectDelay == 0 && o.ObjectDelayMax == 0 {
+		return delays{o.RowDelay, o.RowDelayMax, o.LoseObjects}
+	}
+	return delays{o.ObjectDelay, o.ObjectDelayMax, o.LoseObjects}
 }
 
 // later calls write as late as the options say, if at all.
-func (s *Server) later(o *Options, write func()) {
+func (s *Server) later(o *Options, by delays, write func()) {
 	s.mu.Lock()
-	if o.LoseRows > 0 && s.random.Float64() < o.LoseRows {
+	if by.lose > 0 && s.random.Float64() < by.lose {
 		s.mu.Unlock()
 		return
 	}
-	d := o.RowDelay
-	if span := o.RowDelayMax - d; span > 0 {
+	d := by.least
+	if span := by.most - d; span > 0 {
 		d += time.Duration(s.random.Int64N(int64(span)))
+	}
+	if o.Stragglers > 0 && s.random.Float64() < o.Stragglers {
+		d += o.StragglerDelay
 	}
 	if d <= 0 && !o.HoldRows {
 		s.mu.Unlock()

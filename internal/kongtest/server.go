@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
 // Server is an emulated Admin API. It is an http.Handler, safe for concurrent use.
@@ -27,19 +29,19 @@ type Server struct {
 	turn    atomic.Uint64           // of the nodes
 	proxy   *httputil.ReverseProxy  // of a recorder, else nil
 
-	mu       sync.Mutex
-	given    Options // without defaults, so that changing one changes what follows from it
-	store    store
-	objects  store
-	entities map[string]entity // by kind and id, as in routes/<id>
-	faults   []Fault           // injected
-	random   *rand.Rand
-	stats    Stats
-	log      []Request
-	changed  chan struct{} // closed at the next change; nil if nobody waits
-	late     map[*lateRow]struct{}
-	writes   sync.WaitGroup // late rows being written
+	mu      sync.Mutex
+	given   Options // without defaults, so that changing one changes what follows from it
+	store   store
+	objects store
+	faults  []Fault // injected
+	random  *rand.Rand
+	stats   Stats
+	log     []Request
+	changed chan struct{} // closed at the next change; nil if nobody waits
+	late    map[*lateRow]struct{}
+	writes  sync.WaitGroup // late rows being written
 
+	world     entities.World
 	lastID    atomic.Pointer[string] // of a request that was not for the audit log
 	other     atomic.Pointer[Server] // see Replace
 	listeners listeners
@@ -121,11 +123,12 @@ func (s *Server) Delete(ids ...string) int {
 	return n
 }
 
-// Purge removes the rows whose timestamp is before a time, and returns how many
-// there were.
+// Purge removes the rows of both tables whose timestamp is before a time, and returns
+// how many requests there were.
 func (s *Server) Purge(before time.Time) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.objects.deleteBefore(before.Unix())
 	return s.store.deleteBefore(before.Unix())
 }
 
@@ -143,8 +146,8 @@ func (s *Server) All() iter.Seq[Row] {
 		o := s.options.Load()
 		now := s.now(o, nil).Unix()
 		var b []byte
-		for l := range s.lines(false) {
-			b = l.appendHead(b[:0], now, o.NoTTL)
+		for l := range s.lines(&s.store, false) {
+			b = l.appendHead(b[:0], now, shown{ttl: !o.NoTTL, time: true})
 			b = append(append(append(b, l.common...), l.own...), '}')
 			row, err := decodeRow(b)
 			if err != nil {
@@ -158,14 +161,14 @@ func (s *Server) All() iter.Seq[Row] {
 }
 
 // IDs yields the request ids of the rows that are there, oldest first.
-func (s *Server) IDs() iter.Seq[string] { return s.ids(false) }
+func (s *Server) IDs() iter.Seq[string] { return s.ids(&s.store, false) }
 
 // EverIDs yields the request ids of all rows that were ever there, as they came.
-func (s *Server) EverIDs() iter.Seq[string] { return s.ids(true) }
+func (s *Server) EverIDs() iter.Seq[string] { return s.ids(&s.store, true) }
 
-func (s *Server) ids(ever bool) iter.Seq[string] {
+func (s *Server) ids(of *store, ever bool) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for l := range s.lines(ever) {
+		for l := range s.lines(of, ever) {
 			if !yield(string(l.id)) {
 				return
 			}
@@ -174,21 +177,21 @@ func (s *Server) ids(ever bool) iter.Seq[string] {
 }
 
 // lines yields rows as of when it is called; what is done with them may change the store.
-func (s *Server) lines(ever bool) iter.Seq[line] {
+func (s *Server) lines(of *store, ever bool) iter.Seq[line] {
 	return func(yield func(line) bool) {
 		s.mu.Lock()
-		numbers := slices.Clone(s.store.byTime)
+		numbers := slices.Clone(of.byTime)
 		if ever {
 			numbers = numbers[:0]
-			for n := range s.store.rows {
+			for n := range of.rows {
 				numbers = append(numbers, uint32(n))
 			}
 		}
 		s.mu.Unlock()
 		for _, n := range numbers {
 			s.mu.Lock()
-			r := s.store.rows[n]
-			l := s.store.line(&r)
+			r := of.rows[n]
+			l := of.line(&r)
 			s.mu.Unlock()
 			if r.flags&flagDead != 0 && !ever {
 				continue
@@ -314,16 +317,17 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request, o *Options, n *N
 // exchange is a request that is being served.
 type exchange struct {
 	Request
-	options  *Options
-	node     *Node
-	w        *countingWriter
-	r        *http.Request
-	user     *User
-	payload  *string // what the audit log will hold; nil for none
-	removed  *string
-	silent   bool     // Kong does not get to write a row
-	cachedID string   // sent in place of RequestID
-	cut      net.Conn // to be closed, once the request has been counted
+	options   *Options
+	node      *Node
+	w         *countingWriter
+	r         *http.Request
+	user      *User
+	workspace string  // UUID
+	payload   *string // what the audit log will hold; nil for none
+	removed   *string
+	silent    bool     // Kong does not get to write a row
+	cachedID  string   // sent in place of RequestID
+	cut       net.Conn // to be closed, once the request has been counted
 }
 
 const requestIDHeader = "X-Kong-Admin-Request-ID"

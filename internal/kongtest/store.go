@@ -323,17 +323,20 @@ func (s *store) line(r *record) line {
 	return l
 }
 
+// shown says which fields a release has.
+type shown struct{ ttl, time bool }
+
 // appendHead appends the beginning of a row, up to what the store holds of it:
 // its common part and its own, each of which begins with a comma.
-func (l *line) appendHead(dst []byte, now int64, noTTL bool) []byte {
+func (l *line) appendHead(dst []byte, now int64, fields shown) []byte {
 	start := len(dst)
 	if l.flags&flagNoID == 0 {
 		dst = appendString(append(dst, `,"request_id":`...), l.id)
 	}
-	if l.flags&flagNoTime == 0 {
+	if l.flags&flagNoTime == 0 && fields.time {
 		dst = strconv.AppendInt(append(dst, `,"request_timestamp":`...), l.timestamp, 10)
 	}
-	if l.flags&flagNoTTL == 0 && !noTTL {
+	if l.flags&flagNoTTL == 0 && fields.ttl {
 		dst = strconv.AppendInt(append(dst, `,"ttl":`...), int64(l.expires)-now, 10)
 	}
 	if len(dst) > start {

@@ -1,0 +1,96 @@
+package entities
+
+import "slices"
+
+// kind is a type of entity. Its facts come from the schemas of open source Kong, and
+// from Kong's documentation for what only Enterprise has.
+type kind struct {
+	path   string // in the Admin API
+	dao    string // in the log: dao_name
+	name   string // field by which an entity can be addressed beside its id; unique in a workspace
+	refs   []ref
+	secret bool           // what it is called is a credential
+	global bool           // not part of a workspace
+	preset map[string]any // values that Kong fills in
+}
+
+// ref is a foreign key.
+type ref struct {
+	field, dao string
+	cascade    bool // the entity is deleted with the one that it refers to; else that cannot be deleted
+}
+
+var kinds = []kind{
+	{path: "services", dao: "services", name: "name", refs: []ref{{"client_certificate", "certificates", false}}, preset: map[string]any{
+		"connect_timeout": 60000.0, "enabled": true, "port": 80.0, "protocol": "http", "read_timeout": 60000.0, "retries": 5.0, "write_timeout": 60000.0,
+	}},
+	{path: "routes", dao: "routes", name: "name", refs: []ref{{"service", "services", false}}, preset: map[string]any{
+		"https_redirect_status_code": 426.0, "path_handling": "v0", "preserve_host": false, "protocols": []any{"http", "https"},
+		"regex_priority": 0.0, "request_buffering": true, "response_buffering": true, "strip_path": true,
+	}},
+	{path: "plugins", dao: "plugins", name: "instance_name", refs: []ref{
+		{"service", "services", true}, {"route", "routes", true}, {"consumer", "consumers", true}, {"consumer_group", "consumer_groups", true},
+	}, preset: map[string]any{"enabled": true, "protocols": []any{"grpc", "grpcs", "http", "https"}, "config": map[string]any{}}},
+	{path: "consumers", dao: "consumers", name: "username", preset: map[string]any{"type": 0.0}},
+	{path: "consumer_groups", dao: "consumer_groups", name: "name"},
+	{path: "key-auth", dao: "keyauth_credentials", name: "key", secret: true, refs: []ref{{"consumer", "consumers", true}}},
+	{path: "basic-auth", dao: "basicauth_credentials", name: "username", refs: []ref{{"consumer", "consumers", true}}},
+	{path: "hmac-auth", dao: "hmacauth_credentials", name: "username", refs: []ref{{"consumer", "consumers", true}}},
+	{path: "jwt", dao: "jwt_secrets", name: "key", refs: []ref{{"consumer", "consumers", true}}, preset: map[string]any{"algorithm": "HS256"}},
+	{path: "oauth2", dao: "oauth2_credentials", name: "client_id", refs: []ref{{"consumer", "consumers", true}}},
+	{path: "acls", dao: "acls", name: "group", refs: []ref{{"consumer", "consumers", true}}},
+	{path: "upstreams", dao: "upstreams", name: "name", refs: []ref{{"client_certificate", "certificates", false}}, preset: map[string]any{
+		"algorithm": "round-robin", "slots": 10000.0, "use_srv_name": false,
+	}},
+	{path: "targets", dao: "targets", name: "target", refs: []ref{{"upstream", "upstreams", true}}, preset: map[string]any{"weight": 100.0}},
+	{path: "certificates", dao: "certificates"},
+	{path: "ca_certificates", dao: "ca_certificates"},
+	{path: "snis", dao: "snis", name: "name", refs: []ref{{"certificate", "certificates", true}}},
+	{path: "key-sets", dao: "key_sets", name: "name"},
+	{path: "keys", dao: "keys", name: "name", refs: []ref{{"set", "key_sets", true}}},
+	{path: "vaults", dao: "vaults", name: "prefix"},
+	{path: "event-hooks", dao: "event_hooks", global: true},
+	{path: "workspaces", dao: "workspaces", name: "name", global: true},
+	{path: "rbac/users", dao: "rbac_users", name: "name", preset: map[string]any{"enabled": true}},
+	{path: "rbac/roles", dao: "rbac_roles", name: "name", preset: map[string]any{"is_default": false}},
+	{path: "admins", dao: "admins", name: "username", global: true, refs: []ref{{"consumer", "consumers", true}, {"rbac_user", "rbac_users", true}}, preset: map[string]any{
+		"rbac_token_enabled": true, "status": 4.0,
+	}},
+}
+
+func kindAt(path string) (kind, bool) {
+	i := slices.IndexFunc(kinds, func(k kind) bool { return k.path == path })
+	if i < 0 {
+		return kind{}, false
+	}
+	return kinds[i], true
+}
+
+// Child is a list of entities that Kong deletes with their parent.
+type Child struct {
+	Path string // below the parent: plugins, in /services/orders/plugins
+	DAO  string
+}
+
+// Cascades returns what is deleted with an entity that is at such a path of the Admin API.
+func Cascades(path string) []Child {
+	parent, ok := kindAt(path)
+	if !ok {
+		return nil
+	}
+	var children []Child
+	for _, k := range kinds {
+		if slices.ContainsFunc(k.refs, func(r ref) bool { return r.cascade && r.dao == parent.dao }) {
+			children = append(children, Child{k.path, k.dao})
+		}
+	}
+	return children
+}
+
+// DAO returns the name that the log has for what is at a path of the Admin API.
+func DAO(path string) string {
+	if k, ok := kindAt(path); ok {
+		return k.dao
+	}
+	return path
+}
