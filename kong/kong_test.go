@@ -1,4 +1,3 @@
-// Package kong holds what an operator adds to Kong. Its tests keep the files in step with each other.
 package kong
 
 import (

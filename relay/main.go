@@ -57,11 +57,12 @@ func main() {
 type env struct {
 	app.Env
 	hangup <-chan os.Signal // SIGHUP: the destination's file is opened again
+	stdin  *os.File
 }
 
 // run is the program: everything but the process's own exit and signals.
 func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, hangup}
+	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, hangup, os.Stdin}
 	if getenv(lambdahost.RuntimeAPI) != "" {
 		lambdahost.Run(ctx, e.Env)
 		return exitOK
@@ -94,7 +95,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 
 func (e *env) commands() []*cli.Command {
 	commands := []*cli.Command{
-		e.serveCommand(), e.onceCommand(), e.checkCommand(), e.verifyCommand(), e.statusCommand(), e.outagesCommand(), e.deadCommand(), e.healthCommand(),
+		e.initCommand(), e.checkCommand(), e.serveCommand(), e.onceCommand(), e.verifyCommand(), e.statusCommand(), e.outagesCommand(), e.deadCommand(), e.healthCommand(),
 	}
 	commands = append(commands, e.demoCommands()...)
 	return append(commands, e.versionCommand())

@@ -184,15 +184,7 @@ func isLoopback(host string) bool {
 // (NAME=value, as os.Environ gives it) that begins with RELAY_ and is not a
 // setting. No value is repeated.
 func UnknownVariables(environ []string) []string {
-	var known []string
-	for _, row := range table() {
-		if row.secret {
-			known = append(known, row.env)
-		}
-		for _, f := range row.flags() {
-			known = append(known, f.Env)
-		}
-	}
+	known := Variables()
 	var warnings []string
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")

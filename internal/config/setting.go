@@ -43,6 +43,20 @@ func Flags() []Flag {
 	return flags
 }
 
+// Variables returns the variables of all settings, in the order of the table.
+func Variables() []string {
+	var names []string
+	for _, row := range table() {
+		if row.secret {
+			names = append(names, row.env)
+		}
+		for _, f := range row.flags() {
+			names = append(names, f.Env)
+		}
+	}
+	return names
+}
+
 // plainHelp returns the help as messages and the command line show it.
 func (s setting) plainHelp() string { return strings.ReplaceAll(s.help, "`", "") }
 
