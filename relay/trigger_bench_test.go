@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+)
+
+// BenchmarkPrompt measures the time from an answer of the Admin API to the
+// accepted event, with the built relay and a real Redis, and reports its median
+// and its 99th percentile. The product promises the time that Kong takes to write
+// its row (rowDelay here, none in a burst) and well under a quarter of a second.
+func BenchmarkPrompt(b *testing.B) {
+	const rowDelay = 100 * time.Millisecond
+	b.Run("spaced", func(b *testing.B) {
+		w := newWorld(b, kongtest.Options{SkipReads: true, RowDelay: rowDelay}, cloudtrailtest.Options{})
+		_, url, _ := w.serve()
+		a := w.watchArrivals()
+		for b.Loop() {
+			a.request(url, 1)
+			a.await()
+		}
+		reportLatency(b, a.took())
+	})
+	b.Run("reconcile", func(b *testing.B) {
+		w := newWorld(b, kongtest.Options{SkipReads: true, RowDelay: rowDelay}, cloudtrailtest.Options{
+			Faults: cloudtrailtest.Faults{Delay: 50 * time.Millisecond}})
+		url := w.reconcile(time.Duration(b.N) * 300 * time.Millisecond)
+		a := w.watchArrivals()
+		for range b.N {
+			a.request(url, 1)
+			a.await()
+		}
+		reportLatency(b, a.took())
+	})
+	b.Run("burst", func(b *testing.B) {
+		var took []time.Duration
+		var polls int64
+		for range b.N { // each in a log of its own: a tail reads what the last five seconds brought
+			w := newWorld(b, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+			_, url, _ := w.serve("RELAY_TRIGGER_RATE=10000")
+			a := w.watchArrivals()
+			before := w.kong.Stats().Pages
+			for range 50 {
+				a.request(url, 20) // as the plugin gathers them
+			}
+			a.await()
+			polls += w.kong.Stats().Pages - before
+			took = append(took, a.took()...)
+		}
+		reportLatency(b, took)
+		b.ReportMetric(float64(polls)/float64(b.N), "pages/1000requests")
+	})
+}
+
+// arrivals notes when requests were answered, and when their events were accepted.
+type arrivals struct {
+	w        *world
+	mu       sync.Mutex
+	answered map[string]time.Time
+	accepted map[string]time.Time
+}
+
+func (w *world) watchArrivals() *arrivals {
+	a := &arrivals{w: w, answered: map[string]time.Time{}, accepted: map[string]time.Time{}}
+	ctx, stop := context.WithCancel(w.tb.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		w.trail.Watch(ctx, w.trail.Counts().Events, func(e cloudtrailtest.Event) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.accepted[e.ID] = time.Now()
+		})
+	})
+	w.tb.Cleanup(func() {
+		stop()
+		watching.Wait()
+	})
+	return a
+}
+
+// request makes Admin API requests and triggers the relay for them.
+func (a *arrivals) request(url string, n int) {
+	var ids []string
+	for range n {
+		id := adminRequest(a.w.tb, a.w)
+		a.answered[id] = time.Now()
+		ids = append(ids, id)
+	}
+	notifyOnce(a.w.tb, url, ids...)
+}
+
+// await waits until every event was accepted.
+func (a *arrivals) await() {
+	eventually(a.w.tb, 30*time.Second, "the events", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for id := range a.answered {
+			if a.accepted[id].IsZero() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (a *arrivals) took() (list []time.Duration) {
+	for id, at := range a.answered {
+		list = append(list, a.accepted[id].Sub(at))
+	}
+	return list
+}
+
+func reportLatency(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "median-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Milliseconds()), "p99-ms")
+}
