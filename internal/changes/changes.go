@@ -1,0 +1,472 @@
+// Package changes says what became of Kong's entities from one state to the next, as
+// lists of fields, and hides the secrets that they hold.
+package changes
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Operations, as Kong names them.
+const (
+	Create = "create"
+	Update = "update"
+	Delete = "delete"
+)
+
+// History says how much is known of an entity's state before a change.
+type History string
+
+// Histories.
+const (
+	// Exact: both states were seen, and nothing can have come between them.
+	Exact History = "exact"
+	// Approximate: the state before is the last one that was seen, and another change may
+	// have come in between.
+	Approximate History = "approximate"
+	// Unavailable: no state before is known.
+	Unavailable History = "unavailable"
+)
+
+// Change is what a request did to one entity.
+type Change struct {
+	Entity    string  `json:"entity"` // its kind: routes
+	Key       string  `json:"key"`
+	Name      string  `json:"name,omitzero"`
+	Operation string  `json:"operation"`
+	From      []Field `json:"from,omitempty"`
+	To        []Field `json:"to,omitempty"`
+	History   History `json:"history"`
+	// Truncated is how many fields were left out because there was no room for them.
+	Truncated int `json:"truncated,omitzero"`
+}
+
+// Field is a field of an entity, or a part of one, with its value.
+type Field struct {
+	Path  string         `json:"path"` // RFC 6901
+	Value jsontext.Value `json:"value"`
+}
+
+// State is an entity without its secrets, as a JSON text in which equal entities are
+// equal. The empty State is that of an entity which does not exist.
+type State string
+
+// maxNesting is how deep an entity may be nested to be looked into.
+const maxNesting = 100
+
+// Diff returns the fields in which two states differ, by path: from has those that were
+// there before, with the values they had, and to those that are there now. A field that
+// is null and one that is missing are the same. Of an entity that did not exist before,
+// or does not now, each field that is not null is listed whole.
+func Diff(before, after State) (from, to []Field) {
+	d := differ{}
+	b, bOK := parse(string(before))
+	a, aOK := parse(string(after))
+	switch {
+	case before == "" && after == "":
+	case before == "":
+		d.whole(&d.to, a, aOK, after)
+	case after == "":
+		d.whole(&d.from, b, bOK, before)
+	case !bOK || !aOK:
+		if before != after {
+			d.from, d.to = []Field{{"", opaque(before)}}, []Field{{"", opaque(after)}}
+		}
+	default:
+		d.compare("", b, a)
+	}
+	return d.from, d.to
+}
+
+// differ gathers fields that differ.
+type differ struct{ from, to []Field }
+
+func (d *differ) whole(list *[]Field, n any, ok bool, text State) {
+	o, isObject := n.(object)
+	if !ok || !isObject {
+		*list = append(*list, Field{"", opaque(text)})
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(o)) {
+		if !isNull(o[name]) {
+			*list = append(*list, Field{"/" + escape(name), encode(o[name])})
+		}
+	}
+}
+
+// opaque is the value of a state that is not strict JSON.
+func opaque(text State) jsontext.Value {
+	if v := jsontext.Value(text); v.IsValid() {
+		return v
+	}
+	v, _ := jsontext.AppendQuote(nil, string(text))
+	return v
+}
+
+func (d *differ) compare(path string, b, a any) {
+	if same(b, a) {
+		return
+	}
+	bo, bIsObject := b.(object)
+	ao, aIsObject := a.(object)
+	if bIsObject && aIsObject {
+		d.members(path, bo, ao)
+		return
+	}
+	bl, bIsList := b.(list)
+	al, aIsList := a.(list)
+	if bIsList && aIsList && len(bl) == len(al) {
+		for i := range bl {
+			d.compare(path+"/"+strconv.Itoa(i), bl[i], al[i])
+		}
+		return
+	}
+	d.from, d.to = append(d.from, Field{path, encode(b)}), append(d.to, Field{path, encode(a)})
+}
+
+func (d *differ) members(path string, b, a object) {
+	names := slices.Collect(maps.Keys(b))
+	for name := range a {
+		if _, both := b[name]; !both {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		at := path + "/" + escape(name)
+		was, had := b[name]
+		is, has := a[name]
+		switch {
+		case had && has:
+			d.compare(at, was, is)
+		case had && !isNull(was):
+			d.from = append(d.from, Field{at, encode(was)})
+		case has && !isNull(is):
+			d.to = append(d.to, Field{at, encode(is)})
+		}
+	}
+}
+
+// escape writes a name as a step of an RFC 6901 path.
+func escape(name string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(name) }
+
+// Values of an entity. A scalar is its JSON text.
+type (
+	object map[string]any
+	list   []any
+	scalar string
+)
+
+const null scalar = "null"
+
+func isNull(n any) bool { return n == any(null) }
+
+// empty reports whether a value is an empty list or object, which Lua does not tell apart.
+func empty(n any) bool {
+	switch n := n.(type) {
+	case object:
+		return len(n) == 0
+	case list:
+		return len(n) == 0
+	}
+	return false
+}
+
+func same(b, a any) bool {
+	switch b := b.(type) {
+	case scalar:
+		s, ok := a.(scalar)
+		return ok && (b == s || equalNumbers(string(b), string(s)))
+	case list:
+		l, ok := a.(list)
+		return ok && slices.EqualFunc(b, l, same) || empty(b) && empty(a)
+	case object:
+		o, ok := a.(object)
+		if !ok {
+			return empty(b) && empty(a)
+		}
+		for name, was := range b {
+			if is, has := o[name]; has && !same(was, is) || !has && !isNull(was) {
+				return false
+			}
+		}
+		for name, is := range o {
+			if _, had := b[name]; !had && !isNull(is) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// equalNumbers reports whether two JSON texts are one number: Lua writes 1 as 1 or as 1.0.
+func equalNumbers(a, b string) bool {
+	if a == "" || b == "" || a[0] == '"' || b[0] == '"' {
+		return false
+	}
+	x, errX := strconv.ParseFloat(a, 64)
+	y, errY := strconv.ParseFloat(b, 64)
+	return errX == nil && errY == nil && x == y
+}
+
+// parse reads a strict JSON text that is not nested too deep.
+func parse(text string) (n any, ok bool) {
+	dec := jsontext.NewDecoder(strings.NewReader(text))
+	n, err := read(dec)
+	if err != nil {
+		return nil, false
+	}
+	if _, err := dec.ReadToken(); err == nil || strings.TrimSpace(text[dec.InputOffset():]) != "" {
+		return nil, false
+	}
+	return n, true
+}
+
+func read(dec *jsontext.Decoder) (any, error) {
+	if dec.StackDepth() > maxNesting {
+		return nil, fmt.Errorf("nested more than %d levels deep", maxNesting)
+	}
+	switch dec.PeekKind() {
+	case jsontext.KindBeginObject:
+		o := object{}
+		if _, err := dec.ReadToken(); err != nil {
+			return nil, err
+		}
+		for dec.PeekKind() != jsontext.KindEndObject {
+			name, err := dec.ReadToken()
+			if err != nil {
+				return nil, err
+			}
+			key := name.String()
+			if o[key], err = read(dec); err != nil {
+				return nil, err
+			}
+		}
+		_, err := dec.ReadToken()
+		return o, err
+	case jsontext.KindBeginArray:
+		l := list{}
+		if _, err := dec.ReadToken(); err != nil {
+			return nil, err
+		}
+		for dec.PeekKind() != jsontext.KindEndArray {
+			n, err := read(dec)
+			if err != nil {
+				return nil, err
+			}
+			l = append(l, n)
+		}
+		_, err := dec.ReadToken()
+		return l, err
+	default:
+		v, err := dec.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		if v.Kind() == jsontext.KindString { // one form for one text
+			return quote(unquote(scalar(v))), nil
+		}
+		return scalar(bytes.Clone(v)), nil
+	}
+}
+
+func quote(s string) scalar {
+	v, _ := jsontext.AppendQuote(nil, s)
+	return scalar(v)
+}
+
+func unquote(s scalar) string {
+	text, _ := jsontext.AppendUnquote(nil, string(s))
+	return string(text)
+}
+
+// isText reports whether a value is a string.
+func isText(n any) (scalar, bool) {
+	s, ok := n.(scalar)
+	return s, ok && s != "" && s[0] == '"'
+}
+
+// encode writes a value with the members of objects in the order of their names.
+func encode(n any) jsontext.Value { return appendValue(nil, n) }
+
+func appendValue(b []byte, n any) []byte {
+	switch n := n.(type) {
+	case object:
+		b = append(b, '{')
+		for i, name := range slices.Sorted(maps.Keys(n)) {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(append(b, quote(name)...), ':')
+			b = appendValue(b, n[name])
+		}
+		return append(b, '}')
+	case list:
+		b = append(b, '[')
+		for i, e := range n {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendValue(b, e)
+		}
+		return append(b, ']')
+	case scalar:
+		return append(b, n...)
+	}
+	return append(b, null...)
+}
+
+// Text returns the text of a field at the top of a state, or the empty string if there is none.
+func (s State) Text(name string) string {
+	n, _ := parse(string(s))
+	o, _ := n.(object)
+	if t, ok := isText(o[name]); ok {
+		return unquote(t)
+	}
+	return ""
+}
+
+// Name returns what a person calls the entity, or the empty string if nothing tells.
+func (s State) Name() string {
+	n, _ := parse(string(s))
+	o, _ := n.(object)
+	for _, field := range []string{"name", "username", "custom_id", "prefix", "target", "group"} {
+		if t, ok := isText(o[field]); ok && t != `""` {
+			return unquote(t)
+		}
+	}
+	return ""
+}
+
+// Names returns every text by which a path of the Admin API may mean the entity: those
+// of its fields, and of lists of them.
+func (s State) Names() []string {
+	n, _ := parse(string(s))
+	o, _ := n.(object)
+	var names []string
+	for _, v := range o {
+		switch v := v.(type) {
+		case scalar:
+			if t, ok := isText(v); ok {
+				names = append(names, unquote(t))
+			}
+		case list:
+			for _, e := range v {
+				if t, ok := isText(e); ok {
+					names = append(names, unquote(t))
+				}
+			}
+		}
+	}
+	return names
+}
+
+// Number returns a whole number at the top of a state, such as updated_at.
+func (s State) Number(name string) (int64, bool) {
+	n, _ := parse(string(s))
+	o, _ := n.(object)
+	t, ok := o[name].(scalar)
+	if !ok {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(string(t), 64)
+	return int64(f), err == nil
+}
+
+// Event returns the text of responseElements: the changes, and whether the entry went
+// before all of its rows were there. It has at most limit bytes: from long changes the
+// last fields are left out, and then whole changes, and it says how many.
+func Event(list []Change, late bool, limit int) string {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(a.Entity, b.Entity), cmp.Compare(a.Key, b.Key))
+	})
+	left := 0
+	for {
+		text := event(list, left, late)
+		if len(text) <= limit {
+			return text
+		}
+		if !shrink(list, len(text)-limit) {
+			if len(list) == 0 {
+				return text
+			}
+			n := max(1, len(list)/8)
+			list, left = list[:len(list)-n], left+n
+		}
+	}
+}
+
+func event(list []Change, left int, late bool) string {
+	if list == nil {
+		list = []Change{}
+	}
+	b, err := json.Marshal(struct {
+		Changes   []Change `json:"changes"`
+		Late      bool     `json:"late,omitzero"`
+		Truncated int      `json:"truncated,omitzero"`
+	}{list, late, left})
+	if err != nil { // the values are JSON
+		return `{"changes":[],"late":true}`
+	}
+	return string(b)
+}
+
+// shrink leaves at least n bytes out of the longest fields. It reports whether it could.
+func shrink(list []Change, n int) bool {
+	type place struct {
+		change int
+		to     bool
+		at     int
+		size   int
+	}
+	var places []place
+	for i := range list {
+		for k, f := range list[i].From {
+			places = append(places, place{i, false, k, len(f.Value) + len(f.Path)})
+		}
+		for k, f := range list[i].To {
+			places = append(places, place{i, true, k, len(f.Value) + len(f.Path)})
+		}
+	}
+	if len(places) == 0 {
+		return false
+	}
+	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(b.size, a.size) })
+	drop := map[place]bool{}
+	for _, p := range places {
+		if n <= 0 {
+			break
+		}
+		drop[p] = true
+		n -= p.size
+	}
+	for i := range list {
+		c := &list[i]
+		for _, to := range []bool{false, true} {
+			fields := &c.From
+			if to {
+				fields = &c.To
+			}
+			var kept []Field
+			for k, f := range *fields {
+				if drop[place{i, to, k, len(f.Value) + len(f.Path)}] {
+					c.Truncated++
+					continue
+				}
+				kept = append(kept, f)
+			}
+			*fields = kept
+		}
+	}
+	return true
+}

@@ -1,0 +1,239 @@
+package changes
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+)
+
+// Masker hides the secrets of entities. It is safe for concurrent use.
+type Masker struct {
+	key   []byte
+	paths [][]string // of secrets beside those of the table
+}
+
+// NewMasker returns a masker. The digests that it puts in the place of secrets are keyed,
+// so that a digest says only whether a secret has changed. paths name more secrets, as
+// those of --redact do: dotted, with * for any name.
+func NewMasker(key []byte, paths []string) *Masker {
+	m := &Masker{key: key}
+	for _, p := range paths {
+		m.paths = append(m.paths, strings.Split(p, "."))
+	}
+	return m
+}
+
+// Mask returns the state of an entity of some kind: its text with a keyed digest in the
+// place of each secret. removed are the comma-joined names that Kong took out of the
+// entity, which are secrets wherever else they occur. A text that is not strict JSON, or
+// is nested too deep, is a secret as a whole.
+func (m *Masker) Mask(kind, key, text, removed string) State {
+	v := visitor{hide: func(name, value string) string { return m.digest(kind, key, name, value) }, kind: kind}
+	return v.state(text, m.paths, removed)
+}
+
+// digest stands for a secret.
+func (m *Masker) digest(parts ...string) string {
+	h := hmac.New(sha256.New, m.key)
+	for _, p := range parts {
+		h.Write([]byte(p))
+		h.Write([]byte{0})
+	}
+	return "[secret " + hex.EncodeToString(h.Sum(nil)[:16]) + "]"
+}
+
+// Hide returns a JSON text with another text in the place of each secret, where the
+// text is an entity of some kind or what is to become one. The kind may be unknown. A text
+// without secrets is returned as it is, and one that is not strict JSON is returned
+// with ok false.
+func Hide(kind, text, instead string) (hidden string, ok bool) {
+	v := visitor{hide: func(_, _ string) string { return instead }, kind: kind}
+	n, ok := parse(text)
+	if !ok {
+		return "", false
+	}
+	v.begin(n, nil, "")
+	clean := v.value(n, "", v.paths)
+	if !v.changed {
+		return text, true
+	}
+	return string(encode(clean)), true
+}
+
+// visitor goes over one entity.
+type visitor struct {
+	hide    func(name, value string) string
+	kind    string
+	headers bool // values of headers are secrets
+	paths   [][]string
+	removed []string
+	changed bool
+}
+
+func (v *visitor) state(text string, paths [][]string, removed string) State {
+	n, ok := parse(text)
+	if !ok {
+		if strings.TrimSpace(text) == "" {
+			return ""
+		}
+		return State(quote(v.hide("", text)))
+	}
+	v.begin(n, paths, removed)
+	return State(encode(v.value(n, "", v.paths)))
+}
+
+// begin finds out which fields of an entity are secrets.
+func (v *visitor) begin(n any, more [][]string, removed string) {
+	fields := slices.Clone(secretFields[v.kind])
+	if v.kind == "plugins" {
+		o, _ := n.(object)
+		if name, ok := isText(o["name"]); ok {
+			fields = append(fields, secretFields["plugins/"+strings.TrimSuffix(unquote(name), "-advanced")]...)
+			fields = append(fields, secretFields["plugins/"+unquote(name)]...)
+		}
+	}
+	v.headers = v.kind != "routes" && v.kind != "services" && v.kind != "consumers"
+	v.paths = slices.Clone(more)
+	for _, f := range fields {
+		v.paths = append(v.paths, strings.Split(f, "."))
+	}
+	for name := range strings.SplitSeq(removed, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			v.removed = append(v.removed, name)
+		}
+	}
+}
+
+// value returns a value without its secrets. name is that of the field that holds it, and
+// paths are what remains of those of secrets below it.
+func (v *visitor) value(n any, name string, paths [][]string) any {
+	switch n := n.(type) {
+	case object:
+		o := make(object, len(n))
+		for key, value := range n {
+			below, secret := descend(paths, key)
+			switch {
+			case secret, slices.Contains(v.removed, key), named(key, value), v.headers && name == "headers" && !nested(value):
+				o[key] = v.secret(key, value)
+			default:
+				o[key] = v.value(value, key, below)
+			}
+		}
+		return o
+	case list:
+		l := make(list, len(n))
+		for i := range n {
+			l[i] = v.value(n[i], name, paths)
+		}
+		return l
+	}
+	if s, ok := isText(n); ok {
+		return v.text(s, name)
+	}
+	return n
+}
+
+// named reports whether a field is a secret by its name. A reference to another entity
+// is none, and what is true, false or null says nothing.
+func named(key string, value any) bool {
+	if !SecretName(key) || reference(value) {
+		return false
+	}
+	words := wordsOf(key)
+	switch v := value.(type) {
+	case object:
+		return words[len(words)-1] != "auth" // a group of settings
+	case scalar:
+		if v[0] != '"' { // max_tokens, input_cost_per_token
+			return words[len(words)-1] != "tokens" && !slices.Contains(words, "per")
+		}
+	}
+	return true
+}
+
+// reference reports whether a value refers to another entity.
+func reference(n any) bool {
+	o, ok := n.(object)
+	if !ok || len(o) != 1 {
+		return false
+	}
+	id, isID := isText(o["id"])
+	return isID && len(id) == len(`""`)+36 && strings.Count(string(id), "-") == 4
+}
+
+func nested(n any) bool { _, ok := n.(object); return ok }
+
+// secret returns what stands in the place of a secret value.
+func (v *visitor) secret(name string, n any) any {
+	if s, ok := n.(scalar); ok && (s == null || s == "true" || s == "false" || s == `""`) || empty(n) {
+		return n
+	}
+	v.changed = true
+	return quote(v.hide(name, string(encode(n))))
+}
+
+// text returns a text without its secrets.
+func (v *visitor) text(s scalar, name string) any {
+	text := unquote(s)
+	if t := strings.TrimSpace(text); t != "" && (t[0] == '{' || t[0] == '[') {
+		if n, ok := parse(t); ok {
+			inner := visitor{hide: v.hide, kind: v.kind, headers: v.headers, paths: v.paths, removed: v.removed}
+			if clean := inner.value(n, name, v.paths); inner.changed {
+				v.changed = true
+				return quote(string(encode(clean)))
+			}
+			return s
+		}
+	}
+	if wholeSecret.MatchString(text) {
+		return v.secret(name, s)
+	}
+	clean := text
+	if m := headerLine.FindStringSubmatch(text); m != nil && (SecretName(m[1]) || v.headers && name == "headers") {
+		clean = strings.TrimSuffix(text, m[2]) + v.hide(m[1], m[2])
+	} else if strings.ContainsAny(text, "=:") {
+		clean = v.parts(text)
+	}
+	if clean == text {
+		return s
+	}
+	v.changed = true
+	return quote(clean)
+}
+
+// parts hides what within a text is a secret: in URLs and in assignments.
+func (v *visitor) parts(text string) string {
+	for _, re := range partSecrets {
+		var b strings.Builder
+		at := 0
+		for _, m := range re.FindAllStringSubmatchIndex(text, -1) {
+			last := len(m) - 2
+			if last > 2 && !SecretName(text[m[2]:m[3]]) {
+				continue
+			}
+			b.WriteString(text[at:m[last]])
+			b.WriteString(v.hide("", text[m[last]:m[last+1]]))
+			at = m[last+1]
+		}
+		b.WriteString(text[at:])
+		text = b.String()
+	}
+	return text
+}
+
+// descend returns what remains of paths below a key, and reports whether one of them
+// names the key itself.
+func descend(paths [][]string, key string) (below [][]string, whole bool) {
+	for _, p := range paths {
+		switch {
+		case len(p) == 0 || p[0] != "*" && p[0] != key:
+		case len(p) == 1:
+			whole = true
+		default:
+			below = append(below, p[1:])
+		}
+	}
+	return below, whole
+}
