@@ -192,3 +192,61 @@ func TestHalfAPayload(t *testing.T) {
 		t.Errorf("payload = %s", text(payload))
 	}
 }
+
+// What a request changes is recorded from Kong's own answers.
+func TestRecorderObjects(t *testing.T) {
+	kong := New(Options{AuditOff: true})
+	s, err := NewRecorder(start(t, kong), Options{SkipReads: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, c := start(t, s), client(t)
+	for _, r := range []struct{ method, path, body string }{
+		{"POST", "/services", `{"name":"orders","host":"a"}`},
+		{"PUT", "/services/orders/routes/r", `{"paths":["/a"]}`},
+		{"PUT", "/routes/r", `{"paths":["/b"],"service":{"name":"orders"}}`},
+		{"PATCH", "/routes/r/service", `{"host":"b"}`}, // the emulated Kong has no such path
+		{"PATCH", "/services/orders", `{"host":"b"}`},
+		{"PATCH", "/services/nowhere", `{"host":"b"}`},
+		{"POST", "/services", `{"name":"orders"}`}, // refused
+		{"GET", "/services/orders", ""},
+		{"POST", "/routes/r/plugins", `{"name":"session","config":{"secret":"x"}}`},
+		{"DELETE", "/routes/r", ""},
+		{"DELETE", "/routes/r", ""},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), r.method, u+r.path, strings.NewReader(r.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		res, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+	}
+	if err := s.Await(t.Context(), func() bool { return s.Len() == 11 }); err != nil {
+		t.Fatal(err)
+	}
+	truth := map[string]int{}
+	for _, c := range kong.World().Changes() {
+		truth[c.Operation+" "+c.DAO+" "+c.Key]++
+	}
+	for _, o := range getObjects(t, s, "").Data {
+		truth[o.Operation+" "+o.DAOName+" "+o.EntityKey]--
+		if o.Operation == "update" && o.DAOName == "services" && !strings.Contains(o.Entity, `"host":"b"`) || strings.Contains(o.Entity, "secret") {
+			t.Errorf("%+v", o)
+		}
+	}
+	for change, n := range truth {
+		if n != 0 {
+			t.Errorf("%s: %d more in truth", change, n)
+		}
+	}
+	if len(truth) != 7 {
+		t.Errorf("%v", truth)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ type Server struct {
 	options atomic.Pointer[Options] // with defaults
 	turn    atomic.Uint64           // of the nodes
 	proxy   *httputil.ReverseProxy  // of a recorder, else nil
+	behind  *url.URL                // where it passes requests on to
 
 	mu      sync.Mutex
 	given   Options // without defaults, so that changing one changes what follows from it
@@ -322,8 +324,9 @@ type exchange struct {
 	w         *countingWriter
 	r         *http.Request
 	user      *User
-	workspace string  // UUID
-	payload   *string // what the audit log will hold; nil for none
+	upstream  *upstream // of a recorder: what a write changes
+	workspace string    // UUID
+	payload   *string   // what the audit log will hold; nil for none
 	removed   *string
 	silent    bool     // Kong does not get to write a row
 	cachedID  string   // sent in place of RequestID

@@ -1,6 +1,9 @@
 package entities
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // kind is a type of entity. Its facts come from the schemas of open source Kong, and
 // from Kong's documentation for what only Enterprise has.
@@ -87,10 +90,29 @@ func Cascades(path string) []Child {
 	return children
 }
 
-// DAO returns the name that the log has for what is at a path of the Admin API.
-func DAO(path string) string {
-	if k, ok := kindAt(path); ok {
-		return k.dao
+// Target is what a path of the Admin API names.
+type Target struct {
+	Path, DAO string // of its kind
+	Named     bool   // one entity, rather than a list
+}
+
+// ParsePath reads a path without a workspace, such as /services/orders/routes, and
+// reports whether it names entities of a known kind.
+func ParsePath(path string) (Target, bool) {
+	steps := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	if len(steps) == 0 {
+		return Target{}, false
 	}
-	return path
+	k, ok := kindAt(steps[0])
+	named := len(steps) == 2
+	if len(steps) > 2 {
+		// The entity below is in a list, or it is the one that a foreign key refers to.
+		if i := slices.IndexFunc(k.refs, func(r ref) bool { return r.field == steps[2] }); ok && i >= 0 {
+			k, named = kinds[slices.IndexFunc(kinds, func(o kind) bool { return o.dao == k.refs[i].dao })], len(steps) == 3
+		} else {
+			k, ok = kindAt(steps[2])
+			named = len(steps) == 4
+		}
+	}
+	return Target{k.path, k.dao, named}, ok && len(steps) <= 4
 }

@@ -1,0 +1,202 @@
+package kongtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
+)
+
+// NewRecorder returns a server that stands before the Admin API of an open
+// source Kong and gives it an audit log: every request but those for /audit/ is
+// passed on to the upstream URL, and recorded as Kong Enterprise would: with the entities that
+// it changed, as Kong answers with them, or has answered just before it deleted them.
+func NewRecorder(upstream string, o Options) (*Server, error) {
+	u, err := url.Parse(upstream)
+	if err != nil {
+		return nil, fmt.Errorf("parsing upstream: %w", err)
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, errors.New("parsing upstream: want http://host:port")
+	}
+	s := New(o)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.Proxy = nil
+	transport.DisableCompression = true // what the client asked for is what it gets
+	s.behind = u
+	s.proxy = &httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(u)
+			p.Out.Header.Del("Kong-Admin-Token") // open source Kong has no use for it
+		},
+		FlushInterval: -1, // pass everything on at once
+		ModifyResponse: func(r *http.Response) error {
+			e := r.Request.Context().Value(exchangeKey{}).(*exchange)
+			e.setKong(r.Header)
+			if e.upstream != nil {
+				e.upstream.answer(r)
+			}
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if errors.Is(err, context.Canceled) {
+				panic(http.ErrAbortHandler) // the client has gone: there is nothing to record either
+			}
+			e := r.Context().Value(exchangeKey{}).(*exchange)
+			e.setKong(w.Header())
+			e.message(http.StatusBadGateway, "the Admin API cannot be reached")
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // the client sees the answer cut
+	}
+	return s, nil
+}
+
+type exchangeKey struct{}
+
+func (s *Server) forward(e *exchange) {
+	c := capturePayload(e.r)
+	defer func() { e.payload, e.removed = c.payload(e.options.PayloadExclude) }()
+	if !e.options.AuditOff {
+		e.upstream = s.watch(e)
+	}
+	// The proxy brings its headers with the answer. An interim one, such as
+	// 100 Continue, would clear those that are set here.
+	clear(e.w.Header())
+	s.proxy.ServeHTTP(e.w, e.r.WithContext(context.WithValue(e.r.Context(), exchangeKey{}, e)))
+	if e.upstream != nil {
+		s.recordObjects(e, e.upstream.changes(e))
+	}
+}
+
+// upstream is what a recorder learns of the entities that a write changes.
+type upstream struct {
+	target   entities.Target
+	before   jsontext.Value // of the entity that the path names; nil if there is none
+	cascades []entities.Change
+	status   int
+	body     *capture // nil for an answer that says nothing of an entity
+}
+
+// watch looks at the entity that a write is for, before it is passed on. It returns nil
+// for a request that changes none.
+func (s *Server) watch(e *exchange) *upstream {
+	t, ok := entities.ParsePath(e.r.URL.Path)
+	if !ok || !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, e.r.Method) || t.Named == (e.r.Method == http.MethodPost) {
+		return nil
+	}
+	u := &upstream{target: t}
+	if t.Named {
+		u.before = s.ask(e, e.r.URL.Path)
+	}
+	if id := idOf(u.before); id != "" && e.r.Method == http.MethodDelete {
+		for _, child := range entities.Cascades(t.Path) {
+			var list struct {
+				Data []jsontext.Value `json:"data"`
+			}
+			if json.Unmarshal(s.ask(e, "/"+t.Path+"/"+id+"/"+child.Path), &list, lax, anyBytes) != nil {
+				continue // this Kong has no such list
+			}
+			for _, entity := range list.Data {
+				u.cascades = append(u.cascades, entities.Change{Path: child.Path, DAO: child.DAO, Operation: "delete", Before: entity})
+			}
+		}
+	}
+	return u
+}
+
+// ask reads from the Kong behind, which nobody sees. It returns nil for any failure.
+func (s *Server) ask(e *exchange, path string) jsontext.Value {
+	ctx, cancel := context.WithTimeout(e.r.Context(), 5*time.Second)
+	defer cancel()
+	u := s.behind.JoinPath(path)
+	u.RawQuery = "size=1000" // of a list
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
+	if err != nil {
+		return nil
+	}
+	res, err := s.proxy.Transport.RoundTrip(r)
+	if err != nil {
+		return nil
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxPayload))
+	if err != nil || res.StatusCode != http.StatusOK {
+		return nil
+	}
+	return b
+}
+
+// answer notes an answer, and its body while the client reads it.
+func (u *upstream) answer(r *http.Response) {
+	u.status = r.StatusCode
+	if r.Header.Get("Content-Encoding") == "" && r.Body != nil {
+		u.body = &capture{ReadCloser: r.Body}
+		r.Body = u.body
+	}
+}
+
+// changes returns what the request has changed, once it has been answered.
+func (u *upstream) changes(e *exchange) []entities.Change {
+	if u.status < 200 || u.status > 299 {
+		return nil
+	}
+	c := entities.Change{Path: u.target.Path, DAO: u.target.DAO, Operation: "update", Before: u.before}
+	switch {
+	case e.r.Method == http.MethodDelete && u.before == nil:
+		return nil
+	case e.r.Method == http.MethodDelete:
+		c.Operation = "delete"
+	case u.before == nil:
+		c.Operation = "create"
+	}
+	if c.Operation != "delete" {
+		if c.After = u.body.bytes(); idOf(c.After) == "" {
+			return nil
+		}
+	}
+	changes := append([]entities.Change{c}, u.cascades...)
+	for i := range changes {
+		c := &changes[i]
+		c.RequestID, c.At, c.Row = e.RequestID, e.Time, entities.UUID()
+		if c.Key = idOf(c.After); c.Key == "" {
+			c.Key = idOf(c.Before)
+		}
+	}
+	return changes
+}
+
+// bytes returns all that has passed, or nil if it was cut or too much.
+func (c *capture) bytes() []byte {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.overflow || !c.ended {
+		return nil
+	}
+	return bytes.Clone(c.buf.Bytes())
+}
+
+func idOf(entity jsontext.Value) string {
+	var of struct {
+		ID string `json:"id"`
+	}
+	if json.Unmarshal(entity, &of, lax, anyBytes) != nil {
+		return ""
+	}
+	return of.ID
+}
