@@ -20,8 +20,11 @@ const checkWithin = 20 * time.Second
 
 func (e *env) checkCommand() *cli.Command {
 	return &cli.Command{
-		Name:   "check",
-		Usage:  "try every connection and permission, and say what to do about each that fails",
+		Name:  "check",
+		Usage: "try every connection and permission, and say what to do about each that fails",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "trigger", Usage: "also send a signed trigger to the relay that serves at this `address`, and look for the plugin in Kong"},
+		},
 		Action: e.check,
 	}
 }
@@ -33,12 +36,26 @@ func (e *env) check(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	for _, check := range a.Checks() {
+	checks := a.Checks()
+	if c.IsSet("trigger") {
+		checks = append(checks, a.CheckTrigger(c.String("trigger")))
+	}
+	for _, check := range checks {
 		if !e.try(ctx, check) {
 			err = exitCode(exitFailed)
 		}
 	}
+	if c.IsSet("trigger") {
+		e.hint(ctx, a)
+	}
 	return err
+}
+
+// hint prints what is worth knowing of Kong's plugins. It is never a failure.
+func (e *env) hint(ctx context.Context, a *app.App) {
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
+	fmt.Fprintf(e.Stdout, "hint    %-12s %s\n", "plugin", a.PluginHint(ctx))
 }
 
 func (e *env) try(ctx context.Context, check app.Check) bool {

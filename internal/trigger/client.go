@@ -62,6 +62,21 @@ func (e *RefusedError) Error() string {
 	return s
 }
 
+// UnableError is an answer that another attempt may not meet: the relay, or something
+// before it, could not take the trigger.
+type UnableError struct {
+	Status int
+	Reason string // as of a RefusedError
+}
+
+func (e *UnableError) Error() string {
+	s := "it answered " + strconv.Itoa(e.Status)
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
+	return s
+}
+
 // Final reports whether err means that repeating the trigger would not help.
 func Final(err error) bool {
 	_, ok := errors.AsType[*RefusedError](err)
@@ -281,7 +296,7 @@ func (p *poster) post(ctx context.Context, address string, body []byte, prepare 
 		return nil
 	}
 	if transient(resp.StatusCode) {
-		return fmt.Errorf("triggering the relay: it answered %d", resp.StatusCode)
+		return fmt.Errorf("triggering the relay: %w", &UnableError{Status: resp.StatusCode, Reason: reason(resp.Body)})
 	}
 	return fmt.Errorf("triggering the relay: %w", &RefusedError{Status: resp.StatusCode, Reason: reason(resp.Body)})
 }

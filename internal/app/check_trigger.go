@@ -1,0 +1,74 @@
+package app
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/kongadmin"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+// CheckTrigger returns what there is to try of the way from Kong to a relay that
+// serves at an address.
+func (a *App) CheckTrigger(relay string) Check {
+	return Check{"trigger", "", func(ctx context.Context) (string, error) { return a.sendTrigger(ctx, relay) }}
+}
+
+// sendTrigger sends a trigger without ids, which asks for a poll.
+func (a *App) sendTrigger(ctx context.Context, relay string) (string, error) {
+	secrets, err := a.Settings.TriggerSecret.Reveal(ctx)
+	if err != nil {
+		return "", audit.Settings(err, "make RELAY_TRIGGER_SECRET readable here")
+	}
+	o := trigger.ClientOptions{URL: relay, Delivery: trigger.Delivery{Timeout: 5 * time.Second, Retries: -1}}
+	if list := config.SplitSecrets(secrets); len(list) > 0 {
+		o.Secret = list[0]
+	}
+	client, err := trigger.NewClient(o)
+	if err != nil {
+		return "", audit.Settings(err, "give --trigger the relay's address as Kong has it, http(s)://host:port, and the secret in RELAY_TRIGGER_SECRET")
+	}
+	defer client.Close()
+	if err := client.Notify(ctx, nil); err != nil {
+		return "", audit.WithHint(err, trigger.Advice(err))
+	}
+	if o.Secret == "" {
+		return "the relay accepted a trigger (202), without a signature", nil
+	}
+	return "the relay accepted a signed trigger (202)", nil
+}
+
+// PluginHint says whether Kong has a plugin that triggers a relay. Nothing depends
+// on it: the relay's user need not see plugins, and a route may be in another
+// workspace.
+func (a *App) PluginHint(ctx context.Context) string {
+	list, err := a.Kong.Plugins(ctx)
+	if err != nil {
+		return "Kong was not asked for its plugins, which the relay need not be allowed: " + err.Error()
+	}
+	var found []string
+	for _, p := range list {
+		if isTrigger(p) {
+			found = append(found, p.Name+disabled(p)+" sends to "+p.Endpoint)
+		}
+	}
+	if len(found) == 0 {
+		return "no plugin of Kong's default workspace triggers a relay: entries wait for the schedule, unless the route is elsewhere (kong/README.md)"
+	}
+	return "in Kong, " + strings.Join(found, ", and ")
+}
+
+// isTrigger reports whether a plugin triggers a relay: this project's, or http-log.
+func isTrigger(p kongadmin.Plugin) bool {
+	return p.Name == "cloudtrail-relay" || p.Name == "http-log" && strings.HasSuffix(p.Endpoint, trigger.HTTPLogPath)
+}
+
+func disabled(p kongadmin.Plugin) string {
+	if p.Enabled {
+		return ""
+	}
+	return " (not enabled)"
+}

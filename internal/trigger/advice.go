@@ -1,0 +1,73 @@
+package trigger
+
+import (
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+)
+
+// Advice returns what a person can do about an error of [Client.Notify], in words
+// that follow "What to do: ".
+func Advice(err error) string {
+	var (
+		refused   *RefusedError
+		unable    *UnableError
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		dns       *net.DNSError
+		timeout   net.Error
+	)
+	switch {
+	case errors.As(err, &refused):
+		return refusedAdvice(refused.Status)
+	case errors.As(err, &unable):
+		return unableAdvice(unable.Status)
+	case errors.As(err, &authority):
+		return "trust the authority that signed the certificate: ca_cert of the plugin, SSL_CERT_FILE for this command"
+	case errors.As(err, &name):
+		return "take a name that the certificate is for, or have one made for this name"
+	case errors.As(err, &invalid):
+		return "renew the certificate, and look at the clocks on both sides"
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "the relay speaks plain HTTP: take http://, or put something that speaks TLS in front of it"
+	case errors.As(err, &dns):
+		return "correct the name, or make it known where Kong runs"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there: start relay serve, and set --listen (RELAY_LISTEN) to an address that can be reached from elsewhere, such as 0.0.0.0:8080"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "something drops the connection: open the port in firewalls, security groups and network policies"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "what listens there closes the connection: it may not be the relay, or speak TLS only, which wants https://"
+	}
+	return "look at the address, and at what lies between"
+}
+
+func refusedAdvice(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return "make the secret the relay's, which has it as RELAY_TRIGGER_SECRET; clocks may differ by 5 minutes at most"
+	case http.StatusForbidden, http.StatusProxyAuthRequired:
+		return "the relay does not answer so: a proxy or a firewall on the way does"
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		return "what answers there is not the relay's listener for triggers: give the address of its --listen, not of --ops-listen"
+	case http.StatusBadRequest:
+		return "the relay could not read the trigger: something on the way changed it, or the port speaks TLS, which wants https://"
+	}
+	return "what answers there may not be the relay: give the address of its --listen"
+}
+
+func unableAdvice(status int) string {
+	switch status {
+	case http.StatusTooManyRequests:
+		return "nothing: it is the relay, it polls for such a trigger too, and --trigger-rate (RELAY_TRIGGER_RATE) is its limit"
+	case http.StatusServiceUnavailable:
+		return "the relay cannot store triggers: relay status says what is wrong with its ledger"
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		return "something in front of the relay does not reach it: start relay serve, and look at that one's settings"
+	}
+	return "look into the relay's log"
+}
