@@ -50,6 +50,9 @@ const (
 	// OutageLife is for how long it keeps them.
 	OutageLife = 400 * 24 * time.Hour
 
+	// MemoryLife is for how long it remembers anything after it last remembered something.
+	MemoryLife = 40 * 24 * time.Hour
+
 	// UndeliveredAtOnce is how many undelivered entries are read at once.
 	UndeliveredAtOnce = 100
 	// UndeliveredBytesAtOnce is how large they are together, unless one alone is larger.

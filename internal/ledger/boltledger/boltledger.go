@@ -54,21 +54,23 @@ type Ledger struct {
 
 // Buckets of the file.
 var (
-	metaBucket        = []byte("meta")        // generation, marks, kong
-	daysBucket        = []byte("days")        // day → bucket of id → outcome
-	expiryBucket      = []byte("expiry")      // day → Unix seconds
-	undeliveredBucket = []byte("undelivered") // id → entry
-	sinceBucket       = []byte("since")       // id → outcome, Unix milliseconds
-	deadBucket        = []byte("dead")        // Unix milliseconds, id → nothing
-	deferredBucket    = []byte("deferred")    // the same
-	announcedBucket   = []byte("announced")   // id → Unix milliseconds
-	ownReadsBucket    = []byte("own_reads")   // id → Unix milliseconds
-	noncesBucket      = []byte("nonces")      // nonce → Unix milliseconds until it is free
-	outagesBucket     = []byte("outages")     // Unix milliseconds, id → outage
+	metaBucket        = []byte("meta")         // generation, marks, kong
+	daysBucket        = []byte("days")         // day → bucket of id → outcome
+	expiryBucket      = []byte("expiry")       // day → Unix seconds
+	undeliveredBucket = []byte("undelivered")  // id → entry
+	sinceBucket       = []byte("since")        // id → outcome, Unix milliseconds
+	deadBucket        = []byte("dead")         // Unix milliseconds, id → nothing
+	deferredBucket    = []byte("deferred")     // the same
+	announcedBucket   = []byte("announced")    // id → Unix milliseconds
+	ownReadsBucket    = []byte("own_reads")    // id → Unix milliseconds
+	noncesBucket      = []byte("nonces")       // nonce → Unix milliseconds until it is free
+	outagesBucket     = []byte("outages")      // Unix milliseconds, id → outage
+	itemsBucket       = []byte("items")        // key → Unix seconds, value
+	itemsExpiryBucket = []byte("items_expiry") // Unix seconds, key → nothing
 
 	allBuckets = [][]byte{
 		metaBucket, daysBucket, expiryBucket, undeliveredBucket, sinceBucket, deadBucket, deferredBucket, announcedBucket,
-		ownReadsBucket, noncesBucket, outagesBucket,
+		ownReadsBucket, noncesBucket, outagesBucket, itemsBucket, itemsExpiryBucket,
 	}
 
 	generationKey = []byte("generation")

@@ -37,6 +37,8 @@ type Ledger interface {
 	ReserveNonce(ctx context.Context, nonce string, d time.Duration) (bool, error)
 	PutOutage(ctx context.Context, o audit.Outage) error
 	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
+	Recall(ctx context.Context, keys []string) ([][]byte, int64, error)
+	Remember(ctx context.Context, version int64, items []audit.Item, most int) (int, error)
 	Bind(ctx context.Context, url string, adopt bool) error
 	Ping(ctx context.Context) error
 	Close() error
@@ -78,6 +80,7 @@ func Conform(t *testing.T, b Backend) {
 		{"own reads", testOwnReads},
 		{"nonces", testNonces},
 		{"outages", testOutages},
+		{"memory", testMemory},
 		{"binding", testBind},
 		{"cancelled", testCancelled},
 		{"concurrent records", testConcurrentRecords},

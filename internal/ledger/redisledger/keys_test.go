@@ -55,6 +55,9 @@ func TestRedisDeclaresKeys(t *testing.T) {
 	must(t, r.Announce(bg(), []string{"x"}, time.Now()))
 	must(t, r.NoteOwnReads(bg(), []string{"y"}))
 	value(r.ReserveNonce(bg(), "z", time.Hour))(t)
+	value(r.Remember(bg(), 0, []audit.Item{{Key: "k", Value: []byte("v"), Until: time.Now().Add(time.Hour)}}, 1))(t)
+	_, _, err = r.Recall(bg(), []string{"k"})
+	must(t, err)
 	for _, err := range r.UndeliveredEntries(bg()) {
 		must(t, err)
 	}
