@@ -36,7 +36,7 @@ func (e *env) onceCommand() *cli.Command {
 }
 
 func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
-	req := pipeline.Request{Kind: pipeline.Reconcile, Full: c.Bool("full"), DryRun: c.Bool("dry-run")}
+	req := pipeline.Request{Kind: pipeline.Reconcile, RequestRerun: true, Full: c.Bool("full"), DryRun: c.Bool("dry-run")}
 	if c.IsSet("since") || c.IsSet("until") {
 		if req.Full {
 			return config.Usagef("--full reads everything: leave out --since and --until, or --full")

@@ -25,7 +25,7 @@ type deferredTries struct {
 // PutDeferred puts n deferred entries once more, which it finds among undelivered. One
 // that has been deferred for too long becomes a dead letter. It is called before
 // [Workers.Add].
-func (w *Workers) PutDeferred(ctx, work context.Context, undelivered iter.Seq2[audit.Undelivered, error], n int) error {
+func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.Undelivered, error], n int) error {
 	o := &w.d.opts
 	w.deferred.lastSuccess = time.Now()
 	b, size, seen := deferredBatch(), 0, 0
@@ -41,7 +41,7 @@ func (w *Workers) PutDeferred(ctx, work context.Context, undelivered iter.Seq2[a
 		})
 		size += u.Entry.Size()
 		if len(b.entries) >= o.BatchEntries || size >= o.BatchBytes {
-			if err := w.putDeferred(ctx, work, b); err != nil {
+			if err := w.putDeferred(ctx, b); err != nil {
 				return err
 			}
 			b, size = deferredBatch(), 0
@@ -50,7 +50,7 @@ func (w *Workers) PutDeferred(ctx, work context.Context, undelivered iter.Seq2[a
 			break // the others are dead
 		}
 	}
-	return w.putDeferred(ctx, work, b)
+	return w.putDeferred(ctx, b)
 }
 
 // deferredBatch returns an empty batch for deferred entries. Its failures do not
@@ -62,7 +62,7 @@ func deferredBatch() *batch {
 }
 
 // putDeferred puts a batch of deferred entries once, and its halves if the call failed.
-func (w *Workers) putDeferred(ctx, work context.Context, b *batch) error {
+func (w *Workers) putDeferred(ctx context.Context, b *batch) error {
 	d, tries := w.d, &w.deferred
 	if len(b.entries) == 0 {
 		return nil
@@ -71,7 +71,7 @@ func (w *Workers) putDeferred(ctx, work context.Context, b *batch) error {
 		d.count(func(s *Counts) { s.StillDeferred += len(b.entries) })
 		return nil
 	}
-	r, err := w.round(ctx, work, b)
+	r, err := w.round(ctx, b)
 	if err != nil {
 		return err
 	}
@@ -100,10 +100,10 @@ func (w *Workers) putDeferred(ctx, work context.Context, b *batch) error {
 		if rand.N(2) == 0 {
 			first, second = second, first
 		}
-		if err := w.putDeferred(ctx, work, first); err != nil {
+		if err := w.putDeferred(ctx, first); err != nil {
 			return err
 		}
-		return w.putDeferred(ctx, work, second)
+		return w.putDeferred(ctx, second)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (w *Workers) suspect(one *batch) {
 // RejectOverdue makes dead letters of those deferred entries that are overdue and for
 // which the call of [Workers.PutDeferred] failed, if the destination has accepted other
 // entries in this pass. It is called once the pass has delivered everything else.
-func (w *Workers) RejectOverdue(work context.Context) error {
+func (w *Workers) RejectOverdue() error {
 	b := w.deferred.suspects
 	w.deferred.suspects = batch{}
 	if len(b.entries) == 0 || !w.d.gate.acceptedSince(time.Time{}) {
@@ -135,5 +135,5 @@ func (w *Workers) RejectOverdue(work context.Context) error {
 	}
 	w.d.logDead(made.dead)
 	w.d.count(func(s *Counts) { s.New += len(b.entries); s.StillDeferred -= len(b.entries) })
-	return w.d.commit(work, made.records, nil)
+	return w.d.commit(w.work, made.records, nil)
 }

@@ -28,13 +28,14 @@ const (
 // for its walk. A tail beside it has another one, so that it does not wait for the
 // walk's batches.
 //
-// One goroutine calls its methods, which take two contexts. Once ctx, the one that
-// [Delivery.Workers] returned, is done, no new put is started. work, that of batches
-// in flight, outlives it by the grace, so that what was put when the pass was told to
-// stop is still recorded.
+// One goroutine calls its exported methods, with the context that [Delivery.NewWorkers]
+// returned. Once that is done, no new put is started.
 type Workers struct {
-	d       *Delivery
-	dest    Destination
+	d    *Delivery
+	dest Destination
+	// work is the context of calls. It outlives that of the methods, so that what was
+	// put when the pass was told to stop is still recorded.
+	work    context.Context //nolint:containedctx // as in an errgroup: the workers live no longer
 	group   *errgroup.Group
 	limit   int                 // bytes in flight, at most
 	bytes   *semaphore.Weighted // bytes in flight
@@ -45,15 +46,16 @@ type Workers struct {
 	deferred deferredTries // of PutDeferred
 }
 
-// Workers returns a pool of n workers with at most so many bytes in flight, and the
-// context for its methods, which ends when a batch fails for a reason that stops the
-// pass.
-func (d *Delivery) Workers(ctx context.Context, dest Destination, n, bytes int) (*Workers, context.Context) {
+// NewWorkers returns a pool of n workers with at most so many bytes in flight, and the
+// context for its methods, which ends with ctx and when a batch fails for a reason
+// that stops the pass. work is the context of the calls to dest and ledger. It must
+// outlive ctx for as long as calls in flight are to be waited for.
+func (d *Delivery) NewWorkers(ctx, work context.Context, dest Destination, n, bytes int) (*Workers, context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	// A batch that waits to be put again must not keep others from being put.
 	group.SetLimit(waitingBatches * n)
 	return &Workers{
-		d: d, dest: dest, group: group, limit: bytes,
+		d: d, dest: dest, work: work, group: group, limit: bytes,
 		bytes: semaphore.NewWeighted(int64(bytes)), puts: semaphore.NewWeighted(int64(n)),
 		retries: retryPool{wake: make(chan struct{}, 1)},
 	}, ctx
@@ -69,7 +71,7 @@ func (w *Workers) Wait() error {
 
 // put starts a batch, waiting for a worker and for room. It returns the reason
 // why nothing more should be started, if there is one.
-func (w *Workers) put(ctx, work context.Context, entries []audit.Entry, s *slot) error {
+func (w *Workers) put(ctx context.Context, entries []audit.Entry, s *slot) error {
 	size, oldest := 0, s.oldest
 	for i := range entries {
 		size += entries[i].Size()
@@ -90,38 +92,38 @@ func (w *Workers) put(ctx, work context.Context, entries []audit.Entry, s *slot)
 		return context.Cause(ctx)
 	}
 	w.retries.begin()
-	w.group.Go(w.delivering(ctx, work, newBatch(entries, s, w.d.opts.RetryFor)))
+	w.group.Go(w.delivering(ctx, newBatch(entries, s, w.d.opts.RetryFor)))
 	return nil
 }
 
 // delivering returns the body of a goroutine that delivers a batch, and whatever
 // else is to be put again.
-func (w *Workers) delivering(ctx, work context.Context, b *batch) func() error {
+func (w *Workers) delivering(ctx context.Context, b *batch) func() error {
 	return func() error {
-		err := w.deliver(ctx, work, b)
+		err := w.deliver(ctx, b)
 		w.retries.end()
 		if err != nil {
 			return err
 		}
-		return w.putRetries(ctx, work)
+		return w.putRetries(ctx)
 	}
 }
 
 // deliver puts a batch until each of its entries has an outcome or is left to the
 // retry pool.
-func (w *Workers) deliver(ctx, work context.Context, b *batch) error {
+func (w *Workers) deliver(ctx context.Context, b *batch) error {
 	for backoff := firstBackoff; ; {
-		r, err := w.round(ctx, work, b)
+		r, err := w.round(ctx, b)
 		if err != nil || r.left == nil {
 			return err
 		}
 		if r.failure == nil {
-			return w.retry(work, r.left)
+			return w.retry(r.left)
 		}
 		b = r.left
 		closed := w.d.gate.closedFor()
 		if closed >= w.d.opts.RetryFor || closed == 0 && time.Since(b.began) > b.patience {
-			if b, err = w.giveUp(ctx, work, b, r.failure, closed); err != nil || b == nil {
+			if b, err = w.giveUp(ctx, b, r.failure, closed); err != nil || b == nil {
 				return err
 			}
 		}
@@ -144,7 +146,7 @@ type result struct {
 }
 
 // round puts a batch once and records what was decided. Its error ends the pass.
-func (w *Workers) round(ctx, work context.Context, b *batch) (result, error) {
+func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 	if err := w.puts.Acquire(ctx, 1); err != nil {
 		return result{}, context.Cause(ctx)
 	}
@@ -160,12 +162,12 @@ func (w *Workers) round(ctx, work context.Context, b *batch) (result, error) {
 	if b.past != nil && !b.past[0].deferred {
 		w.d.count(func(s *Counts) { s.Retries++ })
 	}
-	verdicts, failure := w.attempt(work, b.entries)
+	verdicts, failure := w.attempt(b.entries)
 	alone := w.noteFailure(b, w.d.gate.leave(c, outcomeOf(verdicts, failure), !b.suspect), failure)
 	made := w.d.decide(b, verdicts, failure)
 	if len(made.records) > 0 {
 		w.d.logDead(made.dead)
-		if err := w.d.commit(work, made.records, made.accepted); err != nil {
+		if err := w.d.commit(w.work, made.records, made.accepted); err != nil {
 			return result{}, err
 		}
 	}
@@ -194,9 +196,9 @@ func (w *Workers) noteFailure(b *batch, alone bool, failure error) bool {
 }
 
 // attempt makes one call.
-func (w *Workers) attempt(work context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+func (w *Workers) attempt(entries []audit.Entry) ([]audit.Verdict, error) {
 	begin := time.Now()
-	verdicts, err := w.dest.Put(work, entries)
+	verdicts, err := w.dest.Put(w.work, entries)
 	w.d.opts.Observer.stage("put", begin)
 	if len(verdicts) != len(entries) {
 		return make([]audit.Verdict, len(entries)), fmt.Errorf("destination gave %d verdicts for %d entries", len(verdicts), len(entries))

@@ -106,7 +106,7 @@ func page(seconds ...int64) []audit.Entry {
 
 func add(ctx context.Context, t *testing.T, w *Workers, entries []audit.Entry) {
 	t.Helper()
-	if err := errors.Join(w.Add(ctx, t.Context(), entries, 1000), w.Flush(ctx, t.Context())); err != nil {
+	if err := errors.Join(w.Add(ctx, entries, 1000), w.Flush(ctx)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -118,7 +118,7 @@ func TestSafe(t *testing.T) {
 		l, dest := &ledger{outcomes: map[string]audit.Outcome{}}, &destination{}
 		dest.hold("101", "103")
 		d := newDelivery(l)
-		w, ctx := d.Workers(t.Context(), dest, 4, 1<<20)
+		w, ctx := d.NewWorkers(t.Context(), t.Context(), dest, 4, 1<<20)
 		check := func(when string, safe int64, offset string) {
 			t.Helper()
 			synctest.Wait()
@@ -159,8 +159,8 @@ func TestSharedFlight(t *testing.T) {
 		l, dest := &ledger{outcomes: map[string]audit.Outcome{}}, &destination{}
 		dest.hold("101", "103")
 		d := newDelivery(l)
-		walk, walking := d.Workers(t.Context(), dest, 1, 1<<20)
-		tail, tailing := d.Workers(t.Context(), dest, 1, 1<<20)
+		walk, walking := d.NewWorkers(t.Context(), t.Context(), dest, 1, 1<<20)
+		tail, tailing := d.NewWorkers(t.Context(), t.Context(), dest, 1, 1<<20)
 		add(walking, t, walk, page(101, 102))
 		add(tailing, t, tail, page(102, 103))
 		add(walking, t, walk, page(103))
@@ -182,7 +182,7 @@ func TestSharedFlight(t *testing.T) {
 func TestDryRun(t *testing.T) {
 	l, dest := &ledger{outcomes: map[string]audit.Outcome{"101": audit.Delivered}}, &destination{}
 	d := newDelivery(l, func(o *Options) { o.DryRun = true })
-	w, ctx := d.Workers(t.Context(), dest, 1, 1<<20)
+	w, ctx := d.NewWorkers(t.Context(), t.Context(), dest, 1, 1<<20)
 	add(ctx, t, w, page(101, 102, 2000))
 	if err := w.Wait(); err != nil {
 		t.Fatal(err)
@@ -200,7 +200,7 @@ func TestInvalid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, dest := &ledger{outcomes: map[string]audit.Outcome{}}, &destination{}
 		d := newDelivery(l, func(o *Options) { o.Valid = func() error { return audit.ErrLeaseLost } })
-		w, ctx := d.Workers(t.Context(), dest, 1, 1<<20)
+		w, ctx := d.NewWorkers(t.Context(), t.Context(), dest, 1, 1<<20)
 		add(ctx, t, w, page(101, 102))
 		if err := w.Wait(); !errors.Is(err, audit.ErrLeaseLost) {
 			t.Errorf("%v", err)

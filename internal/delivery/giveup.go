@@ -16,33 +16,33 @@ import (
 // Where the destination accepts nothing from any batch, it is down, and that is not
 // the entries' fault: the pass ends. Where it accepts others, an entry on which it
 // chokes is found by halving, so that it does not take the others with it.
-func (w *Workers) giveUp(ctx, work context.Context, b *batch, failure error, closed time.Duration) (*batch, error) {
+func (w *Workers) giveUp(ctx context.Context, b *batch, failure error, closed time.Duration) (*batch, error) {
 	retryFor := w.d.opts.RetryFor
 	recently := w.d.gate.acceptedSince(time.Now().Add(-retryFor / 2))
 	switch {
 	case audit.IsDestination(failure): // smaller batches would fare no better
 		if recently {
-			return nil, w.postpone(work, b)
+			return nil, w.postpone(b)
 		}
 	case len(b.entries) == 1:
 		// There is nothing to compare a lone entry with but what was accepted since it
 		// was first put. To defer it in an outage does no harm: a deferred entry becomes
 		// a dead letter only if others are accepted.
 		if w.d.gate.acceptedSince(b.since) && !w.d.gate.crowded() {
-			return nil, w.postpone(work, b)
+			return nil, w.postpone(b)
 		}
 	case recently:
-		return nil, w.bisect(ctx, work, b)
+		return nil, w.bisect(ctx, b)
 	default:
 		// Either the destination is down, or it chokes on one of these: some of them by
 		// themselves will tell.
 		begin := time.Now()
-		rest, err := w.trySome(ctx, work, b)
+		rest, err := w.trySome(ctx, b)
 		if err != nil || rest == nil {
 			return nil, err
 		}
 		if w.d.gate.acceptedSince(begin) {
-			return nil, w.bisect(ctx, work, rest)
+			return nil, w.bisect(ctx, rest)
 		}
 		b = rest
 	}
@@ -56,20 +56,20 @@ func (w *Workers) giveUp(ctx, work context.Context, b *batch, failure error, clo
 
 // bisect puts the halves of a batch on which the destination chokes by themselves,
 // and goes on with those that fail.
-func (w *Workers) bisect(ctx, work context.Context, b *batch) error {
+func (w *Workers) bisect(ctx context.Context, b *batch) error {
 	since, half := time.Now(), len(b.entries)/2
 	var failed []*batch
 	alive := false // the destination has accepted something since
 	for _, part := range []*batch{b.part(0, half), b.part(half, len(b.entries))} {
 		part.suspect, part.since = true, since
 		part.began, part.patience = since, w.d.opts.RetryFor/4
-		r, err := w.round(ctx, work, part)
+		r, err := w.round(ctx, part)
 		switch {
 		case err != nil:
 			return err
 		case r.left == nil:
 		case r.failure == nil:
-			if err := w.retry(work, r.left); err != nil {
+			if err := w.retry(r.left); err != nil {
 				return err
 			}
 		default:
@@ -83,13 +83,13 @@ func (w *Workers) bisect(ctx, work context.Context, b *batch) error {
 	for _, part := range failed {
 		var err error
 		if alive && len(part.entries) > 1 {
-			err = w.bisect(ctx, work, part)
+			err = w.bisect(ctx, part)
 		} else {
 			if len(part.entries) == 1 {
 				part.since = b.since
 			}
 			part.began = time.Now()
-			err = w.deliver(ctx, work, part)
+			err = w.deliver(ctx, part)
 		}
 		if err != nil {
 			return err
@@ -101,14 +101,14 @@ func (w *Workers) bisect(ctx, work context.Context, b *batch) error {
 // trySome puts some entries of a batch by themselves: the first, the last, and one
 // between, another one each time. It returns those that still have no outcome, nil
 // if all have one.
-func (w *Workers) trySome(ctx, work context.Context, b *batch) (*batch, error) {
+func (w *Workers) trySome(ctx context.Context, b *batch) (*batch, error) {
 	picked := map[int]bool{0: true, len(b.entries) - 1: true, rand.N(len(b.entries)): true}
 	rest := *b
 	rest.entries, rest.past = nil, nil
 	for i := range b.entries {
 		one := b.part(i, i+1)
 		if picked[i] {
-			r, err := w.round(ctx, work, one)
+			r, err := w.round(ctx, one)
 			if err != nil {
 				return nil, err
 			}
@@ -125,14 +125,14 @@ func (w *Workers) trySome(ctx, work context.Context, b *batch) (*batch, error) {
 }
 
 // postpone defers the entries of a batch.
-func (w *Workers) postpone(work context.Context, b *batch) error {
+func (w *Workers) postpone(b *batch) error {
 	records := make([]audit.Record, len(b.entries))
 	for i := range b.entries {
 		records[i] = w.d.record(&b.entries[i], audit.Deferred, undelivered(&b.entries[i], audit.Deferred, b.of(i)))
 	}
 	first := records[0].Undelivered
 	w.d.log.Warn("entries deferred after their retries", "entries", len(records), "id", first.Entry.ID, "code", first.Code, "reason", first.Reason)
-	if err := w.d.commit(work, records, nil); err != nil {
+	if err := w.d.commit(w.work, records, nil); err != nil {
 		return err
 	}
 	w.resolve(b, nil)

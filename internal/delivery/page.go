@@ -26,7 +26,7 @@ type filling struct {
 //
 // An entry that is in flight already, of whichever workers, is skipped. An error
 // stops the pass.
-func (w *Workers) Add(ctx, work context.Context, page []audit.Entry, now int64) error {
+func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error {
 	if len(page) == 0 {
 		return nil
 	}
@@ -42,7 +42,7 @@ func (w *Workers) Add(ctx, work context.Context, page []audit.Entry, now int64) 
 	}
 	entries := page
 	if !dry {
-		if err := d.RecordFirst(work); err != nil {
+		if err := w.RecordFirst(); err != nil {
 			return err
 		}
 		entries = d.takeIntoFlight(entries)
@@ -76,12 +76,12 @@ func (w *Workers) Add(ctx, work context.Context, page []audit.Entry, now int64) 
 		if d.opts.Prepare != nil {
 			d.opts.Prepare(e)
 		}
-		if err := w.fill(ctx, work, entries, i); err != nil {
+		if err := w.fill(ctx, entries, i); err != nil {
 			return err
 		}
 	}
 	if len(ownReads) > 0 && !dry {
-		if err := d.commit(work, ownReads, nil); err != nil {
+		if err := d.commit(w.work, ownReads, nil); err != nil {
 			return err
 		}
 	}
@@ -130,10 +130,10 @@ func detach(e *audit.Entry) {
 }
 
 // fill puts an entry of a page, which must not change any more, into the batch.
-func (w *Workers) fill(ctx, work context.Context, page []audit.Entry, i int) error {
+func (w *Workers) fill(ctx context.Context, page []audit.Entry, i int) error {
 	o, f, size := &w.d.opts, &w.filling, page[i].Size()
 	if len(f.batch) > 0 && (len(f.batch) >= o.BatchEntries || f.bytes+size > o.BatchBytes) {
-		if err := w.Flush(ctx, work); err != nil {
+		if err := w.Flush(ctx); err != nil {
 			return err
 		}
 	}
@@ -154,12 +154,12 @@ func (w *Workers) fill(ctx, work context.Context, page []audit.Entry, i int) err
 
 // Flush puts the batch that is being filled. Like [Workers.Add] it waits for a worker
 // and for room, and its error stops the pass.
-func (w *Workers) Flush(ctx, work context.Context) error {
+func (w *Workers) Flush(ctx context.Context) error {
 	f := &w.filling
 	if len(f.batch) == 0 {
 		return nil
 	}
 	batch, slot := f.batch, f.slot
 	f.batch, f.slot, f.bytes = nil, nil, 0
-	return w.put(ctx, work, batch, slot)
+	return w.put(ctx, batch, slot)
 }

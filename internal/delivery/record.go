@@ -207,13 +207,13 @@ func (u *Unrecorded) take() []audit.Record {
 
 // RecordFirst records what earlier passes of this process could not record, so
 // that none of it is put again.
-func (d *Delivery) RecordFirst(work context.Context) error {
-	list := d.opts.Unrecorded.take()
+func (w *Workers) RecordFirst() error {
+	list := w.d.opts.Unrecorded.take()
 	if len(list) == 0 {
 		return nil
 	}
-	d.count(func(s *Counts) { s.New += len(list) })
-	return d.commit(work, list, nil)
+	w.d.count(func(s *Counts) { s.New += len(list) })
+	return w.d.commit(w.work, list, nil)
 }
 
 // mayPut waits while the ledger does not answer, and returns the reason why nothing

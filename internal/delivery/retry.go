@@ -121,7 +121,7 @@ func (p *retryPool) take(maxEntries, maxBytes int) (list []waitingEntry, wait ti
 
 // retry leaves what is left of a call that was answered to the retry pool, and
 // defers what has been put for long enough.
-func (w *Workers) retry(work context.Context, left *batch) error {
+func (w *Workers) retry(left *batch) error {
 	late := *left
 	late.entries, late.past = nil, nil
 	list := make([]waitingEntry, 0, len(left.entries))
@@ -144,12 +144,12 @@ func (w *Workers) retry(work context.Context, left *batch) error {
 	if first := late.past[0]; len(late.entries) > fewBatches && !w.d.gate.acceptedSince(first.since) {
 		return fmt.Errorf("%w for %s: %s: %s", ErrUnavailable, w.d.opts.RetryFor.Round(time.Millisecond), first.last.Code, first.last.Reason)
 	}
-	return w.postpone(work, &late)
+	return w.postpone(&late)
 }
 
 // putRetries puts what is in the retry pool until the pool is empty, unless another
 // goroutine does so.
-func (w *Workers) putRetries(ctx, work context.Context) error {
+func (w *Workers) putRetries(ctx context.Context) error {
 	if !w.retries.start() {
 		return nil
 	}
@@ -172,10 +172,10 @@ func (w *Workers) putRetries(ctx, work context.Context) error {
 			}
 		}
 		w.retries.begin()
-		if w.group.TryGo(w.delivering(ctx, work, b)) {
+		if w.group.TryGo(w.delivering(ctx, b)) {
 			continue
 		}
-		err := w.deliver(ctx, work, b)
+		err := w.deliver(ctx, b)
 		w.retries.end()
 		if err != nil {
 			return err

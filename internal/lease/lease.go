@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
@@ -58,7 +59,7 @@ type Keeper struct {
 	opts Options
 	log  *slog.Logger
 
-	mu      sync.Mutex
+	lock    *semaphore.Weighted // for those below; held while the lease is waited for
 	current *Held
 	users   int // of current
 }
@@ -71,7 +72,7 @@ func NewKeeper(o Options) *Keeper {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Keeper{opts: o, log: o.Logger}
+	return &Keeper{opts: o, log: o.Logger, lock: semaphore.NewWeighted(1)}
 }
 
 // Do calls f while the process holds the lease, which it may share with other calls
@@ -88,16 +89,19 @@ func (k *Keeper) Do(ctx context.Context, requestRerun bool, wait time.Duration, 
 		return false, err
 	}
 	leased, cancel := context.WithCancelCause(ctx)
-	stop := h.onLoss(cancel)
+	stop := context.AfterFunc(h.held, func() { cancel(h.loss()) })
 	err = f(leased, h)
 	stop()
 	cancel(nil)
-	return k.leave(ctx, h), err
+	return k.leave(context.WithoutCancel(ctx), h), err
 }
 
+// enter returns the lease, which it takes unless the process has it already.
 func (k *Keeper) enter(ctx context.Context, requestRerun bool, wait time.Duration) (*Held, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	if k.lock.Acquire(ctx, 1) != nil {
+		return nil, context.Cause(ctx)
+	}
+	defer k.lock.Release(1)
 	if k.current == nil || k.current.Valid() != nil {
 		h, err := k.acquire(ctx, requestRerun, wait)
 		if err != nil {
@@ -111,18 +115,18 @@ func (k *Keeper) enter(ctx context.Context, requestRerun bool, wait time.Duratio
 
 // leave gives the lease up if nobody uses it any more.
 func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	_ = k.lock.Acquire(ctx, 1) // ctx does not end
+	defer k.lock.Release(1)
 	if k.current != h { // it was lost, and has been taken anew since
-		h.end()
+		h.stop()
 		return false
 	}
 	if k.users--; k.users > 0 {
 		return false
 	}
 	k.current = nil
-	h.end()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
+	h.stop()
+	ctx, cancel := context.WithTimeout(ctx, releaseWithin)
 	defer cancel()
 	rerun, err := h.lease.Release(ctx)
 	if rerun {
@@ -135,23 +139,19 @@ func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 	return rerun
 }
 
-// acquire takes the lease and begins to renew it.
+// acquire takes the lease, which it waits for, and begins to renew it.
 func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Duration) (*Held, error) {
 	if k.opts.Begin != nil {
 		if err := k.opts.Begin(ctx); err != nil {
 			return nil, fmt.Errorf("opening the ledger: %w", err)
 		}
 	}
-	for begin := time.Now(); ; requestRerun = false { // one request: more of them would keep the holder at it
+	// A rerun is requested once: more requests would keep the holder from ending.
+	for begin := time.Now(); ; requestRerun = false {
 		asked := thisMoment()
 		l, err := k.opts.Acquire(ctx, requestRerun)
 		if err == nil {
-			h := &Held{lease: l, ttl: k.opts.TTL, done: make(chan struct{}), waiting: map[int]context.CancelCauseFunc{}}
-			h.renewed.Store(&asked)
-			renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
-			h.stop = stop
-			go h.keep(renewing, k.opts.Rerun)
-			return h, nil
+			return k.hold(ctx, l, asked), nil
 		}
 		if !errors.Is(err, audit.ErrLeaseHeld) || time.Since(begin) >= wait {
 			return nil, fmt.Errorf("getting the lease: %w", err)
@@ -166,18 +166,24 @@ func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Durat
 	}
 }
 
+// hold begins to renew a lease that was asked for at a moment.
+func (k *Keeper) hold(ctx context.Context, l Lease, asked moment) *Held {
+	h := &Held{lease: l, ttl: k.opts.TTL, done: make(chan struct{})}
+	h.renewed.Store(&asked)
+	h.held, h.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	go h.renew(k.opts.Rerun)
+	return h
+}
+
 // Held is a lease while it is renewed. It is safe for concurrent use.
 type Held struct {
 	lease   Lease
 	ttl     time.Duration
 	renewed atomic.Pointer[moment] // when the last renewal that succeeded was asked for
-	stop    context.CancelFunc
-	done    chan struct{} // closed once nothing renews it any more
+	done    chan struct{}          // closed once nothing renews it any more
 
-	mu      sync.Mutex
-	lost    error // why it is lost; nil while it is held
-	next    int
-	waiting map[int]context.CancelCauseFunc // to be called when it is lost
+	held context.Context         //nolint:containedctx // ends with the lease, with the cause if it was lost
+	end  context.CancelCauseFunc // of held
 }
 
 // moment is a time by both clocks. The monotonic one stands still while a machine
@@ -197,11 +203,8 @@ func (h *Held) SetMarks(ctx context.Context, m audit.Marks) error {
 // Valid returns an error if the lease can no longer be relied on: a process that was
 // frozen for longer than the lease must not go on putting.
 func (h *Held) Valid() error {
-	h.mu.Lock()
-	lost := h.lost
-	h.mu.Unlock()
-	if lost != nil {
-		return lost
+	if err := h.loss(); err != nil {
+		return err
 	}
 	now, renewed := thisMoment(), h.renewed.Load()
 	since := max(now.monotonic.Sub(renewed.monotonic), now.wall.Sub(renewed.wall))
@@ -211,19 +214,22 @@ func (h *Held) Valid() error {
 	return nil
 }
 
-// keep renews the lease, and looks for requests of a rerun.
-func (h *Held) keep(ctx context.Context, rerun func()) {
+// loss returns why the lease was lost, nil while it is held.
+func (h *Held) loss() error { return context.Cause(h.held) }
+
+// renew renews the lease until it is lost or given up, and looks for requests of a rerun.
+func (h *Held) renew(rerun func()) {
 	defer close(h.done)
 	tick := time.NewTicker(rerunEvery)
 	defer tick.Stop()
 	renewedAt := time.Now()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-h.held.Done():
 			return
 		case <-tick.C:
 		}
-		attempt, cancel := context.WithTimeout(ctx, h.ttl/4)
+		attempt, cancel := context.WithTimeout(h.held, h.ttl/4)
 		var err error
 		if time.Since(renewedAt) >= h.ttl/4 {
 			asked := thisMoment()
@@ -242,41 +248,14 @@ func (h *Held) keep(ctx context.Context, rerun func()) {
 			err = h.Valid()
 		}
 		if err != nil {
-			h.lose(err)
+			h.end(err)
 			return
 		}
 	}
 }
 
-// lose ends the contexts of all who use the lease.
-func (h *Held) lose(err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.lost = err
-	for _, cancel := range h.waiting {
-		cancel(err)
-	}
-}
-
-// onLoss calls cancel when the lease is lost, unless stop is called before.
-func (h *Held) onLoss(cancel context.CancelCauseFunc) (stop func()) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.lost != nil {
-		cancel(h.lost)
-	}
-	n := h.next
-	h.next++
-	h.waiting[n] = cancel
-	return func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.waiting, n)
-	}
-}
-
-// end stops renewing. The lease is released or runs out.
-func (h *Held) end() {
-	h.stop()
+// stop stops renewing. The lease is then released, or runs out.
+func (h *Held) stop() {
+	h.end(audit.ErrLeaseLost)
 	<-h.done
 }

@@ -10,9 +10,9 @@ import (
 const deferredEvery = time.Minute
 
 // deferredFirst puts every deferred entry once more, before anything else.
-func (ps *pass) deferredFirst(ctx, work context.Context) error {
+func (ps *pass) deferredFirst(ctx context.Context) error {
 	p := ps.p
-	if err := ps.del.RecordFirst(work); err != nil {
+	if err := ps.workers.RecordFirst(); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -31,5 +31,5 @@ func (ps *pass) deferredFirst(ctx, work context.Context) error {
 	if deferred == 0 {
 		return nil
 	}
-	return ps.workers.PutDeferred(ctx, work, p.opts.Undelivered.UndeliveredEntries(ctx), deferred)
+	return ps.workers.PutDeferred(ctx, p.opts.Undelivered.UndeliveredEntries(ctx), deferred)
 }

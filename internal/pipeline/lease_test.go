@@ -18,11 +18,13 @@ func TestLeaseHeld(t *testing.T) {
 		if _, err := other.Acquire(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, audit.ErrLeaseHeld) {
-			t.Errorf("%v", err)
-		}
-		if w.store.words == 0 {
-			t.Error("no rerun was requested")
+		for words, request := range []bool{false, true} {
+			if _, err := w.run(Request{Kind: Reconcile, RequestRerun: request}); !errors.Is(err, audit.ErrLeaseHeld) {
+				t.Errorf("%v", err)
+			}
+			if w.store.words != words {
+				t.Errorf("%d reruns were requested, want %d", w.store.words, words)
+			}
 		}
 		begin := time.Now()
 		if _, err := w.run(Request{Kind: Reconcile, Wait: 3 * time.Second}); !errors.Is(err, audit.ErrLeaseHeld) {

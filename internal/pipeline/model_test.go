@@ -321,7 +321,7 @@ func (m *model) tails(ctx context.Context, e event) (end func()) {
 func (p *Pipeline) underWay() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.main != nil
+	return p.current != nil
 }
 
 // inject arranges the faults of a pass.

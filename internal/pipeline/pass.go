@@ -9,6 +9,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
+	"github.com/kong-cloudtrail/relay/internal/lease"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
@@ -27,7 +28,7 @@ const (
 type pass struct {
 	p      *Pipeline
 	req    Request
-	lease  Lease // nil for a dry run
+	lease  *lease.Held // nil for a dry run
 	walk   *walk.Walk
 	bounds walk.Bounds
 	del    *delivery.Delivery
@@ -43,12 +44,12 @@ type pass struct {
 
 	pos     walk.Position     // as of the last page that was handled
 	workers *delivery.Workers // of the walk
-	beside  beside
+	tails   concurrentTails
 }
 
-// pass makes one pass. parent is ctx without the lease: what is in flight when the
-// lease is lost is still recorded.
-func (p *Pipeline) pass(ctx, parent context.Context, lease Lease, req Request) (Summary, error) {
+// runPass makes one pass. ctx ends with the lease, parent does not: what is in flight
+// when the lease is lost is still recorded.
+func (p *Pipeline) runPass(ctx, parent context.Context, held *lease.Held, req Request) (Summary, error) {
 	marks, err := p.opts.Marks.Marks(ctx)
 	if err != nil {
 		return Summary{Kind: req.Kind, Full: req.Full}, fmt.Errorf("reading marks: %w", err)
@@ -66,15 +67,15 @@ func (p *Pipeline) pass(ctx, parent context.Context, lease Lease, req Request) (
 	defer cancel()
 
 	ps := &pass{
-		p: p, req: req, lease: lease, marks: marks, before: marks, saved: time.Now(),
+		p: p, req: req, lease: held, marks: marks, before: marks, saved: time.Now(),
 		walk: p.reader.Walk(), witnesses: witnesses{recorded: marks.Witnesses},
 	}
 	ps.del = ps.newDelivery()
 	if err = ps.deliver(ctx, work); err == nil {
-		err = ps.workers.RejectOverdue(work)
+		err = ps.workers.RejectOverdue()
 	}
 	if err == nil {
-		err = ps.believe()
+		err = ps.checkWitnesses()
 	}
 	if ctx.Err() != nil && err != nil && !audit.NeedsPerson(err) && !audit.LedgerForgot(err) {
 		err = ended(context.Cause(ctx), err)
@@ -97,22 +98,22 @@ func ended(cause, err error) error {
 	return cause
 }
 
-// deliver walks the log until everything has an outcome, also what tails beside
-// the walk have found.
+// deliver walks the log until everything has an outcome, also what concurrent tails
+// have found. work is for calls in flight.
 func (ps *pass) deliver(ctx, work context.Context) error {
 	p := ps.p
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ps.beside.fail, ps.beside.ready = cancel, make(chan struct{})
-	main, walking := ps.del.Workers(ctx, p.opts.Destination, p.opts.Workers, p.opts.FlightBytes)
+	ps.tails.init(cancel)
+	main, walking := ps.del.NewWorkers(ctx, work, p.opts.Destination, p.opts.Workers, p.opts.FlightBytes)
 	ps.workers = main
 	if ps.lease != nil && ps.req.Kind != Window {
-		p.offer(ps)
+		p.setCurrent(ps)
 	}
-	walkErr := ps.run(walking, work)
-	// Also what was read before the walk failed. If the pass was told to stop, flush
-	// returns why.
-	if flushErr := ps.workers.Flush(walking, work); walkErr == nil {
+	walkErr := ps.walkLog(walking)
+	// This also puts what was read before the walk failed. If the pass was told to
+	// stop, Flush returns why.
+	if flushErr := ps.workers.Flush(walking); walkErr == nil {
 		walkErr = flushErr
 	}
 	if walkErr == nil {
@@ -125,9 +126,9 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	if err != nil {
 		cancel(err)
 	}
-	p.offer(nil)
-	if besideErr := ps.beside.end(err); err == nil || besideErr != nil && errors.Is(err, context.Canceled) {
-		err = besideErr
+	p.setCurrent(nil)
+	if tailErr := ps.tails.close(err); err == nil || tailErr != nil && errors.Is(err, context.Canceled) {
+		err = tailErr
 	}
 	return err
 }
@@ -149,11 +150,11 @@ func (p *Pipeline) workContext(parent context.Context) (context.Context, context
 	return work, func() { stop(); cancel() }
 }
 
-// newDelivery returns what the pass and the tails beside it put their entries with.
+// newDelivery returns the delivery that the pass and its concurrent tails share.
 func (ps *pass) newDelivery() *delivery.Delivery {
 	o := &ps.p.opts
 	options := delivery.Options{
-		Ledger: o.Ledger, Valid: func() error { return nil }, Keep: ps.keep, Unrecorded: &ps.p.unrecorded,
+		Ledger: o.Ledger, Valid: func() error { return nil }, Keep: ps.retained, Unrecorded: &ps.p.unrecorded,
 		BatchEntries: o.BatchEntries, BatchBytes: o.BatchBytes,
 		RetryFor: o.RetryFor, RecordFor: o.RecordFor, DeadAfter: o.DeadAfter,
 		DryRun: ps.req.DryRun, Prepare: o.Prepare, Logger: ps.p.log,
@@ -170,8 +171,8 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 	return delivery.New(options)
 }
 
-// keep returns how long Kong still retains an entry.
-func (ps *pass) keep(e *audit.Entry) time.Duration {
+// retained returns how long Kong still retains an entry.
+func (ps *pass) retained(e *audit.Entry) time.Duration {
 	if e.TTL >= 0 {
 		return time.Duration(min(e.TTL, 100*365*24*3600)) * time.Second
 	}
@@ -179,8 +180,8 @@ func (ps *pass) keep(e *audit.Entry) time.Duration {
 	return max(0, ps.p.opts.RecordTTL-age)
 }
 
-// run reads from the floor to the end and hands over what is new.
-func (ps *pass) run(ctx, work context.Context) error {
+// walkLog reads from the floor to the end and hands over what is new.
+func (ps *pass) walkLog(ctx context.Context) error {
 	w := ps.walk
 	if ps.req.Kind == Reconcile || w.Order() == walk.Unknown {
 		if err := w.Probe(ctx); err != nil {
@@ -190,12 +191,12 @@ func (ps *pass) run(ctx, work context.Context) error {
 	ps.pos = w.Position()
 	ps.setBounds()
 	if ps.movesMarks() {
-		if err := ps.deferredFirst(ctx, work); err != nil {
+		if err := ps.deferredFirst(ctx); err != nil {
 			return err
 		}
 	}
 
-	// The walk is one page ahead of what is done with pages.
+	// The next page is read while one is handled.
 	steps := make(chan walk.Step)
 	walked := make(chan error, 1)
 	walking, cancel := context.WithCancel(ctx)
@@ -217,29 +218,29 @@ func (ps *pass) run(ctx, work context.Context) error {
 		ps.pos = w.Position()
 	}()
 	for {
-		s, ok, err := ps.next(ctx, work, steps)
+		s, ok, err := ps.next(ctx, steps)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			return <-walked
 		}
-		if err := ps.step(ctx, work, s); err != nil {
+		if err := ps.handlePage(ctx, s); err != nil {
 			return err
 		}
-		ps.beside.allow(ps.pos.Order)
+		ps.tails.begin(ps.pos.Order)
 	}
 }
 
 // next returns the next page. Unless it is there already, the batch that is being
 // filled is put first: it does not wait for Kong.
-func (ps *pass) next(ctx, work context.Context, steps <-chan walk.Step) (s walk.Step, ok bool, err error) {
+func (ps *pass) next(ctx context.Context, steps <-chan walk.Step) (s walk.Step, ok bool, err error) {
 	select {
 	case s, ok = <-steps:
 		return s, ok, nil
 	default:
 	}
-	if err := ps.workers.Flush(ctx, work); err != nil {
+	if err := ps.workers.Flush(ctx); err != nil {
 		return walk.Step{}, false, err
 	}
 	s, ok = <-steps
@@ -249,8 +250,8 @@ func (ps *pass) next(ctx, work context.Context, steps <-chan walk.Step) (s walk.
 // movesMarks reports whether the pass may move marks.
 func (ps *pass) movesMarks() bool { return !ps.req.DryRun && ps.req.Kind != Window }
 
-// step does with a page everything up to handing it over.
-func (ps *pass) step(ctx, work context.Context, s walk.Step) error {
+// handlePage hands a page to the workers, and saves the marks once a second.
+func (ps *pass) handlePage(ctx context.Context, s walk.Step) error {
 	ps.pos = s.Position
 	if s.Restart {
 		ps.del.Restart()
@@ -263,7 +264,7 @@ func (ps *pass) step(ctx, work context.Context, s walk.Step) error {
 	for i := range s.Entries {
 		ps.witnesses.see(&s.Entries[i], now, ps.p.opts.RecordTTL)
 	}
-	if err := ps.workers.Add(ctx, work, s.Entries, now); err != nil {
+	if err := ps.workers.Add(ctx, s.Entries, now); err != nil {
 		return err
 	}
 	ps.del.NoteRead(s.Through, s.Offset)
@@ -284,9 +285,9 @@ func (ps *pass) step(ctx, work context.Context, s walk.Step) error {
 	return nil
 }
 
-// believe reports as an error that the log is not the one that was read before: it
-// shows none of the entries that the marks name and that Kong must still have.
-func (ps *pass) believe() error {
+// checkWitnesses returns audit.ErrForeignLog if the log is not the one that was read
+// before: it shows none of the entries that the marks name and that Kong must still have.
+func (ps *pass) checkWitnesses() error {
 	if !ps.movesMarks() || ps.p.opts.Adopt {
 		return nil
 	}
@@ -306,7 +307,7 @@ func ForeignLog(missing int) error {
 func (ps *pass) summary() Summary {
 	c := ps.del.Counts()
 	return Summary{
-		Kind: ps.req.Kind, Full: ps.full, Order: ps.pos.Order.String(), Pages: ps.pos.Pages + ps.beside.pagesRead(),
+		Kind: ps.req.Kind, Full: ps.full, Order: ps.pos.Order.String(), Pages: ps.pos.Pages + ps.tails.pagesRead(),
 		Read: c.Read, New: c.New, Delivered: c.Delivered, Dead: c.Dead, Deferred: c.Deferred, Own: c.Own, Ahead: c.Ahead,
 		StillDeferred: c.StillDeferred, Reason: c.Reason, Repeated: c.Repeated, Retries: c.Retries, Through: ps.marks.Cursor,
 	}

@@ -35,15 +35,6 @@ type Undelivered interface {
 	UndeliveredCounts(ctx context.Context) (dead, deferred int, err error)
 }
 
-// Lease proves that no other process makes a pass. Safe for concurrent use.
-type Lease interface {
-	// Valid returns an error if the lease can no longer be relied on. It contacts nobody.
-	Valid() error
-	// SetMarks is durable once it returns nil. It fails with audit.ErrLeaseLost if the
-	// lease is gone, and then writes nothing.
-	SetMarks(ctx context.Context, m audit.Marks) error
-}
-
 // Options of a pipeline. Source, Ledger, Marks, Undelivered and Destination are required.
 type Options struct {
 	Source      walk.Source
@@ -116,36 +107,26 @@ type Pipeline struct {
 
 	unrecorded delivery.Unrecorded // outcomes that the ledger did not record
 
-	passing sync.Mutex // held by the pass that may move marks
+	passMu sync.Mutex // held by the pass that may move marks
 
 	mu           sync.Mutex
-	main         *pass // beside which tails can be made; nil if there is none
+	current      *pass // that concurrent tails can join; nil if there is none
 	lastWide     time.Time
 	lastDeferred time.Time
 }
 
 // New returns a pipeline.
 func New(opts Options) *Pipeline {
-	def := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	span := func(v *time.Duration, d time.Duration) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	def(&opts.PageSize, 1000)
-	def(&opts.Workers, 8)
-	def(&opts.BatchEntries, 100)
-	def(&opts.BatchBytes, 900_000)
-	def(&opts.FlightBytes, 3<<20)
-	span(&opts.RetryFor, 2*time.Minute)
-	span(&opts.RecordFor, 5*time.Minute)
-	span(&opts.Grace, 10*time.Second)
-	span(&opts.DeadAfter, 24*time.Hour)
-	span(&opts.RecordTTL, 30*24*time.Hour)
+	setDefault(&opts.PageSize, 1000)
+	setDefault(&opts.Workers, 8)
+	setDefault(&opts.BatchEntries, 100)
+	setDefault(&opts.BatchBytes, 900_000)
+	setDefault(&opts.FlightBytes, 3<<20)
+	setDefault(&opts.RetryFor, 2*time.Minute)
+	setDefault(&opts.RecordFor, 5*time.Minute)
+	setDefault(&opts.Grace, 10*time.Second)
+	setDefault(&opts.DeadAfter, 24*time.Hour)
+	setDefault(&opts.RecordTTL, 30*24*time.Hour)
 	if opts.UrgentDestination == nil {
 		opts.UrgentDestination = opts.Destination
 	}
@@ -158,6 +139,13 @@ func New(opts Options) *Pipeline {
 	}
 	reader := walk.NewReader(walk.Options{Source: source, PageSize: opts.PageSize, StartAt: opts.StartAt, Logger: opts.Logger})
 	return &Pipeline{opts: opts, log: opts.Logger, reader: reader}
+}
+
+// setDefault sets a value that is not greater than 0.
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
 }
 
 // Reader returns what reads the log, for those that compare it with something.
@@ -192,8 +180,8 @@ type Request struct {
 	// Read is called once when a tail has read the log and still delivers what is new,
 	// if it comes so far. May be nil.
 	Read func()
-	// NoRerun requests no rerun of the process that holds the lease.
-	NoRerun bool
+	// RequestRerun requests a rerun of the process that holds the lease.
+	RequestRerun bool
 }
 
 // Summary is what a pass did.

@@ -35,14 +35,14 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 	}
 	for restarts := 0; ; restarts++ {
 		var sum Summary
-		sum, err = p.leased(ctx, req)
+		sum, err = p.runLeased(ctx, req)
 		total.Add(sum)
 		total.Kind = sum.Kind
 		if !audit.LedgerForgot(err) || restarts == maxRestarts {
 			break
 		}
 		p.log.Warn("the ledger forgot what it knew, starting over with a full read", "err", err)
-		total.Complete, total.Failed = true, 0 // what was not done is done now
+		total.Complete, total.Failed = true, 0 // the next attempt does what this one did not
 		if req.Kind != Window {
 			req.Kind, req.Full = Reconcile, true
 		}
@@ -59,17 +59,17 @@ func (r *Request) hasRead() {
 	}
 }
 
-// leased makes one pass under the lease.
-func (p *Pipeline) leased(ctx context.Context, req Request) (sum Summary, err error) {
+// runLeased makes one pass under the lease.
+func (p *Pipeline) runLeased(ctx context.Context, req Request) (sum Summary, err error) {
 	sum = Summary{Kind: req.Kind, Full: req.Full}
 	if req.DryRun {
-		p.passing.Lock()
-		defer p.passing.Unlock()
-		return p.pass(ctx, ctx, nil, req)
+		p.passMu.Lock()
+		defer p.passMu.Unlock()
+		return p.runPass(ctx, ctx, nil, req)
 	}
-	rerun, err := p.opts.Lease.Do(ctx, !req.NoRerun, req.Wait, func(leased context.Context, h *lease.Held) error {
+	rerun, err := p.opts.Lease.Do(ctx, req.RequestRerun, req.Wait, func(leased context.Context, h *lease.Held) error {
 		var err error
-		sum, err = p.under(leased, ctx, h, req)
+		sum, err = p.joinOrRun(leased, ctx, h, req)
 		if errors.Is(err, audit.ErrLeaseLost) {
 			// A ledger that was emptied has lost the lease as well.
 			if _, marksErr := p.opts.Marks.Marks(ctx); audit.LedgerForgot(marksErr) {
@@ -82,19 +82,19 @@ func (p *Pipeline) leased(ctx context.Context, req Request) (sum Summary, err er
 	return sum, err
 }
 
-// under makes a pass once the lease is held: beside the one that is under way if it
-// can, else after it.
-func (p *Pipeline) under(ctx, parent context.Context, l Lease, req Request) (Summary, error) {
+// joinOrRun makes a pass once the lease is held: a tail beside the reconcile under
+// way where there is one, and anything else after it.
+func (p *Pipeline) joinOrRun(ctx, parent context.Context, h *lease.Held, req Request) (Summary, error) {
 	if req.Kind == Tail {
-		if main := p.accept(); main != nil {
-			sum, made, err := main.tailBeside(ctx, &req)
-			main.beside.running.Done()
+		if current := p.join(); current != nil {
+			sum, made, err := current.concurrentTail(ctx, &req)
+			current.tails.running.Done()
 			if made {
 				return sum, err
 			}
 		}
 	}
-	p.passing.Lock()
-	defer p.passing.Unlock()
-	return p.pass(ctx, parent, l, req)
+	p.passMu.Lock()
+	defer p.passMu.Unlock()
+	return p.runPass(ctx, parent, h, req)
 }

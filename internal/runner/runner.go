@@ -201,7 +201,7 @@ func newTimer(at time.Time) *time.Timer {
 // pass makes a pass and returns how it ended.
 func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 	e := ended{pass: start.Pass, result: announce.Result{Began: time.Now()}}
-	req := pipeline.Request{Kind: pipeline.Tail, NoRerun: !start.RequestRerun}
+	req := pipeline.Request{Kind: pipeline.Tail, RequestRerun: start.RequestRerun}
 	switch start.Pass {
 	case announce.Tail:
 		if !r.tailNeeded(ctx) {
