@@ -35,6 +35,7 @@ type Config struct {
 	ignore   []*regexp.Regexp
 	problems []string // for Kong's log, once
 	unusable bool     // there is nothing to trigger
+	noSecret bool     // Kong has a reference to a secret, and no secret
 	entity   string   // the plugin entity in Kong, for Kong's log
 	report   *report
 }
@@ -92,6 +93,8 @@ func parseConfig(s *senders, data []byte) *Config {
 			c.problems = append(c.problems, f.name+" must be "+f.want)
 		}
 	}
+	// Kong's schema refuses an empty secret: it is what a reference is that Kong could not resolve.
+	c.noSecret = fields["secret"].Kind() == '"' && c.Secret == "" || strings.HasPrefix(c.Secret, "{vault://")
 	c.prepare()
 	c.identify(fields)
 	return c
@@ -188,8 +191,9 @@ func (c *Config) checkTarget() error {
 		return errors.New("one of relay_url and lambda_function must be set")
 	case c.RelayURL != "" && c.LambdaFunction != "":
 		return errors.New("only one of relay_url and lambda_function can be set")
-	case strings.HasPrefix(c.Secret, "{vault://"):
-		return errors.New("secret is a vault reference that Kong could not resolve")
+	case c.noSecret && c.RelayURL != "":
+		return errors.New("secret is a vault reference that Kong could not resolve: what it names must be there for the Kong node that has the route, " +
+			"{vault://env/cloudtrail-relay-secret} the variable CLOUDTRAIL_RELAY_SECRET of its environment")
 	}
 	_, err := c.senders.newTarget(c.settings())
 	return err

@@ -23,7 +23,7 @@ func (e *env) checkCommand() *cli.Command {
 		Name:  "check",
 		Usage: "try every connection and permission, and say what to do about each that fails",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "trigger", Usage: "also send a signed trigger to the relay that serves at this `address`, and look for the plugin in Kong"},
+			&cli.StringFlag{Name: "trigger", Usage: "instead, send a signed trigger to the relay that serves at this `address`, and look for the plugin in Kong"},
 		},
 		Action: e.check,
 	}
@@ -31,31 +31,37 @@ func (e *env) checkCommand() *cli.Command {
 
 // check tries everything, whatever fails, and prints a line for each.
 func (e *env) check(ctx context.Context, c *cli.Command) (err error) {
+	if c.IsSet("trigger") {
+		return e.checkTrigger(ctx, c)
+	}
 	a, err := e.open(ctx, c, config.NeedKong|config.NeedLedger|config.NeedDestination)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	checks := a.Checks()
-	if c.IsSet("trigger") {
-		checks = append(checks, a.CheckTrigger(c.String("trigger")))
-	}
-	for _, check := range checks {
+	for _, check := range a.Checks() {
 		if !e.try(ctx, check) {
 			err = exitCode(exitFailed)
 		}
 	}
-	if c.IsSet("trigger") {
-		e.hint(ctx, a)
-	}
 	return err
 }
 
-// hint prints what is worth knowing of Kong's plugins. It is never a failure.
-func (e *env) hint(ctx context.Context, a *app.App) {
-	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+// checkTrigger tries the way from Kong to the relay, and prints what is worth knowing
+// of Kong's plugins, which is never a failure.
+func (e *env) checkTrigger(ctx context.Context, c *cli.Command) error {
+	s, err := e.settings(c, 0)
+	if err != nil {
+		return err
+	}
+	accepted := e.try(ctx, app.CheckTrigger(s, c.String("trigger")))
+	within, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	fmt.Fprintf(e.Stdout, "hint    %-12s %s\n", "plugin", a.PluginHint(ctx))
+	fmt.Fprintf(e.Stdout, "hint    %-12s %s\n", "plugin", app.PluginHint(within, s, e.Logger(s)))
+	if !accepted {
+		return exitCode(exitFailed)
+	}
+	return nil
 }
 
 func (e *env) try(ctx context.Context, check app.Check) bool {

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,10 @@ func TestCheckTrigger(t *testing.T) {
 	_, relay, ops := w.serve(secret)
 	check := func(want int, env []string, relay string) string {
 		t.Helper()
-		out, code := process(t, append(append([]string{}, w.env...), env...), "check", "--trigger", relay)
+		if !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "KONG_ADMIN_API=") }) {
+			env = append([]string{"KONG_ADMIN_API=" + w.kongURL, "KONG_SUPERADMIN=true", "KONG_ADMIN_TOKEN=" + testToken}, env...)
+		}
+		out, code := process(t, env, "check", "--trigger", relay) // without the settings of ledger and destination
 		if code != want {
 			t.Errorf("check ended with %d, want %d:\n%s", code, want, out)
 		}
@@ -55,11 +59,14 @@ func TestCheckTrigger(t *testing.T) {
 		}
 	}))
 	defer kong.Close()
-	other := []string{secret, "KONG_ADMIN_API=" + kong.URL, "RELAY_SOURCE=other"}
+	other := []string{secret, "KONG_ADMIN_API=" + kong.URL, "KONG_SUPERADMIN=true", "KONG_ADMIN_TOKEN=" + testToken}
 	if out = check(0, other, relay); !strings.Contains(out, "hint    plugin       in Kong, cloudtrail-relay sends to http://relay:8080") {
 		t.Error(out)
 	}
 	if out = check(0, append(other, "KONG_ADMIN_TOKEN=another"), relay); !strings.Contains(out, "which the relay need not be allowed: ") || !strings.Contains(out, "403 Forbidden") {
+		t.Error(out)
+	}
+	if out = check(0, []string{secret, "KONG_ADMIN_API="}, relay); !strings.Contains(out, "KONG_ADMIN_API is not set") {
 		t.Error(out)
 	}
 }

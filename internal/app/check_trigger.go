@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -12,14 +13,15 @@ import (
 )
 
 // CheckTrigger returns what there is to try of the way from Kong to a relay that
-// serves at an address.
-func (a *App) CheckTrigger(relay string) Check {
-	return Check{"trigger", "", func(ctx context.Context) (string, error) { return a.sendTrigger(ctx, relay) }}
+// serves at an address. It needs no setting but the trigger secret, so that it can
+// be tried where Kong runs, and beside the relay whose ledger is a file.
+func CheckTrigger(s config.Settings, relay string) Check {
+	return Check{"trigger", "", func(ctx context.Context) (string, error) { return sendTrigger(ctx, s.TriggerSecret, relay) }}
 }
 
 // sendTrigger sends a trigger without ids, which asks for a poll.
-func (a *App) sendTrigger(ctx context.Context, relay string) (string, error) {
-	secrets, err := a.Settings.TriggerSecret.Reveal(ctx)
+func sendTrigger(ctx context.Context, secret config.Secret, relay string) (string, error) {
+	secrets, err := secret.Reveal(ctx)
 	if err != nil {
 		return "", audit.Settings(err, "make RELAY_TRIGGER_SECRET readable here")
 	}
@@ -44,8 +46,16 @@ func (a *App) sendTrigger(ctx context.Context, relay string) (string, error) {
 // PluginHint says whether Kong has a plugin that triggers a relay. Nothing depends
 // on it: the relay's user need not see plugins, and a route may be in another
 // workspace.
-func (a *App) PluginHint(ctx context.Context) string {
-	list, err := a.Kong.Plugins(ctx)
+func PluginHint(ctx context.Context, s config.Settings, log *slog.Logger) string {
+	if s.KongAdminAPI == "" {
+		return "Kong was not asked for its plugins: KONG_ADMIN_API is not set"
+	}
+	a := &App{Settings: s, Log: log}
+	err := a.openKong()
+	var list []kongadmin.Plugin
+	if err == nil {
+		list, err = a.Kong.Plugins(ctx)
+	}
 	if err != nil {
 		return "Kong was not asked for its plugins, which the relay need not be allowed: " + err.Error()
 	}
