@@ -95,7 +95,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 
 func (e *env) commands() []*cli.Command {
 	commands := []*cli.Command{
-		e.initCommand(), e.checkCommand(), e.serveCommand(), e.onceCommand(), e.verifyCommand(), e.statusCommand(), e.outagesCommand(), e.deadCommand(), e.healthCommand(),
+		e.initCommand(), e.checkCommand(), e.serveCommand(), e.onceCommand(), e.verifyCommand(), e.statusCommand(), e.historyCommand(), e.outagesCommand(), e.deadCommand(), e.healthCommand(),
 	}
 	commands = append(commands, e.demoCommands()...)
 	return append(commands, e.versionCommand())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os/exec"
 	"strconv"
 	"testing"
@@ -18,8 +19,20 @@ import (
 // is a port at which nobody listens. Each script has a ledger in a file of its own.
 func TestScript(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
-	now := time.Now()
+	now, i := time.Now(), 0
 	w.kong.AddSeq(kongtest.Generate(1500, 1, kongtest.Mix{From: now.Add(-48 * time.Hour), To: now.Add(-time.Minute)}))
+	for row := range w.kong.All() { // the first one created a route, and the last one changed it
+		o := kongtest.Object{RequestID: row.RequestID, RequestTimestamp: row.RequestTimestamp, EntityKey: "6c0e1a52-3a0e-4b1e-9a53-3c3f5d1d8f10", DAOName: "routes", Operation: "update"}
+		switch i++; i {
+		case 1:
+			o.ID, o.Operation, o.Entity = "a", "create", fmt.Sprintf(`{"name":"orders","paths":["\/a"],"updated_at":%d}`, row.RequestTimestamp)
+		case 1500:
+			o.ID, o.Entity = "b", fmt.Sprintf(`{"name":"orders","paths":["\/b"],"updated_at":%d}`, row.RequestTimestamp)
+		default:
+			continue
+		}
+		w.kong.AddObjects(o)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,

@@ -79,6 +79,12 @@ func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout
 	return a, nil
 }
 
+// OpenKong wires Kong alone.
+func OpenKong(s config.Settings, log *slog.Logger) (*App, error) {
+	a := &App{Settings: s, Log: log}
+	return a, a.openKong()
+}
+
 // Close undoes Open, last opened first.
 func (a *App) Close() error {
 	var errs []error

@@ -1,0 +1,147 @@
+package history
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/kong-cloudtrail/relay/internal/changes"
+)
+
+// maxShown is how many bytes of a value a person is shown.
+const maxShown = 160
+
+// Colours of a terminal.
+const (
+	red, green, bold, dim, plain = "\x1b[31m", "\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
+)
+
+// Print writes the report for a person, in colour if that is wanted.
+func (r *Report) Print(w io.Writer, colour bool) error {
+	p := &printer{w: w, colour: colour}
+	for i := range r.Events {
+		if i > 0 {
+			p.line("", "")
+		}
+		p.event(&r.Events[i])
+	}
+	p.line("", "")
+	if len(r.Keys) > 1 {
+		p.line(dim, fmt.Sprintf("%d entities have this name, or had it: %s. Give an id to see one.", len(r.Keys), strings.Join(r.Keys, ", ")))
+	}
+	if r.Oldest > 0 {
+		p.line(dim, "What was read of Kong's log begins at "+moment(r.Oldest)+".")
+	}
+	return p.err
+}
+
+type printer struct {
+	w      io.Writer
+	colour bool
+	err    error
+}
+
+func (p *printer) line(colour, text string) {
+	if p.err != nil {
+		return
+	}
+	if p.colour && colour != "" {
+		text = colour + text + plain
+	}
+	_, p.err = fmt.Fprintln(p.w, text)
+}
+
+func (p *printer) event(e *Event) {
+	who := e.UserName
+	if who == "" {
+		who = e.UserID
+	}
+	if who == "" {
+		who = "anonymous"
+		if e.Method == "" {
+			who = "unknown"
+		}
+	}
+	head := []string{e.Time, clean(who)}
+	if e.SourceIP != "" {
+		head = append(head, "from "+clean(e.SourceIP))
+	}
+	if e.RequestSource != "" {
+		head = append(head, "by "+clean(e.RequestSource))
+	}
+	if e.Method != "" {
+		head = append(head, clean(e.Method+" "+e.Path))
+	}
+	p.line(bold, strings.Join(head, "  "))
+	what := e.Entity + "/" + clean(e.Name)
+	if e.Name == "" {
+		what = e.Entity + "/" + e.Key
+	}
+	p.line("", "  "+e.Operation+" "+what)
+	if e.History != changes.Exact {
+		p.line(dim, "  "+string(e.History)+": "+e.Note)
+	} else if e.Note != "" {
+		p.line(dim, "  "+e.Note)
+	}
+	p.fields(e)
+}
+
+func (p *printer) fields(e *Event) {
+	to := map[string]changes.Field{}
+	for _, f := range e.To {
+		to[f.Path] = f
+	}
+	lines := 0
+	show := func(colour, sign string, f changes.Field) {
+		if f.Path == "/updated_at" && e.Operation == changes.Update {
+			return
+		}
+		lines++
+		p.line(colour, "  "+sign+" "+field(f))
+	}
+	for _, f := range e.From {
+		show(red, "-", f)
+		if after, ok := to[f.Path]; ok {
+			show(green, "+", after)
+			delete(to, f.Path)
+		}
+	}
+	for _, f := range e.To {
+		if _, left := to[f.Path]; !left {
+			continue
+		}
+		if e.History == changes.Unavailable {
+			show("", " ", f)
+		} else {
+			show(green, "+", f)
+		}
+	}
+	if lines == 0 && e.Key != "" {
+		p.line(dim, "  no field changed")
+	}
+}
+
+func field(f changes.Field) string {
+	name := strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(f.Path, "/"))
+	value := clean(digests.ReplaceAllString(string(f.Value), "[secret $1]"))
+	if len(value) > maxShown {
+		value = strings.ToValidUTF8(value[:maxShown], "") + "… (" + strconv.Itoa(len(f.Value)) + " bytes)"
+	}
+	return clean(name) + ": " + value
+}
+
+// digests are what stands in the place of secrets. The beginning tells two of them apart.
+var digests = regexp.MustCompile(`\[secret ([0-9a-f]{8})[0-9a-f]*\]`)
+
+// clean makes a text harmless for a terminal.
+func clean(text string) string {
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, text)
+}

@@ -1,0 +1,288 @@
+package history
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/changes"
+	"github.com/kong-cloudtrail/relay/internal/walk"
+)
+
+// reading is one run of Read.
+type reading struct {
+	Options
+	masker            *changes.Masker
+	objects, requests *walk.Reader
+	dao               string
+	part              string // of the name, as any JSON text of it has it
+
+	keys   map[string]bool  // ids of the entities that are meant
+	rows   map[string][]row // by entity
+	held   int              // bytes of their texts
+	cut    bool             // rows of entities that may be meant were not kept
+	names  map[string]bool  // some names of that kind of entity
+	ids    map[uint64]struct{}
+	now    int64 // Kong's clock
+	oldest int64
+
+	asked   map[string]*audit.Entry // requests by id
+	rowless []*audit.Entry          // requests that may have changed the entity and left no row
+}
+
+// row is a row of /audit/objects.
+type row struct {
+	id, requestID, userID, key, operation string
+	at                                    int64
+	guessed                               bool // at is no time of Kong's
+	text, removed                         string
+	state                                 changes.State
+}
+
+const (
+	// maxHeld bounds the rows of entities that may be meant. The log is read once more
+	// where there are more of them.
+	maxHeld = 64 << 20
+	// maxMeant bounds those of entities that are meant.
+	maxMeant   = 512 << 20
+	maxSimilar = 5
+)
+
+// errTooLarge is returned for a history that does not fit into memory.
+var errTooLarge = fmt.Errorf("the states of the entity take more than %d MB: give a later --since", maxMeant>>20)
+
+// readObjects finds the entities that are meant, and their rows.
+func (r *reading) readObjects(ctx context.Context) error {
+	r.keys = map[string]bool{}
+	for pass := 0; pass == 0 || pass == 1 && r.cut; pass++ {
+		known := pass > 0
+		if err := r.scanObjects(ctx, r.Since, 0, known); err != nil {
+			return err
+		}
+	}
+	if r.Since > 0 && len(r.keys) > 0 && !r.cut { // the states before
+		oldest := r.oldest
+		later := r.rows
+		if err := r.scanObjects(ctx, 0, r.Since, true); err != nil {
+			return err
+		}
+		for key, rows := range later {
+			r.rows[key] = append(r.rows[key], rows...)
+		}
+		r.oldest = cmpOldest(oldest, r.oldest)
+	}
+	for key, rows := range r.rows {
+		if !r.keys[key] {
+			delete(r.rows, key)
+			continue
+		}
+		for i := range rows {
+			rows[i].state = r.masker.Mask(r.dao, key, rows[i].text, rows[i].removed)
+			rows[i].text = ""
+		}
+	}
+	return nil
+}
+
+func cmpOldest(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// scanObjects reads a part of the log. known: the entities that are meant are known.
+func (r *reading) scanObjects(ctx context.Context, since, until int64, known bool) error {
+	seen := map[string]bool{}
+	begin := func() {
+		r.rows, r.held, r.cut, r.names, r.oldest = map[string][]row{}, 0, false, map[string]bool{}, 0
+		if r.ids == nil || !known {
+			r.ids = map[uint64]struct{}{}
+		}
+		clear(seen)
+	}
+	begin()
+	return scan(ctx, r.objects, since, until, func(page walk.Scanned) error {
+		if page.Restart {
+			begin()
+			return nil
+		}
+		r.now = max(r.now, page.Now)
+		for i := range page.Entries {
+			e := &page.Entries[i]
+			if e.Object == nil {
+				continue
+			}
+			r.ids[hash(e.RequestID)] = struct{}{}
+			if !e.TimestampGuessed {
+				r.oldest = cmpOldest(r.oldest, e.Timestamp)
+			}
+			if e.Object.DAO != r.dao || seen[e.ID] {
+				continue
+			}
+			if err := r.keep(e, known, seen); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// keep keeps a row of the kind of entity that is meant.
+func (r *reading) keep(e *audit.Entry, known bool, seen map[string]bool) error {
+	o := e.Object
+	if !r.keys[o.Key] {
+		if known {
+			return nil
+		}
+		if r.means(o) {
+			r.keys[strings.Clone(o.Key)] = true
+		}
+	}
+	meant := r.keys[o.Key]
+	if !meant && r.held+len(o.Entity) > maxHeld {
+		r.cut = true
+		return nil
+	}
+	if r.held += len(o.Entity); r.held > maxMeant {
+		return errTooLarge
+	}
+	w := row{
+		id: strings.Clone(e.ID), requestID: strings.Clone(e.RequestID), userID: strings.Clone(e.RBACUserID), key: strings.Clone(o.Key), operation: strings.Clone(o.Operation),
+		at: e.Timestamp, text: strings.Clone(o.Entity), removed: strings.Clone(o.Removed), guessed: e.TimestampGuessed,
+	}
+	seen[w.id] = true
+	r.rows[w.key] = append(r.rows[w.key], w)
+	return nil
+}
+
+// means reports whether a row is of an entity with the name or id that was given.
+func (r *reading) means(o *audit.Object) bool {
+	if o.Key == r.Name {
+		return true
+	}
+	found := strings.Contains(o.Entity, r.part)
+	if !found && len(r.names) >= maxSimilar {
+		return false
+	}
+	name := r.masker.Mask(o.DAO, o.Key, o.Entity, o.Removed).Name()
+	if name != "" && len(r.names) < maxSimilar {
+		r.names[name] = true
+	}
+	return name == r.Name
+}
+
+func (r *reading) similar() []string { return slices.Sorted(maps.Keys(r.names)) }
+
+// longestPart returns the longest part of a name that every JSON text of it has.
+func longestPart(name string) string {
+	longest := ""
+	for part := range strings.FieldsFuncSeq(name, func(c rune) bool { return c > '~' || c < ' ' || strings.ContainsRune(`"\/<>&'`, c) }) {
+		if len(part) > len(longest) {
+			longest = part
+		}
+	}
+	return longest
+}
+
+var seed = maphash.MakeSeed()
+
+func hash(id string) uint64 { return maphash.String(seed, id) }
+
+// readRequests finds the requests that made the changes, and those that may have made
+// some that left no row.
+func (r *reading) readRequests(ctx context.Context) error {
+	wanted, called, floor := map[string]bool{}, map[string]bool{r.Name: true}, r.Since
+	for key, rows := range r.rows {
+		called[key] = true
+		for i := range rows {
+			w := &rows[i]
+			wanted[w.requestID], called[w.state.Name()] = true, true
+			if floor = min(floor, w.at-slack); w.guessed { // of before an upgrade
+				floor = 0
+			}
+		}
+	}
+	begin := func() { r.asked, r.rowless = map[string]*audit.Entry{}, nil }
+	begin()
+	err := scan(ctx, r.requests, max(floor, 0), 0, func(page walk.Scanned) error {
+		if page.Restart {
+			begin()
+			return nil
+		}
+		r.now = max(r.now, page.Now)
+		for i := range page.Entries {
+			e := &page.Entries[i]
+			switch {
+			case r.asked[e.RequestID] != nil:
+			case wanted[e.RequestID]:
+				r.asked[strings.Clone(e.RequestID)] = detach(e)
+			case e.IsWrite() && e.Status < 300 && r.concerns(e.Path, called):
+				if _, has := r.ids[hash(e.RequestID)]; !has && !slices.ContainsFunc(r.rowless, func(q *audit.Entry) bool { return q.RequestID == e.RequestID && q.Timestamp == e.Timestamp }) {
+					r.rowless = append(r.rowless, detach(e))
+				}
+			}
+		}
+		return nil
+	})
+	for _, rows := range r.rows {
+		for i := range rows {
+			if q := r.asked[rows[i].requestID]; q != nil && rows[i].guessed {
+				rows[i].at = q.Timestamp
+			}
+		}
+	}
+	return err
+}
+
+// slack is how many seconds the row of a request may be older than that of what it changed.
+const slack = 60
+
+// concerns reports whether a path of the Admin API names the entity, or may: the service
+// of a route.
+func (r *reading) concerns(path string, called map[string]bool) bool {
+	path, _, _ = strings.Cut(path, "?")
+	steps := strings.Split(strings.Trim(path, "/"), "/")
+	last := steps[len(steps)-1]
+	if len(steps) > 2 && last == strings.TrimSuffix(r.dao, "s") {
+		return true
+	}
+	if name, err := url.PathUnescape(last); err == nil {
+		last = name
+	}
+	return len(steps) > 1 && called[last] && daoOf(steps[len(steps)-2]) == r.dao
+}
+
+// detach returns what a history says of a request, apart from its page's memory.
+func detach(e *audit.Entry) *audit.Entry {
+	return &audit.Entry{
+		RequestID: strings.Clone(e.RequestID), Timestamp: e.Timestamp, ClientIP: strings.Clone(e.ClientIP), Method: strings.Clone(e.Method), Path: strings.Clone(e.Path),
+		Status: e.Status, Workspace: strings.Clone(e.Workspace), RBACUserID: strings.Clone(e.RBACUserID), RBACUserName: strings.Clone(e.RBACUserName),
+		RequestSource: strings.Clone(e.RequestSource),
+	}
+}
+
+// daos are the kinds of entity that a path of the Admin API calls otherwise than the log.
+var daos = map[string]string{
+	"key-auth": "keyauth_credentials", "basic-auth": "basicauth_credentials", "hmac-auth": "hmacauth_credentials", "jwt": "jwt_secrets",
+	"oauth2": "oauth2_credentials", "acl": "acls", "ca-certificates": "ca_certificates", "key-sets": "key_sets", "event-hooks": "event_hooks",
+	"consumer-groups": "consumer_groups", "rbac-users": "rbac_users", "rbac-roles": "rbac_roles",
+}
+
+// daoOf returns the name that the log has for a kind of entity: routes for route.
+func daoOf(kind string) string {
+	for _, k := range []string{kind, kind + "s"} {
+		if dao, ok := daos[k]; ok {
+			return dao
+		}
+	}
+	if !strings.HasSuffix(kind, "s") {
+		return kind + "s"
+	}
+	return kind
+}
