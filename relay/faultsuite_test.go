@@ -185,7 +185,7 @@ func (f *faultRun) run(table *faultTable) {
 // verify has the product say the same.
 func (f *faultRun) verify() {
 	f.t.Helper()
-	r := f.start(nil, "verify", "--json")
+	r := f.start(nil, "verify", "--json", "--grace", "1s")
 	code := r.wait(f.t)
 	var report verify.Report
 	if err := json.Unmarshal(r.stdout.Bytes(), &report); err != nil {

@@ -26,9 +26,13 @@ func (w *world) askable() {
 	w.env = append(w.env, "AWS_ENDPOINT_URL_CLOUDTRAIL="+w.trailURL, "RELAY_EVENT_DATA_STORE="+cloudtrailtest.EventDataStore)
 }
 
-// verify runs relay verify --json, which has to end with a code.
+// verify runs relay verify --json, which has to end with a code. It waits for a
+// second for what the destination may not show yet, unless it is told otherwise.
 func (w *world) verify(want int, args ...string) verify.Report {
 	w.tb.Helper()
+	if !slices.Contains(args, "--grace") {
+		args = append(args, "--grace", "1s")
+	}
 	r := w.start(nil, append([]string{"verify", "--json"}, args...)...)
 	code := r.wait(w.tb)
 	var report verify.Report
@@ -121,7 +125,7 @@ func TestVerify(t *testing.T) {
 			expectIDs(t, "missing in the ledger", r.Missing, byLedger)
 			expectIDs(t, "missing at the destination", r.Destination.Missing, byLake)
 
-			human := w.start(nil, "verify")
+			human := w.start(nil, "verify", "--grace", "0s")
 			if code := human.wait(t); code != exitDifference {
 				t.Errorf("ended with %d", code)
 			}

@@ -21,7 +21,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/jsonl"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
-	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/ledger/boltledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/ocsf"
@@ -296,24 +295,3 @@ func (a *App) gateway() string {
 	}
 	return strings.ToLower(u.Scheme+"://"+u.Host) + strings.TrimRight(u.Path, "/")
 }
-
-// asksLake reports whether the destination can be asked what has arrived.
-func (a *App) asksLake() bool {
-	return a.Settings.EventDataStore != "" && a.Settings.Destination == config.ToCloudTrail
-}
-
-// OpenLake returns the event data store behind the channel, or nil if it is not to be asked.
-func (a *App) OpenLake(ctx context.Context) (*lake.Lake, error) {
-	if !a.asksLake() {
-		return nil, nil
-	}
-	s := &a.Settings
-	cfg, err := s.AWSConfig(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return lake.New(lake.Options{Config: cfg, EventDataStore: s.EventDataStore, EventSource: eventSource})
-}
-
-// eventSource is that of every event.
-const eventSource = "kong-gateway"

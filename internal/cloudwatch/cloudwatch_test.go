@@ -13,6 +13,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 )
 
 // delivered fails the test unless every entry was accepted and is kept once.
@@ -58,8 +59,8 @@ func TestPutKeepsTheLimitsOfACall(t *testing.T) {
 			slices.Reverse(test.list) // Kong may send the newest first
 			verdicts, err := s.Put(t.Context(), test.list)
 			delivered(t, l, test.list, verdicts, err)
-			if len(l.calls) != test.calls {
-				t.Errorf("calls %v, want %d", l.calls, test.calls)
+			if got := l.Counts().Calls; got != test.calls {
+				t.Errorf("%d calls, want %d", got, test.calls)
 			}
 		})
 	}
@@ -67,13 +68,13 @@ func TestPutKeepsTheLimitsOfACall(t *testing.T) {
 
 func TestPutFilesWhatIsPastTheGroupsRetentionUnderThePresent(t *testing.T) {
 	l, s := start(t, nil)
-	l.retention = 3 * 24 * time.Hour
+	l.Update(func(o *cloudwatchtest.Options) { o.Retention = 3 })
 	list := entries(40, 3*time.Hour, "")
 	verdicts, err := s.Put(t.Context(), list)
 	delivered(t, l, list, verdicts, err)
 	present := 0
-	for _, e := range l.kept {
-		if e.Timestamp == noon.UnixMilli() {
+	for _, e := range l.Events() {
+		if e.Filed == noon.UnixMilli() {
 			present++
 		}
 	}
@@ -84,7 +85,7 @@ func TestPutFilesWhatIsPastTheGroupsRetentionUnderThePresent(t *testing.T) {
 
 func TestPutReportsAClockThatIsFarOff(t *testing.T) {
 	l, s := start(t, nil)
-	l.now = noon.Add(-5 * time.Hour) // AWS's clock
+	l.SetFaults(cloudwatchtest.Faults{Clock: -5 * time.Hour})
 	verdicts, err := s.Put(t.Context(), entries(2, 0, ""))
 	if err == nil || !strings.Contains(audit.Hint(err), "clock") {
 		t.Fatalf("error %v", err)
@@ -99,10 +100,11 @@ func TestPutReportsAClockThatIsFarOff(t *testing.T) {
 func TestPutMakesTheStream(t *testing.T) {
 	for _, raced := range []bool{false, true} {
 		l, s := start(t, nil)
-		l.stream = false
+		setStreams := func(names ...string) { l.Update(func(o *cloudwatchtest.Options) { o.Streams = names }) }
+		setStreams()
 		l.fault = func(operation string, _ int, _ string) (int, string) {
 			if raced && operation == "CreateLogStream" {
-				l.stream = true // somebody else was faster
+				setStreams("kong") // somebody else was faster
 			}
 			return 0, ""
 		}
@@ -303,7 +305,7 @@ func TestCancelledPutIsNotASetting(t *testing.T) {
 
 func TestMissingGroup(t *testing.T) {
 	l, s := start(t, nil)
-	l.group = false
+	l.Update(func(o *cloudwatchtest.Options) { o.Missing = true })
 	_, put := s.Put(t.Context(), entries(1, 0, ""))
 	for _, err := range []error{put, s.Check(t.Context())} {
 		var settings *audit.SettingsError
@@ -315,12 +317,12 @@ func TestMissingGroup(t *testing.T) {
 
 func TestCheckLeavesNoEvent(t *testing.T) {
 	l, s := start(t, nil)
-	l.stream = false
+	l.Update(func(o *cloudwatchtest.Options) { o.Streams = nil })
 	if err := s.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !l.stream || len(l.kept) != 0 || l.count["PutLogEvents"] != 1 {
-		t.Errorf("stream %v, kept %v, calls %v", l.stream, l.kept, l.count)
+	if len(l.Streams()) != 1 || len(l.Events()) != 0 || l.Counts().Calls != 1 || l.Counts().Rejected != 1 {
+		t.Errorf("streams %v, %+v", l.Streams(), l.Counts())
 	}
 	l.fault = func(operation string, _ int, _ string) (int, string) {
 		if operation == "PutLogEvents" {

@@ -10,15 +10,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/time/rate"
 
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
 const (
-	readsPerSecond = 5      // AWS's quota for FilterLogEvents
+	readsPerSecond = 4.5    // AWS's quota for FilterLogEvents is 5, by AWS's clock
 	readPage       = 10_000 // events: the most that FilterLogEvents gives
 	readAttempts   = 8
 	readMaxBackoff = 20 * time.Second
@@ -30,18 +29,6 @@ var readService = awscall.Service{
 	Permission: "allow logs:FilterLogEvents on the log group",
 	Codes:      map[string]string{"ResourceNotFoundException": hintGroup},
 }
-
-// Event is one that the stream holds.
-type Event struct {
-	UID      string // of the entry
-	Time     int64  // Unix seconds: the entry's own time
-	Filed    int64  // Unix milliseconds: the time under which it is filed
-	Ingested int64  // Unix milliseconds: when CloudWatch took it
-}
-
-// Refiled reports whether the event is filed under another time than its own:
-// that of the put, because its own was not taken.
-func (e Event) Refiled() bool { return e.Filed != e.Time*1000 }
 
 // Reader asks a log stream which events it holds. It keeps AWS's quota of
 // FilterLogEvents over all of its users, and is safe for concurrent use.
@@ -73,25 +60,22 @@ func NewReader(cfg aws.Config, group, stream string) (*Reader, error) {
 
 // Events yields the events that are filed under a time from since to until
 // (excluded), Unix seconds, in no order that can be relied on, each as often as it
-// is there. It holds one page of them. An error ends it, a *[audit.SettingsError]
-// where a person has to act; what heals in a minute or so is retried before.
+// is there, and a line that is no event of a relay without a UID. It holds one page
+// of them. An error ends it, a *[audit.SettingsError] where a person has to act; what
+// passes in a minute or so is retried before.
 //
-// What was too old or too far ahead when it was put is filed under the present
-// of that moment. Such an event is not found under its own time but under a later
-// one, at the earliest a day after it (the shortest retention of a log group is a
-// day), or under an earlier one if it was ahead of the clock: see [Event.Refiled].
-// Whoever misses entries of a window reads from a day after its start to the
-// present once, and takes the refiled events whose own time lies in the window.
-// Lines that are not events of a relay are left out.
-func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) {
-		if err := r.events(ctx, since, until, func(e Event) bool { return yield(e, nil) }); err != nil {
-			yield(Event{}, fmt.Errorf("reading log events of %s: %w", r.group, err))
+// What was too old or too far ahead when it was put is filed under the present of
+// that moment: not under its own time, but under a later one, or under an earlier
+// one if it was ahead of the clock.
+func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit.Held, error] {
+	return func(yield func(audit.Held, error) bool) {
+		if err := r.events(ctx, since, until, func(e audit.Held) bool { return yield(e, nil) }); err != nil {
+			yield(audit.Held{}, fmt.Errorf("reading log events of %s: %w", r.group, err))
 		}
 	}
 }
 
-func (r *Reader) events(ctx context.Context, since, until int64, yield func(Event) bool) error {
+func (r *Reader) events(ctx context.Context, since, until int64, yield func(audit.Held) bool) error {
 	in := &cloudwatchlogs.FilterLogEventsInput{
 		LogGroupName: &r.group, LogStreamNames: []string{r.stream}, Limit: aws.Int32(readPage),
 		StartTime: aws.Int64(max(since, 0) * 1000), EndTime: aws.Int64(max(until, 0)*1000 - 1), // includes its end
@@ -112,13 +96,7 @@ func (r *Reader) events(ctx context.Context, since, until int64, yield func(Even
 			return failure.Err()
 		}
 		for i := range out.Events {
-			m := &out.Events[i]
-			e, ok := decode(aws.ToString(m.Message))
-			if !ok {
-				continue
-			}
-			e.Filed, e.Ingested = aws.ToInt64(m.Timestamp), aws.ToInt64(m.IngestionTime)
-			if !yield(e) {
+			if !yield(audit.ReadHeld([]byte(aws.ToString(out.Events[i].Message)))) {
 				return nil
 			}
 		}
@@ -131,25 +109,4 @@ func (r *Reader) events(ctx context.Context, since, until int64, yield func(Even
 		}
 		in.NextToken = out.NextToken
 	}
-}
-
-// decode reads what identifies an event in either of the two formats.
-func decode(message string) (Event, bool) {
-	var m struct {
-		UID       string
-		EventTime string `json:"eventTime"`
-		Metadata  struct {
-			UID          string `json:"uid"`
-			OriginalTime string `json:"original_time"`
-		} `json:"metadata"`
-		Time int64 `json:"time"`
-	}
-	if err := json.Unmarshal([]byte(message), &m, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
-		return Event{}, false
-	}
-	if m.UID != "" {
-		at, err := time.Parse(time.RFC3339, m.EventTime)
-		return Event{UID: m.UID, Time: at.Unix()}, err == nil
-	}
-	return Event{UID: m.Metadata.UID, Time: m.Time / 1000}, m.Metadata.UID != ""
 }

@@ -58,9 +58,9 @@ func TestReader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, fmt.Sprintf("%s %s %v %d", e.UID, time.Unix(e.Time, 0).UTC().Format(time.DateTime), e.Refiled(), e.Ingested-e.Filed))
+		got = append(got, fmt.Sprintf("%s %s %d", e.UID, time.Unix(e.Time, 0).UTC().Format(time.DateTime), e.Times))
 	}
-	want := "[a 2026-03-01 12:00:00 false 5 old 2026-01-01 12:00:00 true 5 o 2026-03-01 12:00:00 false 5 a 2026-03-01 12:00:00 false 5]"
+	want := "[a 2026-03-01 12:00:00 1 old 2026-01-01 12:00:00 1  1970-01-01 00:00:00 0  1970-01-01 00:00:00 0 o 2026-03-01 12:00:00 1 a 2026-03-01 12:00:00 1]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("got %v\nwant %s", got, want)
 	}

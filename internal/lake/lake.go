@@ -46,7 +46,7 @@ var (
 	eventSource = regexp.MustCompile(`^[0-9A-Za-z._-]{1,100}$`)
 )
 
-// IsStoreID tells whether a text is the id of an event data store: a UUID, the
+// IsStoreID reports whether a text is the id of an event data store: a UUID, the
 // last part of its ARN.
 func IsStoreID(text string) bool { return storeID.MatchString(text) }
 
@@ -85,27 +85,20 @@ func New(o Options) (*Lake, error) {
 	return &Lake{client: client, store: o.EventDataStore, source: o.EventSource}, nil
 }
 
-// Event is what the store holds of one UID.
-type Event struct {
-	UID   string
-	Time  int64 // Unix seconds: the entry's timestamp
-	Times int   // how many events have this UID and this time: more than one is a repeat
-}
-
 // Events yields the events from since to until (excluded), Unix seconds, in no
-// order. It holds one page of them. It makes one query, waits for it, and retries
-// what heals in a minute or so; an error ends it, a *[audit.SettingsError] where a
+// order, each once. It holds one page of them. It makes one query, waits for it, and retries
+// what passes in a minute or so; an error ends it, a *[audit.SettingsError] where a
 // person has to act.
-func (l *Lake) Events(ctx context.Context, since, until int64) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) {
-		err := l.events(ctx, since, until, func(e Event) bool { return yield(e, nil) })
+func (l *Lake) Events(ctx context.Context, since, until int64) iter.Seq2[audit.Held, error] {
+	return func(yield func(audit.Held, error) bool) {
+		err := l.events(ctx, since, until, func(e audit.Held) bool { return yield(e, nil) })
 		if err != nil {
-			yield(Event{}, explain(fmt.Errorf("querying CloudTrail Lake: %w", err)))
+			yield(audit.Held{}, explain(fmt.Errorf("querying CloudTrail Lake: %w", err)))
 		}
 	}
 }
 
-func (l *Lake) events(ctx context.Context, since, until int64, yield func(Event) bool) error {
+func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.Held) bool) error {
 	sql := "SELECT eventData.UID AS uid, eventData.eventTime AS at, COUNT(*) AS times FROM " + l.store +
 		" WHERE eventData.eventSource = '" + l.source + "' AND eventData.eventTime >= '" + stamp(since) +
 		"' AND eventData.eventTime < '" + stamp(until) + "' GROUP BY eventData.UID, eventData.eventTime"
@@ -177,7 +170,7 @@ func ended(status types.QueryStatus, message *string) error {
 }
 
 // decode reads a row: a list of objects of one column each, by AWS's model.
-func decode(row []map[string]string) (Event, error) {
+func decode(row []map[string]string) (audit.Held, error) {
 	var uid, at, times string
 	for _, cell := range row {
 		for name, value := range cell {
@@ -192,18 +185,18 @@ func decode(row []map[string]string) (Event, error) {
 		}
 	}
 	if uid == "" {
-		return Event{}, errors.New("decoding a row: it has no UID")
+		return audit.Held{}, errors.New("decoding a row: it has no UID")
 	}
 	// The result has a fraction of a second, which entries have not.
 	t, err := time.Parse(timeFormat, at[:min(len(at), len(timeFormat))])
 	if err != nil {
-		return Event{}, fmt.Errorf("decoding the row of %q: time %q: expected one such as 2026-01-31 12:00:00.000", uid, at)
+		return audit.Held{}, fmt.Errorf("decoding the row of %q: time %q: expected one such as 2026-01-31 12:00:00.000", uid, at)
 	}
 	n, err := strconv.Atoi(times)
 	if err != nil || n < 1 {
-		return Event{}, fmt.Errorf("decoding the row of %q: count %q", uid, times)
+		return audit.Held{}, fmt.Errorf("decoding the row of %q: count %q", uid, times)
 	}
-	return Event{UID: uid, Time: t.Unix(), Times: n}, nil
+	return audit.Held{UID: uid, Time: t.Unix(), Times: n}, nil
 }
 
 // stamp writes a time as SQL has it.

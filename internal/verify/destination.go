@@ -2,9 +2,7 @@ package verify
 
 import (
 	"context"
-	"crypto/sha256"
-	"maps"
-	"slices"
+	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/lake"
@@ -12,203 +10,214 @@ import (
 )
 
 const (
-	// sliceEntries is how many entries are compared with the destination at once
-	// where the log has an order.
-	sliceEntries = 50_000
 	// strayBatch is how many ids of unexpected events are looked up at once.
 	strayBatch = 500
+	// looks is how often the destination is asked again while it may not show yet what
+	// it has accepted, and leastWait the least time between two times.
+	looks     = 6
+	leastWait = time.Second
 
 	daySeconds = 24 * 60 * 60
 )
 
-// key is an id, hashed: a million of them fit into some tens of megabytes.
-type key [16]byte
-
-func keyOf(id string) key {
-	sum := sha256.Sum256([]byte(id))
-	return key(sum[:16])
-}
-
-// notExpected stands for the timestamp of an entry that need not be at the destination.
-const notExpected = -1 << 62
-
-// hold keeps an entry until its slice is compared with the destination.
-func (v *verification) hold(ctx context.Context, e *audit.Entry, o audit.Outcome) error {
-	t := min(max(e.Timestamp, lake.MinTime), lake.MaxTime)
-	if !v.begun {
-		v.begun, v.low, v.high = true, t, t
-		switch {
-		case v.order == walk.NewestFirst:
-			v.edge = v.bound()
-		case v.since != 0:
-			v.edge = v.since
-		default:
-			v.edge = t
-		}
-	}
-	full := len(v.pending) >= v.slice
-	switch {
-	case v.order == walk.OldestFirst && t < v.edge, v.order == walk.NewestFirst && t >= v.edge:
-		// Written into a time that has been compared, or ahead of Kong's clock.
-		if o == audit.Delivered {
-			v.report.Destination.NotDue++
-			v.cap(e.Timestamp)
-		}
-		return nil
-	case v.order == walk.OldestFirst && full && t > v.high:
-		if err := v.compare(ctx, v.edge, t); err != nil {
-			return err
-		}
-		v.edge, v.low = t, t
-	case v.order == walk.NewestFirst && full && t < v.low:
-		if err := v.compare(ctx, v.low, v.edge); err != nil {
-			return err
-		}
-		v.edge, v.high = v.low, t
-	case v.order == walk.Unordered:
-		v.days[floorDay(t)]++
-	}
-	v.low, v.high = min(v.low, t), max(v.high, t)
-	expected := int64(notExpected)
-	if o == audit.Delivered {
-		expected = t
-	}
-	v.pending[keyOf(e.ID)] = expected
-	return nil
-}
-
-// bound is the first second that the destination is not asked about.
-func (v *verification) bound() int64 {
+// compare asks the destination for what the ledger calls delivered.
+func (v *verification) compare(ctx context.Context) error {
+	from, to := v.since, lake.MaxTime
 	if v.until != 0 {
-		return min(v.until, v.now+1)
+		to = v.until
 	}
-	return v.now + 1
-}
-
-func floorDay(t int64) int64 {
-	day := t / daySeconds
-	if t%daySeconds < 0 {
-		day--
-	}
-	return day
-}
-
-// closeSlices compares what is left.
-func (v *verification) closeSlices(ctx context.Context) error {
-	switch {
-	case v.lake == nil:
-		return nil
-	case !v.begun: // Kong holds nothing here
-		if v.since == 0 {
+	if v.since == 0 {
+		if v.report.Entries == 0 { // Kong holds nothing here
 			return nil
 		}
-		return v.compareRest(ctx, v.since, v.bound())
-	case v.order == walk.OldestFirst:
-		return v.compareRest(ctx, v.edge, v.bound())
-	case v.order == walk.NewestFirst:
-		return v.compareRest(ctx, v.floor(), v.edge)
+		from = v.low
 	}
-	from, n := v.floor(), 0
-	for _, day := range slices.Sorted(maps.Keys(v.days)) {
-		if begin := day * daySeconds; n > 0 && n+v.days[day] > v.slice && begin > from && begin < v.bound() {
-			if err := v.query(ctx, from, begin); err != nil {
+	for _, s := range v.held.spans(from, to, v.slice) {
+		if err := v.ask(ctx, s[0], s[1], true); err != nil {
+			return err
+		}
+	}
+	n, first, last := v.notShown()
+	if n > 0 && v.destination.Refiles {
+		if err := v.askElsewhere(ctx, from, to, true); err != nil {
+			return err
+		}
+		n, first, last = v.notShown()
+	}
+	// What the ledger calls delivered was delivered before it was read.
+	for visible := v.scanned.Add(v.grace); n > 0 && v.waitUntil(ctx, visible, n); {
+		if err := v.ask(ctx, first, last+1, false); err != nil {
+			return err
+		}
+		if v.destination.Refiles {
+			if err := v.askElsewhere(ctx, first, last+1, false); err != nil {
 				return err
 			}
-			from, n = begin, 0
 		}
-		n += v.days[day]
+		n, first, last = v.notShown()
 	}
-	return v.compareRest(ctx, from, v.bound())
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	v.settle()
+	return v.sortStrays(ctx)
 }
 
-// floor is the first second of the time that is compared: events are older than
-// what Kong still holds for as long as the destination keeps them.
-func (v *verification) floor() int64 {
-	if v.since != 0 {
-		return v.since
-	}
-	return v.low
-}
-
-// compareRest is compare for a last slice, which may be empty.
-func (v *verification) compareRest(ctx context.Context, from, to int64) error {
-	if from >= to {
-		v.settleSlice()
-		return nil
-	}
-	return v.compare(ctx, from, to)
-}
-
-// compare strikes off the open slice what the destination holds of a span of time
-// that covers it.
-func (v *verification) compare(ctx context.Context, from, to int64) error {
-	if err := v.query(ctx, from, to); err != nil {
+// askElsewhere asks for what is filed outside of a span of time, as its own time was
+// not taken: from its put on, or before, if it was ahead of the clock. Kong has had
+// it since then, and Kong keeps nothing for longer than its time to live.
+func (v *verification) askElsewhere(ctx context.Context, from, to int64, first bool) error {
+	if err := v.ask(ctx, to, lake.MaxTime, first); err != nil {
 		return err
 	}
-	v.settleSlice()
-	return nil
+	kept := max(int64(v.app.Settings.RecordTTL/time.Second), v.ttl) + daySeconds
+	return v.ask(ctx, v.now-kept, from, first)
 }
 
-// query asks for one span of time.
-func (v *verification) query(ctx context.Context, from, to int64) error {
+// waitUntil lets some time pass, and reports whether any was left until a time.
+func (v *verification) waitUntil(ctx context.Context, end time.Time, n int) bool {
+	left := time.Until(end)
+	if left <= 0 || ctx.Err() != nil {
+		return false
+	}
+	v.app.Log.Info("waiting for the destination to show what it has accepted", "events", n, "until", end.UTC().Format(time.RFC3339))
+	t := time.NewTimer(min(left, max(v.grace/looks, leastWait)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ask notes what the destination holds of a span of time. If it was asked for the
+// span before, only what it did not show then is noted.
+func (v *verification) ask(ctx context.Context, from, to int64, first bool) error {
+	if from >= to {
+		return nil
+	}
 	d := v.report.Destination
-	var strays []audit.Entry
-	for e, err := range v.lake.Events(ctx, from, to) {
+	for e, err := range v.destination.Events(ctx, from, to) {
 		if err != nil {
 			return err
 		}
-		if e.Times > 1 {
-			d.Repeated.add(e.UID)
-			d.Extra += e.Times - 1
-		}
-		k := keyOf(e.UID)
-		if expected, ok := v.pending[k]; ok {
-			if expected != notExpected {
-				d.Confirmed++
+		if e.UID == "" {
+			if first {
+				d.Unreadable++
 			}
-			delete(v.pending, k)
 			continue
 		}
-		if strays = append(strays, audit.Entry{ID: e.UID, Timestamp: e.Time}); len(strays) == strayBatch {
-			if err := v.sortStrays(ctx, strays); err != nil {
-				return err
+		i := v.held.find(e.UID)
+		switch {
+		case i == nil:
+			if first {
+				err = v.stray(ctx, e)
 			}
-			strays = strays[:0]
+		case !i.is(shown):
+			if i.set(shown); i.is(expected) {
+				d.Confirmed++
+			}
+			if first && e.Times > 1 {
+				v.repeat(i, e.UID, e.Times-1)
+			}
+		case first:
+			v.repeat(i, e.UID, e.Times)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return v.sortStrays(ctx, strays)
+	return nil
+}
+
+// repeat counts events of an entry beyond its first one.
+func (v *verification) repeat(i *item, id string, extra int) {
+	v.report.Destination.Extra += extra
+	if !i.is(repeated) {
+		i.set(repeated)
+		v.report.Destination.Repeated.add(id)
+	}
+}
+
+// stray notes an event that Kong has not shown, if it is of the time that is verified.
+func (v *verification) stray(ctx context.Context, e audit.Held) error {
+	if floor := max(v.since, v.low); e.Time < floor || v.until != 0 && e.Time >= v.until {
+		return nil
+	}
+	h, d := v.held.hash(e.UID), v.report.Destination
+	times := v.strays[h]
+	v.strays[h] = min(times+e.Times, 2)
+	if times+e.Times > 1 {
+		d.Extra += e.Times - 1 + min(times, 1)
+		if times < 2 {
+			d.Repeated.add(e.UID)
+		}
+	}
+	if times > 0 {
+		return nil
+	}
+	v.unsorted = append(v.unsorted, audit.Entry{ID: e.UID, Timestamp: e.Time})
+	if len(v.unsorted) < strayBatch {
+		return nil
+	}
+	return v.sortStrays(ctx)
 }
 
 // sortStrays asks the ledger about events that Kong did not show.
-func (v *verification) sortStrays(ctx context.Context, strays []audit.Entry) error {
-	outcomes, err := v.app.Store.Lookup(ctx, strays)
+func (v *verification) sortStrays(ctx context.Context) error {
+	outcomes, err := v.app.Store.Lookup(ctx, v.unsorted)
 	if err != nil {
 		return err
 	}
 	for i, o := range outcomes {
 		if o == audit.New {
-			v.report.Destination.Unknown.add(strays[i].ID)
+			v.report.Destination.Unknown.add(v.unsorted[i].ID)
 		} else {
 			v.report.Destination.Gone++
 		}
 	}
+	v.unsorted = v.unsorted[:0]
 	return nil
 }
 
-// settleSlice sorts what the destination did not show, and begins the next slice.
-func (v *verification) settleSlice() {
-	for k, t := range v.pending {
-		switch {
-		case t == notExpected:
-		case v.now-t < v.grace, t > v.now:
+// isYoung reports whether an entry of a timestamp can only have been delivered so
+// lately that the destination need not show it.
+func (v *verification) isYoung(timestamp int64) bool {
+	return timestamp <= v.now && v.now-timestamp < int64(v.grace/time.Second)
+}
+
+// notShown returns how many entries the destination has not shown that it should have,
+// and the first and the last of their timestamps.
+func (v *verification) notShown() (n int, first, last int64) {
+	v.held.all(func(i *item) {
+		t := i.timestamp()
+		if !i.is(expected) || i.is(shown) || v.isYoung(t) {
+			return
+		}
+		if n++; n == 1 {
+			first, last = t, t
+		}
+		first, last = min(first, t), max(last, t)
+	})
+	return n, first, last
+}
+
+// settle sorts what the destination did not show: compare has waited for all but the
+// young.
+func (v *verification) settle() {
+	v.held.all(func(i *item) {
+		if !i.is(expected) || i.is(shown) {
+			return
+		}
+		if t := i.timestamp(); v.isYoung(t) {
 			v.report.Destination.NotDue++
 			v.cap(t)
-		default:
-			v.lost[k] = t
+		} else {
+			v.lost[i.hash] = struct{}{}
 			v.span(t)
 		}
-	}
-	clear(v.pending)
+	})
 }
 
 // nameLost reads once more where entries are missing at the destination, as only
@@ -219,12 +228,12 @@ func (v *verification) nameLost(ctx context.Context) error {
 	}
 	f := &v.report.Destination.Missing
 	f.Count = len(v.lost)
-	named := map[key]bool{}
+	named := map[uint64]bool{}
 	return v.log.Scan(ctx, v.first, v.last+1, func(s walk.Scanned) error {
 		for i := range s.Entries {
-			k := keyOf(s.Entries[i].ID)
-			if _, ok := v.lost[k]; ok && !named[k] && len(named) < maxNames {
-				named[k] = true
+			h := v.held.hash(s.Entries[i].ID)
+			if _, ok := v.lost[h]; ok && !named[h] && len(named) < maxNames {
+				named[h] = true
 				f.name(s.Entries[i].ID)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 )
@@ -49,7 +50,7 @@ func (r *Report) Print(w io.Writer) error {
 	if r.Destination != nil {
 		p.destination(r.Destination)
 	} else {
-		p.printf("The destination was not asked: --event-data-store names the one behind a CloudTrail Lake channel\n")
+		p.printf("The destination was not asked: it cannot be, or --event-data-store does not name the one behind a CloudTrail Lake channel\n")
 	}
 	p.conclusion(r)
 	if p.err != nil {
@@ -95,11 +96,12 @@ func (p *printer) conclusion(r *Report) {
 }
 
 func (p *printer) destination(d *DestinationReport) {
-	p.printf("CloudTrail Lake\n")
+	p.printf("%s\n", strings.ToUpper(d.Name[:1])+d.Name[1:])
 	p.line(true, d.Confirmed, "confirmed", "")
 	p.found(true, d.Missing, "missing", "delivered according to the ledger, and not there")
-	p.line(true, d.NotDue, "not due yet", "delivered, and too young to be seen there")
+	p.line(true, d.NotDue, "not due yet", "delivered, and too young to be shown there")
 	p.found(false, d.Repeated, "repeated", "there more than once, with "+app.Plural(d.Extra, "event")+" too many")
 	p.line(false, d.Gone, "not in Kong's log", "the ledger knows them; Kong has deleted them, or wrote them just now")
 	p.found(false, d.Unknown, "unknown", "neither Kong nor the ledger knows them")
+	p.line(false, d.Unreadable, "unreadable", "lines that are no events, or are torn")
 }

@@ -13,7 +13,7 @@ import (
 // lease, and records what it puts, as every pass does. The pass takes entries that
 // the destination lost for new.
 func (v *verification) repair(ctx context.Context) error {
-	again := &overlay{Store: v.app.Store, lost: v.lost, again: v.again, since: v.first, until: v.last + 1}
+	again := &overlay{Store: v.app.Store, hash: v.held.hash, lost: v.lost, again: v.again, since: v.first, until: v.last + 1}
 	mender := *v.app
 	mender.Store = again
 	sum, err := mender.Pipeline(pipeline.Observer{}, nil).Run(ctx, pipeline.Request{
@@ -35,10 +35,11 @@ type overlay struct {
 	app.Store
 	since, until int64 // Unix seconds, until excluded
 
-	mu   sync.Mutex
-	lost map[key]int64
-	// again are the undelivered entries that the ledger no longer has.
-	again map[key]struct{}
+	hash func(id string) uint64
+
+	mu    sync.Mutex
+	lost  map[uint64]struct{}
+	again map[uint64]struct{} // undelivered entries that the ledger no longer has
 }
 
 // Lookup does what the ledger does, but for what was lost.
@@ -50,7 +51,7 @@ func (f *overlay) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Ou
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, o := range outcomes {
-		k := keyOf(entries[i].ID)
+		k := f.hash(entries[i].ID)
 		_, lost := f.lost[k]
 		_, again := f.again[k]
 		switch t := entries[i].Timestamp; {
@@ -71,9 +72,9 @@ func (f *overlay) Record(ctx context.Context, records []audit.Record) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range records {
-		delete(f.again, keyOf(records[i].ID))
+		delete(f.again, f.hash(records[i].ID))
 		if records[i].Outcome == audit.Delivered {
-			delete(f.lost, keyOf(records[i].ID))
+			delete(f.lost, f.hash(records[i].ID))
 		}
 	}
 	return nil

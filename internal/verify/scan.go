@@ -7,7 +7,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
@@ -26,18 +25,16 @@ const (
 
 // verification compares Kong's log with the ledger and the destination.
 //
-// It holds a page of the log, the names of what it found, and of the entries that
-// are still to be compared with the destination a hash and a timestamp each, some
-// 40 bytes. Where the log has an order those are 50,000 entries at most, or one
-// second's; where it has none they are all that Kong holds.
+// It holds a page of the log, the names of what it found, and if the destination is
+// asked 16 bytes of each entry that Kong holds.
 type verification struct {
 	app          *app.App
 	log          *walk.Reader
-	lake         *lake.Lake // nil: the destination is not asked
-	since, until int64      // Unix seconds, until excluded; 0 leaves a side open
-	grace        int64      // seconds
-	reach        int64      // seconds after which a pass should have read an entry in any case
-	slice        int        // entries: sliceEntries, but in tests
+	destination  *app.Holdings // nil: the destination is not asked
+	since, until int64         // Unix seconds, until excluded; 0 leaves a side open
+	grace        time.Duration // within which the destination may not show what it has accepted
+	reach        int64         // seconds after which a pass should have read an entry in any case
+	slice        int           // entries asked for at once; 0: any number
 	progress     func(pipeline.Summary)
 
 	marks  audit.Marks
@@ -46,23 +43,24 @@ type verification struct {
 	report Report
 	young  []audit.Entry // new to the ledger, and perhaps on their way: id and timestamp only
 
-	order     walk.Order
-	pending   map[key]int64 // of the open slice: timestamps, or notExpected
-	low, high int64         // timestamps of its entries
-	edge      int64         // where the slices end that have been compared
-	begun     bool          // edge is set
-	days      map[int64]int // entries by day, where the log has no order
+	begun    time.Time      // when the scan began
+	scanned  time.Time      // when it ended
+	held     *index         // entries that Kong holds
+	low      int64          // the oldest timestamp of them
+	ttl      int64          // the greatest time to live of them, in seconds
+	strays   map[uint64]int // how often the destination shows what Kong does not hold, at most 2
+	unsorted []audit.Entry  // strays that the ledger was not asked about
 
-	again       map[key]struct{} // dead or deferred, and not stored
-	lost        map[key]int64    // delivered, and not at the destination
-	first, last int64            // timestamps of what is missing
+	again       map[uint64]struct{} // dead or deferred, and not stored
+	lost        map[uint64]struct{} // delivered, and not at the destination
+	first, last int64               // timestamps of what is missing
 	capped      bool
 	through     int64 // one before the oldest entry that is not accounted for, if capped
 }
 
 // run fills the report.
 func (v *verification) run(ctx context.Context) error {
-	begin := time.Now()
+	v.begun = time.Now()
 	if _, err := v.app.Store.Begin(ctx); err != nil {
 		return err
 	}
@@ -77,8 +75,11 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.believe(ctx); err != nil {
 		return err
 	}
-	if err := v.closeSlices(ctx); err != nil {
-		return err
+	v.scanned = time.Now()
+	if v.destination != nil {
+		if err := v.compare(ctx); err != nil {
+			return err
+		}
 	}
 	if err := v.lookAgain(ctx); err != nil {
 		return err
@@ -93,7 +94,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.capUndelivered(ctx); err != nil {
 		return err
 	}
-	end := min(v.now, begin.Unix()) // Kong's clock may be ahead
+	end := min(v.now, v.begun.Unix()) // Kong's clock may be ahead
 	if v.until != 0 {
 		end = min(end, v.until)
 	}
@@ -102,7 +103,7 @@ func (v *verification) run(ctx context.Context) error {
 		through = min(through, v.through)
 	}
 	r.Since, r.Until, r.CompleteThrough = app.Moment(v.since), app.Moment(end), app.Moment(max(through, 0))
-	r.Seconds = time.Since(begin).Seconds()
+	r.Seconds = time.Since(v.begun).Seconds()
 	return nil
 }
 
@@ -156,12 +157,12 @@ func (v *verification) capUndelivered(ctx context.Context) error {
 // reset forgets everything that was found.
 func (v *verification) reset() {
 	v.report = Report{window: v.since != 0 || v.until != 0}
-	if v.lake != nil {
-		v.report.Destination = &DestinationReport{}
+	if v.destination != nil {
+		v.report.Destination = &DestinationReport{Name: v.destination.Name}
 	}
-	v.young, v.begun, v.capped = nil, false, false
-	v.pending, v.days, v.lost = map[key]int64{}, map[int64]int{}, map[key]int64{}
-	v.again = map[key]struct{}{}
+	v.young, v.capped, v.unsorted = nil, false, nil
+	v.held, v.strays, v.lost, v.again = newIndex(), map[uint64]int{}, map[uint64]struct{}{}, map[uint64]struct{}{}
+	v.low, v.ttl = 0, 0
 	v.first, v.last = 0, 0
 }
 
@@ -169,7 +170,7 @@ func (v *verification) page(ctx context.Context, s walk.Scanned) error {
 	if s.Restart {
 		v.reset()
 	}
-	v.order, v.now, v.report.Order = s.Order, s.Now, s.Order.String()
+	v.now, v.report.Order = s.Now, s.Order.String()
 	outcomes, err := v.app.Store.Lookup(ctx, s.Entries)
 	if err != nil {
 		return err
@@ -185,16 +186,27 @@ func (v *verification) page(ctx context.Context, s walk.Scanned) error {
 		} else {
 			v.entry(&s.Entries[i], outcomes[i])
 		}
-		if v.lake != nil {
-			if err := v.hold(ctx, &s.Entries[i], outcomes[i]); err != nil {
-				return err
-			}
+		if v.destination != nil {
+			v.hold(&s.Entries[i], outcomes[i])
 		}
 	}
 	if v.progress != nil {
 		v.progress(pipeline.Summary{Read: v.report.Entries, New: v.report.Missing.Count + len(v.young), Delivered: v.report.Delivered})
 	}
 	return nil
+}
+
+// hold keeps an entry until it is compared with the destination.
+func (v *verification) hold(e *audit.Entry, o audit.Outcome) {
+	if v.report.Entries == 1 {
+		v.low = e.Timestamp
+	}
+	v.low, v.ttl = min(v.low, e.Timestamp), max(v.ttl, e.TTL)
+	state := int64(0)
+	if o == audit.Delivered {
+		state = expected
+	}
+	v.held.add(e.ID, e.Timestamp, state)
 }
 
 // unstored returns the ids that the ledger calls dead or deferred and whose stored
@@ -243,7 +255,7 @@ func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outc
 func (v *verification) gone(e *audit.Entry) {
 	v.report.Entries++
 	v.report.Unstored.add(e.ID)
-	v.again[keyOf(e.ID)] = struct{}{}
+	v.again[v.held.hash(e.ID)] = struct{}{}
 	v.span(e.Timestamp)
 }
 
@@ -306,7 +318,7 @@ func (v *verification) cap(timestamp int64) {
 	}
 }
 
-// due tells whether a pass should have recorded an entry. In the second in which
+// due reports whether a pass should have recorded an entry. In the second in which
 // the last pass began, rows may have followed the ones it saw; the rows of its own
 // reads always do. Without marks no pass has come to an end, or they were lost
 // together with the ledger.

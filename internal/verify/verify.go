@@ -15,10 +15,10 @@ import (
 // Options say what to verify.
 type Options struct {
 	Since, Until int64         // Unix seconds, Until excluded; 0 leaves a side open
-	Grace        time.Duration // age from which the destination must show an entry
+	Grace        time.Duration // within which the destination may not show what it has accepted; negative: its usual one
 	Repair       bool          // put what is missing
 	Strict       bool          // repeated and unknown events, and bad signatures, are differences
-	Slice        int           // entries compared with the destination at once; default 50,000
+	Slice        int           // entries that the destination is asked for at once; default what suits it
 	Progress     func(pipeline.Summary)
 }
 
@@ -26,12 +26,18 @@ type Options struct {
 // returns the report and the error.
 func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 	v := &verification{
-		app: a, log: a.Pipeline(pipeline.Observer{}, nil).Reader(), since: o.Since, until: o.Until, grace: int64(o.Grace / time.Second),
-		reach: int64((a.Settings.Schedule + overdueAfter) / time.Second), slice: cmp.Or(o.Slice, sliceEntries), progress: o.Progress,
+		app: a, log: a.Pipeline(pipeline.Observer{}, nil).Reader(), since: o.Since, until: o.Until, grace: o.Grace,
+		reach: int64((a.Settings.Schedule + overdueAfter) / time.Second), slice: o.Slice, progress: o.Progress,
 	}
 	var err error
-	if v.lake, err = a.OpenLake(ctx); err != nil {
+	if v.destination, err = a.Holdings(ctx); err != nil {
 		return nil, err
+	}
+	if d := v.destination; d != nil {
+		v.slice = cmp.Or(v.slice, d.Most)
+		if v.grace < 0 {
+			v.grace = d.Visible
+		}
 	}
 	if err := v.run(ctx); err != nil {
 		return nil, explain(err)
@@ -111,13 +117,16 @@ type Report struct {
 
 // DestinationReport is what the destination holds of those.
 type DestinationReport struct {
+	Name      string  `json:"name"`
 	Confirmed int     `json:"confirmed"` // in Kong, and there
-	NotDue    int     `json:"not_due"`   // delivered, and too young to be seen
+	NotDue    int     `json:"not_due"`   // delivered, and too young to be shown
 	Missing   Finding `json:"missing"`   // delivered, and not there
 	Repeated  Finding `json:"repeated"`  // there more than once
 	Extra     int     `json:"extra"`     // events there beyond the first of their id
 	Gone      int     `json:"gone"`      // there and in the ledger, and no longer in Kong, or not yet when it was read
 	Unknown   Finding `json:"unknown"`   // there, and neither in Kong nor in the ledger
+	// Unreadable counts lines that are no events of a relay, torn ones among them.
+	Unreadable int `json:"unreadable"`
 }
 
 // RepairReport is what was done about differences.
@@ -153,7 +162,7 @@ func (r *Report) difference(strict bool) bool {
 	d := r.differs() || r.undelivered() > 0
 	if strict {
 		d = d || r.SignatureFailed.Count > 0 ||
-			r.Destination != nil && r.Destination.Repeated.Count+r.Destination.Unknown.Count > 0
+			r.Destination != nil && r.Destination.Repeated.Count+r.Destination.Unknown.Count+r.Destination.Unreadable > 0
 	}
 	return d
 }

@@ -1,0 +1,73 @@
+package app
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/jsonl"
+	"github.com/kong-cloudtrail/relay/internal/lake"
+)
+
+// Holdings is how the destination is asked which events it holds.
+type Holdings struct {
+	Name string // of the destination, for a person
+	// Visible is how long the destination may not show an event that it has accepted.
+	Visible time.Duration
+	// Most is how many events may be asked for at once; 0 is any number.
+	Most int
+	// Refiles reports whether an event may be filed under another time than its own:
+	// that of its put.
+	Refiles bool
+	// Events yields the events that are filed under a time from since to until
+	// (excluded), Unix seconds, in no order that can be relied on. An event may come
+	// once for each time that it is there, and a line that is no event comes without
+	// a UID. It retries what passes in a minute or so; an error ends it, a
+	// [*audit.SettingsError] where a person has to act.
+	Events func(ctx context.Context, since, until int64) iter.Seq2[audit.Held, error]
+}
+
+const (
+	lakeVisible = 15 * time.Minute
+	lakeMost    = 50_000
+	logsVisible = time.Minute
+)
+
+// Holdings returns how the destination is asked what it holds, or nil if it cannot
+// be: standard output, a pipe, a channel whose event data store is not known.
+func (a *App) Holdings(ctx context.Context) (*Holdings, error) {
+	s := &a.Settings
+	switch {
+	case s.Destination == config.ToCloudWatch:
+		cfg, err := s.AWSConfig(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r, err := cloudwatch.NewReader(cfg, s.LogGroup, s.LogStream)
+		if err != nil {
+			return nil, err
+		}
+		return &Holdings{Name: "CloudWatch Logs", Visible: logsVisible, Refiles: true, Events: r.Events}, nil
+	case s.Destination == config.ToCloudTrail && s.EventDataStore != "":
+		cfg, err := s.AWSConfig(ctx)
+		if err != nil {
+			return nil, err
+		}
+		l, err := lake.New(lake.Options{Config: cfg, EventDataStore: s.EventDataStore, EventSource: eventSource})
+		if err != nil {
+			return nil, err
+		}
+		return &Holdings{Name: "CloudTrail Lake", Visible: lakeVisible, Most: lakeMost, Events: l.Events}, nil
+	case s.Destination == config.ToJSONL && s.JSONLFile != "-":
+		if r := jsonl.NewReader(s.JSONLFile); r != nil {
+			return &Holdings{Name: "the file", Events: r.Events}, nil
+		}
+	}
+	return nil, nil
+}
+
+// eventSource is that of every event.
+const eventSource = "kong-gateway"

@@ -1,0 +1,132 @@
+package cloudwatchtest
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxPageBytes  = 1_000_000 // messages in a page of FilterLogEvents
+	maxPageEvents = 10_000
+	// maxSearched is how many events a call looks through: where few of them match,
+	// pages are small or empty, and still not the last.
+	maxSearched = 20_000
+)
+
+type filtered struct {
+	EventID   string `json:"eventId"`
+	Ingested  int64  `json:"ingestionTime"`
+	Stream    string `json:"logStreamName"`
+	Message   string `json:"message"`
+	Timestamp int64  `json:"timestamp"`
+}
+
+// filter is the request of FilterLogEvents.
+type filter struct {
+	Group   string   `json:"logGroupName"`
+	Streams []string `json:"logStreamNames"`
+	Start   *int64   `json:"startTime"`
+	End     *int64   `json:"endTime"` // included
+	Limit   *int     `json:"limit"`
+	Token   string   `json:"nextToken"`
+}
+
+func (f *filter) matches(e *Event) bool {
+	return (len(f.Streams) == 0 || slices.Contains(f.Streams, e.Stream)) && (f.Start == nil || e.Filed >= *f.Start) && (f.End == nil || e.Filed <= *f.End)
+}
+
+// place returns how many events a page may have, and where it begins.
+func (f *filter) place() (limit, from int, e *apiError) {
+	limit = maxPageEvents
+	if f.Limit != nil {
+		limit = *f.Limit
+	}
+	if limit < 1 || limit > maxPageEvents {
+		return 0, 0, invalid("1 validation error detected: Value at 'limit' failed to satisfy constraint: Member must have value between 1 and 10000")
+	}
+	if f.Token == "" {
+		return limit, 0, nil
+	}
+	place, _, _ := strings.Cut(f.Token, ".")
+	from, err := strconv.Atoi(place)
+	if err != nil || from < 0 {
+		return 0, 0, invalid("The specified nextToken is invalid.")
+	}
+	return limit, from, nil
+}
+
+// filterLogEvents answers in the order in which events were taken, which is none
+// that a caller can rely on.
+func (s *Server) filterLogEvents(body []byte) (any, *apiError) {
+	var in filter
+	if e := decode(body, &in); e != nil {
+		return nil, e
+	}
+	s.count(func(c *Counts) { c.Reads++ })
+	if s.throttled() {
+		s.count(func(c *Counts) { c.Throttled++ })
+		return nil, refuse("ThrottlingException", "Rate exceeded")
+	}
+	p := s.readPlan()
+	if p.Code != "" {
+		return nil, refuse(p.Code, "fault on request")
+	}
+	if e := s.group(in.Group); e != nil {
+		return nil, e
+	}
+	limit, from, e := in.place()
+	if e != nil {
+		return nil, e
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range in.Streams {
+		if !slices.Contains(s.o.Streams, name) {
+			return nil, refuse("ResourceNotFoundException", "The specified log stream does not exist.")
+		}
+	}
+	page, next := []filtered{}, from
+	if !p.empty {
+		page, next = s.search(from, limit, in.matches)
+	}
+	answer := map[string]any{"events": page, "searchedLogStreams": []any{}}
+	if next < len(s.store.events) || p.empty {
+		answer["nextToken"] = fmt.Sprintf("%d.%d", next, s.counts.Reads) // no two are alike
+	}
+	return answer, nil
+}
+
+// search returns a page of events from a place on, and where the next one begins.
+func (s *Server) search(from, limit int, match func(*Event) bool) (page []filtered, next int) {
+	page = []filtered{}
+	size, now := 0, s.o.Now()
+	for next = from; next < len(s.store.events) && next < from+maxSearched && len(page) < limit; next++ {
+		e := &s.store.events[next]
+		if e.removed || now.Sub(e.Ingested) < s.o.VisibleAfter || !match(e) {
+			continue
+		}
+		if size += len(e.Message); size > maxPageBytes && len(page) > 0 {
+			break
+		}
+		page = append(page, filtered{strconv.Itoa(e.Seq), e.Ingested.UnixMilli(), e.Stream, e.Message, e.Filed})
+	}
+	return page, next
+}
+
+// throttled counts a call against the readers' quota: so many in any second.
+func (s *Server) throttled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.o.ReadsPerSecond < 0 {
+		return false
+	}
+	now := s.o.Now()
+	if n := len(s.reads); n >= s.o.ReadsPerSecond && now.Sub(s.reads[n-s.o.ReadsPerSecond]) < time.Second {
+		return true
+	}
+	s.reads = append(s.reads[max(len(s.reads)-s.o.ReadsPerSecond, 0):], now)
+	return false
+}

@@ -1,0 +1,330 @@
+// Package cloudwatchtest is an emulated CloudWatch Logs: PutLogEvents with its
+// limits, and what reads the events back. It is written from AWS's published model,
+// shares no code with the client, and misbehaves on request, so that tests, the demo
+// and the local stack meet the service at its worst.
+//
+// Where AWS's documentation leaves a limit open, the server takes the stricter
+// reading.
+package cloudwatchtest
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// What a server knows unless its options say otherwise. The key is the one of
+// AWS's own examples, and opens nothing.
+const (
+	AccessKeyID     = "AKIDEXAMPLE"
+	SecretAccessKey = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+	Region          = "eu-central-1"
+	Group           = "/kong/audit"
+)
+
+// ReadsPerSecond is AWS's quota for FilterLogEvents.
+const ReadsPerSecond = 5
+
+// Options shape a Server. The zero value is the strict service, with a log group
+// that has no stream yet.
+type Options struct {
+	Group   string   // the only log group; [Group] if empty
+	Missing bool     // the log group does not exist
+	Streams []string // that exist; CreateLogStream adds to them
+	// Retention of the group in days; 0 is for ever. Policy names the account's
+	// policy that replaces it.
+	Retention int
+	Policy    string
+	Protected bool   // from deletion
+	Class     string // STANDARD if empty
+	Region    string // that requests must be signed for; [Region] if empty
+	// Keys that are known; [AccessKeyID] if empty. Signatures are not computed.
+	Keys []Key
+	// VisibleAfter is how long readers do not see an event that was taken.
+	VisibleAfter time.Duration
+	// ReadsPerSecond is the quota of FilterLogEvents: 0 for AWS's, negative for none.
+	ReadsPerSecond int
+	// Lean believes what it is sent, for benchmarks of what calls the server. It
+	// keeps nothing but how often each UID came.
+	Lean bool
+	// Digest keeps of each event only what identifies it: readers get an event that
+	// has these fields alone.
+	Digest bool
+	// Faults from the start; SetFaults changes them.
+	Faults Faults
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// Key is an access key that the server knows, with its session token if it has one.
+type Key struct {
+	ID, SessionToken string
+	Expires          time.Time // zero: never
+}
+
+// Server is an http.Handler that emulates the service. It is safe for concurrent use.
+type Server struct {
+	o       Options
+	buffers sync.Pool // of *bytes.Buffer
+
+	mu     sync.Mutex
+	keys   []Key
+	store  store
+	counts Counts
+	reads  []time.Time // the last calls within the quota
+	faults Faults
+	script []Fault
+	drawn  uint64 // calls for which dice were drawn
+}
+
+// New returns a server.
+func New(o Options) *Server {
+	if o.Group == "" {
+		o.Group = Group
+	}
+	if o.Region == "" {
+		o.Region = Region
+	}
+	if o.Class == "" {
+		o.Class = "STANDARD"
+	}
+	if len(o.Keys) == 0 {
+		o.Keys = []Key{{ID: AccessKeyID}}
+	}
+	if o.ReadsPerSecond == 0 {
+		o.ReadsPerSecond = ReadsPerSecond
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Streams = slices.Clone(o.Streams)
+	return &Server{
+		o: o, keys: slices.Clone(o.Keys), store: newStore(o.Lean, o.Digest),
+		counts: Counts{Codes: map[string]int{}}, faults: o.Faults,
+		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }},
+	}
+}
+
+// SetKeys replaces the keys that are known, as a rotation does.
+func (s *Server) SetKeys(keys ...Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys = slices.Clone(keys)
+}
+
+// Update changes what the server is while it runs.
+func (s *Server) Update(change func(*Options)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.o)
+}
+
+// Streams returns the names of the log streams.
+func (s *Server) Streams() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.o.Streams)
+}
+
+// apiError is the refusal of a call.
+type apiError struct {
+	status        int
+	code, message string
+}
+
+func refuse(code, message string) *apiError {
+	status := http.StatusBadRequest
+	switch code {
+	case "InternalFailure":
+		status = http.StatusInternalServerError
+	case "ServiceUnavailable", "ServiceUnavailableException":
+		status = http.StatusServiceUnavailable
+	}
+	return &apiError{status, code, message}
+}
+
+func invalid(message string) *apiError { return refuse("InvalidParameterException", message) }
+
+// maxBody bounds what is read of a request: messages are escaped in it.
+const maxBody = 8 << 20
+
+const targetPrefix = "Logs_20140328."
+
+// Serves reports whether a request is for this service, or for its page.
+func Serves(r *http.Request) bool {
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || strings.HasPrefix(r.Header.Get("X-Amz-Target"), targetPrefix)
+}
+
+// ServeHTTP answers the API and the page.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	operation, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), targetPrefix)
+	if !ok || r.Method != http.MethodPost {
+		s.page(w, r)
+		return
+	}
+	buf, _ := s.buffers.Get().(*bytes.Buffer)
+	defer s.buffers.Put(buf)
+	buf.Reset()
+	buf.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
+	if n, err := buf.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil || n > maxBody {
+		s.fail(w, operation, refuse("SerializationException", "the body could not be read"))
+		return
+	}
+	if e := s.authorize(r); e != nil {
+		s.fail(w, operation, e)
+		return
+	}
+	var answer any
+	var e *apiError
+	switch operation {
+	case "PutLogEvents":
+		s.putLogEvents(w, r, buf.Bytes())
+		return
+	case "CreateLogStream":
+		answer, e = s.createLogStream(buf.Bytes())
+	case "DescribeLogGroups":
+		answer, e = s.describeLogGroups(buf.Bytes())
+	case "FilterLogEvents":
+		answer, e = s.filterLogEvents(buf.Bytes())
+	default:
+		e = refuse("UnknownOperationException", "there is no such operation")
+	}
+	if e != nil {
+		s.fail(w, operation, e)
+		return
+	}
+	write(w, http.StatusOK, answer)
+}
+
+// fail answers with an error, and counts it.
+func (s *Server) fail(w http.ResponseWriter, operation string, e *apiError) {
+	s.mu.Lock()
+	s.counts.Codes[e.code]++
+	if operation == "PutLogEvents" {
+		s.counts.Refused++
+	}
+	s.mu.Unlock()
+	write(w, e.status, map[string]string{"__type": "com.amazonaws.logs#" + e.code, "message": e.message})
+}
+
+func write(w http.ResponseWriter, status int, answer any) {
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	w.WriteHeader(status)
+	_ = json.MarshalWrite(w, answer) // a client that has gone needs no answer
+}
+
+// decode reads the parameters of a call.
+func decode(body []byte, in any) *apiError {
+	if err := json.Unmarshal(body, in); err != nil {
+		return refuse("SerializationException", "the body is not a JSON object of the expected form")
+	}
+	return nil
+}
+
+var credentialScope = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/logs/aws4_request, `)
+
+// authorize checks who signed, and for what. The signature is AWS's own client's, so
+// it is not computed again.
+func (s *Server) authorize(r *http.Request) *apiError {
+	m := credentialScope.FindStringSubmatch(r.Header.Get("Authorization"))
+	if m == nil || m[2] != s.o.Region {
+		return refuse("InvalidSignatureException", "Credential should be scoped to the service 'logs' and a valid region.")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.keys, func(k Key) bool {
+		return k.ID == m[1] && k.SessionToken == r.Header.Get("X-Amz-Security-Token")
+	})
+	switch {
+	case i < 0:
+		return refuse("UnrecognizedClientException", "The security token included in the request is invalid.")
+	case !s.keys[i].Expires.IsZero() && !s.o.Now().Before(s.keys[i].Expires):
+		return refuse("ExpiredTokenException", "The security token included in the request is expired")
+	}
+	return nil
+}
+
+// group checks that a call names the log group that there is.
+func (s *Server) group(name string) *apiError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.o.Missing || name != s.o.Group {
+		return refuse("ResourceNotFoundException", "The specified log group does not exist.")
+	}
+	return nil
+}
+
+func (s *Server) createLogStream(body []byte) (any, *apiError) {
+	var in struct {
+		Group  string `json:"logGroupName"`
+		Stream string `json:"logStreamName"`
+	}
+	if e := decode(body, &in); e != nil {
+		return nil, e
+	}
+	if e := s.group(in.Group); e != nil {
+		return nil, e
+	}
+	if in.Stream == "" || len(in.Stream) > 512 || strings.ContainsAny(in.Stream, ":*") {
+		return nil, invalid("1 validation error detected: Value at 'logStreamName' failed to satisfy constraint: Member must satisfy regular expression pattern: [^:*]*")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Contains(s.o.Streams, in.Stream) {
+		return nil, refuse("ResourceAlreadyExistsException", "The specified log stream already exists")
+	}
+	s.o.Streams = append(s.o.Streams, in.Stream)
+	return map[string]string{}, nil
+}
+
+// describeLogGroups shows, before the group itself, one whose name begins with it.
+func (s *Server) describeLogGroups(body []byte) (any, *apiError) {
+	var in struct {
+		Prefix string `json:"logGroupNamePrefix"`
+		Token  string `json:"nextToken"`
+	}
+	if e := decode(body, &in); e != nil {
+		return nil, e
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.o.Missing || !strings.HasPrefix(s.o.Group, in.Prefix) {
+		return map[string]any{"logGroups": []any{}}, nil
+	}
+	if in.Token == "" {
+		return map[string]any{"logGroups": []any{map[string]any{"logGroupName": s.o.Group + "-other", "retentionInDays": 1}}, "nextToken": "2"}, nil
+	}
+	group := map[string]any{"logGroupName": s.o.Group, "logGroupClass": s.o.Class, "deletionProtectionEnabled": s.o.Protected}
+	if s.o.Retention > 0 {
+		group["retentionInDays"] = s.o.Retention
+	}
+	if s.o.Policy != "" {
+		group["retentionPolicyName"] = s.o.Policy
+	}
+	return map[string]any{"logGroups": []any{group}}, nil
+}
+
+// uidOf finds what identifies an event in a message, which is JSON of either format.
+func uidOf(message []byte) string {
+	var m struct {
+		UID      string
+		Metadata struct {
+			UID string `json:"uid"`
+		} `json:"metadata"`
+	}
+	if json.Unmarshal(message, &m, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+		return ""
+	}
+	if m.UID != "" {
+		return m.UID
+	}
+	return m.Metadata.UID
+}
