@@ -24,14 +24,13 @@ const (
 	promptFor      = time.Second
 	maxInterval    = 5 * time.Second
 
-	// While many ids are waited for, one poll serves many of them, and two polls are
-	// at least crowdInterval apart instead of minInterval.
-	crowd         = 20
-	crowdInterval = 150 * time.Millisecond
-
 	// repollFor is how long polls are repeated after a trigger that named no id: nothing
-	// tells when its entry has shown up.
+	// tells when its entry has shown up, and Kong can take some seconds to write it.
 	repollFor = 7 * time.Second
+
+	// blockedRetry is when a tail that a reconcile of a log without order keeps out is
+	// tried again, unless the reconcile ends before.
+	blockedRetry = 5 * time.Second
 
 	// After a pass that failed, it is made again after a time that doubles from
 	// firstRetry to lastRetry. A trigger brings that forward, since it shows that Kong
@@ -86,8 +85,8 @@ type Options struct {
 type Scheduler struct {
 	opts Options
 
-	mu sync.Mutex
-	announced
+	mu  sync.Mutex
+	ids announced
 
 	// Polls.
 	nextPoll     time.Time // zero: no poll is planned
@@ -117,7 +116,7 @@ func New(o Options) *Scheduler {
 	if o.Follow <= 0 {
 		o.Follow = MissingAfter
 	}
-	return &Scheduler{opts: o, announced: newAnnounced(), interval: minInterval, retryAfter: firstRetry, tailNotBefore: o.TailNotBefore}
+	return &Scheduler{opts: o, ids: newAnnounced(), interval: minInterval, retryAfter: firstRetry, tailNotBefore: o.TailNotBefore}
 }
 
 // RequestReconcile asks for a reconcile at once. If forced, it is to be made although
@@ -133,7 +132,7 @@ func (s *Scheduler) RequestReconcile(now time.Time, forced bool) {
 func (s *Scheduler) Notify(now time.Time, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.add(now, ids)
+	s.ids.add(now, ids)
 	if len(ids) == 0 {
 		s.pollWanted = true
 		s.repollUntil = now.Add(repollFor)
@@ -157,7 +156,7 @@ func (s *Scheduler) RequestTail(now time.Time) {
 func (s *Scheduler) Listed(now, began time.Time, list []audit.Announcement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if latest := s.merge(now, began, list); !latest.IsZero() {
+	if latest := s.ids.merge(now, began, list); !latest.IsZero() {
 		s.follow(now, latest)
 		s.pollSoon(now, s.opts.Debounce)
 	}
@@ -168,7 +167,7 @@ func (s *Scheduler) Listed(now, began time.Time, list []audit.Announcement) {
 func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.show(entries)
+	s.ids.markSeen(entries)
 	s.cancelPoll(now)
 }
 
@@ -177,16 +176,16 @@ func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
 func (s *Scheduler) Delivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.deliver(now, entries)
+	return s.ids.markDelivered(now, entries)
 }
 
-// Unsettled returns the ids that were noted so recently that they may turn out to
-// be own reads of another relay, which has not said so yet.
-func (s *Scheduler) Unsettled(now time.Time) (ids []string) {
+// MaybeOwnReads returns the ids that were noted so recently that another relay may
+// still have to say that they are its own reads.
+func (s *Scheduler) MaybeOwnReads(now time.Time) (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, w := range s.waiting {
-		if now.Sub(w.noted) < unsettledTime {
+	for id, w := range s.ids.waiting {
+		if now.Sub(w.noted) < ownReadTime {
 			ids = append(ids, id)
 		}
 	}
@@ -198,8 +197,8 @@ func (s *Scheduler) Ignore(now time.Time, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		if _, waits := s.waiting[id]; waits {
-			s.strike(id)
+		if _, waits := s.ids.waiting[id]; waits {
+			s.ids.strikeOff(id)
 		}
 	}
 	s.cancelPoll(now)
@@ -217,7 +216,7 @@ func (s *Scheduler) TailNeeded(now time.Time) bool {
 func (s *Scheduler) ToStrikeOff() (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id := range s.seen {
+	for id := range s.ids.toStrikeOff {
 		ids = append(ids, id)
 	}
 	return ids
@@ -227,14 +226,14 @@ func (s *Scheduler) ToStrikeOff() (ids []string) {
 func (s *Scheduler) StruckOff(now time.Time, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.confirm(now, ids)
+	s.ids.markStruckOff(now, ids)
 }
 
 // Expire returns the ids that have become missing since it was last called.
 func (s *Scheduler) Expire(now time.Time) (lost []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lost = s.expire(now)
+	lost = s.ids.expire(now)
 	s.cancelPoll(now)
 	return lost
 }
@@ -243,7 +242,7 @@ func (s *Scheduler) Expire(now time.Time) (lost []string) {
 func (s *Scheduler) Counts() (waiting, missing int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.waiting), len(s.missing)
+	return len(s.ids.waiting), len(s.ids.missing)
 }
 
 // NextTry returns when a pass that failed is made again; zero if none failed.
@@ -264,7 +263,7 @@ func (s *Scheduler) NextTry() time.Time {
 func (s *Scheduler) Missing(n int) (list []audit.Announcement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, at := range s.missing {
+	for id, at := range s.ids.missing {
 		list = append(list, audit.Announcement{ID: id, At: at})
 	}
 	slices.SortFunc(list, func(a, b audit.Announcement) int {
@@ -282,21 +281,13 @@ func (s *Scheduler) follow(now, announced time.Time) {
 
 // searching reports whether there is a reason for a poll. s.mu is held.
 func (s *Scheduler) searching(now time.Time) bool {
-	return s.pollWanted || now.Before(s.repollUntil) || len(s.waiting) > 0 && now.Before(s.followUntil)
-}
-
-// spacing is the least time between two polls. s.mu is held.
-func (s *Scheduler) spacing() time.Duration {
-	if len(s.waiting) >= crowd {
-		return crowdInterval
-	}
-	return minInterval
+	return s.pollWanted || now.Before(s.repollUntil) || len(s.ids.waiting) > 0 && now.Before(s.followUntil)
 }
 
 // pollSoon plans a poll after a wait, or as soon as the last one allows. s.mu is held.
 func (s *Scheduler) pollSoon(now time.Time, wait time.Duration) {
 	at := now.Add(wait)
-	if earliest := s.lastPoll.Add(s.spacing()); earliest.After(at) {
+	if earliest := s.lastPoll.Add(minInterval); earliest.After(at) {
 		at = earliest
 	}
 	s.interval = minInterval
@@ -319,7 +310,7 @@ func (s *Scheduler) repoll(now time.Time) {
 		s.interval = minInterval
 		return
 	}
-	s.nextPoll = now.Add(max(s.interval, s.spacing()))
+	s.nextPoll = now.Add(s.interval)
 	s.interval = min(s.interval*3/2, maxInterval)
 	if now.Sub(s.lastNotified) < promptFor {
 		s.interval = min(s.interval, promptInterval)

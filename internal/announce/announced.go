@@ -11,10 +11,10 @@ const (
 	// MissingAfter is how long after its announcement an id counts as missing.
 	MissingAfter = 30 * time.Second
 
-	forgetAfter   = 24 * time.Hour
-	maxWaiting    = 10_000
-	struckFor     = time.Minute     // how long an id that was struck off is remembered
-	unsettledTime = 2 * time.Second // how long another relay may take to note its own read
+	forgetAfter  = 24 * time.Hour
+	maxWaiting   = 10_000
+	struckOffFor = time.Minute     // how long an id that was struck off is remembered
+	ownReadTime  = 2 * time.Second // how long another relay may take to note its own read
 )
 
 // announced holds the ids that triggers named, from the trigger until the entry
@@ -22,13 +22,15 @@ const (
 type announced struct {
 	waiting map[string]waiting   // not in the log yet, for up to MissingAfter
 	missing map[string]time.Time // for longer; when they were announced
-	// seen are ids that the log showed and that must be struck off the ledger's list.
-	// They stay until the ledger has confirmed it.
-	seen map[string]bool
-	// struck are ids that the ledger confirmed, and when: a list that was read
+	// toStrikeOff are ids that the log showed. They stay until the ledger has confirmed
+	// that they are off its list.
+	toStrikeOff map[string]bool
+	// struckOff are ids that the ledger confirmed, and when: a list that was read
 	// before may still name them.
-	struck map[string]time.Time
-	shown  map[string]time.Time // in the log and not delivered yet; when they were announced
+	struckOff map[string]time.Time
+	// undelivered are ids that the log showed and that were not delivered yet, and when
+	// they were announced.
+	undelivered map[string]time.Time
 }
 
 type waiting struct {
@@ -38,8 +40,8 @@ type waiting struct {
 
 func newAnnounced() announced {
 	return announced{
-		waiting: map[string]waiting{}, missing: map[string]time.Time{}, seen: map[string]bool{},
-		struck: map[string]time.Time{}, shown: map[string]time.Time{},
+		waiting: map[string]waiting{}, missing: map[string]time.Time{}, toStrikeOff: map[string]bool{},
+		struckOff: map[string]time.Time{}, undelivered: map[string]time.Time{},
 	}
 }
 
@@ -47,7 +49,7 @@ func newAnnounced() announced {
 func (a *announced) add(now time.Time, ids []string) {
 	for _, id := range ids {
 		_, missing := a.missing[id]
-		if len(a.waiting) < maxWaiting && !missing && !a.seen[id] {
+		if len(a.waiting) < maxWaiting && !missing && !a.toStrikeOff[id] {
 			a.waiting[id] = waiting{announced: now, noted: now}
 		}
 	}
@@ -61,7 +63,7 @@ func (a *announced) merge(now, began time.Time, list []audit.Announcement) (late
 		listed[l.ID] = true
 		_, waits := a.waiting[l.ID]
 		switch {
-		case a.seen[l.ID], !a.struck[l.ID].IsZero():
+		case a.toStrikeOff[l.ID], !a.struckOff[l.ID].IsZero():
 		case now.Sub(l.At) >= MissingAfter:
 			delete(a.waiting, l.ID)
 			a.missing[l.ID] = l.At
@@ -72,8 +74,8 @@ func (a *announced) merge(now, began time.Time, list []audit.Announcement) (late
 			}
 		}
 	}
-	// What is not on the list another relay has seen, unless it was announced while
-	// the list was on its way.
+	// An id that is no longer listed has been seen by another relay, unless it was
+	// announced while the list was on its way.
 	for id, w := range a.waiting {
 		if !listed[id] && w.noted.Before(began) {
 			delete(a.waiting, id)
@@ -87,8 +89,8 @@ func (a *announced) merge(now, began time.Time, list []audit.Announcement) (late
 	return latest
 }
 
-// show notes entries that the log shows.
-func (a *announced) show(entries []audit.Entry) {
+// markSeen notes entries that the log shows.
+func (a *announced) markSeen(entries []audit.Entry) {
 	if len(a.waiting)+len(a.missing) == 0 {
 		return
 	}
@@ -103,40 +105,40 @@ func (a *announced) show(entries []audit.Entry) {
 			continue
 		}
 		id = strings.Clone(id) // a copy: the id is a part of its page's memory
-		a.strike(id)
-		if len(a.shown) < maxWaiting {
-			a.shown[id] = at
+		a.strikeOff(id)
+		if len(a.undelivered) < maxWaiting {
+			a.undelivered[id] = at
 		}
 	}
 }
 
-// strike stops waiting for an id, and has it struck off the ledger's list.
-func (a *announced) strike(id string) {
+// strikeOff stops waiting for an id, and has it struck off the ledger's list.
+func (a *announced) strikeOff(id string) {
 	delete(a.waiting, id)
 	delete(a.missing, id)
-	a.seen[id] = true
+	a.toStrikeOff[id] = true
 }
 
-// deliver returns how long ago those of the entries were announced that were.
-func (a *announced) deliver(now time.Time, entries []audit.Entry) (ago []time.Duration) {
-	if len(a.shown) == 0 {
+// markDelivered returns how long ago those of the entries were announced that were.
+func (a *announced) markDelivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
+	if len(a.undelivered) == 0 {
 		return nil
 	}
 	for i := range entries {
-		if at, ok := a.shown[entries[i].RequestID]; ok {
-			delete(a.shown, entries[i].RequestID)
+		if at, ok := a.undelivered[entries[i].RequestID]; ok {
+			delete(a.undelivered, entries[i].RequestID)
 			ago = append(ago, now.Sub(at))
 		}
 	}
 	return ago
 }
 
-// confirm notes that the ledger's list no longer has ids.
-func (a *announced) confirm(now time.Time, ids []string) {
+// markStruckOff notes that the ledger's list no longer has ids.
+func (a *announced) markStruckOff(now time.Time, ids []string) {
 	for _, id := range ids {
-		if a.seen[id] {
-			delete(a.seen, id)
-			a.struck[id] = now
+		if a.toStrikeOff[id] {
+			delete(a.toStrikeOff, id)
+			a.struckOff[id] = now
 		}
 	}
 }
@@ -152,8 +154,8 @@ func (a *announced) expire(now time.Time) (lost []string) {
 		}
 	}
 	forget(a.missing, now, forgetAfter)
-	forget(a.shown, now, forgetAfter)
-	forget(a.struck, now, struckFor)
+	forget(a.undelivered, now, forgetAfter)
+	forget(a.struckOff, now, struckOffFor)
 	return lost
 }
 

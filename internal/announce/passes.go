@@ -15,9 +15,9 @@ type Start struct {
 	Forced bool
 }
 
-// Next returns the pass to start now, which then counts as under way until
-// [Scheduler.Ended]; or none, and the time at which to ask again unless something
-// happens before. A zero time means that nothing is planned.
+// Next starts the pass that is due: it returns the pass, which counts as under way
+// until [Scheduler.Ended]; or none, and the time at which to ask again unless
+// something happens before. A zero time means that nothing is planned.
 //
 // A tail may be started while a reconcile is under way, or while other tails that have
 // read the log still deliver: an entry that its destination does not take at once
@@ -25,51 +25,57 @@ type Start struct {
 func (s *Scheduler) Next(now time.Time) (Start, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var wake time.Time
-	due := func(at time.Time) bool {
-		if at.IsZero() {
-			return false
-		}
-		if !now.Before(at) {
-			return true
-		}
-		if wake.IsZero() || at.Before(wake) {
-			wake = at
-		}
-		return false
+	start, at := s.planned(now)
+	if start.Pass == None || at.After(now) {
+		return Start{}, at
 	}
+	return s.begin(now, start), time.Time{}
+}
+
+// Planned returns when [Scheduler.Next] has a pass to start, which may be before now.
+// A zero time means that nothing is planned.
+func (s *Scheduler) Planned(now time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, at := s.planned(now)
+	return at
+}
+
+// planned returns the pass that comes next, and when. s.mu is held.
+func (s *Scheduler) planned(now time.Time) (next Start, at time.Time) {
 	if s.tailing || s.delivering >= maxDelivering {
 		return Start{}, time.Time{}
 	}
-	free := !s.reconciling && s.delivering == 0
-	if free && due(s.reconcileAt) {
-		return s.begin(now, Reconcile, true), time.Time{}
-	}
-	if s.standby != None && free && due(s.standbyAt) {
-		return s.begin(now, s.standby, false), time.Time{}
-	}
-	if !s.nextPoll.IsZero() && due(later(s.nextPoll, s.tailNotBefore)) {
-		if s.searching(now) {
-			return s.begin(now, Tail, true), time.Time{}
+	plan := func(start Start, t time.Time) {
+		if !t.IsZero() && (at.IsZero() || at.After(now) && t.Before(at)) {
+			next, at = start, t
 		}
-		s.nextPoll = time.Time{}
 	}
-	return Start{}, wake
+	if !s.reconciling && s.delivering == 0 {
+		plan(Start{Pass: Reconcile, RequestRerun: true, Forced: s.reconcileForced}, s.reconcileAt)
+		if s.standby != None {
+			plan(Start{Pass: s.standby}, s.standbyAt)
+		}
+	}
+	s.cancelPoll(now)
+	if !s.nextPoll.IsZero() {
+		plan(Start{Pass: Tail, RequestRerun: true}, later(s.nextPoll, s.tailNotBefore))
+	}
+	return next, at
 }
 
 // begin marks a pass as under way. s.mu is held.
-func (s *Scheduler) begin(now time.Time, p Pass, requestRerun bool) Start {
+func (s *Scheduler) begin(now time.Time, start Start) Start {
 	s.standby = None
-	if p == Reconcile {
-		s.reconciling, s.reconcileAt = true, time.Time{}
-		forced := s.reconcileForced
-		s.reconcileForced = false
-		return Start{Pass: p, RequestRerun: requestRerun, Forced: forced}
+	if start.Pass == Reconcile {
+		start.Forced = s.reconcileForced
+		s.reconciling, s.reconcileAt, s.reconcileForced = true, time.Time{}, false
+		return start
 	}
-	s.tailing, s.tailWanted = true, s.pollWanted || !requestRerun
+	s.tailing, s.tailWanted = true, s.pollWanted || !start.RequestRerun
 	s.pollWanted = false
 	s.repoll(now)
-	return Start{Pass: p, RequestRerun: requestRerun}
+	return start
 }
 
 // Result is how a pass ended. At most one of Held, Failed and Blocked is set.
@@ -111,7 +117,7 @@ func (s *Scheduler) Ended(now time.Time, p Pass, r Result) {
 	case r.Blocked:
 		s.pollWanted = true
 		s.pollSoon(now, 0)
-		s.tailNotBefore = now.Add(maxInterval) // or until the reconcile ends
+		s.tailNotBefore = now.Add(blockedRetry)
 	default:
 		s.succeeded(now, p, r)
 	}
@@ -149,9 +155,13 @@ func (s *Scheduler) succeeded(now time.Time, p Pass, r Result) {
 	}
 	s.tailNotBefore = time.Time{}
 	if r.Unordered {
-		s.tailNotBefore = now.Add((unorderedShare - 1) * now.Sub(r.Began))
+		s.tailNotBefore = now.Add(UnorderedPause(now.Sub(r.Began)))
 	}
 }
+
+// UnorderedPause returns how long no tail is made after one that took so long to
+// read a log without order.
+func UnorderedPause(took time.Duration) time.Duration { return (unorderedShare - 1) * took }
 
 // heldByOther leaves the pass to the relay that has the lease, and takes over as
 // soon as that lease has run out. s.mu is held.

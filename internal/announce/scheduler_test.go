@@ -190,7 +190,7 @@ func TestIgnoredIDsCauseNoPoll(t *testing.T) {
 	s.Notify(epoch, []string{"own"})
 	now := epoch.Add(50 * ms)
 	started(t, s, now, Tail)
-	if ids := s.Unsettled(now); !slices.Equal(ids, []string{"own"}) {
+	if ids := s.MaybeOwnReads(now); !slices.Equal(ids, []string{"own"}) {
 		t.Fatalf("unsettled %v", ids)
 	}
 	s.Ignore(now, []string{"own"})

@@ -137,7 +137,7 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 		return err
 	}
 	// What is still planned had no time, unless the schedule is as good.
-	if start, next := s.Next(time.Now()); start.Pass != announce.None || !next.IsZero() && time.Until(next) < announce.MissingAfter {
+	if next := s.Planned(time.Now()); !next.IsZero() && time.Until(next) < announce.MissingAfter {
 		return h.handOver(ctx, pipeline.Tail, before, r, pipeline.ErrOutOfTime)
 	}
 	if r.Waiting > 0 {
@@ -163,7 +163,7 @@ func (h *host) schedule(r *Result, budget time.Duration) *announce.Scheduler {
 		if p == announce.Tail && sum.Unordered() {
 			// Such a tail reads the whole log: at most a tenth of the time goes into that. By
 			// the wall clock, since the process is frozen between invocations.
-			h.tailNotBefore = time.Now().Round(0).Add(time.Duration(9 * sum.Seconds * float64(time.Second)))
+			h.tailNotBefore = time.Now().Round(0).Add(announce.UnorderedPause(time.Duration(sum.Seconds * float64(time.Second))))
 		}
 	}}, min(h.app.Settings.LeaseWait, budget/4))
 	return s

@@ -1,6 +1,5 @@
-// Package runner makes the passes that the scheduler asks for, for every host: the
-// daemon until it is told to stop, a single run or a Lambda function until nothing
-// is left to do.
+// Package runner makes the passes that the scheduler asks for: for the daemon until it
+// is told to stop, for a Lambda invocation until nothing is left to do.
 package runner
 
 import (
@@ -24,8 +23,7 @@ const (
 	// ledgerWithin bounds what the loop asks the ledger between passes.
 	ledgerWithin = 3 * time.Second
 
-	// clockSlack is how far ahead of this machine's clock the start of another relay's
-	// reconcile may be by Kong's clock.
+	// clockSlack is how far Kong's clock may be ahead of this machine's.
 	clockSlack = 5 * time.Minute
 )
 
@@ -44,8 +42,8 @@ type List interface {
 
 // Ledger remembers what became of entries. Safe for concurrent use.
 type Ledger interface {
-	// Lookup returns what became of each entry, audit.New for an unknown one. It fails
-	// as that of a delivery does.
+	// Lookup returns what became of each entry, audit.New for an unknown one. Its errors
+	// are those of delivery.Ledger.
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
 }
 
@@ -85,7 +83,6 @@ type Runner struct {
 	log    *slog.Logger
 	wake   chan struct{} // has one element after a trigger
 	reruns chan struct{} // has one element after a request of a rerun
-
 }
 
 // New returns a runner.
@@ -209,7 +206,7 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 		}
 	case announce.Reconcile:
 		req.Kind, req.Wait = pipeline.Reconcile, r.opts.LeaseWait
-		if e.result.Reconciled = r.reconciled(ctx, start.Forced); !e.result.Reconciled.IsZero() {
+		if e.result.Reconciled = r.recentReconcile(ctx, start.Forced); !e.result.Reconciled.IsZero() {
 			return e
 		}
 	case announce.None:
@@ -248,7 +245,7 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 // of own reads, of any relay on this ledger, are not worth a poll.
 func (r *Runner) tailNeeded(ctx context.Context) bool {
 	s := r.opts.Scheduler
-	if ids := s.Unsettled(time.Now()); len(ids) > 0 {
+	if ids := s.MaybeOwnReads(time.Now()); len(ids) > 0 {
 		own, err := r.ownReads(ctx, ids)
 		if err != nil {
 			r.log.Debug("own reads not told apart", "err", err)
@@ -272,10 +269,10 @@ func (r *Runner) ownReads(ctx context.Context, ids []string) (own []string, err 
 	return own, nil
 }
 
-// reconciled returns when a reconcile began, of this or of another relay, that makes
-// one now unnecessary; zero if there is none. One that is due a little early by
-// Kong's clock is made all the same.
-func (r *Runner) reconciled(ctx context.Context, forced bool) time.Time {
+// recentReconcile returns when a reconcile began, of this or of another relay, that makes
+// one now unnecessary because it is less than three quarters of the schedule old; zero
+// if there is none.
+func (r *Runner) recentReconcile(ctx context.Context, forced bool) time.Time {
 	if forced || r.opts.Schedule <= 0 {
 		return time.Time{}
 	}

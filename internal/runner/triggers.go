@@ -8,8 +8,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// midnight is how far the clocks of Kong and of whoever announces may be apart.
-const midnight = 5 * time.Minute
+// announceSkew is how far the clocks of Kong and of whoever announces may be apart.
+const announceSkew = 5 * time.Minute
 
 // Notify takes a trigger that was made at a time: it notes the ids in the ledger, and
 // then asks for a poll. It is durable once it returns nil. No ids ask for a poll.
@@ -38,7 +38,7 @@ func (r *Runner) Announce(ctx context.Context, ids []string, at time.Time) (fres
 	}
 	// The ledger wants the day as well, and near midnight that may be either of two.
 	entries := make([]audit.Entry, 0, 2*len(ids))
-	for _, day := range []time.Time{at.Add(-midnight), at.Add(midnight)} {
+	for _, day := range []time.Time{at.Add(-announceSkew), at.Add(announceSkew)} {
 		for _, id := range ids {
 			e := audit.Entry{RequestID: id, Timestamp: day.Unix()}
 			e.ID = audit.Identity(&e)
