@@ -16,8 +16,8 @@ import (
 // Entry is one Admin API request, as GET /audit/requests shows it. A field that
 // Kong left out or set to null is empty.
 //
-// The strings of one page may share memory: an Entry that outlives its page by
-// much (a dead letter, say) should be encoded, not kept.
+// The strings of one page may share memory: those of an Entry that outlives its page
+// by much should be cloned, or they keep the whole page.
 type Entry struct {
 	// ID identifies the entry in the ledger and at the destination. It matches
 	// ^[-_A-Za-z0-9]{1,128}$ and never changes between two reads of the same row.
@@ -207,7 +207,7 @@ func validID(s string) bool {
 // be told apart by order either, so any order of them gives the same IDs.
 //
 // The zero value is ready. It holds one number for each such row since the last
-// call of Forget, and nothing for rows that have a request id. It is not safe
+// call of DropFrom, and nothing for rows that have a request id. It is not safe
 // for concurrent use.
 type Ordinals struct {
 	seen map[string]ordinal
@@ -238,8 +238,8 @@ func (o *Ordinals) Assign(entries []Entry) {
 	}
 }
 
-// Forget drops what is known of rows at or after a time, before they are read again.
-func (o *Ordinals) Forget(from int64) {
+// DropFrom drops what is known of rows at or after a time, before they are read again.
+func (o *Ordinals) DropFrom(from int64) {
 	for id, s := range o.seen {
 		if s.timestamp >= from {
 			delete(o.seen, id)
@@ -247,8 +247,8 @@ func (o *Ordinals) Forget(from int64) {
 	}
 }
 
-// Prune drops what is known of rows before a time, which will not be read again.
-func (o *Ordinals) Prune(before int64) {
+// DropBefore drops what is known of rows before a time, which will not be read again.
+func (o *Ordinals) DropBefore(before int64) {
 	for id, s := range o.seen {
 		if s.timestamp < before {
 			delete(o.seen, id)

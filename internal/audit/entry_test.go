@@ -171,11 +171,11 @@ func TestOrdinalsForget(t *testing.T) {
 		do   func(*Ordinals)
 		want []int64 // seconds that are still known
 	}{
-		{"forget from the second itself", func(o *Ordinals) { o.Forget(11) }, []int64{10}},
-		{"forget nothing", func(o *Ordinals) { o.Forget(13) }, []int64{10, 11, 12}},
-		{"prune up to the second before", func(o *Ordinals) { o.Prune(11) }, []int64{11, 12}},
-		{"prune all", func(o *Ordinals) { o.Prune(13) }, nil},
-		{"both", func(o *Ordinals) { o.Forget(11); o.Prune(11) }, nil},
+		{"forget from the second itself", func(o *Ordinals) { o.DropFrom(11) }, []int64{10}},
+		{"forget nothing", func(o *Ordinals) { o.DropFrom(13) }, []int64{10, 11, 12}},
+		{"prune up to the second before", func(o *Ordinals) { o.DropBefore(11) }, []int64{11, 12}},
+		{"prune all", func(o *Ordinals) { o.DropBefore(13) }, nil},
+		{"both", func(o *Ordinals) { o.DropFrom(11); o.DropBefore(11) }, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var o Ordinals
@@ -194,8 +194,8 @@ func TestOrdinalsForget(t *testing.T) {
 		})
 	}
 	var zero Ordinals
-	zero.Forget(0)
-	zero.Prune(0)
+	zero.DropFrom(0)
+	zero.DropBefore(0)
 }
 
 // However a log is cut into pages and in whatever order it comes, its rows get
@@ -238,8 +238,8 @@ func TestOrdinalsByTime(t *testing.T) {
 		n := rapid.IntRange(1, len(all)-1).Draw(t, "rows read")
 		assigned(&o, all[:n], n)
 		from := all[n-1].Timestamp
-		o.Forget(from)
-		o.Prune(from)
+		o.DropFrom(from)
+		o.DropBefore(from)
 		begin := slices.IndexFunc(all, func(e Entry) bool { return e.Timestamp >= from })
 		if got := assigned(&o, all[begin:], len(all)); !slices.Equal(got, whole[begin:]) {
 			t.Fatalf("from second %d: %q, want %q", from, got, whole[begin:])

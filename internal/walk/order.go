@@ -33,13 +33,16 @@ func (o Order) String() string {
 	return "unknown"
 }
 
+// fallback returns the order to try after one that Kong did not keep.
+func (o Order) fallback() Order { return o + 1 }
+
 // disorderError says how a page broke what its order promises.
 type disorderError struct{ reason string }
 
 func (e *disorderError) Error() string { return e.reason }
 
-// errReordered: a walk without order was cut, and Kong keeps an order by now. An
-// offset of the one means nothing in the other.
+// errReordered is the error of a walk without order that goes on at an offset, although
+// Kong has begun to sort: the offset means nothing in the new order.
 var errReordered = errors.New("rows have an order now")
 
 // provenBy is how many changes of the timestamp, all in one direction, prove an
@@ -64,8 +67,8 @@ func descends(entries []audit.Entry) bool {
 
 // check holds a page against what its order promises.
 func (w *Walk) check(entries []audit.Entry) error {
-	// Where an offset counts rows, those that Kong wrote meanwhile push the end of
-	// the page before onto this one.
+	// Where an offset counts rows, new rows push the last rows of the previous page onto
+	// this one.
 	repeats := w.previous != nil
 	for i := range entries {
 		if entries[i].TimestampGuessed { // which says nothing of the order

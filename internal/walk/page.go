@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// farFuture is the second that the probe asks for: 2100-01-01. No row is that new,
-	// so a Kong that filters by time answers with an empty page.
+	// farFuture is 2100-01-01, the time after which the probe asks for rows. There are
+	// none, so a Kong that filters by time answers with an empty page.
 	farFuture = 4102444800
 
 	// cooldown is how many pages are read after one that was too large before more
@@ -24,8 +24,8 @@ const (
 	clockSkew = 30 * time.Second
 )
 
-// Probe finds out whether Kong filters by time. It costs one small page, whose
-// date is the walk's clock if it is the first.
+// Probe finds out whether Kong filters by time. It costs one small page. If that is
+// the walk's first, [Walk.Began] is its date.
 func (w *Walk) Probe(ctx context.Context) error {
 	page, err := w.page(ctx, audit.Query{Size: 1, After: farFuture})
 	filters := err == nil && len(page.Entries) == 0

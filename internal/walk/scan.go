@@ -29,14 +29,8 @@ func (r *Reader) Scan(ctx context.Context, since, until int64, f func(Scanned) e
 		return err
 	}
 	floor := max(since, r.opts.StartAt)
-	return w.Run(ctx, Bounds{Floor: floor, RestartFloor: floor, Until: until}, func(s Step) error {
-		page := Scanned{Order: s.Order, Now: w.began.Unix(), Restart: s.Restart}
-		page.Entries = s.Entries[:0:len(s.Entries)]
-		for i := range s.Entries {
-			if s.Entries[i].Timestamp >= floor { // queries begin a second early
-				page.Entries = append(page.Entries, s.Entries[i])
-			}
-		}
-		return f(page)
+	bounds := Bounds{Floor: floor, RestartFloor: floor, Since: since, Until: until}
+	return w.Run(ctx, bounds, func(s Step) error {
+		return f(Scanned{Entries: s.Entries, Order: s.Order, Now: w.began.Unix(), Restart: s.Restart})
 	})
 }

@@ -125,19 +125,27 @@ type Walk struct {
 	size     int // rows to ask for
 	cooldown int // pages to read before more rows are asked for again
 
-	ordinals   audit.Ordinals
-	seam       seam
-	offsets    map[string]bool // tokens used since the last query by time
-	rows       int             // rows seen since the last query by time
-	timed      int             // of those, rows with a timestamp
-	after      int64           // lower bound of the query that the walk is in
-	changes    int             // how often the timestamp has changed, in order
-	last       int64           // timestamp of the last row read
-	newest     int64           // see Position
-	previous   []string        // ids of the page before, newest first
-	badOffsets int             // since the last query by time
-	reopened   bool            // started over because Kong did not accept an offset
+	query
+	ordinals audit.Ordinals
+	seam     seam
+	changes  int      // how often the timestamp has changed, in order
+	last     int64    // timestamp of the last row read
+	newest   int64    // see Position
+	previous []string // ids of the page before, newest first
+	reopened bool     // started over because Kong did not accept an offset
 }
+
+// query is what a walk knows of the query by time in which it is.
+type query struct {
+	after      int64           // its lower bound
+	offsets    map[string]bool // tokens used
+	rows       int             // rows seen
+	timed      int             // of those, rows with a timestamp
+	badOffsets int             // offsets that Kong gave and did not accept
+}
+
+// beginQuery begins a query by time.
+func (w *Walk) beginQuery(after int64) { w.query = query{after: after, offsets: map[string]bool{}} }
 
 // Began returns Kong's clock when it answered the walk's first request, or the
 // zero time before that.
@@ -167,9 +175,9 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 		case errors.As(err, &broken):
 			if w.reader.firstWarning("order " + w.order.String()) {
 				w.reader.log.Warn("kong did not keep the order it promised, reading another way",
-					"order", w.order.String(), "next", (w.order + 1).String(), "reason", broken.reason)
+					"order", w.order.String(), "next", w.order.fallback().String(), "reason", broken.reason)
 			}
-			w.order++
+			w.order = w.order.fallback()
 		case errors.Is(err, errReordered):
 			w.order = NewestFirst
 		case errors.Is(err, audit.ErrBadOffset) && w.order != OldestFirst && !w.reopened:
@@ -189,9 +197,9 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 // inOrder reads to the end in one order. It fails with a [*disorderError] where Kong does
 // not keep that order.
 func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
-	w.changes, w.last, w.newest, w.rows, w.timed, w.previous = 0, 0, 0, 0, 0, nil
-	w.seam, w.offsets, w.badOffsets = seam{}, map[string]bool{}, 0
+	w.changes, w.last, w.newest, w.previous, w.seam = 0, 0, 0, nil, seam{}
 	q := w.firstQuery()
+	w.beginQuery(q.After)
 	firstPage := w.pages + 1
 	for {
 		begin := time.Now()
@@ -209,7 +217,7 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		page.Offset = strings.Clone(page.Offset) // which is a part of the page's memory
 		w.ordinals.Assign(page.Entries)
 		if w.order == NewestFirst && w.proven() {
-			w.ordinals.Forget(w.last + 1)
+			w.ordinals.DropFrom(w.last + 1)
 		}
 		// From here on the entries belong to the caller of Run.
 		end := page.Offset == "" || w.pastBounds(page.Entries)
@@ -230,10 +238,10 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		}
 		if next, ok := w.nextTime(); ok {
 			q.After, q.Offset = next, ""
-			w.badOffsets, w.after, w.rows, w.timed, w.offsets = 0, next, 0, 0, map[string]bool{}
+			w.beginQuery(next)
 			w.seam.prune(next)
-			w.ordinals.Forget(next)
-			w.ordinals.Prune(next)
+			w.ordinals.DropFrom(next)
+			w.ordinals.DropBefore(next)
 			continue
 		}
 		w.offsets[page.Offset] = true
@@ -257,8 +265,8 @@ func (w *Walk) pageInOrder(ctx context.Context, q *audit.Query) (audit.Page, err
 		}
 		w.badOffsets++
 		w.reader.log.Warn("kong did not accept its own offset, asking for the second again", "err", err)
-		q.Offset, w.offsets, w.rows, w.timed = "", map[string]bool{}, 0, 0
-		w.ordinals.Forget(q.After)
+		q.Offset, w.query = "", query{after: w.after, offsets: map[string]bool{}, badOffsets: w.badOffsets}
+		w.ordinals.DropFrom(q.After)
 	}
 }
 
@@ -270,7 +278,6 @@ func (w *Walk) firstQuery() audit.Query {
 	if w.bounds.Floor > 1 {
 		q.After = w.bounds.Floor - 1 // a node of Kong may leave the second of `after` itself out
 	}
-	w.after = q.After
 	return q
 }
 
