@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -14,9 +13,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
 )
-
-// checkWithin bounds each of the checks.
-const checkWithin = 20 * time.Second
 
 func (e *env) checkCommand() *cli.Command {
 	return &cli.Command{
@@ -65,7 +61,7 @@ func (e *env) checkTrigger(ctx context.Context, c *cli.Command) error {
 }
 
 func (e *env) try(ctx context.Context, check app.Check) bool {
-	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	ctx, cancel := context.WithTimeout(ctx, check.Within)
 	defer cancel()
 	found, err := check.Run(ctx)
 	if err == nil {

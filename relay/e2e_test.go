@@ -105,10 +105,32 @@ func newWorldOn(tb testing.TB, redis *redistest.Server, kong kongtest.Options, t
 // run is a relay process.
 type relayRun struct {
 	cmd            *exec.Cmd
-	stdout, stderr bytes.Buffer
+	stdout, stderr output
 	waited         chan struct{} // closed once it has ended
 	peak           atomic.Int64  // bytes, if watchMemory was called
 }
+
+// output is what a process writes, which can be read while it runs.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements [io.Writer].
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+// Bytes returns a copy of what has been written so far.
+func (o *output) Bytes() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return bytes.Clone(o.text.Bytes())
+}
+
+func (o *output) String() string { return string(o.Bytes()) }
 
 // watchMemory notes the process's peak of resident memory until it ends. What
 // wait4 says of it is of no use: it includes the peak of the process that started it.

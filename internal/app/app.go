@@ -252,7 +252,7 @@ func newEncoder(s *config.Settings) (func(*audit.Entry) (id string, event []byte
 // Bind makes sure that the ledger keeps what it is given, and ties it to this Kong,
 // so that a second gateway does not inherit the marks of the first.
 func (a *App) Bind(ctx context.Context) error {
-	warnings, err := a.checkStore(ctx)
+	warnings, err := a.CheckLedger(ctx)
 	if err != nil {
 		return err
 	}
@@ -262,15 +262,26 @@ func (a *App) Bind(ctx context.Context) error {
 	return a.bindStore(ctx)
 }
 
-// checkStore looks at the settings of the ledger's server, if it has any.
-func (a *App) checkStore(ctx context.Context) (warnings []string, err error) {
+// CheckLedger looks at the settings of the ledger's server, if it has any. It fails
+// with audit.ErrEvicting if they would make it forget what must be kept, and returns
+// a sentence for each lesser worry.
+func (a *App) CheckLedger(ctx context.Context) (warnings []string, err error) {
 	warnings, err = a.Store.Check(ctx)
 	return warnings, a.ExplainLedger(err)
 }
 
+// bindStore ties the ledger to this Kong. A ledger of another Kong is adopted, or
+// advice to adopt it is given, only once Kong has answered at this address: it may
+// be mistyped.
 func (a *App) bindStore(ctx context.Context) error {
-	err := a.Store.Bind(ctx, a.gateway(), a.Settings.Adopt)
+	err := a.Store.Bind(ctx, a.gateway(), false)
 	if errors.Is(err, audit.ErrForeignLedger) {
+		if _, kongErr := a.source.Page(ctx, audit.Query{Size: 1}); kongErr != nil {
+			return withHint(fmt.Errorf("the ledger was used with another KONG_ADMIN_API, and this one does not answer: %w", kongErr), kongHint)
+		}
+		if a.Settings.Adopt {
+			return a.ExplainLedger(a.Store.Bind(ctx, a.gateway(), true))
+		}
 		return audit.Settings(err, "give a second gateway another name with --source (RELAY_SOURCE); "+
 			"for the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)")
 	}

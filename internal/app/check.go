@@ -15,13 +15,27 @@ import (
 const (
 	kongHint        = "make KONG_ADMIN_API the Admin API itself (port 8001 or 8444) with nothing in between, and try curl from here"
 	ledgerHint      = "look into the log of Redis, and at REDIS_HOST"
-	destinationHint = "make the service's endpoint in that Region reachable from here over HTTPS (CloudTrail Lake has no VPC endpoint); " +
+	awsHint         = "make the service's endpoint in that Region reachable from here over HTTPS (CloudTrail Lake has no VPC endpoint); " +
 		"correct AWS_ENDPOINT_URL and its kind where they are set"
+	fileHint = "look at the file's folder: its space, its rights, and whether its disk can be written to"
+	codeHint = "the destination does not take these events: look up its code, and at the permissions and settings of what receives them"
 )
+
+// destinationHint returns what to do about a destination whose error does not say it.
+func (a *App) destinationHint() string {
+	if a.Settings.Destination == config.ToJSONL {
+		return fileHint
+	}
+	return awsHint
+}
+
+// checkWithin bounds a check of anything but Kong, which the relay would wait for longer.
+const checkWithin = 20 * time.Second
 
 // Check is one thing to try before the relay runs.
 type Check struct {
-	Name string
+	Name   string
+	Within time.Duration // bounds it
 	Hint string // for an error that has none
 	// Run returns what it found, for a person.
 	Run func(ctx context.Context) (string, error)
@@ -30,12 +44,12 @@ type Check struct {
 // Checks returns what there is to try: every connection and permission.
 func (a *App) Checks() []Check {
 	checks := []Check{
-		{"kong", kongHint, a.checkKong},
-		{"ledger", ledgerHint, a.checkLedger},
-		{"destination", destinationHint, a.checkDestination},
+		{"kong", a.Settings.KongTimeout + checkWithin, kongHint, a.checkKong},
+		{"ledger", a.Settings.KongTimeout + checkWithin, ledgerHint, a.checkLedger},
+		{"destination", checkWithin, a.destinationHint(), a.checkDestination},
 	}
 	if a.Settings.Destination == config.ToCloudTrail && a.Settings.EventDataStore != "" {
-		checks = append(checks, Check{"queries", destinationHint, a.checkQueries})
+		checks = append(checks, Check{"queries", checkWithin, awsHint, a.checkQueries})
 	}
 	return checks
 }
@@ -62,7 +76,7 @@ func (a *App) checkLedger(ctx context.Context) (string, error) {
 	if err := a.Store.Ping(ctx); err != nil {
 		return "", a.ExplainLedger(err)
 	}
-	warnings, err := a.checkStore(ctx)
+	warnings, err := a.CheckLedger(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
@@ -39,7 +41,7 @@ func (a *App) Watch(report Report) {
 // attempted takes the outcome of an attempt at a page.
 func (a *App) attempted(err error) {
 	if a.report != nil {
-		a.report(health.Kong, "read", err)
+		a.report(health.Kong, "read", withHint(err, kongHint))
 	}
 }
 
@@ -98,7 +100,7 @@ type watchedDestination struct {
 func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	done := d.app.begin(health.Destination, "put", slowDestination)
 	verdicts, err := d.Destination.Put(ctx, entries)
-	done(withHint(putFailure(verdicts, err), destinationHint))
+	done(withHint(putFailure(verdicts, err), d.app.destinationHint()))
 	return verdicts, err
 }
 
@@ -111,7 +113,11 @@ func putFailure(verdicts []audit.Verdict, err error) error {
 		}
 	}
 	if err == nil && len(verdicts) > 0 {
-		err = fmt.Errorf("%s: %s", verdicts[0].Code, verdicts[0].Reason)
+		v := verdicts[0]
+		err = fmt.Errorf("%s: %s", cmp.Or(v.Code, "no answer for the entry"), v.Reason)
+		if v.Code != "" {
+			err = audit.WithHint(err, cmp.Or(awscall.CodeHint(v.Code), codeHint))
+		}
 	}
 	return err
 }
@@ -134,7 +140,7 @@ func (s watchedStore) ledgerCall(operation string) func(err error) {
 	done := s.app.begin(health.Ledger, operation, slowLedger)
 	return func(err error) {
 		switch {
-		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), audit.LedgerForgot(err):
+		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrForeignLedger), audit.LedgerForgot(err):
 			err = nil // the ledger answered
 		}
 		done(withHint(s.app.ExplainLedger(err), ledgerHint))
@@ -208,7 +214,7 @@ func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 	case health.Destination:
 		done := a.begin(d, "check", slowDestination)
 		err := a.Sink.Check(ctx)
-		done(withHint(err, destinationHint))
+		done(withHint(err, a.destinationHint()))
 		return err
 	case health.Triggers, health.Recording, health.Passes: // cannot be asked
 	}

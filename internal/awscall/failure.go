@@ -3,6 +3,7 @@ package awscall
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -95,6 +96,8 @@ const (
 	hintExpired     = "the session has expired and was not renewed: sign in again, or renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or run the relay with a role"
 	hintSignature   = "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or REGION is not the Region of the endpoint, or this machine's clock is wrong"
 	hintClock       = "set this machine's clock, by NTP: AWS takes signatures of the last five minutes only"
+	hintThrottled   = "AWS limits the calls of this account and Region: lower --put-rate, find out who else calls, or ask AWS for a higher quota"
+	hintFailing     = "AWS itself fails: wait, and look at its health dashboard for the Region"
 )
 
 // commonCodes are AWS's common errors that a person must act on.
@@ -174,6 +177,18 @@ func (s *Service) explain(ctx context.Context, err error) *Failure {
 	})
 }
 
+// CodeHint returns what to do about a code that an event was refused with and that
+// may pass, or nothing for any other code.
+func CodeHint(code string) string {
+	switch {
+	case Throttled(code):
+		return hintThrottled
+	case Passing(code):
+		return hintFailing
+	}
+	return ""
+}
+
 func (s *Service) failure(err error, f Failure) *Failure {
 	f.service, f.cause = s.Name, err
 	return &f
@@ -186,7 +201,10 @@ func (s *Service) Canceled(err error) *Failure {
 
 // BadAnswer is the failure of a call whose answer does not say what became of it.
 func (s *Service) BadAnswer(err error) *Failure {
-	return s.failure(err, Failure{Code: "BadAnswer", Reason: "the answer is not one of " + s.Name + ", or was cut short", Answered: true})
+	return s.failure(err, Failure{
+		Code: "BadAnswer", Reason: "the answer is not one of " + s.Name + ", or was cut short", Answered: true,
+		Hint: fmt.Sprintf("something between the relay and AWS answers in its place, or cuts its answers: check HTTPS_PROXY, firewalls, %s and AWS_ENDPOINT_URL", s.Endpoint),
+	})
 }
 
 // rootText is the text of the innermost error: those around it repeat what is known.
@@ -267,8 +285,9 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 	case a.code == "":
 		s.explainForeign(&f, resp.Response.Response)
 	case Throttled(a.code), a.status == http.StatusTooManyRequests:
-		f.Whole = true
+		f.Whole, f.Hint = true, hintThrottled
 	case Passing(a.code), s.Passing[a.code], a.status >= 500, a.status == http.StatusRequestTimeout:
+		f.Hint = hintFailing
 	case a.status == http.StatusRequestEntityTooLarge:
 		f.Kind = TooLarge
 	case a.code == "SerializationException":
@@ -349,6 +368,7 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 		cert  *tls.CertificateVerificationError
 		dns   *net.DNSError
 		dial  *net.OpError
+		plain tls.RecordHeaderError
 		at    *url.Error
 		limit interface{ Timeout() bool }
 		host  = "the endpoint"
@@ -367,8 +387,11 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 			f.Kind = Settings
 		}
 	case errors.As(sent, &cert):
-		f.Kind, f.Code, f.Reason, f.Whole = Settings, "Certificate", "the certificate of "+host+" was not accepted", true
-		f.Hint = "if a proxy stands before " + host + " and inspects what passes, name its CA in AWS_CA_BUNDLE"
+		f.Kind, f.Code, f.Whole = Settings, "Certificate", true
+		f.Reason, f.Hint = certificate(cert, host)
+	case strings.Contains(sent.Error(), "server gave HTTP response to HTTPS client"), errors.As(sent, &plain): // net/http has no type for the first one
+		f.Kind, f.Code, f.Reason, f.Whole = Settings, "PlainHTTP", host+" answers without TLS", true
+		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL (http:// for an emulator without TLS), or HTTPS_PROXY"
 	case errors.As(sent, &dns):
 		f.Code, f.Reason, f.Whole = "Connection", "the name "+dns.Name+" does not resolve", true
 		f.Hint = fmt.Sprintf("check REGION, %s, and this machine's name server", s.Endpoint)
@@ -377,8 +400,29 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 		f.Hint = "check the way to " + host + ": routes, NAT or an interface endpoint, security groups, HTTPS_PROXY"
 	case errors.As(sent, &limit) && limit.Timeout():
 		f.Code, f.Reason = "Timeout", "no answer from "+host+" in time: whether AWS accepted the call is unknown"
+		f.Hint = "look at what is between the relay and " + host + ": something takes the connection and does not answer"
 	}
 	return s.failure(sent, f)
+}
+
+// certificate returns what is wrong with the certificate of a host, and what to do.
+func certificate(err *tls.CertificateVerificationError, host string) (reason, hint string) {
+	var (
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+	)
+	const between = "a proxy or firewall that inspects what passes, or an endpoint that is not AWS's own"
+	switch {
+	case errors.As(err.Err, &name):
+		return "the certificate is not for the name " + host,
+			"look at AWS_ENDPOINT_URL and at this machine's name server: what answers at that name is " + between
+	case errors.As(err.Err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
+		return "the certificate of " + host + " has expired, or is not valid yet",
+			fmt.Sprintf("set this machine's clock, or renew the certificate of what answers (%s), which is valid from %s to %s",
+				between, invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return "the certificate of " + host + " was not accepted",
+		"name the CA that signed it in AWS_CA_BUNDLE, if " + between + ", is meant to answer there"
 }
 
 // maxSkew is how far off a clock may be before it explains a refused signature:

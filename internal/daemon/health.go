@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -26,6 +27,7 @@ const (
 	probeAgain   = 30 * time.Second // between two probes
 	probeWithin  = 20 * time.Second
 	outagesEvery = 5 * time.Second
+	checkEvery   = 15 * time.Second // of the settings of the ledger's server
 	emfEvery     = time.Minute
 	sampleEvery  = 10 * time.Second
 )
@@ -48,7 +50,7 @@ func (s *server) followHealth(ctx context.Context) error {
 		every time.Duration
 		do    func(context.Context)
 	}{
-		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample},
+		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample}, {checkEvery, s.checkLedger},
 	} {
 		wait.Go(func() { repeat(ctx, job.every, job.do) })
 	}
@@ -120,6 +122,22 @@ func (s *server) storeOutages(ctx context.Context) {
 			s.health.GiveBack(list[i:])
 			return
 		}
+	}
+}
+
+// checkLedger looks at the settings of the ledger's server, which somebody may change
+// while the relay runs. Whether the server answers shows elsewhere.
+func (s *server) checkLedger(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, checkEvery)
+	defer cancel()
+	warnings, err := s.app.CheckLedger(ctx)
+	switch {
+	case errors.Is(err, audit.ErrEvicting):
+		s.metrics.mayForget.Set(1)
+		s.report(health.Ledger, "check", err)
+	case err == nil:
+		s.metrics.mayForget.Set(float64(min(len(warnings), 1)))
+		s.report(health.Ledger, "check", nil)
 	}
 }
 

@@ -57,10 +57,13 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 
 // newRefusal returns the error of an answer other than 200.
 func newRefusal(resp *http.Response, q audit.Query, secrets secrets) error {
-	r := &refusal{status: resp.StatusCode}
+	r := &refusal{status: resp.StatusCode, server: between(resp)}
 	text, all := message(resp)
 	if secrets.echoed(text) {
 		text = withheld
+	}
+	if secrets.echoed(r.server) {
+		r.server = withheld
 	}
 	r.message = shorten(text)
 	if r.status != http.StatusBadRequest || r.plainToTLS() || r.wantsCertificate() {
@@ -73,6 +76,16 @@ func newRefusal(resp *http.Response, q audit.Query, secrets secrets) error {
 		return fmt.Errorf("%w: %w", audit.ErrBadOffset, r)
 	}
 	return r
+}
+
+// between returns what answered in Kong's place, by its Server header, or nothing if
+// it was Kong or does not say.
+func between(resp *http.Response) string {
+	server := resp.Header.Get("Server")
+	if resp.Header.Get(requestIDHeader) != "" || strings.HasPrefix(strings.ToLower(server), "kong") {
+		return ""
+	}
+	return shorten(server)
 }
 
 // unknownParameter finds what a release without filters refuses.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -19,12 +20,16 @@ import (
 type refusal struct {
 	status  int
 	message string // Kong's own, shortened
+	server  string // what answered, by its Server header, if that is not Kong
 }
 
 func (e *refusal) Error() string {
 	s := fmt.Sprintf("%d %s", e.status, http.StatusText(e.status))
 	if e.message != "" {
 		s += ": " + e.message
+	}
+	if e.server != "" {
+		s += " (said by " + e.server + ")"
 	}
 	return s
 }
@@ -163,7 +168,9 @@ func (c *Client) passingHint(err error) string {
 	case errors.As(err, &p), errors.As(err, &r) && c.via() != nil, errors.As(err, &op) && op.Op == "proxyconnect":
 		return "check the proxy, or " + c.noProxy()
 	case errors.As(err, &r):
-		return ""
+		return passingRefusalHint(r)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "something cuts Kong's answers short: look at what is between (timeouts and size limits of a proxy or load balancer) and at Kong's error log"
 	case errors.As(err, &np):
 		return "check that KONG_ADMIN_API is the Admin API itself (port 8001 or 8444), and not Kong Manager, a proxy port or a login page"
 	case errors.As(err, &dns):
@@ -174,6 +181,17 @@ func (c *Client) passingHint(err error) string {
 		return fmt.Sprintf("Kong or its database is slow or down: it gave no whole page within %s; --kong-timeout waits longer", c.opts.Timeout)
 	}
 	return ""
+}
+
+// passingRefusalHint returns what to look at while a refusal lasts.
+func passingRefusalHint(r *refusal) string {
+	switch {
+	case r.status == http.StatusTooManyRequests:
+		return "something limits how often the Admin API may be asked: let it pass the relay's requests"
+	case r.server != "":
+		return "this is the answer of " + r.server + ", which stands before Kong: look at its log, and whether Kong runs behind it; or make KONG_ADMIN_API the Admin API itself"
+	}
+	return "look at Kong's error log and at its database: Kong answers so when the database is down or slow"
 }
 
 const (

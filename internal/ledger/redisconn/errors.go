@@ -44,6 +44,17 @@ var refusals = []struct{ text, hint string }{
 	{"unknown command", scriptHint},
 }
 
+// states are answers that end once somebody has done something, or by themselves.
+var states = []struct{ text, hint string }{
+	{"OOM", "Redis is full: raise its maxmemory, or remove what does not belong to the ledger"},
+	{"READONLY", "REDIS_HOST reaches a replica: name the primary, or all nodes, or the Sentinels; during a failover, wait"},
+	{"LOADING", "Redis is loading its data after a start: wait until it has"},
+	{"MISCONF", "Redis cannot save its data and refuses writes: look at its log, and at the space and rights of its disk"},
+	{"MASTERDOWN", "the primary of this replica is gone: start it, or promote a replica"},
+	{"CLUSTERDOWN", "the cluster does not serve all slots: look at CLUSTER INFO, and start or replace the nodes that are missing"},
+	{"max number of clients", "Redis takes no more connections: raise its maxclients, or find out who holds so many (CLIENT LIST)"},
+}
+
 // Refused reports whether a server answered with an error that holds a text.
 func Refused(err error, text string) bool {
 	var answer redis.Error
@@ -98,8 +109,10 @@ func (c *Client) Wrap(doing string, err error) error {
 			return audit.Settings(wrapped, refusal.hint)
 		}
 	}
-	if Refused(err, "OOM") {
-		return audit.WithHint(wrapped, "Redis is full: raise its maxmemory, or remove what does not belong to the ledger")
+	for _, state := range states {
+		if Refused(err, state.text) {
+			return audit.WithHint(wrapped, state.hint)
+		}
 	}
 	if _, cluster := c.UniversalClient.(*redis.ClusterClient); !cluster && redis.HasErrorPrefix(err, "MOVED") {
 		return audit.Settings(wrapped, "set --redis-cluster: this server is part of a cluster")
@@ -109,7 +122,8 @@ func (c *Client) Wrap(doing string, err error) error {
 	}
 	switch {
 	case Unreachable(err) && c.tls:
-		return fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped)
+		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped),
+			"start Redis or Valkey, or name its TLS port with REDIS_HOST; leave out --redis-tls and --redis-ca if it speaks none")
 	case Cut(err):
 		return fmt.Errorf("%w, does it want TLS (--redis-tls)?", wrapped)
 	case Unreachable(err):
