@@ -15,8 +15,8 @@ import (
 )
 
 // TestScript runs the program as a user does: testdata/script holds command lines,
-// and what is said and returned. KONG, TRAIL and REDIS are servers that work, CLOSED
-// is a port at which nobody listens. Each script has a ledger in a file of its own.
+// and what is said and returned. KONG, TRAIL and REDIS are servers that work, OTHER is
+// a second address of KONG, and CLOSED a port at which nobody listens. Each script has a ledger in a file of its own.
 func TestScript(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	now, i := time.Now(), 0
@@ -33,13 +33,17 @@ func TestScript(t *testing.T) {
 		}
 		w.kong.AddObjects(o)
 	}
+	other, err := w.kong.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Vars = append(env.Vars,
-				"CLOSED=127.0.0.1:1", "REDIS="+w.redis.Addr, "KONG="+w.kongURL, "TRAIL="+w.trailURL, "TOKEN="+testToken, "CHANNEL="+cloudtrailtest.ChannelARN,
+				"CLOSED=127.0.0.1:1", "REDIS="+w.redis.Addr, "KONG="+w.kongURL, "OTHER="+other, "TRAIL="+w.trailURL, "TOKEN="+testToken, "CHANNEL="+cloudtrailtest.ChannelARN,
 				"RELAY_LEDGER=bolt:"+env.WorkDir+"/ledger.db", "REGION=eu-central-1", "AWS_EC2_METADATA_DISABLED=true",
 				"AWS_ACCESS_KEY_ID="+cloudtrailtest.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+cloudtrailtest.SecretAccessKey,
 				"AWS_ENDPOINT_URL_CLOUDTRAIL_DATA="+w.trailURL)

@@ -192,12 +192,13 @@ func (s *Scheduler) MaybeOwnReads(now time.Time) (ids []string) {
 	return ids
 }
 
-// Ignore stops waiting for ids that are not worth a poll.
+// Ignore stops waiting for ids that are not worth a poll, or that nobody misses.
 func (s *Scheduler) Ignore(now time.Time, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		if _, waits := s.ids.waiting[id]; waits {
+		_, waits := s.ids.waiting[id]
+		if _, lost := s.ids.missing[id]; waits || lost {
 			s.ids.strikeOff(id)
 		}
 	}

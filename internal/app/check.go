@@ -13,9 +13,9 @@ import (
 
 // What to do where an error does not say it already: mostly the network.
 const (
-	kongHint        = "make KONG_ADMIN_API the Admin API itself (port 8001 or 8444) with nothing in between, and try curl from here"
-	ledgerHint      = "look into the log of Redis, and at REDIS_HOST"
-	awsHint         = "make the service's endpoint in that Region reachable from here over HTTPS (CloudTrail Lake has no VPC endpoint); " +
+	kongHint   = "make KONG_ADMIN_API the Admin API itself (port 8001 or 8444) with nothing in between, and try curl from here"
+	ledgerHint = "look into the log of Redis, and at REDIS_HOST"
+	awsHint    = "make the service's endpoint in that Region reachable from here over HTTPS (CloudTrail Lake has no VPC endpoint); " +
 		"correct AWS_ENDPOINT_URL and its kind where they are set"
 	fileHint = "look at the file's folder: its space, its rights, and whether its disk can be written to"
 	codeHint = "the destination does not take these events: look up its code, and at the permissions and settings of what receives them"
@@ -29,14 +29,14 @@ func (a *App) destinationHint() string {
 	return awsHint
 }
 
-// checkWithin bounds a check of anything but Kong, which the relay would wait for longer.
-const checkWithin = 20 * time.Second
+// CheckWithin bounds a check of anything but Kong, which the relay would wait for longer.
+const CheckWithin = 20 * time.Second
 
 // Check is one thing to try before the relay runs.
 type Check struct {
 	Name   string
 	Within time.Duration // bounds it
-	Hint string // for an error that has none
+	Hint   string        // for an error that has none
 	// Run returns what it found, for a person.
 	Run func(ctx context.Context) (string, error)
 }
@@ -44,12 +44,12 @@ type Check struct {
 // Checks returns what there is to try: every connection and permission.
 func (a *App) Checks() []Check {
 	checks := []Check{
-		{"kong", a.Settings.KongTimeout + checkWithin, kongHint, a.checkKong},
-		{"ledger", a.Settings.KongTimeout + checkWithin, ledgerHint, a.checkLedger},
-		{"destination", checkWithin, a.destinationHint(), a.checkDestination},
+		{"kong", a.Settings.KongTimeout + CheckWithin, kongHint, a.checkKong},
+		{"ledger", a.Settings.KongTimeout + CheckWithin, ledgerHint, a.checkLedger},
+		{"destination", CheckWithin, a.destinationHint(), a.checkDestination},
 	}
 	if a.Settings.Destination == config.ToCloudTrail && a.Settings.EventDataStore != "" {
-		checks = append(checks, Check{"queries", checkWithin, awsHint, a.checkQueries})
+		checks = append(checks, Check{"queries", CheckWithin, awsHint, a.checkQueries})
 	}
 	return checks
 }

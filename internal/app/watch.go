@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -179,6 +180,36 @@ func (s watchedStore) Announce(ctx context.Context, ids []string, at time.Time) 
 	return err
 }
 
+// Announced implements [runner.List].
+func (s watchedStore) Announced(ctx context.Context) ([]audit.Announcement, error) {
+	done := s.ledgerCall("read")
+	list, err := s.Store.Announced(ctx)
+	done(err)
+	return list, err
+}
+
+// Unannounce implements [runner.List].
+func (s watchedStore) Unannounce(ctx context.Context, ids []string) error {
+	done := s.ledgerCall("write")
+	err := s.Store.Unannounce(ctx, ids)
+	done(err)
+	return err
+}
+
+// UndeliveredEntries implements [pipeline.Undelivered].
+func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
+	return func(yield func(audit.Undelivered, error) bool) {
+		for u, err := range s.Store.UndeliveredEntries(ctx) {
+			if err != nil {
+				s.ledgerCall("read")(err)
+			}
+			if !yield(u, err) {
+				return
+			}
+		}
+	}
+}
+
 // Begin implements [Leases].
 func (s watchedStore) Begin(ctx context.Context) (bool, error) {
 	done := s.ledgerCall("write")
@@ -192,7 +223,23 @@ func (s watchedStore) Acquire(ctx context.Context, requestRerun bool) (ledger.Le
 	done := s.ledgerCall("write")
 	l, err := s.Store.Acquire(ctx, requestRerun)
 	done(err)
-	return l, err
+	if err != nil {
+		return l, err
+	}
+	return watchedLease{l, s}, nil
+}
+
+type watchedLease struct {
+	ledger.Lease
+	store watchedStore
+}
+
+// SetMarks implements [pipeline.Lease].
+func (l watchedLease) SetMarks(ctx context.Context, m audit.Marks) error {
+	done := l.store.ledgerCall("write")
+	err := l.Lease.SetMarks(ctx, m)
+	done(err)
+	return err
 }
 
 // Bind implements [Binding].

@@ -39,6 +39,10 @@ var ErrPageTooLarge = errors.New("page too large")
 // Starting the walk again cures it.
 var ErrBadOffset = errors.New("offset not accepted")
 
+// ErrNoAuditLog is what the error of a source is if Kong answers that it has no audit
+// log at all.
+var ErrNoAuditLog = errors.New("kong has no audit log")
+
 // ErrUnsupportedQuery is returned by a source when Kong refused the filter or the
 // order of a query (400 to after, sort_by or sort_desc). A query without them may
 // be answered.

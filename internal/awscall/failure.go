@@ -378,7 +378,10 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 			host = u.Host
 		}
 	}
-	f := Failure{Code: "Connection", Reason: "the connection to " + host + " failed: whether AWS accepted the call is unknown"}
+	f := Failure{
+		Code: "Connection", Reason: "the connection to " + host + " failed: whether AWS accepted the call is unknown",
+		Hint: "look at what is between the relay and " + host + ": something cuts connections",
+	}
 	switch {
 	case errors.As(sent, &proxy):
 		f.Code, f.Reason, f.Whole = "Proxy", proxy.Error(), true

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -45,6 +46,20 @@ func duration(field func(*Settings) *time.Duration, least, most time.Duration) s
 		}
 		*field(s) = d
 		return nil
+	}
+}
+
+// orOff takes off as well, and leaves the field at its zero value then.
+func orOff(set setter) setter {
+	return func(l *loader, s *Settings, text string) error {
+		if text == "off" {
+			return nil
+		}
+		err := set(l, s, text)
+		if v, ok := errors.AsType[*valueError](err); ok {
+			return expected(v.expected+", or off", v.hint)
+		}
+		return err
 	}
 }
 

@@ -25,6 +25,7 @@ type Settings struct {
 	KongTLSServerName string
 	KongTimeout       time.Duration
 	PageSize          int            // 1 to 1000
+	Canary            time.Duration  // between two canary reads, 0 for none
 	AuditPublicKey    *rsa.PublicKey // nil if signatures are not to be checked
 
 	// Ledger

@@ -63,6 +63,11 @@ func table() []setting {
 			set:  number(func(s *Settings) *int { return &s.PageSize }, 1, 1000),
 		},
 		{
+			name: "canary", env: "RELAY_CANARY", group: groupKong, value: "duration", def: "15m",
+			help: "how long Kong may record nothing before serve asks it for `GET /` and looks for that entry, or `off`; turn it off where Kong ignores reads",
+			set:  orOff(duration(func(s *Settings) *time.Duration { return &s.Canary }, 10*time.Second, 24*time.Hour)),
+		},
+		{
 			name: "audit-public-key", env: "RELAY_AUDIT_PUBLIC_KEY", group: groupKong, value: "pem",
 			help: "public key that belongs to Kong's `audit_log_signing_key`, as PEM text or path: signatures are checked, and the result is in the event",
 			set:  publicKey,

@@ -48,7 +48,7 @@ type server struct {
 
 	lastRead  atomic.Int64 // when Kong last gave a page, Unix seconds
 	running   atomic.Int32 // passes under way
-	missingAt atomic.Int64 // when ids were last found missing, Unix seconds
+	recording recording
 	freshness freshness
 	history   history
 	snapshot  snapshot
@@ -88,10 +88,12 @@ func newServer(a *app.App, o Options) *server {
 	if o.Stderr == nil {
 		o.Stderr = io.Discard
 	}
-	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log), template: newPage()}
+	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log), template: newPage(),
+		recording: recording{every: a.Settings.Canary, asked: time.Now()}}
 	s.scheduler = announce.New(announce.Options{Debounce: a.Settings.Debounce, Schedule: a.Settings.Schedule})
 	s.metrics = newMetrics(o.Version, sources{
 		announced: s.scheduler.Counts, undelivered: s.undelivered, states: s.health.States, outages: s.health.Ended, oldest: s.oldestUndelivered,
+		proven:  s.recording.provenAt,
 		running: func() int { return int(s.running.Load()) },
 	})
 	a.Watch(s.report)

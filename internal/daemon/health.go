@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/emf"
@@ -35,8 +34,11 @@ const (
 // report takes the outcome of a call to a dependency.
 func (s *server) report(d health.Dependency, operation string, err error) {
 	now := time.Now()
-	if d == health.Kong && err == nil {
-		s.lastRead.Store(now.Unix())
+	if d == health.Kong {
+		if err == nil {
+			s.lastRead.Store(now.Unix())
+		}
+		s.reportLog(err)
 	}
 	s.health.Report(now, d, operation, err)
 }
@@ -50,7 +52,7 @@ func (s *server) followHealth(ctx context.Context) error {
 		every time.Duration
 		do    func(context.Context)
 	}{
-		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample}, {checkEvery, s.checkLedger},
+		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample}, {checkEvery, s.checkLedger}, {canaryTick, s.followRecording},
 	} {
 		wait.Go(func() { repeat(ctx, job.every, job.do) })
 	}
@@ -266,26 +268,6 @@ func (s *server) triggered(path, outcome string) {
 	case trigger.Unauthorized:
 		s.report(health.Triggers, path, audit.WithHint(fmt.Errorf("triggers at %s are refused: their signature, time or password is wrong", path),
 			"give plugin and relay the same secret, and clocks that differ by less than 5 minutes"))
-	}
-}
-
-// notRecorded takes ids that were announced and have not shown up.
-func (s *server) notRecorded(ids []string) {
-	s.metrics.missing.Add(float64(len(ids)))
-	s.missingAt.Store(time.Now().Unix())
-	s.report(health.Recording, "announced", audit.WithHint(
-		fmt.Errorf("kong answered %s that it has not recorded within 30 s", app.Plural(len(ids), "request")),
-		"look at audit_log, audit_log_ignore_methods and audit_log_ignore_paths of kong.conf, which the plugin's methods and ignore_paths must mirror, and at Kong's error log"))
-}
-
-// recorded takes entries that the log showed.
-func (s *server) recorded(entries []audit.Entry) {
-	since := s.missingAt.Load()
-	for i := range entries {
-		if entries[i].Timestamp >= since {
-			s.report(health.Recording, "announced", nil)
-			return
-		}
 	}
 }
 

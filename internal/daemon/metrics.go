@@ -37,6 +37,7 @@ type sources struct {
 	states      func() []health.State
 	outages     func(health.Dependency) int
 	running     func() int
+	proven      func() time.Time // when Kong last recorded something
 	oldest      func() time.Time // when the oldest undelivered entry was made; zero: none
 }
 
@@ -78,7 +79,7 @@ func newMetrics(version string, s sources) *metrics {
 	m.read = m.counter("entries_read_total", "Entries that the audit log showed, with those that were known.")
 	m.found = m.counter("entries_new_total", "Entries that were not in the ledger.")
 	m.deferrals = m.counter("entries_deferred_total", "Entries whose retries were exhausted. Each pass puts them again.")
-	m.repeated = m.counter("entries_repeated_total", "Entries that were put again because an answer was lost.")
+	m.repeated = m.counter("entries_repeated_total", "Entries that were put again because an answer was lost, or because the ledger forgot them.")
 	m.ahead = m.counter("entries_ahead_total", "Entries with a timestamp ahead of Kong's clock.")
 	m.pages = m.counter("pages_total", "Pages of the audit log that Kong answered.")
 	m.passes = m.counterVec("passes_total", "Passes by kind (tail, reconcile) and outcome (complete, failed).", "kind", "outcome")
@@ -118,6 +119,7 @@ func (m *metrics) sampled(s sources) {
 	moment("newest_delivered_timestamp_seconds", "Timestamp of the newest delivered entry; 0 if this relay has delivered none.", m.newestDelivered)
 	moment("last_complete_pass_timestamp_seconds", "When a pass of any relay on this ledger last read to the end and everything had an outcome; the start of this relay if none is known.", m.lastComplete)
 	moment("oldest_undelivered_timestamp_seconds", "Timestamp of the oldest entry that is known and has not been delivered, or since when Kong could not be read; 0 if there is neither.", func() time.Time { return s.oldest() })
+	moment("recorded_timestamp_seconds", "Timestamp of the newest entry that Kong's audit log has shown; 0 if it has shown none.", func() time.Time { return s.proven() })
 	m.collected(prometheus.GaugeValue, "dependency_up", "1 while a dependency works, 0 while it fails; nothing for one that is not known.", []string{"dependency"}, func(emit func(float64, ...string)) {
 		for _, state := range s.states() {
 			switch state.Status {

@@ -233,6 +233,9 @@ func (t *Tracker) Tick(now time.Time) {
 	defer t.mu.Unlock()
 	for _, d := range Dependencies() {
 		dep := t.dependencies[d]
+		if d == Passes && dep.Status != Failing && t.explained() {
+			clear(dep.failing) // what fails was reported after the pass had
+		}
 		if dep.Status != Failing {
 			for _, f := range dep.failing {
 				if now.Sub(f.since) >= patience {
@@ -355,6 +358,16 @@ func (t *Tracker) Forget(now time.Time, d Dependency) {
 	dep := t.dependencies[d]
 	clear(dep.failing)
 	t.succeeded(now, dep, "")
+}
+
+// Recovered takes the failure of an operation of a dependency as over. What had not
+// failed stays as it is: that an operation works may prove nothing.
+func (t *Tracker) Recovered(now time.Time, d Dependency, operation string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if dep := t.dependencies[d]; dep.failing[operation] != nil {
+		t.succeeded(now, dep, operation)
+	}
 }
 
 // Ended returns how many outages of a dependency have ended since the start.

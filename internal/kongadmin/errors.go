@@ -34,6 +34,11 @@ func (e *refusal) Error() string {
 	return s
 }
 
+// Is reports whether the refusal says that there is no audit log.
+func (e *refusal) Is(target error) bool {
+	return target == audit.ErrNoAuditLog && e.status == http.StatusNotFound
+}
+
 // plainToTLS reports whether a server with TLS complains about plain HTTP. nginx,
 // and with it Kong, answers 400 to it, as Go does.
 func (e *refusal) plainToTLS() bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -38,8 +39,10 @@ type pass struct {
 	marksAhead bool        // the marks that it began with are ahead of Kong's clock
 	saved      time.Time   // when the marks were last written
 	full       bool
-	started    int64 // when the pass began, by Kong's clock
-	newest     int64 // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
+	forgot     int64        // up to this second the ledger has forgotten what it knew; 0: nothing
+	repeated   atomic.Int64 // entries that it had recorded and forgot
+	started    int64        // when the pass began, by Kong's clock
+	newest     int64        // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
 	witnesses  witnesses
 
 	pos     walk.Position     // as of the last page that was handled
@@ -66,10 +69,15 @@ func (p *Pipeline) runPass(ctx, parent context.Context, held *lease.Held, req Re
 	work, cancel := p.workContext(parent)
 	defer cancel()
 
+	forgot := p.memory.forgotten(&marks)
+	if forgot > 0 {
+		p.warnForgot(nil)
+	}
 	ps := &pass{
 		p: p, req: req, lease: held, marks: marks, before: marks, saved: time.Now(),
 		walk: p.reader.Walk(), witnesses: witnesses{recorded: marks.Witnesses},
 	}
+	ps.forgot = forgot
 	ps.del = ps.newDelivery()
 	if err = ps.deliver(ctx, work); err == nil {
 		err = ps.workers.RejectOverdue()
@@ -81,6 +89,9 @@ func (p *Pipeline) runPass(ctx, parent context.Context, held *lease.Held, req Re
 		err = ended(context.Cause(ctx), err)
 	}
 	saveErr := ps.finish(context.WithoutCancel(ctx), err)
+	if saveErr == nil {
+		p.memory.note(&ps.marks)
+	}
 	if err == nil {
 		err = saveErr
 	} else if saveErr != nil && !errors.Is(saveErr, audit.ErrLeaseLost) {
@@ -168,7 +179,25 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 	if o.SkipOwnReads && o.OwnReads != nil {
 		options.OwnReads = ps.p.ownReads
 	}
+	if ps.forgot > 0 {
+		options.Observer.Delivered = ps.countRepeated(o.Observer.Delivered)
+	}
 	return delivery.New(options)
+}
+
+// countRepeated returns what counts, of the entries that were delivered, those that
+// had been recorded before the ledger forgot them.
+func (ps *pass) countRepeated(delivered func([]audit.Entry)) func([]audit.Entry) {
+	return func(entries []audit.Entry) {
+		for i := range entries {
+			if entries[i].Timestamp <= ps.forgot {
+				ps.repeated.Add(1)
+			}
+		}
+		if delivered != nil {
+			delivered(entries)
+		}
+	}
 }
 
 // retained returns how long Kong still retains an entry.
@@ -309,7 +338,7 @@ func (ps *pass) summary() Summary {
 	return Summary{
 		Kind: ps.req.Kind, Full: ps.full, Order: ps.pos.Order.String(), Pages: ps.pos.Pages + ps.tails.pagesRead(),
 		Read: c.Read, New: c.New, Delivered: c.Delivered, Dead: c.Dead, Deferred: c.Deferred, Own: c.Own, Ahead: c.Ahead,
-		StillDeferred: c.StillDeferred, Reason: c.Reason, Repeated: c.Repeated, Retries: c.Retries, Through: ps.marks.Cursor,
+		StillDeferred: c.StillDeferred, Reason: c.Reason, Repeated: c.Repeated + int(ps.repeated.Load()), Retries: c.Retries, Through: ps.marks.Cursor,
 	}
 }
 

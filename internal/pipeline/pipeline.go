@@ -109,6 +109,8 @@ type Pipeline struct {
 
 	passMu sync.Mutex // held by the pass that may move marks
 
+	memory memory
+
 	mu           sync.Mutex
 	current      *pass // that concurrent tails can join; nil if there is none
 	lastWide     time.Time
@@ -203,7 +205,7 @@ type Summary struct {
 	StillDeferred int `json:"still_deferred"`
 	// Reason says why the last entry was rejected or deferred: code and reason.
 	Reason   string  `json:"reason,omitempty"`
-	Repeated int     `json:"repeated"` // put again because an answer was lost
+	Repeated int     `json:"repeated"` // put again because an answer was lost, or because the ledger forgot them
 	Retries  int     `json:"retries"`  // puts that had to be made again
 	Seconds  float64 `json:"seconds"`
 	// Complete: read to the end, and everything has an outcome.

@@ -41,7 +41,7 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 		if !audit.LedgerForgot(err) || restarts == maxRestarts {
 			break
 		}
-		p.log.Warn("the ledger forgot what it knew, starting over with a full read", "err", err)
+		p.warnForgot(err)
 		total.Complete, total.Failed = true, 0 // the next attempt does what this one did not
 		if req.Kind != Window {
 			req.Kind, req.Full = Reconcile, true

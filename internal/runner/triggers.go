@@ -85,7 +85,7 @@ func (r *Runner) sweep(ctx context.Context) {
 	defer cancel()
 	if err := r.opts.List.Unannounce(asking, seen); err != nil {
 		if ctx.Err() == nil {
-			r.log.Warn("list of announced ids not updated", "err", err)
+			r.log.Debug("list of announced ids not updated", "err", err) // the ledger's state says why
 		}
 		return
 	}
@@ -101,7 +101,7 @@ func (r *Runner) readList(ctx context.Context) {
 	list, err := r.opts.List.Announced(asking)
 	if err != nil {
 		if ctx.Err() == nil {
-			r.log.Warn("list of announced ids not read", "err", err)
+			r.log.Debug("list of announced ids not read", "err", err)
 		}
 		return
 	}

@@ -45,7 +45,8 @@ func newDialer(o *Options) dialFunc {
 			defer cancel()
 			secure := tls.Client(raw, config)
 			if err := secure.HandshakeContext(ctx); err != nil {
-				return nil, errors.Join(err, raw.Close())
+				_ = raw.Close() // the handshake is what failed
+				return nil, err
 			}
 			c.Conn = secure
 		}

@@ -27,6 +27,7 @@ const (
 var refusals = []struct{ text, hint string }{
 	{"WRONGPASS", "check REDIS_USERNAME and REDIS_PASSWORD"},
 	{"NOAUTH", "set REDIS_PASSWORD, and REDIS_USERNAME for an ACL user"},
+	{"unauthenticated", "set REDIS_PASSWORD, and REDIS_USERNAME for an ACL user"}, // what a large request is told
 	{"invalid password", "check REDIS_PASSWORD"},
 	{"without any password configured", "leave REDIS_PASSWORD empty, or set REDIS_USERNAME"},
 	{"no password is set", "leave REDIS_PASSWORD empty"},
@@ -63,7 +64,7 @@ func Refused(err error, text string) bool {
 
 // denied reports whether a server refused the credentials.
 func denied(err error) bool {
-	return err != nil && (Refused(err, "WRONGPASS") || Refused(err, "NOAUTH") || Refused(err, "invalid password"))
+	return err != nil && (Refused(err, "WRONGPASS") || Refused(err, "NOAUTH") || Refused(err, "unauthenticated") || Refused(err, "invalid password"))
 }
 
 // Forbidden reports whether a server refused a command to this user.

@@ -1,0 +1,168 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/health"
+)
+
+const (
+	// canaryWithin is how long a canary read is looked for, at most, before another one
+	// is made.
+	canaryWithin = time.Minute
+	// canaryTick is how often it is looked whether a canary read is due.
+	canaryTick = 5 * time.Second
+	// provenFor is how old an entry may be to prove that Kong records, where no canary
+	// reads are made.
+	provenFor = 15 * time.Minute
+)
+
+const (
+	hintNotRecorded = "look at audit_log, audit_log_ignore_methods and audit_log_ignore_paths of kong.conf, which the plugin's methods and ignore_paths must mirror, " +
+		"and at Kong's error log: its database may refuse the row"
+	hintCanary = "look at audit_log of kong.conf, and at Kong's error log: its database may refuse rows; " +
+		"if audit_log_ignore_methods or audit_log_ignore_paths leave out GET /, turn the canary off with --canary off (RELAY_CANARY=off)"
+	hintNoLog = "set audit_log = on in kong.conf of the node at KONG_ADMIN_API, and reload it: until then nothing is recorded there, and what is not recorded cannot be delivered"
+)
+
+// recording knows whether Kong records what it answers. The rows of the relay's own
+// reads show it, where Kong does not ignore them, as any other row does. If none has
+// been written for some time, a canary read finds out.
+type recording struct {
+	every time.Duration // between canary reads; 0: none are made
+
+	mu     sync.Mutex
+	proven time.Time // when the newest entry was made that the log has shown; zero: not known
+	asked  time.Time // when the last canary read was made, or the relay started
+	canary string    // id of the canary read that is being looked for; empty: none
+	lost   time.Time // when ids were last found missing; zero: never
+}
+
+// due reports whether a canary read is to be made.
+func (r *recording) due(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.proven
+	if r.asked.After(last) {
+		last = r.asked
+	}
+	pending := r.canary != "" && now.Sub(r.asked) < canaryWithin
+	return r.every > 0 && !pending && now.Sub(last) >= r.every
+}
+
+// made notes a canary read.
+func (r *recording) made(now time.Time, id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked, r.canary = now, id
+}
+
+// seen takes the timestamp of an entry, and reports whether it proves that Kong
+// records now.
+func (r *recording) seen(now, at time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at.After(now) {
+		at = now // of a clock that is ahead
+	}
+	if at.After(r.proven) {
+		r.proven = at
+	}
+	if !at.Before(r.asked.Truncate(time.Second)) {
+		r.canary = ""
+	}
+	within := r.every
+	if within == 0 {
+		within = provenFor
+	}
+	return !at.Before(r.lost.Truncate(time.Second)) && now.Sub(at) < within
+}
+
+// missing takes ids that were not recorded, and returns whether the canary is one of
+// them, and the others. A canary that was not recorded proves nothing if an entry was
+// that is newer.
+func (r *recording) missing(now time.Time, ids []string) (canary bool, others []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	others = ids
+	if i := slices.Index(ids, r.canary); r.canary != "" && i >= 0 {
+		others = slices.Delete(slices.Clone(ids), i, i+1)
+		canary, r.canary = r.proven.Before(r.asked.Truncate(time.Second)), ""
+	}
+	if canary || len(others) > 0 {
+		r.lost = now
+	}
+	return canary, others
+}
+
+func (r *recording) provenAt() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proven
+}
+
+// followRecording makes a canary read when one is due, and has it looked for.
+func (s *server) followRecording(ctx context.Context) {
+	now := time.Now()
+	if !s.recording.due(now) || s.health.State(health.Kong).Status != health.OK {
+		return
+	}
+	id, err := s.app.Kong.Canary(ctx)
+	s.recording.made(now, id)
+	if err != nil || id == "" {
+		s.log.Debug("canary read proves nothing", "err", err) // Kong's own state says what fails
+		return
+	}
+	if err := s.runner.Notify(ctx, []string{id}, now); err != nil {
+		s.log.Debug("canary read not noted", "err", err) // the ledger's state says it
+	}
+}
+
+// notRecorded takes ids that were announced and have not shown up.
+func (s *server) notRecorded(ids []string) {
+	now := time.Now()
+	canary, others := s.recording.missing(now, ids)
+	s.metrics.missing.Add(float64(len(others)))
+	if len(others) < len(ids) {
+		s.scheduler.Ignore(now, slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(others, id) }))
+	}
+	switch {
+	case len(others) > 0:
+		s.report(health.Recording, "recorded", audit.WithHint(
+			fmt.Errorf("kong answers but does not record: it answered %s that its audit log has not shown within 30 s", app.Plural(len(others), "request")), hintNotRecorded))
+	case canary:
+		s.report(health.Recording, "recorded", audit.WithHint(
+			errors.New("kong answers but does not record: its audit log has not shown the relay's own request GET / within 30 s"), hintCanary))
+	}
+}
+
+// recorded takes entries that the log showed.
+func (s *server) recorded(entries []audit.Entry) {
+	now, proof := time.Now(), false
+	for i := range entries {
+		if s.recording.seen(now, time.Unix(entries[i].Timestamp, 0)) {
+			proof = true
+		}
+	}
+	if proof {
+		s.report(health.Recording, "recorded", nil)
+	}
+}
+
+// reportLog takes whether Kong has an audit log at all. That it has one does not
+// prove that it records.
+func (s *server) reportLog(err error) {
+	switch {
+	case errors.Is(err, audit.ErrNoAuditLog):
+		s.health.Report(time.Now(), health.Recording, "log", audit.Settings(fmt.Errorf("kong answers but does not record: %w", err), hintNoLog))
+	case err == nil:
+		s.health.Recovered(time.Now(), health.Recording, "log")
+	}
+}

@@ -1,0 +1,42 @@
+package daemon
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// A canary read is made when nothing has been recorded for some time, and what is
+// recorded meanwhile proves as much as its own entry does.
+func TestRecording(t *testing.T) {
+	start := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	r := &recording{every: 15 * time.Minute, asked: start}
+	at := func(minutes float64) time.Time { return start.Add(time.Duration(minutes * float64(time.Minute))) }
+	if r.due(at(14)) || !r.due(at(15)) {
+		t.Error("the first canary read is not due after 15 minutes")
+	}
+	if r.seen(at(14), at(-20)) || !r.seen(at(14), at(13)) || r.due(at(27)) || !r.due(at(28)) {
+		t.Error("an old entry proves something, or a fresh one does not")
+	}
+	r.made(at(28), "canary")
+	if r.due(at(28.9)) {
+		t.Error("another canary read while the first one is looked for")
+	}
+	if canary, others := r.missing(at(28.5), []string{"a", "canary"}); !canary || !slices.Equal(others, []string{"a"}) {
+		t.Errorf("missing: canary %v, others %v", canary, others)
+	}
+	if r.seen(at(29), at(28.4)) || !r.seen(at(29), at(28.6)) {
+		t.Error("what is older than the loss proves that Kong records again")
+	}
+	r.made(at(50), "again")
+	if !r.seen(at(50.2), at(50.1)) {
+		t.Error("a fresh entry proves nothing")
+	}
+	if canary, _ := r.missing(at(50.5), []string{"again"}); canary {
+		t.Error("a canary read that Kong ignores is missed although it records others")
+	}
+	off := &recording{asked: start}
+	if off.due(at(10_000)) {
+		t.Error("off, and due")
+	}
+}
