@@ -51,7 +51,7 @@ func (e *env) checkTrigger(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	accepted := e.try(ctx, app.CheckTrigger(s, c.String("trigger")))
-	within, cancel := context.WithTimeout(ctx, checkWithin)
+	within, cancel := context.WithTimeout(ctx, app.CheckWithin)
 	defer cancel()
 	fmt.Fprintf(e.Stdout, "hint    %-12s %s\n", "plugin", app.PluginHint(within, s, e.Logger(s)))
 	if !accepted {

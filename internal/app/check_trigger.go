@@ -16,7 +16,7 @@ import (
 // serves at an address. It needs no setting but the trigger secret, so that it can
 // be tried where Kong runs, and beside the relay whose ledger is a file.
 func CheckTrigger(s config.Settings, relay string) Check {
-	return Check{"trigger", "", func(ctx context.Context) (string, error) { return sendTrigger(ctx, s.TriggerSecret, relay) }}
+	return Check{"trigger", CheckWithin, "", func(ctx context.Context) (string, error) { return sendTrigger(ctx, s.TriggerSecret, relay) }}
 }
 
 // sendTrigger sends a trigger without ids, which asks for a poll.
