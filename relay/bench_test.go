@@ -17,6 +17,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/lease"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
@@ -161,6 +162,7 @@ func BenchmarkInProcess(b *testing.B) {
 			source, sink, store := adapters(b)
 			b.StartTimer()
 			keeper := lease.NewKeeper(lease.Options{
+				TTL: ledger.DefaultLease,
 				Acquire: func(ctx context.Context, requestRerun bool) (lease.Lease, error) {
 					return store.Acquire(ctx, requestRerun)
 				},

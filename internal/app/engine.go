@@ -8,6 +8,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/lease"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/redact"
 	"github.com/kong-cloudtrail/relay/internal/runner"
@@ -49,6 +50,7 @@ func (a *App) Lease(rerun func()) *lease.Keeper {
 			return err
 		},
 		Rerun:  rerun,
+		TTL:    ledger.DefaultLease,
 		Logger: a.Log,
 	})
 }

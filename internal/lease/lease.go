@@ -39,7 +39,7 @@ const (
 	releaseWithin = 3 * time.Second
 )
 
-// Options of a [Keeper]. Acquire is required.
+// Options of a [Keeper]. Acquire and TTL are required.
 type Options struct {
 	// Acquire takes the lease. It fails with audit.ErrLeaseHeld if another process
 	// holds it, having requested a rerun of that one if requestRerun is set.
@@ -49,7 +49,7 @@ type Options struct {
 	// Rerun is called when another process has requested a rerun, while the lease is
 	// held. May be nil.
 	Rerun func()
-	// TTL is how long the ledger's lease lasts unless it is renewed. Default 10 s.
+	// TTL is how long the ledger's lease lasts unless it is renewed.
 	TTL    time.Duration
 	Logger *slog.Logger
 }
@@ -66,9 +66,6 @@ type Keeper struct {
 
 // NewKeeper returns a keeper that holds nothing.
 func NewKeeper(o Options) *Keeper {
-	if o.TTL <= 0 {
-		o.TTL = 10 * time.Second
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -102,7 +102,7 @@ func TestDoKeepsTheLeaseAndGivesItUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
 		begun := 0
-		k := NewKeeper(Options{Acquire: s.Acquire, Begin: func(context.Context) error { begun++; return nil }})
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) error { begun++; return nil }})
 		broken := errors.New("broken")
 		rerun, err := k.Do(t.Context(), true, 0, func(ctx context.Context, h *Held) error {
 			if err := wait(ctx, time.Minute); err != nil {
@@ -130,7 +130,7 @@ func TestSharedLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
 		begun := 0
-		k := NewKeeper(Options{Acquire: s.Acquire, Begin: func(context.Context) error { begun++; return nil }})
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) error { begun++; return nil }})
 		var passes sync.WaitGroup
 		for _, takes := range []time.Duration{time.Second, 30 * time.Second} {
 			passes.Go(func() {
@@ -153,7 +153,7 @@ func TestSharedLease(t *testing.T) {
 func TestLostLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
-		k := NewKeeper(Options{Acquire: s.Acquire})
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire})
 		_, err := k.Do(t.Context(), true, 0, func(ctx context.Context, h *Held) error {
 			s.steal()
 			err := wait(ctx, time.Minute)
@@ -180,7 +180,7 @@ func TestFrozenHolder(t *testing.T) {
 		"suspended":   {time.Now(), time.Now().Round(0).Add(-time.Minute)}, // the monotonic clock stood still
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := NewKeeper(Options{Acquire: (&store{}).Acquire})
+			k := NewKeeper(Options{TTL: ttl, Acquire: (&store{}).Acquire})
 			_, err := k.Do(t.Context(), true, 0, func(_ context.Context, h *Held) error {
 				if err := h.Valid(); err != nil {
 					t.Error(err)
@@ -199,7 +199,7 @@ func TestWaitingForTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
 		s.steal()
-		k := NewKeeper(Options{Acquire: s.Acquire})
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire})
 		do := func(ctx context.Context, requestRerun bool, d time.Duration) error {
 			_, err := k.Do(ctx, requestRerun, d, func(context.Context, *Held) error { return nil })
 			return err
@@ -230,7 +230,7 @@ func TestRerunIsToldOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &store{}
 				told := 0
-				k := NewKeeper(Options{Acquire: s.Acquire, Rerun: func() { told++ }})
+				k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Rerun: func() { told++ }})
 				rerun, err := k.Do(t.Context(), true, 0, func(ctx context.Context, _ *Held) error {
 					if _, err := s.Acquire(ctx, true); !errors.Is(err, audit.ErrLeaseHeld) {
 						t.Error(err)
