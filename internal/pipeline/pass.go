@@ -37,7 +37,8 @@ type pass struct {
 	before     audit.Marks // as the pass found them
 	marks      audit.Marks // as they are now
 	marksAhead bool        // the marks that it began with are ahead of Kong's clock
-	saved      time.Time   // when the marks were last written
+	began      time.Time
+	saved      time.Time // when the marks were last written
 	full       bool
 	forgot     int64        // up to this second the ledger has forgotten what it knew; 0: nothing
 	repeated   atomic.Int64 // entries that it had recorded and forgot
@@ -74,7 +75,7 @@ func (p *Pipeline) runPass(ctx, parent context.Context, held *lease.Held, req Re
 		p.warnForgot(nil)
 	}
 	ps := &pass{
-		p: p, req: req, lease: held, marks: marks, before: marks, saved: time.Now(),
+		p: p, req: req, lease: held, marks: marks, before: marks, began: time.Now(), saved: time.Now(),
 		walk: p.reader.Walk(), witnesses: witnesses{recorded: marks.Witnesses},
 	}
 	ps.forgot = forgot
@@ -339,6 +340,7 @@ func (ps *pass) summary() Summary {
 		Kind: ps.req.Kind, Full: ps.full, Order: ps.pos.Order.String(), Pages: ps.pos.Pages + ps.tails.pagesRead(),
 		Read: c.Read, New: c.New, Delivered: c.Delivered, Dead: c.Dead, Deferred: c.Deferred, Own: c.Own, Ahead: c.Ahead,
 		StillDeferred: c.StillDeferred, Reason: c.Reason, Repeated: c.Repeated + int(ps.repeated.Load()), Retries: c.Retries, Through: ps.marks.Cursor,
+		Seconds: time.Since(ps.began).Seconds(),
 	}
 }
 

@@ -172,16 +172,17 @@ func TestRowTwiceOnAPage(t *testing.T) {
 func TestPrepareAndObserver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		seen, delivered, stages, progress := 0, 0, map[string]int{}, 0
+		seen, delivered, stages, progress, seconds := 0, 0, map[string]int{}, 0, 0.0
 		w := newWorld(t, oldest(), func(o *Options) {
 			o.Prepare = func(e *audit.Entry) { e.Payload = "redacted" }
 			o.Observer = Observer{
 				Seen:      func(list []audit.Entry) { seen += len(list) },
 				Delivered: func(list []audit.Entry) { mu.Lock(); delivered += len(list); mu.Unlock() },
 				Stage:     func(s string, _ time.Duration) { mu.Lock(); stages[s]++; mu.Unlock() },
-				Progress:  func(Summary) { progress++ },
+				Progress:  func(s Summary) { progress, seconds = progress+1, s.Seconds },
 			}
 		})
+		w.kong.delay = time.Second
 		for range 35 {
 			w.kong.addEntry(audit.Entry{RequestID: fmt.Sprint("x", w.kong.next), Timestamp: w.now(), Payload: `{"password":"hush"}`})
 		}
@@ -193,8 +194,8 @@ func TestPrepareAndObserver(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if seen < 35 || delivered != 35 || progress < 4 || stages["read"] == 0 || stages["lookup"] == 0 || stages["put"] == 0 || stages["record"] == 0 {
-			t.Errorf("seen %d, delivered %d, progress %d, stages %v", seen, delivered, progress, stages)
+		if seen < 35 || delivered != 35 || progress < 4 || stages["read"] == 0 || stages["lookup"] == 0 || stages["put"] == 0 || stages["record"] == 0 || seconds < 4 {
+			t.Errorf("seen %d, delivered %d, progress %d, %f s, stages %v", seen, delivered, progress, seconds, stages)
 		}
 	})
 }
