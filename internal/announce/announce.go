@@ -151,6 +151,14 @@ func (s *Scheduler) RequestTail(now time.Time) {
 	s.pollSoon(now, 0)
 }
 
+// RequestTailAt asks for one poll at a time.
+func (s *Scheduler) RequestTailAt(now, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pollWanted = true
+	s.pollSoon(now, at.Sub(now))
+}
+
 // Listed takes the ledger's list of announced ids, whose reading began at a time:
 // ids that other relays noted, and those from before a restart.
 func (s *Scheduler) Listed(now, began time.Time, list []audit.Announcement) {

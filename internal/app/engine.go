@@ -9,6 +9,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/lease"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/objects"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/redact"
 	"github.com/kong-cloudtrail/relay/internal/runner"
@@ -34,6 +35,13 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 	}
 	if len(s.Redact) > 0 {
 		options.Prepare = redact.New(s.Redact)
+	}
+	if s.Objects {
+		options.Changes = objects.New(objects.Options{
+			Source: pipeline.NoteOwnReads(a.Kong.Objects(), a.Store, a.Log), Ledger: a.Store, Memory: a.Store, Announced: a.Store.Announced,
+			PageSize: s.PageSize, StartAt: options.StartAt, RecordTTL: s.RecordTTL, Redact: s.Redact, Logger: a.Log,
+			Observer: objects.Observer{Changed: o.Changed, Late: o.LateRows},
+		})
 	}
 	return pipeline.New(options)
 }

@@ -86,6 +86,7 @@ func SettingsOf(s *config.Settings) []Setting {
 		{"retry-for", s.RetryFor.String()},
 		{"redact", onOff(len(s.Redact) > 0)},
 		{"skip-own-reads", onOff(s.SkipOwnReads)},
+		{"objects", onOff(s.Objects)},
 		{"schedule", s.Schedule.String()},
 		{"listen", address(s.Listen)},
 		{"trigger-secret", set(s.TriggerSecret)},

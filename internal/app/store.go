@@ -7,6 +7,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/objects"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
 )
@@ -18,6 +19,7 @@ type Store interface {
 	pipeline.Marks
 	pipeline.Undelivered
 	pipeline.OwnReads
+	objects.Memory
 	runner.List
 	Leases
 	Undelivered

@@ -15,3 +15,15 @@ type Item struct {
 // ErrMemoryChanged is returned by a ledger that has remembered something else since the
 // version that the caller knows. Recalling again cures it.
 var ErrMemoryChanged = errors.New("the ledger's memory has changed meanwhile")
+
+// Writes are the entries of one walk that wait for what their requests changed.
+type Writes struct {
+	Entries []Entry
+	// Live: the walk looks for what has just happened, and will be made again.
+	Live bool
+	// Floor is the first second that the walk reads, and Through the one up to which it has
+	// read the log whole; 0 where it has not.
+	Floor, Through int64
+	// Sweep asks to read the rows from Floor on, whether a write waits or not: a reconcile.
+	Sweep bool
+}

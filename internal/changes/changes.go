@@ -470,3 +470,13 @@ func shrink(list []Change, n int) bool {
 	}
 	return true
 }
+
+// Fields returns the names at the top of a JSON object.
+func Fields(text string) (names []string, ok bool) {
+	n, ok := parse(text)
+	if !ok {
+		return nil, false
+	}
+	o, ok := n.(object)
+	return slices.Collect(maps.Keys(o)), ok
+}

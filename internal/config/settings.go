@@ -65,6 +65,7 @@ type Settings struct {
 	EventFormat    string   // cloudtrail or ocsf
 	ErrorCodes     bool
 	SkipOwnReads   bool
+	Objects        bool // say what requests changed
 
 	// Passes and triggers
 

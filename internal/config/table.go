@@ -226,6 +226,11 @@ func table() []setting {
 			help: "leave out the entries that Kong wrote about the relay's own reads; they are counted",
 			set:  toggle(func(s *Settings) *bool { return &s.SkipOwnReads }),
 		},
+		{
+			name: "objects", env: "RELAY_OBJECTS", group: groupDestination, def: "false",
+			help: "say in each event what the request changed, from what to what, without secrets; reads `/audit/objects` as well, and a write waits about half a second, 2 s at most, for what it changed",
+			set:  toggle(func(s *Settings) *bool { return &s.Objects }),
+		},
 
 		{
 			name: "schedule", env: "RELAY_SCHEDULE", group: groupPasses, value: "duration", def: "1h",

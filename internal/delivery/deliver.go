@@ -43,6 +43,7 @@ type Workers struct {
 	retries retryPool
 
 	filling  filling       // the batch that Add fills
+	held     held          // what Add holds back
 	deferred deferredTries // of PutDeferred
 }
 

@@ -60,6 +60,8 @@ type Options struct {
 	// OwnReads returns which of the entries are left out because they are the relay's
 	// own reads, by index. outcomes are those of the look-up. May be nil.
 	OwnReads func(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[int]bool, error)
+	// Hold reports whether a new entry is held until [Workers.Release]. May be nil.
+	Hold func(*audit.Entry) bool
 	// Prepare changes a new entry before anything leaves: redaction. May be nil.
 	Prepare func(*audit.Entry)
 

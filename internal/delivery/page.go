@@ -34,12 +34,7 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 	if f := d.opts.Observer.Seen; f != nil {
 		f(page)
 	}
-	read, ahead := len(page), 0
-	for i := range page {
-		if page[i].Timestamp > now+1 {
-			ahead++
-		}
-	}
+	read, ahead := len(page), aheadOf(page, now)
 	entries := page
 	if !dry {
 		if err := w.RecordFirst(); err != nil {
@@ -65,6 +60,10 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 			ownReads = append(ownReads, d.record(e, audit.Own, nil))
 			continue
 		}
+		if !dry && d.opts.Hold != nil && d.opts.Hold(e) {
+			w.hold(*e)
+			continue
+		}
 		fresh++
 		if dry {
 			continue
@@ -87,6 +86,16 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 	}
 	d.count(func(c *Counts) { c.Read += read; c.Ahead += ahead; c.New += fresh; c.Own += len(ownReads) })
 	return nil
+}
+
+// aheadOf returns how many entries have a timestamp ahead of Kong's clock.
+func aheadOf(page []audit.Entry, now int64) (n int) {
+	for i := range page {
+		if page[i].Timestamp > now+1 {
+			n++
+		}
+	}
+	return n
 }
 
 // lookup returns what became of entries, and which of those that are new are left

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
@@ -119,6 +120,7 @@ func (ps *pass) concurrentTail(ctx context.Context, req *Request) (sum Summary, 
 	readErr, err := ps.readTail(ctx, pool, &sum)
 	if err == nil && readErr == nil {
 		req.hasRead()
+		err = ps.joinTail(ctx, pool, req, audit.Writes{Floor: max(1, ps.marks.Cursor-wideLookback), Through: ps.walk.Began().Unix()})
 	}
 	if waitErr := pool.Wait(); err == nil || waitErr != nil && errors.Is(err, context.Canceled) {
 		err = waitErr

@@ -59,11 +59,15 @@ func (ps *pass) setBounds() {
 func (p *Pipeline) tailFloor(cursor int64) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	floor := cursor - tailLookback
 	if p.lastWide.IsZero() || time.Since(p.lastWide) >= wideEvery {
 		p.lastWide = time.Now()
-		return cursor - wideLookback
+		floor = cursor - wideLookback
 	}
-	return cursor - tailLookback
+	if p.heldFrom != 0 {
+		floor = min(floor, p.heldFrom)
+	}
+	return floor
 }
 
 // resumed returns the bounds of a reconcile that goes on where an earlier one was
@@ -109,6 +113,9 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 	case complete:
 		// Rows that came after the start may have landed on pages already read.
 		reached = min(max(ps.newest, ps.pos.Newest), started)
+	}
+	if open := ps.del.Unfinished(); open > 0 { // writes that wait for what they changed
+		reached = min(reached, open-1)
 	}
 	m.Cursor = min(max(m.Cursor, reached), now)
 	if complete {

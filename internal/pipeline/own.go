@@ -22,6 +22,11 @@ type OwnReads interface {
 // noteWithin bounds how long a page waits for its own read to be noted.
 const noteWithin = 500 * time.Millisecond
 
+// NoteOwnReads returns a source whose reads are noted as own reads.
+func NoteOwnReads(source walk.Source, own OwnReads, log *slog.Logger) walk.Source {
+	return notingSource{Source: source, own: own, log: log}
+}
+
 // notingSource notes the own reads that a source makes, at once: a relay that reads
 // through the route which triggers it must know them before it is triggered.
 type notingSource struct {

@@ -130,6 +130,7 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	}
 	if walkErr == nil {
 		ps.req.hasRead()
+		walkErr = ps.joinRest(walking)
 	}
 	err := main.Wait()
 	if err == nil || errors.Is(err, context.Canceled) && walkErr != nil && !errors.Is(walkErr, context.Canceled) {
@@ -176,6 +177,9 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 	}
 	if ps.lease != nil {
 		options.Valid = ps.lease.Valid
+	}
+	if o.Changes != nil {
+		options.Hold = o.Changes.Hold
 	}
 	if o.SkipOwnReads && o.OwnReads != nil {
 		options.OwnReads = ps.p.ownReads
@@ -298,6 +302,9 @@ func (ps *pass) handlePage(ctx context.Context, s walk.Step) error {
 		return err
 	}
 	ps.del.NoteRead(s.Through, s.Offset)
+	if err := ps.joinSome(ctx, s.Through); err != nil {
+		return err
+	}
 	if f := ps.p.opts.Observer.Progress; f != nil {
 		f(ps.summary())
 	}

@@ -79,6 +79,8 @@ type Options struct {
 	SkipOwnReads bool
 	// Adopt takes the log as it is, although it shows nothing of what was recorded before.
 	Adopt bool
+	// Changes says what requests changed. May be nil.
+	Changes Changes
 	// Prepare changes a new entry before anything leaves: redaction.
 	Prepare func(*audit.Entry)
 
@@ -97,6 +99,10 @@ type Observer struct {
 	// has no outcome yet: its timestamp, or 0 if there is none. What a pass that
 	// failed left behind stands until a later pass says otherwise.
 	Waiting func(oldest int64)
+	// Changed is called for each change that an event says something of, with its history.
+	Changed func(history string)
+	// LateRows is called with how many changed entities showed up after their event.
+	LateRows func(n int)
 }
 
 // Pipeline makes passes.
@@ -115,6 +121,7 @@ type Pipeline struct {
 	current      *pass // that concurrent tails can join; nil if there is none
 	lastWide     time.Time
 	lastDeferred time.Time
+	heldFrom     int64 // timestamp of the oldest write that the last tail has left waiting; 0: none
 }
 
 // New returns a pipeline.
@@ -137,7 +144,7 @@ func New(opts Options) *Pipeline {
 	}
 	source := opts.Source
 	if opts.OwnReads != nil {
-		source = notingSource{Source: source, own: opts.OwnReads, log: opts.Logger}
+		source = NoteOwnReads(source, opts.OwnReads, opts.Logger)
 	}
 	reader := walk.NewReader(walk.Options{Source: source, PageSize: opts.PageSize, StartAt: opts.StartAt, Logger: opts.Logger})
 	return &Pipeline{opts: opts, log: opts.Logger, reader: reader}
@@ -182,6 +189,9 @@ type Request struct {
 	// Read is called once when a tail has read the log and still delivers what is new,
 	// if it comes so far. May be nil.
 	Read func()
+	// Again is called if writes that a tail has read wait for what they changed, with the
+	// time at which another tail should look for it. May be nil.
+	Again func(at time.Time)
 	// RequestRerun requests a rerun of the process that holds the lease.
 	RequestRerun bool
 }

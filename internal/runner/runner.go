@@ -220,6 +220,10 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 			r.opts.Scheduler.TailRead()
 			signal(r.wake)
 		}
+		req.Again = func(at time.Time) {
+			r.opts.Scheduler.RequestTailAt(time.Now(), at)
+			signal(r.wake)
+		}
 	}
 	sum, err := r.opts.Passes.Run(ctx, req)
 	if f := r.opts.Observer.Ended; f != nil {

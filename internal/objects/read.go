@@ -1,0 +1,298 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/walk"
+)
+
+// round is one call of Join.
+type round struct {
+	*Joiner
+
+	w       audit.Writes
+	now     time.Time // by this machine's clock
+	date    int64     // by Kong's, when the read began; 0 if it failed
+	meta    meta
+	newKey  bool
+	pending []*pending
+	byID    map[string]*pending
+	rows    map[string]*row // that are not taken into account, or whose write waits
+	others  []*row          // of rows, those that no write of this call waits for
+	witness bool            // the newest row is still there
+	newest  witness         // of this read
+	oldest  int64           // of this read
+
+	states  map[string]*state // by entity; nil: none
+	changed map[string]bool   // of states
+	touches map[string][]touch
+	counted []*row // to be recorded as taken into account
+	late    int
+	marked  []audit.Entry   // that go without rows
+	journal []audit.Entry   // of which something is said
+	said    map[string]bool // writes of which something was said before
+	ready   []audit.Entry
+	again   time.Time
+
+	unseen      []audit.Announcement // ids that have not shown up
+	unseenKnown bool
+}
+
+// pending is a write that waits.
+type pending struct {
+	entry audit.Entry
+	first time.Time // when it was first seen
+	rows  []*row
+	// settled: it has waited for earlier ones to show up.
+	settled bool
+}
+
+// errEnough ends a walk that has read as far as is needed.
+var errEnough = errors.New("read as far as needed")
+
+// read reads the rows that may be of the writes, and those that came since the last read.
+func (r *round) read(ctx context.Context) error {
+	from, until := r.span()
+	if r.meta.Enabled == 0 {
+		r.meta.Enabled = r.now.Unix()
+		for _, p := range r.pending {
+			r.meta.Enabled = min(r.meta.Enabled, p.entry.Timestamp)
+		}
+	}
+	if r.meta.Through > 0 && r.opts.StartAt > r.meta.Through {
+		r.meta.Gap = max(r.meta.Gap, r.opts.StartAt)
+	}
+	r.lastRead = r.now
+	wk := r.reader.Walk()
+	var stop error
+	err := func() error {
+		if wk.Order() == walk.Unknown {
+			if err := wk.Probe(ctx); err != nil {
+				return err
+			}
+		}
+		return wk.Run(ctx, walk.Bounds{Floor: from, RestartFloor: from}, func(s walk.Step) error {
+			if s.Restart {
+				return nil
+			}
+			if stop = r.page(ctx, s.Entries); stop != nil {
+				return stop
+			}
+			if until != 0 && s.Order == walk.OldestFirst && s.Last > until {
+				return errEnough
+			}
+			return nil
+		})
+	}()
+	switch {
+	case stop != nil: // the ledger's
+		return stop
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil && !errors.Is(err, errEnough):
+		if !r.failing {
+			r.log.Warn("entities that requests changed cannot be read, events go without their changes", "err", err, "hint", audit.Hint(err))
+		}
+		r.failing = true
+		return nil
+	}
+	if r.failing {
+		r.log.Info("entities that requests changed can be read again")
+	}
+	r.failing = false
+	r.date = wk.Began().Unix()
+	r.hasRead(from, until)
+	r.takeUndated()
+	return nil
+}
+
+// span returns the first second to read, and the last; 0 for all.
+func (r *round) span() (from, until int64) {
+	from, latest := int64(math.MaxInt64), int64(0)
+	if r.meta.Through > 0 {
+		from = r.meta.Through
+		if r.meta.Newest.ID != "" {
+			from = min(from, r.meta.Newest.T)
+		}
+	}
+	for _, p := range r.pending {
+		if e := &p.entry; !e.TimestampGuessed {
+			from, latest = min(from, e.Timestamp), max(latest, e.Timestamp)
+		} else {
+			latest = math.MaxInt64 - lookahead
+		}
+	}
+	if from == math.MaxInt64 {
+		from = r.now.Unix()
+	}
+	back := int64(lookback)
+	if r.now.Sub(r.lastWide) >= wideEvery {
+		back, r.lastWide = wideLookback, r.now
+	}
+	from = max(1, from-back)
+	if r.w.Sweep || r.meta.Enabled == 0 {
+		from = min(from, max(1, r.w.Floor))
+	}
+	if !r.w.Live && !r.w.Sweep && len(r.pending) > 0 {
+		until = latest + lookahead
+	}
+	return from, until
+}
+
+// hasRead notes how far the rows have been read, and whether any may have been missed.
+func (r *round) hasRead(from, until int64) {
+	m := &r.meta
+	through := r.date
+	if until != 0 {
+		through = min(through, until-lookahead)
+	}
+	m.Through = max(m.Through, through)
+	if n := m.Newest; n.ID != "" && !r.witness && from <= n.T && (until == 0 || n.T <= until) {
+		gap := r.date
+		if r.oldest > n.T { // what is older was purged, and the rest is there
+			gap = r.oldest
+		}
+		m.Gap = max(m.Gap, gap)
+		m.Newest = witness{}
+		if r.date < n.Expires-expiryMargin {
+			r.log.Warn("rows of changed entities were removed from Kong, some perhaps unread: the next changes have no exact history")
+		}
+	}
+	if r.newest.ID != "" && r.newest.T >= m.Newest.T {
+		m.Newest = r.newest
+	}
+}
+
+// page takes a page of rows.
+func (r *round) page(ctx context.Context, entries []audit.Entry) error {
+	var fresh []audit.Entry
+	for i := range entries {
+		e := &entries[i]
+		if e.Object == nil {
+			continue
+		}
+		r.witness = r.witness || e.ID == r.meta.Newest.ID
+		if e.TimestampGuessed {
+			e.Timestamp = 1 // one that does not change from one read to the next
+		} else {
+			if r.oldest == 0 || e.Timestamp < r.oldest {
+				r.oldest = e.Timestamp
+			}
+			if e.Timestamp >= r.newest.T && e.Timestamp <= r.now.Unix()+lookahead {
+				r.newest = witness{ID: strings.Clone(e.ID), T: e.Timestamp, Expires: r.expires(e).Unix()}
+			}
+		}
+		if _, have := r.rows[e.ID]; have || r.applied.has(e.ID) && r.waits(e.RequestID) == nil {
+			continue
+		}
+		fresh = append(fresh, *e)
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	outcomes, err := r.opts.Ledger.Lookup(ctx, fresh)
+	if err != nil {
+		return fmt.Errorf("looking up %d rows of changed entities: %w", len(fresh), err)
+	}
+	for i := range fresh {
+		r.take(&fresh[i], outcomes[i] != audit.New)
+	}
+	if len(r.others) >= maxOthers {
+		return r.applyOthers(ctx)
+	}
+	return nil
+}
+
+// take takes a row that may have to be taken into account. known: it has been.
+func (r *round) take(e *audit.Entry, known bool) {
+	p := r.waits(e.RequestID)
+	if known && p == nil {
+		r.applied.add(e.ID)
+		return
+	}
+	o := e.Object
+	id := strings.Clone(e.ID)
+	x := &row{
+		id: id, request: requestID(e.RequestID), dao: strings.Clone(o.DAO), key: strings.Clone(o.Key), operation: strings.Clone(o.Operation),
+		t: e.Timestamp, dated: !e.TimestampGuessed, expires: r.expires(e), known: known,
+	}
+	x.text = r.masker.Mask(x.dao, x.key, o.Entity, o.Removed)
+	if x.key == "" {
+		x.key = x.text.Text("id")
+	}
+	var ok bool
+	if x.first, ok = r.rowFirst[id]; !ok {
+		x.first = r.now
+		r.rowFirst[id] = r.now
+	}
+	switch {
+	case !x.dated: // they come once, before their requests
+		same := func(y row) bool { return y.id == x.id }
+		if len(r.undated) < maxUndated && !slices.ContainsFunc(r.undated[x.request], same) {
+			r.undated[x.request] = append(r.undated[x.request], *x)
+		}
+		return
+	case p != nil:
+		r.give(p, x)
+	default:
+		r.others = append(r.others, x)
+	}
+	r.rows[id] = x
+}
+
+// give gives a row to the write that it is of.
+func (r *round) give(p *pending, x *row) {
+	if !x.dated {
+		x.t = p.entry.Timestamp
+	}
+	p.rows = append(p.rows, x)
+}
+
+// takeUndated gives rows without a time, which come first in a log that is read oldest
+// first, to their writes.
+func (r *round) takeUndated() {
+	for _, p := range r.pending {
+		id := requestID(p.entry.RequestID)
+		for i := range r.undated[id] {
+			x := r.undated[id][i]
+			if r.rows[x.id] == nil {
+				r.give(p, &x)
+				r.rows[x.id] = &x
+			}
+		}
+	}
+}
+
+// waits returns the write of this call that a request id is of, or nil.
+func (r *round) waits(request string) *pending {
+	if len(r.pending) > 0 && r.byID == nil {
+		r.byID = map[string]*pending{}
+		for _, p := range r.pending {
+			r.byID[p.entry.RequestID] = p
+		}
+	}
+	return r.byID[request]
+}
+
+// requestID returns the ID of the entry that a row's request id names.
+func requestID(s string) string {
+	return audit.Identity(&audit.Entry{RequestID: strings.Clone(s)})
+}
+
+// expires returns when what a row says may be forgotten.
+func (r *round) expires(e *audit.Entry) time.Time {
+	if e.TTL >= 0 {
+		return r.now.Add(time.Duration(min(e.TTL, 100*365*24*3600)) * time.Second)
+	}
+	if e.TimestampGuessed {
+		return r.now.Add(r.opts.RecordTTL)
+	}
+	return time.Unix(e.Timestamp, 0).Add(r.opts.RecordTTL)
+}

@@ -1,0 +1,168 @@
+package objects
+
+import (
+	"bytes"
+	"compress/flate"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kong-cloudtrail/relay/internal/changes"
+)
+
+// row is a row of /audit/objects.
+type row struct {
+	id, request string
+	dao, key    string
+	operation   string
+	t           int64         // Unix seconds; that of its request if it has none
+	dated       bool          // Kong gave t
+	text        changes.State // the entity after a create or an update, before a delete
+	expires     time.Time
+	known       bool // it has been taken into account before
+	first       time.Time
+	lost        bool // its request will not show up
+}
+
+func (r *row) entity() string { return r.dao + "/" + r.key }
+
+// state is the last that is known of an entity.
+type state struct {
+	T       int64  `json:"t"` // of its row or request, whichever is later
+	Request string `json:"request"`
+	Row     string `json:"row"`
+	Joined  bool   `json:"joined,omitzero"` // the request of the row has shown up
+	// Doubtful: another row may be later than this one.
+	Doubtful bool `json:"doubtful,omitzero"`
+	Gone     bool `json:"gone,omitzero"`  // deleted
+	Large    bool `json:"large,omitzero"` // too large to be remembered
+
+	text    changes.State
+	expires time.Time
+}
+
+func stateKey(entity string) string { return "state:" + entity }
+
+func (s *state) encode() []byte {
+	if len(s.text) > maxState {
+		s.Large, s.text = true, ""
+	}
+	head, err := json.Marshal(s)
+	if err != nil { // of texts and numbers
+		return nil
+	}
+	return deflate(append(append(head, '\n'), s.text...))
+}
+
+func decodeState(b []byte) *state {
+	head, text, ok := bytes.Cut(inflate(b), []byte{'\n'})
+	s := &state{}
+	if !ok || json.Unmarshal(head, s) != nil {
+		return nil
+	}
+	s.text = changes.State(text)
+	return s
+}
+
+// meta is what is known of the rows as a whole.
+type meta struct {
+	// Enabled is when the first rows were read. Those from before are not late.
+	Enabled int64 `json:"enabled"`
+	// Through is the second up to which rows have been read.
+	Through int64 `json:"through"`
+	// Gap is the last second before which rows may have been missed.
+	Gap int64 `json:"gap,omitzero"`
+	// Newest is the newest row that was seen. If it is not there any more, others may
+	// have gone unread.
+	Newest witness `json:"newest"`
+	// Open are the writes that went without rows.
+	Open []openWrite `json:"open,omitempty"`
+}
+
+type witness struct {
+	ID      string `json:"id,omitempty"`
+	T       int64  `json:"t,omitzero"`
+	Expires int64  `json:"expires,omitzero"`
+}
+
+// openWrite is a write without rows: what it changed is not known.
+type openWrite struct {
+	ID     string `json:"id"`
+	T      int64  `json:"t"` // 0 if Kong did not give it
+	Method string `json:"method"`
+	Path   string `json:"path"`
+}
+
+func decodeMeta(b []byte) (m meta) {
+	if err := json.Unmarshal(inflate(b), &m); err != nil {
+		return meta{}
+	}
+	return m
+}
+
+func (m *meta) encode() []byte {
+	b, err := json.Marshal(m)
+	if err != nil { // of texts and numbers
+		return nil
+	}
+	return deflate(b)
+}
+
+func (m *meta) clone() meta {
+	c := *m
+	c.Open = slices.Clone(m.Open)
+	return c
+}
+
+// open notes a write that goes without rows.
+func (m *meta) open(o openWrite) {
+	o.Path = strings.Clone(o.Path[:min(len(o.Path), 500)])
+	m.Open = append(m.Open, o)
+	for len(m.Open) > maxOpen {
+		m.Gap = max(m.Gap, m.Open[0].T)
+		m.Open = m.Open[1:]
+	}
+}
+
+// closeOpen notes that a write has rows after all.
+func (m *meta) closeOpen(id string) {
+	m.Open = slices.DeleteFunc(m.Open, func(o openWrite) bool { return o.ID == id })
+}
+
+// A value is stored behind a byte that says whether it is compressed.
+const (
+	plain      = 'p'
+	compressed = 'z'
+)
+
+func deflate(b []byte) []byte {
+	if len(b) < 400 {
+		return append([]byte{plain}, b...)
+	}
+	var out bytes.Buffer
+	out.WriteByte(compressed)
+	w, _ := flate.NewWriter(&out, flate.BestSpeed) // the level is one
+	_, _ = w.Write(b)                              // into memory
+	_ = w.Close()
+	if out.Len() > len(b) {
+		return append([]byte{plain}, b...)
+	}
+	return out.Bytes()
+}
+
+func inflate(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	if b[0] == plain {
+		return b[1:]
+	}
+	text, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b[1:])), 4*maxState))
+	if err != nil {
+		return nil
+	}
+	return text
+}
