@@ -52,7 +52,7 @@ func (c *Config) Log(kong *pdk.PDK) {
 		return
 	}
 	if err := kong.Log.Err(line); err != nil {
-		c.senders.logger.Info("Kong did not accept a line for its log", "error", err)
+		c.senders.logger.Info("Kong did not accept a line for its log", "err", err)
 	}
 }
 

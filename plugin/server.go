@@ -113,7 +113,7 @@ func (s *server) converse(raw net.Conn) {
 	stopping := s.closed
 	s.mu.Unlock()
 	if !stopping && !errors.Is(err, io.EOF) {
-		s.senders.logger.Info("a connection from Kong ended", "error", err)
+		s.senders.logger.Info("a connection from Kong ended", "err", err)
 	}
 }
 

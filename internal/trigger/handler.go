@@ -217,7 +217,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, path string, re
 
 func (h *handler) failed(ctx context.Context, path string, err error) {
 	if n := h.failures.count(h.Now()); n > 0 {
-		h.Logger.ErrorContext(ctx, "triggers could not be stored", "count", n, "path", path, "error", err)
+		h.Logger.ErrorContext(ctx, "triggers could not be stored", "count", n, "path", path, "err", err)
 	}
 }
 
