@@ -92,6 +92,7 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 	ready := make(chan string, 1)
 	options := daemon.Options{Version: buildVersion(), Delivered: d.event, Listening: func(addr string) { ready <- addr }, Operations: func(addr string) {
 		fmt.Fprintf(d.out, "The relay's own page             http://%s/   ← how things stand\n\n", addr)
+		emu.trail.LinkRelay("http://" + addr + "/")
 	}}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()

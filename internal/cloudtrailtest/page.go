@@ -27,12 +27,17 @@ const (
 	pageTick = 250 * time.Millisecond // how often a stream looks for news
 )
 
+// LinkRelay puts a link to the relay's own page on the page.
+func (s *Server) LinkRelay(url string) { s.relayPage.Store(&url) }
+
 // pageRow is an event as the table shows it.
 type pageRow struct {
 	Seq                                      int
 	Time, Name, Principal, IP, Status, Delay string
 	UID                                      string
 	Repeat, Bad                              bool
+	Changes                                  []pageChange
+	Note                                     string // of the changes
 }
 
 // news is what a stream sends: the totals, and the rows since the last time as HTML.
@@ -74,7 +79,7 @@ func (s *Server) index(w http.ResponseWriter) {
 	var b bytes.Buffer
 	err := pageTemplate.Execute(&b, map[string]any{
 		"News": n, "Rows": template.HTML(n.Rows), // made by the same template, escaped there
-		"Channels": s.o.Channels, "Region": s.o.Region, "Store": s.o.EventDataStore, "CountsOnly": s.o.Keep == KeepCounts,
+		"Channels": s.o.Channels, "Region": s.o.Region, "Store": s.o.EventDataStore, "CountsOnly": s.o.Keep == KeepCounts, "Relay": s.relayPage.Load(),
 	})
 	if err != nil {
 		http.Error(w, "the page could not be made", http.StatusInternalServerError)
@@ -170,6 +175,7 @@ func rowOf(e *Event) pageRow {
 			}
 		}
 		AdditionalEventData struct{ Status json.RawMessage }
+		ResponseElements    json.RawMessage
 	}
 	// What does not decode stays empty: the page shows what it can.
 	_ = json.Unmarshal([]byte(e.Data), &d)
@@ -177,6 +183,7 @@ func rowOf(e *Event) pageRow {
 		Seq: e.Seq, Name: d.EventName, IP: d.SourceIPAddress, UID: e.UID, Repeat: e.Repeat,
 		Principal: d.UserIdentity.PrincipalID, Status: strings.Trim(string(d.AdditionalEventData.Status), `"`),
 	}
+	r.Changes, r.Note = pageChangesOf(d.ResponseElements)
 	var name string
 	if json.Unmarshal(d.UserIdentity.Details.Name, &name) == nil && name != "" {
 		r.Principal = name

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -73,6 +74,8 @@ type Server struct {
 	authMu      sync.Mutex
 	credentials []Credential
 	keys        keys
+
+	relayPage atomic.Pointer[string] // nil: the page has no link
 
 	faultMu sync.Mutex
 	faults  Faults

@@ -51,6 +51,7 @@ var errUsage = errors.New("wrong usage")
 type settings struct {
 	adminListen, awsListen string
 	upstream, token        string
+	relayPage              string
 	rowDelay, rowDelayMax  time.Duration
 	logLevel               slog.Level
 	health                 bool
@@ -63,6 +64,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (setting
 	f.StringVar(&s.adminListen, "admin-listen", "127.0.0.1:8001", "`host:port` of the Admin API, or off")
 	f.StringVar(&s.awsListen, "aws-listen", "127.0.0.1:8010", "`host:port` of CloudTrail Lake, its page and /healthz")
 	f.StringVar(&s.upstream, "upstream", "", "`URL` of the Admin API to stand before; none: answer as one")
+	f.StringVar(&s.relayPage, "relay-page", "", "`URL` of the relay's own page, to which CloudTrail Lake's page has a link")
 	f.StringVar(&s.token, "token", "", "turn RBAC on, with this `token` for a user called admin")
 	f.DurationVar(&s.rowDelay, "row-delay", 100*time.Millisecond, "least `time` from an answer to its row in the audit log")
 	f.DurationVar(&s.rowDelayMax, "row-delay-max", 300*time.Millisecond, "greatest `time` from an answer to its row")
@@ -111,6 +113,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	trail := cloudtrailtest.New(cloudtrailtest.Options{})
+	if s.relayPage != "" {
+		trail.LinkRelay(s.relayPage)
+	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	h := &host{log: log, group: group}
