@@ -102,6 +102,9 @@ func newWorldOn(tb testing.TB, redis *redistest.Server, kong kongtest.Options, t
 	return w
 }
 
+// destination returns the name of the world's channel in the ledger's keys.
+func (w *world) destination() string { return cloudtrailtest.ChannelARN + "@" + w.trailURL }
+
 // run is a relay process.
 type relayRun struct {
 	cmd            *exec.Cmd

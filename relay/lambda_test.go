@@ -148,7 +148,7 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 // A ledger of another Kong is a matter of settings: the hint is in the answer.
 func TestLambdaForeignLedger(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
-	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
+	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: w.destination()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 20*time.Second, "RELAY_LEASE_WAIT=0s")
 	l.result(scheduleEvent)
-	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
+	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: w.destination()})
 	if err != nil {
 		t.Fatal(err)
 	}

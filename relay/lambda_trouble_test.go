@@ -22,7 +22,7 @@ func TestLambdaIDThatNeverShowsUp(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, time.Minute)
 	l.result(scheduleEvent)
-	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: cloudtrailtest.ChannelARN})
+	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: w.destination()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/config"
@@ -137,12 +138,16 @@ func (a *App) openKong() error {
 
 // destinationName names a destination in the ledger's keys. Everything that tells
 // two destinations apart must be in it: what is in the ledger of one is not put again.
-func destinationName(s *config.Settings) (string, error) {
+// An account that a log group is named without is not: the ledger is bound to it (see
+// bindAccount), as its name must not hang on whether AWS can be asked.
+func destinationName(ctx context.Context, s *config.Settings) (string, error) {
 	switch s.Destination {
 	case config.ToCloudTrail:
-		return s.ChannelARN, nil
+		cfg, err := s.AWSConfig(ctx)
+		return s.ChannelARN + at(cloudtrail.OtherEndpoint(cfg)), err
 	case config.ToCloudWatch:
-		return "logs:" + s.AccountID + ":" + s.Region + ":" + s.LogGroup + ":" + s.LogStream, nil
+		cfg, err := s.AWSConfig(ctx)
+		return "logs:" + s.AccountID + ":" + s.Region + ":" + s.LogGroup + ":" + s.LogStream + at(cloudwatch.OtherEndpoint(cfg)), err
 	case config.ToJSONL:
 		if s.JSONLFile == "-" {
 			return "jsonl:-", nil
@@ -154,6 +159,14 @@ func destinationName(s *config.Settings) (string, error) {
 		return "jsonl:" + path, nil
 	}
 	return "", unknownDestination(s)
+}
+
+// at returns the part of a destination's name that says at which endpoint it is.
+func at(endpoint string) string {
+	if endpoint == "" {
+		return ""
+	}
+	return "@" + endpoint
 }
 
 func unknownDestination(s *config.Settings) error {
@@ -170,7 +183,7 @@ func (a *App) openStore(ctx context.Context, mustExist bool) error {
 }
 
 func newStore(ctx context.Context, s *config.Settings, mustExist bool) (Store, error) {
-	name, err := destinationName(s)
+	name, err := destinationName(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -280,12 +293,41 @@ func (a *App) bindStore(ctx context.Context) error {
 			return withHint(fmt.Errorf("the ledger was used with another KONG_ADMIN_API, and this one does not answer: %w", kongErr), kongHint)
 		}
 		if a.Settings.Adopt {
-			return a.ExplainLedger(a.Store.Bind(ctx, a.gateway(), true))
+			err = a.Store.Bind(ctx, a.gateway(), true)
 		}
+	}
+	if errors.Is(err, audit.ErrForeignLedger) {
 		return audit.Settings(err, "give a second gateway another name with --source (RELAY_SOURCE); "+
 			"for the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)")
 	}
+	if err == nil {
+		err = a.bindAccount(ctx)
+	}
 	return a.ExplainLedger(err)
+}
+
+// bindAccount ties the ledger to the AWS account of a log group that is named without
+// it. Where the account cannot be found out nothing is compared.
+func (a *App) bindAccount(ctx context.Context) error {
+	s := &a.Settings
+	if s.Destination != config.ToCloudWatch || s.AccountID != "" {
+		return nil // it is part of the ledger's name, or there is none
+	}
+	cfg, err := s.AWSConfig(ctx)
+	if err != nil {
+		return err
+	}
+	account, err := awscall.Account(ctx, cfg)
+	if err != nil {
+		a.Log.Debug("account of the log group not known", "err", err)
+		return nil
+	}
+	err = a.Store.BindAccount(ctx, account, s.Adopt)
+	if errors.Is(err, audit.ErrForeignAccount) {
+		return audit.Settings(err, "the credentials are of the account "+account+": correct them, or give each account a name of its own with "+
+			"--source (RELAY_SOURCE), or name the log group by its ARN (RELAY_LOG_GROUP); if the ledger is this account's after all, run once with --adopt")
+	}
+	return err
 }
 
 // ExplainLedger adds what to do about a ledger that cannot be reached, unless the

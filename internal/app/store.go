@@ -63,11 +63,14 @@ type Outages interface {
 	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
 }
 
-// Binding ties a ledger to one Kong.
+// Binding ties a ledger to one Kong and one account.
 type Binding interface {
 	// Bind fails with audit.ErrForeignLedger if the ledger was used with another
 	// address, unless adopt is set.
 	Bind(ctx context.Context, url string, adopt bool) error
+	// BindAccount fails with audit.ErrForeignAccount if the ledger was used with another
+	// AWS account, unless adopt is set.
+	BindAccount(ctx context.Context, account string, adopt bool) error
 	Ping(ctx context.Context) error
 	// Check looks at the settings of the ledger's server, if it has any. It fails with
 	// audit.ErrEvicting if they would make it forget what must be kept, and returns a

@@ -119,6 +119,8 @@ var (
 	ErrLeaseHeld = errors.New("another relay holds the lease")
 	// ErrForeignLedger: the ledger was made for another Kong.
 	ErrForeignLedger = errors.New("ledger belongs to another Kong")
+	// ErrForeignAccount: the ledger was used with another AWS account.
+	ErrForeignAccount = errors.New("ledger belongs to another AWS account")
 	// ErrForeignLog: Kong shows none of the entries that the ledger has recorded and
 	// that Kong should still retain. It is another Kong, its audit table was emptied, or
 	// the answer is broken. No mark was moved.

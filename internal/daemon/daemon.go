@@ -212,7 +212,7 @@ func (s *server) passes(ctx context.Context) error {
 func (s *server) bindOrWait(ctx context.Context) error {
 	for wait := bindRetryFirst; ; wait = min(wait*2, bindRetryLast) {
 		err := s.app.Bind(ctx)
-		if err == nil || errors.Is(err, audit.ErrForeignLedger) || errors.Is(err, audit.ErrEvicting) {
+		if err == nil || errors.Is(err, audit.ErrForeignLedger) || errors.Is(err, audit.ErrForeignAccount) || errors.Is(err, audit.ErrEvicting) {
 			return err
 		}
 		s.metrics.failing.Inc()

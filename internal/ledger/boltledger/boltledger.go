@@ -76,6 +76,7 @@ var (
 	generationKey = []byte("generation")
 	marksKey      = []byte("marks")
 	kongKey       = []byte("kong")
+	accountKey    = []byte("account")
 
 	sourceKey      = []byte("source")
 	destinationKey = []byte("destination")

@@ -112,24 +112,37 @@ func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 
 // Bind is [redisledger.Ledger.Bind].
 func (b *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
-	url = ledger.Address(url)
-	var other string
-	err := b.update(ctx, "binding", func(tx *bbolt.Tx) error {
+	other, err := b.bind(ctx, kongKey, ledger.Address(url), adopt)
+	if err == nil && other != "" {
+		return fmt.Errorf("binding ledger: %w", ledger.Foreign(other))
+	}
+	return err
+}
+
+// BindAccount is [redisledger.Ledger.BindAccount].
+func (b *Ledger) BindAccount(ctx context.Context, account string, adopt bool) error {
+	other, err := b.bind(ctx, accountKey, account, adopt)
+	if err == nil && other != "" {
+		return fmt.Errorf("binding ledger to an account: %w: %s", audit.ErrForeignAccount, other)
+	}
+	return err
+}
+
+// bind binds the ledger to a value, or returns the other one that it is bound to.
+func (b *Ledger) bind(ctx context.Context, key []byte, value string, adopt bool) (other string, err error) {
+	err = b.update(ctx, "binding", func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
-		bound := string(meta.Get(kongKey))
+		bound := string(meta.Get(key))
 		switch {
-		case bound == url:
+		case bound == value:
 			return nil
 		case bound != "" && !adopt && meta.Get(marksKey) != nil:
 			other = bound
 			return nil
 		}
-		return meta.Put(kongKey, []byte(url))
+		return meta.Put(key, []byte(value))
 	})
-	if err == nil && other != "" {
-		return fmt.Errorf("binding ledger: %w", ledger.Foreign(other))
-	}
-	return err
+	return other, err
 }
 
 // ReserveNonce is [redisledger.Ledger.ReserveNonce].

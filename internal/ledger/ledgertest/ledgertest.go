@@ -40,6 +40,7 @@ type Ledger interface {
 	Recall(ctx context.Context, keys []string) ([][]byte, int64, error)
 	Remember(ctx context.Context, version int64, items []audit.Item, most int) (int, error)
 	Bind(ctx context.Context, url string, adopt bool) error
+	BindAccount(ctx context.Context, account string, adopt bool) error
 	Ping(ctx context.Context) error
 	Close() error
 }
@@ -82,6 +83,7 @@ func Conform(t *testing.T, b Backend) {
 		{"outages", testOutages},
 		{"memory", testMemory},
 		{"binding", testBind},
+		{"binding to an account", testBindAccount},
 		{"cancelled", testCancelled},
 		{"concurrent records", testConcurrentRecords},
 		{"model", testModel},
@@ -291,6 +293,22 @@ func testBind(t *testing.T, b Backend) {
 	must(t, x.Bind(bg(), "https://kong:8444", false))
 	must(t, y.Bind(bg(), "https://other:8444", true))
 	wantErr(t, x.Bind(bg(), "https://kong:8444", false), audit.ErrForeignLedger)
+}
+
+func testBindAccount(t *testing.T, b Backend) {
+	x, y, _ := begun(t, b)
+	must(t, x.BindAccount(bg(), "111111111111", false))
+	must(t, y.BindAccount(bg(), "222222222222", false)) // nothing hangs on it yet
+	lease := value(x.Acquire(bg(), true))(t)
+	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
+	must(t, y.BindAccount(bg(), "222222222222", false))
+	err := x.BindAccount(bg(), "111111111111", false)
+	wantErr(t, err, audit.ErrForeignAccount)
+	if !strings.Contains(err.Error(), "222222222222") {
+		t.Errorf("message %q", err)
+	}
+	must(t, x.BindAccount(bg(), "111111111111", true))
+	wantErr(t, y.BindAccount(bg(), "222222222222", false), audit.ErrForeignAccount)
 }
 
 func testCancelled(t *testing.T, b Backend) {

@@ -52,6 +52,7 @@ func TestRedisDeclaresKeys(t *testing.T) {
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	must(t, lease.Renew(bg()))
 	must(t, r.Bind(bg(), "http://kong:8001", false))
+	must(t, r.BindAccount(bg(), "111111111111", false))
 	must(t, r.Announce(bg(), []string{"x"}, time.Now()))
 	must(t, r.NoteOwnReads(bg(), []string{"y"}))
 	value(r.ReserveNonce(bg(), "z", time.Hour))(t)

@@ -199,3 +199,22 @@ func (r *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
 	r.pin.Bind(url)
 	return nil
 }
+
+// BindAccount remembers the AWS account that entries are delivered to, where the
+// destination's name does not say it. It fails with [audit.ErrForeignAccount] if that
+// is another one already and the ledger has marks, unless adopt is set.
+func (r *Ledger) BindAccount(ctx context.Context, account string, adopt bool) error {
+	const doing = "binding ledger to an account"
+	replace := 0
+	if adopt {
+		replace = 1
+	}
+	bound, err := bindScript.Run(ctx, r.client, r.keys("account", "marks"), account, replace).Text()
+	if err != nil {
+		return r.wrap(doing, err)
+	}
+	if bound != account {
+		return fmt.Errorf("%s: %w: %s", doing, audit.ErrForeignAccount, bound)
+	}
+	return nil
+}

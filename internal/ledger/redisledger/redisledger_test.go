@@ -65,12 +65,13 @@ func TestRedisBuckets(t *testing.T) {
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	value(r.ReserveNonce(bg(), "nonce", time.Hour))(t)
 	must(t, r.Bind(bg(), "http://kong:8001", false))
+	must(t, r.BindAccount(bg(), "111111111111", false))
 	must(t, r.Announce(bg(), []string{"x"}, time.Now()))
 	if _, err := r.Acquire(bg(), true); !errors.Is(err, audit.ErrLeaseHeld) {
 		t.Fatal(err)
 	}
 
-	lasting := map[string]bool{"gen": true, "seq": true, "marks": true, "kong": true, "undelivered": true, "dead": true, "deferred": true, "reruns": true}
+	lasting := map[string]bool{"gen": true, "seq": true, "marks": true, "kong": true, "account": true, "undelivered": true, "dead": true, "deferred": true, "reruns": true}
 	found, buckets := 0, 0
 	for _, key := range ledgerKeys(t, r) {
 		name := strings.TrimPrefix(key, r.prefix)

@@ -1,5 +1,5 @@
--- bind: KEYS: binding, marks; ARGV: address, 1 to replace another. Returns the
--- address that the ledger is bound to now. Before there are marks nothing hangs
+-- bind: KEYS: binding, marks; ARGV: address or account, 1 to replace another. Returns what
+-- the ledger is bound to now. Before there are marks nothing hangs
 -- on a binding: it may stem from an address that was mistyped.
 local to = redis.call('GET', KEYS[1])
 if to and ARGV[2] ~= '1' and redis.call('EXISTS', KEYS[2]) == 1 then return to end

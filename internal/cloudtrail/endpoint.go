@@ -1,0 +1,14 @@
+package cloudtrail
+
+import (
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata"
+
+	"github.com/kong-cloudtrail/relay/internal/awscall"
+)
+
+// OtherEndpoint returns the endpoint that a configuration names for the service if it
+// is not AWS's, else "".
+func OtherEndpoint(cfg aws.Config) string {
+	return awscall.OtherEndpoint(cloudtraildata.NewFromConfig(cfg).Options().BaseEndpoint)
+}
