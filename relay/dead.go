@@ -30,11 +30,11 @@ func (e *env) deadCommand() *cli.Command {
 			{
 				Name: "list", Usage: "list dead letters and deferred entries, with reason and age",
 				Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "a line of JSON each, with the whole entry"}},
-				Action: e.withLedger(config.NeedLedger, e.deadList),
+				Action: e.reading(e.deadList),
 			},
 			{
 				Name: "show", Usage: "show one, whole, as JSON", ArgsUsage: "<id>",
-				Action: checked(validateShow, e.withLedger(config.NeedLedger, e.deadShow)),
+				Action: checked(validateShow, e.reading(e.deadShow)),
 			},
 			{
 				Name: "retry", Usage: "put them again; waits for a pass that is being made", ArgsUsage: "[<id>…]", Flags: filter,
@@ -66,9 +66,9 @@ func validateShow(c *cli.Command) error {
 	return nil
 }
 
-func (e *env) deadList(ctx context.Context, c *cli.Command, a *app.App) error {
+func (e *env) deadList(ctx context.Context, c *cli.Command, from ledgerView) error {
 	if c.Bool("json") {
-		for l, err := range a.Store.UndeliveredEntries(ctx) {
+		for l, err := range from.UndeliveredEntries(ctx) {
 			if err != nil {
 				return err
 			}
@@ -80,7 +80,7 @@ func (e *env) deadList(ctx context.Context, c *cli.Command, a *app.App) error {
 	}
 	w := tabwriter.NewWriter(e.Stdout, 0, 4, 2, ' ', 0)
 	n := 0
-	for l, err := range a.Store.UndeliveredEntries(ctx) {
+	for l, err := range from.UndeliveredEntries(ctx) {
 		if err != nil {
 			return err
 		}
@@ -100,8 +100,8 @@ func (e *env) deadList(ctx context.Context, c *cli.Command, a *app.App) error {
 	return nil
 }
 
-func (e *env) deadShow(ctx context.Context, c *cli.Command, a *app.App) error {
-	l, found, err := a.Store.UndeliveredEntry(ctx, c.Args().First())
+func (e *env) deadShow(ctx context.Context, c *cli.Command, from ledgerView) error {
+	l, found, err := from.UndeliveredEntry(ctx, c.Args().First())
 	if err != nil {
 		return err
 	}

@@ -2,20 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
-	"net/netip"
-	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/opsclient"
 )
-
-// healthTimeout is less than container runtimes wait for a health check.
-const healthTimeout = 3 * time.Second
 
 // healthCommand is for images without a shell or curl: their health check is the
 // program itself, with the settings of the one that serves.
@@ -38,39 +30,11 @@ func (e *env) healthCommand() *cli.Command {
 			if c.Bool("ready") {
 				path = "/readyz"
 			}
-			return askHealth(ctx, listen, path)
+			relay, err := opsclient.New(listen)
+			if err != nil {
+				return err
+			}
+			return relay.Health(ctx, path)
 		},
 	}
-}
-
-// askHealth asks who listens at an address of this machine.
-func askHealth(ctx context.Context, listen, path string) error {
-	resp, err := getOps(ctx, listen, path)
-	if err != nil {
-		return fmt.Errorf("asking for health: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New("asking for health: the relay answers " + path + " with " + resp.Status)
-	}
-	return nil
-}
-
-// getOps gets a path of the relay that serves at an address of this machine. The
-// caller closes the body, for which there is as much time as for the answer.
-func getOps(ctx context.Context, listen, path string) (*http.Response, error) {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return nil, err
-	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
-		host = "localhost" // who listens on every address listens there too
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	// No proxy: it is this machine.
-	client := &http.Client{Timeout: healthTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
-	return client.Do(req)
 }

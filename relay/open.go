@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/opsclient"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v3"
@@ -123,6 +127,49 @@ func (e *env) withLedger(n config.Need, f func(ctx context.Context, c *cli.Comma
 		defer func() { err = errors.Join(err, a.Close()) }()
 		return f(ctx, c, a)
 	}
+}
+
+// ledgerView is what commands read of a ledger: the ledger itself, or the relay that
+// has its file open.
+type ledgerView interface {
+	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
+	UndeliveredEntry(ctx context.Context, id string) (u audit.Undelivered, found bool, err error)
+	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
+}
+
+// reading opens what a command needs that only reads the ledger, also beside a relay
+// whose ledger is a file.
+func (e *env) reading(f func(ctx context.Context, c *cli.Command, l ledgerView) error) cli.ActionFunc {
+	return func(ctx context.Context, c *cli.Command) error {
+		err := e.withLedger(config.NeedLedger, func(ctx context.Context, c *cli.Command, a *app.App) error {
+			return a.ExplainLedger(f(ctx, c, a.Store))
+		})(ctx, c)
+		if !errors.Is(err, audit.ErrLedgerInUse) {
+			return err
+		}
+		relay, err := e.relayWithLedger(c, err)
+		if err != nil {
+			return err
+		}
+		return f(ctx, c, relay)
+	}
+}
+
+// relayWithLedger returns the relay of this machine that has the ledger's file open,
+// or the error of opening it if none can be asked.
+func (e *env) relayWithLedger(c *cli.Command, inUse error) (*opsclient.Client, error) {
+	s, err := e.settings(c, config.NeedLedger)
+	if err != nil || s.OpsListen == "" {
+		return nil, inUse
+	}
+	relay, err := opsclient.New(s.OpsListen)
+	if err == nil {
+		err = relay.Unlock(s.LedgerFile)
+	}
+	if err != nil {
+		return nil, audit.Settings(fmt.Errorf("%w; %w", inUse, err), "run it as the user of the relay that has the ledger, or stop that relay")
+	}
+	return relay, nil
 }
 
 // printJSON writes a value as a line of JSON.

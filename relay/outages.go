@@ -34,10 +34,10 @@ func (e *env) outages(ctx context.Context, c *cli.Command) error {
 		return config.Usagef("give one of --json and --csv")
 	}
 	now := time.Now()
-	return e.withLedger(config.NeedLedger, func(ctx context.Context, c *cli.Command, a *app.App) error {
-		list, err := a.Store.Outages(ctx, now.Add(-c.Duration("since")))
+	return e.reading(func(ctx context.Context, c *cli.Command, l ledgerView) error {
+		list, err := l.Outages(ctx, now.Add(-c.Duration("since")))
 		if err != nil {
-			return a.ExplainLedger(err)
+			return err
 		}
 		switch {
 		case c.Bool("json"):

@@ -9,11 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/opsclient"
 )
 
 const watchEvery = 2 * time.Second
@@ -64,7 +64,11 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 		return app.Status{}, err
 	}
 	if listen != "" {
-		if s, ok := askRelay(ctx, listen); ok {
+		relay, err := opsclient.New(listen)
+		if err != nil {
+			return app.Status{}, err
+		}
+		if s, ok := relay.Status(ctx); ok {
 			return s, nil
 		}
 	}
@@ -75,18 +79,6 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 		return a.ExplainLedger(err)
 	})(ctx, c)
 	return s, err
-}
-
-// askRelay asks the relay that serves at an address of this machine, if one does.
-func askRelay(ctx context.Context, listen string) (s app.Status, ok bool) {
-	resp, err := getOps(ctx, listen, "/status")
-	if err != nil {
-		return s, false
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	// What else may listen there is not a relay.
-	return s, err == nil && json.Unmarshal(text, &s) == nil && s.From == "relay"
 }
 
 func (e *env) printStatus(c *cli.Command, s *app.Status) error {

@@ -127,6 +127,8 @@ var (
 	ErrForeignLog = errors.New("kong shows nothing of what was recorded before")
 	// ErrNoLedger: there is no file with this name.
 	ErrNoLedger = errors.New("no such ledger")
+	// ErrLedgerInUse: another process has the ledger's file open.
+	ErrLedgerInUse = errors.New("in use by another relay")
 	// ErrEvicting: the ledger's server may evict what must be kept.
 	ErrEvicting = errors.New("eviction policy would evict dead letters and marks")
 )

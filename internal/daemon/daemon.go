@@ -53,6 +53,7 @@ type server struct {
 	history   history
 	snapshot  snapshot
 	template  *template.Template // of the page
+	beside    *beside            // nil: the ledger is no file
 
 	marksMu sync.Mutex
 	marks   audit.Marks // as last read
@@ -167,6 +168,9 @@ func (s *server) run(ctx context.Context) error {
 		})
 		return l.Addr(), nil
 	}
+	var closeBeside func()
+	s.beside, closeBeside = s.openBeside()
+	defer closeBeside()
 	if set.OpsListen != "" {
 		addr, err := listen("operations", set.OpsListen, s.opsHandler())
 		if err != nil {

@@ -73,6 +73,9 @@ func (s *server) opsHandler() http.Handler {
 		writeJSON(w, http.StatusOK, s.status(r.Context()))
 	})
 	mux.HandleFunc("GET /{$}", s.page)
+	if s.beside != nil {
+		s.beside.register(mux)
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
 }

@@ -18,6 +18,8 @@ const (
 	// an entry that the ledger does not know, and settle how long it is given.
 	youngAge = 5 * 60
 	settle   = 5 * time.Second
+	// passLookback is how far before the marks a reconcile begins, in seconds.
+	passLookback = 25 * 60 * 60
 	// ownSlack is how many seconds before the last pass's start the rows of its own
 	// reads may be dated: the clocks of control planes differ.
 	ownSlack = 5
@@ -37,11 +39,12 @@ type verification struct {
 	slice        int           // entries asked for at once; 0: any number
 	progress     func(pipeline.Summary)
 
-	marks  audit.Marks
-	shown  bool  // the log has shown an entry that the marks name
-	now    int64 // Kong's clock when the scan began
-	report Report
-	young  []audit.Entry // new to the ledger, and perhaps on their way: id and timestamp only
+	marks   audit.Marks
+	passing bool  // a pass was under way when the scan began, and goes on
+	shown   bool  // the log has shown an entry that the marks name
+	now     int64 // Kong's clock when the scan began
+	report  Report
+	young   []audit.Entry // new to the ledger, and perhaps on their way: id and timestamp only
 
 	begun    time.Time      // when the scan began
 	scanned  time.Time      // when it ended
@@ -68,6 +71,11 @@ func (v *verification) run(ctx context.Context) error {
 	if v.marks, err = v.app.Store.Marks(ctx); err != nil {
 		return err
 	}
+	left, err := v.app.Store.LeaseLeft(ctx)
+	if err != nil {
+		return err
+	}
+	v.passing = left > 0
 	v.reset()
 	if err := v.log.Scan(ctx, v.since, v.until, func(s walk.Scanned) error { return v.page(ctx, s) }); err != nil {
 		return err
@@ -291,11 +299,26 @@ func (v *verification) unknown(e *audit.Entry) {
 	case !v.due(e):
 		v.report.NotDue++
 		v.cap(e.Timestamp)
-	case v.now-e.Timestamp < youngAge && len(v.young) < maxNames:
+	case (v.now-e.Timestamp < youngAge || v.passReads(e)) && len(v.young) < maxNames:
 		v.young = append(v.young, audit.Entry{ID: strings.Clone(e.ID), Timestamp: e.Timestamp})
+	case v.passReads(e):
+		v.onTheWay(e)
 	default:
 		v.missing(e.ID, e.Timestamp)
 	}
+}
+
+// passReads reports whether the pass that was under way when the scan began comes to
+// an entry: one that reads everything, or a reconcile, which begins a day before the
+// marks.
+func (v *verification) passReads(e *audit.Entry) bool {
+	m := &v.marks
+	return v.passing && (m.FullAt == 0 || e.Timestamp >= min(m.Cursor, m.ReconciledThrough)-passLookback)
+}
+
+func (v *verification) onTheWay(e *audit.Entry) {
+	v.report.OnTheWay++
+	v.cap(e.Timestamp)
 }
 
 func (v *verification) missing(id string, timestamp int64) {
@@ -346,14 +369,22 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	left, err := v.app.Store.LeaseLeft(ctx)
+	if err != nil {
+		return err
+	}
+	v.passing = v.passing && left > 0
 	outcomes, err := v.app.Store.Lookup(ctx, v.young)
 	if err != nil {
 		return err
 	}
 	for i, o := range outcomes {
-		if e := &v.young[i]; o == audit.New {
+		switch e := &v.young[i]; {
+		case o == audit.New && v.passReads(e):
+			v.onTheWay(e)
+		case o == audit.New:
 			v.missing(e.ID, e.Timestamp)
-		} else {
+		default:
 			v.report.Entries-- // entry counts it once more
 			v.entry(e, o)
 		}

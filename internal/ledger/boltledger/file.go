@@ -32,7 +32,7 @@ func (b *Ledger) open() error {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return audit.Settingsf("stop the other one, or give each a ledger of its own; several relays share one in Redis",
-			"opening ledger %s: in use by another relay", b.path)
+			"opening ledger %s: %w", b.path, audit.ErrLedgerInUse)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
 		return audit.Settings(err, brokenHint)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):

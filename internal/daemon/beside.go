@@ -1,0 +1,146 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/verify"
+)
+
+// besideMost bounds how long an answer to a command may take.
+const besideMost = time.Hour
+
+// beside answers the commands that run beside this relay and need its ledger, where
+// that is a file: one process at a time can open it.
+//
+// The operations listener may be reached by others than those who may read the
+// ledger: other users of this machine, and a cluster where it is scraped. What these
+// paths show, payloads too, is for those who have the key, which lies beside the
+// ledger's file and can be read by the file's owner alone.
+type beside struct {
+	app       *app.App
+	key       string
+	verifying sync.Mutex // held while a verification is made
+}
+
+// openBeside makes the key, and returns nil where the ledger is no file. close removes
+// the key.
+func (s *server) openBeside() (b *beside, closed func()) {
+	file := s.app.Settings.LedgerFile
+	if file == "" || s.app.Settings.OpsListen == "" {
+		return nil, func() {}
+	}
+	b = &beside{app: s.app, key: rand.Text()}
+	path := app.KeyFile(file)
+	_ = os.Remove(path) // of a relay that was killed, perhaps with other rights
+	if err := os.WriteFile(path, []byte(b.key+"\n"), 0o600); err != nil {
+		s.log.Warn("commands that read the ledger do not work beside this relay", "err", err)
+		return nil, func() {}
+	}
+	return b, func() { _ = os.Remove(path) }
+}
+
+// register adds the paths.
+func (b *beside) register(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+app.PathUndelivered, b.guarded(b.undelivered))
+	mux.HandleFunc("GET "+app.PathOutages, b.guarded(b.outages))
+	mux.HandleFunc("POST "+app.PathVerify, b.guarded(b.verify))
+}
+
+// guarded lets those in who have the key.
+func (b *beside) guarded(f func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
+	want := []byte("Bearer " + b.key)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+			refuseCommand(w, http.StatusUnauthorized, errors.New("the key beside the ledger's file is asked for"))
+			return
+		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(besideMost)) // else the listener's holds
+		if err := f(w, r); err != nil {
+			refuseCommand(w, http.StatusInternalServerError, err)
+		}
+	}
+}
+
+func refuseCommand(w http.ResponseWriter, status int, err error) {
+	writeJSON(w, status, struct {
+		Error string `json:"error"`
+		Hint  string `json:"hint,omitempty"`
+	}{err.Error(), audit.Hint(err)})
+}
+
+// lines returns what writes values as lines of JSON.
+func lines(w http.ResponseWriter) func(v any) error {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	e := jsontext.NewEncoder(w)
+	return func(v any) error { return json.MarshalEncode(e, v) }
+}
+
+func (b *beside) undelivered(w http.ResponseWriter, r *http.Request) error {
+	if id := r.URL.Query().Get("id"); id != "" {
+		u, found, err := b.app.Store.UndeliveredEntry(r.Context(), id)
+		if err != nil || !found {
+			return err
+		}
+		return lines(w)(&u)
+	}
+	write := lines(w)
+	for u, err := range b.app.Store.UndeliveredEntries(r.Context()) {
+		if err != nil {
+			return err
+		}
+		if err := write(&u); err != nil {
+			return nil // the client went away
+		}
+	}
+	return nil
+}
+
+func (b *beside) outages(w http.ResponseWriter, r *http.Request) error {
+	since, err := time.Parse(time.RFC3339, r.URL.Query().Get("since"))
+	if err != nil {
+		return err
+	}
+	list, err := b.app.Store.Outages(r.Context(), since)
+	if err != nil {
+		return err
+	}
+	write := lines(w)
+	for i := range list {
+		if err := write(&list[i]); err != nil {
+			return nil //nolint:nilerr // the client went away
+		}
+	}
+	return nil
+}
+
+// verify compares while the relay goes on. It does not repair: the relay's own passes
+// put what is missing.
+func (b *beside) verify(w http.ResponseWriter, r *http.Request) error {
+	o, err := verify.ParseQuery(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	if !b.verifying.TryLock() {
+		return errors.New("another relay verify is under way")
+	}
+	defer b.verifying.Unlock()
+	report, err := verify.Run(r.Context(), b.app, o)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	writeJSON(w, http.StatusOK, report)
+	return nil
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/verify"
+)
+
+// Commands that read the ledger work beside a relay whose ledger is a file, and show
+// it to nobody who may not read that file.
+func TestCommandsBesideARelayWithAFile(t *testing.T) {
+	t.Parallel()
+	at := time.Now().Add(-time.Hour)
+	list := rows("d", 50, func(i int) time.Time { return at.Add(time.Duration(i) * time.Second) })
+	dead := list[10].RequestID
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{IDs: map[string]string{dead: "InvalidData"}}})
+	file := t.TempDir() + "/ledger.db"
+	w.env = append(w.env, "RELAY_LEDGER=bolt:"+file)
+	w.kong.Add(list...)
+	r, _, ops := w.serve()
+	w.env = append(w.env, "RELAY_OPS_LISTEN="+strings.TrimPrefix(ops, "http://"))
+	eventually(t, patient, "the first pass", func() bool { return metric(t, ops, `passes_total{kind="reconcile",outcome="complete"}`) == "1" })
+
+	out, _ := w.says(exitOK, "dead", "list")
+	contains(t, out, dead, "InvalidData")
+	if found := w.letters(); len(found) != 1 {
+		t.Errorf("%v", found)
+	}
+	out, _ = w.says(exitOK, "dead", "show", dead)
+	contains(t, out, `"request_id": "`+dead)
+	_, stderr := w.says(exitFailed, "dead", "show", "nothing")
+	contains(t, stderr, "nothing deferred has the id")
+	out, _ = w.says(exitOK, "outages")
+	contains(t, out, "no outages")
+	out, _ = w.says(exitDifference, "verify", "--json")
+	var report verify.Report
+	if err := json.Unmarshal([]byte(out), &report); err != nil || report.Delivered != 49 || report.Dead.Count != 1 || report.Missing.Count != 0 {
+		t.Errorf("%v: %s", err, out)
+	}
+	out, _ = w.says(exitOK, "verify", "--since", "1m") // the dead letter is older
+	contains(t, out, "No difference")
+	_, stderr = w.says(exitFailed, "verify", "--repair")
+	contains(t, stderr, "in use by another relay")
+	_, stderr = w.says(exitFailed, "dead", "retry", "--all")
+	contains(t, stderr, "in use by another relay")
+
+	key := file + ".key"
+	if info, err := os.Stat(key); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	for _, path := range []string{"/ledger/undelivered", "/ledger/outages?since=2026-01-01T00:00:00Z"} {
+		resp, err := http.Get(ops + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s without the key: %s", path, resp.Status)
+		}
+	}
+	if err := os.WriteFile(key, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr = w.says(exitFailed, "dead", "list")
+	contains(t, stderr, "the key beside the ledger's file is asked for")
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	r.wait(t)
+	if _, err := os.Stat(key); !os.IsNotExist(err) {
+		t.Errorf("the key is left behind: %v", err)
+	}
+}
+
+// What a pass that is under way comes to is no difference.
+func TestVerifyDuringAPass(t *testing.T) {
+	t.Parallel()
+	at := time.Now().Add(-2 * time.Hour)
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	w.kong.Add(rows("d", 500, func(i int) time.Time { return at.Add(time.Duration(i) * time.Second) })...)
+	w.trail.SetFaults(cloudtrailtest.Faults{Delay: time.Minute})
+	_, _, ops := w.serve()
+	eventually(t, patient, "puts", func() bool {
+		return metric(t, ops, "passes_running") == "1" && metric(t, ops, "entries_read_total") != ""
+	})
+	out, _ := w.says(exitOK, "verify", "--json")
+	var report verify.Report
+	if err := json.Unmarshal([]byte(out), &report); err != nil || report.OnTheWay != 500 || report.Missing.Count != 0 {
+		t.Errorf("%v: %s", err, out)
+	}
+	if report.CompleteThrough >= at.UTC().Format(time.RFC3339) {
+		t.Errorf("complete through %s", report.CompleteThrough)
+	}
+}
