@@ -294,10 +294,11 @@ func (r *round) history(x *row, p *pending) changes.History {
 		}
 		return changes.Approximate
 	}
-	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || min(x.t, e.Timestamp) < s.T {
+	t := min(x.t, e.Timestamp)
+	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || t < s.T && order(x, t, nil, s) != later {
 		return changes.Unavailable
 	}
-	if !p.settled || !r.certain(x, p) {
+	if !p.settled || !r.certain(x, p) || r.announced(x, p, s) {
 		return changes.Approximate
 	}
 	return changes.Exact
@@ -308,11 +309,11 @@ func (r *round) history(x *row, p *pending) changes.History {
 func (r *round) certain(x *row, p *pending) bool {
 	e, s := &p.entry, r.states[x.entity()]
 	t, latest := min(x.t, e.Timestamp), max(x.t, e.Timestamp)
-	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || t < s.T {
+	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || order(x, t, nil, s) != later {
 		return false
 	}
-	return r.alone(x, p) == 1 && !e.TimestampGuessed && s.Joined && !s.Doubtful && t-s.T >= margin && latest-t <= lookback && s.T > r.meta.Gap &&
-		!r.touched(x, p, s, latest) && !r.contradicts(x, e, s) && !r.announced(p, s)
+	return r.alone(x, p) == 1 && !e.TimestampGuessed && s.Joined && !s.Doubtful && latest-t <= lookback && s.T > r.meta.Gap &&
+		!r.touched(x, p, s, latest) && !r.contradicts(x, e, s)
 }
 
 // alone returns how many rows of the entity a write has.
@@ -365,24 +366,80 @@ func (r *round) contradicts(x *row, e *audit.Entry, s *state) bool {
 			return true
 		}
 	}
+	names := patched(e)
+	return names != nil && !within(differing(s.text, x.text), names)
+}
+
+// patched returns the names at the top of an entity that a request can have changed, or
+// nil if that is not known.
+func patched(e *audit.Entry) []string {
 	if e.Method != http.MethodPatch || e.Payload == "" {
-		return false
+		return nil
 	}
-	patched, ok := changes.Fields(e.Payload)
-	if !ok || len(patched) == 0 {
-		return false
+	names, ok := changes.Fields(e.Payload)
+	if !ok || len(names) == 0 {
+		return nil
 	}
-	from, to := changes.Diff(s.text, x.text)
+	if slices.Contains(names, "url") { // of a service
+		names = append(names, "protocol", "host", "port", "path")
+	}
+	if e.RemovedFromPayload != "" {
+		names = append(names, strings.Split(e.RemovedFromPayload, ",")...)
+	}
+	return names
+}
+
+// differing returns the names at the top of two states in which they differ, but for the
+// time of the last change.
+func differing(a, b changes.State) (names []string) {
+	from, to := changes.Diff(a, b)
 	for _, f := range slices.Concat(from, to) {
-		name, _, _ := strings.Cut(strings.TrimPrefix(f.Path, "/"), "/")
-		switch {
-		case name == "updated_at", slices.Contains(patched, name), slices.Contains(strings.Split(e.RemovedFromPayload, ","), name):
-		case slices.Contains(patched, "url") && slices.Contains([]string{"protocol", "host", "port", "path"}, name):
-		default:
-			return true
+		if name, _, _ := strings.Cut(strings.TrimPrefix(f.Path, "/"), "/"); name != "updated_at" && !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	return false
+	return names
+}
+
+func within(names, among []string) bool {
+	return !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(among, n) })
+}
+
+// sequence says whether a row is of a later change than a state.
+type sequence int
+
+const (
+	unknown sequence = iota
+	later
+	sooner
+)
+
+// order says whether a row, of a time, is of a later change than a state. Where the times
+// do not tell, the two may: an entity is made before it is changed, and of two requests
+// that named the fields they changed, the second one keeps what the first one did.
+// fields are those that the row's request named, nil if that is not known.
+func order(x *row, t int64, fields []string, s *state) sequence {
+	switch {
+	case t >= s.T+margin:
+		return later
+	case t <= s.T-margin:
+		return unknown // it came late, or a clock is wrong
+	case s.Operation == changes.Create && x.operation == changes.Update:
+		return later
+	case s.Operation == changes.Update && x.operation == changes.Create:
+		return sooner
+	case s.Operation != changes.Update || x.operation != changes.Update || fields == nil || s.Patched == nil:
+		return unknown
+	}
+	differ := differing(s.text, x.text)
+	is, was := within(differ, fields), within(differ, s.Patched)
+	switch {
+	case is && !was:
+		return later
+	case was && !is:
+		return sooner
+	}
+	return unknown
 }
 
 // askUnseen finds out which announced ids have not shown up, if that matters.
@@ -397,7 +454,7 @@ func (r *round) askUnseen(ctx context.Context) error {
 	}
 	var ask []audit.Entry
 	for _, a := range list {
-		if id := requestID(a.ID); !r.wasSeen(id) {
+		if id := requestID(a.ID); !r.wasSeen(id) && !r.rowsOf.has(id) {
 			ask = append(ask, audit.Entry{ID: id, Timestamp: a.At.Unix()})
 		}
 	}
@@ -417,8 +474,9 @@ func (r *round) askUnseen(ctx context.Context) error {
 }
 
 // announced reports whether a request may have come in between that was announced and
-// has not shown up.
-func (r *round) announced(p *pending, s *state) bool {
+// has not shown up. One that is missing for long was most likely no write, or its rows
+// would be there: it does not count if the change is just what the request asked for.
+func (r *round) announced(x *row, p *pending, s *state) bool {
 	if !r.unseenKnown {
 		return true
 	}
@@ -426,7 +484,11 @@ func (r *round) announced(p *pending, s *state) bool {
 	if r.date != 0 {
 		ahead = r.date - r.now.Unix()
 	}
+	explained := patched(&p.entry) != nil && !r.contradicts(x, &p.entry, s)
 	for _, a := range r.unseen {
+		if explained && r.now.Sub(a.At) > lost*time.Second {
+			continue
+		}
 		if a.At.Unix()+ahead > s.T-margin-1 && a.At.Unix() <= p.first.Unix()+1 {
 			return true
 		}
@@ -448,20 +510,31 @@ func (r *round) advance(x *row, p *pending) {
 		return
 	}
 	next := &state{
-		T: t, Request: x.request, Row: x.id, Joined: !x.lost, Gone: x.operation == changes.Delete, text: x.text, expires: x.expires,
+		T: t, Request: x.request, Row: x.id, Operation: x.operation, Joined: !x.lost, Gone: x.operation == changes.Delete, text: x.text, expires: x.expires,
 	}
 	if next.Gone {
 		next.text = ""
 	}
-	switch {
-	case s == nil || t >= s.T+margin:
-	case t >= s.T:
-		next.Doubtful = true
-	default: // older than what is known: which of the two is the later one is in doubt
-		s.Doubtful = true
-		r.changed[x.entity()] = true
-		return
+	if p != nil {
+		next.Patched = patched(&p.entry)
 	}
+	if s != nil {
+		switch order(x, t, next.Patched, s) {
+		case later:
+			next.Doubtful = s.Doubtful && t < s.T+margin
+		case unknown:
+			next.Doubtful = true
+			if t < s.T {
+				s.Doubtful = true
+				r.changed[x.entity()] = true
+				return
+			}
+		case sooner:
+			return
+		}
+	}
+	// A row that comes late may have the time at which it was written, long after its edit.
+	next.Doubtful = next.Doubtful || p == nil && x.t >= r.meta.Enabled
 	r.states[x.entity()] = next
 	r.changed[x.entity()] = true
 }

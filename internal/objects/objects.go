@@ -125,6 +125,7 @@ type Joiner struct {
 	masker   *changes.Masker
 	key      []byte
 	applied  idSet                // rows
+	rowsOf   idSet                // requests of which there were rows
 	rowFirst map[string]time.Time // when a row that is not applied was first seen
 	undated  map[string][]row     // by request
 	lastRead time.Time

@@ -14,6 +14,7 @@ var collections = map[string]string{
 	"keys": "keys", "key-sets": "key_sets", "consumer_groups": "consumer_groups", "acls": "acls",
 	"basic-auth": "basicauth_credentials", "key-auth": "keyauth_credentials", "hmac-auth": "hmacauth_credentials",
 	"jwt": "jwt_secrets", "oauth2": "oauth2_credentials", "workspaces": "workspaces",
+	"users": "rbac_users", "roles": "rbac_roles", "admins": "admins", "event-hooks": "event_hooks",
 }
 
 // changesNothing reports whether a write to a path is known to leave no rows.

@@ -212,6 +212,7 @@ func (r *round) page(ctx context.Context, entries []audit.Entry) error {
 
 // take takes a row that may have to be taken into account. known: it has been.
 func (r *round) take(e *audit.Entry, known bool) {
+	r.rowsOf.add(requestID(e.RequestID))
 	p := r.waits(e.RequestID)
 	if known && p == nil {
 		r.applied.add(e.ID)

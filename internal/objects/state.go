@@ -34,7 +34,11 @@ type state struct {
 	T       int64  `json:"t"` // of its row or request, whichever is later
 	Request string `json:"request"`
 	Row     string `json:"row"`
-	Joined  bool   `json:"joined,omitzero"` // the request of the row has shown up
+	// Operation is that of the row.
+	Operation string `json:"operation"`
+	// Patched are the fields that its request named, if that is known.
+	Patched []string `json:"patched,omitempty"`
+	Joined  bool     `json:"joined,omitzero"` // the request of the row has shown up
 	// Doubtful: another row may be later than this one.
 	Doubtful bool `json:"doubtful,omitzero"`
 	Gone     bool `json:"gone,omitzero"`  // deleted
