@@ -15,18 +15,18 @@ type batch struct {
 
 	began    time.Time     // when its patience began to run out
 	patience time.Duration // for calls that fail while the destination accepts other batches
-	since    time.Time     // what the destination has accepted since then tells of this batch's failures
+	since    time.Time     // if others were accepted since then, its failures may be its own fault
 	failedAt int           // number of calls that had been made when its last one failed
-	suspect  bool          // it failed before and after others were accepted, so its failures say nothing of them
+	suspect  bool          // others were accepted between two of its failures: it must not close the gate
 }
 
 // history is what is known of an entry that was put before.
 type history struct {
-	slot     *slot // in reading order; nil for an entry that an earlier pass deferred
-	since    time.Time
+	slot     *slot     // in reading order; nil for an entry that an earlier pass deferred
+	since    time.Time // when it was first put, or deferred
 	puts     int
 	last     audit.Verdict
-	deferred bool // by an earlier pass, since the time given
+	deferred bool // by an earlier pass
 }
 
 func newBatch(entries []audit.Entry, s *slot, patience time.Duration) *batch {
@@ -68,7 +68,7 @@ func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) dec
 		h.puts++
 		switch {
 		case v.Status == audit.Accepted:
-			out.records = append(out.records, d.record(e, audit.Delivered, nil))
+			out.records = append(out.records, d.newRecord(e, audit.Delivered, nil))
 			if len(out.accepted) == i { // as a rule all of them are: no need for a copy
 				out.accepted = b.entries[: i+1 : i+1]
 			} else {
@@ -76,9 +76,9 @@ func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) dec
 			}
 		case v.Status == audit.Rejected:
 			h.last = v
-			out.die(d, e, undelivered(e, audit.Dead, h))
+			out.addDeadLetter(d, e, undelivered(e, audit.Dead, h))
 		case failure == nil && h.deferred && time.Since(h.since) >= d.opts.DeadAfter:
-			out.die(d, e, overdue(e, h))
+			out.addDeadLetter(d, e, overdue(e, h))
 		default:
 			h.last = explained(v, failure)
 			out.leave(b, i, h)
@@ -87,9 +87,9 @@ func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) dec
 	return out
 }
 
-// die adds the record of a dead letter.
-func (o *decision) die(d *Delivery, e *audit.Entry, u *audit.Undelivered) {
-	o.dead, o.records = append(o.dead, u), append(o.records, d.record(e, audit.Dead, u))
+// addDeadLetter adds the record of a dead letter.
+func (o *decision) addDeadLetter(d *Delivery, e *audit.Entry, u *audit.Undelivered) {
+	o.dead, o.records = append(o.dead, u), append(o.records, d.newRecord(e, audit.Dead, u))
 }
 
 // leave adds an entry of a batch to those that have no outcome.
@@ -117,7 +117,8 @@ func explained(v audit.Verdict, failure error) audit.Verdict {
 	return v
 }
 
-func (d *Delivery) record(e *audit.Entry, o audit.Outcome, u *audit.Undelivered) audit.Record {
+// newRecord returns what the ledger is to record of an entry.
+func (d *Delivery) newRecord(e *audit.Entry, o audit.Outcome, u *audit.Undelivered) audit.Record {
 	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.opts.Keep(e), Outcome: o, Undelivered: u}
 }
 

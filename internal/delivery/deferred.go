@@ -18,8 +18,8 @@ const maxFailed = 16
 type deferredTries struct {
 	failed      int       // calls in a row of which nothing came
 	lastSuccess time.Time // when one did not fail, or the first was made
-	suspects    batch     // overdue entries whose call failed
-	bytes       int       // of suspects
+	overdue     batch     // entries deferred for too long whose call failed
+	bytes       int       // of those
 }
 
 // PutDeferred puts n deferred entries once more, which it finds among undelivered. One
@@ -92,7 +92,7 @@ func (w *Workers) putDeferred(ctx context.Context, b *batch) error {
 	switch {
 	case r.failure == nil:
 	case left == 1:
-		w.suspect(r.left)
+		w.noteOverdue(r.left)
 	case left > 1:
 		// One of them may be what the destination chokes on. Which half is first is
 		// left to chance, so that several bad ones do not always hide the rest.
@@ -108,15 +108,15 @@ func (w *Workers) putDeferred(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// suspect keeps in mind a deferred entry that is overdue and whose call failed. That
-// may be due to the entry or to the destination: the pass will tell.
-func (w *Workers) suspect(one *batch) {
+// noteOverdue notes a deferred entry whose call failed, if it is overdue. That may be
+// due to the entry or to the destination: the rest of the pass shows which.
+func (w *Workers) noteOverdue(one *batch) {
 	tries, size := &w.deferred, one.entries[0].Size()
-	if time.Since(one.past[0].since) < w.d.opts.DeadAfter || len(tries.suspects.entries) > 0 && tries.bytes+size > w.d.opts.BatchBytes {
+	if time.Since(one.past[0].since) < w.d.opts.DeadAfter || len(tries.overdue.entries) > 0 && tries.bytes+size > w.d.opts.BatchBytes {
 		return
 	}
-	tries.suspects.entries = append(tries.suspects.entries, one.entries...)
-	tries.suspects.past = append(tries.suspects.past, one.past...)
+	tries.overdue.entries = append(tries.overdue.entries, one.entries...)
+	tries.overdue.past = append(tries.overdue.past, one.past...)
 	tries.bytes += size
 }
 
@@ -124,14 +124,14 @@ func (w *Workers) suspect(one *batch) {
 // which the call of [Workers.PutDeferred] failed, if the destination has accepted other
 // entries in this pass. It is called once the pass has delivered everything else.
 func (w *Workers) RejectOverdue() error {
-	b := w.deferred.suspects
-	w.deferred.suspects = batch{}
+	b := w.deferred.overdue
+	w.deferred.overdue = batch{}
 	if len(b.entries) == 0 || !w.d.gate.acceptedSince(time.Time{}) {
 		return nil
 	}
 	var made decision
 	for i := range b.entries {
-		made.die(w.d, &b.entries[i], overdue(&b.entries[i], b.past[i]))
+		made.addDeadLetter(w.d, &b.entries[i], overdue(&b.entries[i], b.past[i]))
 	}
 	w.d.logDead(made.dead)
 	w.d.count(func(s *Counts) { s.New += len(b.entries); s.StillDeferred -= len(b.entries) })

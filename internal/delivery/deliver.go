@@ -82,18 +82,25 @@ func (w *Workers) put(ctx context.Context, entries []audit.Entry, s *slot) error
 	s.oldest, s.left = oldest, len(entries)
 	w.d.pending(oldest)
 	w.d.mu.Unlock()
-	// No batch queues up before a worker is free: what waits is memory that the
-	// garbage collector goes over again and again.
-	if err := w.puts.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
+	if err := w.awaitWorker(ctx); err != nil {
+		return err
 	}
-	w.puts.Release(1)
 	s.weight = min(size, w.limit)
 	if err := w.bytes.Acquire(ctx, int64(s.weight)); err != nil {
 		return context.Cause(ctx)
 	}
 	w.retries.begin()
 	w.group.Go(w.delivering(ctx, newBatch(entries, s, w.d.opts.RetryFor)))
+	return nil
+}
+
+// awaitWorker waits until a worker is free. No batch queues up before that: what waits
+// is memory that the garbage collector goes over again and again.
+func (w *Workers) awaitWorker(ctx context.Context) error {
+	if err := w.puts.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	w.puts.Release(1)
 	return nil
 }
 
@@ -164,7 +171,7 @@ func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 		w.d.count(func(s *Counts) { s.Retries++ })
 	}
 	verdicts, failure := w.attempt(b.entries)
-	alone := w.noteFailure(b, w.d.gate.leave(c, outcomeOf(verdicts, failure), !b.suspect), failure)
+	alone := w.noteFailure(b, w.d.gate.leave(c, resultOf(verdicts, failure), !b.suspect), failure)
 	made := w.d.decide(b, verdicts, failure)
 	if len(made.records) > 0 {
 		w.d.logDead(made.dead)
@@ -207,8 +214,8 @@ func (w *Workers) attempt(entries []audit.Entry) ([]audit.Verdict, error) {
 	return verdicts, err
 }
 
-// outcomeOf returns what the gate has to know of a call.
-func outcomeOf(verdicts []audit.Verdict, failure error) outcome {
+// resultOf returns what the gate has to know of a call.
+func resultOf(verdicts []audit.Verdict, failure error) callResult {
 	rejected := false
 	for _, v := range verdicts {
 		if v.Status == audit.Accepted {
@@ -240,7 +247,7 @@ func (w *Workers) resolve(b, left *batch) {
 	w.d.mu.Lock()
 	defer w.d.mu.Unlock()
 	if left == nil && b.past == nil {
-		w.settle(b.slot, len(b.entries), b.slot.weight)
+		w.free(b.slot, len(b.entries), b.slot.weight)
 		return
 	}
 	skip := 0 // entries of left that were met; they are in the batch's order
@@ -250,13 +257,14 @@ func (w *Workers) resolve(b, left *batch) {
 		case left != nil && skip < len(left.entries) && left.entries[skip].ID == e.ID:
 			skip++
 		case s != nil:
-			w.settle(s, 1, e.Size())
+			w.free(s, 1, e.Size())
 		}
 	}
 }
 
-// settle notes that n entries of a slot, of some size, have an outcome. w.d.mu is held.
-func (w *Workers) settle(s *slot, n, size int) {
+// free notes that n entries of a slot, of some size, have an outcome, and makes room for
+// others. w.d.mu is held.
+func (w *Workers) free(s *slot, n, size int) {
 	freed := min(size, s.weight)
 	if s.left -= n; s.left == 0 {
 		freed = s.weight

@@ -134,7 +134,7 @@ type Delivery struct {
 	completed int             // slots that are complete and gone from slots
 	oldest    int64           // least timestamp in those that are not complete; 0 if all are
 	through   int64           // timestamp up to which the log has been read, in order
-	pages     []pageEnd       // ends of pages that are not complete, in orders other than oldest first
+	pages     []pageEnd       // ends of pages that are not complete
 	offset    string          // token after the last page that is
 	outage    chan struct{}   // closed once a ledger that does not answer records again; nil while it does
 	counts    Counts
@@ -147,11 +147,11 @@ func New(opts Options) *Delivery {
 
 // slot is a batch's place in reading order.
 type slot struct {
-	first  int64 // timestamp of its first entry
-	oldest int64 // least timestamp in it, once the batch is whole; negative if it is reserved for batches to come
-	left   int   // entries that have no outcome, once the batch is whole
-	weight int   // bytes that they count towards those in flight
-	done   bool
+	oldest   int64 // least timestamp in it, or of batches that are still to come
+	reserved bool  // it has no entries itself, and keeps a place for such batches
+	left     int   // entries that have no outcome, once the batch is whole
+	weight   int   // bytes that they count towards those in flight
+	done     bool
 }
 
 // pageEnd is a page's end: everything up to it has an outcome once so many slots
@@ -201,7 +201,7 @@ func (d *Delivery) keepInFlight(id string) {
 func (d *Delivery) newSlot(first int64) *slot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := &slot{first: first, oldest: first}
+	s := &slot{oldest: first}
 	d.slots = append(d.slots, s)
 	d.pending(first)
 	return s
@@ -213,13 +213,19 @@ func (d *Delivery) newSlot(first int64) *slot {
 func (d *Delivery) Reserve(first int64) (finish func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := &slot{first: first, oldest: -1}
-	d.slots = append(d.slots, s)
+	s := d.reserve(first)
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.complete(s)
 	}
+}
+
+// reserve adds a reserved slot. d.mu is held.
+func (d *Delivery) reserve(oldest int64) *slot {
+	s := &slot{oldest: oldest, reserved: true}
+	d.slots = append(d.slots, s)
+	return s
 }
 
 // pending notes an entry that has no outcome, and tells the observer if none is
@@ -241,12 +247,12 @@ func (d *Delivery) complete(s *slot) {
 		d.slots = d.slots[1:]
 		d.completed++
 	}
-	if s.oldest != d.oldest {
+	if s.reserved || s.oldest != d.oldest {
 		return
 	}
 	d.oldest = 0
 	for _, other := range d.slots {
-		if !other.done && other.oldest >= 0 && (d.oldest == 0 || other.oldest < d.oldest) {
+		if !other.done && !other.reserved && (d.oldest == 0 || other.oldest < d.oldest) {
 			d.oldest = other.oldest
 		}
 	}
@@ -262,11 +268,11 @@ func (d *Delivery) NoteRead(through int64, offset string) {
 	defer d.mu.Unlock()
 	d.through = max(d.through, through)
 	d.pages = append(d.pages, pageEnd{offset, d.completed + len(d.slots)})
-	d.passPages()
+	d.dropPages()
 }
 
-// passPages drops the ends of pages of which everything has an outcome. d.mu is held.
-func (d *Delivery) passPages() {
+// dropPages drops the ends of pages of which everything has an outcome. d.mu is held.
+func (d *Delivery) dropPages() {
 	for len(d.pages) > 0 && d.pages[0].slots <= d.completed {
 		d.offset = d.pages[0].offset
 		d.pages = d.pages[1:]
@@ -286,7 +292,7 @@ func (d *Delivery) Restart() {
 func (d *Delivery) SafeOffset() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.passPages()
+	d.dropPages()
 	return d.offset
 }
 
@@ -298,13 +304,23 @@ func (d *Delivery) Safe() int64 {
 	safe := d.through
 	for _, s := range d.slots {
 		if !s.done {
-			safe = min(safe, s.first-1)
-			if s.oldest >= 0 { // a tail that reads newest first begins a batch with its newest entry
-				safe = min(safe, s.oldest-1)
-			}
+			safe = min(safe, s.oldest-1)
 		}
 	}
 	return safe
+}
+
+// Unfinished returns the least timestamp of what was read and has no outcome; 0 if
+// everything has one.
+func (d *Delivery) Unfinished() (oldest int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.slots {
+		if !s.done && (oldest == 0 || s.oldest < oldest) {
+			oldest = s.oldest
+		}
+	}
+	return oldest
 }
 
 // Counts returns what the delivery has counted so far.

@@ -12,10 +12,10 @@ const (
 	maxProbe   = time.Second            // longest wait between two probes
 )
 
-// gate holds puts back while the destination accepts nothing. A call that fails
-// closes it, unless a later one has been accepted. While it is closed one call at a time is
-// made as a probe, with growing waits in between, and the first accepted one opens
-// it for all that wait.
+// gate is a circuit breaker, with the words the other way round: calls pass while it is
+// open. A call that fails closes it, unless a later one has been accepted. While it is
+// closed one call at a time is made as a probe, with growing waits in between, and the
+// first accepted one opens it for all that wait.
 //
 // Everything that is put in one pass shares a gate. It is safe for concurrent use.
 type gate struct {
@@ -42,15 +42,15 @@ type call struct {
 	probe  bool
 }
 
-// outcome is what a call came to, from the gate's point of view.
-type outcome uint8
+// callResult is what a call came to, from the gate's point of view.
+type callResult uint8
 
 const (
-	cancelled   outcome = iota // the call was not made
-	answered                   // the destination answered, and accepted nothing of a few entries
-	accepting                  // the destination accepted something
-	failed                     // nothing was accepted, which may be due to the entries
-	unavailable                // the call failed, which is not due to its entries
+	cancelled   callResult = iota // the call was not made
+	answered                      // the destination answered, and accepted nothing of a few entries
+	accepting                     // the destination accepted something
+	failed                        // nothing was accepted, which may be due to the entries
+	unavailable                   // the call failed, which is not due to its entries
 )
 
 // enter waits until a call may be made. leave must be called once it has ended.
@@ -114,11 +114,12 @@ func (g *gate) queue(ctx context.Context, opened <-chan struct{}) (probe bool, e
 	return false, err
 }
 
-// leave notes what a call came to. Unless mayClose, a failure does not close the
-// gate. alone reports whether the call failed although the destination accepted
-// something of a call that began after it. What was accepted of earlier calls says
-// nothing: in an outage some were in flight when it began.
-func (g *gate) leave(c call, o outcome, mayClose bool) (alone bool) {
+// leave notes what a call came to. Unless mayClose, a failure does not close the gate.
+//
+// alone reports whether the call failed although the destination accepted something of
+// a call that began later: then the failure may be due to the call's own entries.
+// Earlier calls say nothing, since some were in flight when an outage began.
+func (g *gate) leave(c call, o callResult, mayClose bool) (alone bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.probe {

@@ -9,13 +9,17 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// giveUp decides on a batch that has failed as a call for longer than its patience,
-// or since the gate closed, which was that long ago. It returns the batch if it
-// is to be tried further, and nil once there is nothing left to do for it.
+// giveUp decides on a batch whose calls have failed for longer than its patience, or
+// since the gate closed. closed is how long ago that was, 0 while it is open. giveUp
+// returns the batch if it is to be tried further, and nil once nothing is left to do.
 //
-// Where the destination accepts nothing from any batch, it is down, and that is not
-// the entries' fault: the pass ends. Where it accepts others, an entry on which it
-// chokes is found by halving, so that it does not take the others with it.
+//	the last call's failure   others were accepted of late   then
+//	not due to entries        yes                            defer the batch
+//	may be due to entries     yes, and one entry is left     defer it
+//	may be due to entries     yes                            halve the batch, to find the entry at fault
+//	may be due to entries     no                             try a few entries alone; if one is accepted, halve the rest
+//	any                       no, for --retry-for            end the pass: the destination is down, and no entry is at fault
+//	any                       no, and the gate is open       let this batch close the gate, and go on
 func (w *Workers) giveUp(ctx context.Context, b *batch, failure error, closed time.Duration) (*batch, error) {
 	retryFor := w.d.opts.RetryFor
 	recently := w.d.gate.acceptedSince(time.Now().Add(-retryFor / 2))
@@ -34,8 +38,7 @@ func (w *Workers) giveUp(ctx context.Context, b *batch, failure error, closed ti
 	case recently:
 		return nil, w.bisect(ctx, b)
 	default:
-		// Either the destination is down, or it chokes on one of these: some of them by
-		// themselves will tell.
+		// Either the destination is down, or one of these entries makes it fail.
 		begin := time.Now()
 		rest, err := w.trySome(ctx, b)
 		if err != nil || rest == nil {
@@ -54,12 +57,12 @@ func (w *Workers) giveUp(ctx context.Context, b *batch, failure error, closed ti
 	return b, nil
 }
 
-// bisect puts the halves of a batch on which the destination chokes by themselves,
-// and goes on with those that fail.
+// bisect puts the halves of a batch that makes the destination fail, and goes on with
+// the half that fails.
 func (w *Workers) bisect(ctx context.Context, b *batch) error {
 	since, half := time.Now(), len(b.entries)/2
 	var failed []*batch
-	alive := false // the destination has accepted something since
+	alive := false // the destination has accepted something since then
 	for _, part := range []*batch{b.part(0, half), b.part(half, len(b.entries))} {
 		part.suspect, part.since = true, since
 		part.began, part.patience = since, w.d.opts.RetryFor/4
@@ -75,7 +78,7 @@ func (w *Workers) bisect(ctx context.Context, b *batch) error {
 		default:
 			failed = append(failed, r.left)
 			if audit.IsDestination(r.failure) {
-				since = time.Now() // it tells nothing of the entries
+				since = time.Now() // this failure says nothing about the entries
 			}
 		}
 		alive = w.d.gate.acceptedSince(since)
@@ -128,7 +131,7 @@ func (w *Workers) trySome(ctx context.Context, b *batch) (*batch, error) {
 func (w *Workers) postpone(b *batch) error {
 	records := make([]audit.Record, len(b.entries))
 	for i := range b.entries {
-		records[i] = w.d.record(&b.entries[i], audit.Deferred, undelivered(&b.entries[i], audit.Deferred, b.of(i)))
+		records[i] = w.d.newRecord(&b.entries[i], audit.Deferred, undelivered(&b.entries[i], audit.Deferred, b.of(i)))
 	}
 	first := records[0].Undelivered
 	w.d.log.Warn("entries deferred after their retries", "entries", len(records), "id", first.Entry.ID, "code", first.Code, "reason", first.Reason)

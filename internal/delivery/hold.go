@@ -32,10 +32,9 @@ func (w *Workers) hold(e audit.Entry) {
 	h.ids[e.ID] = true
 	h.entries, h.bytes = append(h.entries, e), h.bytes+e.Size()
 	if h.slot == nil {
-		h.slot = &slot{first: e.Timestamp, oldest: -1}
-		d.slots = append(d.slots, h.slot)
+		h.slot = d.reserve(e.Timestamp)
 	}
-	h.slot.first = min(h.slot.first, e.Timestamp)
+	h.slot.oldest = min(h.slot.oldest, e.Timestamp)
 }
 
 // Held returns the entries that are held, which must not be changed, and their size.
@@ -64,9 +63,6 @@ func (w *Workers) Release(ctx context.Context, ready []audit.Entry) error {
 			continue
 		}
 		fresh++
-		if d.opts.Prepare != nil {
-			d.opts.Prepare(&entries[i])
-		}
 		if err := w.fill(ctx, entries, i); err != nil {
 			return err
 		}
@@ -81,30 +77,10 @@ func (w *Workers) Release(ctx context.Context, ready []audit.Entry) error {
 		h.slot = nil
 		return nil
 	}
-	h.slot.first = h.entries[0].Timestamp
+	h.slot.oldest = h.entries[0].Timestamp
 	for i := range h.entries {
 		h.bytes += h.entries[i].Size()
-		h.slot.first = min(h.slot.first, h.entries[i].Timestamp)
+		h.slot.oldest = min(h.slot.oldest, h.entries[i].Timestamp)
 	}
 	return nil
-}
-
-// Unfinished returns the least timestamp of what was read and has no outcome; 0 if
-// everything has one.
-func (d *Delivery) Unfinished() (oldest int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, s := range d.slots {
-		if s.done {
-			continue
-		}
-		t := s.first
-		if s.oldest >= 0 {
-			t = min(t, s.oldest)
-		}
-		if oldest == 0 || t < oldest {
-			oldest = t
-		}
-	}
-	return oldest
 }

@@ -30,62 +30,75 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 	if len(page) == 0 {
 		return nil
 	}
-	d, dry := w.d, w.d.opts.DryRun
+	d := w.d
 	if f := d.opts.Observer.Seen; f != nil {
 		f(page)
 	}
-	read, ahead := len(page), aheadOf(page, now)
-	entries := page
-	if !dry {
-		if err := w.RecordFirst(); err != nil {
-			return err
-		}
-		entries = d.takeIntoFlight(entries)
+	counts := Counts{Read: len(page), Ahead: aheadOf(page, now)}
+	if d.opts.DryRun {
+		return d.countNew(ctx, page, counts)
 	}
+	if err := w.RecordFirst(); err != nil {
+		return err
+	}
+	entries := d.takeIntoFlight(page)
 	outcomes, own, err := d.lookup(ctx, entries)
 	if err != nil {
 		return err
 	}
-	var ownReads []audit.Record // to be recorded as such
-	fresh, few := 0, mostlyKnown(entries, outcomes)
-	if !dry {
-		d.dropKnown(entries, outcomes)
-	}
+	d.dropKnown(entries, outcomes)
+	var ownReads []audit.Record
+	few := mostlyKnown(entries, outcomes)
 	for i := range entries {
 		e := &entries[i]
-		if outcomes[i] != audit.New {
-			continue
-		}
-		if own[i] {
-			ownReads = append(ownReads, d.record(e, audit.Own, nil))
-			continue
-		}
-		if !dry && d.opts.Hold != nil && d.opts.Hold(e) {
+		switch {
+		case outcomes[i] != audit.New:
+		case own[i]:
+			ownReads = append(ownReads, d.newRecord(e, audit.Own, nil))
+		case d.opts.Hold != nil && d.opts.Hold(e):
 			w.hold(*e)
-			continue
-		}
-		fresh++
-		if dry {
-			continue
-		}
-		if few {
-			detach(e)
-			d.keepInFlight(e.ID)
-		}
-		if d.opts.Prepare != nil {
-			d.opts.Prepare(e)
-		}
-		if err := w.fill(ctx, entries, i); err != nil {
-			return err
+		default:
+			counts.New++
+			if few {
+				detach(e)
+				d.keepInFlight(e.ID)
+			}
+			if err := w.fill(ctx, entries, i); err != nil {
+				return err
+			}
 		}
 	}
-	if len(ownReads) > 0 && !dry {
+	if len(ownReads) > 0 {
 		if err := d.commit(w.work, ownReads, nil); err != nil {
 			return err
 		}
 	}
-	d.count(func(c *Counts) { c.Read += read; c.Ahead += ahead; c.New += fresh; c.Own += len(ownReads) })
+	counts.Own = len(ownReads)
+	d.countPage(counts)
 	return nil
+}
+
+// countNew counts a page's entries, for a dry run.
+func (d *Delivery) countNew(ctx context.Context, page []audit.Entry, counts Counts) error {
+	outcomes, own, err := d.lookup(ctx, page)
+	if err != nil {
+		return err
+	}
+	for i := range page {
+		switch {
+		case outcomes[i] != audit.New:
+		case own[i]:
+			counts.Own++
+		default:
+			counts.New++
+		}
+	}
+	d.countPage(counts)
+	return nil
+}
+
+func (d *Delivery) countPage(page Counts) {
+	d.count(func(c *Counts) { c.Read += page.Read; c.Ahead += page.Ahead; c.New += page.New; c.Own += page.Own })
 }
 
 // aheadOf returns how many entries have a timestamp ahead of Kong's clock.
@@ -138,8 +151,12 @@ func detach(e *audit.Entry) {
 	}
 }
 
-// fill puts an entry of a page, which must not change any more, into the batch.
+// fill prepares an entry of a page and puts it into the batch. The entry must not
+// change any more.
 func (w *Workers) fill(ctx context.Context, page []audit.Entry, i int) error {
+	if f := w.d.opts.Prepare; f != nil {
+		f(&page[i])
+	}
 	o, f, size := &w.d.opts, &w.filling, page[i].Size()
 	if len(f.batch) > 0 && (len(f.batch) >= o.BatchEntries || f.bytes+size > o.BatchBytes) {
 		if err := w.Flush(ctx); err != nil {

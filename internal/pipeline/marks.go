@@ -94,34 +94,43 @@ func (ps *pass) resumed(b walk.Bounds) walk.Bounds {
 	return b
 }
 
+// reached returns the Unix second up to which every entry that Kong has shown has an
+// outcome, or 0 if that cannot be told. The cursor goes there and no further: that no
+// entry is skipped rests on this. started is when the pass began, by Kong's clock.
+func (ps *pass) reached(complete bool, started int64) int64 {
+	if ps.untrustedStart {
+		return 0
+	}
+	through := int64(0)
+	switch {
+	case ps.pos.Order == walk.OldestFirst && complete:
+		through = ps.pos.Last
+	case ps.pos.Order == walk.OldestFirst:
+		through = ps.del.Safe()
+	case complete:
+		// Rows that came after the start may have landed on pages already read.
+		through = min(max(ps.newest, ps.pos.Newest), started)
+	}
+	if open := ps.del.Unfinished(); open > 0 { // writes that wait for what they changed
+		through = min(through, open-1)
+	}
+	return through
+}
+
 // save writes how far the pass has come.
 func (ps *pass) save(ctx context.Context, complete bool) error {
 	now := ps.walk.Began().Unix()
 	m := trusted(ps.marks, now)
-	ps.marksAhead = ps.marksAhead || m.Cursor != ps.marks.Cursor
+	ps.untrustedStart = ps.untrustedStart || m.Cursor != ps.marks.Cursor
 	started := ps.started
 	if started == 0 {
 		started = now
 	}
-	reached := int64(0)
-	switch {
-	case ps.marksAhead: // it did not begin where it should have
-	case ps.pos.Order == walk.OldestFirst && complete:
-		reached = ps.pos.Last
-	case ps.pos.Order == walk.OldestFirst:
-		reached = ps.del.Safe()
-	case complete:
-		// Rows that came after the start may have landed on pages already read.
-		reached = min(max(ps.newest, ps.pos.Newest), started)
-	}
-	if open := ps.del.Unfinished(); open > 0 { // writes that wait for what they changed
-		reached = min(reached, open-1)
-	}
-	m.Cursor = min(max(m.Cursor, reached), now)
+	m.Cursor = min(max(m.Cursor, ps.reached(complete, started)), now)
 	if complete {
 		m.Completed = now
 		m.Witnesses = ps.witnesses.next()
-		if m.Cursor <= 0 && !ps.marksAhead { // an empty log
+		if m.Cursor <= 0 && !ps.untrustedStart { // an empty log
 			// Bounded by this machine's clock: rows may be older than Kong's clock says.
 			m.Cursor = max(1, min(now, time.Now().Unix())-wideLookback)
 		}

@@ -34,17 +34,18 @@ type pass struct {
 	bounds walk.Bounds
 	del    *delivery.Delivery
 
-	before     audit.Marks // as the pass found them
-	marks      audit.Marks // as they are now
-	marksAhead bool        // the marks that it began with are ahead of Kong's clock
-	began      time.Time
-	saved      time.Time // when the marks were last written
-	full       bool
-	forgot     int64        // up to this second the ledger has forgotten what it knew; 0: nothing
-	repeated   atomic.Int64 // entries that it had recorded and forgot
-	started    int64        // when the pass began, by Kong's clock
-	newest     int64        // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
-	witnesses  witnesses
+	before audit.Marks // as the pass found them
+	marks  audit.Marks // as they are now
+	// untrustedStart: the marks that the pass began with are ahead of Kong's clock.
+	untrustedStart bool
+	began          time.Time
+	saved          time.Time // when the marks were last written
+	full           bool
+	forgot         int64        // up to this second the ledger has forgotten what it knew; 0: nothing
+	repeated       atomic.Int64 // entries that it had recorded and forgot
+	started        int64        // when the pass began, by Kong's clock
+	newest         int64        // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
+	witnesses      witnesses
 
 	pos     walk.Position     // as of the last page that was handled
 	workers *delivery.Workers // of the walk
