@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -16,7 +17,7 @@ import (
 // kilobyte are never more than that.
 const (
 	maxEvent      = 256_000 // eventData
-	maxParameters = 100_000 // requestParameters, as JSON text
+	maxParameters = 100_000 // requestParameters, and responseElements, as JSON text
 	maxAdditional = 28_000  // additionalEventData, as JSON text
 	maxLong       = 1024    // principalId, eventName, UID
 	maxMedium     = 256     // version
@@ -29,10 +30,12 @@ const (
 	maxHostname  = 1024
 	maxSignature = 4096
 	// marksReserve is kept free in additionalEventData for the marks of what was cut:
-	// there are at most 18 of them, of at most 160 bytes.
+	// there are at most 19 of them, of at most 160 bytes.
 	marksReserve = 3072
 	// kongShare is what a long removed_from_payload leaves to unknown fields.
 	kongShare = 4096
+	// restReserve is for what stands between responseElements and additionalEventData.
+	restReserve = 256
 )
 
 // eventTime is written with four digits for the year: these are the first and
@@ -70,6 +73,7 @@ func eventID(e *audit.Entry) string {
 func (m *mapping) write(w *writer, e *audit.Entry) {
 	id := eventID(e)
 	path, query, _ := strings.Cut(e.Path, "?")
+	start := len(w.buf)
 
 	w.raw(`{"version":`)
 	if e.KongVersion == "" {
@@ -91,6 +95,7 @@ func (m *mapping) write(w *writer, e *audit.Entry) {
 	w.raw(`","UID":`)
 	w.field("", "UID", id, maxLong)
 	m.parameters(w, query, e.Payload, e.EmptyPayload)
+	m.response(w, e.Changes, start)
 	if m.errorCodes && e.Status >= 400 {
 		w.raw(`,"errorCode":"`)
 		w.number(int64(e.Status))
@@ -166,6 +171,20 @@ func (m *mapping) parameters(w *writer, query, payload string, empty bool) {
 		w.object("requestParameters.", "payload", payload, w.left(0))
 	}
 	w.raw(`}`)
+}
+
+// response writes responseElements: what the request changed. The event began at start.
+func (m *mapping) response(w *writer, changes string, start int) {
+	if changes == "" {
+		return
+	}
+	w.raw(`,"responseElements":`)
+	limit := min(maxParameters, maxEvent-maxAdditional-restReserve-(len(w.buf)-start))
+	if len(changes) > limit || !utf8.ValidString(changes) || !isObject(changes) {
+		w.cut("responseElements", changes)
+		changes = `{"changes":[]}`
+	}
+	w.raw(changes)
 }
 
 // additional writes additionalEventData. It comes last, as it tells what was cut.

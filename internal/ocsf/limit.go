@@ -105,7 +105,9 @@ func deep(v jsontext.Value) bool {
 
 // raw adds the entry as it was read, after redaction, or its size and hash if it is too long.
 func (ev *event) raw(c *cutter, e *audit.Entry) {
-	text, err := json.Marshal(e, options...)
+	entry := *e
+	entry.Changes = "" // which Kong did not record
+	text, err := json.Marshal(&entry, options...)
 	if err != nil { // strings and numbers always encode
 		return
 	}
@@ -115,7 +117,13 @@ func (ev *event) raw(c *cutter, e *audit.Entry) {
 		ev.RawData = raw
 		return
 	}
+	ev.withoutRaw(c, raw)
+}
+
+// withoutRaw puts hash and size in the place of raw_data.
+func (ev *event) withoutRaw(c *cutter, raw string) {
 	c.cut("raw_data", raw)
+	ev.RawData = ""
 	ev.RawDataHash = &fingerprint{AlgorithmID: 3, Value: c.cuts["raw_data"].SHA256} // 3 is SHA-256
 	ev.RawDataSize = len(raw)
 }

@@ -124,6 +124,7 @@ type (
 		Method                string             `json:"method,omitempty"`
 		RequestID             string             `json:"request_id,omitempty"`
 		NameNote              string             `json:"rbac_user_name_note,omitempty"`
+		ResponseElements      jsontext.Value     `json:"response_elements,omitempty"`
 		Truncated             map[string]cutting `json:"truncated,omitempty"`
 	}
 )
@@ -192,7 +193,34 @@ func (enc *Encoder) Event(e *audit.Entry) (id string, event []byte) {
 		ev.Unmapped.Payload, ev.Unmapped.Kong = nil, nil
 		text, _ = json.Marshal(&ev, options...)
 	}
-	return id, text
+	return id, ev.withChanges(text, e.Changes)
+}
+
+// withChanges returns the text of the event with what the request changed. Where there
+// is no room for it, raw_data gives way first.
+func (ev *event) withChanges(text []byte, changes string) []byte {
+	v := jsontext.Value(changes)
+	if v.Kind() != '{' || !v.IsValid() {
+		return text
+	}
+	ev.Unmapped.ResponseElements = v
+	c := cutter{ev.Unmapped.Truncated}
+	for range 3 {
+		whole, err := json.Marshal(ev, options...)
+		switch {
+		case err != nil: // the value was checked
+			return text
+		case len(whole) <= MaxEvent:
+			return whole
+		case ev.RawData != "":
+			ev.withoutRaw(&c, ev.RawData)
+		default:
+			c.cut("unmapped.response_elements", changes)
+			ev.Unmapped.ResponseElements = nil
+		}
+		ev.Unmapped.Truncated, ev.Metadata.IsTruncated = c.cuts, true
+	}
+	return text
 }
 
 // options make JSON of whatever Kong recorded: bytes that are not UTF-8 become

@@ -122,6 +122,22 @@ func TestLargestEvent(t *testing.T) {
 			t.Errorf("%v", m)
 		}
 	}
+	// What changed is whole where there is room, and never in raw_data.
+	changes := `{"changes":["` + strings.Repeat("x", 80_000) + `"]}`
+	for _, payload := range []string{"", strings.Repeat("x", 10_000), strings.Repeat("\x01", 300_000)} {
+		c := typical()
+		c.Payload, c.Changes = payload, changes
+		text, _ := encode(t, s, &c)
+		if strings.Count(string(text), changes) != 1 {
+			t.Errorf("a payload of %d bytes: the changes are not there", len(payload))
+		}
+	}
+	long := strings.Repeat("\x01", 300_000)
+	all := typical()
+	all.Path, all.Payload, all.RemovedFromPayload, all.Unknown, all.Signature, all.Changes = long+"?"+long, long, long, long, long, `{"changes":["`+strings.Repeat("x", 99_000)+`"]}`
+	if text, _ := encode(t, s, &all); !strings.Contains(string(text), all.Changes) && !strings.Contains(string(text), `"unmapped.response_elements":{"bytes":99016`) {
+		t.Errorf("%d bytes, and no mark of what was cut", len(text))
+	}
 	// An object that fits stays one.
 	payload := `{"k":"` + strings.Repeat("v", 20_000) + `","k":1}`
 	e := typical()
