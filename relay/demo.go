@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/changes"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/daemon"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -109,7 +111,7 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "\n%-12s %-40s %-10s %s\n", "EVENT TIME", "EVENT NAME", "USER", "FROM ANSWER TO EVENT")
+	fmt.Fprintf(d.out, "\n%-12s %-32s %-10s %-8s %s\n", "EVENT TIME", "EVENT NAME", "USER", "TOOK", "WHAT CHANGED")
 	asking := ctx
 	if d.lasts > 0 {
 		var cancel context.CancelFunc
@@ -139,7 +141,7 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string, stderr io.W
 	noFlags := func(string) (string, bool) { return "", false }
 	variables := map[string]string{
 		"KONG_ADMIN_API": emu.kongURL, "CHANNEL_ARN": emu.channelARN, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
-		"RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
+		"RELAY_OBJECTS": "true", "RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
 	}
 	s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger, noFlags,
 		func(name string) string { return variables[name] }, os.ReadFile)
@@ -266,7 +268,8 @@ func (d *demo) event(entries []audit.Entry) {
 			user = "anonymous"
 		}
 		d.printed++
-		fmt.Fprintf(d.out, "%-12s %-40.40s %-10.10s %s\n", time.Unix(e.Timestamp, 0).UTC().Format("15:04:05Z"), e.Method+e.Path, user, took)
+		fmt.Fprintf(d.out, "%-12s %-32.32s %-10.10s %-8s %s\n", time.Unix(e.Timestamp, 0).UTC().Format("15:04:05Z"), e.Method+e.Path, user, took,
+			strings.Join(changes.Lines(e.Changes), "; "))
 	}
 }
 
@@ -279,7 +282,7 @@ func (d *demo) summary(made int, sum pipeline.Summary, emu *emulators) error {
 		app.Plural(made, "Admin request"), held, distinct, lost, repeats)
 	if n := len(d.delays); n > 0 {
 		slices.Sort(d.delays)
-		fmt.Fprintf(d.out, "From Kong's answer to the accepted event: median %s, longest %s (Kong's row itself is 100 to 300 ms late).\n",
+		fmt.Fprintf(d.out, "From Kong's answer to the accepted event: median %s, longest %s (Kong's rows are 100 to 300 ms late, and a write waits for what it changed).\n",
 			d.delays[n/2].Round(time.Millisecond), d.delays[n-1].Round(time.Millisecond))
 	}
 	if lost != 0 || sum.Failed != 0 || sum.Dead != 0 {
