@@ -14,6 +14,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/lease"
@@ -161,17 +162,7 @@ func BenchmarkInProcess(b *testing.B) {
 			b.StopTimer()
 			source, sink, store := adapters(b)
 			b.StartTimer()
-			keeper := lease.NewKeeper(lease.Options{
-				TTL: ledger.DefaultLease,
-				Acquire: func(ctx context.Context, requestRerun bool) (lease.Lease, error) {
-					return store.Acquire(ctx, requestRerun)
-				},
-				Begin: func(ctx context.Context) error {
-					_, err := store.Begin(ctx)
-					return err
-				},
-			})
-			sum, err := pipeline.New(pipeline.Options{Source: source, Destination: sink, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeper}).
+			sum, err := pipeline.New(pipeline.Options{Source: source, Destination: sink, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeperOf(store)}).
 				Run(b.Context(), pipeline.Request{Kind: pipeline.Reconcile})
 			if err != nil || sum.Delivered != n {
 				b.Fatalf("%+v: %v", sum, err)
@@ -181,8 +172,22 @@ func BenchmarkInProcess(b *testing.B) {
 	})
 }
 
+// keeperOf keeps the lease of a ledger.
+func keeperOf(store *redisledger.Ledger) *lease.Keeper {
+	return lease.NewKeeper(lease.Options{
+		TTL: ledger.DefaultLease,
+		Acquire: func(ctx context.Context, requestRerun bool) (lease.Lease, error) {
+			return store.Acquire(ctx, requestRerun)
+		},
+		Begin: func(ctx context.Context) error {
+			_, err := store.Begin(ctx)
+			return err
+		},
+	})
+}
+
 // plainLoop is the simplest thing that could deliver the log.
-func plainLoop(ctx context.Context, source *kongadmin.Client, sink *cloudtrail.Destination, store *redisledger.Ledger) error {
+func plainLoop(ctx context.Context, source *kongadmin.Client, sink delivery.Destination, store *redisledger.Ledger) error {
 	if _, err := store.Begin(ctx); err != nil {
 		return err
 	}

@@ -36,3 +36,13 @@ func (w *world) instead(prefix string, env ...string) {
 	}
 	w.env = append(kept, env...)
 }
+
+// get returns a variable.
+func (w *world) get(name string) string {
+	for _, kv := range w.env {
+		if key, value, _ := strings.Cut(kv, "="); key == name {
+			return value
+		}
+	}
+	return ""
+}

@@ -28,7 +28,7 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 		SkipOwnReads: s.SkipOwnReads, Adopt: s.Adopt, Observer: o, Logger: a.Log,
 	}
 	if s.Destination == config.ToCloudWatch {
-		options.BatchEntries, options.BatchBytes = cloudwatch.BatchEntries, cloudwatch.BatchBytes
+		options.BatchEntries, options.BatchBytes, options.FlightBytes = cloudwatch.BatchEntries, cloudwatch.BatchBytes, cloudwatch.FlightBytes
 	}
 	if !s.StartAt.IsZero() {
 		options.StartAt = s.StartAt.Unix()

@@ -52,23 +52,20 @@ func (r rejection) code(i int) string {
 
 // putLogEvents makes one call, and creates the stream first if AWS says that it
 // does not exist.
-func (d *Destination) putLogEvents(ctx context.Context, events []event) (rejection, *awscall.Failure) {
-	input := &cloudwatchlogs.PutLogEventsInput{
-		LogGroupName:  &d.group,
-		LogStreamName: &d.stream,
-		LogEvents:     make([]types.InputLogEvent, len(events)),
+func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *awscall.Failure) {
+	input := &cloudwatchlogs.PutLogEventsInput{ // the protocol has the events
+		LogGroupName: &d.group, LogStreamName: &d.stream, LogEvents: []types.InputLogEvent{},
 	}
-	for i := range events {
-		input.LogEvents[i] = types.InputLogEvent{Message: &events[i].message, Timestamp: &events[i].at}
-	}
-	r := rejection{tooNew: len(events)}
+	text := append(b.text, bodyEnd...)
+	withBody := func(o *cloudwatchlogs.Options) { o.Protocol = protocol{o.Protocol, text} }
+	r := rejection{tooNew: len(b.events)}
 	failure := d.caller.Do(ctx, func(ctx context.Context) error {
-		out, err := d.client.PutLogEvents(ctx, input)
+		out, err := d.client.PutLogEvents(ctx, input, withBody)
 		if missing(err) {
 			if failure := d.createStream(ctx); failure != nil {
 				return failure
 			}
-			out, err = d.client.PutLogEvents(ctx, input)
+			out, err = d.client.PutLogEvents(ctx, input, withBody)
 		}
 		var there *types.DataAlreadyAcceptedException
 		switch {
@@ -121,7 +118,10 @@ func missing(err error) bool {
 func (d *Destination) Check(ctx context.Context) error {
 	failure := d.createStream(ctx)
 	if failure == nil {
-		_, failure = d.putLogEvents(ctx, []event{{at: 1, message: `{"eventName":"connection check of the relay"}`}})
+		message := []byte(`{"eventName":"connection check of the relay"}`)
+		b := d.newBody(message, 1)
+		b.add(event{at: 1}, message)
+		_, failure = d.putLogEvents(ctx, b)
 	}
 	if failure != nil {
 		return fmt.Errorf("checking CloudWatch Logs: %w", failure.Err())

@@ -73,6 +73,8 @@ type Destination struct {
 	stream string
 	encode func(*audit.Entry) (string, []byte)
 	now    func() time.Time
+
+	bodyBegin []byte // what comes before the events of a call
 }
 
 // New returns a Destination. It contacts nothing. Names that AWS would not take
@@ -97,6 +99,8 @@ func New(o Options) (*Destination, error) {
 		stream: o.Stream,
 		encode: o.Encode,
 		now:    o.Now,
+
+		bodyBegin: bodyBegin(o.Group, o.Stream),
 	}, nil
 }
 

@@ -12,14 +12,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/verdict"
 )
 
-// event is an entry on its way into a call.
-type event struct {
-	entry   int // its index in what Put was given
-	id      string
-	at      int64 // the time that it is filed under, in milliseconds
-	message string
-}
-
 // put is one call of Put.
 type put struct {
 	*Destination
@@ -43,9 +35,8 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 
-	var call []event // never more than one call's worth is held encoded
-	size := 0
-	for _, e := range events {
+	var call *body // never more than one call's worth is held encoded
+	for i, e := range events {
 		_, data := d.encode(&entries[e.entry])
 		if len(data) == 0 || len(data) > maxEventBytes {
 			p.verdicts[e.entry] = audit.Verdict{
@@ -54,20 +45,18 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 			}
 			continue
 		}
-		e.message = string(data)
-		cost := len(data) + eventOverhead
-		if len(call) > 0 && (size+cost > maxCallBytes || len(call) == maxCallEvents ||
-			e.at-call[0].at >= maxCallSpan.Milliseconds()) {
+		if call != nil && !call.takes(data, e.at) {
 			if err := p.send(ctx, call, 0); err != nil && !verdict.IsUndecided(err) {
 				return p.verdicts, err
 			}
-			clear(call)
-			call, size = call[:0], 0
+			call = nil
 		}
-		call = append(call, e)
-		size += cost
+		if call == nil {
+			call = d.newBody(data, len(events)-i)
+		}
+		call.add(e, data)
 	}
-	if len(call) == 0 {
+	if call == nil {
 		return p.verdicts, nil
 	}
 	return p.verdicts, verdict.Settle(p.send(ctx, call, 0), p.verdicts)
@@ -85,26 +74,27 @@ func filedAt(second int64, now time.Time) int64 {
 // send puts one call's worth of events, and in smaller calls what AWS refuses
 // for what may be in it. since is the number of the call in which the events were
 // first put, together with others; 0 if this is the first.
-func (p *put) send(ctx context.Context, events []event, since int64) error {
+func (p *put) send(ctx context.Context, b *body, since int64) error {
 	call := p.judge.Begin()
 	if since == 0 {
 		since = call
 	}
-	rejected, failure := p.putLogEvents(ctx, events)
+	rejected, failure := p.putLogEvents(ctx, b)
 	if failure == nil {
-		return p.taken(ctx, call, events, rejected)
+		return p.taken(ctx, call, b, rejected)
 	}
-	p.note(events, failure)
+	p.note(b.events, failure)
 	switch {
 	case failure.Kind != awscall.Refused && failure.Kind != awscall.TooLarge:
 		return p.failed(failure)
-	case len(events) > 1:
-		return p.narrow(ctx, events, since)
+	case len(b.events) > 1:
+		return p.narrow(ctx, b, since)
 	case failure.Foreign:
 		return p.failed(failure)
 	}
-	v := &p.verdicts[events[0].entry]
-	switch p.judge.Refuse(events[0].id, v.Code, since, false) {
+	one := b.events[0]
+	v := &p.verdicts[one.entry]
+	switch p.judge.Refuse(one.id, v.Code, since, false) {
 	case verdict.Reject:
 		v.Status = audit.Rejected
 	case verdict.Stop:
@@ -116,16 +106,31 @@ func (p *put) send(ctx context.Context, events []event, since int64) error {
 }
 
 // narrow puts refused events in parts.
-func (p *put) narrow(ctx context.Context, events []event, since int64) error {
+func (p *put) narrow(ctx context.Context, b *body, since int64) error {
 	var undecided error
-	err := verdict.Narrow(len(events), func(lo, hi int) error {
-		err := p.send(ctx, events[lo:hi], since)
+	err := verdict.Narrow(len(b.events), func(lo, hi int) error {
+		err := p.send(ctx, p.part(b, b.events[lo:hi], 0), since)
 		if verdict.IsUndecided(err) {
 			undecided, err = err, nil
 		}
 		return err
 	})
 	return cmp.Or(err, undecided)
+}
+
+// part returns a call of some events of another one, filed under a time in
+// milliseconds; 0 leaves them where they are.
+func (p *put) part(of *body, events []event, at int64) *body {
+	size := 0
+	for _, e := range events {
+		size += e.to - e.from + len(eventBefore) + len(eventAfter) + len(",1234567890123}")
+	}
+	b := &body{text: make([]byte, 0, len(p.bodyBegin)+size+len(bodyEnd))}
+	b.text = append(b.text, p.bodyBegin...)
+	for _, e := range events {
+		b.addFrom(of, e, cmp.Or(at, e.at))
+	}
+	return b
 }
 
 func (p *put) failed(f *awscall.Failure) error {
@@ -135,17 +140,13 @@ func (p *put) failed(f *awscall.Failure) error {
 // taken deals with the answer to a call that AWS took. What AWS left out because
 // of its time is put once more, under the present: the group's retention may be
 // shorter than 14 days, and nothing that Kong still has is too old to keep.
-func (p *put) taken(ctx context.Context, call int64, events []event, r rejection) error {
-	again := p.settle(call, events, r)
+func (p *put) taken(ctx context.Context, call int64, b *body, r rejection) error {
+	again := p.settle(call, b.events, r)
 	if len(again) == 0 {
 		return nil
 	}
-	now := p.now().UnixMilli()
-	for i := range again {
-		again[i].at = now
-	}
 	call = p.judge.Begin()
-	r, failure := p.putLogEvents(ctx, again)
+	r, failure := p.putLogEvents(ctx, p.part(b, again, p.now().UnixMilli()))
 	if failure != nil {
 		// Even a refusal leaves these retryable: each was in a call that was taken.
 		p.note(again, failure)

@@ -54,14 +54,19 @@ func newStore(lean, digest bool) store {
 	return store{lean: lean, digest: digest, seed: maphash.MakeSeed(), times: map[uint64]uint32{}, changed: make(chan struct{})}
 }
 
-// uidField begins a UID in an event of the CloudTrail format.
-var uidField = []byte(`"UID":"`)
+// uidFields begin a UID in the events that the relay writes, of either format.
+var uidFields = [][]byte{[]byte(`"UID":"`), []byte(`"metadata":{"uid":"`)}
 
 // add keeps an event, and reports whether one of its UID had been taken before.
 func (t *store) add(stream string, message []byte, at int64, now time.Time) (repeat bool) {
 	if t.lean {
-		_, rest, _ := bytes.Cut(message, uidField)
-		uid, _, _ := bytes.Cut(rest, []byte{'"'})
+		var uid []byte
+		for _, field := range uidFields {
+			if _, rest, ok := bytes.Cut(message, field); ok {
+				uid, _, _ = bytes.Cut(rest, []byte{'"'})
+				break
+			}
+		}
 		return t.seen(maphash.Bytes(t.seed, uid))
 	}
 	e := Event{Seq: len(t.events) + 1, Stream: stream, UID: uidOf(message), Filed: at, Ingested: now}

@@ -1,0 +1,109 @@
+package cloudwatch
+
+import (
+	"bytes"
+	"context"
+	"strconv"
+
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// body is the text of a call as it is written event by event, and what the events
+// of it are. AWS's client would hold every message beside the body, and grow the body
+// from nothing: eight calls of a megabyte would then keep the garbage collector busy.
+type body struct {
+	text   []byte
+	events []event
+	size   int // as AWS counts it
+}
+
+// event is an entry on its way into a call.
+type event struct {
+	entry    int // its index in what Put was given
+	id       string
+	at       int64 // the time that it is filed under, in milliseconds
+	from, to int   // where its quoted message lies in the text
+}
+
+const (
+	eventBefore = `{"message":`
+	eventAfter  = `,"timestamp":`
+	bodyEnd     = `]}`
+	// maxBody is how long the text of a call becomes as a rule.
+	maxBody = maxCallBytes * 5 / 4
+)
+
+// newBody begins a call of events like one message, up to n of them.
+func (d *Destination) newBody(message []byte, n int) *body {
+	b := &body{text: make([]byte, 0, len(d.bodyBegin)+min(n*(len(message)*5/4+50), maxBody)+len(bodyEnd))}
+	b.text = append(b.text, d.bodyBegin...)
+	return b
+}
+
+// bodyBegin is what comes before the events.
+func bodyBegin(group, stream string) []byte {
+	b, _ := jsontext.AppendQuote([]byte(`{"logGroupName":`), group)
+	b, _ = jsontext.AppendQuote(append(b, `,"logStreamName":`...), stream)
+	return append(b, `,"logEvents":[`...)
+}
+
+// takes reports whether an event of a message can be added. Events are added in
+// order of time.
+func (b *body) takes(message []byte, at int64) bool {
+	return b.size+len(message)+eventOverhead <= maxCallBytes && len(b.events) < maxCallEvents &&
+		at-b.events[0].at < maxCallSpan.Milliseconds()
+}
+
+// add adds an event. Bytes that are not UTF-8 become U+FFFD.
+func (b *body) add(e event, message []byte) {
+	b.begin()
+	e.from = len(b.text)
+	b.text, _ = jsontext.AppendQuote(b.text, message)
+	e.to = len(b.text)
+	b.size += len(message) + eventOverhead
+	b.end(e)
+}
+
+// addFrom adds an event of another call, filed under another time.
+func (b *body) addFrom(other *body, e event, at int64) {
+	b.begin()
+	quoted := other.text[e.from:e.to]
+	e.at, e.from = at, len(b.text)
+	b.text = append(b.text, quoted...)
+	e.to = len(b.text)
+	b.end(e)
+}
+
+func (b *body) begin() {
+	if len(b.events) > 0 {
+		b.text = append(b.text, ',')
+	}
+	b.text = append(b.text, eventBefore...)
+}
+
+func (b *body) end(e event) {
+	b.text = append(b.text, eventAfter...)
+	b.text = append(strconv.AppendInt(b.text, e.at, 10), '}')
+	b.events = append(b.events, e)
+}
+
+// protocol is that of the client, but for the body of PutLogEvents.
+type protocol struct {
+	smithyhttp.ClientProtocol
+	text []byte
+}
+
+// SerializeRequest implements [smithyhttp.ClientProtocol].
+func (p protocol) SerializeRequest(ctx context.Context, schema *smithy.OperationSchema, in smithy.Serializable, req *smithyhttp.Request) error {
+	if err := p.ClientProtocol.SerializeRequest(ctx, schema, in, req); err != nil {
+		return err
+	}
+	full, err := req.SetStream(bytes.NewReader(p.text))
+	if err != nil {
+		return err
+	}
+	*req = *full
+	return nil
+}
