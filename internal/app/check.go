@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ func (a *App) Checks() []Check {
 		{"ledger", a.Settings.KongTimeout + CheckWithin, ledgerHint, a.checkLedger},
 		{"destination", CheckWithin, a.destinationHint(), a.checkDestination},
 	}
+	if a.Settings.Objects {
+		checks = slices.Insert(checks, 1, Check{"objects", a.Settings.KongTimeout + CheckWithin, kongHint, a.checkObjects})
+	}
 	if a.Settings.Destination == config.ToCloudTrail && a.Settings.EventDataStore != "" {
 		checks = append(checks, Check{"queries", CheckWithin, awsHint, a.checkQueries})
 	}
@@ -70,6 +74,13 @@ func (a *App) checkKong(ctx context.Context) (string, error) {
 		}
 	}
 	return found, nil
+}
+
+func (a *App) checkObjects(ctx context.Context) (string, error) {
+	if _, err := a.Kong.Objects().Page(ctx, audit.Query{Size: 1}); err != nil {
+		return "", err
+	}
+	return "what requests changed can be read", nil
 }
 
 func (a *App) checkLedger(ctx context.Context) (string, error) {

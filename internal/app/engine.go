@@ -46,6 +46,27 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 	return pipeline.New(options)
 }
 
+// WithoutChanges reports for each id whether its event went without what its request
+// changed, because Kong had not shown it in time.
+func (a *App) WithoutChanges(ctx context.Context, ids []string) ([]bool, error) {
+	marked := make([]bool, len(ids))
+	if len(ids) == 0 {
+		return marked, nil
+	}
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = objects.MarkedLate(id)
+	}
+	values, _, err := a.Store.Recall(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	for i := range values {
+		marked[i] = values[i] != nil
+	}
+	return marked, nil
+}
+
 // Lease returns what keeps the lease under which passes are made. rerun is called
 // when another process requests a rerun; it may be nil.
 func (a *App) Lease(rerun func()) *lease.Keeper {

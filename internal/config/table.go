@@ -208,7 +208,7 @@ func table() []setting {
 		},
 		{
 			name: "redact", env: "RELAY_REDACT", group: groupDestination, value: "paths", example: "config.api_key,credentials.value",
-			help: "dotted paths, separated by commas, whose values are replaced in payloads and query strings before anything leaves; a payload that is not strict JSON is withheld whole",
+			help: "dotted paths, separated by commas, whose values are replaced in payloads and query strings before anything leaves; `@secrets` names all that Kong keeps secret; a payload that is not strict JSON is withheld whole",
 			set:  redactPaths,
 		},
 		{

@@ -110,6 +110,8 @@ func newServer(a *app.App, o Options) *server {
 		Waiting:   s.metrics.waiting,
 		Delivered: s.delivered,
 		Progress:  s.progress,
+		Changed:   func(history string) { s.metrics.changes.WithLabelValues(history).Inc() },
+		LateRows:  func(n int) { s.metrics.lateRows.Add(float64(n)) },
 	}, a.Lease(func() { s.runner.RequestRerun() }))
 	s.runner = a.Runner(s.scheduler, passes, runner.Observer{
 		Began:   func(announce.Pass) { s.running.Add(1) },

@@ -59,6 +59,8 @@ type metrics struct {
 	retries    *prometheus.CounterVec
 	answer     prometheus.Histogram
 	missing    prometheus.Counter
+	changes    *prometheus.CounterVec
+	lateRows   prometheus.Counter
 	failing    prometheus.Gauge
 	verified   *prometheus.CounterVec
 	mayForget  prometheus.Gauge
@@ -87,6 +89,8 @@ func newMetrics(version string, s sources) *metrics {
 	m.verified = m.counterVec("signatures_total", "Entries by the outcome of checking Kong's signature.", "outcome")
 	m.retries = m.counterVec("put_retries_total", "Puts that delivered nothing of a batch and are made again, by the destination's code.", "code")
 	m.missing = m.counter("announced_missing_total", "Announced ids that did not show up in the audit log within 30 s.")
+	m.changes = m.counterVec("changes_total", "Changed entities that events tell of, by how much is known of the state before: exact, approximate, unavailable. Only with --objects.", "history")
+	m.lateRows = m.counter("changes_late_total", "Changed entities that Kong showed after their event had gone, or whose request it lost. Only with --objects.")
 	m.failing = m.gauge("passes_failed_in_a_row", "Passes that failed since the last one that did not.")
 	m.mayForget = m.gauge("ledger_may_forget", "1 if the settings of the ledger's server may make it forget what must be kept.")
 	m.stages = prometheus.NewHistogramVec(m.histogram("stage_duration_seconds", "Time that a stage (read, lookup, put, record) took for a page or a batch.",

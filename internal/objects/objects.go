@@ -48,7 +48,7 @@ const (
 	// said again if its event has to be put again.
 	journalLife = 6 * time.Hour
 
-	maxEvent   = 100_000 // bytes of what an event says of changes
+	maxEvent   = 80_000  // bytes of what an event says of changes: it fits beside a large payload
 	maxState   = 1 << 20 // bytes of an entity that is remembered
 	maxOpen    = 1000    // writes without rows that are kept in mind
 	maxOthers  = 1000    // rows that no write waits for, applied at once

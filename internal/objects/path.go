@@ -5,17 +5,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-)
 
-// collections are the lists of the Admin API and the kinds of entities in them.
-var collections = map[string]string{
-	"services": "services", "routes": "routes", "consumers": "consumers", "plugins": "plugins", "upstreams": "upstreams",
-	"targets": "targets", "certificates": "certificates", "snis": "snis", "ca_certificates": "ca_certificates", "vaults": "vaults",
-	"keys": "keys", "key-sets": "key_sets", "consumer_groups": "consumer_groups", "acls": "acls",
-	"basic-auth": "basicauth_credentials", "key-auth": "keyauth_credentials", "hmac-auth": "hmacauth_credentials",
-	"jwt": "jwt_secrets", "oauth2": "oauth2_credentials", "workspaces": "workspaces",
-	"users": "rbac_users", "roles": "rbac_roles", "admins": "admins", "event-hooks": "event_hooks",
-}
+	"github.com/kong-cloudtrail/relay/internal/changes"
+)
 
 // changesNothing reports whether a write to a path is known to leave no rows.
 func changesNothing(path string) bool {
@@ -33,13 +25,13 @@ func mayTouch(method, path, dao, key string, names []string) bool {
 	steps := strings.Split(strings.Trim(path, "/"), "/")
 	n := len(steps)
 	if method == http.MethodPost {
-		_, creates := collections[steps[n-1]]
+		_, creates := changes.KindIn(steps[n-1])
 		return !creates
 	}
 	if n < 2 {
 		return true
 	}
-	kind, ok := collections[steps[n-2]]
+	kind, ok := changes.KindIn(steps[n-2])
 	switch {
 	case !ok:
 		return true

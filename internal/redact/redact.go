@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/changes"
 )
 
 const (
@@ -32,15 +34,27 @@ const (
 //
 // A payload that is not a strict JSON object or list (RFC 7493), or is nested too
 // deep, is withheld whole: only its size, SHA-256 and the reason stay.
+//
+// The path [Secrets] removes what is a secret in an entity of Kong: see package changes.
 func New(paths []string) func(*audit.Entry) {
 	r := &redactor{}
 	for _, p := range paths {
+		if p == Secrets {
+			r.secrets = true
+			continue
+		}
 		r.roots = append(r.roots, strings.Split(p, "."))
 	}
 	return r.entry
 }
 
-type redactor struct{ roots []path }
+// Secrets stands for all that is a secret by the table of Kong's entities.
+const Secrets = "@secrets"
+
+type redactor struct {
+	roots   []path
+	secrets bool
+}
 
 // path is what remains of a path below the value at hand.
 type path []string
@@ -55,7 +69,14 @@ func (r *redactor) entry(e *audit.Entry) {
 		*text = ""
 	}
 	if e.Payload != "" {
-		if text, reason := r.document(e.Payload, r.roots); reason == "" {
+		text, reason := r.document(e.Payload, r.roots)
+		if reason == "" && r.secrets {
+			var ok bool
+			if text, ok = changes.Hide(changes.Kind(e.Path), text, redacted); !ok {
+				reason = "not looked into"
+			}
+		}
+		if reason == "" {
 			e.Payload = text
 		} else {
 			withhold("requestParameters.payload", reason, &e.Payload)
@@ -65,6 +86,9 @@ func (r *redactor) entry(e *audit.Entry) {
 	e.Path = r.steps(steps)
 	if ok {
 		if text, reason := r.query(query); reason == "" {
+			if r.secrets {
+				text = hideQuery(text)
+			}
 			e.Path += "?" + text
 		} else {
 			withhold("requestParameters.queryParameters", reason, &query)
@@ -89,6 +113,18 @@ func (r *redactor) entry(e *audit.Entry) {
 		withheld[0] = '{'
 		e.Withheld = string(append(withheld, '}'))
 	}
+}
+
+// hideQuery removes the values of those names of a query string that are names of secrets.
+func hideQuery(query string) string {
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		name, _, ok := strings.Cut(pair, "=")
+		if plain, err := url.QueryUnescape(name); err == nil && ok && changes.SecretName(plain) {
+			pairs[i] = name + "=" + redacted
+		}
+	}
+	return strings.Join(pairs, "&")
 }
 
 // document redacts a JSON text. It returns a reason if the text must be withheld.

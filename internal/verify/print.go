@@ -71,6 +71,7 @@ func (p *printer) ledger(r *Report) {
 	p.found(false, r.Dropped, "dropped", "were dead, and someone gave them up")
 	p.line(false, r.Own, "left out", "the relay's own reads")
 	p.found(false, r.SignatureFailed, "with a signature that does not verify", "delivered, and marked")
+	p.found(false, r.WithoutChanges, "without their changes", "Kong had not shown in time what the request changed; relay history may show it by now")
 }
 
 func (p *printer) conclusion(r *Report) {

@@ -198,8 +198,34 @@ func (v *verification) page(ctx context.Context, s walk.Scanned) error {
 			v.hold(&s.Entries[i], outcomes[i])
 		}
 	}
+	if err := v.withoutChanges(ctx, s.Entries, outcomes); err != nil {
+		return err
+	}
 	if v.progress != nil {
 		v.progress(pipeline.Summary{Read: v.report.Entries, New: v.report.Missing.Count + len(v.young), Delivered: v.report.Delivered})
+	}
+	return nil
+}
+
+// withoutChanges counts the events that went without what their request changed.
+func (v *verification) withoutChanges(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) error {
+	if !v.app.Settings.Objects {
+		return nil
+	}
+	var ids []string
+	for i := range entries {
+		if outcomes[i] == audit.Delivered && entries[i].IsWrite() {
+			ids = append(ids, entries[i].ID)
+		}
+	}
+	marked, err := v.app.WithoutChanges(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		if marked[i] {
+			v.report.WithoutChanges.add(id)
+		}
 	}
 	return nil
 }

@@ -113,6 +113,9 @@ type Report struct {
 
 	SignatureFailed Finding `json:"signature_failed"`
 
+	// WithoutChanges: delivered, with --objects, before Kong had shown what was changed.
+	WithoutChanges Finding `json:"without_changes"`
+
 	// Everything that the ledger keeps, of any time.
 	DeadLetters     int `json:"dead_letters"`
 	DeferredEntries int `json:"deferred_entries"`

@@ -1,0 +1,33 @@
+package changes
+
+import "strings"
+
+// lists are those of the Admin API, with the kind of the entities in each.
+var lists = map[string]string{
+	"services": "services", "routes": "routes", "consumers": "consumers", "plugins": "plugins", "upstreams": "upstreams",
+	"targets": "targets", "certificates": "certificates", "snis": "snis", "ca_certificates": "ca_certificates", "vaults": "vaults",
+	"keys": "keys", "key-sets": "key_sets", "consumer_groups": "consumer_groups", "acls": "acls",
+	"basic-auth": "basicauth_credentials", "key-auth": "keyauth_credentials", "hmac-auth": "hmacauth_credentials",
+	"jwt": "jwt_secrets", "oauth2": "oauth2_credentials", "workspaces": "workspaces",
+	"users": "rbac_users", "roles": "rbac_roles", "admins": "admins", "event-hooks": "event_hooks",
+}
+
+// KindIn returns the kind of the entities in a list of the Admin API, which is the step of
+// a path before their id or name.
+func KindIn(list string) (kind string, ok bool) {
+	kind, ok = lists[list]
+	return kind, ok
+}
+
+// Kind returns the kind of the entity that a request to a path of the Admin API writes, or
+// the empty string if the path does not tell.
+func Kind(path string) string {
+	path, _, _ = strings.Cut(path, "?")
+	steps := strings.Split(strings.Trim(path, "/"), "/")
+	for i := len(steps) - 1; i >= 0 && i >= len(steps)-2; i-- {
+		if kind, ok := lists[steps[i]]; ok {
+			return kind
+		}
+	}
+	return ""
+}
