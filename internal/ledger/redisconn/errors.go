@@ -36,6 +36,8 @@ var refusals = []struct{ text, hint string }{
 	{"can't run this command", rightsHint},
 	{"WRONGTYPE", "something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own"},
 	{"wrong kind of value", "something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own"},
+	// Nothing of a full server's goes by itself, as the ledger's keys live for weeks.
+	{"OOM", "Redis is full: raise its maxmemory, or remove what does not belong to the ledger"},
 	{"undeclared key", "let the server's scripts run as those of Redis do"},
 	{"invalid bulk length", sizeHint},
 	{"max request size", sizeHint},
@@ -47,7 +49,6 @@ var refusals = []struct{ text, hint string }{
 
 // states are answers that end once somebody has done something, or by themselves.
 var states = []struct{ text, hint string }{
-	{"OOM", "Redis is full: raise its maxmemory, or remove what does not belong to the ledger"},
 	{"READONLY", "REDIS_HOST reaches a replica: name the primary, or all nodes, or the Sentinels; during a failover, wait"},
 	{"LOADING", "Redis is loading its data after a start: wait until it has"},
 	{"MISCONF", "Redis cannot save its data and refuses writes: look at its log, and at the space and rights of its disk"},
@@ -95,7 +96,7 @@ func Cut(err error) bool {
 func TooLarge(err error) error { return audit.Settings(err, sizeHint) }
 
 // Wrap says what failed and where. What only a person can heal becomes an
-// [audit.SettingsError]; all else (no connection, no memory, loading, read-only,
+// [audit.SettingsError]; all else (no connection, loading, read-only,
 // a cluster that is down) may heal.
 func (c *Client) Wrap(doing string, err error) error {
 	if err == nil {
