@@ -14,6 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
 )
 
 // Timeouts and sizes of a call. The SDK itself waits for an answer without a limit.
@@ -62,6 +63,19 @@ func (c *Caller) Do(ctx context.Context, call func(context.Context) error) *Fail
 		}
 		c.credentials.cache.Invalidate()
 	}
+}
+
+// Explain says what the error of a call means that Do did not make, because the SDK
+// repeats it, for example. It returns nil for an error that is not the SDK's.
+func (c *Caller) Explain(ctx context.Context, err error) *Failure {
+	var (
+		op    *smithy.OperationError
+		creds *credentialsError
+	)
+	if !errors.As(err, &op) && !errors.As(err, &creds) {
+		return nil
+	}
+	return c.explain(ctx, err)
 }
 
 // httpClient returns a client with the transport that the configuration made,

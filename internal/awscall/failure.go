@@ -2,15 +2,11 @@ package awscall
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/restjson"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -336,113 +332,4 @@ func (s *Service) hint(a answer, resp *http.Response) string {
 		return fmt.Sprintf("what answers is not %s: check REGION, %s and AWS_ENDPOINT_URL", s.Name, s.Endpoint)
 	}
 	return ""
-}
-
-// explainForeign is for an answer without an error code: it comes from something
-// between the relay and AWS, which knows nothing of entries.
-func (s *Service) explainForeign(f *Failure, resp *http.Response) {
-	f.Code, f.Foreign = fmt.Sprintf("HTTP%d", f.status), true
-	between := "something between the relay and AWS answers, or another service"
-	host := ""
-	if resp.Request != nil {
-		host = resp.Request.URL.Host
-		if proxy, err := http.ProxyFromEnvironment(resp.Request); err == nil && proxy != nil {
-			between = "the proxy " + proxy.Host + " may answer in AWS's place"
-		}
-	}
-	f.Hint = fmt.Sprintf("%s (%s): check HTTPS_PROXY, firewalls, %s and AWS_ENDPOINT_URL", between, host, s.Endpoint)
-	switch {
-	case f.status == http.StatusTooManyRequests:
-		f.Whole = true
-	case f.status == http.StatusRequestEntityTooLarge:
-		f.Kind = TooLarge
-	case f.status < 400, f.status == http.StatusProxyAuthRequired, f.status == http.StatusUnauthorized:
-		f.Kind, f.Whole = Settings, true
-	}
-}
-
-// explainTransport is for a call without an answer.
-func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
-	var (
-		proxy *proxyError
-		cert  *tls.CertificateVerificationError
-		dns   *net.DNSError
-		dial  *net.OpError
-		plain tls.RecordHeaderError
-		at    *url.Error
-		limit interface{ Timeout() bool }
-		host  = "the endpoint"
-	)
-	if errors.As(sent, &at) {
-		if u, err := url.Parse(at.URL); err == nil {
-			host = u.Host
-		}
-	}
-	f := Failure{
-		Code: "Connection", Reason: "the connection to " + host + " failed: whether AWS accepted the call is unknown",
-		Hint: "look at what is between the relay and " + host + ": something cuts connections",
-	}
-	switch {
-	case errors.As(sent, &proxy):
-		f.Code, f.Reason, f.Whole = "Proxy", proxy.Error(), true
-		f.Hint = "let the proxy " + proxy.proxy + " connect to " + host + ", or name another in HTTPS_PROXY, or add the host to NO_PROXY"
-		if proxy.status == http.StatusProxyAuthRequired || proxy.status == http.StatusForbidden {
-			f.Kind = Settings
-		}
-	case errors.As(sent, &cert):
-		f.Kind, f.Code, f.Whole = Settings, "Certificate", true
-		f.Reason, f.Hint = certificate(cert, host)
-	case strings.Contains(sent.Error(), "server gave HTTP response to HTTPS client"), errors.As(sent, &plain): // net/http has no type for the first one
-		f.Kind, f.Code, f.Reason, f.Whole = Settings, "PlainHTTP", host+" answers without TLS", true
-		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL (http:// for an emulator without TLS), or HTTPS_PROXY"
-	case errors.As(sent, &dns):
-		f.Code, f.Reason, f.Whole = "Connection", "the name "+dns.Name+" does not resolve", true
-		f.Hint = fmt.Sprintf("check REGION, %s, and this machine's name server", s.Endpoint)
-	case errors.As(sent, &dial) && (dial.Op == "dial" || dial.Op == "proxyconnect"):
-		f.Reason, f.Whole = "no connection to "+host+" ("+dial.Op+")", true
-		f.Hint = "check the way to " + host + ": routes, NAT or an interface endpoint, security groups, HTTPS_PROXY"
-	case errors.As(sent, &limit) && limit.Timeout():
-		f.Code, f.Reason = "Timeout", "no answer from "+host+" in time: whether AWS accepted the call is unknown"
-		f.Hint = "look at what is between the relay and " + host + ": something takes the connection and does not answer"
-	}
-	return s.failure(sent, f)
-}
-
-// certificate returns what is wrong with the certificate of a host, and what to do.
-func certificate(err *tls.CertificateVerificationError, host string) (reason, hint string) {
-	var (
-		name    x509.HostnameError
-		invalid x509.CertificateInvalidError
-	)
-	const between = "a proxy or firewall that inspects what passes, or an endpoint that is not AWS's own"
-	switch {
-	case errors.As(err.Err, &name):
-		return "the certificate is not for the name " + host,
-			"look at AWS_ENDPOINT_URL and at this machine's name server: what answers at that name is " + between
-	case errors.As(err.Err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
-		return "the certificate of " + host + " has expired, or is not valid yet",
-			fmt.Sprintf("set this machine's clock, or renew the certificate of what answers (%s), which is valid from %s to %s",
-				between, invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return "the certificate of " + host + " was not accepted",
-		"name the CA that signed it in AWS_CA_BUNDLE, if " + between + ", is meant to answer there"
-}
-
-// maxSkew is how far off a clock may be before it explains a refused signature:
-// AWS refuses from five minutes on, and Date is as old as the answer.
-const maxSkew = 4 * time.Minute
-
-// skew compares this machine's clock with the one of an answer.
-func skew(resp *http.Response) (string, bool) {
-	at, err := http.ParseTime(resp.Header.Get("Date"))
-	if err != nil {
-		return "", false
-	}
-	switch d := time.Since(at).Round(time.Second); {
-	case d > maxSkew:
-		return d.String() + " ahead of", true
-	case d < -maxSkew:
-		return (-d).String() + " behind", true
-	}
-	return "", false
 }

@@ -224,6 +224,9 @@ func TestSecretInSecretsManager(t *testing.T) {
 		"not JSON":      {id + "#token", 200, `{"SecretString":"hunter2"}`, "", "#"},
 		"missing":       {id, 400, `{"__type":"ResourceNotFoundException","message":"no"}`, "", "ARN"},
 		"no permission": {id, 400, `{"__type":"AccessDeniedException","message":"no"}`, "", "secretsmanager:GetSecretValue"},
+		"echo":          {id, 403, `{"__type":"SignatureDoesNotMatch","message":"It does not match.\n\nThe Canonical String was\n'POST\nx-amz-security-token:hunter2'"}`, "", "AWS_SECRET_ACCESS_KEY"},
+		"echo in text":  {id, 400, `{"__type":"SomethingNew","message":"Invalid \"hunter2\""}`, "", ""},
+		"a proxy":       {id, 502, `<html>hunter2</html>`, "", ""},
 		"broken":        {id, 500, `{"__type":"InternalServiceError"}`, "", ""},
 	}
 	for name, test := range tests {

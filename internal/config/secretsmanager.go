@@ -2,7 +2,6 @@ package config
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,13 +12,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
-	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
 // secretTimeout bounds one reading of a secret.
@@ -80,7 +78,8 @@ func parseSecretARN(text string) (secretARN, error) {
 // reader returns a function that reads the secret. The client is made when it
 // is first called, and kept.
 func (s secretARN) reader(configs *awsConfigs) func(context.Context) (string, error) {
-	var client *secretsmanager.Client // only one caller at a time: see secretSource.turn
+	var caller *awscall.Caller
+	var client *secretsmanager.Client // only one user at a time: see secretSource.turn
 	return func(ctx context.Context) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 		defer cancel()
@@ -89,11 +88,16 @@ func (s secretARN) reader(configs *awsConfigs) func(context.Context) (string, er
 			if err != nil {
 				return "", err
 			}
-			client = secretsmanager.NewFromConfig(c)
+			repeat := c.Retryer
+			if repeat == nil {
+				repeat = func() aws.Retryer { return retry.NewStandard() }
+			}
+			caller, c = awscall.New(c, secretService)
+			client = secretsmanager.NewFromConfig(c, func(o *secretsmanager.Options) { o.Retryer = repeat() })
 		}
 		out, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &s.arn})
 		if err != nil {
-			return "", explainSecret(err)
+			return "", explainSecret(ctx, caller, err)
 		}
 		text := string(out.SecretBinary)
 		if out.SecretString != nil {
@@ -119,22 +123,25 @@ func (s secretARN) pick(text string) (string, error) {
 	return value, nil
 }
 
-// explainSecret adds a hint where a person has to act, and leaves what is retryable as it is.
-func explainSecret(err error) error {
-	var api smithy.APIError
-	var missing *types.ResourceNotFoundException
-	var sent *smithyhttp.RequestSendError
+// secretService says what the failures of reading a secret mean.
+var secretService = awscall.Service{
+	Name: "Secrets Manager", Endpoint: "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+	Permission: "allow secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key",
+	Codes:      map[string]string{"ResourceNotFoundException": "correct the ARN, its account and its Region"},
+}
+
+// explainSecret says what the error of a call means. AWS's message may repeat the
+// signed request, and with it the session's token.
+func explainSecret(ctx context.Context, caller *awscall.Caller, err error) error {
+	f := caller.Explain(ctx, err)
 	switch {
-	case errors.As(err, &missing):
-		return audit.Settingsf("correct the ARN, its account and its Region", "Secrets Manager has no such secret")
-	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "AccessDenied"):
-		return audit.Settingsf("allow secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key",
-			"no permission to read the secret")
-	case errors.As(err, &api): // its message may repeat the signed request, and with it the session's token
-		return fmt.Errorf("asking Secrets Manager: it answered %s", api.ErrorCode())
-	case errors.As(err, &sent), errors.Is(err, context.DeadlineExceeded):
-		return audit.WithHint(fmt.Errorf("reaching Secrets Manager: %w", err),
+	case f == nil:
+		return err
+	case f.Code == "ResourceNotFoundException":
+		return audit.Settings(fmt.Errorf("there is no such secret: %w", f), f.Hint)
+	case f.Kind == awscall.Retryable && !f.Answered && f.Code != "NoCredentials":
+		return audit.WithHint(fmt.Errorf("reaching Secrets Manager: %w", f),
 			"make Secrets Manager's endpoint reachable from here: a NAT gateway, or an interface endpoint for secretsmanager; check routes and security groups")
 	}
-	return err
+	return f.Err()
 }

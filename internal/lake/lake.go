@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,9 +20,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtrail"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtrail/types"
-	"github.com/aws/smithy-go"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
 const (
@@ -64,6 +63,7 @@ type Options struct {
 // Lake is an event data store. It is safe for concurrent use.
 type Lake struct {
 	client *cloudtrail.Client
+	caller *awscall.Caller
 	store  string
 	source string
 }
@@ -76,13 +76,14 @@ func New(o Options) (*Lake, error) {
 	if !eventSource.MatchString(o.EventSource) {
 		return nil, fmt.Errorf("event source %q: expected letters, digits and any of . _ -", o.EventSource)
 	}
-	client := cloudtrail.NewFromConfig(o.Config, func(c *cloudtrail.Options) {
+	caller, cfg := awscall.New(o.Config, service)
+	client := cloudtrail.NewFromConfig(cfg, func(c *cloudtrail.Options) {
 		// So many queries may run at once in an account; others have their turn.
 		c.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
 			s.MaxAttempts, s.MaxBackoff = attempts, maxBackoff
 		}), (*types.MaxConcurrentQueriesException)(nil).ErrorCode())
 	})
-	return &Lake{client: client, store: o.EventDataStore, source: o.EventSource}, nil
+	return &Lake{client: client, caller: caller, store: o.EventDataStore, source: o.EventSource}, nil
 }
 
 // Events yields the events from since to until (excluded), Unix seconds, in no
@@ -93,7 +94,7 @@ func (l *Lake) Events(ctx context.Context, since, until int64) iter.Seq2[audit.H
 	return func(yield func(audit.Held, error) bool) {
 		err := l.events(ctx, since, until, func(e audit.Held) bool { return yield(e, nil) })
 		if err != nil {
-			yield(audit.Held{}, explain(fmt.Errorf("querying CloudTrail Lake: %w", err)))
+			yield(audit.Held{}, l.explain(ctx, err))
 		}
 	}
 }
@@ -163,7 +164,7 @@ func (l *Lake) await(ctx context.Context, id *string) error {
 
 // ended is the error of a query that gave no result.
 func ended(status types.QueryStatus, message *string) error {
-	if text := aws.ToString(message); text != "" {
+	if text := awscall.Clean(aws.ToString(message)); text != "" {
 		return fmt.Errorf("query ended with status %s: %s", status, text)
 	}
 	return fmt.Errorf("query ended with status %s", status)
@@ -204,33 +205,24 @@ func stamp(second int64) string {
 	return time.Unix(min(max(second, MinTime), MaxTime), 0).UTC().Format(timeFormat)
 }
 
-// notSigned are AWS's common errors about the signature of a call.
-var notSigned = []string{
-	"UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch",
-	"IncompleteSignature", "MissingAuthenticationToken", "ExpiredTokenException", "ExpiredToken",
+// service says what the failures of a query mean.
+var service = awscall.Service{
+	Name:     "CloudTrail",
+	Endpoint: "AWS_ENDPOINT_URL_CLOUDTRAIL",
+	Permission: "allow cloudtrail:StartQuery, cloudtrail:DescribeQuery and cloudtrail:GetQueryResults on the event data store, " +
+		"and kms:Decrypt on its key if it has one",
+	Codes: map[string]string{
+		"EventDataStoreNotFoundException": "name the event data store behind the channel, of this account and Region, with --event-data-store (RELAY_EVENT_DATA_STORE); " +
+			"aws cloudtrail list-event-data-stores lists them",
+		"InactiveEventDataStoreException": "the event data store is stopped or pending deletion: restore it, or leave --event-data-store out",
+	},
 }
 
-// explain tells what a person has to change from what may heal.
-func explain(err error) error {
-	var (
-		api     smithy.APIError
-		missing *types.EventDataStoreNotFoundException
-		idle    *types.InactiveEventDataStoreException
-	)
-	var hint string
-	switch {
-	case errors.As(err, &missing):
-		hint = "name the event data store behind the channel, of this account and Region, with --event-data-store (RELAY_EVENT_DATA_STORE); " +
-			"aws cloudtrail list-event-data-stores lists them"
-	case errors.As(err, &idle):
-		hint = "the event data store is stopped or pending deletion: restore it, or leave --event-data-store out"
-	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "AccessDenied"):
-		hint = "allow cloudtrail:StartQuery, cloudtrail:DescribeQuery and cloudtrail:GetQueryResults on the event data store, " +
-			"and kms:Decrypt on its key if it has one"
-	case errors.As(err, &api) && slices.Contains(notSigned, api.ErrorCode()):
-		hint = "the credentials are not accepted: look at them, at the Region and at this machine's clock"
-	default:
-		return err
+// explain tells what a person has to change from what may pass, and leaves out what
+// AWS repeats of a request.
+func (l *Lake) explain(ctx context.Context, err error) error {
+	if f := l.caller.Explain(ctx, err); f != nil {
+		err = f.Err()
 	}
-	return audit.Settings(err, hint)
+	return fmt.Errorf("querying CloudTrail Lake: %w", err)
 }

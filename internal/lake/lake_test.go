@@ -138,7 +138,7 @@ func TestRefusals(t *testing.T) {
 	t.Cleanup(func() { running.Close() })
 	for _, tc := range []struct{ name, store, secret, hint string }{
 		{"another store", "11111111-2222-3333-4444-555555555555", cloudtrailtest.SecretAccessKey, "--event-data-store"},
-		{"wrong key", cloudtrailtest.EventDataStore, "wrong", "credentials"},
+		{"wrong key", cloudtrailtest.EventDataStore, "wrong", "AWS_SECRET_ACCESS_KEY"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := failure(t.Context(), open(t, running.URL, tc.store, tc.secret))
@@ -147,6 +147,22 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestEchoesStayOut has answers that repeat what was asked, with the session token.
+func TestEchoesStayOut(t *testing.T) {
+	const start = `{"QueryId":"11111111-2222-3333-4444-555555555555"}`
+	for name, answers := range map[string][]string{
+		"canonical request": {`{"__type":"SignatureDoesNotMatch","message":"It does not match.\n\nThe Canonical String was\n'POST\nx-amz-security-token:hunter2'"}`},
+		"statement":         {`{"__type":"InvalidQueryStatementException","message":"cannot parse 'SELECT hunter2'"}`},
+		"ended":             {start, `{"QueryStatus":"FAILED","ErrorMessage":"line 1: \"hunter2\""}`},
+		"not JSON":          {`<html>__type hunter2</html>`},
+	} {
+		err := failure(t.Context(), scripted(t, answers...))
+		if err == nil || strings.Contains(err.Error()+audit.Hint(err), "hunter2") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -98,26 +98,7 @@ func TestRedisCluster(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	var nodes []*redistest.Server
-	for i := range 3 {
-		n := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
-		must(t, plainClient(t, n).Do(bg(), "CLUSTER", "ADDSLOTSRANGE", i*16384/3, (i+1)*16384/3-1).Err())
-		nodes = append(nodes, n)
-	}
-	for _, n := range nodes[1:] {
-		host, port, _ := net.SplitHostPort(nodes[0].Addr)
-		must(t, plainClient(t, n).Do(bg(), "CLUSTER", "MEET", host, port).Err())
-	}
-	for _, n := range nodes {
-		c := plainClient(t, n)
-		eventually(t, func() error {
-			info, err := c.ClusterInfo(bg()).Result()
-			if err == nil && (!strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:3")) {
-				err = errors.New("cluster is not ready")
-			}
-			return err
-		})
-	}
+	nodes := startCluster(t, 3)
 	t.Run("one address", func(t *testing.T) {
 		ledgertest.Conform(t, redisBackend(Options{Addrs: []string{nodes[1].Addr}, Cluster: true}))
 	})
@@ -145,4 +126,105 @@ func TestRedisCluster(t *testing.T) {
 	if moved != 2 {
 		t.Errorf("%d of 3 nodes sent elsewhere, want 2", moved)
 	}
+}
+
+// startCluster starts n primaries, which share the slots.
+func startCluster(t *testing.T, n int) []*redistest.Server {
+	t.Helper()
+	var nodes []*redistest.Server
+	for i := range n {
+		s := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+		must(t, plainClient(t, s).Do(bg(), "CLUSTER", "ADDSLOTSRANGE", i*16384/n, (i+1)*16384/n-1).Err())
+		must(t, plainClient(t, s).Do(bg(), "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err())
+		nodes = append(nodes, s)
+	}
+	for _, s := range nodes[1:] {
+		host, port, _ := net.SplitHostPort(nodes[0].Addr)
+		must(t, plainClient(t, s).Do(bg(), "CLUSTER", "MEET", host, port).Err())
+	}
+	for _, s := range nodes {
+		c := plainClient(t, s)
+		eventually(t, func() error {
+			info, err := c.ClusterInfo(bg()).Result()
+			if err == nil && (!strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:"+strconv.Itoa(n))) {
+				err = errors.New("cluster is not ready")
+			}
+			return err
+		})
+	}
+	return nodes
+}
+
+// TestRedisReshards moves the ledger's slot to another node, key by key, while the
+// ledger is in use: it forgets nothing meanwhile, and no key is left behind or made
+// anew at the wrong node.
+func TestRedisReshards(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	nodes := startCluster(t, 2)
+	r := openRedis(t, Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}, Timeout: time.Second})
+	value(r.Begin(bg()))(t)
+	const known = 2000 // enough to split buckets
+	var entries []audit.Entry
+	var records []audit.Record
+	for i := range known {
+		records = append(records, ledgertest.Record(ledgertest.ID(i), noon, audit.Delivered))
+		entries = append(entries, audit.Entry{ID: ledgertest.ID(i), Timestamp: noon})
+	}
+	must(t, r.Record(bg(), records))
+	lease := value(r.Acquire(bg(), true))(t)
+	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: noon}))
+
+	clients := []*redis.Client{plainClient(t, nodes[0]), plainClient(t, nodes[1])}
+	slot := int(value(clients[0].ClusterKeySlot(bg(), r.prefix+"gen").Result())(t))
+	from, to := clients[slot*2/16384], clients[1-slot*2/16384]
+	host, port, _ := net.SplitHostPort(nodes[1-slot*2/16384].Addr)
+	must(t, to.Do(bg(), "CLUSTER", "SETSLOT", slot, "IMPORTING", value(from.Do(bg(), "CLUSTER", "MYID").Text())(t)).Err())
+	must(t, from.Do(bg(), "CLUSTER", "SETSLOT", slot, "MIGRATING", value(to.Do(bg(), "CLUSTER", "MYID").Text())(t)).Err())
+
+	// use reports whether the ledger answered. One that is being moved may not, but it never answers wrongly.
+	used := known
+	use := func() bool {
+		t.Helper()
+		got, err := r.Lookup(bg(), entries)
+		for i := range got {
+			if got[i] != audit.Delivered {
+				t.Fatalf("%s is forgotten", entries[i].ID)
+			}
+		}
+		one := audit.Entry{ID: ledgertest.ID(used), Timestamp: noon}
+		if err == nil {
+			if err = r.Record(bg(), []audit.Record{ledgertest.Record(one.ID, noon, audit.Delivered)}); err == nil {
+				used++
+				entries = append(entries, one)
+			}
+		}
+		if err != nil && (audit.NeedsPerson(err) || audit.LedgerForgot(err)) {
+			t.Fatalf("while it moves: %v", err)
+		}
+		return err == nil
+	}
+	answered := use()
+	keys := value(from.ClusterGetKeysInSlot(bg(), slot, 10_000).Result())(t)
+	for i, key := range keys {
+		must(t, from.Do(bg(), "MIGRATE", host, port, key, 0, 5000).Err()) // BUSYKEY: it was made anew at the other node
+		if i%(len(keys)/4+1) == 0 {
+			answered = use() || answered
+		}
+	}
+	must(t, to.Do(bg(), "CLUSTER", "SETSLOT", slot, "NODE", value(to.Do(bg(), "CLUSTER", "MYID").Text())(t)).Err())
+	must(t, from.Do(bg(), "CLUSTER", "SETSLOT", slot, "NODE", value(to.Do(bg(), "CLUSTER", "MYID").Text())(t)).Err())
+	if left := value(from.ClusterGetKeysInSlot(bg(), slot, 10).Result())(t); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	eventually(t, func() error {
+		if !use() {
+			return errors.New("no answer after the move")
+		}
+		return nil
+	})
+	must(t, lease.Renew(bg()))
+	equal(t, value(r.Marks(bg()))(t), audit.Marks{Cursor: noon})
+	t.Logf("%d keys moved, %d entries recorded meanwhile, answered during the move: %v", len(keys), used-known, answered)
 }
