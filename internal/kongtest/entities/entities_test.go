@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
@@ -140,5 +141,34 @@ func TestText(t *testing.T) {
 	}
 	if entities.Text([]byte("no JSON")) != "no JSON" {
 		t.Error("changed")
+	}
+}
+
+func TestDeny(t *testing.T) {
+	field := func(path, value string) entities.Field {
+		return entities.Field{Path: path, Value: jsontext.Value(value)}
+	}
+	fields := func(f ...entities.Field) []entities.Field { return f }
+	update := entities.Change{Before: []byte(`{"a":1,"l":["x"],"c":{"s":"old","n":null},"same":true}`), After: []byte(`{"a":2,"l":["x","y"],"c":{"s":"new"},"same":true}`)}
+	from := fields(field("/a", "1"), field("/l", `["x"]`), field("/c/s", `"[secret 1]"`))
+	to := fields(field("/a", "2"), field("/l", `["x","y"]`), field("/c/s", `"[secret 2]"`))
+	for _, c := range []struct {
+		change   entities.Change
+		from, to []entities.Field
+		want     string
+	}{
+		{update, from, to, ""},
+		{update, from[1:], to[1:], "/a is missing"},
+		{update, from, append(slices.Clone(to), field("/same", "false")), "to /same is false, and in truth true"},
+		{update, fields(field("/a", "0"), from[1], from[2]), to, "from /a is 0, and in truth 1"},
+		{entities.Change{After: []byte(`{"a":1,"b":null}`)}, nil, fields(field("/a", "1")), ""},
+		{entities.Change{After: []byte(`{"a":1,"b":2}`)}, nil, fields(field("/a", "1")), "/b is missing"},
+		{entities.Change{Before: []byte(`{"a":{"x":"s3cret"}}`)}, fields(field("/a", `{"x":"[secret 1]"}`)), nil, ""},
+		{entities.Change{Before: []byte(`{"a":{"x":1}}`)}, fields(field("/a", `{"x":1,"y":2}`)), nil, "from /a"},
+	} {
+		err := c.change.Deny(c.from, c.to, "[secret ")
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
 	}
 }
