@@ -112,8 +112,15 @@ func (t *table) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 // destination takes everything.
 type destination struct {
 	mu     sync.Mutex
-	events map[string][]audit.Entry
-	at     map[string]time.Time
+	events map[string][]put
+	ledger int // number of the ledger in use
+}
+
+// put is an event, with the ledger from which it was made.
+type put struct {
+	audit.Entry
+
+	ledger int
 }
 
 func (d *destination) Put(_ context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
@@ -122,10 +129,7 @@ func (d *destination) Put(_ context.Context, entries []audit.Entry) ([]audit.Ver
 	verdicts := make([]audit.Verdict, len(entries))
 	for i, e := range entries {
 		verdicts[i].Status = audit.Accepted
-		d.events[e.ID] = append(d.events[e.ID], e)
-		if d.at[e.ID].IsZero() {
-			d.at[e.ID] = time.Now()
-		}
+		d.events[e.ID] = append(d.events[e.ID], put{e, d.ledger})
 	}
 	return verdicts, nil
 }
@@ -141,6 +145,7 @@ type judged struct {
 	dest     destination
 	ledger   *boltledger.Ledger
 	ledgers  int
+	keys     map[int][]byte // of the digests in each ledger
 	logs     bytes.Buffer
 	logMu    sync.Mutex
 
@@ -151,6 +156,7 @@ type judged struct {
 	lostRows  map[string]bool
 	lateRows  map[string]bool
 	lostReqs  map[string]bool
+	purged    map[string]bool      // requests that were removed, perhaps unread
 	shown     map[string]time.Time // when a request's row shows up
 	relays    []*relay
 	tells     float64 // share of requests that are announced
@@ -171,6 +177,7 @@ type relay struct {
 
 func (j *judged) openLedger(dir string) {
 	j.ledgers++
+	j.dest.ledger = j.ledgers
 	l, err := boltledger.Open(filepath.Join(dir, fmt.Sprintf("%d.db", j.ledgers)), boltledger.Options{Source: "kong", Destination: "test"})
 	if err != nil {
 		j.t.Fatal(err)
@@ -309,107 +316,134 @@ type eventIn struct {
 	Truncated int
 }
 
-type verdictOf struct {
-	exact, wrong, quiet, quietExact, missing, lateEvents, updates, updatesExact int
+// closeLedger closes the ledger, and keeps its key.
+func (j *judged) closeLedger() {
+	values, _, err := j.ledger.Recall(context.Background(), []string{"key"})
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	j.keys[j.ledgers] = values[0]
+	if err := j.ledger.Close(); err != nil {
+		j.t.Fatal(err)
+	}
 }
 
 // judge compares what was delivered with what was true.
 func (j *judged) judge(once bool) (v verdictOf) {
 	t := j.t
-	masker := func(key []byte) *changes.Masker { return changes.NewMasker(key, nil) }
-	values, _, err := j.ledger.Recall(context.Background(), []string{"key"})
-	if err != nil || len(values[0]) == 0 {
-		t.Fatal("no key", err)
-	}
-	mask := masker(values[0])
-	all := j.world.Changes()
 	byEntity := map[string][]entities.Change{}
 	byRequest := map[string][]entities.Change{}
-	for _, c := range all {
+	for _, c := range j.world.Changes() {
 		byEntity[c.DAO+"/"+c.Key] = append(byEntity[c.DAO+"/"+c.Key], c)
 		byRequest[c.RequestID] = append(byRequest[c.RequestID], c)
 	}
-	uncounted := 0
+	unsaid := 0 // changes in no event
 	for id, e := range j.edits {
 		if j.lostReqs[id] {
-			uncounted += len(byRequest[id])
+			unsaid += len(byRequest[id])
 			continue
 		}
 		events := j.dest.events[id]
-		if len(events) != 1 && once || len(events) == 0 {
+		if (len(events) != 1 && once || len(events) == 0) && !j.purged[id] {
 			t.Errorf("%s %s was delivered %d times", e.Method, e.Path, len(events))
-			continue
 		}
-		var in eventIn
-		if events[0].Changes != "" {
-			if err := json.Unmarshal([]byte(events[0].Changes), &in, json.MatchCaseInsensitiveNames(true)); err != nil {
-				t.Fatalf("changes %.200s: %v", events[0].Changes, err)
+		for n := range events {
+			in := decodeEvent(t, events[n].Changes)
+			if (e.Method == http.MethodGet || e.Status >= 400) && events[n].Changes != "" {
+				t.Errorf("%s %s %d has changes: %s", e.Method, e.Path, e.Status, events[n].Changes)
 			}
-		}
-		if in.Late {
-			v.lateEvents++
-		}
-		if (e.Method == http.MethodGet || e.Status >= 400) && events[0].Changes != "" {
-			t.Errorf("%s %s %d has changes: %s", e.Method, e.Path, e.Status, events[0].Changes)
-		}
-		for _, c := range byRequest[id] {
-			at := slices.IndexFunc(in.Changes, func(x changeIn) bool { return x.Entity == c.DAO && x.Key == c.Key && x.Operation == c.Operation })
-			quiet := c.Operation == changes.Update && !in.Late
-			for _, o := range byEntity[c.DAO+"/"+c.Key] {
-				if d := o.At.Sub(c.At).Abs(); o.Seq != c.Seq && d <= 2*time.Second {
-					quiet = false
+			if in.Late {
+				v.late++
+			}
+			for _, c := range byRequest[id] {
+				got := in.of(c)
+				quiet := n == 0 && !in.Late && j.quiet(c, byEntity[c.DAO+"/"+c.Key], byRequest[id])
+				if got == nil {
+					if n == 0 && !in.Late {
+						unsaid++
+					}
+					continue
 				}
-			}
-			for _, o := range byRequest[id] {
-				quiet = quiet && !j.lostRows[o.Row] && !j.lateRows[o.Row]
-			}
-			if at < 0 {
-				if !in.Late && !j.lostRows[c.Row] && !j.lateRows[c.Row] && in.Truncated == 0 {
-					v.missing++
+				v.quiet += one(quiet)
+				if got.History != string(changes.Exact) {
+					continue
 				}
-				if !in.Late {
-					uncounted++
-				}
-				continue
-			}
-			got := in.Changes[at]
-			if c.Operation == changes.Update {
-				v.updates++
-			}
-			if quiet {
-				v.quiet++
-			}
-			if got.History != string(changes.Exact) {
-				continue
-			}
-			v.exact++
-			if c.Operation == changes.Update {
-				v.updatesExact++
-			}
-			if quiet {
-				v.quietExact++
-			}
-			before, after := changes.State(""), changes.State("")
-			if c.Before != nil {
-				before = mask.Mask(c.DAO, c.Key, string(c.Before), "")
-			}
-			if c.After != nil {
-				after = mask.Mask(c.DAO, c.Key, string(c.After), "")
-			}
-			from, to := changes.Diff(before, after)
-			if got.Truncated == 0 && once && (!equalFields(from, got.From) || !equalFields(to, got.To)) {
-				v.wrong++
-				t.Errorf("wrong exact: %s %s\n  %s %s/%s at %s\n  got  %.300v → %.300v\n  want %.300v → %.300v", e.Method, e.Path, c.Operation, c.DAO, c.Key, c.At.Format("15:04:05.000"), got.From, got.To, from, to)
-				for _, o := range byEntity[c.DAO+"/"+c.Key] {
-					if o.At.Sub(c.At).Abs() < time.Minute {
-						t.Logf("   %s %s %s row shown %s lost %v late %v", o.At.Format("15:04:05.000"), o.RequestID, o.Operation, j.shown[o.RequestID].Format("15:04:05.000"), j.lostRows[o.Row] || j.lostReqs[o.RequestID], j.lateRows[o.Row])
+				v.exact++
+				v.quietExact += one(quiet)
+				mask := changes.NewMasker(j.keys[events[n].ledger], nil)
+				if from, to := j.truth(mask, c); got.Truncated == 0 && (!equalFields(from, got.From) || !equalFields(to, got.To)) {
+					v.wrong++
+					t.Errorf("wrong exact: %s %s\n  %s %s/%s at %s\n  got  %.300v → %.300v\n  want %.300v → %.300v", e.Method, e.Path, c.Operation, c.DAO, c.Key, c.At.Format("15:04:05.000"), got.From, got.To, from, to)
+					for _, o := range byEntity[c.DAO+"/"+c.Key] {
+						if o.At.Sub(c.At).Abs() < time.Minute {
+							t.Logf("   %s %s %s request shown %s lost %v late %v", o.At.Format("15:04:05.000"), o.RequestID, o.Operation, j.shown[o.RequestID].Format("15:04:05.000"), j.lostRows[o.Row] || j.lostReqs[o.RequestID], j.lateRows[o.Row])
+						}
 					}
 				}
 			}
 		}
 	}
-	t.Logf("%d uncounted, %d late rows", uncounted, j.late)
+	if lost := len(j.lostRows); unsaid > lost+j.late+len(j.purged) {
+		t.Errorf("%d changes are in no event, %d rows came late, %d were lost", unsaid, j.late, lost)
+	}
 	return v
+}
+
+type verdictOf struct{ exact, wrong, quiet, quietExact, late int }
+
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func decodeEvent(t testing.TB, text string) (in eventIn) {
+	if text == "" {
+		return in
+	}
+	if err := json.Unmarshal([]byte(text), &in, json.MatchCaseInsensitiveNames(true)); err != nil {
+		t.Fatalf("changes %.200s: %v", text, err)
+	}
+	return in
+}
+
+// of returns what an event says of a change, nil for nothing.
+func (in *eventIn) of(c entities.Change) *changeIn {
+	for i := range in.Changes {
+		if x := &in.Changes[i]; x.Entity == c.DAO && x.Key == c.Key && x.Operation == c.Operation {
+			return x
+		}
+	}
+	return nil
+}
+
+// quiet reports whether a change is an update of an entity that nobody else touched
+// within two seconds, and whose rows are all there.
+func (j *judged) quiet(c entities.Change, entity, request []entities.Change) bool {
+	for _, o := range entity {
+		if o.Seq != c.Seq && o.At.Sub(c.At).Abs() <= 2*time.Second {
+			return false
+		}
+	}
+	for _, o := range request {
+		if j.lostRows[o.Row] || j.lateRows[o.Row] {
+			return false
+		}
+	}
+	return c.Operation == changes.Update
+}
+
+// truth returns what a change was, without secrets.
+func (j *judged) truth(mask *changes.Masker, c entities.Change) (from, to []changes.Field) {
+	before, after := changes.State(""), changes.State("")
+	if c.Before != nil {
+		before = mask.Mask(c.DAO, c.Key, string(c.Before), "")
+	}
+	if c.After != nil {
+		after = mask.Mask(c.DAO, c.Key, string(c.After), "")
+	}
+	return changes.Diff(before, after)
 }
 
 func equalFields(a, b []changes.Field) bool {
@@ -459,51 +493,132 @@ func newJudged(t testing.TB, seed uint64, tells float64) (*judged, string) {
 	}
 	j := &judged{
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), histories: map[string]int{}, edits: map[string]audit.Entry{},
-		lostRows: map[string]bool{}, lateRows: map[string]bool{}, lostReqs: map[string]bool{}, shown: map[string]time.Time{}, tells: tells,
-		dest: destination{events: map[string][]audit.Entry{}, at: map[string]time.Time{}},
+		lostRows: map[string]bool{}, lateRows: map[string]bool{}, lostReqs: map[string]bool{}, purged: map[string]bool{}, shown: map[string]time.Time{}, tells: tells,
+		dest: destination{events: map[string][]put{}}, keys: map[int][]byte{},
 	}
 	j.gen = entities.NewGenerator(&j.world, seed)
 	j.openLedger(dir)
 	return j, dir
 }
 
+// edits makes n edits or a few more.
+func (j *judged) makeEdits(n int) {
+	for n > 0 {
+		step := j.gen.Next()
+		pause(step.Pause)
+		for _, e := range step.Edits {
+			j.edit(e)
+			n--
+		}
+	}
+}
+
+// TestEveryExactIsTrue edits a Kong some hundred times, with rows that come late, in any
+// order or never, and compares what events say with what was true.
+func TestEveryExactIsTrue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, dir := newJudged(t, 1, 1)
+		defer os.RemoveAll(dir)
+		j.start()
+		j.makeEdits(edits)
+		pause(2 * time.Hour)
+		j.stopAll()
+		j.closeLedger()
+		v := j.judge(true)
+		t.Logf("%+v, histories %v, %d late rows, pages: %d of objects, %d of requests", v, j.histories, j.late, j.objects.reads, j.requests.reads)
+		if v.quietExact*10 < v.quiet*9 {
+			t.Errorf("%d of %d quiet updates are exact", v.quietExact, v.quiet)
+		}
+		j.secrets(dir)
+	})
+}
+
+// TestEveryExactIsTrueInTrouble is the same with a relay that is down now and then, rows
+// that are purged meanwhile, a ledger that is emptied, a second relay, and a log of
+// changed entities that cannot be read for a while.
+func TestEveryExactIsTrueInTrouble(t *testing.T) {
+	for _, newest := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			j, dir := newJudged(t, 2, 0.7)
+			defer os.RemoveAll(dir)
+			j.objects.newest, j.requests.newest = newest, newest
+			j.start()
+			for i := range edits / 40 {
+				j.makeEdits(25)
+				switch i % 6 {
+				case 0: // down
+					j.stopAll()
+					j.makeEdits(15)
+					j.start()
+				case 1: // down, and rows are purged unread
+					j.stopAll()
+					j.makeEdits(15)
+					j.purge(time.Now().Add(-time.Duration(j.rand.IntN(60)) * time.Second))
+					j.start()
+				case 2: // rows are purged
+					j.purge(time.Now().Add(-time.Duration(j.rand.IntN(300)) * time.Second))
+				case 3: // another ledger
+					j.stopAll()
+					j.closeLedger()
+					j.openLedger(dir)
+					j.start()
+				case 4: // a second relay
+					j.start()
+					j.makeEdits(15)
+					j.relays[0].stop()
+					<-j.relays[0].done
+					j.relays = j.relays[1:]
+				case 5: // no objects
+					j.objects.setDown(true)
+					j.makeEdits(10)
+					j.objects.setDown(false)
+				}
+			}
+			pause(2 * time.Hour)
+			j.stopAll()
+			j.closeLedger()
+			v := j.judge(false)
+			t.Logf("newest first %v: %+v, histories %v, %d late rows", newest, v, j.histories, j.late)
+			j.secrets(dir)
+		})
+	}
+}
+
+// edits is how many edits a test makes.
+const edits = 400
+
+// purge removes the rows before a time from both logs.
+func (j *judged) purge(before time.Time) {
+	for _, e := range j.requests.purge(before) {
+		j.purged[e.ID] = true
+	}
+	for _, e := range j.objects.purge(before) {
+		j.lostRows[e.Object.ID] = true // perhaps
+	}
+}
+
+// purge removes the rows before a time.
+func (t *table) purge(before time.Time) (gone []audit.Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.show()
+	t.rows = slices.DeleteFunc(t.rows, func(e audit.Entry) bool {
+		if e.Timestamp < before.Unix() {
+			gone = append(gone, e)
+			return true
+		}
+		return false
+	})
+	return gone
+}
+
+func (t *table) setDown(down bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.down = down
+}
+
 var _ walk.Source = (*table)(nil)
 
 // pause lets time pass.
 func pause(d time.Duration) { <-time.NewTimer(d).C }
-
-// TestEveryExactIsTrue edits a Kong some thousand times, with rows that come late, in any
-// order or never, and compares what events say with what was true.
-func TestEveryExactIsTrue(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		tells float64
-	}{{"announced", 1}} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				j, dir := newJudged(t, 1, c.tells)
-				defer os.RemoveAll(dir)
-				j.start()
-				for n := 0; n < 400; {
-					step := j.gen.Next()
-					pause(step.Pause)
-					for _, e := range step.Edits {
-						j.edit(e)
-						n++
-					}
-				}
-				pause(2 * time.Hour)
-				j.stopAll()
-				v := j.judge(true)
-				t.Logf("%+v, histories %v, object pages %d, request pages %d", v, j.histories, j.objects.reads, j.requests.reads)
-				if v.quietExact*10 < v.quiet*9 {
-					t.Errorf("%d of %d quiet updates are exact", v.quietExact, v.quiet)
-				}
-				j.secrets(dir)
-				if err := j.ledger.Close(); err != nil {
-					t.Fatal(err)
-				}
-			})
-		})
-	}
-}
