@@ -38,7 +38,7 @@ func (e *env) demoCommands() []*cli.Command {
 	return []*cli.Command{{
 		Name:  "demo",
 		Usage: "show the whole loop on this machine: no Kong, no AWS account, no Redis",
-		Description: "Starts an emulated Admin API and an emulated CloudTrail Lake, makes Admin requests, and prints each\n" +
+		Description: "Starts an emulated Admin API and an emulated CloudWatch Logs, makes Admin requests, and prints each\n" +
 			"event as it arrives. Listens on loopback only; what it writes goes into a temporary folder.",
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "for", Usage: "end after this time, such as 10s (default: at Ctrl-C)", HideDefault: true},
@@ -89,12 +89,12 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
 
 	fmt.Fprintf(d.out, "Kong's Admin API (emulated)      %s\n", emu.kongURL)
-	fmt.Fprintf(d.out, "CloudTrail Lake (emulated)       %s   ← open it to see what arrives\n", emu.pageURL)
+	fmt.Fprintf(d.out, "CloudWatch Logs (emulated)       %s   ← open it to see what arrives\n", emu.pageURL)
 
 	ready := make(chan string, 1)
 	options := daemon.Options{Version: buildVersion(), Delivered: d.event, Listening: func(addr string) { ready <- addr }, Operations: func(addr string) {
 		fmt.Fprintf(d.out, "The relay's own page             http://%s/   ← how things stand\n\n", addr)
-		emu.trail.LinkRelay("http://" + addr + "/")
+		emu.logs.LinkRelay("http://" + addr + "/")
 	}}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
@@ -140,7 +140,7 @@ func (d *demo) run(ctx context.Context, e *env) (err error) {
 func (d *demo) open(ctx context.Context, emu *emulators, dir string, stderr io.Writer) (*app.App, error) {
 	noFlags := func(string) (string, bool) { return "", false }
 	variables := map[string]string{
-		"KONG_ADMIN_API": emu.kongURL, "CHANNEL_ARN": emu.channelARN, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
+		"KONG_ADMIN_API": emu.kongURL, "RELAY_LOG_GROUP": emu.logGroup, "REGION": emu.region, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
 		"RELAY_OBJECTS": "true", "RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
 	}
 	s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger, noFlags,

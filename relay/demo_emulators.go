@@ -7,11 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
 
-	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/plugintest"
 )
@@ -21,30 +22,34 @@ import (
 // emulators are what the demo has instead of Kong and AWS.
 type emulators struct {
 	kong    *kongtest.Server
-	trail   *cloudtrailtest.Server
-	serving *cloudtrailtest.Running
+	logs    *cloudwatchtest.Server
+	serving http.Server
 
 	kongURL, pageURL             string
-	channelARN                   string
+	logGroup, region             string
 	accessKeyID, secretAccessKey string
 	client                       http.Client
 }
 
 func startEmulators(page string) (*emulators, error) {
 	e := &emulators{
-		kong:       kongtest.New(kongtest.Options{RowDelay: 100 * time.Millisecond, RowDelayMax: 300 * time.Millisecond, SkipReads: true}),
-		trail:      cloudtrailtest.New(cloudtrailtest.Options{}),
-		channelARN: cloudtrailtest.ChannelARN, accessKeyID: cloudtrailtest.AccessKeyID, secretAccessKey: cloudtrailtest.SecretAccessKey,
+		kong:     kongtest.New(kongtest.Options{RowDelay: 100 * time.Millisecond, RowDelayMax: 300 * time.Millisecond, SkipReads: true}),
+		logs:     cloudwatchtest.New(cloudwatchtest.Options{}),
+		logGroup: cloudwatchtest.Group, region: cloudwatchtest.Region,
+		accessKeyID: cloudwatchtest.AccessKeyID, secretAccessKey: cloudwatchtest.SecretAccessKey,
 		client: http.Client{Timeout: 5 * time.Second},
 	}
 	var err error
 	if e.kongURL, err = e.kong.Start(); err != nil {
 		return nil, err
 	}
-	if e.serving, err = cloudtrailtest.Start(e.trail, page); err != nil {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", page)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the page: %w", err), e.kong.Close())
 	}
-	e.pageURL = e.serving.URL
+	e.pageURL = "http://" + listener.Addr().String()
+	e.serving = http.Server{Handler: e.logs, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = e.serving.Serve(listener) }() // until close
 	return e, nil
 }
 
@@ -103,7 +108,7 @@ func (e *emulators) waitRows(ctx context.Context) error {
 
 // counts are the rows that Kong holds, and what arrived of them.
 func (e *emulators) counts() (held, distinct, repeats int) {
-	c := e.trail.Counts()
+	c := e.logs.Counts()
 	return e.kong.Len(), c.Distinct, c.Repeats
 }
 

@@ -11,13 +11,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 // demoServices starts the demo as a process and returns where its Kong and its
 // CloudTrail Lake are.
-func demoServices(t *testing.T) (kong, lake string) {
+func demoServices(t *testing.T) (kong, logs string) {
 	t.Helper()
 	binary, err := relayBinary()
 	if err != nil {
@@ -35,18 +35,18 @@ func demoServices(t *testing.T) (kong, lake string) {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
-	for lines := bufio.NewScanner(out); kong == "" || lake == ""; {
+	for lines := bufio.NewScanner(out); kong == "" || logs == ""; {
 		if !lines.Scan() {
 			t.Fatalf("the demo ended: %v", lines.Err())
 		}
 		if address, ok := strings.CutPrefix(lines.Text(), "Kong's Admin API (emulated)"); ok {
 			kong = strings.Fields(address)[0]
 		}
-		if address, ok := strings.CutPrefix(lines.Text(), "CloudTrail Lake (emulated)"); ok {
-			lake = strings.Fields(address)[0]
+		if address, ok := strings.CutPrefix(lines.Text(), "CloudWatch Logs (emulated)"); ok {
+			logs = strings.Fields(address)[0]
 		}
 	}
-	return kong, lake
+	return kong, logs
 }
 
 // process runs the built relay with nothing but some variables.
@@ -81,14 +81,14 @@ func readEnv(t *testing.T, path string) []string {
 // TestInit makes an installation for the demo's services, which check then finds right.
 func TestInit(t *testing.T) {
 	t.Parallel()
-	kong, lake := demoServices(t)
+	kong, logs := demoServices(t)
 	dir := filepath.Join(t.TempDir(), "files")
 	aws := []string{
-		"AWS_ACCESS_KEY_ID=" + cloudtrailtest.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + cloudtrailtest.SecretAccessKey,
-		"AWS_ENDPOINT_URL_CLOUDTRAIL_DATA=" + lake, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_ACCESS_KEY_ID=" + cloudwatchtest.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + cloudwatchtest.SecretAccessKey,
+		"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS=" + logs, "AWS_EC2_METADATA_DISABLED=true",
 	}
 	args := []string{
-		"init", "--dir", dir, "--kong-admin-api", kong, "--channel-arn", cloudtrailtest.ChannelARN,
+		"init", "--dir", dir, "--kong-admin-api", kong, "--log-group", cloudwatchtest.Group, "--region", cloudwatchtest.Region,
 		"--ledger", "bolt:" + filepath.Join(t.TempDir(), "ledger.db"), "--relay-url", "http://127.0.0.1:8080/",
 	}
 	out, code := process(t, nil, args...)

@@ -14,7 +14,7 @@ import (
 // hostileRows are entries that CloudWatch Logs does not take as they come: older than
 // 14 days, a day ahead, many in a second, larger than its own limits.
 func hostileRows(n int, now time.Time) []kongtest.Row {
-	large := `{"config":"` + strings.Repeat(`\"é`, 60_000) + `"}`
+	large := `{"config":"` + strings.Repeat(`\"é`, 75_000) + `"}`
 	list := rows("h", n, func(i int) time.Time {
 		switch i % 5 {
 		case 0:
@@ -26,7 +26,7 @@ func hostileRows(n int, now time.Time) []kongtest.Row {
 		case 3:
 			return now.Add(-14*24*time.Hour + time.Duration(i)*time.Second) // about the limit
 		}
-		return now.Add(-time.Duration(i) * time.Minute)
+		return now.Add(-time.Duration(i%40_000) * time.Minute)
 	})
 	for i := 7; i < n; i += 500 {
 		list[i].Payload = &large
@@ -46,7 +46,10 @@ func TestVerifyLogs(t *testing.T) {
 				ReadsPerSecond: 50, VisibleAfter: 2 * time.Second, Faults: cloudwatchtest.Faults{EmptyPages: 0.3, Reads: map[string]float64{"ThrottlingException": 0.1}},
 			})
 			w.env = append(w.env, "RELAY_EVENT_FORMAT="+format)
-			const n = 2500
+			n := 2500
+			if *faultsLong {
+				n = 50_000
+			}
 			list := hostileRows(n, time.Now())
 			w.kong.Add(list...)
 			if s := w.once(); s.Delivered != n || s.Dead > 0 {
@@ -58,7 +61,7 @@ func TestVerifyLogs(t *testing.T) {
 				t.Errorf("after a pass: %+v, %+v", r, r.Destination)
 			}
 			var removed, doubled []string
-			for i := 0; i < n; i += 83 {
+			for i := 0; i < n; i += n/30 | 1 {
 				id := list[i].RequestID
 				if i%2 == 0 {
 					logs.Remove(id)

@@ -1,7 +1,6 @@
 // Package cloudtrailtest is an emulated AWS CloudTrail Lake: PutAuditEvents with
-// its signatures, limits, errors and quota, the queries that verification needs,
-// and a web page that shows what arrived. It is written from AWS's published
-// model, shares no code with the client, and misbehaves on request, so that
+// its signatures, limits, errors and quota, and the queries that verification
+// needs. It is written from AWS's published model, shares no code with the client, and misbehaves on request, so that
 // tests, the demo and the local stack meet the service at its worst.
 //
 // Where AWS's documentation leaves a limit open, the server takes the stricter
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -74,8 +72,6 @@ type Server struct {
 	authMu      sync.Mutex
 	credentials []Credential
 	keys        keys
-
-	relayPage atomic.Pointer[string] // nil: the page has no link
 
 	faultMu sync.Mutex
 	faults  Faults
@@ -160,15 +156,13 @@ func alphanumeric(c byte) bool {
 	return digit(c) || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// ServeHTTP answers the two APIs and the page.
+// ServeHTTP answers the two APIs.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodPost && r.URL.Path == "/PutAuditEvents":
 		s.putAuditEvents(w, r)
 	case r.Method == http.MethodPost && r.URL.Path == "/" && r.Header.Get("X-Amz-Target") != "":
 		s.query(w, r)
-	case r.Method == http.MethodGet || r.Method == http.MethodHead:
-		s.page(w, r)
 	default:
 		s.writeError(w, dataProtocol, refuse("UnknownOperationException", "there is no such operation"))
 	}

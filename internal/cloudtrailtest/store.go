@@ -209,20 +209,6 @@ func (t *store) batch(after, n int) ([]Event, int, <-chan struct{}) {
 	return out, i, t.changed
 }
 
-// latest copies the last n events after a Seq, newest first. It returns the Seq
-// to go on from.
-func (t *store) latest(after, n int) ([]Event, int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var out []Event
-	for i := len(t.rows) - 1; i >= max(after, 0) && len(out) < n; i-- {
-		if !t.rows[i].removed {
-			out = append(out, t.event(i))
-		}
-	}
-	return out, len(t.rows)
-}
-
 // Events returns what was accepted, in order, repeats included. It is empty
 // with KeepCounts.
 func (s *Server) Events() []Event {

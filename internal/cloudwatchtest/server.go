@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -74,6 +75,8 @@ type Key struct {
 type Server struct {
 	o       Options
 	buffers sync.Pool // of *bytes.Buffer
+
+	relayPage atomic.Pointer[string]
 
 	mu     sync.Mutex
 	keys   []Key

@@ -145,11 +145,11 @@ func TestFilterLogEvents(t *testing.T) {
 	now = noon.Add(time.Minute)
 	s.Remove("u7")
 	s.Double("u8")
-	uids, pages := read(t, s, at(-10*time.Second), at(0))
+	uids, _ := read(t, s, at(-10*time.Second), at(0))
 	if got := strings.Join(uids, " "); got != "u0 u1 u2 u3 u4 u5 u6 u8 u9 u10 u8" {
 		t.Errorf("%s", got)
 	}
-	if uids, pages = read(t, s, 0, at(0)); len(uids) != 40 || pages < 5 {
+	if uids, pages := read(t, s, 0, at(0)); len(uids) != 40 || pages < 5 {
 		t.Errorf("%d events on %d pages", len(uids), pages)
 	}
 }

@@ -116,6 +116,20 @@ func (s *Server) since(after, n int) ([]Event, int, <-chan struct{}) {
 	return out, i, s.store.changed
 }
 
+// latest copies the last n events after a Seq, newest first. It returns the Seq to go
+// on from.
+func (s *Server) latest(after, n int) ([]Event, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Event
+	for i := len(s.store.events) - 1; i >= max(after, 0) && len(out) < n; i-- {
+		if !s.store.events[i].removed {
+			out = append(out, s.store.events[i])
+		}
+	}
+	return out, len(s.store.events)
+}
+
 // Events returns what was taken, in order, repeats included. It is empty with Lean.
 func (s *Server) Events() []Event {
 	events, _, _ := s.since(0, int(^uint(0)>>1))

@@ -10,11 +10,24 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 )
 
-// healthPath is answered beside CloudTrail's calls, which have no such path. The
+// healthPath is answered beside AWS's calls, which have no such path. The
 // Admin API's paths are all Kong's.
 const healthPath = "/healthz"
+
+// awsOf answers both services on one address.
+func awsOf(logs, trail http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if cloudwatchtest.Serves(r) {
+			logs.ServeHTTP(w, r)
+		} else {
+			trail.ServeHTTP(w, r)
+		}
+	})
+}
 
 func withHealth(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,6 @@
-// Command emulator is both test doubles as one program, for the local stack: an
-// Admin API with an audit log, and CloudTrail Lake with a page that shows what
-// arrived. It is for development only, and protects nothing.
+// Command emulator is the test doubles as one program, for the local stack: an
+// Admin API with an audit log, CloudWatch Logs with a page that shows what arrived,
+// and CloudTrail Lake. It is for development only, and protects nothing.
 //
 // With --upstream it stands before the Admin API of an open source Kong, which
 // has no audit log: it passes requests on and records them as Kong Enterprise
@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
 
@@ -62,7 +63,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (setting
 	f := flag.NewFlagSet("emulator", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&s.adminListen, "admin-listen", "127.0.0.1:8001", "`host:port` of the Admin API, or off")
-	f.StringVar(&s.awsListen, "aws-listen", "127.0.0.1:8010", "`host:port` of CloudTrail Lake, its page and /healthz")
+	f.StringVar(&s.awsListen, "aws-listen", "127.0.0.1:8010", "`host:port` of CloudWatch Logs and CloudTrail Lake, the page and /healthz")
 	f.StringVar(&s.upstream, "upstream", "", "`URL` of the Admin API to stand before; none: answer as one")
 	f.StringVar(&s.relayPage, "relay-page", "", "`URL` of the relay's own page, to which CloudTrail Lake's page has a link")
 	f.StringVar(&s.token, "token", "", "turn RBAC on, with this `token` for a user called admin")
@@ -112,15 +113,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	trail := cloudtrailtest.New(cloudtrailtest.Options{})
+	logs, trail := cloudwatchtest.New(cloudwatchtest.Options{}), cloudtrailtest.New(cloudtrailtest.Options{})
 	if s.relayPage != "" {
-		trail.LinkRelay(s.relayPage)
+		logs.LinkRelay(s.relayPage)
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	h := &host{log: log, group: group}
 	// A browser holds a stream of the page open: it ends with ctx, or nothing would.
-	err = h.serve(ctx, ctx, "cloudtrail", s.awsListen, withHealth(trail))
+	err = h.serve(ctx, ctx, "aws", s.awsListen, withHealth(awsOf(logs, trail)))
 	if err == nil && s.adminListen != "off" {
 		// Admin requests may end: their connections do not know of ctx.
 		err = h.serve(ctx, context.WithoutCancel(ctx), "admin", s.adminListen, logged(log, kong))
@@ -130,7 +131,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	err = group.Wait()
 	err = errors.Join(err, kong.Close()) // rows that are late are written
-	log.Info("stopped", "rows", kong.Len(), "events", trail.Counts().Distinct)
+	log.Info("stopped", "rows", kong.Len(), "events", logs.Counts().Distinct+trail.Counts().Distinct)
 	return err
 }
 

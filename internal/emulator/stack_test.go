@@ -39,10 +39,10 @@ func startRelay(t *testing.T, e *emulator) (url string) {
 	cmd := exec.Command(filepath.Join(binaries, "relay"), "serve", "--listen", "127.0.0.1:0", "--ops-listen", "off",
 		"--ledger", "bolt:"+filepath.Join(t.TempDir(), "relay.db"))
 	cmd.Env = []string{
-		"KONG_ADMIN_API=" + e.admin, "AWS_ENDPOINT_URL_CLOUDTRAIL_DATA=" + e.aws,
+		"KONG_ADMIN_API=" + e.admin, "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS=" + e.aws,
 		"RELAY_TRIGGER_SECRET=" + composed(t, "CLOUDTRAIL_RELAY_SECRET"),
 	}
-	for _, name := range []string{"CHANNEL_ARN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RELAY_SKIP_OWN_READS"} {
+	for _, name := range []string{"RELAY_LOG_GROUP", "REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RELAY_SKIP_OWN_READS"} {
 		cmd.Env = append(cmd.Env, name+"="+composed(t, name))
 	}
 	stderr, err := cmd.StderrPipe()

@@ -1,4 +1,4 @@
-package cloudtrailtest
+package cloudwatchtest
 
 import (
 	"strings"
