@@ -19,6 +19,7 @@ func (e *env) checkCommand() *cli.Command {
 		Name:  "check",
 		Usage: "try every connection and permission, and say what to do about each that fails",
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each check"},
 			&cli.StringFlag{Name: "trigger", Usage: "instead, send a signed trigger to the relay that serves at this `address`, and look for the plugin in Kong"},
 		},
 		Action: e.check,
@@ -36,7 +37,7 @@ func (e *env) check(ctx context.Context, c *cli.Command) (err error) {
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 	for _, check := range a.Checks() {
-		if !e.try(ctx, check) {
+		if !e.try(ctx, c, check) {
 			err = exitCode(exitFailed)
 		}
 	}
@@ -50,25 +51,45 @@ func (e *env) checkTrigger(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	accepted := e.try(ctx, app.CheckTrigger(s, c.String("trigger")))
+	accepted := e.try(ctx, c, app.CheckTrigger(s, c.String("trigger")))
 	within, cancel := context.WithTimeout(ctx, app.CheckWithin)
 	defer cancel()
-	fmt.Fprintf(e.Stdout, "hint    %-12s %s\n", "plugin", app.PluginHint(within, s, e.Logger(s)))
+	hint := app.PluginHint(within, s, e.Logger(s))
+	if c.Bool("json") {
+		_ = printJSON(e.Stdout, &checkOutcome{Check: "plugin", OK: true, Hint: hint}) // whoever reads it is gone
+	} else {
+		fmt.Fprintf(e.Stdout, "hint    %-12s %s\n", "plugin", hint)
+	}
 	if !accepted {
 		return exitCode(exitFailed)
 	}
 	return nil
 }
 
-func (e *env) try(ctx context.Context, check app.Check) bool {
+// checkOutcome is the outcome of a check.
+type checkOutcome struct {
+	Check string `json:"check"`
+	OK    bool   `json:"ok"`
+	Found string `json:"found,omitempty"`
+	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+func (e *env) try(ctx context.Context, c *cli.Command, check app.Check) bool {
 	ctx, cancel := context.WithTimeout(ctx, check.Within)
 	defer cancel()
 	found, err := check.Run(ctx)
-	if err == nil {
-		fmt.Fprintf(e.Stdout, "ok      %-12s %s\n", check.Name, found)
-		return true
+	o := checkOutcome{Check: check.Name, OK: err == nil, Found: found}
+	if err != nil {
+		o.Error, o.Hint = err.Error(), strings.TrimSuffix(cmp.Or(audit.Hint(err), check.Hint), ".")
 	}
-	fmt.Fprintf(e.Stdout, "FAILED  %-12s %v\n", check.Name, err)
-	fmt.Fprintf(e.Stdout, "        %-12s What to do: %s.\n", "", strings.TrimSuffix(cmp.Or(audit.Hint(err), check.Hint), "."))
-	return false
+	switch {
+	case c.Bool("json"):
+		_ = printJSON(e.Stdout, &o) // whoever reads it is gone
+	case o.OK:
+		fmt.Fprintf(e.Stdout, "%s      %-12s %s\n", e.paint(e.Stdout, green, "ok"), o.Check, o.Found)
+	default:
+		fmt.Fprintf(e.Stdout, "%s  %-12s %s\n        %-12s What to do: %s.\n", e.paint(e.Stdout, red, "FAILED"), o.Check, o.Error, "", o.Hint)
+	}
+	return o.OK
 }

@@ -66,13 +66,19 @@ func validateShow(c *cli.Command) error {
 	return nil
 }
 
+// shownUndelivered is an undelivered entry as it is printed: with a word for its outcome.
+type shownUndelivered struct {
+	audit.Undelivered
+	Outcome string `json:"outcome"`
+}
+
 func (e *env) deadList(ctx context.Context, c *cli.Command, from ledgerView) error {
 	if c.Bool("json") {
 		for l, err := range from.UndeliveredEntries(ctx) {
 			if err != nil {
 				return err
 			}
-			if err := printJSON(e.Stdout, l); err != nil {
+			if err := printJSON(e.Stdout, shownUndelivered{l, l.Outcome.String()}); err != nil {
 				return err
 			}
 		}
@@ -108,7 +114,7 @@ func (e *env) deadShow(ctx context.Context, c *cli.Command, from ledgerView) err
 	if !found {
 		return fmt.Errorf("no dead letter and nothing deferred has the id %q: relay dead list shows what there is", c.Args().First())
 	}
-	return json.MarshalEncode(jsontext.NewEncoder(e.Stdout, jsontext.WithIndent("  ")), l)
+	return json.MarshalEncode(jsontext.NewEncoder(e.Stdout, jsontext.WithIndent("  ")), shownUndelivered{l, l.Outcome.String()})
 }
 
 // validateSelection returns an error unless the command line selects undelivered

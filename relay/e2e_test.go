@@ -222,11 +222,12 @@ func (w *world) once(args ...string) pipeline.Summary {
 
 func (r *relayRun) summary(tb testing.TB) pipeline.Summary {
 	tb.Helper()
-	var s pipeline.Summary
+	var s shownSummary
 	if err := json.Unmarshal(r.stdout.Bytes(), &s); err != nil {
 		tb.Fatalf("summary is not JSON: %v\n%s\n%s", err, r.stdout.String(), tail(r.stderr.String(), 4000))
 	}
-	return s
+	s.Summary.Through = s.Through.Unix()
+	return s.Summary
 }
 
 // lost returns the ids that Kong holds and that did not arrive.

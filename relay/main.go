@@ -46,6 +46,7 @@ func main() {
 	// What libraries write to Go's standard logger can hold parts of an answer.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	code := run(ctx, hangup, os.Args, os.Getenv, os.Stdout, os.Stderr)
@@ -58,11 +59,13 @@ type env struct {
 	app.Env
 	hangup <-chan os.Signal // SIGHUP: the destination's file is opened again
 	stdin  *os.File
+	// fromFile are the variables that --env-file has set; nil: it was not read.
+	fromFile map[string]bool
 }
 
 // run is the program: everything but the process's own exit and signals.
 func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, hangup, os.Stdin}
+	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, hangup, os.Stdin, nil}
 	if getenv(lambdahost.RuntimeAPI) != "" {
 		lambdahost.Run(ctx, e.Env)
 		return exitOK
@@ -75,19 +78,24 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 		Version:   buildVersion(),
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Flags:     settingFlags(),
+		Flags:     append(settingFlags(), &cli.StringFlag{Name: envFile, Category: "Running", Usage: "file of variables, NAME=value lines; those of the environment go before"}),
 		Commands:  e.commands(),
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {
-				return config.Usagef("there is no command %q: relay help lists them", c.Args().First())
+				return noCommand(c, "", "relay help")
 			}
 			return cli.ShowAppHelp(c)
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // errors are printed here, once
 		OnUsageError:   wrongUsage,
+
+		EnableShellCompletion: true,
+		ConfigureShellCompletionCommand: func(c *cli.Command) {
+			c.Hidden, c.Usage = false, "print a script that completes commands and flags in bash, zsh, fish or pwsh"
+		},
 	}
 	for _, c := range root.Commands {
-		applyDefaults(c)
+		e.applyDefaults(c)
 	}
 	err := root.Run(ctx, args)
 	return e.report(err)
@@ -96,55 +104,11 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 func (e *env) commands() []*cli.Command {
 	commands := []*cli.Command{
 		e.initCommand(), e.checkCommand(), e.serveCommand(), e.onceCommand(), e.verifyCommand(), e.statusCommand(), e.historyCommand(), e.outagesCommand(), e.deadCommand(), e.healthCommand(),
+		e.settingsCommand(), e.tapCommand(),
 	}
 	commands = append(commands, e.demoCommands()...)
 	return append(commands, e.versionCommand())
 }
-
-// applyDefaults gives a command and those below it what all of them have: a short
-// help, and errors for commands and arguments that they do not know.
-func applyDefaults(c *cli.Command) {
-	c.OnUsageError, c.CustomHelpTemplate = wrongUsage, commandHelp
-	for _, sub := range c.Commands {
-		applyDefaults(sub)
-	}
-	switch act := c.Action; {
-	case len(c.Commands) > 0:
-		c.Action = func(_ context.Context, c *cli.Command) error {
-			if c.Args().Present() {
-				return config.Usagef("there is no command %q: %s --help lists them", c.FullName()+" "+c.Args().First(), c.FullName())
-			}
-			return cli.ShowSubcommandHelp(c)
-		}
-	case c.ArgsUsage == "":
-		c.Action = func(ctx context.Context, c *cli.Command) error {
-			if c.Args().Present() {
-				return config.Usagef("%s takes no argument, and got %q: flags begin with --", c.FullName(), c.Args().First())
-			}
-			return act(ctx, c)
-		}
-	}
-}
-
-func wrongUsage(_ context.Context, c *cli.Command, err error, _ bool) error {
-	return config.Usagef("%w: %s --help lists what there is", err, c.FullName())
-}
-
-// commandHelp is the help of a command: without the settings, which the
-// program's own help lists.
-const commandHelp = `{{template "helpNameTemplate" .}}
-
-USAGE:
-   {{if .VisibleCommands}}{{.FullName}} <command> [flags]{{else}}{{.FullName}}{{if .VisibleFlags}} [flags]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
-{{if .Description}}
-{{.Description}}
-{{end}}{{if .VisibleCommands}}
-COMMANDS:{{template "visibleCommandTemplate" .}}
-{{end}}{{if .VisibleFlags}}
-FLAGS:{{template "visibleFlagTemplate" .}}
-{{end}}
-relay --help lists the settings: each is a flag, before or after the command, and a variable.
-`
 
 // report prints an error for a person, with what to do where that is known.
 func (e *env) report(err error) int {

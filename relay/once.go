@@ -67,7 +67,7 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 	bar.end()
 	out := e.out(a.Settings)
 	if c.Bool("json") {
-		err = errors.Join(err, printJSON(out, sum))
+		err = errors.Join(err, printJSON(out, shownSummary{sum, unixTime(sum.Through)}))
 	} else if err == nil || sum.Pages > 0 {
 		printSummary(out, sum, req.DryRun)
 	}
@@ -80,6 +80,20 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 			"look at what the destination says, then run again: the next pass puts them first; relay dead list shows them")
 	}
 	return app.Explain(err)
+}
+
+// shownSummary is a summary as it is printed: times are RFC 3339.
+type shownSummary struct {
+	pipeline.Summary
+	Through time.Time `json:"through,omitzero"`
+}
+
+// unixTime returns the time of a Unix second, the zero time for 0.
+func unixTime(second int64) time.Time {
+	if second == 0 {
+		return time.Time{}
+	}
+	return time.Unix(second, 0).UTC()
 }
 
 // printSummary writes a summary for a person.

@@ -18,6 +18,7 @@ func (e *env) serveCommand() *cli.Command {
 		Usage: "take triggers, and reconcile on a schedule, until it is told to stop",
 		Description: "Shows a status page, /status, /healthz, /readyz and /metrics at --ops-listen, and takes triggers at --listen.\n" +
 			"Ends on SIGINT or SIGTERM once the batches in flight are recorded; SIGHUP opens the file of a jsonl destination again.",
+		CustomHelpTemplate: serveHelp(),
 		Action: func(ctx context.Context, c *cli.Command) error {
 			s, err := e.settings(c, config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger)
 			if err != nil {

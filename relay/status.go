@@ -87,6 +87,11 @@ func (e *env) printStatus(c *cli.Command, s *app.Status) error {
 			return err
 		}
 	} else {
+		colour := green
+		if s.Failing {
+			colour = red
+		}
+		fmt.Fprintln(e.Stdout, e.paint(e.Stdout, colour, strings.ToUpper(s.Verdict[:1])+s.Verdict[1:]))
 		writeStatus(e.Stdout, s)
 	}
 	if s.Failing {
@@ -95,9 +100,8 @@ func (e *env) printStatus(c *cli.Command, s *app.Status) error {
 	return nil
 }
 
-// writeStatus prints a status for a person.
+// writeStatus prints a status for a person, but for its verdict.
 func writeStatus(w io.Writer, s *app.Status) {
-	fmt.Fprintf(w, "%s\n", strings.ToUpper(s.Verdict[:1])+s.Verdict[1:])
 	if s.Hint != "" {
 		fmt.Fprintf(w, "What to do: %s.\n", strings.TrimSuffix(s.Hint, "."))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/urfave/cli/v3"
@@ -12,10 +13,21 @@ import (
 var version = ""
 
 func (e *env) versionCommand() *cli.Command {
-	return &cli.Command{Name: "version", Usage: "print the version", Action: func(context.Context, *cli.Command) error {
-		fmt.Fprintln(e.Stdout, buildVersion())
-		return nil
-	}}
+	return &cli.Command{
+		Name: "version", Usage: "print the version", Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print it as JSON, with what it was built by"}},
+		Action: func(_ context.Context, c *cli.Command) error {
+			if !c.Bool("json") {
+				fmt.Fprintln(e.Stdout, buildVersion())
+				return nil
+			}
+			return printJSON(e.Stdout, struct {
+				Version string `json:"version"`
+				Go      string `json:"go"`
+				OS      string `json:"os"`
+				Arch    string `json:"arch"`
+			}{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH})
+		},
+	}
 }
 
 func buildVersion() string {

@@ -61,6 +61,24 @@ func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Wr
 	return a, nil
 }
 
+// OpenSource wires Kong and the ledger, but no destination.
+func OpenSource(ctx context.Context, s config.Settings, log *slog.Logger) (*App, error) {
+	a := &App{Settings: s, Log: log}
+	err := a.openKong()
+	if err == nil {
+		err = a.openStore(ctx, false)
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// Encoder returns what maps entries to the events that the destination gets.
+func (a *App) Encoder() (func(*audit.Entry) (id string, event []byte), error) {
+	return newEncoder(&a.Settings)
+}
+
 // OpenLedger wires the ledger, and the destination if it is wanted, but not Kong.
 // It fails if the ledger cannot be reached, or is a file that does not exist.
 func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer, destination bool) (*App, error) {

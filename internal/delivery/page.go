@@ -91,10 +91,22 @@ func (d *Delivery) countNew(ctx context.Context, page []audit.Entry, counts Coun
 			counts.Own++
 		default:
 			counts.New++
+			d.tap(&page[i])
 		}
 	}
 	d.countPage(counts)
 	return nil
+}
+
+// tap shows an entry that would be put.
+func (d *Delivery) tap(e *audit.Entry) {
+	if d.opts.Observer.New == nil {
+		return
+	}
+	if d.opts.Prepare != nil {
+		d.opts.Prepare(e)
+	}
+	d.opts.Observer.New(e)
 }
 
 func (d *Delivery) countPage(page Counts) {

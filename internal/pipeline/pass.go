@@ -173,7 +173,7 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 		RetryFor: o.RetryFor, RecordFor: o.RecordFor, DeadAfter: o.DeadAfter,
 		DryRun: ps.req.DryRun, Prepare: o.Prepare, Logger: ps.p.log,
 		Observer: delivery.Observer{
-			Stage: o.Observer.Stage, Seen: o.Observer.Seen, Delivered: o.Observer.Delivered, Waiting: o.Observer.Waiting,
+			Stage: o.Observer.Stage, Seen: o.Observer.Seen, Delivered: o.Observer.Delivered, Waiting: o.Observer.Waiting, New: o.Observer.New,
 		},
 	}
 	if ps.lease != nil {

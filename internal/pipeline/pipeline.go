@@ -94,6 +94,7 @@ type Observer struct {
 	Stage     func(stage string, took time.Duration) // read, lookup, put, record
 	Seen      func(entries []audit.Entry)            // every entry that the log showed
 	Delivered func(entries []audit.Entry)            // accepted and recorded
+	New       func(e *audit.Entry)                   // in a dry run, each entry that would be put, as it would be
 	Progress  func(Summary)                          // now and then during a pass
 	// Waiting is told whenever it changes how old the oldest entry is that is new and
 	// has no outcome yet: its timestamp, or 0 if there is none. What a pass that
