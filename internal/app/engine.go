@@ -13,6 +13,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/redact"
 	"github.com/kong-cloudtrail/relay/internal/runner"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 // Pipeline returns what makes passes. keeper keeps the lease; nil: one of its own.
@@ -91,6 +92,19 @@ func (a *App) Runner(s *announce.Scheduler, passes runner.Passes, o runner.Obser
 		Passes: passes, Scheduler: s, List: a.Store, Ledger: a.Store, OwnReads: a.Store, Marks: a.Store,
 		LeaseLeft: a.Store.LeaseLeft, Schedule: a.Settings.Schedule, LeaseWait: wait, Observer: o, Logger: a.Log,
 	})
+}
+
+// RereadSecrets returns a function that reads the secrets of a trigger's path again: they
+// may have been rotated at once.
+func (a *App) RereadSecrets() func(path string) []string {
+	s := &a.Settings
+	secrets := map[string]config.Secret{
+		trigger.Path: s.TriggerSecret, trigger.EventHookPath: s.EventHooksSecret, trigger.HTTPLogPath: s.HTTPLogSecret,
+	}
+	return func(path string) []string {
+		secrets[path].Refresh()
+		return a.SecretsOf(secrets[path])()
+	}
 }
 
 // SecretsOf returns a function that reads the secrets of triggers anew each time, so

@@ -42,6 +42,8 @@ type secretSource struct {
 	tried time.Time // when it was last asked for
 	// stale is set by Invalidate: the text was refused somewhere.
 	stale bool
+	// outdated is set by Refresh.
+	outdated bool
 }
 
 func newSecret(where string, keep time.Duration, check func(string) error, read func(context.Context) (string, error)) Secret {
@@ -74,6 +76,18 @@ func (s Secret) Invalidate() {
 	s.source.turn <- struct{}{}
 }
 
+// Refresh notes that the text may be out of date: the next Reveal reads it again, at
+// most once in five seconds. Unlike after Invalidate, a text that cannot be read again
+// stays good: whoever does not know a secret can cause this.
+func (s Secret) Refresh() {
+	if s.source == nil || s.source.keep == 0 {
+		return
+	}
+	<-s.source.turn
+	s.source.outdated = true
+	s.source.turn <- struct{}{}
+}
+
 // Fetch is Reveal, after Invalidate if fresh is set.
 func (s Secret) Fetch(ctx context.Context, fresh bool) (string, error) {
 	if fresh {
@@ -91,7 +105,7 @@ func (s *secretSource) reveal(ctx context.Context) (string, error) {
 	}
 	now := s.now().Round(0) // by the wall: a Lambda function's other clock stands still while it is frozen
 	known := !s.at.IsZero()
-	due := !known || s.stale || s.keep > 0 && now.Sub(s.at) >= s.keep
+	due := !known || s.stale || s.outdated || s.keep > 0 && now.Sub(s.at) >= s.keep
 	if known && (!due || now.Sub(s.tried) < reloadPause) {
 		return s.text(), nil
 	}
@@ -103,7 +117,7 @@ func (s *secretSource) reveal(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading %s: %w", s.where, err)
 	}
-	s.text, s.at, s.stale = func() string { return text }, now, false
+	s.text, s.at, s.stale, s.outdated = func() string { return text }, now, false, false
 	return text, nil
 }
 

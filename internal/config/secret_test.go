@@ -258,3 +258,34 @@ func TestSecretInSecretsManager(t *testing.T) {
 		})
 	}
 }
+
+// TestSecretThatIsDoubted reads a secret again that did not fit, and keeps it if it cannot.
+func TestSecretThatIsDoubted(t *testing.T) {
+	text, readings, now := "one", 0, time.Now()
+	var fail error
+	s := newSecret("TOKEN", time.Hour, nil, func(context.Context) (string, error) {
+		readings++
+		return text, fail
+	})
+	s.source.now = func() time.Time { return now }
+	reveal := func(want string, times int) {
+		t.Helper()
+		if got, err := s.Reveal(t.Context()); err != nil || got != want || readings != times {
+			t.Errorf("%q, %v, read %d times; want %q, %d", got, err, readings, want, times)
+		}
+	}
+	reveal("one", 1)
+	text = "two"
+	s.Refresh()
+	reveal("one", 1) // just read
+	now = now.Add(reloadPause)
+	reveal("two", 2)
+	now = now.Add(reloadPause)
+	reveal("two", 2)
+	fail = errors.New("gone")
+	s.Refresh()
+	reveal("two", 3)
+	now = now.Add(time.Second)
+	reveal("two", 3)
+	Secret{}.Refresh()
+}

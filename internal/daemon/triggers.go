@@ -15,6 +15,7 @@ func (s *server) triggerHandler() http.Handler {
 		Secrets:          s.app.SecretsOf(set.TriggerSecret),
 		EventHookSecrets: s.app.SecretsOf(set.EventHooksSecret),
 		HTTPLogSecrets:   s.app.SecretsOf(set.HTTPLogSecret),
+		Reread:           s.app.RereadSecrets(),
 		Unsigned:         !set.TriggerSecret.IsSet() && trigger.Loopback(set.Listen),
 		ReserveNonce:     s.app.Store.ReserveNonce,
 		Notify: func(ctx context.Context, ids []string) error {

@@ -24,6 +24,7 @@ func (h *host) urlHandler() http.Handler {
 		Secrets:          h.app.SecretsOf(set.TriggerSecret),
 		EventHookSecrets: h.app.SecretsOf(set.EventHooksSecret),
 		HTTPLogSecrets:   h.app.SecretsOf(set.HTTPLogSecret),
+		Reread:           h.app.RereadSecrets(),
 		ReserveNonce:     h.app.Store.ReserveNonce,
 		Rate:             set.TriggerRate,
 		Logger:           h.log,

@@ -35,6 +35,10 @@ type Options struct {
 	EventHookSecrets func() []string
 	// HTTPLogSecrets returns the passwords of Kong's http-log plugin, as plain text.
 	HTTPLogSecrets func() []string
+	// Reread, if not nil, reads the secrets of a path again after those that it has did
+	// not fit a request, as they may have been rotated. It is called for each such
+	// request, whoever sent it, so it has to bound how often it really reads.
+	Reread func(path string) []string
 	// Unsigned accepts requests without a signature on a path that has no secret.
 	// It is meant for a listener that [Loopback] holds for, and for no other.
 	Unsigned bool
@@ -239,7 +243,7 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 	if err != nil {
 		return nil, err
 	}
-	if signed && !verified(secrets, body, r.Header) {
+	if signed && !h.fits(Path, secrets, func(list []string) bool { return verified(list, body, r.Header) }) {
 		return nil, errSignature
 	}
 	b, err := parseBody(body)
@@ -252,6 +256,12 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 		}
 	}
 	return b.RequestIDs, nil
+}
+
+// fits reports whether one of the secrets of a path is right, as they are now or as
+// they are read again.
+func (h *handler) fits(path string, secrets []string, right func([]string) bool) bool {
+	return right(secrets) || h.Reread != nil && right(h.Reread(path))
 }
 
 // reserve reserves a webhook id, first in this process and then by ReserveNonce,

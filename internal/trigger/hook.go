@@ -73,6 +73,9 @@ func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rat
 			return nil, h.limit(limiter)
 		}
 	}
+	if h.Reread != nil {
+		h.Reread(EventHookPath) // for the next one: this one has been read, and is not kept
+	}
 	return nil, errSignature
 }
 

@@ -30,7 +30,7 @@ func (h *handler) httpLog(w http.ResponseWriter, r *http.Request, limiter *rate.
 			return nil, errRate
 		}
 	} else {
-		if !authenticated(secrets, r) {
+		if !h.fits(HTTPLogPath, secrets, func(list []string) bool { return authenticated(list, r) }) {
 			return nil, errPassword
 		}
 		if err := h.limit(limiter); err != nil {
