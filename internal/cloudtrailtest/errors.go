@@ -1,9 +1,10 @@
 package cloudtrailtest
 
 import (
-	"encoding/json"
 	"net/http"
 	"strconv"
+
+	"github.com/go-json-experiment/json"
 )
 
 // ErrorsIn says where an error answer carries its code. AWS uses both places.

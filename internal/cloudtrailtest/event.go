@@ -1,10 +1,14 @@
 package cloudtrailtest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"net/netip"
 	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Limits of PutAuditEvents, from AWS's documentation. Where it says kB, the
@@ -88,11 +92,11 @@ func (c *checker) check(data []byte) (columns, *failure) {
 	if len(data) > MaxEvent {
 		return cols, &failure{"FieldTooLong", "the event is larger than 256 kB"}
 	}
-	s := scanner{data: data}
-	if s.next() != '{' {
+	d := jsontext.NewDecoder(bytes.NewBuffer(data), jsonOptions...)
+	if d.PeekKind() != '{' || !utf8.Valid(data) {
 		return cols, &failure{"InvalidData", "eventData is not a JSON object"}
 	}
-	f := c.fields(&s, "", eventFields, func(name string, v []byte) *failure {
+	f := c.fields(d, "", eventFields, func(name string, v []byte) *failure {
 		switch name {
 		case "eventSource":
 			cols.source = string(v)
@@ -119,17 +123,17 @@ func (c *checker) check(data []byte) (columns, *failure) {
 		}
 		return nil
 	})
-	if f == nil && s.end() != nil {
+	if f == nil && end(d) != nil {
 		f = &failure{"InvalidData", "eventData is not a JSON object"}
 	}
 	return cols, f
 }
 
 // fields reads an object against a table. str is called with each string.
-func (c *checker) fields(s *scanner, path string, table []field, str func(name string, v []byte) *failure) *failure {
+func (c *checker) fields(d *jsontext.Decoder, path string, table []field, str func(name string, v []byte) *failure) *failure {
 	var seen uint32
 	var failed *failure
-	err := s.object(func(name []byte) error {
+	err := object(d, func(name string) error {
 		i := find(table, name)
 		if i < 0 {
 			failed = &failure{"InvalidData", "eventData has a field that is not in its schema"}
@@ -141,7 +145,7 @@ func (c *checker) fields(s *scanner, path string, table []field, str func(name s
 			return failed
 		}
 		seen |= 1 << i
-		if failed = c.field(s, path, f, str); failed != nil {
+		if failed = c.field(d, path, f, str); failed != nil {
 			return failed
 		}
 		return nil
@@ -160,48 +164,40 @@ func (c *checker) fields(s *scanner, path string, table []field, str func(name s
 	return nil
 }
 
-func find(table []field, name []byte) int {
+func find(table []field, name string) int {
 	for i := range table {
-		if table[i].name == string(name) {
+		if table[i].name == name {
 			return i
 		}
 	}
 	return -1
 }
 
-func (c *checker) field(s *scanner, path string, f *field, str func(name string, v []byte) *failure) *failure {
-	first := s.next()
+func (c *checker) field(d *jsontext.Decoder, path string, f *field, str func(name string, v []byte) *failure) *failure {
+	kind := d.PeekKind()
 	switch {
-	case first == 'n' && f.required:
+	case kind == 'n' && f.required:
 		return &failure{"FieldNotFound", path + f.name + " is required"}
-	case f.name == "userIdentity" && first == '{':
-		return c.fields(s, "userIdentity.", identityFields, func(string, []byte) *failure { return nil })
-	case f.object && first == '{':
-		v, err := s.value()
-		if err != nil {
-			return &failure{"InvalidData", "eventData is not valid JSON"}
-		}
-		if f.limit > 0 && len(v) > f.limit {
-			return &failure{"FieldTooLong", path + f.name + " is too long"}
-		}
-		return nil
-	case !f.object && first == '"':
-		return c.text(s, path, f, str)
+	case f.name == "userIdentity" && kind == '{':
+		return c.fields(d, "userIdentity.", identityFields, func(string, []byte) *failure { return nil })
+	case kind != '{' && kind != '"', f.object != (kind == '{'):
+		return &failure{"InvalidData", path + f.name + " has the wrong type"}
 	}
-	return &failure{"InvalidData", path + f.name + " has the wrong type"}
+	v, err := d.ReadValue()
+	switch {
+	case err != nil:
+		return &failure{"InvalidData", "eventData is not valid JSON"}
+	case !f.object:
+		c.buf, _ = jsontext.AppendUnquote(c.buf[:0], v)
+		return c.text(path, f, c.buf, str)
+	case f.limit > 0 && len(v) > f.limit:
+		return &failure{"FieldTooLong", path + f.name + " is too long"}
+	}
+	return nil
 }
 
 // text checks a field that is a string.
-func (c *checker) text(s *scanner, path string, f *field, str func(name string, v []byte) *failure) *failure {
-	t, err := s.str()
-	if err != nil {
-		return &failure{"InvalidData", "eventData is not valid JSON"}
-	}
-	v := t.raw
-	if t.escaped {
-		c.buf = t.appendTo(c.buf[:0])
-		v = c.buf
-	}
+func (c *checker) text(path string, f *field, v []byte, str func(name string, v []byte) *failure) *failure {
 	switch {
 	case f.limit > 0 && len(v) > f.limit && f.name != "eventTime":
 		return &failure{"FieldTooLong", path + f.name + " is too long"}

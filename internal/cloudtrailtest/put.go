@@ -2,12 +2,15 @@ package cloudtrailtest
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // call is the memory of one call, used again for the next.
@@ -210,20 +213,20 @@ func (c *call) decode(lean bool) *apiError {
 		c.text = make([]byte, 0, n) // decoded text is never longer than encoded text
 	}
 	c.text = c.text[:0]
-	sc := scanner{data: c.body.Bytes()}
 	present := false
 	var refused *apiError
-	err := sc.object(func(name []byte) error {
-		if string(name) != "auditEvents" {
-			return sc.skip(sc.next())
+	d := jsontext.NewDecoder(bytes.NewBuffer(c.body.Bytes()), jsonOptions...)
+	err := object(d, func(name string) error {
+		if name != "auditEvents" {
+			return d.SkipValue()
 		}
 		present = true
-		return sc.array(func() error {
+		return array(d, func() error {
 			if len(c.events) == MaxEvents {
 				refused = invalid("Value at 'auditEvents' failed to satisfy constraint: Member must have length less than or equal to 100")
 				return refused
 			}
-			e, bad, err := c.auditEvent(&sc, lean)
+			e, bad, err := c.auditEvent(d, lean)
 			if err != nil {
 				return err
 			}
@@ -235,12 +238,12 @@ func (c *call) decode(lean bool) *apiError {
 		})
 	})
 	if err == nil {
-		err = sc.end()
+		err = end(d)
 	}
 	switch {
 	case refused != nil && (err == nil || errors.Is(err, refused)):
 		return refused
-	case err != nil:
+	case err != nil || !utf8.Valid(c.body.Bytes()):
 		return refuse("SerializationException", "the body is not a JSON object of the expected form")
 	case !present:
 		return invalid("Value null at 'auditEvents' failed to satisfy constraint: Member must not be null")
@@ -258,34 +261,35 @@ func (c *call) decode(lean bool) *apiError {
 }
 
 // auditEvent reads one member of auditEvents.
-func (c *call) auditEvent(sc *scanner, lean bool) (e auditEvent, bad *apiError, err error) {
+func (c *call) auditEvent(d *jsontext.Decoder, lean bool) (e auditEvent, bad *apiError, err error) {
 	var hasID, hasData bool
-	err = sc.object(func(name []byte) error {
-		first := sc.next()
-		known := string(name) == "id" || string(name) == "eventData" || string(name) == "eventDataChecksum"
-		if !known || first == 'n' {
-			return sc.skip(first)
+	err = object(d, func(name string) error {
+		kind := d.PeekKind()
+		known := name == "id" || name == "eventData" || name == "eventDataChecksum"
+		if !known || kind == 'n' {
+			return d.SkipValue()
 		}
-		if first != '"' {
-			return errJSON
-		}
-		t, err := sc.str()
+		v, err := d.ReadValue()
 		if err != nil {
 			return err
 		}
-		switch string(name) {
+		if kind != '"' {
+			return errJSON
+		}
+		switch name {
 		case "id":
-			hasID = validID(t.raw)
-			e.id = string(t.raw)
+			text, _ := jsontext.AppendUnquote(nil, v)
+			hasID, e.id = validID(text), string(text)
 		case "eventData":
 			hasData = true
 			if !lean {
-				start := len(c.text)
-				c.text = t.appendTo(c.text)
-				e.data = c.text[start:len(c.text):len(c.text)]
+				from := len(c.text)
+				c.text, _ = jsontext.AppendUnquote(c.text, v)
+				e.data = c.text[from:len(c.text):len(c.text)]
 			}
 		default:
-			e.checksum = t.String()
+			text, _ := jsontext.AppendUnquote(nil, v)
+			e.checksum = string(text)
 		}
 		return nil
 	})

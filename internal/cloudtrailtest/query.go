@@ -1,13 +1,14 @@
 package cloudtrailtest
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // The query side of CloudTrail Lake, as AWS's model of the cloudtrail service

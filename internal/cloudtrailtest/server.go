@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
 // What a server knows unless its options say otherwise. The key is the one of
@@ -71,7 +73,7 @@ type Server struct {
 
 	authMu      sync.Mutex
 	credentials []Credential
-	keys        keys
+	signer      *v4.Signer
 
 	faultMu sync.Mutex
 	faults  Faults
@@ -105,7 +107,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		o: o, accounts: map[string]string{}, store: newStore(o.Keep, rand.Uint32()),
-		credentials: slices.Clone(o.Credentials), keys: keys{},
+		credentials: slices.Clone(o.Credentials), signer: v4.NewSigner(),
 		window: make([]time.Time, max(o.CallsPerSecond, 0)),
 	}
 	for _, arn := range o.Channels {

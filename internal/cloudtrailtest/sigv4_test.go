@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -20,90 +19,6 @@ import (
 func checksum(data string) string {
 	sum := sha256.Sum256([]byte(data))
 	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// vector is an example that AWS has published: its test suite for signature
-// version 4, and the ListUsers example of its guide.
-type vector struct {
-	method, url, body string
-	header            http.Header
-	service           string
-	signed            string
-	signature         string
-}
-
-var vectors = map[string]vector{
-	"get-vanilla": {
-		method: "GET", url: "http://example.amazonaws.com/", service: "service", signed: "host;x-amz-date",
-		signature: "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
-	},
-	"get-vanilla-query-order-key-case": {
-		method: "GET", url: "http://example.amazonaws.com/?Param2=value2&Param1=value1", service: "service", signed: "host;x-amz-date",
-		signature: "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
-	},
-	"post-vanilla": {
-		method: "POST", url: "http://example.amazonaws.com/", service: "service", signed: "host;x-amz-date",
-		signature: "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
-	},
-	"get-header-value-trim": {
-		method: "GET", url: "http://example.amazonaws.com/", service: "service", signed: "host;my-header1;my-header2;x-amz-date",
-		header:    http.Header{"My-Header1": {" value1"}, "My-Header2": {`"a   b   c"`}},
-		signature: "acc3ed3afb60bb290fc8d2dd0098b9911fcaa05412b367055dee359757a9c736",
-	},
-	"post-x-www-form-urlencoded": {
-		method: "POST", url: "http://example.amazonaws.com/", service: "service", signed: "content-type;host;x-amz-date", body: "Param1=value1",
-		header:    http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
-		signature: "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a",
-	},
-	"ListUsers": {
-		method: "GET", url: "http://iam.amazonaws.com/?Action=ListUsers&Version=2010-05-08", service: "iam", signed: "content-type;host;x-amz-date",
-		header:    http.Header{"Content-Type": {"application/x-www-form-urlencoded; charset=utf-8"}},
-		signature: "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7",
-	},
-}
-
-func TestPublishedVectors(t *testing.T) {
-	at := time.Date(2015, 8, 30, 12, 36, 0, 0, time.UTC)
-	for name, v := range vectors {
-		t.Run(name, func(t *testing.T) {
-			s := New(Options{Region: "us-east-1", Now: func() time.Time { return at }})
-			request := func(signature string) *http.Request {
-				r := httptest.NewRequestWithContext(t.Context(), v.method, v.url, strings.NewReader(v.body))
-				maps.Copy(r.Header, v.header)
-				r.Header.Set("X-Amz-Date", "20150830T123600Z")
-				r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/"+v.service+
-					"/aws4_request, SignedHeaders="+v.signed+", Signature="+signature)
-				return r
-			}
-			if e := s.verify(request(v.signature), []byte(v.body), v.service); e != nil {
-				t.Errorf("refused: %v", e)
-			}
-			wrong := "0" + v.signature[1:]
-			if v.signature[0] == '0' {
-				wrong = "1" + v.signature[1:]
-			}
-			if e := s.verify(request(wrong), []byte(v.body), v.service); e == nil {
-				t.Error("a wrong signature was accepted")
-			}
-			if e := s.verify(request(v.signature), []byte(v.body+"x"), v.service); e == nil {
-				t.Error("another body was accepted")
-			}
-		})
-	}
-}
-
-func TestPublishedSigningKey(t *testing.T) {
-	got := hex.EncodeToString(keys{}.signing(scope{"AKIDEXAMPLE", "20150830", "us-east-1", "iam"}, SecretAccessKey))
-	if want := "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}
-
-func TestCanonicalURI(t *testing.T) {
-	r := httptest.NewRequestWithContext(t.Context(), "GET", "http://host.foo.com/%20/foo", nil)
-	if got := strings.Split(canonicalRequest(r, nil, nil), "\n")[1]; got != "/%2520/foo" {
-		t.Errorf("got %s", got)
-	}
 }
 
 // sign is what a test changes about a signed request.
