@@ -54,11 +54,9 @@ func (e *env) history(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	report, err := history.Read(ctx, history.Options{
-		Requests: a.Kong, Objects: a.Kong.Objects(), Entity: kind, Name: name, Since: since, Redact: s.Redact, Logger: a.Log,
-	})
+	report, err := a.History(ctx, kind, name, since)
 	if err != nil {
-		return app.Explain(err)
+		return err
 	}
 	if len(report.Events) == 0 {
 		return nothingFound(report, since)

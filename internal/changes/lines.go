@@ -12,18 +12,23 @@ const (
 	lineValue  = 60 // bytes of a value that it shows
 )
 
-// Lines says for a person what the text of responseElements says, in a line for each
-// change: services/orders: path "/a" → "/b". It returns nil for any other text.
-func Lines(text string) []string {
+// Of returns the changes in the text of responseElements, and nil for any other text.
+func Of(text string) []Change {
 	var of struct {
 		Changes []Change `json:"changes"`
 	}
 	if json.Unmarshal([]byte(text), &of) != nil {
 		return nil
 	}
+	return of.Changes
+}
+
+// Lines says for a person what the text of responseElements says, in a line for each
+// change: services/orders: path "/a" → "/b". It returns nil for any other text.
+func Lines(text string) []string {
 	var lines []string
-	for i := range of.Changes {
-		lines = append(lines, of.Changes[i].line())
+	for _, c := range Of(text) {
+		lines = append(lines, c.line())
 	}
 	return lines
 }

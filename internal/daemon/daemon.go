@@ -51,6 +51,7 @@ type server struct {
 	recording recording
 	freshness freshness
 	history   history
+	changed   changed
 	snapshot  snapshot
 	template  *template.Template // of the page
 	beside    *beside            // nil: the ledger is no file
@@ -125,6 +126,7 @@ func newServer(a *app.App, o Options) *server {
 func (s *server) delivered(entries []audit.Entry) {
 	s.metrics.delivered(entries)
 	s.health.Delivered(entries)
+	s.changed.add(entries, s.showsHistory())
 	for _, ago := range s.scheduler.Delivered(time.Now(), entries) {
 		s.metrics.answer.Observe(ago.Seconds())
 	}

@@ -73,6 +73,9 @@ func (s *server) opsHandler() http.Handler {
 		writeJSON(w, http.StatusOK, s.status(r.Context()))
 	})
 	mux.HandleFunc("GET /{$}", s.page)
+	if s.showsHistory() {
+		mux.HandleFunc("GET /history/{type}/{name}", s.entityHistory)
+	}
 	if s.beside != nil {
 		s.beside.register(mux)
 	}

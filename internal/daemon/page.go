@@ -22,6 +22,8 @@ type pageData struct {
 	app.Status
 	Nonce    string // of the page's own style and script
 	Sentence string
+	Objects  bool // whether events say what changed
+	Changed  []changedEntity
 	Bars     []bar
 	Lines    []float64
 }
@@ -85,7 +87,7 @@ func newPage() *template.Template {
 
 // page answers with the page for people.
 func (s *server) page(w http.ResponseWriter, r *http.Request) {
-	data := pageData{Status: s.status(r.Context()), Nonce: rand.Text()}
+	data := pageData{Status: s.status(r.Context()), Nonce: rand.Text(), Objects: s.app.Settings.Objects, Changed: s.changed.last()}
 	data.Sentence = strings.ToUpper(data.Verdict[:1]) + data.Verdict[1:]
 	data.Bars = bars(data.At, s.freshness.list())
 	for _, seconds := range []float64{10, 60, 600, 3600, 36000} {

@@ -39,7 +39,7 @@ func (c *Change) Deny(from, to []Field, hidden string) error {
 			if err := json.Unmarshal(f.Value, &got); err != nil {
 				return fmt.Errorf("%s %s: %w", side.name, f.Path, err)
 			}
-			want, _ := at(side.state, f.Path)
+			want := at(side.state, f.Path)
 			if !like(want, got, hidden) {
 				return fmt.Errorf("%s %s is %.200s, and in truth %.200v", side.name, f.Path, f.Value, want)
 			}
@@ -47,8 +47,8 @@ func (c *Change) Deny(from, to []Field, hidden string) error {
 	}
 	for _, path := range differences("", before, after) {
 		if !covered(from, path) && !covered(to, path) {
-			was, _ := at(before, path)
-			is, _ := at(after, path)
+			was := at(before, path)
+			is := at(after, path)
 			return fmt.Errorf("%s is missing: from %.200v to %.200v", path, was, is)
 		}
 	}
@@ -63,28 +63,25 @@ func parse(state jsontext.Value) (fields map[string]any, err error) {
 	return fields, err
 }
 
-// at returns what a path leads to.
-func at(state map[string]any, path string) (any, bool) {
+// at returns what a path leads to, and nil if it leads nowhere.
+func at(state map[string]any, path string) any {
 	var v any = state
 	for step := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
 		step = strings.NewReplacer("~1", "/", "~0", "~").Replace(step)
 		switch in := v.(type) {
 		case map[string]any:
-			var ok bool
-			if v, ok = in[step]; !ok {
-				return nil, false
-			}
+			v = in[step]
 		case []any:
 			n, err := strconv.Atoi(step)
 			if err != nil || n < 0 || n >= len(in) {
-				return nil, false
+				return nil
 			}
 			v = in[n]
 		default:
-			return nil, false
+			return nil
 		}
 	}
-	return v, true
+	return v
 }
 
 // like reports whether a value is the true one, but for what is hidden in it.

@@ -1,0 +1,119 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/changes"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
+)
+
+const (
+	maxChanged    = 12
+	historyWithin = 25 * time.Second // less than the listener gives an answer
+)
+
+// changed are the entities that were changed last, as delivered events tell of them.
+type changed struct {
+	mu   sync.Mutex
+	list []changedEntity // newest first
+
+	reading sync.Mutex // held while a history is read, which is one at a time
+}
+
+// changedEntity is one of them. It has no values: the page may be open to many.
+type changedEntity struct {
+	At        time.Time
+	Who       string
+	Operation string
+	Entity    string
+	Name      string // or its id
+	Path      string // where its history is; empty if it is not shown
+	History   changes.History
+}
+
+// add takes delivered entries.
+func (c *changed) add(entries []audit.Entry, linked bool) {
+	var fresh []changedEntity
+	for i := len(entries) - 1; i >= 0 && len(fresh) < maxChanged; i-- {
+		e := &entries[i]
+		if e.Changes == "" {
+			continue
+		}
+		for _, one := range changes.Of(e.Changes) {
+			n := changedEntity{
+				At: time.Unix(e.Timestamp, 0), Who: e.RBACUserName, Operation: one.Operation, Entity: one.Entity, Name: one.Name, History: one.History,
+			}
+			if n.Who == "" {
+				n.Who = "anonymous"
+			}
+			if n.Name == "" {
+				n.Name = one.Key
+			}
+			if linked {
+				n.Path = "history/" + url.PathEscape(one.Entity) + "/" + url.PathEscape(one.Key)
+			}
+			fresh = append(fresh, n)
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list = append(fresh, c.list...)
+	c.list = slices.Clone(c.list[:min(len(c.list), maxChanged)])
+}
+
+func (c *changed) last() []changedEntity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.list
+}
+
+// showsHistory reports whether the operations address answers with histories: they hold
+// values, so only if the address is this machine's alone.
+func (s *server) showsHistory() bool {
+	return s.app.Settings.Objects && trigger.Loopback(s.app.Settings.OpsListen)
+}
+
+// entityHistory answers with what relay history prints.
+func (s *server) entityHistory(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if !trigger.Loopback(r.Host) { // a name that somebody else's page has made to mean this machine
+		http.Error(w, "ask for the address itself, such as 127.0.0.1", http.StatusForbidden)
+		return
+	}
+	if !s.changed.reading.TryLock() {
+		http.Error(w, "another history is being read, try again in a moment", http.StatusTooManyRequests)
+		return
+	}
+	defer s.changed.reading.Unlock()
+	ctx, cancel := context.WithTimeout(r.Context(), historyWithin)
+	defer cancel()
+	report, err := s.app.History(ctx, r.PathValue("type"), r.PathValue("name"), 0)
+	if err != nil {
+		s.log.Debug("history not read", "err", err)
+		http.Error(w, "Kong's logs could not be read: relay history says why", http.StatusBadGateway)
+		return
+	}
+	var body bytes.Buffer
+	if len(report.Events) == 0 {
+		http.Error(w, "Kong's logs have no change of this entity", http.StatusNotFound)
+		return
+	}
+	if err := report.Print(&body, false); err != nil {
+		s.log.Error("history not written", "err", err)
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = body.WriteTo(w) // a client that went away
+}
