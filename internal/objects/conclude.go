@@ -99,10 +99,33 @@ func (r *round) wait(p *pending, before []*pending) time.Time {
 			}
 		}
 	}
-	if !p.settled && slices.ContainsFunc(p.rows, func(x *row) bool { return x.operation == changes.Update && r.certain(x, p) }) {
-		return full
+	if p.settled = p.settled || r.allAnnounced(p); p.settled {
+		return time.Time{}
+	}
+	if slices.ContainsFunc(p.rows, func(x *row) bool { return x.operation == changes.Update && r.certain(x, p) }) {
+		return earlier(poll, full)
 	}
 	return time.Time{}
+}
+
+// allAnnounced reports whether every write is announced these days, this one too, and
+// everything that was announced has shown up: then no earlier write is still to come.
+func (r *round) allAnnounced(p *pending) bool {
+	if !r.unseenKnown {
+		return false
+	}
+	if !r.told.has(p.entry.ID) {
+		r.lastUntold = r.now
+	}
+	if r.now.Sub(r.lastUntold) < untoldFor {
+		return false
+	}
+	for _, a := range r.unseen {
+		if a.At.Unix() <= p.first.Unix()+1 && r.now.Sub(a.At) < lost*time.Second {
+			return false
+		}
+	}
+	return true
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -454,6 +477,7 @@ func (r *round) askUnseen(ctx context.Context) error {
 	}
 	var ask []audit.Entry
 	for _, a := range list {
+		r.told.add(requestID(a.ID))
 		if id := requestID(a.ID); !r.wasSeen(id) && !r.rowsOf.has(id) {
 			ask = append(ask, audit.Entry{ID: id, Timestamp: a.At.Unix()})
 		}

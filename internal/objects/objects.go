@@ -32,6 +32,8 @@ const (
 	settled = 10
 	// lost is after how many seconds the request of a row counts as lost.
 	lost = 30
+	// untoldFor is for how long a write that was not announced shows that others may not be.
+	untoldFor = 10 * time.Minute
 	// lookback is how many seconds before what has been read a read begins: rows come late.
 	lookback = 30
 	// wideLookback is the same for some reads, one every wideEvery.
@@ -118,20 +120,23 @@ type Joiner struct {
 	seen   idSet                // requests that the log has shown
 	first  map[string]time.Time // when a write that waits was first seen
 
-	mu       sync.Mutex // held by Join
-	loaded   bool
-	version  int64
-	meta     meta
-	masker   *changes.Masker
-	key      []byte
-	applied  idSet                // rows
-	rowsOf   idSet                // requests of which there were rows
-	rowFirst map[string]time.Time // when a row that is not applied was first seen
-	undated  map[string][]row     // by request
-	lastRead time.Time
-	lastWide time.Time
-	failing  bool
-	full     time.Time // when items were last dropped
+	mu      sync.Mutex // held by Join
+	loaded  bool
+	version int64
+	meta    meta
+	masker  *changes.Masker
+	key     []byte
+	applied idSet // rows
+	rowsOf  idSet // requests of which there were rows
+	told    idSet // that were announced
+
+	lastUntold time.Time            // when a write was met that was not announced
+	rowFirst   map[string]time.Time // when a row that is not applied was first seen
+	undated    map[string][]row     // by request
+	lastRead   time.Time
+	lastWide   time.Time
+	failing    bool
+	full       time.Time // when items were last dropped
 }
 
 // New returns a joiner.
