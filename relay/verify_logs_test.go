@@ -147,3 +147,25 @@ func TestVerifyLogsWithoutPermission(t *testing.T) {
 	_, stderr := w.says(exitFailed, "verify")
 	contains(t, stderr, "logs:FilterLogEvents")
 }
+
+// BenchmarkVerifyLogs reports time, CPU and memory of verify over a million entries in
+// CloudWatch Logs, at the readers' quota.
+func BenchmarkVerifyLogs(b *testing.B) {
+	const n = 1_000_000
+	w, logs := newLogsWorld(b, kongtest.Options{SkipReads: true}, cloudwatchtest.Options{Digest: true})
+	plain(n)(w.kong)
+	if r := w.start(nil, "once", "--full"); r.wait(b) != exitOK {
+		b.Fatal(r.stderr.String())
+	}
+	for b.Loop() {
+		r := w.start(nil, "verify", "--json")
+		go r.watchMemory()
+		if code := r.wait(b); code != exitOK {
+			b.Fatalf("ended with %d: %s %s", code, r.stdout.String(), r.stderr.String())
+		}
+		state := r.cmd.ProcessState
+		b.ReportMetric(float64((state.UserTime()+state.SystemTime()).Microseconds())/n, "cpu-µs/entry")
+		b.ReportMetric(float64(r.peak.Load())/(1<<20), "peak-MiB")
+		b.ReportMetric(float64(logs.Counts().Reads), "reads")
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -151,7 +152,7 @@ func TestLargestEvent(t *testing.T) {
 func odd(r *rand.Rand) audit.Entry {
 	words := []string{
 		"", "a", "GET", "POST", "PURGE", "::1", "fe80::1%eth0", "1.2.3.4", "::ffff:1.2.3.4", "unix:", `{"a":{"b":[1,"x",null,1e400]}}`, `{"a":1,"a":2}`, `{`, `[1]`,
-		"\x00", "\xff", "\xed\xa0\x80", "\u2028", `"`, `\`, "\n", "/services/x?y=z&?", "?", "/", strings.Repeat("é\"", r.IntN(3000)), `{"k":"` + "\xff" + `"}`, "999.1.1.1", "-1",
+		"\x00", "\xff", "\xed\xa0\x80", `{"k":"\ud800"}`, `"\udc00"`, `{"k":"\ud83d\ude00"}`, "\u2028", `"`, `\`, "\n", "/services/x?y=z&?", "?", "/", strings.Repeat("é\"", r.IntN(3000)), `{"k":"` + "\xff" + `"}`, "999.1.1.1", "-1",
 	}
 	word := func() string {
 		w := words[r.IntN(len(words))]
@@ -181,10 +182,13 @@ func odd(r *rand.Rand) audit.Entry {
 	}
 }
 
+// entries is how many odd entries are tried; -ocsf.entries tries more.
+var entries = flag.Int("ocsf.entries", 1500, "odd entries that are encoded and held against the schema")
+
 func TestAnyEntryValidates(t *testing.T) {
 	s := schema(t)
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 1500 {
+	for range *entries {
 		e := odd(r)
 		encode(t, s, &e)
 	}
