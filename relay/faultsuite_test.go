@@ -142,7 +142,7 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 // openLedger is the suite's own look at the ledger.
 func (f *faultRun) openLedger(addrs ...string) {
 	l, err := redisledger.Open(f.t.Context(), redisledger.Options{
-		Addrs: addrs, Source: "kong", Destination: f.world.destination(), Timeout: time.Second,
+		Addrs: addrs, Source: "kong", Destination: f.destination(), Timeout: time.Second,
 	})
 	if err != nil {
 		f.t.Fatal(err)

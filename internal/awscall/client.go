@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,11 @@ const (
 	headerTimeout = 30 * time.Second
 	idlePerHost   = 32
 	maxAnswer     = 16 << 20 // bytes; the largest page of a reader has 1 MB
+
+	// maxIdle is how long no call may have been made for a connection to be used again.
+	// The network forgets connections (a NAT gateway after 350 s), and those of a
+	// process that was frozen may be gone without a sign: a call over one gets no answer.
+	maxIdle = 20 * time.Second
 )
 
 // Caller makes the calls of one service client. It is safe for concurrent use.
@@ -103,7 +109,7 @@ func newHTTPClient(t *http.Transport) *http.Client {
 	}
 	return &http.Client{
 		Timeout:   callTimeout,
-		Transport: transport{t},
+		Transport: &transport{next: t, now: time.Now},
 		// A signature holds for one host, and a session token must not go to another.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -115,9 +121,31 @@ func newHTTPClient(t *http.Transport) *http.Client {
 // WriteTo of such a body then returns io.EOF, which net/http takes for a failed
 // write: it closes the connection, and an answer of more than a few kilobytes is
 // cut short. What it confirms has been accepted by then and would be put twice.
-type transport struct{ next http.RoundTripper }
+type transport struct {
+	next *http.Transport
+	now  func() time.Time
 
-func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	mu   sync.Mutex
+	used time.Time // when a call was last made or answered
+}
+
+// dropIdle closes the idle connections if they have been idle for too long, and notes
+// that the others are in use. It goes by the wall clock: the other one may stand still
+// while a process is frozen.
+func (t *transport) dropIdle() {
+	now := t.now().Round(0)
+	t.mu.Lock()
+	idle := now.Sub(t.used)
+	t.used = now
+	t.mu.Unlock()
+	if idle > maxIdle || idle < 0 {
+		t.next.CloseIdleConnections()
+	}
+}
+
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	t.dropIdle()
+	defer t.dropIdle()
 	if r.Body != nil && r.Body != http.NoBody {
 		r = r.Clone(r.Context())
 		r.Body = struct{ io.ReadCloser }{r.Body}
