@@ -206,8 +206,8 @@ func explain(err error) (code string, explained error) {
 	switch {
 	case audit.NeedsPerson(err):
 		return "DestinationNotWritable", err
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		code, err = "DiskFull", audit.WithHint(err, "make room on the destination's file system, or raise its quota")
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		code, err = "DiskFull", audit.WithHint(err, "make room on the destination's file system, or raise its quota or the limit of a file's size")
 	case errors.Is(err, syscall.EPIPE):
 		code, err = "ReaderGone", audit.WithHint(err, "start what reads the events again")
 	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
