@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -98,6 +100,17 @@ type said struct {
 	}
 }
 
+// describe lists the true changes of an entity.
+func (w *edited) describe(list []entities.Change, events map[string]string) string {
+	written, requests := slices.Collect(w.kong.EverObjectIDs()), slices.Collect(w.kong.EverIDs())
+	var b strings.Builder
+	for _, c := range list {
+		fmt.Fprintf(&b, "%s %s by %s, row written %t, request's row %t, event before %t\n", c.At.Format("15:04:05.000"), c.Operation, c.RequestID,
+			slices.Contains(written, c.Row), slices.Contains(requests, c.RequestID), events[c.RequestID] != "")
+	}
+	return b.String()
+}
+
 // judge compares what arrived with the truth.
 func (w *edited) judge() {
 	w.tb.Helper()
@@ -161,17 +174,20 @@ func (w *edited) judge() {
 			}
 			if err := t.Deny(c.From, c.To, "[secret "); err != nil {
 				wrong++
-				w.tb.Errorf("a wrong exact %s of %s by %s: %v", c.Operation, at, e.UID, err)
+				w.tb.Errorf("a wrong exact %s of %s by %s: %v; in truth it was changed so:\n%s", c.Operation, at, e.UID, err, w.describe(byEntity[c.Key], first))
 			}
 		}
 	}
-	missing := 0
+	missing, written := 0, map[string]bool{}
+	for id := range w.kong.EverObjectIDs() {
+		written[id] = true
+	}
 	for id, of := range truth {
 		if strings.Contains(first[id], `"Late":true`) {
 			continue
 		}
-		for at := range of {
-			if !said1[id+at] {
+		for at, c := range of {
+			if !said1[id+at] && written[c.Row] && first[id] != "" {
 				missing++
 			}
 		}

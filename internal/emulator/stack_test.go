@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/plugintest"
 )
 
@@ -42,7 +42,7 @@ func startRelay(t *testing.T, e *emulator) (url string) {
 		"KONG_ADMIN_API=" + e.admin, "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS=" + e.aws,
 		"RELAY_TRIGGER_SECRET=" + composed(t, "CLOUDTRAIL_RELAY_SECRET"),
 	}
-	for _, name := range []string{"RELAY_LOG_GROUP", "REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RELAY_SKIP_OWN_READS"} {
+	for _, name := range []string{"RELAY_LOG_GROUP", "REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RELAY_SKIP_OWN_READS", "RELAY_OBJECTS"} {
 		cmd.Env = append(cmd.Env, name+"="+composed(t, name))
 	}
 	stderr, err := cmd.StderrPipe()
@@ -83,12 +83,10 @@ func startRelay(t *testing.T, e *emulator) (url string) {
 
 // TestStack is the local stack without its containers: an Admin API as of open
 // source Kong, the emulator before it, the relay, and the plugin, whose host
-// stands in for Kong. A request is on the page soon after its answer, and the
-// relay's own reads are not.
+// stands in for Kong. A request is on the page soon after its answer, with what it
+// changed, and the relay's own reads are not.
 func TestStack(t *testing.T) {
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"data":[],"next":null}`)
-	}))
+	upstream := httptest.NewServer(kongtest.New(kongtest.Options{AuditOff: true}))
 	t.Cleanup(upstream.Close)
 	e := start(t, "--upstream", upstream.URL)
 	relay := startRelay(t, e)
@@ -110,16 +108,25 @@ func TestStack(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	resp, _ := do(t, http.MethodGet, e.admin+"/services", "")
-	answered := time.Now()
-	id := resp.Header.Get("X-Kong-Admin-Request-ID")
-	if err := host.Log(ctx, instance, plugintest.Event{Headers: map[string]string{"X-Kong-Admin-Request-ID": id}}); err != nil {
-		t.Fatal(err)
+	request := func(method, path, body string) (page string) {
+		t.Helper()
+		resp, _ := do(t, method, e.admin+path, body, "Content-Type", "application/json")
+		answered := time.Now()
+		id := resp.Header.Get("X-Kong-Admin-Request-ID")
+		if err := host.Log(ctx, instance, plugintest.Event{Headers: map[string]string{"X-Kong-Admin-Request-ID": id}}); err != nil {
+			t.Fatal(err)
+		}
+		page = e.awaitPage(id)
+		t.Logf("on the page %d ms after the answer", time.Since(answered).Milliseconds())
+		if !strings.Contains(page, method+path) {
+			t.Errorf("the page shows %s under another name", id)
+		}
+		return page
 	}
-	page := e.awaitPage(id)
-	t.Logf("on the page %d ms after the answer", time.Since(answered).Milliseconds())
-	if !strings.Contains(page, "GET/services") {
-		t.Errorf("the page shows %s under another name", id)
+	request(http.MethodPost, "/services", `{"name":"orders","path":"/a"}`)
+	page := request(http.MethodPatch, "/services/orders", `{"path":"/b"}`)
+	if !strings.Contains(page, "path: <del>&#34;/a&#34;</del> → <ins>&#34;/b&#34;</ins>") {
+		t.Errorf("the page does not show what changed: %s", page)
 	}
 	if strings.Contains(page, "GET/audit/requests") {
 		t.Error("the page shows the relay's own reads")
