@@ -103,7 +103,12 @@ func newWorldOn(tb testing.TB, redis *redistest.Server, kong kongtest.Options, t
 }
 
 // destination returns the name of the world's channel in the ledger's keys.
-func (w *world) destination() string { return cloudtrailtest.ChannelARN + "@" + w.trailURL }
+func (w *world) destination() string {
+	if url := w.get("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"); url != "" {
+		return "logs::" + w.get("REGION") + ":" + w.get("RELAY_LOG_GROUP") + ":kong@" + url
+	}
+	return cloudtrailtest.ChannelARN + "@" + w.trailURL
+}
 
 // run is a relay process.
 type relayRun struct {

@@ -12,7 +12,7 @@ import (
 // missing are the ids that Kong holds and that are neither delivered nor kept as letters.
 func (f *faultRun) missing() (ids []string) {
 	for _, id := range f.held() {
-		if f.trail.Times(id) == 0 && !f.letters[id] {
+		if f.dest.Times(id) == 0 && !f.letters[id] {
 			ids = append(ids, id)
 		}
 	}
@@ -60,7 +60,7 @@ func (f *faultRun) check(step string) {
 	for i, o := range outcomes {
 		switch {
 		case o == audit.New:
-		case o == audit.Delivered && f.trail.Times(ids[i]) == 0:
+		case o == audit.Delivered && f.dest.Times(ids[i]) == 0:
 			f.t.Errorf("%s: the ledger has %q as delivered, but it never arrived", step, ids[i])
 		case o == audit.Dead, o == audit.Deferred:
 			kept = append(kept, ids[i])
@@ -72,7 +72,7 @@ func (f *faultRun) check(step string) {
 		f.letters = f.deadList()
 	}
 	for _, id := range kept {
-		if !f.letters[id] && f.trail.Times(id) == 0 {
+		if !f.letters[id] && f.dest.Times(id) == 0 {
 			f.t.Errorf("%s: %q is dead or deferred, but there is no letter and it never arrived", step, id)
 		}
 	}
@@ -100,7 +100,7 @@ func (f *faultRun) deadList() map[string]bool {
 // compare holds the events that came since the last time against their rows.
 func (f *faultRun) compare(step string) {
 	f.t.Helper()
-	events := f.trail.Events()
+	events := f.dest.arrived()
 	for _, e := range events[min(f.checked, len(events)):] {
 		want, known := f.rows[e.ID]
 		if !known {

@@ -53,7 +53,7 @@ func processFaults() []faultCase {
 			f.signal(r, syscall.SIGTERM)
 			r.wait(f.t) // with any code, but in time
 			f.gone(r)
-			f.allowed += inFlight // nobody took down what was accepted
+			f.allowed += f.inFlight() // nobody took down what was accepted
 			if err := f.redis.Continue(); err != nil {
 				f.t.Fatal(err)
 			}
@@ -136,7 +136,7 @@ func redisFaults() []faultCase {
 			f.await(f.some(2))
 			f.redis.Kill()
 			f.check("primary killed")
-			f.allowed += 3 * inFlight // what had not reached the replica yet: only its lag bounds that, and the machine is busy
+			f.allowed += 3 * f.inFlight() // what had not reached the replica yet: only its lag bounds that, and the machine is busy
 			redisDo(f.t, replica.Addr, "REPLICAOF", "NO", "ONE")
 			f.check("promoted")
 		}},

@@ -38,7 +38,7 @@ func replicaFaults() []faultCase {
 		{name: "holder frozen and woken", entries: 2500, trail: slow, play: func(f *faultRun) {
 			a := f.holder(func(a *faultRelay) {
 				f.signal(a, syscall.SIGSTOP)
-				f.allowed += 2 * inFlight // by who takes over, and by who wakes up
+				f.allowed += 2 * f.inFlight() // by who takes over, and by who wakes up
 			})
 			f.await(len(f.rows))
 			f.signal(a, syscall.SIGCONT)
@@ -56,8 +56,8 @@ func (f *faultRun) holder(stop func(*faultRelay)) *faultRelay {
 	f.up()
 	stop(a)
 	begin := time.Now()
-	f.more(2*inFlight, f.now()) // which only the second one can deliver
-	f.await(inFlight + 1)       // what the first one had in flight still counts
+	f.more(2*f.inFlight(), f.now()) // which only the second one can deliver
+	f.await(f.inFlight() + 1)       // what the first one had in flight still counts
 	took := time.Since(begin)
 	f.t.Logf("the other relay delivers after %s", took.Round(10*time.Millisecond))
 	if took > takeover {

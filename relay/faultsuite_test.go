@@ -18,6 +18,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
@@ -36,17 +37,19 @@ var (
 
 // faultCase is a fault and the world that it falls upon.
 type faultCase struct {
-	name    string
-	entries int // of the short set; the long one has three times as many
-	kong    kongtest.Options
-	trail   cloudtrailtest.Options
-	redis   []string // arguments of redis-server
-	env     []string
-	anyWay  bool // Kong pages in a way that the seed chooses
-	purged  bool // Kong purges rows
-	full    bool // only a read of everything finds what the fault hid
-	real    bool // needs a real redis-server
-	play    func(f *faultRun)
+	name     string
+	entries  int // of the short set; the long one has three times as many
+	kong     kongtest.Options
+	trail    cloudtrailtest.Options
+	redis    []string // arguments of redis-server
+	env      []string
+	anyWay   bool // Kong pages in a way that the seed chooses
+	purged   bool // Kong purges rows
+	full     bool // only a read of everything finds what the fault hid
+	real     bool // needs a real redis-server
+	logs     bool // the destination is CloudWatch Logs
+	lakeOnly bool // CloudWatch Logs has no such fault
+	play     func(f *faultRun)
 }
 
 // faultRun is one run of a case.
@@ -57,6 +60,7 @@ type faultRun struct {
 	random *rand.Rand
 	relays []*faultRelay
 	ledger *redisledger.Ledger
+	dest   faultDestination
 
 	clockMu sync.Mutex
 	clock   func() time.Time
@@ -76,10 +80,18 @@ type faultRelay struct {
 	url, ops string
 }
 
-const (
-	flightCalls = 4
-	inFlight    = flightCalls * 100 // entries that a kill may repeat
-)
+const flightCalls = 4
+
+// batch is how many entries a call has at most: as a rule, where their size bounds it.
+func (f *faultRun) batch() int {
+	if f.c.logs {
+		return 1200
+	}
+	return 100
+}
+
+// inFlight is how many entries a kill may repeat.
+func (f *faultRun) inFlight() int { return flightCalls * f.batch() }
 
 func TestFaultSuite(t *testing.T) {
 	runs, table := 1, &faultTable{}
@@ -87,7 +99,13 @@ func TestFaultSuite(t *testing.T) {
 		runs = *faultsRuns
 		t.Cleanup(func() { fmt.Println(table) })
 	}
-	for _, c := range slices.Concat(processFaults(), redisFaults(), kongFaults(), trailFaults(), replicaFaults()) {
+	cases := slices.Concat(processFaults(), redisFaults(), kongFaults(), trailFaults(), replicaFaults())
+	if *faultsLong {
+		cases = append(cases, onLogs(cases)...)
+	} else {
+		cases = append(cases, onLogs(slices.Concat(processFaults(), trailFaults()))...)
+	}
+	for _, c := range cases {
 		if c.real && !redistest.Real() {
 			t.Logf("%s: needs a redis-server", c.name)
 			continue
@@ -124,6 +142,12 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 		trail.Faults.Delay = 60 * time.Millisecond // so that there is a middle to fail in
 	}
 	f.world = newWorldOn(t, redistest.Start(t, c.redis...), kong, trail)
+	f.dest = lakeFaults{f.trail}
+	if c.logs {
+		logs := logsFaults{f.deliverToLogs(cloudwatchtest.Options{ReadsPerSecond: -1})}
+		logs.SetFaults(trail.Faults)
+		f.dest = logs
+	}
 	f.env = slices.Concat(f.env, []string{
 		"RELAY_LOG_LEVEL=debug", "RELAY_PAGE_SIZE=250", "RELAY_SCHEDULE=1m", fmt.Sprintf("RELAY_PUT_CONCURRENCY=%d", flightCalls),
 	}, c.env)
@@ -172,7 +196,7 @@ func (f *faultRun) run(table *faultTable) {
 		f.t.Errorf("everything is delivered, but a further pass finds %d new entries", again.New)
 	}
 	f.verify()
-	c := f.trail.Counts()
+	c := f.dest.totals()
 	if c.Repeats > f.allowed {
 		f.t.Errorf("%d events repeated, want at most %d", c.Repeats, f.allowed)
 	}
@@ -253,7 +277,7 @@ func (f *faultRun) kill(r *faultRelay) {
 	f.signal(r, syscall.SIGKILL)
 	r.wait(f.t)
 	f.gone(r)
-	f.allowed += inFlight
+	f.allowed += f.inFlight()
 }
 
 // term tells a relay to stop, which repeats nothing.
@@ -276,7 +300,7 @@ func (f *faultRun) signal(r *faultRelay, s syscall.Signal) {
 // await waits until so many more entries have been decided, or all there are.
 func (f *faultRun) await(more int) {
 	f.t.Helper()
-	decided := func() int { return f.trail.Counts().Distinct + len(f.letters) }
+	decided := func() int { return f.dest.totals().Distinct + len(f.letters) }
 	want := min(decided()+more, len(f.rows))
 	f.eventuallyDecided(fmt.Sprintf("%d entries delivered", want), func() bool { return decided() >= want })
 }
@@ -339,7 +363,7 @@ func (f *faultRun) fresh() {
 				notified = time.Now()
 				f.notify(r, id)
 			}
-			return f.trail.Times(id) > 0
+			return f.dest.Times(id) > 0
 		})
 	}
 }
