@@ -1,0 +1,140 @@
+package kongadmin
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// unquoted returns the text of a string, the empty string for null, and any other
+// value as it was written. Bytes that are not UTF-8 stay.
+func (r *pageReader) unquoted(raw string) string {
+	switch {
+	case raw == "null":
+		return ""
+	case raw[0] != '"':
+		return raw
+	case strings.IndexByte(raw, '\\') < 0:
+		return raw[1 : len(raw)-1]
+	}
+	var err error
+	if r.scratch, err = jsontext.AppendUnquote(r.scratch[:0], raw); err == nil {
+		return string(r.scratch)
+	}
+	// It replaces bytes that are not UTF-8 as well as half surrogate pairs. Only the
+	// latter have to be, so the bytes are set apart.
+	r.scratch = r.scratch[:0]
+	rest := raw[1 : len(raw)-1]
+	for rest != "" {
+		n := validPrefix(rest)
+		r.scratch, _ = jsontext.AppendUnquote(r.scratch, `"`+rest[:n]+`"`)
+		if rest = rest[n:]; rest != "" {
+			r.scratch = append(r.scratch, rest[0])
+			rest = rest[1:]
+		}
+	}
+	return string(r.scratch)
+}
+
+// validPrefix returns the length of the longest prefix of s that is valid UTF-8.
+func validPrefix(s string) int {
+	for i := 0; i < len(s); {
+		c, n := utf8.DecodeRuneInString(s[i:])
+		if c == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(s)
+}
+
+// makeValid replaces what is not UTF-8, so that every encoder takes the entry.
+func makeValid(e *audit.Entry) {
+	for _, s := range []*string{
+		&e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
+		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource,
+	} {
+		*s = strings.ToValidUTF8(*s, "\uFFFD")
+	}
+	if o := e.Object; o != nil {
+		for _, s := range []*string{&o.ID, &o.DAO, &o.Key, &o.Operation, &o.Entity, &o.Removed} {
+			*s = strings.ToValidUTF8(*s, "\uFFFD")
+		}
+	}
+}
+
+// pairSurrogates replaces escapes of half a surrogate pair in a payload that looks
+// like JSON. Destinations get such a payload as JSON, and strict readers refuse it.
+func pairSurrogates(payload string) string {
+	if payload == "" || payload[0] != '{' && payload[0] != '[' || !strings.Contains(payload, `\u`) {
+		return payload
+	}
+	surrogate := func(s string) (half rune) {
+		if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+			return 0
+		}
+		n, err := strconv.ParseUint(s[2:6], 16, 16)
+		if err != nil || !utf16.IsSurrogate(rune(n)) {
+			return 0
+		}
+		return rune(n)
+	}
+	var b strings.Builder
+	for {
+		at := strings.IndexByte(payload, '\\')
+		if at < 0 || at+1 == len(payload) {
+			b.WriteString(payload)
+			return b.String()
+		}
+		b.WriteString(payload[:at])
+		payload = payload[at:]
+		n, half := 2, surrogate(payload)
+		switch {
+		case half == 0:
+			b.WriteString(payload[:n])
+		case utf16.DecodeRune(half, surrogate(payload[6:])) != utf8.RuneError:
+			n = 12
+			b.WriteString(payload[:n])
+		default:
+			n = 6
+			b.WriteString(`\ufffd`)
+		}
+		payload = payload[n:]
+	}
+}
+
+// members calls f for each member of a JSON object, with its value as text: that of
+// a string without quotes and escapes, and any other as it was written.
+func members(object string, f func(name, value string, null bool)) error {
+	r := &pageReader{
+		Decoder: jsontext.NewDecoder(bytes.NewBufferString(object),
+			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
+		text: object,
+	}
+	if r.PeekKind() != jsontext.KindBeginObject {
+		return errors.New("not a JSON object")
+	}
+	if _, err := r.ReadToken(); err != nil {
+		return err
+	}
+	for r.PeekKind() != jsontext.KindEndObject {
+		name, err := r.value()
+		if err != nil {
+			return err
+		}
+		raw, err := r.value()
+		if err != nil {
+			return err
+		}
+		f(r.unquoted(name), r.unquoted(raw), raw == "null")
+	}
+	_, err := r.ReadToken()
+	return err
+}
