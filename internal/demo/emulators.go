@@ -1,6 +1,4 @@
-//go:build !lambda.norpc
-
-package main
+package demo
 
 import (
 	"context"
@@ -16,8 +14,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/plugintest"
 )
-
-// Only this file of the program imports the test doubles, on which the demo runs.
 
 // emulators are what the demo has instead of Kong and AWS.
 type emulators struct {
@@ -112,13 +108,13 @@ func (e *emulators) counts() (held, distinct, repeats int) {
 	return e.kong.Len(), c.Distinct, c.Repeats
 }
 
-// demoPlugin is the plugin as a process, under a host that speaks Kong's protocol.
-type demoPlugin struct {
+// pluginProcess is the plugin as a process, under a host that speaks Kong's protocol.
+type pluginProcess struct {
 	host     *plugintest.Host
 	instance int32
 }
 
-func startDemoPlugin(ctx context.Context, binary, dir, relayURL string) (*demoPlugin, error) {
+func startPluginProcess(ctx context.Context, binary, dir, relayURL string) (*pluginProcess, error) {
 	host, err := plugintest.Start(ctx, binary, dir)
 	if err != nil {
 		return nil, err
@@ -129,15 +125,15 @@ func startDemoPlugin(ctx context.Context, binary, dir, relayURL string) (*demoPl
 	if err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
-	return &demoPlugin{host, instance}, nil
+	return &pluginProcess{host, instance}, nil
 }
 
 // notify hands the plugin the log event of an answer, as Kong does after it.
-func (p *demoPlugin) notify(id string) {
+func (p *pluginProcess) notify(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	// The demo's last pass delivers what a plugin that is gone does not announce.
 	_ = p.host.Log(ctx, p.instance, plugintest.Event{Headers: map[string]string{"X-Kong-Admin-Request-ID": id}})
 }
 
-func (p *demoPlugin) close() { _ = p.host.Close() }
+func (p *pluginProcess) close() { _ = p.host.Close() }
