@@ -139,12 +139,22 @@ func TestEveryFaultIsNamed(t *testing.T) {
 			if !c.atStart {
 				w.healthy(c.dependency)
 			}
+			w.certificates(t)
 			w.named(t, c)
 			if !c.atStart {
 				w.ended(t, c)
 			}
 		})
 	}
+}
+
+// certificates expects that those of Kong and of the ledger are shown.
+func (w *namedWorld) certificates(t *testing.T) {
+	t.Helper()
+	eventually(t, patient, "certificates", func() bool {
+		return metric(t, w.ops, `certificate_expiry_timestamp_seconds{certificate="kong"}`) != "" &&
+			metric(t, w.ops, `certificate_expiry_timestamp_seconds{certificate="ledger"}`) != ""
+	})
 }
 
 // healthy waits until everything works and something has been delivered.

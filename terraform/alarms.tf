@@ -43,6 +43,14 @@ locals {
       missing     = "ignore"
       description = "No complete pass for half of the time that Kong keeps an entry. At the other half entries are lost unread."
     }
+    announced-missing = {
+      metric      = "AnnouncedMissing"
+      statistic   = "Minimum"
+      threshold   = 0
+      periods     = 1
+      missing     = "ignore"
+      description = "Kong answered requests that its audit log does not show. Look at audit_log and audit_log_ignore_* of kong.conf and into Kong's error log; relay status lists the ids."
+    }
     dead-letters = {
       metric      = "DeadLetters"
       statistic   = "Minimum"

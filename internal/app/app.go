@@ -36,18 +36,19 @@ type App struct {
 	Store    Store
 	Sink     Sink
 
-	source  walk.Source             // Kong
-	urgent  delivery.Destination    // for entries that a trigger asked for; nil: Sink
-	logs    *cloudwatch.Destination // nil: another destination
-	reopen  func() error            // opens the destination's file again; nil if it is none
-	report  Report                  // set by Watch
-	closers []func() error          // in the order in which they were opened
+	source       walk.Source             // Kong
+	urgent       delivery.Destination    // for entries that a trigger asked for; nil: Sink
+	logs         *cloudwatch.Destination // nil: another destination
+	reopen       func() error            // opens the destination's file again; nil if it is none
+	certificates *certificates
+	report       Report         // set by Watch
+	closers      []func() error // in the order in which they were opened
 }
 
 // Open wires what the settings ask for. It contacts nothing but a secret store,
 // and opens the file of a ledger or a destination that is one.
 func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer) (*App, error) {
-	a := &App{Settings: s, Log: log}
+	a := &App{Settings: s, Log: log, certificates: &certificates{}}
 	err := a.openKong()
 	if err == nil {
 		err = a.openSink(ctx, stdout)
@@ -63,7 +64,7 @@ func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Wr
 
 // OpenSource wires Kong and the ledger, but no destination.
 func OpenSource(ctx context.Context, s config.Settings, log *slog.Logger) (*App, error) {
-	a := &App{Settings: s, Log: log}
+	a := &App{Settings: s, Log: log, certificates: &certificates{}}
 	err := a.openKong()
 	if err == nil {
 		err = a.openStore(ctx, false)
@@ -82,7 +83,7 @@ func (a *App) Encoder() (func(*audit.Entry) (id string, event []byte), error) {
 // OpenLedger wires the ledger, and the destination if it is wanted, but not Kong.
 // It fails if the ledger cannot be reached, or is a file that does not exist.
 func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer, destination bool) (*App, error) {
-	a := &App{Settings: s, Log: log}
+	a := &App{Settings: s, Log: log, certificates: &certificates{}}
 	err := a.openStore(ctx, true)
 	if err == nil && destination {
 		err = a.openSink(ctx, stdout)
@@ -99,7 +100,7 @@ func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout
 
 // OpenKong wires Kong alone.
 func OpenKong(s config.Settings, log *slog.Logger) (*App, error) {
-	a := &App{Settings: s, Log: log}
+	a := &App{Settings: s, Log: log, certificates: &certificates{}}
 	return a, a.openKong()
 }
 
@@ -143,7 +144,7 @@ func (a *App) openKong() error {
 	s := &a.Settings
 	o := kongadmin.Options{
 		URL: s.KongAdminAPI, Timeout: s.KongTimeout, PublicKey: s.AuditPublicKey, Logger: a.Log,
-		TLS: s.TLSToKong(), RootCA: s.KongRootCA, Attempted: a.attempted,
+		TLS: a.certificates.watch("kong", s.TLSToKong()), RootCA: s.KongRootCA, Attempted: a.attempted,
 	}
 	if s.KongSendToken {
 		o.Token = s.KongToken.Fetch
@@ -192,7 +193,7 @@ func unknownDestination(s *config.Settings) error {
 }
 
 func (a *App) openStore(ctx context.Context, mustExist bool) error {
-	store, err := newStore(ctx, &a.Settings, mustExist)
+	store, err := newStore(ctx, &a.Settings, mustExist, a.certificates)
 	if err != nil {
 		return err
 	}
@@ -200,7 +201,7 @@ func (a *App) openStore(ctx context.Context, mustExist bool) error {
 	return nil
 }
 
-func newStore(ctx context.Context, s *config.Settings, mustExist bool) (Store, error) {
+func newStore(ctx context.Context, s *config.Settings, mustExist bool, seen *certificates) (Store, error) {
 	name, err := destinationName(ctx, s)
 	if err != nil {
 		return nil, err
@@ -210,7 +211,7 @@ func newStore(ctx context.Context, s *config.Settings, mustExist bool) (Store, e
 	}
 	o := redisledger.Options{
 		Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,
-		Prefix: s.RedisPrefix, Source: s.Source, Destination: name, TLS: s.TLSToRedis(),
+		Prefix: s.RedisPrefix, Source: s.Source, Destination: name, TLS: seen.watch("ledger", s.TLSToRedis()),
 	}
 	o.Credentials = credentials(s.RedisUsername, s.RedisPassword)
 	if s.RedisSentinelPassword.IsSet() {

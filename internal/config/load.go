@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"net/url"
+	"os"
 	"strings"
+	"sync/atomic"
+	"time"
 )
 
 // Need says what a command uses, and so which settings it cannot do without. A
@@ -107,12 +110,27 @@ func (l *loader) loadSecret(row setting, s *Settings) {
 			l.problems.wrongValue(setting{name: f[1].Name, env: f[1].Env}, id, err)
 			return
 		}
-		row.setSecret(s, newSecret(f[1].Env+" "+id, s.SecretRefresh, row.checkSecret, a.reader(s.aws)))
+		created := new(atomic.Int64)
+		secret := newSecret(f[1].Env+" "+id, s.SecretRefresh, row.checkSecret, a.reader(s.aws, created))
+		secret.source.changed = func() time.Time {
+			if at := created.Load(); at != 0 {
+				return time.Unix(at, 0)
+			}
+			return time.Time{}
+		}
+		row.setSecret(s, secret)
 	case file != "":
 		secret := newSecret(f[0].Env+" "+file, s.SecretRefresh, row.checkSecret, func(context.Context) (string, error) {
 			text, err := l.readFile(file)
 			return string(text), err
 		})
+		secret.source.changed = func() time.Time {
+			info, err := os.Stat(file)
+			if err != nil {
+				return time.Time{}
+			}
+			return info.ModTime()
+		}
 		if _, err := secret.source.load(context.Background()); err != nil {
 			row.help = "a file that holds " + row.help
 			l.problems.add("%s is %s: %s %s", f[0], shown(file), fileReason(err), row.advice(err))

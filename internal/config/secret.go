@@ -33,6 +33,9 @@ type secretSource struct {
 	check func(string) error                        // nil: any text will do; errors without the text
 	keep  time.Duration                             // how long a reading is good; 0 means always
 	now   func() time.Time
+	// changed returns when the text was last changed where it is; nil, or the zero time,
+	// if that is not known.
+	changed func() time.Time
 
 	turn chan struct{} // holds one token, which guards the fields below
 	// text returns what was read. It is a function because fmt prints whatever an
@@ -50,6 +53,15 @@ func newSecret(where string, keep time.Duration, check func(string) error, read 
 	s := &secretSource{where: where, read: read, check: check, keep: keep, now: time.Now, turn: make(chan struct{}, 1)}
 	s.turn <- struct{}{}
 	return Secret{s}
+}
+
+// Changed returns when the text was last changed where it is: the time of its file, or
+// of its version in Secrets Manager; zero if that is not known.
+func (s Secret) Changed() time.Time {
+	if s.source == nil || s.source.changed == nil {
+		return time.Time{}
+	}
+	return s.source.changed()
 }
 
 // IsSet reports whether there is a secret at all.

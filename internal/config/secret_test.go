@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -241,7 +242,7 @@ func TestSecretInSecretsManager(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := newSecret("TOKEN", time.Minute, nil, a.reader(configs)).Reveal(t.Context())
+			got, err := newSecret("TOKEN", time.Minute, nil, a.reader(configs, new(atomic.Int64))).Reveal(t.Context())
 			if got != test.want || (err == nil) != (test.want != "") {
 				t.Fatalf("right text %v, error %v", got == test.want, err)
 			}

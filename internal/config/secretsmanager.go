@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -75,9 +76,9 @@ func parseSecretARN(text string) (secretARN, error) {
 	return secretARN{arn: id, region: a.Region, key: key}, nil
 }
 
-// reader returns a function that reads the secret. The client is made when it
-// is first called, and kept.
-func (s secretARN) reader(configs *awsConfigs) func(context.Context) (string, error) {
+// reader returns a function that reads the secret, and notes in created when its
+// version was made, in Unix seconds. The client is made when it is first called, and kept.
+func (s secretARN) reader(configs *awsConfigs, created *atomic.Int64) func(context.Context) (string, error) {
 	var caller *awscall.Caller
 	var client *secretsmanager.Client // only one user at a time: see secretSource.turn
 	return func(ctx context.Context) (string, error) {
@@ -98,6 +99,9 @@ func (s secretARN) reader(configs *awsConfigs) func(context.Context) (string, er
 		out, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &s.arn})
 		if err != nil {
 			return "", explainSecret(ctx, caller, err)
+		}
+		if out.CreatedDate != nil {
+			created.Store(out.CreatedDate.Unix())
 		}
 		text := string(out.SecretBinary)
 		if out.SecretString != nil {

@@ -106,6 +106,20 @@ const (
 // EventsToStdout reports whether the destination is standard output.
 func (s *Settings) EventsToStdout() bool { return s.Destination == ToJSONL && s.JSONLFile == "-" }
 
+// SecretsChanged returns for each secret when it was last changed, where that is known.
+func (s *Settings) SecretsChanged() map[string]time.Time {
+	known := map[string]time.Time{}
+	for name, secret := range map[string]Secret{
+		"kong-admin-token": s.KongToken, "redis-password": s.RedisPassword, "redis-sentinel-password": s.RedisSentinelPassword,
+		"trigger-secret": s.TriggerSecret, "event-hooks-secret": s.EventHooksSecret, "http-log-secret": s.HTTPLogSecret,
+	} {
+		if at := secret.Changed(); !at.IsZero() {
+			known[name] = at
+		}
+	}
+	return known
+}
+
 // AWSConfig returns credentials, Region and endpoints for the destination. They
 // are read once; secrets in Secrets Manager share them.
 func (s *Settings) AWSConfig(ctx context.Context) (aws.Config, error) {

@@ -95,7 +95,7 @@ func newServer(a *app.App, o Options) *server {
 	s.scheduler = announce.New(announce.Options{Debounce: a.Settings.Debounce, Schedule: a.Settings.Schedule})
 	s.metrics = newMetrics(o.Version, sources{
 		announced: s.scheduler.Counts, undelivered: s.undelivered, states: s.health.States, outages: s.health.Ended, oldest: s.oldestUndelivered,
-		proven:  s.recording.provenAt,
+		proven: s.recording.provenAt, certificates: a.Certificates, secrets: a.Settings.SecretsChanged,
 		running: func() int { return int(s.running.Load()) },
 	})
 	a.Watch(s.report)

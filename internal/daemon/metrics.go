@@ -32,13 +32,15 @@ func Metrics() []Metric {
 
 // sources are what the metrics read when they are collected.
 type sources struct {
-	announced   func() (waiting, missing int)
-	undelivered func() undelivered
-	states      func() []health.State
-	outages     func(health.Dependency) int
-	running     func() int
-	proven      func() time.Time // when Kong last recorded something
-	oldest      func() time.Time // when the oldest undelivered entry was made; zero: none
+	announced    func() (waiting, missing int)
+	undelivered  func() undelivered
+	states       func() []health.State
+	outages      func(health.Dependency) int
+	running      func() int
+	certificates func() map[string]time.Time // until when each is valid
+	secrets      func() map[string]time.Time // when each was changed
+	proven       func() time.Time            // when Kong last recorded something
+	oldest       func() time.Time            // when the oldest undelivered entry was made; zero: none
 }
 
 // metrics is what /metrics shows.
@@ -135,6 +137,15 @@ func (m *metrics) sampled(s sources) {
 			}
 		}
 	})
+	moments := func(name, help, label string, read func() map[string]time.Time) {
+		m.collected(prometheus.GaugeValue, name, help, []string{label}, func(emit func(float64, ...string)) {
+			for of, at := range read() {
+				emit(float64(at.Unix()), of)
+			}
+		})
+	}
+	moments("certificate_expiry_timestamp_seconds", "Until when the certificate is valid that Kong or the ledger last showed, or that the relay shows them.", "certificate", func() map[string]time.Time { return s.certificates() })
+	moments("secret_changed_timestamp_seconds", "When a secret was last changed: the time of its file, or of its version in Secrets Manager; nothing for one whose time is not known.", "secret", func() map[string]time.Time { return s.secrets() })
 	m.collected(prometheus.CounterValue, "outages_total", "Outages of a dependency that have ended.", []string{"dependency"}, func(emit func(float64, ...string)) {
 		for _, d := range health.Dependencies() {
 			emit(float64(s.outages(d)), string(d))

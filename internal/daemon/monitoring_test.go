@@ -46,7 +46,7 @@ func TestQueriesNameMetrics(t *testing.T) {
 
 // Each alert is tested, and has a section that says what to do.
 func TestAlertsHaveTestsAndRunbook(t *testing.T) {
-	rules, tests, runbook := fileText(t, "alerts.yaml"), fileText(t, "alerts_test.yaml"), fileText(t, "README.md")
+	rules, tests, runbook := fileText(t, "alerts.yaml"), fileText(t, "alerts_test.yaml")+fileText(t, "alerts_retention_test.yaml"), fileText(t, "README.md")
 	alerts := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(rules, -1)
 	if len(alerts) < 8 {
 		t.Fatalf("%d alerts", len(alerts))

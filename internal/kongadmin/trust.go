@@ -51,7 +51,13 @@ func trust(config *tls.Config, rootCA []byte, host string) (*tls.Config, error) 
 	}
 	// verify does what crypto/tls would do, unless it finds one of the given certificates.
 	config.InsecureSkipVerify = true
+	caller := config.VerifyConnection
 	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if caller != nil {
+			if err := caller(state); err != nil {
+				return err
+			}
+		}
 		return verify(state.PeerCertificates, given, roots, host)
 	}
 	return config, nil

@@ -67,6 +67,7 @@ run "alarms" {
       pass-half-retention        = "KongCloudTrailRelay LastCompletePassAge 1296000 ignore"
       undelivered-age            = "KongCloudTrailRelay OldestUndeliveredAge 7200 ignore"
       undelivered-half-retention = "KongCloudTrailRelay OldestUndeliveredAge 1296000 ignore"
+      announced-missing          = "KongCloudTrailRelay AnnouncedMissing 0 ignore"
       dead-letters               = "KongCloudTrailRelay DeadLetters 0 ignore"
     }
     error_message = "a dead schedule is an alarm, and silence ends none"
@@ -190,6 +191,7 @@ run "fargate" {
       pass-half-retention        = "KongCloudTrailRelay LastCompletePassAge kong"
       undelivered-age            = "KongCloudTrailRelay OldestUndeliveredAge kong"
       undelivered-half-retention = "KongCloudTrailRelay OldestUndeliveredAge kong"
+      announced-missing          = "KongCloudTrailRelay AnnouncedMissing kong"
       dead-letters               = "KongCloudTrailRelay DeadLetters kong"
     }
     error_message = "and are watched as the Lambda's are"
