@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,4 +103,58 @@ func TestVerifyFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A relay is killed at any moment while its file is torn, rotated and removed:
+// nothing is lost that the file has kept, and verify puts back what it has not.
+func TestFileFaults(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true, Latency: 5 * time.Millisecond}, cloudtrailtest.Options{})
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	w.env = append(w.env, "RELAY_DESTINATION=jsonl:"+path, "RELAY_LEASE_WAIT=15s")
+	const n = 20_000
+	w.kong.AddSeq(kongtest.Generate(n, 3, kongtest.Mix{}))
+	size := func() int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	const kills = 3
+	for i := range kills {
+		r := w.start(nil, "once", "--json")
+		before := size()
+		eventually(t, time.Minute, "lines before the kill", func() bool { return size() > before+int64(i)*50_000 || r.cmd.ProcessState != nil })
+		if err := r.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		r.wait(t)
+		switch i {
+		case 0: // a line is torn, as by a machine that lost its power
+			if err := os.Truncate(path, size()-10); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			if err := os.Rename(path, path+".1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.once()
+	r := w.verify(exitOK, "--repair") // the line that was torn had been recorded, perhaps
+	if r.Repaired != nil && r.Repaired.Delivered > 1 {
+		t.Errorf("%d entries were lost", r.Repaired.Delivered)
+	}
+	r = w.verify(exitOK)
+	if d := r.Destination; d.Confirmed != n || d.Extra > kills*8*100 || d.Unreadable > kills {
+		t.Errorf("%+v", d)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if r = w.verify(exitOK, "--repair"); r.Repaired == nil || !r.Repaired.Healed {
+		t.Errorf("%+v", r.Repaired)
+	}
+	w.verify(exitOK)
 }
