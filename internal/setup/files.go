@@ -130,6 +130,7 @@ func (p *Plan) policy() (string, error) {
 	switch s.Destination {
 	case config.ToCloudWatch:
 		allow("Deliver", arn("logs", "log-group:"+s.LogGroup+":*"), "logs:CreateLogStream", "logs:PutLogEvents")
+		allow("Verify", arn("logs", "log-group:"+s.LogGroup+":*"), "logs:FilterLogEvents")
 		allow("CheckRetention", arn("logs", "log-group:*"), "logs:DescribeLogGroups")
 	case config.ToCloudTrail:
 		allow("Deliver", s.ChannelARN, "cloudtrail-data:PutAuditEvents")

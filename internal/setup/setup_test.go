@@ -49,7 +49,7 @@ func TestPolicy(t *testing.T) {
 		want      []string // resource: actions
 	}{
 		{"log group", []string{"RELAY_LOG_GROUP", "/kong/audit", "REGION", "eu-central-1"}, []string{
-			`"arn:aws:logs:eu-central-1:*:log-group:/kong/audit:*"`, `"logs:PutLogEvents"`, `"logs:CreateLogStream"`, `"logs:DescribeLogGroups"`}},
+			`"arn:aws:logs:eu-central-1:*:log-group:/kong/audit:*"`, `"logs:PutLogEvents"`, `"logs:CreateLogStream"`, `"logs:DescribeLogGroups"`, `"logs:FilterLogEvents"`}},
 		{"its ARN", []string{"RELAY_LOG_GROUP", "arn:aws-us-gov:logs:us-gov-west-1:123456789012:log-group:/kong/audit"}, []string{
 			`"arn:aws-us-gov:logs:us-gov-west-1:123456789012:log-group:/kong/audit:*"`}},
 		{"channel", []string{"CHANNEL_ARN", channel, "RELAY_EVENT_DATA_STORE", "11111111-2222-3333-4444-555555555555"}, []string{

@@ -192,6 +192,9 @@ func TestOpenRedisRefuses(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+	if r := openRedis(t, Options{Addrs: []string{"a", "b:1"}, SentinelMaster: "main"}); r.where != "a:26379,b:1" {
+		t.Errorf("Sentinels at %q", r.where)
+	}
 	r := openRedis(t, Options{Addrs: []string{" a ", "", "b:1"}, Prefix: "x{y}", Source: "k}1", Destination: "d{"})
 	if r.where != "a:6379,b:1" || r.prefix != "x%7By%7D:{k%7D1>d%7B}:" {
 		t.Errorf("where %q, prefix %q", r.where, r.prefix)
