@@ -121,6 +121,7 @@ type put struct {
 	audit.Entry
 
 	ledger int
+	at     time.Time
 }
 
 func (d *destination) Put(_ context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
@@ -129,7 +130,7 @@ func (d *destination) Put(_ context.Context, entries []audit.Entry) ([]audit.Ver
 	verdicts := make([]audit.Verdict, len(entries))
 	for i, e := range entries {
 		verdicts[i].Status = audit.Accepted
-		d.events[e.ID] = append(d.events[e.ID], put{e, d.ledger})
+		d.events[e.ID] = append(d.events[e.ID], put{e, d.ledger, time.Now()})
 	}
 	return verdicts, nil
 }
@@ -622,3 +623,33 @@ var _ walk.Source = (*table)(nil)
 
 // pause lets time pass.
 func pause(d time.Duration) { <-time.NewTimer(d).C }
+
+// Reads are delivered at once although writes wait for rows.
+func TestReadsDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, dir := newJudged(t, 3, 1)
+		defer os.RemoveAll(dir)
+		j.start()
+		for range 150 {
+			j.edit(j.gen.Next().Edits[0])
+			pause(100 * time.Millisecond)
+		}
+		pause(time.Minute)
+		j.stopAll()
+		j.closeLedger()
+		slowest := map[bool]time.Duration{}
+		for id, e := range j.edits {
+			if j.lostReqs[id] {
+				continue
+			}
+			if len(j.dest.events[id]) != 1 {
+				t.Fatalf("%s %s was delivered %d times", e.Method, e.Path, len(j.dest.events[id]))
+			}
+			slowest[e.IsWrite()] = max(slowest[e.IsWrite()], j.dest.events[id][0].at.Sub(j.shown[id]))
+		}
+		t.Logf("the slowest read took %s, the slowest write %s", slowest[false], slowest[true])
+		if slowest[false] > 400*time.Millisecond || slowest[true] > 3*time.Second {
+			t.Errorf("a read waited %s, a write %s", slowest[false], slowest[true])
+		}
+	})
+}

@@ -46,6 +46,13 @@ const (
 	// expiryMargin is how many seconds before its expiry a row is no longer expected.
 	expiryMargin = 60 * 60
 
+	// pageWithin is how long a page of rows may take, tailWithin how long for a tail, and
+	// failedFor for how long a tail does not read them again after a read that failed: it has
+	// more to do.
+	pageWithin = 20 * time.Second
+	tailWithin = time.Second
+	failedFor  = 10 * time.Second
+
 	// journalLife is for how long what was said of a request is remembered, so that it is
 	// said again if its event has to be put again.
 	journalLife = 6 * time.Hour
@@ -115,12 +122,13 @@ type Joiner struct {
 	opts   Options
 	log    *slog.Logger
 	reader *walk.Reader
+	source *impatient // of reader
 
 	seenMu sync.Mutex
 	seen   idSet                // requests that the log has shown
 	first  map[string]time.Time // when a write that waits was first seen
 
-	mu      sync.Mutex // held by Join
+	turn    chan struct{} // has an element while Join is under way, which what follows belongs to
 	loaded  bool
 	version int64
 	meta    meta
@@ -150,10 +158,28 @@ func New(o Options) *Joiner {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	source := &impatient{source: o.Source}
 	return &Joiner{
-		opts: o, log: o.Logger, first: map[string]time.Time{}, rowFirst: map[string]time.Time{}, undated: map[string][]row{},
-		reader: walk.NewReader(walk.Options{Source: o.Source, PageSize: o.PageSize, StartAt: o.StartAt, Logger: o.Logger}),
+		source: source, opts: o, log: o.Logger, turn: make(chan struct{}, 1), first: map[string]time.Time{}, rowFirst: map[string]time.Time{}, undated: map[string][]row{},
+		reader: walk.NewReader(walk.Options{Source: source, PageSize: o.PageSize, StartAt: o.StartAt, Logger: o.Logger}),
 	}
+}
+
+// impatient is a source that is not waited for long: writes go without their changes
+// rather than late.
+type impatient struct {
+	source walk.Source
+	within time.Duration // for a page
+}
+
+func (s *impatient) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.within, fmt.Errorf("kong did not answer within %s", s.within))
+	defer cancel()
+	page, err := s.source.Page(ctx, q)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	return page, err
 }
 
 // Hold reports whether an entry that is new has to be joined before it is delivered: a
@@ -175,8 +201,15 @@ func (j *Joiner) Hold(e *audit.Entry) bool {
 // to ask again for the others. A read of the rows that fails is logged, and its writes
 // wait their time. An error is the ledger's.
 func (j *Joiner) Join(ctx context.Context, w audit.Writes) (ready []audit.Entry, again time.Time, err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	if took, err := j.takeTurn(ctx, !w.Live); err != nil {
+		return nil, time.Time{}, err
+	} else if !took { // what a tail has read besides must not wait for another's rows
+		if len(w.Entries) > 0 {
+			again = time.Now().Add(minAgain)
+		}
+		return nil, again, nil
+	}
+	defer func() { <-j.turn }()
 	if len(w.Entries) == 0 && !w.Sweep && time.Since(j.lastRead) < readEvery {
 		return nil, time.Time{}, nil
 	}
@@ -186,6 +219,24 @@ func (j *Joiner) Join(ctx context.Context, w audit.Writes) (ready []audit.Entry,
 			return ready, again, err
 		}
 		j.loaded = false
+	}
+}
+
+// takeTurn reports whether nobody else joins now, after it has waited for that if need be.
+func (j *Joiner) takeTurn(ctx context.Context, wait bool) (bool, error) {
+	select {
+	case j.turn <- struct{}{}:
+		return true, nil
+	default:
+	}
+	if !wait {
+		return false, nil
+	}
+	select {
+	case j.turn <- struct{}{}:
+		return true, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
 	}
 }
 

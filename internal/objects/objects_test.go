@@ -254,3 +254,29 @@ func TestRowsWithoutTime(t *testing.T) {
 		}
 	})
 }
+
+// hanging is a source that answers nothing.
+type hanging struct{ reads int }
+
+func (h *hanging) Page(ctx context.Context, _ audit.Query) (audit.Page, error) {
+	h.reads++
+	<-ctx.Done()
+	return audit.Page{}, ctx.Err()
+}
+
+// A log of rows that does not answer holds a tail up for a second, once in ten.
+func TestRowsThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, source := newBench(t), &hanging{}
+		b.joiner = objects.New(objects.Options{Source: source, Ledger: b.ledger, Memory: b.ledger})
+		for i := range 10 {
+			said, took := b.join(write(string(rune('a'+i)), "PATCH", "/routes/orders"))
+			if len(said) != 1 || took > 3100*time.Millisecond {
+				t.Errorf("after %s: %v", took, said)
+			}
+		}
+		if source.reads > 4 {
+			t.Errorf("%d reads", source.reads)
+		}
+	})
+}

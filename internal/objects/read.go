@@ -69,28 +69,14 @@ func (r *round) read(ctx context.Context) error {
 	if r.meta.Through > 0 && r.opts.StartAt > r.meta.Through {
 		r.meta.Gap = max(r.meta.Gap, r.opts.StartAt)
 	}
+	if r.failing && r.w.Live && r.now.Sub(r.lastRead) < failedFor {
+		return nil
+	}
 	r.lastRead = r.now
-	wk := r.reader.Walk()
-	var stop error
-	err := func() error {
-		if wk.Order() == walk.Unknown {
-			if err := wk.Probe(ctx); err != nil {
-				return err
-			}
-		}
-		return wk.Run(ctx, walk.Bounds{Floor: from, RestartFloor: from}, func(s walk.Step) error {
-			if s.Restart {
-				return nil
-			}
-			if stop = r.page(ctx, s.Entries); stop != nil {
-				return stop
-			}
-			if until != 0 && s.Order == walk.OldestFirst && s.Last > until {
-				return errEnough
-			}
-			return nil
-		})
-	}()
+	if r.source.within = pageWithin; r.w.Live {
+		r.source.within = tailWithin
+	}
+	began, stop, err := r.walkRows(ctx, from, until)
 	switch {
 	case stop != nil: // the ledger's
 		return stop
@@ -107,10 +93,34 @@ func (r *round) read(ctx context.Context) error {
 		r.log.Info("entities that requests changed can be read again")
 	}
 	r.failing = false
-	r.date = wk.Began().Unix()
+	r.date = began
 	r.hasRead(from, until)
 	r.takeUndated()
 	return nil
+}
+
+// walkRows reads rows. began is Kong's clock when it answered first; stop is the ledger's
+// error, and err that of the source.
+func (r *round) walkRows(ctx context.Context, from, until int64) (began int64, stop, err error) {
+	wk := r.reader.Walk()
+	if wk.Order() == walk.Unknown {
+		if err := wk.Probe(ctx); err != nil {
+			return 0, nil, err
+		}
+	}
+	err = wk.Run(ctx, walk.Bounds{Floor: from, RestartFloor: from}, func(s walk.Step) error {
+		if s.Restart {
+			return nil
+		}
+		if stop = r.page(ctx, s.Entries); stop != nil {
+			return stop
+		}
+		if until != 0 && s.Order == walk.OldestFirst && s.Last > until {
+			return errEnough
+		}
+		return nil
+	})
+	return wk.Began().Unix(), stop, err
 }
 
 // span returns the first second to read, and the last; 0 for all.
