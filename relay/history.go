@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/history"
 )
+
+// historyMemory is what Go may allocate before it collects garbage more often than it would:
+// a history can be longer than what the relay holds otherwise.
+const historyMemory = 512 << 20
 
 func (e *env) historyCommand() *cli.Command {
 	return &cli.Command{
@@ -54,6 +59,9 @@ func (e *env) history(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
+	if e.Getenv("GOMEMLIMIT") == "" && e.Getenv("GOGC") == "" {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(historyMemory))
+	}
 	report, err := a.History(ctx, kind, name, since)
 	if err != nil {
 		return err

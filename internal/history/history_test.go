@@ -282,3 +282,36 @@ func TestPrintIsClean(t *testing.T) {
 		t.Errorf("%q", b.String())
 	}
 }
+
+// A kind of entity with more rows than are kept is read once more.
+func TestManyRowsOfAKind(t *testing.T) {
+	var c clock
+	kong := kongtest.New(kongtest.Options{Now: func() time.Time { return c.now }, SkipReads: true})
+	large := []any{strings.Repeat("x", 100_000)}
+	for i := range 60 {
+		c.at(10 * i)
+		send(t, kong, "POST", "/services", map[string]any{"name": fmt.Sprint("other-", i), "tags": large})
+		switch i {
+		case 5:
+			send(t, kong, "POST", "/services", map[string]any{"name": "before", "host": "a"})
+		case 20:
+			send(t, kong, "PATCH", "/services/before", map[string]any{"name": "orders"})
+		case 50:
+			send(t, kong, "PATCH", "/services/orders", map[string]any{"host": "b"})
+		}
+	}
+	c.at(1000)
+	for _, since := range []int64{0, 1_790_000_000 + 300} {
+		var got []string
+		for _, e := range reader(t, kong)("services", "orders", since).Events {
+			got = append(got, fmt.Sprint(e.Operation, " ", e.Name, " ", e.History, " ", len(e.From)))
+		}
+		want := []string{"update orders exact 2", "update orders exact 2", "create before exact 0"}
+		if since > 0 {
+			want = want[:1]
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("since %d: %q", since, got)
+		}
+	}
+}

@@ -46,8 +46,8 @@ type row struct {
 
 const (
 	// maxHeld bounds the rows of entities that may be meant. The log is read once more
-	// where there are more of them.
-	maxHeld = 64 << 20
+	// where there are more of them, as a relay that serves has little memory.
+	maxHeld = 2 << 20
 	// maxMeant bounds those of entities that are meant.
 	maxMeant   = 512 << 20
 	maxSimilar = 5
@@ -59,9 +59,11 @@ var errTooLarge = fmt.Errorf("the states of the entity take more than %d MB: giv
 // readObjects finds the entities that are meant, and their rows.
 func (r *reading) readObjects(ctx context.Context) error {
 	r.keys = map[string]bool{}
-	for pass := 0; pass == 0 || pass == 1 && r.cut; pass++ {
-		known := pass > 0
-		if err := r.scanObjects(ctx, r.Since, 0, known); err != nil {
+	if err := r.scanObjects(ctx, r.Since, 0, false); err != nil {
+		return err
+	}
+	if r.cut && len(r.keys) > 0 {
+		if err := r.scanObjects(ctx, r.Since, 0, true); err != nil {
 			return err
 		}
 	}
@@ -144,9 +146,8 @@ func (r *reading) keep(e *audit.Entry, known bool, seen map[string]bool) error {
 			r.keys[strings.Clone(o.Key)] = true
 		}
 	}
-	meant := r.keys[o.Key]
-	if !meant && r.held+len(o.Entity) > maxHeld {
-		r.cut = true
+	if !known && (r.cut || r.held+len(o.Entity) > maxHeld) {
+		r.cut, r.rows = true, map[string][]row{}
 		return nil
 	}
 	if r.held += len(o.Entity); r.held > maxMeant {
