@@ -566,8 +566,16 @@ func (r *round) advance(x *row, p *pending) {
 // save makes the ledger remember what this call has found, before any event goes: what
 // was said of a write is said again if its event has to be put again.
 func (r *round) save(ctx context.Context) error {
-	items := []audit.Item{}
 	keep := r.now.Add(r.opts.RecordTTL + 24*time.Hour)
+	long := keep.Add(365 * 24 * time.Hour)
+	items := []audit.Item{{Key: "key", Value: r.key, Until: long}}
+	for i := range r.journal {
+		e := &r.journal[i]
+		items = append(items, audit.Item{Key: journalKey(e.ID), Value: deflate([]byte(e.Changes)), Until: r.now.Add(journalLife)})
+	}
+	for i := range r.marked {
+		items = append(items, audit.Item{Key: MarkedLate(r.marked[i].ID), Value: []byte(strconv.FormatInt(r.marked[i].Timestamp, 10)), Until: keep})
+	}
 	for entity := range r.changed {
 		s := r.states[entity]
 		until := s.expires.Add(24 * time.Hour)
@@ -576,29 +584,37 @@ func (r *round) save(ctx context.Context) error {
 		}
 		items = append(items, audit.Item{Key: stateKey(entity), Value: s.encode(), Until: until})
 	}
-	for i := range r.journal {
-		e := &r.journal[i]
-		items = append(items, audit.Item{Key: journalKey(e.ID), Value: deflate([]byte(e.Changes)), Until: r.now.Add(journalLife)})
-	}
-	for i := range r.marked {
-		items = append(items, audit.Item{Key: MarkedLate(r.marked[i].ID), Value: []byte(strconv.FormatInt(r.marked[i].Timestamp, 10)), Until: keep})
-	}
 	text := r.meta.encode()
-	if len(items) > 0 || string(text) != string(r.Joiner.meta.encode()) && r.worthIt() {
-		items = append(items, audit.Item{Key: "meta", Value: text, Until: keep.Add(365 * 24 * time.Hour)},
-			audit.Item{Key: "key", Value: r.key, Until: keep.Add(365 * 24 * time.Hour)})
-		dropped, err := r.opts.Memory.Remember(ctx, r.version, items, r.opts.MaxEntities)
+	if len(items) > 1 || string(text) != string(r.Joiner.meta.encode()) && r.worthIt() {
+		if err := r.remember(ctx, append(items, audit.Item{Key: "meta", Value: text, Until: long})); err != nil {
+			return err
+		}
+		r.Joiner.meta = r.meta.clone()
+	}
+	return r.count(ctx)
+}
+
+// remember stores items in their order, as many at once as every server takes. What was
+// said of a write comes before the states that go on from it.
+func (r *round) remember(ctx context.Context, items []audit.Item) error {
+	for len(items) > 0 {
+		n, size := 0, 0
+		for n < len(items) && (n == 0 || size+len(items[n].Value) <= maxRequest) {
+			size += len(items[n].Key) + len(items[n].Value)
+			n++
+		}
+		dropped, err := r.opts.Memory.Remember(ctx, r.version, items[:n], r.opts.MaxEntities)
 		if err != nil {
 			return fmt.Errorf("remembering entities: %w", err)
 		}
 		r.version++
-		r.Joiner.meta = r.meta.clone()
+		items = items[n:]
 		if dropped > 0 && r.now.Sub(r.full) > time.Hour {
 			r.full = r.now
 			r.log.Warn("more entities than are remembered, the next change of the oldest ones has no history", "most", r.opts.MaxEntities)
 		}
 	}
-	return r.count(ctx)
+	return nil
 }
 
 // worthIt reports whether how far rows were read is worth a write by itself.

@@ -58,7 +58,8 @@ const (
 	journalLife = 6 * time.Hour
 
 	maxEvent   = 80_000  // bytes of what an event says of changes: it fits beside a large payload
-	maxState   = 1 << 20 // bytes of an entity that is remembered
+	maxState   = 400_000 // bytes of an entity that is remembered
+	maxRequest = 500_000 // bytes that the ledger is sent at once: some servers refuse a mebibyte
 	maxOpen    = 1000    // writes without rows that are kept in mind
 	maxOthers  = 1000    // rows that no write waits for, applied at once
 	maxUndated = 10_000  // rows without a time that are kept in mind
