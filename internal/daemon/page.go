@@ -74,7 +74,10 @@ func newPage() *template.Template {
 			if t.IsZero() {
 				return "–"
 			}
-			return t.UTC().Format("2006-01-02 15:04:05 UTC")
+			if t = t.UTC(); t.Format(time.DateOnly) == time.Now().UTC().Format(time.DateOnly) {
+				return t.Format("15:04:05 UTC") // without the day if it is today
+			}
+			return t.Format("2006-01-02 15:04:05 UTC")
 		},
 		"outageEnd": func(o audit.Outage) string {
 			if time.Since(o.Seen) < app.OutageStale {
