@@ -5,16 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/awscall"
@@ -164,15 +167,23 @@ func TestCredentialsThatAreGoneForAMoment(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	defer srv.Close()
-	n := 0
-	provider := aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
-		if n++; n > 1 {
-			return aws.Credentials{}, errors.New("the connection was cut")
+	noInstance := &smithy.OperationError{ServiceID: "ec2imds", OperationName: "GetMetadata", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
+	for _, cause := range []error{errors.New("the connection was cut"), noInstance} {
+		n := 0
+		provider := aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+			if n++; n > 1 {
+				return aws.Credentials{}, cause
+			}
+			return static("").Retrieve(ctx)
+		})
+		_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: provider}, 1)
+		if f == nil || f.Code != "NoCredentials" || f.Kind != awscall.Retryable || !audit.IsDestination(f.Err()) || audit.Hint(f.Err()) == "" {
+			t.Errorf("%v: %v", cause, f)
 		}
-		return static("").Retrieve(ctx)
-	})
-	_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: provider}, 1)
-	if f == nil || f.Code != "NoCredentials" || f.Kind != awscall.Retryable || !audit.IsDestination(f.Err()) || audit.Hint(f.Err()) == "" {
-		t.Errorf("%v", f)
+	}
+	// Where nothing has worked before, this is no instance.
+	none := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return aws.Credentials{}, noInstance })
+	if _, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: none}, 1); f == nil || f.Kind != awscall.Settings {
+		t.Errorf("no source of credentials: %v", f)
 	}
 }
