@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -222,5 +224,30 @@ func plainLoop(ctx context.Context, source *kongadmin.Client, sink delivery.Dest
 		if q.Offset = page.Offset; q.Offset == "" {
 			return nil
 		}
+	}
+}
+
+// BenchmarkHistory is relay history as a process, over 100,000 requests that Kong retains
+// and the 30,000 entities that they changed.
+func BenchmarkHistory(b *testing.B) {
+	w := newWorld(b, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	i := 0
+	for row := range kongtest.Generate(100_000, 1, kongtest.Mix{To: time.Now().Add(-time.Minute), Plain: true}) {
+		if i++; i%10 < 3 {
+			n := i % 1000
+			row.Method, row.Path, row.Status = "PATCH", fmt.Sprintf("/routes/route-%d", n), 200
+			w.kong.AddObjects(kongtest.Object{
+				ID: fmt.Sprint(i), RequestID: row.RequestID, EntityKey: fmt.Sprint("key-", n), DAOName: "routes", Operation: "update", RequestTimestamp: row.RequestTimestamp,
+				Entity: fmt.Sprintf(`{"id":"key-%d","name":"route-%d","updated_at":%d,"paths":["\/a\/%d"],"tags":["%s"]}`, n, n, row.RequestTimestamp, i, strings.Repeat("x", 500)),
+			})
+		}
+		w.kong.Add(row)
+	}
+	for b.Loop() {
+		r := w.start(nil, "history", "--json", "routes/route-42")
+		if code := r.wait(b); code != exitOK || bytes.Count(r.stdout.Bytes(), []byte("\n")) != 100 {
+			b.Fatalf("%d: %s", code, r.stderr.String())
+		}
+		b.ReportMetric((r.cmd.ProcessState.UserTime() + r.cmd.ProcessState.SystemTime()).Seconds(), "cpu-s")
 	}
 }
