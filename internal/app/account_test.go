@@ -21,7 +21,7 @@ func TestLogGroupOfAnotherAccount(t *testing.T) {
 	unknown := "http://127.0.0.1:1" // STS, where the credentials do not say the account
 	open := func(account string, adopt bool) *App {
 		t.Helper()
-		s := config.Settings{Destination: config.ToCloudWatch, Region: "eu-west-1", LogGroup: "g", LogStream: "s", LedgerFile: file, Source: "kong", Adopt: adopt}
+		s := config.Settings{KongAdminAPI: "http://kong:8001", Destination: config.ToCloudWatch, Region: "eu-west-1", LogGroup: "g", LogStream: "s", LedgerFile: file, Source: "kong", Adopt: adopt}
 		s.UseAWS(aws.Config{Region: "eu-west-1", BaseEndpoint: &unknown, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: "secret", AccountID: account}, nil
 		})})
@@ -35,7 +35,7 @@ func TestLogGroupOfAnotherAccount(t *testing.T) {
 		t.Helper()
 		a := open(account, adopt)
 		defer a.Close()
-		return a.bindAccount(t.Context())
+		return a.bindStore(t.Context())
 	}
 	if err := bind("111111111111", false); err != nil {
 		t.Fatal(err)
