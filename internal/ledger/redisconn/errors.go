@@ -123,6 +123,9 @@ func (c *Client) Wrap(doing string, err error) error {
 		return audit.Settings(wrapped, hint)
 	}
 	switch {
+	case errors.Is(err, context.DeadlineExceeded) && c.tls:
+		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped),
+			"look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it: it does not answer in time; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS")
 	case Unreachable(err) && c.tls:
 		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped),
 			"start Redis or Valkey, or name its TLS port with REDIS_HOST; leave out --redis-tls and --redis-ca if it speaks none")
