@@ -16,7 +16,7 @@ import (
 
 // touch is a row of an entity that is not taken into account yet.
 type touch struct {
-	t            int64
+	t            int64 // 0: not known
 	row, request string
 }
 
@@ -40,6 +40,13 @@ func (r *round) conclude(ctx context.Context) error {
 	r.touches = map[string][]touch{}
 	for _, x := range r.rows {
 		r.touches[x.entity()] = append(r.touches[x.entity()], touch{x.t, x.id, x.request})
+	}
+	for _, rows := range r.undated { // of requests that have not shown up
+		for i := range rows {
+			if x := &rows[i]; r.rows[x.id] == nil {
+				r.touches[x.entity()] = append(r.touches[x.entity()], touch{0, x.id, x.request})
+			}
+		}
 	}
 	if err := r.askUnseen(ctx); err != nil {
 		r.log.Debug("announced ids not read, no history is exact", "err", err)
@@ -351,8 +358,9 @@ func (r *round) alone(x *row, p *pending) (n int) {
 
 // touched reports whether something else may have changed the entity in between.
 func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
+	near := func(t int64) bool { return t == 0 || t > s.T-margin && t < latest+margin }
 	for _, o := range r.touches[x.entity()] {
-		if o.row != x.id && o.row != s.Row && o.t > s.T-margin && o.t < latest+margin {
+		if o.row != x.id && o.row != s.Row && near(o.t) {
 			return true
 		}
 	}
@@ -363,7 +371,6 @@ func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
 		}
 		return names
 	}
-	near := func(t int64) bool { return t == 0 || t > s.T-margin && t < latest+margin }
 	for _, o := range r.meta.Open {
 		if near(o.T) && mayTouch(o.Method, o.Path, x.dao, x.key, named()) {
 			return true

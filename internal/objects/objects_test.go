@@ -2,6 +2,7 @@ package objects_test
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -251,6 +252,37 @@ func TestRowsWithoutTime(t *testing.T) {
 		}}, time.Now())
 		if said, _ := b.join(e); !strings.Contains(said["a"], `"history":"exact"`) {
 			t.Errorf("said %s", said["a"])
+		}
+	})
+}
+
+// A row without a time whose request is lost may be of any change.
+func TestRowWithoutTimeOfALostRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		undated := func(id, request, operation, name string) {
+			b.objects.add(audit.Entry{ID: "o-" + id, RequestID: request, Timestamp: time.Now().Unix(), TimestampGuessed: true, TTL: audit.NoTTL, Object: &audit.Object{
+				ID: id, DAO: "routes", Key: "k", Operation: operation, Entity: `{"name":"` + name + `"}`,
+			}}, time.Now())
+		}
+		for i, lost := range []bool{false, true} {
+			pause(time.Minute)
+			undated(fmt.Sprint(i, "1"), fmt.Sprint(i, "a"), "create", "a")
+			e := write(fmt.Sprint(i, "a"), "POST", "/routes")
+			b.join(e)
+			b.delivered(e)
+			pause(10 * time.Second)
+			if lost {
+				undated("lost", "lost", "update", "lost")
+			}
+			pause(time.Minute)
+			undated(fmt.Sprint(i, "2"), fmt.Sprint(i, "b"), "update", "b")
+			e = write(fmt.Sprint(i, "b"), "PUT", "/routes/k")
+			said, _ := b.join(e)
+			b.delivered(e)
+			if strings.Contains(said[e.ID], `"history":"exact"`) == lost {
+				t.Errorf("a row was lost: %t; said %s", lost, said[e.ID])
+			}
 		}
 	})
 }
