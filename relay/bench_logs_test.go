@@ -84,7 +84,7 @@ func BenchmarkInProcessLogs(b *testing.B) {
 			b.Fatal(err)
 		}
 		endpoint := w.get("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")
-		sink, err := cloudwatch.New(cloudwatch.Options{Group: cloudwatchtest.Group, Stream: "kong", Encode: encode, Config: aws.Config{
+		destination, err := cloudwatch.New(cloudwatch.Options{Group: cloudwatchtest.Group, Stream: "kong", Encode: encode, Config: aws.Config{
 			Region: cloudwatchtest.Region, BaseEndpoint: &endpoint,
 			Credentials: credentials.NewStaticCredentialsProvider(cloudwatchtest.AccessKeyID, cloudwatchtest.SecretAccessKey, "")}})
 		if err != nil {
@@ -95,12 +95,12 @@ func BenchmarkInProcessLogs(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { store.Close() })
-		return source, sink, store
+		return source, destination, store
 	}
 	b.Run("loop", func(b *testing.B) {
 		for b.Loop() {
-			source, sink, store := adapters(b)
-			if err := plainLoop(b.Context(), source, sink, store); err != nil {
+			source, destination, store := adapters(b)
+			if err := plainLoop(b.Context(), source, destination, store); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -108,9 +108,9 @@ func BenchmarkInProcessLogs(b *testing.B) {
 	})
 	b.Run("pipeline", func(b *testing.B) {
 		for b.Loop() {
-			source, sink, store := adapters(b)
+			source, destination, store := adapters(b)
 			sum, err := pipeline.New(pipeline.Options{
-				Source: source, Destination: sink, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeperOf(store),
+				Source: source, Destination: destination, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeperOf(store),
 				BatchEntries: cloudwatch.BatchEntries, BatchBytes: cloudwatch.BatchBytes,
 			}).Run(b.Context(), pipeline.Request{Kind: pipeline.Reconcile})
 			if err != nil || sum.Delivered != n {

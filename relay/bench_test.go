@@ -136,7 +136,7 @@ func BenchmarkInProcess(b *testing.B) {
 			b.Fatal(err)
 		}
 		endpoint := vars["AWS_ENDPOINT_URL_CLOUDTRAIL_DATA"]
-		sink, err := cloudtrail.New(cloudtrail.Options{ChannelARN: cloudtrailtest.ChannelARN, Config: aws.Config{BaseEndpoint: &endpoint,
+		destination, err := cloudtrail.New(cloudtrail.Options{ChannelARN: cloudtrailtest.ChannelARN, Config: aws.Config{BaseEndpoint: &endpoint,
 			Credentials: credentials.NewStaticCredentialsProvider(cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")}})
 		if err != nil {
 			b.Fatal(err)
@@ -146,14 +146,14 @@ func BenchmarkInProcess(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { store.Close() })
-		return source, sink, store
+		return source, destination, store
 	}
 	b.Run("loop", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
-			source, sink, store := adapters(b)
+			source, destination, store := adapters(b)
 			b.StartTimer()
-			if err := plainLoop(b.Context(), source, sink, store); err != nil {
+			if err := plainLoop(b.Context(), source, destination, store); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -162,9 +162,9 @@ func BenchmarkInProcess(b *testing.B) {
 	b.Run("pipeline", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
-			source, sink, store := adapters(b)
+			source, destination, store := adapters(b)
 			b.StartTimer()
-			sum, err := pipeline.New(pipeline.Options{Source: source, Destination: sink, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeperOf(store)}).
+			sum, err := pipeline.New(pipeline.Options{Source: source, Destination: destination, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeperOf(store)}).
 				Run(b.Context(), pipeline.Request{Kind: pipeline.Reconcile})
 			if err != nil || sum.Delivered != n {
 				b.Fatalf("%+v: %v", sum, err)
@@ -189,7 +189,7 @@ func keeperOf(store *redisledger.Ledger) *lease.Keeper {
 }
 
 // plainLoop is the simplest thing that could deliver the log.
-func plainLoop(ctx context.Context, source *kongadmin.Client, sink delivery.Destination, store *redisledger.Ledger) error {
+func plainLoop(ctx context.Context, source *kongadmin.Client, destination delivery.Destination, store *redisledger.Ledger) error {
 	if _, err := store.Begin(ctx); err != nil {
 		return err
 	}
@@ -204,11 +204,11 @@ func plainLoop(ctx context.Context, source *kongadmin.Client, sink delivery.Dest
 		}
 		var fresh []audit.Entry
 		for i, o := range outcomes {
-			if o == audit.New {
+			if o == audit.NoOutcome {
 				fresh = append(fresh, page.Entries[i])
 			}
 		}
-		verdicts, err := sink.Put(ctx, fresh)
+		verdicts, err := destination.Put(ctx, fresh)
 		if err != nil {
 			return err
 		}

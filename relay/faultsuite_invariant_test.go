@@ -59,7 +59,7 @@ func (f *faultRun) check(step string) {
 	var kept []string
 	for i, o := range outcomes {
 		switch {
-		case o == audit.New:
+		case o == audit.NoOutcome:
 		case o == audit.Delivered && f.dest.Times(ids[i]) == 0:
 			f.t.Errorf("%s: the ledger has %q as delivered, but it never arrived", step, ids[i])
 		case o == audit.Dead, o == audit.Deferred:

@@ -167,7 +167,7 @@ func (e *env) relayWithLedger(c *cli.Command, inUse error) (*opsclient.Client, e
 		err = relay.Unlock(s.LedgerFile)
 	}
 	if err != nil {
-		return nil, audit.Settings(fmt.Errorf("%w; %w", inUse, err), "run it as the user of the relay that has the ledger, or stop that relay")
+		return nil, audit.NewSettingsError(fmt.Errorf("%w; %w", inUse, err), "run it as the user of the relay that has the ledger, or stop that relay")
 	}
 	return relay, nil
 }

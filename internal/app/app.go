@@ -30,14 +30,14 @@ import (
 
 // App holds what was opened.
 type App struct {
-	Settings config.Settings
-	Log      *slog.Logger
-	Kong     *kongadmin.Client
-	Store    Store
-	Sink     Sink
+	Settings    config.Settings
+	Log         *slog.Logger
+	Kong        *kongadmin.Client
+	Store       Store
+	Destination Destination
 
 	source       walk.Source             // Kong
-	urgent       delivery.Destination    // for entries that a trigger asked for; nil: Sink
+	urgent       delivery.Destination    // for entries that a trigger asked for; nil: Destination
 	logs         *cloudwatch.Destination // nil: another destination
 	reopen       func() error            // opens the destination's file again; nil if it is none
 	certificates *certificates
@@ -51,7 +51,7 @@ func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Wr
 	a := &App{Settings: s, Log: log, certificates: &certificates{}}
 	err := a.openKong()
 	if err == nil {
-		err = a.openSink(ctx, stdout)
+		err = a.openDestination(ctx, stdout)
 	}
 	if err == nil {
 		err = a.openStore(ctx, false)
@@ -86,7 +86,7 @@ func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout
 	a := &App{Settings: s, Log: log, certificates: &certificates{}}
 	err := a.openStore(ctx, true)
 	if err == nil && destination {
-		err = a.openSink(ctx, stdout)
+		err = a.openDestination(ctx, stdout)
 	}
 	if err == nil {
 		_, err = a.Store.Begin(ctx)
@@ -121,22 +121,22 @@ func (a *App) Reopen() error {
 	return a.reopen()
 }
 
-// WrapSinks puts something between the passes and the destination.
-func (a *App) WrapSinks(wrap func(delivery.Destination) delivery.Destination) {
-	a.Sink = wrappedSink{a.Sink, wrap(a.Sink)}
+// WrapDestination puts something between the passes and the destination.
+func (a *App) WrapDestination(wrap func(delivery.Destination) delivery.Destination) {
+	a.Destination = wrappedDestination{a.Destination, wrap(a.Destination)}
 	if a.urgent != nil {
 		a.urgent = wrap(a.urgent)
 	}
 }
 
-// wrappedSink puts by way of another sink.
-type wrappedSink struct {
-	Sink
+// wrappedDestination puts by way of another destination.
+type wrappedDestination struct {
+	Destination
 	puts delivery.Destination
 }
 
 // Put implements [delivery.Destination].
-func (w wrappedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+func (w wrappedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	return w.puts.Put(ctx, entries)
 }
 
@@ -228,21 +228,21 @@ func credentials(username string, password config.Secret) func(context.Context, 
 	}
 }
 
-func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
+func (a *App) openDestination(ctx context.Context, stdout io.Writer) error {
 	s := &a.Settings
 	if s.Destination == config.ToCloudTrail {
 		cfg, err := s.AWSConfig(ctx)
 		if err != nil {
 			return err
 		}
-		sink, err := cloudtrail.New(cloudtrail.Options{
+		destination, err := cloudtrail.New(cloudtrail.Options{
 			Config: cfg, ChannelARN: s.ChannelARN, ExternalID: s.ExternalID, Hostname: s.KongAdminAPI,
 			ErrorCodes: s.ErrorCodes, Rate: float64(s.PutRate),
 		})
 		if err != nil {
 			return err
 		}
-		a.Sink, a.urgent = sink, sink.Urgent()
+		a.Destination, a.urgent = destination, destination.Urgent()
 		return nil
 	}
 	encode, err := newEncoder(s)
@@ -256,7 +256,7 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		a.Sink, a.reopen, a.closers = w, w.Reopen, append(a.closers, w.Close)
+		a.Destination, a.reopen, a.closers = w, w.Reopen, append(a.closers, w.Close)
 		return nil
 	case config.ToCloudWatch:
 		cfg, err := s.AWSConfig(ctx)
@@ -267,7 +267,7 @@ func (a *App) openSink(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		a.Sink = a.logs
+		a.Destination = a.logs
 		return nil
 	}
 	return unknownDestination(s)
@@ -316,7 +316,7 @@ func (a *App) bindStore(ctx context.Context) error {
 		}
 	}
 	if errors.Is(err, audit.ErrForeignLedger) {
-		return audit.Settings(err, "give a second gateway another name with --source (RELAY_SOURCE); "+
+		return audit.NewSettingsError(err, "give a second gateway another name with --source (RELAY_SOURCE); "+
 			"for the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)")
 	}
 	if err == nil {
@@ -343,7 +343,7 @@ func (a *App) bindAccount(ctx context.Context) error {
 	}
 	err = a.Store.BindAccount(ctx, account, s.Adopt)
 	if errors.Is(err, audit.ErrForeignAccount) {
-		return audit.Settings(err, "the credentials are of the account "+account+": correct them, or give each account a name of its own with "+
+		return audit.NewSettingsError(err, "the credentials are of the account "+account+": correct them, or give each account a name of its own with "+
 			"--source (RELAY_SOURCE), or name the log group by its ARN (RELAY_LOG_GROUP); if the ledger is this account's after all, run once with --adopt")
 	}
 	return err

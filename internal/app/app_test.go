@@ -25,7 +25,7 @@ func (c counting) Put(context.Context, []audit.Entry) ([]audit.Verdict, error) {
 
 // What a trigger asked for goes before the entries of a pass, also where a host puts
 // something between the passes and the destination.
-func TestWrapSinksKeepsTheUrgentDestination(t *testing.T) {
+func TestWrapDestinationKeepsTheUrgentDestination(t *testing.T) {
 	t.Parallel()
 	vars := map[string]string{
 		"KONG_ADMIN_API": "http://127.0.0.1:1", "RELAY_LEDGER": "bolt:" + filepath.Join(t.TempDir(), "ledger.db"),
@@ -42,19 +42,19 @@ func TestWrapSinksKeepsTheUrgentDestination(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	plain, urgent := a.Sink, a.urgent
+	plain, urgent := a.Destination, a.urgent
 	if urgent == nil || urgent == delivery.Destination(plain) {
 		t.Fatal("no urgent destination")
 	}
 	puts, wrapped := 0, []delivery.Destination{}
-	a.WrapSinks(func(d delivery.Destination) delivery.Destination {
+	a.WrapDestination(func(d delivery.Destination) delivery.Destination {
 		wrapped = append(wrapped, d)
 		return counting{d, &puts}
 	})
 	if len(wrapped) != 2 || wrapped[0] != delivery.Destination(plain) || wrapped[1] != urgent {
 		t.Errorf("wrapped %v", wrapped)
 	}
-	for _, d := range []delivery.Destination{a.Sink, a.urgent} {
+	for _, d := range []delivery.Destination{a.Destination, a.urgent} {
 		if _, err := d.Put(t.Context(), nil); err != nil {
 			t.Error(err)
 		}

@@ -102,7 +102,7 @@ func (a *App) checkDestination(ctx context.Context) (string, error) {
 	if a.Settings.Destination == config.ToCloudTrail {
 		found += "; whether it takes this account and source shows with the first event"
 	}
-	if err := a.Sink.Check(ctx); err != nil || a.logs == nil {
+	if err := a.Destination.Check(ctx); err != nil || a.logs == nil {
 		return found, err
 	}
 	group, err := a.logs.Inspect(ctx)

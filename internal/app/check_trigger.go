@@ -23,7 +23,7 @@ func CheckTrigger(s config.Settings, relay string) Check {
 func sendTrigger(ctx context.Context, secret config.Secret, relay string) (string, error) {
 	secrets, err := secret.Reveal(ctx)
 	if err != nil {
-		return "", audit.Settings(err, "make RELAY_TRIGGER_SECRET readable here")
+		return "", audit.NewSettingsError(err, "make RELAY_TRIGGER_SECRET readable here")
 	}
 	o := trigger.ClientOptions{URL: relay, Delivery: trigger.Delivery{Timeout: 5 * time.Second, Retries: -1}}
 	if list := config.SplitSecrets(secrets); len(list) > 0 {
@@ -31,7 +31,7 @@ func sendTrigger(ctx context.Context, secret config.Secret, relay string) (strin
 	}
 	client, err := trigger.NewClient(o)
 	if err != nil {
-		return "", audit.Settings(err, "give --trigger the relay's address as Kong has it, http(s)://host:port, and the secret in RELAY_TRIGGER_SECRET")
+		return "", audit.NewSettingsError(err, "give --trigger the relay's address as Kong has it, http(s)://host:port, and the secret in RELAY_TRIGGER_SECRET")
 	}
 	defer client.Close()
 	if err := client.Notify(ctx, nil); err != nil {

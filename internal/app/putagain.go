@@ -27,7 +27,7 @@ func (a *App) PutAgain(ctx context.Context, undelivered []audit.Undelivered) (le
 	for i := range undelivered {
 		entries[i] = undelivered[i].Entry
 	}
-	verdicts, putErr := a.Sink.Put(ctx, entries)
+	verdicts, putErr := a.Destination.Put(ctx, entries)
 	var records []audit.Record
 	accepted := 0
 	for i, v := range verdicts {

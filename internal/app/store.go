@@ -78,8 +78,8 @@ type Binding interface {
 	Check(ctx context.Context) (warnings []string, err error)
 }
 
-// Sink is a destination.
-type Sink interface {
+// Destination takes events, and can be tried without one.
+type Destination interface {
 	delivery.Destination
 	// Check returns an error with a hint unless the destination can be expected to
 	// accept events. It delivers nothing.

@@ -36,7 +36,7 @@ func (a *App) Watch(report Report) {
 	a.report = report
 	a.source = watchedSource{a.source, a}
 	a.Store = watchedStore{a.Store, a}
-	a.WrapSinks(func(d delivery.Destination) delivery.Destination { return watchedDestination{d, a} })
+	a.WrapDestination(func(d delivery.Destination) delivery.Destination { return watchedDestination{d, a} })
 }
 
 // attempted takes the outcome of an attempt at a page.
@@ -260,7 +260,7 @@ func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 		return a.Store.Ping(ctx)
 	case health.Destination:
 		done := a.begin(d, "check", slowDestination)
-		err := a.Sink.Check(ctx)
+		err := a.Destination.Check(ctx)
 		done(withHint(err, a.destinationHint()))
 		return err
 	case health.Triggers, health.Recording, health.Passes: // cannot be asked

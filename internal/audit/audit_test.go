@@ -13,7 +13,7 @@ func TestOutcomes(t *testing.T) {
 			t.Errorf("outcome %d is %q, want %q", n, got, want)
 		}
 	}
-	for o, want := range map[Outcome]uint8{New: 0, Delivered: 1, Dead: 2, Deferred: 3, Dropped: 4, Own: 5} {
+	for o, want := range map[Outcome]uint8{NoOutcome: 0, Delivered: 1, Dead: 2, Deferred: 3, Dropped: 4, Own: 5} {
 		if uint8(o) != want {
 			t.Errorf("%s is %d, want %d", o, o, want)
 		}
@@ -29,7 +29,7 @@ func TestZeroVerdict(t *testing.T) {
 
 func TestSettingsError(t *testing.T) {
 	cause := errors.New("cause")
-	err := fmt.Errorf("reading: %w", Settingsf("do this", "refused: %w", cause))
+	err := fmt.Errorf("reading: %w", SettingsErrorf("do this", "refused: %w", cause))
 	var s *SettingsError
 	if !errors.As(err, &s) || Hint(s) != "do this" || s.Error() != "refused: cause" || !errors.Is(err, cause) {
 		t.Errorf("got %#v", err)

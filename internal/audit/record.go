@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Outcome is what became of an entry. Everything but New means that a pass need
+// Outcome is what became of an entry. Everything but NoOutcome means that a pass need
 // not put it. The numbers are stored: never change one.
 type Outcome uint8
 
 // Outcomes.
 const (
-	New       Outcome = 0 // not in the ledger
+	NoOutcome Outcome = 0 // not in the ledger
 	Delivered Outcome = 1 // the destination accepted it
 	Dead      Outcome = 2 // rejected permanently: a dead letter, kept whole
 	Deferred  Outcome = 3 // retries exhausted: kept whole, and put first by each pass
@@ -21,7 +21,7 @@ const (
 
 func (o Outcome) String() string {
 	switch o {
-	case New:
+	case NoOutcome:
 		return "new"
 	case Delivered:
 		return "delivered"
@@ -37,7 +37,7 @@ func (o Outcome) String() string {
 	return "unknown"
 }
 
-// Record is a line of the ledger.
+// Record is what the ledger keeps of an entry that has an outcome.
 type Record struct {
 	ID        string
 	Timestamp int64 // of the entry, Unix seconds: it chooses the bucket

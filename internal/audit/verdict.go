@@ -57,13 +57,13 @@ type SettingsError struct{ Err error }
 func (e *SettingsError) Error() string { return e.Err.Error() }
 func (e *SettingsError) Unwrap() error { return e.Err }
 
-// Settingsf returns a [SettingsError] that carries advice and a formatted message.
-func Settingsf(hint, format string, args ...any) error {
-	return Settings(fmt.Errorf(format, args...), hint)
+// SettingsErrorf returns a [SettingsError] that carries advice and a formatted message.
+func SettingsErrorf(hint, format string, args ...any) error {
+	return NewSettingsError(fmt.Errorf(format, args...), hint)
 }
 
-// Settings marks an error as a [SettingsError] and adds advice.
-func Settings(err error, hint string) error {
+// NewSettingsError marks an error as a [SettingsError] and adds advice.
+func NewSettingsError(err error, hint string) error {
 	return &SettingsError{Err: WithHint(err, hint)}
 }
 
@@ -82,8 +82,8 @@ type DestinationError struct{ Err error }
 func (e *DestinationError) Error() string { return e.Err.Error() }
 func (e *DestinationError) Unwrap() error { return e.Err }
 
-// IsDestination reports whether err has nothing to do with the entries that were put.
-func IsDestination(err error) bool {
+// IsDestinationError reports whether err has nothing to do with the entries that were put.
+func IsDestinationError(err error) bool {
 	var d *DestinationError
 	return errors.As(err, &d)
 }

@@ -148,7 +148,7 @@ func TestProxyIsNamed(t *testing.T) {
 func TestNameThatDoesNotResolve(t *testing.T) {
 	endpoint := "http://cloudtrail-data.nowhere-1.invalid"
 	_, f := put(t, aws.Config{Region: "nowhere-1", BaseEndpoint: &endpoint, Credentials: static("")}, 1)
-	if f == nil || f.Kind != awscall.Retryable || !strings.Contains(f.Hint, "REGION") || !audit.IsDestination(f.Err()) {
+	if f == nil || f.Kind != awscall.Retryable || !strings.Contains(f.Hint, "REGION") || !audit.IsDestinationError(f.Err()) {
 		t.Errorf("%v: %+v", f, f)
 	}
 }
@@ -177,7 +177,7 @@ func TestCredentialsThatAreGoneForAMoment(t *testing.T) {
 			return static("").Retrieve(ctx)
 		})
 		_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: provider}, 1)
-		if f == nil || f.Code != "NoCredentials" || f.Kind != awscall.Retryable || !audit.IsDestination(f.Err()) || audit.Hint(f.Err()) == "" {
+		if f == nil || f.Code != "NoCredentials" || f.Kind != awscall.Retryable || !audit.IsDestinationError(f.Err()) || audit.Hint(f.Err()) == "" {
 			t.Errorf("%v: %v", cause, f)
 		}
 	}

@@ -72,7 +72,7 @@ func (f *Failure) Err() error {
 	case f == nil:
 		return nil
 	case f.Kind == Settings:
-		return audit.Settings(f, f.Hint)
+		return audit.NewSettingsError(f, f.Hint)
 	}
 	var err error = f
 	if f.Whole {

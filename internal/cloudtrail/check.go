@@ -42,7 +42,7 @@ func (d *Destination) Check(ctx context.Context) error {
 	}
 	code := awscall.Clean(aws.ToString(out.Failed[0].ErrorCode))
 	if hint, ok := eventSettings[code]; ok {
-		return audit.Settingsf(hint, "checking CloudTrail: %s", code)
+		return audit.SettingsErrorf(hint, "checking CloudTrail: %s", code)
 	}
 	if awscall.Passing(code) {
 		return fmt.Errorf("checking CloudTrail: %s", code)

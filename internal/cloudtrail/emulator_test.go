@@ -15,7 +15,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 )
 
-// emulate starts the strict service and a Sink for it.
+// emulate starts the strict service and a Destination for it.
 func emulate(t *testing.T, so cloudtrailtest.Options, o cloudtrail.Options) (*cloudtrailtest.Server, *cloudtrail.Destination) {
 	t.Helper()
 	so.CallsPerSecond = -1

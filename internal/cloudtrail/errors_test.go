@@ -197,7 +197,7 @@ func TestPutWithoutCredentials(t *testing.T) {
 				func(context.Context) (aws.Credentials, error) { return aws.Credentials{}, c.err })}})
 			verdicts, err := s.Put(t.Context(), entries(2))
 			var setting *audit.SettingsError
-			if audit.Hint(err) == "" || audit.IsDestination(err) == c.setting || errors.As(err, &setting) != c.setting || statuses(verdicts) != "UU" || verdicts[0].Code != "NoCredentials" {
+			if audit.Hint(err) == "" || audit.IsDestinationError(err) == c.setting || errors.As(err, &setting) != c.setting || statuses(verdicts) != "UU" || verdicts[0].Code != "NoCredentials" {
 				t.Errorf("%+v, %v", verdicts, err)
 			}
 		})

@@ -251,7 +251,7 @@ func (d *Destination) failed(v *audit.Verdict, id string, since int64, amid bool
 	hint, setting := eventSettings[v.Code]
 	switch {
 	case setting:
-		return audit.Settingsf(hint, "CloudTrail refused an event: %s: %s", v.Code, v.Reason)
+		return audit.SettingsErrorf(hint, "CloudTrail refused an event: %s: %s", v.Code, v.Reason)
 	case v.Code == "" || awscall.Passing(v.Code):
 		return nil
 	case aboutEvent[v.Code]:

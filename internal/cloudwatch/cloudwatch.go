@@ -108,12 +108,12 @@ func New(o Options) (*Destination, error) {
 func checkPlace(region, group, stream string) error {
 	switch {
 	case region == "":
-		return audit.Settingsf("set REGION or AWS_REGION", "no AWS Region for CloudWatch Logs")
+		return audit.SettingsErrorf("set REGION or AWS_REGION", "no AWS Region for CloudWatch Logs")
 	case !groupName(group):
-		return audit.Settingsf("a log group's name has 1 to 512 letters, digits and any of . - _ / #",
+		return audit.SettingsErrorf("a log group's name has 1 to 512 letters, digits and any of . - _ / #",
 			"log group %q is not a name that AWS takes", group)
 	case !streamName(stream):
-		return audit.Settingsf("a log stream's name has 1 to 512 characters, and neither : nor *",
+		return audit.SettingsErrorf("a log stream's name has 1 to 512 characters, and neither : nor *",
 			"log stream %q is not a name that AWS takes", stream)
 	}
 	return nil

@@ -118,11 +118,11 @@ func (s secretARN) pick(text string) (string, error) {
 	}
 	var object map[string]jsontext.Value
 	if json.Unmarshal([]byte(text), &object) != nil {
-		return "", audit.Settingsf("leave out # and what follows it, or store a JSON object", "the secret is not a JSON object")
+		return "", audit.SettingsErrorf("leave out # and what follows it, or store a JSON object", "the secret is not a JSON object")
 	}
 	var value string
 	if json.Unmarshal(object[s.key], &value) != nil {
-		return "", audit.Settingsf("name one of the secret's keys after #", "the secret has no text under the key %q", s.key)
+		return "", audit.SettingsErrorf("name one of the secret's keys after #", "the secret has no text under the key %q", s.key)
 	}
 	return value, nil
 }
@@ -142,7 +142,7 @@ func explainSecret(ctx context.Context, caller *awscall.Caller, err error) error
 	case f == nil:
 		return err
 	case f.Code == "ResourceNotFoundException":
-		return audit.Settings(fmt.Errorf("there is no such secret: %w", f), f.Hint)
+		return audit.NewSettingsError(fmt.Errorf("there is no such secret: %w", f), f.Hint)
 	case f.Kind == awscall.Retryable && !f.Answered && f.Code != "NoCredentials":
 		return audit.WithHint(fmt.Errorf("reaching Secrets Manager: %w", f),
 			"make Secrets Manager's endpoint reachable from here: a NAT gateway, or an interface endpoint for secretsmanager; check routes and security groups")

@@ -99,7 +99,7 @@ func newServer(a *app.App, o Options) *server {
 		running: func() int { return int(s.running.Load()) },
 	})
 	a.Watch(s.report)
-	a.WrapSinks(func(d delivery.Destination) delivery.Destination { return watchedRetries{d, s.metrics} })
+	a.WrapDestination(func(d delivery.Destination) delivery.Destination { return watchedRetries{d, s.metrics} })
 	passes := a.Pipeline(pipeline.Observer{
 		Stage: func(stage string, took time.Duration) {
 			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
@@ -152,7 +152,7 @@ func (s *server) run(ctx context.Context) error {
 	listen := func(name, addr string, h http.Handler) (net.Addr, error) {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 		if err != nil {
-			return nil, audit.Settingsf("stop what has that address, or choose another: --listen for triggers, --ops-listen for operations; off for none",
+			return nil, audit.SettingsErrorf("stop what has that address, or choose another: --listen for triggers, --ops-listen for operations; off for none",
 				"listening for %s: %w", name, err)
 		}
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,

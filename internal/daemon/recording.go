@@ -161,7 +161,7 @@ func (s *server) recorded(entries []audit.Entry) {
 func (s *server) reportLog(err error) {
 	switch {
 	case errors.Is(err, audit.ErrNoAuditLog):
-		s.health.Report(time.Now(), health.Recording, "log", audit.Settings(fmt.Errorf("kong answers but does not record: %w", err), hintNoLog))
+		s.health.Report(time.Now(), health.Recording, "log", audit.NewSettingsError(fmt.Errorf("kong answers but does not record: %w", err), hintNoLog))
 	case err == nil:
 		s.health.Recovered(time.Now(), health.Recording, "log")
 	}

@@ -192,7 +192,7 @@ func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 // noteFailure keeps in mind when a batch failed, and whether the destination
 // accepted others before that and since. It reports whether the batch has to wait by itself.
 func (w *Workers) noteFailure(b *batch, alone bool, failure error) bool {
-	if failure == nil || audit.IsDestination(failure) {
+	if failure == nil || audit.IsDestinationError(failure) {
 		return false
 	}
 	started, latest := w.d.gate.progress()
@@ -226,7 +226,7 @@ func resultOf(verdicts []audit.Verdict, failure error) callResult {
 	switch {
 	case failure == nil && (rejected || len(verdicts) <= fewBatches):
 		return answered
-	case audit.IsDestination(failure):
+	case audit.IsDestinationError(failure):
 		return unavailable
 	}
 	return failed

@@ -20,7 +20,7 @@ import (
 // fail with audit.ErrLedgerReplaced once the ledger is another one than when the
 // lease was taken, and with audit.ErrLedgerOlder once it has forgotten what it confirmed.
 type Ledger interface {
-	// Lookup returns what became of each entry, audit.New for an unknown one.
+	// Lookup returns what became of each entry, audit.NoOutcome for an unknown one.
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
 	// Record is durable once it returns nil. Repeating it is harmless; the delivery does.
 	Record(ctx context.Context, records []audit.Record) error
@@ -114,7 +114,7 @@ func (c *Counts) note(r *audit.Record) {
 		c.Dead++
 	case audit.Deferred:
 		c.Deferred++
-	case audit.New, audit.Dropped, audit.Own: // not counted
+	case audit.NoOutcome, audit.Dropped, audit.Own: // not counted
 	}
 	if u := r.Undelivered; u != nil {
 		c.Reason = strings.TrimPrefix(u.Code+": "+u.Reason, ": ")
@@ -185,7 +185,7 @@ func (d *Delivery) dropKnown(entries []audit.Entry, outcomes []audit.Outcome) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range entries {
-		if outcomes[i] != audit.New {
+		if outcomes[i] != audit.NoOutcome {
 			delete(d.flight, entries[i].ID)
 		}
 	}

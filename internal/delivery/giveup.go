@@ -24,7 +24,7 @@ func (w *Workers) giveUp(ctx context.Context, b *batch, failure error, closed ti
 	retryFor := w.d.opts.RetryFor
 	recently := w.d.gate.acceptedSince(time.Now().Add(-retryFor / 2))
 	switch {
-	case audit.IsDestination(failure): // smaller batches would fare no better
+	case audit.IsDestinationError(failure): // smaller batches would fare no better
 		if recently {
 			return nil, w.postpone(b)
 		}
@@ -77,7 +77,7 @@ func (w *Workers) bisect(ctx context.Context, b *batch) error {
 			}
 		default:
 			failed = append(failed, r.left)
-			if audit.IsDestination(r.failure) {
+			if audit.IsDestinationError(r.failure) {
 				since = time.Now() // this failure says nothing about the entries
 			}
 		}

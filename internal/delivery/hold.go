@@ -59,7 +59,7 @@ func (w *Workers) Release(ctx context.Context, ready []audit.Entry) error {
 	d.dropKnown(entries, outcomes)
 	fresh := 0
 	for i := range entries {
-		if outcomes[i] != audit.New {
+		if outcomes[i] != audit.NoOutcome {
 			continue
 		}
 		fresh++

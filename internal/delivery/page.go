@@ -52,7 +52,7 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 	for i := range entries {
 		e := &entries[i]
 		switch {
-		case outcomes[i] != audit.New:
+		case outcomes[i] != audit.NoOutcome:
 		case own[i]:
 			ownReads = append(ownReads, d.newRecord(e, audit.Own, nil))
 		case d.opts.Hold != nil && d.opts.Hold(e):
@@ -86,7 +86,7 @@ func (d *Delivery) countNew(ctx context.Context, page []audit.Entry, counts Coun
 	}
 	for i := range page {
 		switch {
-		case outcomes[i] != audit.New:
+		case outcomes[i] != audit.NoOutcome:
 		case own[i]:
 			counts.Own++
 		default:
@@ -146,7 +146,7 @@ func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
 	for i := range entries {
 		n := entries[i].Size()
 		all += n
-		if outcomes[i] == audit.New {
+		if outcomes[i] == audit.NoOutcome {
 			fresh += n
 		}
 	}

@@ -90,7 +90,7 @@ func (d *Delivery) store(work context.Context, records []audit.Record) error {
 		}
 		if id := largeID(records); id != "" && d.answers(work, id) {
 			if cut++; cut == maxRefused {
-				return audit.Settings(err, "let the ledger's server take larger requests (proto-max-bulk-len)")
+				return audit.NewSettingsError(err, "let the ledger's server take larger requests (proto-max-bulk-len)")
 			}
 		}
 		if outage == nil {

@@ -101,7 +101,7 @@ func TestOperationsFailEachByThemselves(t *testing.T) {
 
 func TestSettingsErrorIsSaidAtOnce(t *testing.T) {
 	r := newRig()
-	r.Report(r.now, Kong, "read", audit.Settingsf("set the token", "401"))
+	r.Report(r.now, Kong, "read", audit.SettingsErrorf("set the token", "401"))
 	if r.logged("dependency is failing") != 1 {
 		t.Error("not said")
 	}
@@ -115,7 +115,7 @@ func TestSettingsErrorIsSaidAtOnce(t *testing.T) {
 // A pass that fails because a dependency does is not named beside it.
 func TestPassesAreExplainedByDependencies(t *testing.T) {
 	r := newRig()
-	r.Report(r.now, Kong, "read", audit.Settingsf("set the token", "401"))
+	r.Report(r.now, Kong, "read", audit.SettingsErrorf("set the token", "401"))
 	r.Report(r.now, Passes, "pass", errors.New("reading: 401"))
 	r.run(5*time.Second, nil)
 	if s := r.State(Passes); s.Status == Failing {
@@ -132,7 +132,7 @@ func TestPassesAreExplainedByDependencies(t *testing.T) {
 // What could not be stored is stored later, as it is then.
 func TestOutagesThatAreGivenBack(t *testing.T) {
 	r := newRig()
-	r.Report(r.now, Kong, "read", audit.Settingsf("set the token", "401"))
+	r.Report(r.now, Kong, "read", audit.SettingsErrorf("set the token", "401"))
 	list := r.TakeOutages()
 	r.Report(r.now.Add(time.Minute), Kong, "read", nil)
 	r.GiveBack(list)

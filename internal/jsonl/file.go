@@ -42,7 +42,7 @@ func (f *file) open(path string) error {
 	case errors.Is(err, syscall.ENXIO):
 		return audit.WithHint(fmt.Errorf("opening the destination: nothing reads the pipe: %w", err), "start what reads the pipe")
 	case lasting(err):
-		return audit.Settingsf("name a file that this user can write with --destination jsonl:<file>", "opening the destination: %w", err)
+		return audit.SettingsErrorf("name a file that this user can write with --destination jsonl:<file>", "opening the destination: %w", err)
 	case err != nil:
 		return fmt.Errorf("opening the destination: %w", err)
 	}

@@ -73,7 +73,7 @@ func (w *Writer) write(lines []byte) error {
 	_, err := w.stdout.Write(lines)
 	w.torn = err != nil
 	if errors.Is(err, syscall.EPIPE) {
-		return audit.Settings(err, "run again with something that reads standard output")
+		return audit.NewSettingsError(err, "run again with something that reads standard output")
 	}
 	return err
 }

@@ -104,7 +104,7 @@ func TestFileThatCannotBe(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	j := open(t, "/dev/full")
 	verdicts, err := put(t, j, "a")
-	if !errors.Is(err, syscall.ENOSPC) || !audit.IsDestination(err) || audit.Hint(err) == "" {
+	if !errors.Is(err, syscall.ENOSPC) || !audit.IsDestinationError(err) || audit.Hint(err) == "" {
 		t.Errorf("error %v, hint %q", err, audit.Hint(err))
 	}
 	if verdicts[0].Code != "DiskFull" || !strings.Contains(verdicts[0].Reason, "no space left") {

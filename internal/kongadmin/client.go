@@ -93,7 +93,7 @@ type Client struct {
 func New(opts Options) (*Client, error) {
 	base, err := url.Parse(opts.URL)
 	if err != nil || base.Hostname() == "" || (base.Scheme != "http" && base.Scheme != "https") {
-		return nil, audit.Settingsf("set KONG_ADMIN_API to something like https://kong.internal:8444",
+		return nil, audit.SettingsErrorf("set KONG_ADMIN_API to something like https://kong.internal:8444",
 			"the Admin API's address is not an http or https URL")
 	}
 	if opts.Timeout <= 0 {
@@ -337,7 +337,7 @@ func (c *Client) request(ctx context.Context, u *url.URL, freshToken bool) (*ret
 			return nil, &tokenError{err}
 		}
 		if strings.ContainsFunc(token, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-			return nil, audit.Settingsf("KONG_ADMIN_TOKEN must be the token alone, on one line",
+			return nil, audit.SettingsErrorf("KONG_ADMIN_TOKEN must be the token alone, on one line",
 				"the Admin API token holds a line break or another control character")
 		}
 	}
@@ -346,10 +346,10 @@ func (c *Client) request(ctx context.Context, u *url.URL, freshToken bool) (*ret
 	}
 	proxy, err := c.proxy(req.Request)
 	if err != nil {
-		return nil, audit.Settings(errors.New("the proxy's address is not a URL"), "correct HTTP_PROXY or HTTPS_PROXY")
+		return nil, audit.NewSettingsError(errors.New("the proxy's address is not a URL"), "correct HTTP_PROXY or HTTPS_PROXY")
 	}
 	if proxy != nil && u.Scheme == "http" && (token != "" || u.User != nil) {
-		return nil, audit.Settingsf("add "+u.Hostname()+" to NO_PROXY, or give KONG_ADMIN_API with https",
+		return nil, audit.SettingsErrorf("add "+u.Hostname()+" to NO_PROXY, or give KONG_ADMIN_API with https",
 			"the proxy %s would see the Admin API token in clear", proxy.Redacted())
 	}
 	return req, nil

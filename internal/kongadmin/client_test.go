@@ -119,7 +119,7 @@ func TestToken(t *testing.T) {
 
 func TestTokenSourceFails(t *testing.T) {
 	k, u := kong(t, kongtest.Options{})
-	cause := audit.Settingsf("allow it", "no permission to read the secret")
+	cause := audit.SettingsErrorf("allow it", "no permission to read the secret")
 	err := refused(t, newClient(t, Options{URL: u, Token: func(context.Context, bool) (string, error) { return "", cause }}), all)
 	if !errors.Is(err, cause) || hint(err) != "allow it" {
 		t.Errorf("%v, hint %q", err, hint(err))

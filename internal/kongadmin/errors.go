@@ -102,7 +102,7 @@ func (c *Client) explain(ctx context.Context, log logName, err error) error {
 		return err
 	}
 	if hint := c.personHint(log, err); hint != "" {
-		return audit.Settings(c.nameProxy(err), hint)
+		return audit.NewSettingsError(c.nameProxy(err), hint)
 	}
 	return audit.WithHint(c.nameProxy(err), c.passingHint(err))
 }

@@ -32,7 +32,7 @@ func trust(config *tls.Config, rootCA []byte, host string) (*tls.Config, error) 
 		}
 	}
 	if len(given) == 0 {
-		return nil, audit.Settingsf("set KONG_ROOT_CA to PEM text, or to the path of a PEM file", "KONG_ROOT_CA holds no certificate")
+		return nil, audit.SettingsErrorf("set KONG_ROOT_CA to PEM text, or to the path of a PEM file", "KONG_ROOT_CA holds no certificate")
 	}
 	roots := config.RootCAs
 	if roots != nil {

@@ -116,7 +116,7 @@ func (h *host) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.WrapSinks(h.unresolved.watch)
+	a.WrapDestination(h.unresolved.watch)
 	h.log, h.app, h.self = log, a, newSelfInvoker(&s, h.env.Getenv)
 	h.pipeline = a.Pipeline(pipeline.Observer{
 		Seen: func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },

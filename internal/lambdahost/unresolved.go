@@ -15,16 +15,18 @@ type unresolved struct {
 	oldest int64 // Unix seconds; 0: none
 }
 
-// watch returns a sink that notes what it could not deliver.
-func (u *unresolved) watch(s delivery.Destination) delivery.Destination { return watchedSink{s, u} }
+// watch returns a destination that notes what it could not deliver.
+func (u *unresolved) watch(s delivery.Destination) delivery.Destination {
+	return watchedDestination{s, u}
+}
 
-type watchedSink struct {
+type watchedDestination struct {
 	delivery.Destination
 	unresolved *unresolved
 }
 
 // Put implements [delivery.Destination].
-func (s watchedSink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+func (s watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts, err := s.Destination.Put(ctx, entries)
 	for i, v := range verdicts {
 		if v.Status == audit.Retryable && i < len(entries) {

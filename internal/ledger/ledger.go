@@ -118,7 +118,7 @@ func EncodeUndelivered(r *audit.Record) ([]byte, error) {
 		u := *r.Undelivered
 		u.Outcome = r.Outcome
 		return json.Marshal(u, jsontext.AllowInvalidUTF8(true))
-	case audit.New:
+	case audit.NoOutcome:
 	}
 	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
 }

@@ -192,7 +192,7 @@ func (r *round) requests(ctx context.Context, rows []*row) (map[string]bool, err
 	}
 	known := map[string]bool{}
 	for i := range ask {
-		known[ask[i].ID] = known[ask[i].ID] || outcomes[i] != audit.New
+		known[ask[i].ID] = known[ask[i].ID] || outcomes[i] != audit.NoOutcome
 	}
 	return known, nil
 }
@@ -495,7 +495,7 @@ func (r *round) askUnseen(ctx context.Context) error {
 			return err
 		}
 		for i := range ask {
-			if outcomes[i] == audit.New {
+			if outcomes[i] == audit.NoOutcome {
 				r.unseen = append(r.unseen, audit.Announcement{ID: ask[i].ID, At: time.Unix(ask[i].Timestamp, 0)})
 			}
 		}

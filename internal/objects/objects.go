@@ -72,7 +72,7 @@ const (
 // Ledger remembers what became of entries, and which rows have been taken into account.
 // Safe for concurrent use.
 type Ledger interface {
-	// Lookup returns what became of each entry, audit.New for an unknown one.
+	// Lookup returns what became of each entry, audit.NoOutcome for an unknown one.
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
 	// Record is durable once it returns nil. Repeating it is harmless.
 	Record(ctx context.Context, records []audit.Record) error

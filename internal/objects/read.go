@@ -212,7 +212,7 @@ func (r *round) page(ctx context.Context, entries []audit.Entry) error {
 		return fmt.Errorf("looking up %d rows of changed entities: %w", len(fresh), err)
 	}
 	for i := range fresh {
-		r.take(&fresh[i], outcomes[i] != audit.New)
+		r.take(&fresh[i], outcomes[i] != audit.NoOutcome)
 	}
 	if len(r.others) >= maxOthers {
 		return r.applyOthers(ctx)

@@ -56,8 +56,8 @@ func TestHeldWrites(t *testing.T) {
 			var again time.Time
 			tail := Request{Kind: Tail, Again: func(at time.Time) { again = at }}
 			w.pass(tail)
-			if w.sink.got(read) != 1 || w.sink.got(later) != 1 || w.sink.got("write") != 0 {
-				t.Fatalf("delivered: read %d, later one %d, write %d", w.sink.got(read), w.sink.got(later), w.sink.got("write"))
+			if w.destination.got(read) != 1 || w.destination.got(later) != 1 || w.destination.got("write") != 0 {
+				t.Fatalf("delivered: read %d, later one %d, write %d", w.destination.got(read), w.destination.got(later), w.destination.got("write"))
 			}
 			if wait := time.Until(again); wait <= 0 || wait > 2*time.Second {
 				t.Errorf("the next tail is asked for in %s", wait)
@@ -68,8 +68,8 @@ func TestHeldWrites(t *testing.T) {
 			w.restart()
 			w.advance(time.Until(again))
 			w.pass(tail)
-			if w.sink.got("write") != 1 || w.sink.events["write"].Changes != "{}" {
-				t.Errorf("the write was delivered %d times: %+v", w.sink.got("write"), w.sink.events["write"])
+			if w.destination.got("write") != 1 || w.destination.events["write"].Changes != "{}" {
+				t.Errorf("the write was delivered %d times: %+v", w.destination.got("write"), w.destination.events["write"])
 			}
 			w.pass(Request{Kind: Reconcile, Full: true})
 			w.allOnce()

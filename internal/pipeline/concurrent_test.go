@@ -31,7 +31,7 @@ func TestTailWithinReconcile(t *testing.T) {
 				}
 				return nil
 			}
-			w.sink.put = func(ctx context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+			w.destination.put = func(ctx context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 				mu.Lock()
 				wanted := holds(entries, fresh)
 				if wanted {
@@ -43,7 +43,7 @@ func TestTailWithinReconcile(t *testing.T) {
 						return nil, err
 					}
 				}
-				return w.sink.accept(entries), nil
+				return w.destination.accept(entries), nil
 			}
 			var tails sync.WaitGroup
 			var tail Summary
@@ -103,8 +103,8 @@ func TestMarksStayBehindTails(t *testing.T) {
 		if err == nil {
 			t.Error("the pass was complete")
 		}
-		if cursor := w.store.saved().Cursor; w.sink.got(fresh) != 0 || cursor == 0 || cursor >= at {
-			t.Errorf("the cursor is at %d, and %d was delivered %d times", cursor, at, w.sink.got(fresh))
+		if cursor := w.store.saved().Cursor; w.destination.got(fresh) != 0 || cursor == 0 || cursor >= at {
+			t.Errorf("the cursor is at %d, and %d was delivered %d times", cursor, at, w.destination.got(fresh))
 		}
 	})
 }
@@ -115,7 +115,7 @@ func TestRerunRequestedAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.add(span(w.now()-800, 25, 20)...)
-		w.sink.delay = time.Second
+		w.destination.delay = time.Second
 		other := &handle{store: w.store}
 		requested := false
 		w.opts.Observer.Delivered = func([]audit.Entry) { // after the last page
@@ -165,7 +165,7 @@ func TestMarksStayBehindATailOfAnotherOrder(t *testing.T) {
 		defer cancel()
 		var stuck atomic.Int64 // oldest timestamp that the tail has in flight
 		w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries = 100; o.Grace = time.Second })
-		urgent := newSink()
+		urgent := newDestination()
 		urgent.put = func(ctx context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 			for _, e := range entries {
 				if s := stuck.Load(); s == 0 || e.Timestamp < s {

@@ -19,7 +19,7 @@ func TestDeferred(t *testing.T) {
 		heals, never := ids[3], ids[7]
 		sick := []string{heals, never}
 		var first []audit.Entry
-		w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+		w.destination.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 			if first == nil {
 				first = entries
 			}
@@ -28,7 +28,7 @@ func TestDeferred(t *testing.T) {
 				if slices.Contains(sick, entries[i].ID) {
 					verdicts[i] = audit.Verdict{Code: "Throttling", Reason: "slow down"}
 				} else {
-					verdicts[i] = w.sink.accept(entries[i : i+1])[0]
+					verdicts[i] = w.destination.accept(entries[i : i+1])[0]
 				}
 			}
 			return verdicts, nil
@@ -99,7 +99,7 @@ func TestDeferredDuringOutage(t *testing.T) {
 	for name, put := range map[string]func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error){
 		"outage": down,
 		"wrong setting": func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
-			return makeVerdicts(len(entries), "AccessDenied"), audit.Settingsf("allow it", "access denied")
+			return makeVerdicts(len(entries), "AccessDenied"), audit.SettingsErrorf("allow it", "access denied")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestDeferredDuringOutage(t *testing.T) {
 				w := newWorld(t, oldest())
 				w.park(time.Now().Add(-30*time.Hour), 40)
 				w.kong.add(w.now())
-				w.sink.put = put
+				w.destination.put = put
 				for range 3 {
 					begin := time.Now()
 					if _, err := w.run(Request{Kind: Reconcile}); err == nil {
@@ -120,10 +120,10 @@ func TestDeferredDuringOutage(t *testing.T) {
 						t.Errorf("it took %s", took)
 					}
 				}
-				if n := w.sink.putCalls(); n > 3*(maxFailed+170) { // and a probe a second
+				if n := w.destination.putCalls(); n > 3*(maxFailed+170) { // and a probe a second
 					t.Errorf("%d calls", n)
 				}
-				w.sink.put = nil
+				w.destination.put = nil
 				if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 41 {
 					t.Errorf("%+v", s)
 				}
@@ -140,11 +140,11 @@ func TestDeferredChoking(t *testing.T) {
 		w := newWorld(t, oldest())
 		ids := w.park(time.Now().Add(-23*time.Hour-30*time.Minute), 60)
 		bad := []string{ids[0], ids[1], ids[40]}
-		w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+		w.destination.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 			if holds(entries, bad...) {
 				return makeVerdicts(len(entries), "InternalFailure"), errCall
 			}
-			return w.sink.accept(entries), nil
+			return w.destination.accept(entries), nil
 		}
 		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 57 || w.store.count(audit.Deferred) != 3 {
 			t.Errorf("%+v", s)
@@ -161,8 +161,8 @@ func TestDeferredRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		ids := w.park(time.Now(), 3)
-		w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
-			verdicts := w.sink.accept(entries)
+		w.destination.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+			verdicts := w.destination.accept(entries)
 			verdicts[1] = audit.Verdict{Status: audit.Rejected, Code: "InvalidData", Reason: "now it says so"}
 			return verdicts, nil
 		}
@@ -181,13 +181,13 @@ func TestDeferredAndNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.park(time.Now().Add(-30*time.Hour), 3)
-		w.sink.put = down
+		w.destination.put = down
 		for range 3 {
 			if s := w.pass(Request{Kind: Reconcile}); s.Dead != 0 || w.store.count(audit.Deferred) != 3 {
 				t.Errorf("%+v", s)
 			}
 		}
-		w.sink.put = nil
+		w.destination.put = nil
 		w.pass(Request{Kind: Reconcile})
 		w.allOnce()
 	})

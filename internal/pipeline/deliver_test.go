@@ -24,8 +24,8 @@ func holds(entries []audit.Entry, ids ...string) bool {
 // Whatever heals is put again until it has: nothing is lost, and nothing that the
 // destination told of is put twice.
 func TestWhatHeals(t *testing.T) {
-	for name, put := range map[string]func(s *sink, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error){
-		"events that throttle": func(s *sink, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error) {
+	for name, put := range map[string]func(s *destination, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error){
+		"events that throttle": func(s *destination, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error) {
 			verdicts := make([]audit.Verdict, len(entries))
 			for i := range entries {
 				if r.IntN(3) == 0 {
@@ -36,17 +36,17 @@ func TestWhatHeals(t *testing.T) {
 			}
 			return verdicts, nil
 		},
-		"calls that fail": func(s *sink, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error) {
+		"calls that fail": func(s *destination, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error) {
 			if r.IntN(2) == 0 {
 				return make([]audit.Verdict, len(entries)), errCall
 			}
 			return s.accept(entries), nil
 		},
-		"calls that fail half-way": func(s *sink, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error) {
+		"calls that fail half-way": func(s *destination, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error) {
 			n := r.IntN(len(entries) + 1)
 			return append(s.accept(entries[:n]), make([]audit.Verdict, len(entries)-n)...), errCall
 		},
-		"entries left out": func(s *sink, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error) {
+		"entries left out": func(s *destination, r *rand.Rand, entries []audit.Entry) ([]audit.Verdict, error) {
 			n := r.IntN(len(entries) + 1)
 			return append(make([]audit.Verdict, n), s.accept(entries[n:])...), nil
 		},
@@ -56,10 +56,10 @@ func TestWhatHeals(t *testing.T) {
 				w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries = 7 })
 				var mu sync.Mutex
 				r := rand.New(rand.NewPCG(1, 2))
-				w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+				w.destination.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 					mu.Lock()
 					defer mu.Unlock()
-					return put(w.sink, r, entries)
+					return put(w.destination, r, entries)
 				}
 				w.kong.add(span(w.now()-900, 200, 4)...)
 				if s := w.pass(Request{Kind: Reconcile}); s.Retries == 0 || s.Dead+s.Deferred != 0 {
@@ -75,8 +75,8 @@ func TestWhatHeals(t *testing.T) {
 func TestLostAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
-		w.sink.put = func(_ context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
-			verdicts := w.sink.accept(entries)
+		w.destination.put = func(_ context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
+			verdicts := w.destination.accept(entries)
 			if n == 1 {
 				return make([]audit.Verdict, len(entries)), errors.New("connection reset")
 			}
@@ -86,7 +86,7 @@ func TestLostAnswer(t *testing.T) {
 		if s := w.pass(Request{Kind: Reconcile}); s.Repeated != 2 || s.Delivered != 2 {
 			t.Errorf("%+v", s)
 		}
-		if w.sink.got(ids[0]) != 2 {
+		if w.destination.got(ids[0]) != 2 {
 			t.Error("not put again")
 		}
 	})
@@ -95,11 +95,11 @@ func TestLostAnswer(t *testing.T) {
 func TestWrongNumberOfVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
-		w.sink.put = func(_ context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
+		w.destination.put = func(_ context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
 			if n == 1 {
 				return nil, nil
 			}
-			return w.sink.accept(entries), nil
+			return w.destination.accept(entries), nil
 		}
 		w.kong.add(w.now())
 		w.pass(Request{Kind: Reconcile})
@@ -113,13 +113,13 @@ func TestRefused(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.Prepare = func(e *audit.Entry) { e.Path = "/redacted" } })
 		ids := w.kong.add(span(w.now()-300, 100, 3)...)
 		bad := ids[33]
-		w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+		w.destination.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 			verdicts := make([]audit.Verdict, len(entries))
 			for i := range entries {
 				if entries[i].ID == bad {
 					verdicts[i] = audit.Verdict{Status: audit.Rejected, Code: "InvalidData", Reason: "no good"}
 				} else {
-					verdicts[i] = w.sink.accept(entries[i : i+1])[0]
+					verdicts[i] = w.destination.accept(entries[i : i+1])[0]
 				}
 			}
 			return verdicts, nil
@@ -131,8 +131,8 @@ func TestRefused(t *testing.T) {
 			l.Entry.ID != bad || l.Entry.Path != "/redacted" || !l.Since.Equal(time.Now()) {
 			t.Errorf("%+v", l)
 		}
-		calls := w.sink.putCalls()
-		if s := w.pass(Request{Kind: Reconcile, Full: true}); s.New != 0 || w.sink.putCalls() != calls {
+		calls := w.destination.putCalls()
+		if s := w.pass(Request{Kind: Reconcile, Full: true}); s.New != 0 || w.destination.putCalls() != calls {
 			t.Errorf("%+v", s)
 		}
 		if w.store.saved().Cursor < w.now()-5 {
@@ -145,12 +145,12 @@ func TestRefused(t *testing.T) {
 func TestWrongSetting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries = 5 })
-		w.sink.put = func(_ context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
+		w.destination.put = func(_ context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
 			if n < 3 {
-				return w.sink.accept(entries), nil
+				return w.destination.accept(entries), nil
 			}
-			verdicts := append(w.sink.accept(entries[:2]), make([]audit.Verdict, len(entries)-2)...)
-			return verdicts, audit.Settingsf("set CHANNEL_ARN", "channel not found")
+			verdicts := append(w.destination.accept(entries[:2]), make([]audit.Verdict, len(entries)-2)...)
+			return verdicts, audit.SettingsErrorf("set CHANNEL_ARN", "channel not found")
 		}
 		w.kong.add(span(w.now()-300, 100, 3)...)
 		begin := time.Now()
@@ -162,10 +162,10 @@ func TestWrongSetting(t *testing.T) {
 		if time.Since(begin) > time.Second {
 			t.Error("it was tried again")
 		}
-		if s.Dead+s.Deferred+len(w.store.letters) != 0 || w.store.count(audit.Delivered) != len(w.sink.ids()) {
-			t.Errorf("%+v, %d recorded of %d", s, w.store.count(audit.Delivered), len(w.sink.ids()))
+		if s.Dead+s.Deferred+len(w.store.letters) != 0 || w.store.count(audit.Delivered) != len(w.destination.ids()) {
+			t.Errorf("%+v, %d recorded of %d", s, w.store.count(audit.Delivered), len(w.destination.ids()))
 		}
-		w.sink.put = nil
+		w.destination.put = nil
 		w.pass(Request{Kind: Reconcile})
 		w.allOnce()
 	})
@@ -178,11 +178,11 @@ func TestOutage(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries, o.Workers = batch, 3 })
 				w.kong.delay = 300 * time.Millisecond
-				w.sink.put = func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
+				w.destination.put = func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
 					if n >= from {
 						return down(ctx, n, entries)
 					}
-					return w.sink.accept(entries), nil
+					return w.destination.accept(entries), nil
 				}
 				w.kong.add(span(w.now()-400, 130, 3)...)
 				for range 3 {
@@ -194,7 +194,7 @@ func TestOutage(t *testing.T) {
 						t.Errorf("%+v", s)
 					}
 				}
-				w.sink.put = nil
+				w.destination.put = nil
 				w.pass(Request{Kind: Reconcile})
 				w.allOnce()
 			})
@@ -222,11 +222,11 @@ func TestChoking(t *testing.T) {
 						w.kong.delay = 0
 					}
 					bad := w.kong.add(span(w.now()-400, c.rows, 1)...)[c.bad]
-					w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+					w.destination.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 						if holds(entries, bad) {
 							return makeVerdicts(len(entries), "InternalFailure"), errCall
 						}
-						return w.sink.accept(entries), nil
+						return w.destination.accept(entries), nil
 					}
 					// Where nothing else is put in the meantime, a pass cannot tell it from an outage;
 					// the next one has more to go by.
@@ -245,7 +245,7 @@ func TestChoking(t *testing.T) {
 						if e.ID == bad {
 							want = 0
 						}
-						if n := w.sink.got(e.ID); n != want {
+						if n := w.destination.got(e.ID); n != want {
 							t.Errorf("%s was delivered %d times, want %d", e.ID, n, want)
 						}
 					}
@@ -271,7 +271,7 @@ func TestBoundsOfFlight(t *testing.T) {
 		var mu sync.Mutex
 		bytes, most, rows := 0, 0, 0
 		w := newWorld(t, oldest(), func(o *Options) { o.Workers, o.FlightBytes, o.BatchBytes, o.PageSize = 4, 10_000, 3000, 20 })
-		w.sink.put = func(ctx context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+		w.destination.put = func(ctx context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
 			size := 0
 			for i := range entries {
 				size += entries[i].Size()
@@ -286,15 +286,15 @@ func TestBoundsOfFlight(t *testing.T) {
 			mu.Lock()
 			bytes -= size
 			mu.Unlock()
-			return w.sink.accept(entries), nil
+			return w.destination.accept(entries), nil
 		}
 		for i := range 100 {
 			w.kong.addEntry(audit.Entry{RequestID: fmt.Sprint("x", i), Timestamp: w.now() - 200 + int64(i), Payload: string(make([]byte, i*30))})
 		}
 		w.pass(Request{Kind: Reconcile})
 		w.allOnce()
-		if w.sink.most > 4 || w.sink.most < 2 || most > 10_000+4*3500 || rows < 2 || rows > 100 {
-			t.Errorf("%d calls, %d bytes at once, up to %d entries in one", w.sink.most, most, rows)
+		if w.destination.most > 4 || w.destination.most < 2 || most > 10_000+4*3500 || rows < 2 || rows > 100 {
+			t.Errorf("%d calls, %d bytes at once, up to %d entries in one", w.destination.most, most, rows)
 		}
 	})
 }
@@ -305,7 +305,7 @@ func TestHugeEntry(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.FlightBytes, o.BatchBytes = 10_000, 5000 })
 		w.kong.add(span(w.now()-100, 30, 1)...)
 		w.kong.addEntry(audit.Entry{RequestID: "huge", Timestamp: w.now() - 80, Payload: string(make([]byte, 50_000))})
-		w.sink.delay = time.Second
+		w.destination.delay = time.Second
 		w.pass(Request{Kind: Reconcile})
 		w.allOnce()
 	})

@@ -61,7 +61,7 @@ func TestLeaseLost(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 5 })
 			w.kong.add(span(w.now()-900, 200, 4)...)
-			w.kong.delay, w.sink.delay = time.Second, 5*time.Second
+			w.kong.delay, w.destination.delay = time.Second, 5*time.Second
 			stolen := time.Now().Add(8*time.Second + time.Millisecond)
 			timer := time.AfterFunc(time.Until(stolen), w.store.steal)
 			defer timer.Stop()
@@ -69,12 +69,12 @@ func TestLeaseLost(t *testing.T) {
 			if !errors.Is(err, audit.ErrLeaseLost) || s.Complete {
 				t.Fatalf("%v, %+v", err, s)
 			}
-			for _, at := range w.sink.times {
+			for _, at := range w.destination.times {
 				if at.After(stolen.Add(3 * time.Second)) {
 					t.Errorf("put %s after the lease was lost", at.Sub(stolen))
 				}
 			}
-			if n := len(w.sink.ids()); n == 0 || w.store.count(audit.Delivered) != n {
+			if n := len(w.destination.ids()); n == 0 || w.store.count(audit.Delivered) != n {
 				t.Errorf("%d recorded of %d", w.store.count(audit.Delivered), n)
 			}
 			if m := w.store.saved(); m.ReconciledThrough != 0 {
@@ -106,7 +106,7 @@ func TestLeaseNotRenewed(t *testing.T) {
 				if took := time.Since(begin); took > 14*time.Second {
 					t.Errorf("stopped after %s", took)
 				}
-				for _, at := range w.sink.times {
+				for _, at := range w.destination.times {
 					if at.After(begin.Add(10 * time.Second)) {
 						t.Errorf("put %s after the last renewal", at.Sub(begin))
 					}
@@ -171,7 +171,7 @@ func TestTwoRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newWorld(t, oldest())
 		a.kong.add(span(a.now()-900, 100, 4)...)
-		a.kong.delay, a.sink.delay = 100*time.Millisecond, 50*time.Millisecond
+		a.kong.delay, a.destination.delay = 100*time.Millisecond, 50*time.Millisecond
 		h := &handle{store: a.store}
 		o := a.opts
 		o.Ledger, o.Marks, o.Undelivered, o.OwnReads, o.Lease = h, h, h, h, h.keeper()

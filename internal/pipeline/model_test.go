@@ -83,7 +83,7 @@ func drawPlan(t *rapid.T) plan {
 		Batch: rapid.SampledFrom([]int{1, 3, 100}).Draw(t, "batch"), FlightBytes: rapid.SampledFrom([]int{1, 3000, 1 << 20}).Draw(t, "flight"),
 		MaxBytes:  rapid.SampledFrom([]int{0, 0, 700}).Draw(t, "max bytes"),
 		KongDelay: rapid.SampledFrom([]time.Duration{0, 90 * time.Millisecond, 2 * time.Second}).Draw(t, "kong"),
-		SinkDelay: rapid.SampledFrom([]time.Duration{0, 50 * time.Millisecond, 4 * time.Second}).Draw(t, "sink"),
+		SinkDelay: rapid.SampledFrom([]time.Duration{0, 50 * time.Millisecond, 4 * time.Second}).Draw(t, "destination"),
 		Rows:      rapid.IntRange(0, 80).Draw(t, "rows"), Seed: rapid.Uint64().Draw(t, "seed"), Steps: steps,
 	}
 	p.Filters = p.Filters && p.Sorts
@@ -132,7 +132,7 @@ func newModel(t *testing.T, p plan) *model {
 		o.PageSize, o.Workers, o.BatchEntries, o.FlightBytes, o.SkipOwnReads = p.PageSize, p.Workers, p.Batch, p.FlightBytes, p.SkipOwn
 		o.Adopt = true // rows are purged long before they expire
 	})
-	m.sink.delay = p.SinkDelay
+	m.destination.delay = p.SinkDelay
 	return m
 }
 
@@ -175,14 +175,14 @@ func (m *model) play() error {
 		return fmt.Errorf("at the end: %w", err)
 	}
 	for _, e := range m.kong.all() {
-		if o := m.store.outcome(e.ID); o == audit.New || o == audit.Deferred {
+		if o := m.store.outcome(e.ID); o == audit.NoOutcome || o == audit.Deferred {
 			return fmt.Errorf("row %s of %d is still %s at the end", e.ID, e.Timestamp, o)
 		}
 	}
 	// From here on nothing is new, and nothing is put.
-	calls := m.sink.putCalls()
+	calls := m.destination.putCalls()
 	for _, kind := range []Kind{Tail, Reconcile} {
-		if s, err := m.run(Request{Kind: kind}); err != nil || s.New != 0 || m.sink.putCalls() != calls {
+		if s, err := m.run(Request{Kind: kind}); err != nil || s.New != 0 || m.destination.putCalls() != calls {
 			return fmt.Errorf("a pass with nothing new: %w, %+v", err, s)
 		}
 	}
@@ -190,7 +190,7 @@ func (m *model) play() error {
 }
 
 func (m *model) heal() {
-	m.kong.hook, m.sink.put, m.store.record = nil, nil, nil
+	m.kong.hook, m.destination.put, m.store.record = nil, nil, nil
 }
 
 func (m *model) step(e event) error {
@@ -282,7 +282,7 @@ func (m *model) makePass(e event) error {
 	}
 	if err == nil && req.Full && req.Kind == Reconcile && !req.DryRun && e.RowsPerPage+e.PurgeEvery == 0 && !m.kong.ownReads && !interrupted {
 		for _, row := range m.kong.all() {
-			if m.store.outcome(row.ID) == audit.New && m.existed[row.ID] != 0 {
+			if m.store.outcome(row.ID) == audit.NoOutcome && m.existed[row.ID] != 0 {
 				return fmt.Errorf("a full read left out row %s of %d", row.ID, row.Timestamp)
 			}
 		}
@@ -349,16 +349,16 @@ func (m *model) inject(e event) {
 	if e.AnswerLost > 0 || e.Do == "cancel" || e.Do == "deadline" {
 		m.mayRepeat = true
 	}
-	m.sink.put = func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
+	m.destination.put = func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		switch {
 		case e.Down || m.chance(e.CallFails):
 			return make([]audit.Verdict, len(entries)), errCall
 		case e.Settings && n%3 == 0:
-			return make([]audit.Verdict, len(entries)), audit.Settingsf("", "a setting")
+			return make([]audit.Verdict, len(entries)), audit.SettingsErrorf("", "a setting")
 		case m.chance(e.AnswerLost):
-			m.sink.accept(entries)
+			m.destination.accept(entries)
 			return make([]audit.Verdict, len(entries)), errors.New("connection reset")
 		}
 		verdicts := make([]audit.Verdict, len(entries))
@@ -370,7 +370,7 @@ func (m *model) inject(e event) {
 			case m.chance(e.Unresolved):
 				verdicts[i].Code = "Throttling"
 			default:
-				verdicts[i] = m.sink.accept(entries[i : i+1])[0]
+				verdicts[i] = m.destination.accept(entries[i : i+1])[0]
 			}
 		}
 		return verdicts, nil
@@ -398,12 +398,12 @@ func (m *model) check() error {
 	for _, row := range m.kong.all() {
 		known[row.ID] = true
 		switch o := m.store.outcome(row.ID); o {
-		case audit.New:
+		case audit.NoOutcome:
 			if row.Timestamp < marks.Cursor-4 && !m.exempt[row.ID] && m.existed[row.ID] != 0 {
 				return fmt.Errorf("the cursor %d passed row %s of %d, which is new", marks.Cursor, row.ID, row.Timestamp)
 			}
 		case audit.Delivered:
-			if m.sink.got(row.ID) == 0 {
+			if m.destination.got(row.ID) == 0 {
 				return fmt.Errorf("row %s is recorded as delivered and was never accepted", row.ID)
 			}
 		case audit.Dead, audit.Deferred:
@@ -422,11 +422,11 @@ func (m *model) check() error {
 			}
 		}
 	}
-	for _, id := range m.sink.ids() {
+	for _, id := range m.destination.ids() {
 		if _, ok := m.existed[id]; !ok && !known[id] && !m.plan.OwnReads {
 			return fmt.Errorf("%s was delivered and never existed", id)
 		}
-		if n := m.sink.got(id); n > 1 && !m.mayRepeat {
+		if n := m.destination.got(id); n > 1 && !m.mayRepeat {
 			return fmt.Errorf("row %s was delivered %d times", id, n)
 		}
 	}

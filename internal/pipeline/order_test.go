@@ -43,7 +43,7 @@ func TestOrderBreaks(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, c.kong, func(o *Options) { o.BatchEntries = 3 })
-				w.sink.delay = 3 * time.Second // so that much is in flight
+				w.destination.delay = 3 * time.Second // so that much is in flight
 				w.kong.delay = 700 * time.Millisecond
 				w.kong.reorder = c.reorder
 				w.kong.add(span(w.now()-3600, 120, 25)...)
@@ -84,7 +84,7 @@ func TestOrderBreaksAfterMarksMoved(t *testing.T) {
 		}
 		w.kong.hook = func(n int, q audit.Query) error {
 			if n > 8 && !q.Ascending && q.After != farFuture {
-				return audit.Settingsf("", "cut")
+				return audit.SettingsErrorf("", "cut")
 			}
 			return nil
 		}
@@ -118,12 +118,12 @@ func TestNoMarkMovesBeforeTheOrderIsProven(t *testing.T) {
 		w.kong.add(times...)
 		w.kong.hook = func(n int, _ audit.Query) error {
 			if n > 2 { // the probe and the first page
-				return audit.Settingsf("", "cut")
+				return audit.SettingsErrorf("", "cut")
 			}
 			return nil
 		}
-		if _, err := w.run(Request{Kind: Reconcile}); err == nil || w.sink.putCalls() == 0 {
-			t.Fatalf("after %d puts: %v", w.sink.putCalls(), err)
+		if _, err := w.run(Request{Kind: Reconcile}); err == nil || w.destination.putCalls() == 0 {
+			t.Fatalf("after %d puts: %v", w.destination.putCalls(), err)
 		}
 		if m := w.store.saved(); m.Cursor != 0 || m.Resume != nil {
 			t.Errorf("marks moved: %+v", m)

@@ -21,8 +21,8 @@ import (
 func busy(t testing.TB, entries int, change ...func(*Options)) *world {
 	w := newWorld(t, oldest(), append(change, func(o *Options) { o.PageSize = 1000 })...)
 	w.kong.delay = 20 * time.Millisecond
-	w.sink.delay = 50 * time.Millisecond
-	w.sink.turns = rate.NewLimiter(90, 2)
+	w.destination.delay = 50 * time.Millisecond
+	w.destination.turns = rate.NewLimiter(90, 2)
 	for i := range entries / 10 {
 		w.kong.add(span(w.now()-20_000+int64(i), 10, 0)...)
 	}
@@ -50,7 +50,7 @@ func TestAfterOutage(t *testing.T) {
 				from, to := time.Now().Add(c.after), time.Now().Add(c.after+c.lasts)
 				var mu sync.Mutex
 				before := 0
-				w.sink.put = func(_ context.Context, _ int, list []audit.Entry) ([]audit.Verdict, error) {
+				w.destination.put = func(_ context.Context, _ int, list []audit.Entry) ([]audit.Verdict, error) {
 					now := time.Now()
 					if !now.Before(from) && now.Before(to) {
 						return makeVerdicts(len(list), "ServiceUnavailable"), c.failure
@@ -60,7 +60,7 @@ func TestAfterOutage(t *testing.T) {
 					if now.Before(from) {
 						before += len(list)
 					}
-					return w.sink.accept(list), nil
+					return w.destination.accept(list), nil
 				}
 				if s := w.pass(Request{Kind: Reconcile}); s.Delivered != entries || s.Deferred+s.Dead != 0 {
 					t.Errorf("%+v", s)
@@ -68,7 +68,7 @@ func TestAfterOutage(t *testing.T) {
 				w.allOnce()
 				took, allowed := time.Since(to), time.Duration(entries-before)*time.Second/9000
 				needed := entries / 100
-				t.Logf("%d entries waited and took %s, the rate allows %s; %d calls, %d needed", entries-before, took, allowed, w.sink.putCalls(), needed)
+				t.Logf("%d entries waited and took %s, the rate allows %s; %d calls, %d needed", entries-before, took, allowed, w.destination.putCalls(), needed)
 				if limit := max(allowed*13/10, allowed+maxProbe+100*time.Millisecond); took > limit {
 					t.Errorf("what waited took %s, the rate allows %s", took, allowed)
 				}
@@ -76,7 +76,7 @@ func TestAfterOutage(t *testing.T) {
 				if c.lasts > 10*time.Second {
 					vain += int((c.lasts - 10*time.Second) / (maxProbe * 3 / 4))
 				}
-				if n := w.sink.putCalls(); n > needed+vain {
+				if n := w.destination.putCalls(); n > needed+vain {
 					t.Errorf("%d calls, %d needed", n, needed)
 				}
 			})
@@ -101,15 +101,15 @@ func TestScatteredRefusals(t *testing.T) {
 				w.kong.delay = c.page
 				var mu sync.Mutex
 				r := rand.New(rand.NewPCG(1, 2))
-				w.sink.put = func(_ context.Context, _ int, list []audit.Entry) ([]audit.Verdict, error) {
+				w.destination.put = func(_ context.Context, _ int, list []audit.Entry) ([]audit.Verdict, error) {
 					mu.Lock()
 					defer mu.Unlock()
-					verdicts := w.sink.accept(nil)
+					verdicts := w.destination.accept(nil)
 					for i := range list {
 						if r.IntN(100) < c.percent {
 							verdicts = append(verdicts, audit.Verdict{Code: "Throttling"})
 						} else {
-							verdicts = append(verdicts, w.sink.accept(list[i:i+1])...)
+							verdicts = append(verdicts, w.destination.accept(list[i:i+1])...)
 						}
 					}
 					return verdicts, nil
@@ -119,8 +119,8 @@ func TestScatteredRefusals(t *testing.T) {
 					t.Errorf("%+v", s)
 				}
 				w.allOnce()
-				t.Logf("%d calls in %s", w.sink.putCalls(), time.Since(begin))
-				if n := w.sink.putCalls(); n > c.calls {
+				t.Logf("%d calls in %s", w.destination.putCalls(), time.Since(begin))
+				if n := w.destination.putCalls(); n > c.calls {
 					t.Errorf("%d calls, want at most %d", n, c.calls)
 				}
 				if took := time.Since(begin); c.percent == 2 && c.page < 100*time.Millisecond && took > 6500*time.Millisecond {
@@ -135,11 +135,11 @@ func TestScatteredRefusals(t *testing.T) {
 func TestRefusalOfALoneEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
-		w.sink.put = func(_ context.Context, n int, list []audit.Entry) ([]audit.Verdict, error) {
+		w.destination.put = func(_ context.Context, n int, list []audit.Entry) ([]audit.Verdict, error) {
 			if n == 1 {
 				return makeVerdicts(len(list), "Throttling"), nil
 			}
-			return w.sink.accept(list), nil
+			return w.destination.accept(list), nil
 		}
 		w.kong.add(w.now())
 		begin := time.Now()
@@ -159,7 +159,7 @@ func TestChokingHoldsUpNothing(t *testing.T) {
 		bad := w.kong.all()[entries/3].ID
 		var last time.Time
 		var mu sync.Mutex
-		w.sink.put = func(_ context.Context, _ int, list []audit.Entry) ([]audit.Verdict, error) {
+		w.destination.put = func(_ context.Context, _ int, list []audit.Entry) ([]audit.Verdict, error) {
 			if holds(list, bad) {
 				return makeVerdicts(len(list), "InternalFailure"), errCall
 			}
@@ -168,7 +168,7 @@ func TestChokingHoldsUpNothing(t *testing.T) {
 			if len(list) == 100 {
 				last = time.Now()
 			}
-			return w.sink.accept(list), nil
+			return w.destination.accept(list), nil
 		}
 		begin := time.Now()
 		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != entries-1 || s.Deferred != 1 || s.Dead != 0 || s.Reason == "" {
@@ -177,7 +177,7 @@ func TestChokingHoldsUpNothing(t *testing.T) {
 		if took, allowed := last.Sub(begin), entries*time.Second/9000; took > allowed*11/10 {
 			t.Errorf("the others took %s, the rate allows %s", took, allowed)
 		}
-		if n := w.sink.putCalls(); n > 250 {
+		if n := w.destination.putCalls(); n > 250 {
 			t.Errorf("%d calls", n)
 		}
 	})
@@ -198,14 +198,14 @@ func TestThrottledCalls(t *testing.T) {
 			if time.Now().Before(healthy) {
 				return makeVerdicts(len(list), "ThrottlingException"), &audit.DestinationError{Err: errors.New("ThrottlingException: rate exceeded")}
 			}
-			return w.sink.accept(list), nil
+			return w.destination.accept(list), nil
 		}
-		w.sink.put = throttled
+		w.destination.put = throttled
 		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 3000 || s.Deferred+s.Dead != 0 {
 			t.Errorf("%+v", s)
 		}
 		w.allOnce()
-		if len(sizes) > 3 || sizes[100] < 90 || w.sink.putCalls() > 30+8+80 { // pages overlap by two rows
+		if len(sizes) > 3 || sizes[100] < 90 || w.destination.putCalls() > 30+8+80 { // pages overlap by two rows
 			t.Errorf("calls by size: %v", sizes)
 		}
 		// For good: the pass ends, and defers nothing.
@@ -226,14 +226,14 @@ func TestLargeCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const entries = 50_000
 		w := busy(t, entries, func(o *Options) { o.BatchEntries, o.BatchBytes = 10_000, 500_000 })
-		w.sink.delay, w.sink.turns = 20*time.Millisecond, nil
+		w.destination.delay, w.destination.turns = 20*time.Millisecond, nil
 		begin := time.Now()
 		w.pass(Request{Kind: Reconcile})
 		w.allOnce()
 		if took := time.Since(begin); took > 1150*time.Millisecond {
 			t.Errorf("it took %s", took)
 		}
-		if n := w.sink.putCalls(); n > 60 {
+		if n := w.destination.putCalls(); n > 60 {
 			t.Errorf("%d calls", n)
 		}
 	})

@@ -56,7 +56,7 @@ func (p *Pipeline) ownReads(ctx context.Context, entries []audit.Entry, outcomes
 	var ids []string
 	var at []int
 	for i := range entries {
-		if outcomes[i] == audit.New && entries[i].IsAuditRead() {
+		if outcomes[i] == audit.NoOutcome && entries[i].IsAuditRead() {
 			ids, at = append(ids, entries[i].RequestID), append(at, i)
 		}
 	}

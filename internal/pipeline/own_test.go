@@ -34,7 +34,7 @@ func TestSkipOwnReads(t *testing.T) {
 			for range 2 {
 				w.pass(Request{Kind: Reconcile, Full: true})
 			}
-			if got := w.sink.ids(); len(got) != len(ids)+1 || w.sink.got(foreign) != 1 {
+			if got := w.destination.ids(); len(got) != len(ids)+1 || w.destination.got(foreign) != 1 {
 				t.Errorf("%d were delivered, want %d: %v", len(got), len(ids)+1, got)
 			}
 		})

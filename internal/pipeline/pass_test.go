@@ -85,7 +85,7 @@ func TestFloors(t *testing.T) {
 func (w *world) allDelivered() {
 	w.t.Helper()
 	for _, e := range w.kong.all() {
-		if w.sink.got(e.ID) == 0 {
+		if w.destination.got(e.ID) == 0 {
 			w.t.Errorf("row %s of %d was not delivered", e.ID, e.Timestamp)
 		}
 	}
@@ -133,20 +133,20 @@ func TestDryRunWritesNothing(t *testing.T) {
 			w.kong.ownReads = true
 			w.kong.add(span(w.now()-500, 50, 10)...)
 			s := w.pass(Request{Kind: Reconcile, DryRun: true})
-			if s.New < 50 || s.Delivered != 0 || w.store.writes != 0 || w.sink.putCalls() != 0 || w.store.tokens != 0 {
-				t.Errorf("%+v, %d writes, %d puts, %d leases", s, w.store.writes, w.sink.putCalls(), w.store.tokens)
+			if s.New < 50 || s.Delivered != 0 || w.store.writes != 0 || w.destination.putCalls() != 0 || w.store.tokens != 0 {
+				t.Errorf("%+v, %d writes, %d puts, %d leases", s, w.store.writes, w.destination.putCalls(), w.store.tokens)
 			}
 			// Not even where there is something to do besides.
 			w.kong.ownReads = false
 			w.pass(Request{Kind: Reconcile})
 			w.kong.add(w.now())
-			writes, puts := w.store.writes, w.sink.putCalls()
+			writes, puts := w.store.writes, w.destination.putCalls()
 			for _, kind := range []Kind{Tail, Reconcile, Window} {
 				if s := w.pass(Request{Kind: kind, DryRun: true}); s.New != 1 {
 					t.Errorf("%+v", s)
 				}
 			}
-			if w.store.writes != writes || w.sink.putCalls() != puts {
+			if w.store.writes != writes || w.destination.putCalls() != puts {
 				t.Error("a dry run wrote something")
 			}
 		})
@@ -187,7 +187,7 @@ func TestPrepareAndObserver(t *testing.T) {
 			w.kong.addEntry(audit.Entry{RequestID: fmt.Sprint("x", w.kong.next), Timestamp: w.now(), Payload: `{"password":"hush"}`})
 		}
 		w.pass(Request{Kind: Reconcile})
-		for _, e := range w.sink.events {
+		for _, e := range w.destination.events {
 			if e.Payload != "redacted" {
 				t.Fatal("an entry left as it was")
 			}
@@ -247,7 +247,7 @@ func TestScan(t *testing.T) {
 			if err := w.p.Reader().Scan(t.Context(), 0, 0, func(walk.Scanned) error { return stop }); !errors.Is(err, stop) {
 				t.Errorf("%v", err)
 			}
-			if w.store.writes != 0 || w.sink.putCalls() != 0 {
+			if w.store.writes != 0 || w.destination.putCalls() != 0 {
 				t.Error("a scan wrote something")
 			}
 		})

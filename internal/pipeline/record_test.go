@@ -18,7 +18,7 @@ func TestLedgerThatFailsForAWhile(t *testing.T) {
 	for _, delay := range []time.Duration{0, time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries, o.Workers = 5, 3 })
-			w.kong.delay, w.sink.delay = delay, 50*time.Millisecond
+			w.kong.delay, w.destination.delay = delay, 50*time.Millisecond
 			from, to := time.Now().Add(200*time.Millisecond+3*delay), time.Now().Add(4*time.Minute)
 			var failed time.Time
 			w.store.record = func(int, []audit.Record) error {
@@ -35,7 +35,7 @@ func TestLedgerThatFailsForAWhile(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 			w.allOnce()
-			for _, at := range w.sink.times {
+			for _, at := range w.destination.times {
 				if at.After(failed) && at.Before(to) {
 					t.Errorf("put %s after the ledger had failed", at.Sub(failed))
 				}
@@ -47,14 +47,14 @@ func TestLedgerThatFailsForAWhile(t *testing.T) {
 	}
 }
 
-var errRefused = audit.Settingsf("allow the commands", "NOPERM this user has no permissions")
+var errRefused = audit.SettingsErrorf("allow the commands", "NOPERM this user has no permissions")
 
 // A ledger that refuses everything ends the pass at once. What was accepted is
 // recorded by the next pass, and not put again.
 func TestLedgerThatRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries, o.Workers = 5, 2 })
-		w.sink.delay = 10 * time.Millisecond
+		w.destination.delay = 10 * time.Millisecond
 		w.store.record = func(int, []audit.Record) error { return errRefused }
 		w.kong.add(span(w.now()-900, 200, 4)...)
 		for range 3 {
@@ -66,7 +66,7 @@ func TestLedgerThatRefuses(t *testing.T) {
 			if took := time.Since(begin); took > 10*time.Second {
 				t.Errorf("it took %s", took)
 			}
-			if n := w.sink.putCalls(); n > 3 {
+			if n := w.destination.putCalls(); n > 3 {
 				t.Errorf("%d calls", n)
 			}
 		}
@@ -121,13 +121,13 @@ func testRefusedUndelivered(t *testing.T, size int, refusal error) {
 		w := newWorld(t, oldest())
 		w.kong.add(span(w.now()-900, 50, 4)...)
 		w.kong.addEntry(audit.Entry{RequestID: "huge", Timestamp: w.now() - 500, Payload: string(make([]byte, size))})
-		w.sink.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
-			verdicts := w.sink.accept(nil)
+		w.destination.put = func(_ context.Context, _ int, entries []audit.Entry) ([]audit.Verdict, error) {
+			verdicts := w.destination.accept(nil)
 			for i := range entries {
 				if entries[i].ID == "huge" {
 					verdicts = append(verdicts, audit.Verdict{Status: audit.Rejected, Code: "InvalidSize", Reason: "too large"})
 				} else {
-					verdicts = append(verdicts, w.sink.accept(entries[i:i+1])...)
+					verdicts = append(verdicts, w.destination.accept(entries[i:i+1])...)
 				}
 			}
 			return verdicts, nil
@@ -219,7 +219,7 @@ func TestLedgerEmptied(t *testing.T) {
 		for _, at := range []time.Duration{0, time.Second, 3500 * time.Millisecond, 9 * time.Second} {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 5 })
-				w.kong.delay, w.sink.delay = 300*time.Millisecond, 700*time.Millisecond
+				w.kong.delay, w.destination.delay = 300*time.Millisecond, 700*time.Millisecond
 				w.kong.add(span(w.now()-900, 100, 4)...)
 				w.pass(Request{Kind: Reconcile})
 				w.kong.add(span(w.now(), 20, 1)...)

@@ -13,7 +13,7 @@ import (
 func (w *world) cutAt(n int) {
 	w.kong.hook = func(int, audit.Query) error {
 		if n--; n <= 0 {
-			return audit.Settingsf("", "cut")
+			return audit.SettingsErrorf("", "cut")
 		}
 		return nil
 	}

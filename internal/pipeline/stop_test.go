@@ -19,7 +19,7 @@ func TestOutOfTime(t *testing.T) {
 			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries, o.Workers = 10, 2 })
 			w.kong.add(span(w.now()-5000, 300, 10)...)
 			w.kong.delay = 2 * time.Second
-			w.sink.delay = 3 * time.Second
+			w.destination.delay = 3 * time.Second
 			rounds := 0
 			for ; rounds < 20; rounds++ {
 				if rounds > 0 {
@@ -60,7 +60,7 @@ func TestCancel(t *testing.T) {
 			w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 5 })
 			w.kong.add(span(w.now()-5000, 300, 10)...)
 			w.kong.delay = time.Second
-			w.sink.delay = 4 * time.Second
+			w.destination.delay = 4 * time.Second
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, nil)
 			defer cancel()
 			stopped := time.Time{}
@@ -73,13 +73,13 @@ func TestCancel(t *testing.T) {
 			if took := time.Since(stopped); took > 5*time.Second {
 				t.Errorf("stopped after %s", took)
 			}
-			for _, at := range w.sink.times {
+			for _, at := range w.destination.times {
 				if at.After(stopped) {
 					t.Error("a put was started after the end")
 				}
 			}
-			if n := w.store.count(audit.Delivered); n != len(w.sink.ids()) || n == 0 || s.Delivered != n {
-				t.Errorf("%d recorded of %d accepted, %+v", n, len(w.sink.ids()), s)
+			if n := w.store.count(audit.Delivered); n != len(w.destination.ids()) || n == 0 || s.Delivered != n {
+				t.Errorf("%d recorded of %d accepted, %+v", n, len(w.destination.ids()), s)
 			}
 			if _, err := (&handle{store: w.store}).Acquire(t.Context(), true); err != nil {
 				t.Errorf("lease was not given up: %v", err)
@@ -98,7 +98,7 @@ func TestGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.Grace = 7 * time.Second })
 		w.kong.add(w.now())
-		w.sink.delay = time.Hour
+		w.destination.delay = time.Hour
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		timer := time.AfterFunc(time.Minute, cancel)

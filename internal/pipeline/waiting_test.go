@@ -23,7 +23,7 @@ func TestOldestWaiting(t *testing.T) {
 			})
 			first := w.now() - 400
 			w.kong.add(span(first, 130, 3)...)
-			w.sink.put = func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
+			w.destination.put = func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
 				if n == 60 {
 					during.Store(told.Load())
 				}
@@ -35,7 +35,7 @@ func TestOldestWaiting(t *testing.T) {
 			if during.Load() != first || told.Load() != first {
 				t.Errorf("told %d during the pass and %d after it, want %d", during.Load(), told.Load(), first)
 			}
-			w.sink.put = nil
+			w.destination.put = nil
 			w.pass(Request{Kind: Reconcile})
 			if told.Load() != 0 {
 				t.Errorf("told %d after everything was delivered", told.Load())

@@ -90,8 +90,8 @@ func TestLogChangesDuringWalk(t *testing.T) {
 					if !w.kong.positional || w.kong.sorts {
 						// Where offsets count rows of no order, only the next pass is sure to find all.
 						for _, id := range ids {
-							if w.sink.got(id) != 1 {
-								t.Errorf("%s was delivered %d times", id, w.sink.got(id))
+							if w.destination.got(id) != 1 {
+								t.Errorf("%s was delivered %d times", id, w.destination.got(id))
 							}
 						}
 					}
@@ -172,7 +172,7 @@ func TestPagesThatFail(t *testing.T) {
 		}},
 		"settings": {fails: true, hook: func(n int, _ audit.Query) error {
 			if n == 4 {
-				return audit.Settingsf("give it a role", "403")
+				return audit.SettingsErrorf("give it a role", "403")
 			}
 			return nil
 		}},
@@ -295,9 +295,9 @@ func TestEqualRowsWithoutID(t *testing.T) {
 					check := func(want int) {
 						t.Helper()
 						total := 0
-						for _, id := range w.sink.ids() {
-							if w.sink.got(id) != 1 {
-								t.Errorf("%s was delivered %d times", id, w.sink.got(id))
+						for _, id := range w.destination.ids() {
+							if w.destination.got(id) != 1 {
+								t.Errorf("%s was delivered %d times", id, w.destination.got(id))
 							}
 							total++
 						}
@@ -344,8 +344,8 @@ func TestWindowAndStartAt(t *testing.T) {
 						if in {
 							want++
 						}
-						if (w.sink.got(e.ID) == 1) != in {
-							t.Errorf("%+v: row at %d delivered %d times", c, e.Timestamp-now, w.sink.got(e.ID))
+						if (w.destination.got(e.ID) == 1) != in {
+							t.Errorf("%+v: row at %d delivered %d times", c, e.Timestamp-now, w.destination.got(e.ID))
 						}
 					}
 					if s.New != want || s.Delivered != want {
@@ -369,8 +369,8 @@ func TestStartAtHoldsForEveryPass(t *testing.T) {
 			w.pass(Request{Kind: Reconcile})
 			w.pass(Request{Kind: Tail})
 			for _, e := range w.kong.all() {
-				if want := min(1, max(0, e.Timestamp-start+1)); int64(w.sink.got(e.ID)) != want {
-					t.Errorf("row at start%+d was delivered %d times", e.Timestamp-start, w.sink.got(e.ID))
+				if want := min(1, max(0, e.Timestamp-start+1)); int64(w.destination.got(e.ID)) != want {
+					t.Errorf("row at start%+d was delivered %d times", e.Timestamp-start, w.destination.got(e.ID))
 				}
 			}
 		})

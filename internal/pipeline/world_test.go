@@ -17,11 +17,11 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// sink is a destination in memory.
-type sink struct {
+// destination is a destination in memory.
+type destination struct {
 	delay time.Duration
 	turns *rate.Limiter // of calls; nil: no limit
-	// put may answer in the place of the sink: it calls accept for what it takes. n
+	// put may answer in the place of the destination: it calls accept for what it takes. n
 	// counts calls from 1.
 	put func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error)
 
@@ -34,9 +34,9 @@ type sink struct {
 	times    []time.Time
 }
 
-func newSink() *sink { return &sink{accepted: map[string]int{}, events: map[string]audit.Entry{}} }
+func newDestination() *destination { return &destination{accepted: map[string]int{}, events: map[string]audit.Entry{}} }
 
-func (s *sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+func (s *destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	if s.turns != nil {
 		if err := s.turns.Wait(ctx); err != nil {
 			return make([]audit.Verdict, len(entries)), err
@@ -65,7 +65,7 @@ func (s *sink) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict,
 	return s.accept(entries), nil
 }
 
-func (s *sink) accept(entries []audit.Entry) []audit.Verdict {
+func (s *destination) accept(entries []audit.Entry) []audit.Verdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	verdicts := make([]audit.Verdict, len(entries))
@@ -77,19 +77,19 @@ func (s *sink) accept(entries []audit.Entry) []audit.Verdict {
 	return verdicts
 }
 
-func (s *sink) got(id string) int {
+func (s *destination) got(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.accepted[id]
 }
 
-func (s *sink) ids() []string {
+func (s *destination) ids() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.accepted))
 }
 
-func (s *sink) putCalls() int {
+func (s *destination) putCalls() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls
@@ -127,7 +127,7 @@ type world struct {
 	t     testing.TB
 	kong  *kong
 	store *store
-	sink  *sink
+	destination  *destination
 	opts  Options
 	logs  *logs
 	p     *Pipeline
@@ -151,8 +151,8 @@ func (l *logs) count(msg string) int {
 }
 
 func newWorld(t testing.TB, k *kong, change ...func(*Options)) *world {
-	w := &world{t: t, kong: k, store: newStore(), sink: newSink(), logs: &logs{}}
-	w.opts = Options{PageSize: 10, Destination: w.sink, Source: k, Logger: slog.New(slog.NewTextHandler(w.logs, nil))}
+	w := &world{t: t, kong: k, store: newStore(), destination: newDestination(), logs: &logs{}}
+	w.opts = Options{PageSize: 10, Destination: w.destination, Source: k, Logger: slog.New(slog.NewTextHandler(w.logs, nil))}
 	for _, f := range change {
 		f(&w.opts)
 	}
@@ -189,7 +189,7 @@ func (w *world) pass(req Request) Summary {
 func (w *world) allOnce() {
 	w.t.Helper()
 	for _, e := range w.kong.all() {
-		if n := w.sink.got(e.ID); n != 1 {
+		if n := w.destination.got(e.ID); n != 1 {
 			w.t.Errorf("row %s of %d was delivered %d times", e.ID, e.Timestamp, n)
 		}
 	}

@@ -42,7 +42,7 @@ type List interface {
 
 // Ledger remembers what became of entries. Safe for concurrent use.
 type Ledger interface {
-	// Lookup returns what became of each entry, audit.New for an unknown one. Its errors
+	// Lookup returns what became of each entry, audit.NoOutcome for an unknown one. Its errors
 	// are those of delivery.Ledger.
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
 }

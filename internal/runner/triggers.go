@@ -58,7 +58,7 @@ func (r *Runner) Announce(ctx context.Context, ids []string, at time.Time) (fres
 	}
 	var done []string
 	for i, id := range ids {
-		if outcomes[i] == audit.New && outcomes[i+len(ids)] == audit.New && !own[i] {
+		if outcomes[i] == audit.NoOutcome && outcomes[i+len(ids)] == audit.NoOutcome && !own[i] {
 			fresh = append(fresh, id)
 		} else {
 			done = append(done, id)

@@ -118,16 +118,16 @@ func (p *Plan) Next(dir string) []string {
 func Write(dir string, files []File) error {
 	const hint = "give another folder with --dir, or move the file away"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return audit.Settings(err, hint)
+		return audit.NewSettingsError(err, hint)
 	}
 	for _, f := range files {
 		if _, err := os.Lstat(filepath.Join(dir, f.Name)); !errors.Is(err, fs.ErrNotExist) {
-			return audit.Settingsf(hint, "%s is there already, and nothing is overwritten", filepath.Join(dir, f.Name))
+			return audit.SettingsErrorf(hint, "%s is there already, and nothing is overwritten", filepath.Join(dir, f.Name))
 		}
 	}
 	for _, f := range files {
 		if err := create(filepath.Join(dir, f.Name), f); err != nil {
-			return audit.Settings(err, hint)
+			return audit.NewSettingsError(err, hint)
 		}
 	}
 	return nil

@@ -169,6 +169,6 @@ func IsUndecided(err error) bool {
 
 // Stopped is the error of a destination that refuses everything alike.
 func Stopped(destination, code, reason string) error {
-	return audit.Settingsf("nothing was rejected for it: look what the code says of the account, its quotas and the destination, and correct that",
+	return audit.SettingsErrorf("nothing was rejected for it: look what the code says of the account, its quotas and the destination, and correct that",
 		"%s refuses every entry alike: %s: %s", destination, code, reason)
 }

@@ -171,7 +171,7 @@ func (v *verification) sortStrays(ctx context.Context) error {
 		return err
 	}
 	for i, o := range outcomes {
-		if o == audit.New {
+		if o == audit.NoOutcome {
 			v.report.Destination.Unknown.add(v.unsorted[i].ID)
 		} else {
 			v.report.Destination.Gone++

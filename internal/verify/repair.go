@@ -58,7 +58,7 @@ func (f *overlay) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Ou
 		case t < f.since, t >= f.until:
 			outcomes[i] = audit.Delivered
 		case lost && o == audit.Delivered, again && (o == audit.Dead || o == audit.Deferred):
-			outcomes[i] = audit.New
+			outcomes[i] = audit.NoOutcome
 		}
 	}
 	return outcomes, nil

@@ -301,7 +301,7 @@ func (v *verification) entry(e *audit.Entry, o audit.Outcome) {
 		r.SignatureFailed.add(e.ID)
 	}
 	switch o {
-	case audit.New:
+	case audit.NoOutcome:
 		v.unknown(e)
 	case audit.Delivered:
 		r.Delivered++
@@ -406,9 +406,9 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	}
 	for i, o := range outcomes {
 		switch e := &v.young[i]; {
-		case o == audit.New && v.passReads(e):
+		case o == audit.NoOutcome && v.passReads(e):
 			v.onTheWay(e)
-		case o == audit.New:
+		case o == audit.NoOutcome:
 			v.missing(e.ID, e.Timestamp)
 		default:
 			v.report.Entries-- // entry counts it once more

@@ -59,7 +59,7 @@ func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 // explain adds what a person can do about an error.
 func explain(err error) error {
 	if audit.LedgerForgot(err) {
-		return audit.Settings(err, "let a full pass complete (relay once --full), as the ledger has forgotten what it knew, then verify again")
+		return audit.NewSettingsError(err, "let a full pass complete (relay once --full), as the ledger has forgotten what it knew, then verify again")
 	}
 	return err
 }

@@ -95,7 +95,7 @@ func Open(path string, o Options) (*Ledger, error) {
 	}
 	if o.MustExist {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { //nolint:gosec // the path is a setting
-			return nil, audit.Settingsf("correct the path in --ledger, or let the relay run first, which makes the file", "%w: %s", audit.ErrNoLedger, path)
+			return nil, audit.SettingsErrorf("correct the path in --ledger, or let the relay run first, which makes the file", "%w: %s", audit.ErrNoLedger, path)
 		}
 	}
 	b := &Ledger{path: path, now: time.Now}

@@ -76,9 +76,9 @@ func TestBoltExpires(t *testing.T) {
 	value(b.Begin(bg()))(t)
 	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.Dead, audit.Dead, audit.Delivered})
 	now = now.Add(2 * time.Hour)
-	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.New, audit.New, audit.Delivered})
+	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.NoOutcome, audit.NoOutcome, audit.Delivered})
 	must(t, b.Record(bg(), []audit.Record{ledgertest.Record("new", noon, audit.Delivered)})) // into an expired day
-	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.New, audit.New, audit.Delivered})
+	equal(t, outcomes(t, b, entries...), []audit.Outcome{audit.NoOutcome, audit.NoOutcome, audit.Delivered})
 	_, ok, err := b.UndeliveredEntry(bg(), "short")
 	must(t, err)
 	equal(t, ok, true)

@@ -31,12 +31,12 @@ func (b *Ledger) open() error {
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return audit.Settingsf("stop the other one, or give each a ledger of its own; several relays share one in Redis",
+		return audit.SettingsErrorf("stop the other one, or give each a ledger of its own; several relays share one in Redis",
 			"opening ledger %s: %w", b.path, audit.ErrLedgerInUse)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-		return audit.Settings(err, brokenHint)
+		return audit.NewSettingsError(err, brokenHint)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		return audit.Settings(err, "the directory must exist, and the relay must be able to write to it")
+		return audit.NewSettingsError(err, "the directory must exist, and the relay must be able to write to it")
 	}
 	return err
 }
@@ -64,7 +64,7 @@ func checkSize(path string) error {
 	}
 	head := make([]byte, boltHead)
 	if _, err := f.ReadAt(head, 0); err != nil || binary.LittleEndian.Uint32(head[boltMeta:]) != boltMagic {
-		return audit.Settingsf(brokenHint, "opening ledger %s: %w", path, bolterrors.ErrInvalid)
+		return audit.SettingsErrorf(brokenHint, "opening ledger %s: %w", path, bolterrors.ErrInvalid)
 	}
 	size := int64(binary.LittleEndian.Uint32(head[boltPageSize:]))
 	inUse := binary.LittleEndian.Uint64(head[boltInUse:])
@@ -72,7 +72,7 @@ func checkSize(path string) error {
 		inUse = max(inUse, binary.LittleEndian.Uint64(head[boltInUse:]))
 	}
 	if size > 0 && uint64(info.Size()/size) < inUse {
-		return audit.Settingsf(brokenHint, "opening ledger %s: it is cut off: %d bytes instead of %d", path, info.Size(), inUse*uint64(size))
+		return audit.SettingsErrorf(brokenHint, "opening ledger %s: it is cut off: %d bytes instead of %d", path, info.Size(), inUse*uint64(size))
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (b *Ledger) guarded(doing string, f func() error) (err error) {
 	defer func() {
 		debug.SetPanicOnFault(before)
 		if r := recover(); r != nil {
-			err = audit.Settings(b.wrap(doing, fmt.Errorf("the file is broken: %v", r)), brokenHint)
+			err = audit.NewSettingsError(b.wrap(doing, fmt.Errorf("the file is broken: %v", r)), brokenHint)
 		}
 	}()
 	return b.wrap(doing, f())
@@ -112,9 +112,9 @@ func claimFile(tx *bbolt.Tx, o Options) error {
 		case name.want == "" || string(had) == name.want:
 			continue
 		case had != nil && used(tx):
-			return audit.Settingsf(hint, "it is the ledger of the %s %s, not of %s", name.what, had, name.want)
+			return audit.SettingsErrorf(hint, "it is the ledger of the %s %s, not of %s", name.what, had, name.want)
 		case had == nil && used(tx) && !o.Adopt:
-			return audit.Settingsf(hint+", or run once with --adopt (RELAY_ADOPT=true) if it was used with these",
+			return audit.SettingsErrorf(hint+", or run once with --adopt (RELAY_ADOPT=true) if it was used with these",
 				"it was used before, and does not say with which %s", name.what)
 		}
 		err := meta.Put(name.key, []byte(name.want))

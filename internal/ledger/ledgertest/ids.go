@@ -28,7 +28,7 @@ func testRecord(t *testing.T, b Backend) {
 		must(t, x.Record(bg(), records))
 		for _, l := range []Ledger{x, y} {
 			entries := []audit.Entry{{ID: "unknown", Timestamp: Noon}, {ID: "a", Timestamp: Noon + 86400}, {ID: "7", Timestamp: Noon}}
-			want := []audit.Outcome{audit.New, audit.New, audit.New}
+			want := []audit.Outcome{audit.NoOutcome, audit.NoOutcome, audit.NoOutcome}
 			for i := range records {
 				entries = append(entries, audit.Entry{ID: records[i].ID, Timestamp: records[i].Timestamp})
 				want = append(want, records[i].Outcome)
@@ -90,19 +90,19 @@ func testAbsurd(t *testing.T, b Backend) {
 			t.Errorf("%s at %d: %v", entries[i].ID, entries[i].Timestamp, got)
 		}
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: entries[0].ID, Timestamp: Noon}), []audit.Outcome{audit.New})
+	equal(t, outcomes(t, x, audit.Entry{ID: entries[0].ID, Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
 }
 
 func testRefusedRecords(t *testing.T, b Backend) {
 	x, _, _ := begun(t, b)
 	bad := Record("bad", Noon, audit.Dead)
 	bad.Undelivered = nil
-	for _, r := range []audit.Record{bad, Record("bad", Noon, audit.New), Record("bad", Noon, 99)} {
+	for _, r := range []audit.Record{bad, Record("bad", Noon, audit.NoOutcome), Record("bad", Noon, 99)} {
 		if err := x.Record(bg(), []audit.Record{Record("good", Noon, audit.Delivered), r}); err == nil {
 			t.Errorf("outcome %d was recorded", r.Outcome)
 		}
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: "good", Timestamp: Noon}), []audit.Outcome{audit.New})
+	equal(t, outcomes(t, x, audit.Entry{ID: "good", Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
 }
 
 func testConcurrentRecords(t *testing.T, b Backend) {

@@ -155,7 +155,7 @@ func testBegin(t *testing.T, b Backend) {
 	if err := x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}); err == nil {
 		t.Error("recorded before Begin")
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}), []audit.Outcome{audit.New})
+	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
 	equal(t, value(x.Begin(bg()))(t), true)
 	equal(t, value(x.Begin(bg()))(t), false)
 	equal(t, value(y.Begin(bg()))(t), false)
@@ -184,7 +184,7 @@ func testReplaced(t *testing.T, b Backend) {
 		equal(t, value(x.Begin(bg()))(t), true)
 	}
 	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}, audit.Entry{ID: "b", Timestamp: Noon}),
-		[]audit.Outcome{audit.New, audit.New})
+		[]audit.Outcome{audit.NoOutcome, audit.NoOutcome})
 	equal(t, value(x.Marks(bg()))(t), audit.Marks{})
 	_, ok, err := x.UndeliveredEntry(bg(), "b")
 	must(t, err)

@@ -30,7 +30,7 @@ func testOlder(t *testing.T, b Backend) {
 	equal(t, value(x.Begin(bg()))(t), false)
 	equal(t, value(x.Marks(bg()))(t), audit.Marks{})
 	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}, audit.Entry{ID: "b", Timestamp: Noon}),
-		[]audit.Outcome{audit.Delivered, audit.New})
+		[]audit.Outcome{audit.Delivered, audit.NoOutcome})
 	must(t, x.Record(bg(), []audit.Record{Record("b", Noon, audit.Dead)}))
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 2}))
 	if x != y { // whoever shares the ledger starts over as well

@@ -28,7 +28,7 @@ func (c *Client) Check(ctx context.Context) (warnings []string, err error) {
 		}
 		switch {
 		case strings.HasPrefix(policy, "allkeys-"):
-			return nil, audit.Settingsf("set maxmemory-policy to noeviction, or give the ledger a Redis of its own",
+			return nil, audit.SettingsErrorf("set maxmemory-policy to noeviction, or give the ledger a Redis of its own",
 				"redis at %s: %w: %s", c.Where, audit.ErrEvicting, policy)
 		case strings.HasPrefix(policy, "volatile-"):
 			warnings = append(warnings, "redis evicts by "+policy+" when it is full: what it evicts is delivered again")

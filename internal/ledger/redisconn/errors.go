@@ -93,7 +93,7 @@ func Cut(err error) bool {
 }
 
 // TooLarge is the error for a request that the server does not take because of its size.
-func TooLarge(err error) error { return audit.Settings(err, sizeHint) }
+func TooLarge(err error) error { return audit.NewSettingsError(err, sizeHint) }
 
 // Wrap says what failed and where. What only a person can heal becomes an
 // [audit.SettingsError]; all else (no connection, loading, read-only,
@@ -108,7 +108,7 @@ func (c *Client) Wrap(doing string, err error) error {
 	}
 	for _, refusal := range refusals {
 		if Refused(err, refusal.text) {
-			return audit.Settings(wrapped, refusal.hint)
+			return audit.NewSettingsError(wrapped, refusal.hint)
 		}
 	}
 	for _, state := range states {
@@ -117,10 +117,10 @@ func (c *Client) Wrap(doing string, err error) error {
 		}
 	}
 	if _, cluster := c.UniversalClient.(*redis.ClusterClient); !cluster && redis.HasErrorPrefix(err, "MOVED") {
-		return audit.Settings(wrapped, "set --redis-cluster: this server is part of a cluster")
+		return audit.NewSettingsError(wrapped, "set --redis-cluster: this server is part of a cluster")
 	}
 	if hint := tlsHint(err); hint != "" {
-		return audit.Settings(wrapped, hint)
+		return audit.NewSettingsError(wrapped, hint)
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && c.tls:

@@ -56,10 +56,10 @@ type Client struct {
 // if the options contradict each other.
 func New(o Options) (*Client, error) {
 	if o.Cluster && o.SentinelMaster != "" {
-		return nil, audit.Settingsf("give one of them", "redis: cluster and sentinel exclude each other")
+		return nil, audit.SettingsErrorf("give one of them", "redis: cluster and sentinel exclude each other")
 	}
 	if o.Cluster && o.DB != 0 {
-		return nil, audit.Settingsf("set REDIS_DB to 0", "redis: a cluster has only database 0")
+		return nil, audit.SettingsErrorf("set REDIS_DB to 0", "redis: a cluster has only database 0")
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 3 * time.Second

@@ -142,7 +142,7 @@ func (t *topology) askSentinel(ctx context.Context, addr string) (string, error)
 		answer, err := client.GetMasterAddrByName(ctx, o.SentinelMaster).Result()
 		switch {
 		case errors.Is(err, redis.Nil):
-			return "", audit.Settingsf("check --redis-sentinel-master", "sentinel at %s: it watches no master called %s", addr, o.SentinelMaster)
+			return "", audit.SettingsErrorf("check --redis-sentinel-master", "sentinel at %s: it watches no master called %s", addr, o.SentinelMaster)
 		case err != nil:
 			return "", fmt.Errorf("sentinel at %s: %w", addr, err)
 		case len(answer) != 2:
@@ -171,7 +171,7 @@ func (t *topology) askSentinel(ctx context.Context, addr string) (string, error)
 			return "", err
 		}
 		if fresh {
-			return "", audit.Settings(err, "set RELAY_REDIS_SENTINEL_PASSWORD, and RELAY_REDIS_SENTINEL_USERNAME for an ACL user")
+			return "", audit.NewSettingsError(err, "set RELAY_REDIS_SENTINEL_PASSWORD, and RELAY_REDIS_SENTINEL_USERNAME for an ACL user")
 		}
 	}
 	return primary, nil

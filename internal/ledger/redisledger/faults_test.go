@@ -86,7 +86,7 @@ func TestRedisSnapshot(t *testing.T) {
 	equal(t, value(r.Begin(bg()))(t), false)
 	equal(t, value(r.Marks(bg()))(t), audit.Marks{})
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}, audit.Entry{ID: "c", Timestamp: noon}),
-		[]audit.Outcome{audit.Delivered, audit.New, audit.New})
+		[]audit.Outcome{audit.Delivered, audit.NoOutcome, audit.NoOutcome})
 }
 
 func TestRedisFull(t *testing.T) {
@@ -108,7 +108,7 @@ func TestRedisFull(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.New})
+	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.NoOutcome})
 	must(t, lease.Renew(bg()))
 	must(t, plain.ConfigSet(bg(), "maxmemory", "0").Err())
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))

@@ -115,7 +115,7 @@ func (r *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
 	return answer[1] == made, nil
 }
 
-// Lookup returns the outcome of each entry, [audit.New] for those that the ledger
+// Lookup returns the outcome of each entry, [audit.NoOutcome] for those that the ledger
 // does not know. It writes nothing, and makes one round trip for 1000 entries.
 func (r *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	out := make([]audit.Outcome, len(entries))

@@ -116,7 +116,7 @@ func (r *Ledger) Check(ctx context.Context) (warnings []string, err error) {
 	const doing = "trying a script"
 	err = tryScript.Run(ctx, r.client, r.keys("try:1", "try:2", "try:3")).Err()
 	if redisconn.Unknown(err) {
-		return nil, audit.Settings(r.wrap(doing, err),
+		return nil, audit.NewSettingsError(r.wrap(doing, err),
 			"the ledger's scripts need a server that runs them as Redis 6.0 or later does; this one lacks a command")
 	}
 	return warnings, r.wrap(doing, err)

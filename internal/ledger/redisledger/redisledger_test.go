@@ -177,7 +177,7 @@ func TestRedisExpires(t *testing.T) {
 	s.Forward(25*time.Hour + 59*time.Minute)
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.Dead})
 	s.Forward(2 * time.Minute)
-	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.New})
+	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.NoOutcome})
 	_, ok, err := r.UndeliveredEntry(bg(), "a")
 	must(t, err)
 	equal(t, ok, true)
