@@ -618,7 +618,7 @@ func (r *round) remember(ctx context.Context, items []audit.Item) error {
 		items = items[n:]
 		if dropped > 0 && r.now.Sub(r.full) > time.Hour {
 			r.full = r.now
-			r.log.Warn("more entities than are remembered, the next change of the oldest ones has no history", "most", r.opts.MaxEntities)
+			r.log.Warn("more entities than are remembered, the next change of the oldest ones has no history", "count", r.opts.MaxEntities)
 		}
 	}
 	return nil
