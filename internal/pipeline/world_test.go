@@ -34,7 +34,9 @@ type destination struct {
 	times    []time.Time
 }
 
-func newDestination() *destination { return &destination{accepted: map[string]int{}, events: map[string]audit.Entry{}} }
+func newDestination() *destination {
+	return &destination{accepted: map[string]int{}, events: map[string]audit.Entry{}}
+}
 
 func (s *destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	if s.turns != nil {
@@ -124,13 +126,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // world is a relay between a Kong, a store and a destination.
 type world struct {
-	t     testing.TB
-	kong  *kong
-	store *store
-	destination  *destination
-	opts  Options
-	logs  *logs
-	p     *Pipeline
+	t           testing.TB
+	kong        *kong
+	store       *store
+	destination *destination
+	opts        Options
+	logs        *logs
+	p           *Pipeline
 }
 
 type logs struct {
