@@ -83,7 +83,7 @@ func masked(text string) string {
 
 // Nearest returns the known name that a name was most likely meant to be, or "".
 func Nearest(name string, known []string) string {
-	best, least := "", max(3, len(name)/2) // with as many differences it is another name
+	best, least := "", min(max(3, len(name)/2), 4) // with as many differences it is another name
 	for _, other := range known {
 		if d := distance(name, other); d < least {
 			best, least = other, d

@@ -192,7 +192,8 @@ func UnknownVariables(environ []string) []string {
 			continue
 		}
 		text := name + " is not a setting and has no effect"
-		if other := nearest(name, known); other != "" {
+		// RELAY_REGION is meant to be REGION.
+		if other := cmp.Or(Nearest(strings.TrimPrefix(name, "RELAY_"), known), Nearest(name, known)); other != "" {
 			text += "; did you mean " + other + "?"
 		}
 		warnings = append(warnings, text)
@@ -205,20 +206,6 @@ func UnknownVariables(environ []string) []string {
 // a Service called relay.
 func kubernetesService(name string) bool {
 	return name == "RELAY_PORT" || strings.HasPrefix(name, "RELAY_PORT_") || strings.HasPrefix(name, "RELAY_SERVICE_")
-}
-
-// nearest returns the known name that a name was most likely meant to be, or "".
-func nearest(name string, known []string) string {
-	best, least := "", 4 // with more than three differences it is another name
-	for _, other := range known {
-		// RELAY_REGION for REGION, RELAY_KONG_ADMIN_API for KONG_ADMIN_API
-		for _, as := range []string{name, strings.TrimPrefix(name, "RELAY_")} {
-			if d := distance(as, other); d < least {
-				best, least = other, d
-			}
-		}
-	}
-	return best
 }
 
 // distance is how many letters have to be put in, taken out or replaced to make
