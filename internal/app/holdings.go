@@ -8,6 +8,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/history"
 	"github.com/kong-cloudtrail/relay/internal/jsonl"
 	"github.com/kong-cloudtrail/relay/internal/lake"
 )
@@ -71,3 +72,12 @@ func (a *App) Holdings(ctx context.Context) (*Holdings, error) {
 
 // eventSource is that of every event.
 const eventSource = "kong-gateway"
+
+// History returns what Kong's logs say of the changes of an entity since a Unix second;
+// 0 is as far back as they go.
+func (a *App) History(ctx context.Context, entity, name string, since int64) (*history.Report, error) {
+	report, err := history.Read(ctx, history.Options{
+		Requests: a.Kong, Objects: a.Kong.Objects(), Entity: entity, Name: name, Since: since, Redact: a.Settings.Redact, Logger: a.Log,
+	})
+	return report, Explain(err)
+}

@@ -1,0 +1,245 @@
+package objects
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/changes"
+)
+
+// touch is a row of an entity that is not taken into account yet.
+type touch struct {
+	t            int64 // 0: not known
+	row, request string
+}
+
+// history says how much is known of an entity before a change. It is exact only where
+// all of this holds:
+//
+//   - The row of a create or a delete says all by itself: there was nothing before, or
+//     the row holds what there was. For an update, the state before was seen.
+//   - It is the request's only row of the entity.
+//   - The state before is of a request that has shown up as well, and no other row can
+//     have been later than its own.
+//   - Between the two rows, and so near that the order is in doubt, there is no other row
+//     of the entity, and no write without rows that may have touched it, and no request
+//     that was announced and has not shown up.
+//   - Nothing was missed since: no rows were purged unread, the log was read from there on.
+//   - All of this was found after the write had waited for earlier ones to show up.
+//   - The two states do not contradict it: the later one is not older by its own account,
+//     they are of one entity, and what a PATCH did not name is the same.
+func (r *round) history(x *row, p *pending) changes.History {
+	e, s := &p.entry, r.states[x.entity()]
+	switch x.operation {
+	case changes.Create, changes.Delete:
+		if r.alone(x, p) == 1 {
+			return changes.Exact
+		}
+		return changes.Approximate
+	}
+	t := min(x.t, e.Timestamp)
+	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || t < s.T && order(x, t, nil, s) != later {
+		return changes.Unavailable
+	}
+	if !p.settled || !r.certain(x, p) || r.announced(x, p, s) {
+		return changes.Approximate
+	}
+	return changes.Exact
+}
+
+// certain reports whether the last known state of an entity is the one before an update,
+// provided that no earlier write is still to show up.
+func (r *round) certain(x *row, p *pending) bool {
+	e, s := &p.entry, r.states[x.entity()]
+	t, latest := min(x.t, e.Timestamp), max(x.t, e.Timestamp)
+	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || order(x, t, nil, s) != later {
+		return false
+	}
+	return r.alone(x, p) == 1 && !e.TimestampGuessed && s.Joined && !s.Doubtful && latest-t <= lookback && s.T > r.meta.Gap &&
+		!r.touched(x, p, s, latest) && !r.contradicts(x, e, s)
+}
+
+// alone returns how many rows of the entity a write has.
+func (r *round) alone(x *row, p *pending) (n int) {
+	for _, y := range p.rows {
+		if y.entity() == x.entity() {
+			n++
+		}
+	}
+	return n
+}
+
+// touched reports whether something else may have changed the entity in between.
+func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
+	near := func(t int64) bool { return t == 0 || t > s.T-margin && t < latest+margin }
+	for _, o := range r.touches[x.entity()] {
+		if o.row != x.id && o.row != s.Row && near(o.t) {
+			return true
+		}
+	}
+	var names []string
+	named := func() []string {
+		if names == nil {
+			names = append(s.text.Names(), x.text.Names()...)
+		}
+		return names
+	}
+	for _, o := range r.meta.Open {
+		if near(o.T) && mayTouch(o.Method, o.Path, x.dao, x.key, named()) {
+			return true
+		}
+	}
+	for _, o := range r.pending {
+		if o != p && len(o.rows) == 0 && near(undatedAsZero(&o.entry)) && mayTouch(o.entry.Method, o.entry.Path, x.dao, x.key, named()) {
+			return true
+		}
+	}
+	return false
+}
+
+// contradicts reports whether two states cannot follow each other.
+func (r *round) contradicts(x *row, e *audit.Entry, s *state) bool {
+	if was, ok := s.text.Number("updated_at"); ok {
+		if is, ok := x.text.Number("updated_at"); ok && is < was {
+			return true
+		}
+	}
+	if was, ok := s.text.Number("created_at"); ok {
+		if is, ok := x.text.Number("created_at"); ok && is != was {
+			return true
+		}
+	}
+	names := patched(e)
+	return names != nil && !within(differing(s.text, x.text), names)
+}
+
+// patched returns the names at the top of an entity that a request can have changed, or
+// nil if that is not known.
+func patched(e *audit.Entry) []string {
+	if e.Method != http.MethodPatch || e.Payload == "" {
+		return nil
+	}
+	names, ok := changes.Fields(e.Payload)
+	if !ok || len(names) == 0 {
+		return nil
+	}
+	if slices.Contains(names, "url") { // of a service
+		names = append(names, "protocol", "host", "port", "path")
+	}
+	if e.RemovedFromPayload != "" {
+		names = append(names, strings.Split(e.RemovedFromPayload, ",")...)
+	}
+	return names
+}
+
+// differing returns the names at the top of two states in which they differ, but for the
+// time of the last change.
+func differing(a, b changes.State) (names []string) {
+	from, to := changes.Diff(a, b)
+	for _, f := range slices.Concat(from, to) {
+		if name, _, _ := strings.Cut(strings.TrimPrefix(f.Path, "/"), "/"); name != "updated_at" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func within(names, among []string) bool {
+	return !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(among, n) })
+}
+
+// sequence says whether a row is of a later change than a state.
+type sequence int
+
+const (
+	unknown sequence = iota
+	later
+	sooner
+)
+
+// order says whether a row, of a time, is of a later change than a state. Where the times
+// do not tell, the two may: an entity is made before it is changed, and of two requests
+// that named the fields they changed, the second one keeps what the first one did.
+// fields are those that the row's request named, nil if that is not known.
+func order(x *row, t int64, fields []string, s *state) sequence {
+	switch {
+	case t >= s.T+margin:
+		return later
+	case t <= s.T-margin:
+		return unknown // it came late, or a clock is wrong
+	case s.Operation == changes.Create && x.operation == changes.Update:
+		return later
+	case s.Operation == changes.Update && x.operation == changes.Create:
+		return sooner
+	case s.Operation != changes.Update || x.operation != changes.Update || fields == nil || s.Patched == nil:
+		return unknown
+	}
+	differ := differing(s.text, x.text)
+	is, was := within(differ, fields), within(differ, s.Patched)
+	switch {
+	case is && !was:
+		return later
+	case was && !is:
+		return sooner
+	}
+	return unknown
+}
+
+// askUnseen finds out which announced ids have not shown up, if that matters.
+func (r *round) askUnseen(ctx context.Context) error {
+	if r.opts.Announced == nil || len(r.pending) == 0 {
+		r.unseenKnown = true
+		return nil
+	}
+	list, err := r.opts.Announced(ctx)
+	if err != nil {
+		return err
+	}
+	var ask []audit.Entry
+	for _, a := range list {
+		r.told.add(requestID(a.ID))
+		if id := requestID(a.ID); !r.wasSeen(id) && !r.rowsOf.has(id) {
+			ask = append(ask, audit.Entry{ID: id, Timestamp: a.At.Unix()})
+		}
+	}
+	if len(ask) > 0 {
+		outcomes, err := r.opts.Ledger.Lookup(ctx, ask)
+		if err != nil {
+			return err
+		}
+		for i := range ask {
+			if outcomes[i] == audit.NoOutcome {
+				r.unseen = append(r.unseen, audit.Announcement{ID: ask[i].ID, At: time.Unix(ask[i].Timestamp, 0)})
+			}
+		}
+	}
+	r.unseenKnown = true
+	return nil
+}
+
+// announced reports whether a request may have come in between that was announced and
+// has not shown up. One that is missing for long was most likely no write, or its rows
+// would be there: it does not count if the change is just what the request asked for.
+func (r *round) announced(x *row, p *pending, s *state) bool {
+	if !r.unseenKnown {
+		return true
+	}
+	ahead := int64(0) // Kong's clock from this machine's
+	if r.date != 0 {
+		ahead = r.date - r.now.Unix()
+	}
+	explained := patched(&p.entry) != nil && !r.contradicts(x, &p.entry, s)
+	for _, a := range r.unseen {
+		if explained && r.now.Sub(a.At) > lost*time.Second {
+			continue
+		}
+		if a.At.Unix()+ahead > s.T-margin-1 && a.At.Unix() <= p.first.Unix()+1 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,97 @@
+package verify
+
+import (
+	"strings"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// entry counts an entry by what the ledger knows of it.
+func (v *verification) entry(e *audit.Entry, o audit.Outcome) {
+	r := &v.report
+	r.Entries++
+	if e.Verification == audit.VerificationFailed {
+		r.SignatureFailed.add(e.ID)
+	}
+	switch o {
+	case audit.NoOutcome:
+		v.unknown(e)
+	case audit.Delivered:
+		r.Delivered++
+	case audit.Dead:
+		r.Dead.add(e.ID)
+		v.cap(e.Timestamp)
+	case audit.Deferred:
+		r.Deferred.add(e.ID)
+		v.cap(e.Timestamp)
+	case audit.Dropped:
+		r.Dropped.add(e.ID)
+	case audit.Own:
+		r.Own++
+	}
+}
+
+// unknown sorts an entry that is new to the ledger: it is not due, or missing, or
+// may be on its way.
+func (v *verification) unknown(e *audit.Entry) {
+	switch {
+	case !v.due(e):
+		v.report.NotDue++
+		v.cap(e.Timestamp)
+	case (v.now-e.Timestamp < youngAge || v.passReads(e)) && len(v.young) < maxNames:
+		v.young = append(v.young, audit.Entry{ID: strings.Clone(e.ID), Timestamp: e.Timestamp})
+	case v.passReads(e):
+		v.onTheWay(e)
+	default:
+		v.missing(e.ID, e.Timestamp)
+	}
+}
+
+// passReads reports whether the pass that was under way when the scan began comes to
+// an entry: one that reads everything, or a reconcile, which begins a day before the
+// marks.
+func (v *verification) passReads(e *audit.Entry) bool {
+	m := &v.marks
+	return v.passing && (m.FullAt == 0 || e.Timestamp >= min(m.Cursor, m.ReconciledThrough)-passLookback)
+}
+
+func (v *verification) onTheWay(e *audit.Entry) {
+	v.report.OnTheWay++
+	v.cap(e.Timestamp)
+}
+
+func (v *verification) missing(id string, timestamp int64) {
+	v.report.Missing.add(id)
+	v.span(timestamp)
+}
+
+// span notes when something was that is missing.
+func (v *verification) span(timestamp int64) {
+	if v.first == 0 && v.last == 0 {
+		v.first, v.last = timestamp, timestamp
+	}
+	v.first, v.last = min(v.first, timestamp), max(v.last, timestamp)
+	v.cap(timestamp)
+}
+
+func (v *verification) cap(timestamp int64) {
+	if !v.capped || timestamp-1 < v.through {
+		v.capped, v.through = true, timestamp-1
+	}
+}
+
+// due reports whether a pass should have recorded an entry. In the second in which
+// the last pass began, rows may have followed the ones it saw; the rows of its own
+// reads always do. Without marks no pass has come to an end, or they were lost
+// together with the ledger.
+func (v *verification) due(e *audit.Entry) bool {
+	m := v.marks
+	if m.Cursor == 0 || v.now-e.Timestamp > v.reach {
+		return true
+	}
+	slack := int64(0)
+	if strings.HasPrefix(e.Path, "/audit/") {
+		slack = ownSlack
+	}
+	return e.Timestamp < m.Cursor-slack || e.Timestamp <= m.Cursor && e.Timestamp < m.Completed-slack
+}
