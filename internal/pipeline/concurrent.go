@@ -36,6 +36,7 @@ type concurrentTails struct {
 
 	mu     sync.Mutex
 	order  walk.Order // of the walk, then of the last tail
+	cursor int64      // when tails began
 	pages  int        // that tails have read
 	closed bool
 	err    error // with which a tail failed the pass
@@ -65,11 +66,11 @@ func (p *Pipeline) join() *pass {
 	return p.current
 }
 
-// begin lets tails read, once the walk has found its order.
-func (t *concurrentTails) begin(o walk.Order) {
+// begin lets tails read from a cursor, once the walk has found its order.
+func (t *concurrentTails) begin(o walk.Order, cursor int64) {
 	t.once.Do(func() {
 		t.mu.Lock()
-		t.order = o
+		t.order, t.cursor = o, cursor
 		t.mu.Unlock()
 		close(t.begun)
 	})
@@ -107,7 +108,7 @@ func (ps *pass) concurrentTail(ctx context.Context, req *Request) (sum Summary, 
 	defer stop(nil)
 	defer context.AfterFunc(t.stopped, func() { stop(context.Cause(t.stopped)) })()
 	t.mu.Lock()
-	order, closed := t.order, t.closed
+	order, cursor, closed := t.order, t.cursor, t.closed
 	t.mu.Unlock()
 	if closed {
 		return sum, false, nil
@@ -120,7 +121,7 @@ func (ps *pass) concurrentTail(ctx context.Context, req *Request) (sum Summary, 
 	readErr, err := ps.readTail(ctx, pool, &sum)
 	if err == nil && readErr == nil {
 		req.hasRead()
-		err = ps.joinTail(ctx, pool, req, audit.Writes{Floor: max(1, ps.marks.Cursor-wideLookback), Through: ps.walk.Began().Unix()})
+		err = ps.joinTail(ctx, pool, req, audit.Writes{Floor: max(1, cursor-wideLookback), Through: ps.walk.Began().Unix()})
 	}
 	if waitErr := pool.Wait(); err == nil || waitErr != nil && errors.Is(err, context.Canceled) {
 		err = waitErr
@@ -160,9 +161,10 @@ func (ps *pass) readTail(ctx context.Context, pool *delivery.Workers, sum *Summa
 	w := p.reader.Walk()
 	t.mu.Lock()
 	w.ReadIn(t.order)
+	cursor := t.cursor
 	t.mu.Unlock()
 	if t.head == 0 {
-		t.head = max(ps.marks.Cursor, ps.walk.Began().Unix()-wideLookback)
+		t.head = max(cursor, ps.walk.Began().Unix()-wideLookback)
 	}
 	floor := max(p.tailFloor(t.head), p.opts.StartAt)
 	// Entries that the tail takes into flight are skipped by the walk. Until their

@@ -263,7 +263,7 @@ func (ps *pass) walkLog(ctx context.Context) error {
 		if err := ps.handlePage(ctx, s); err != nil {
 			return err
 		}
-		ps.tails.begin(ps.pos.Order)
+		ps.tails.begin(ps.pos.Order, ps.marks.Cursor)
 	}
 }
 

@@ -24,7 +24,7 @@ func TestOldestWaiting(t *testing.T) {
 			first := w.now() - 400
 			w.kong.add(span(first, 130, 3)...)
 			w.destination.put = func(ctx context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
-				if n == 60 {
+				if n >= 60 { // all has been read long before the last one
 					during.Store(told.Load())
 				}
 				return down(ctx, n, entries)
