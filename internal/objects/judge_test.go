@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -521,7 +522,7 @@ func TestEveryExactIsTrue(t *testing.T) {
 		j, dir := newJudged(t, 1, 1)
 		defer os.RemoveAll(dir)
 		j.start()
-		j.makeEdits(edits)
+		j.makeEdits(*edits)
 		pause(2 * time.Hour)
 		j.stopAll()
 		j.closeLedger()
@@ -544,7 +545,7 @@ func TestEveryExactIsTrueInTrouble(t *testing.T) {
 			defer os.RemoveAll(dir)
 			j.objects.newest, j.requests.newest = newest, newest
 			j.start()
-			for i := range edits / 40 {
+			for i := range *edits / 40 {
 				j.makeEdits(25)
 				switch i % 6 {
 				case 0: // down
@@ -586,7 +587,7 @@ func TestEveryExactIsTrueInTrouble(t *testing.T) {
 }
 
 // edits is how many edits a test makes.
-const edits = 400
+var edits = flag.Int("judge.edits", 160, "edits that each test of exact histories makes")
 
 // purge removes the rows before a time from both logs.
 func (j *judged) purge(before time.Time) {
@@ -630,7 +631,7 @@ func TestReadsDoNotWait(t *testing.T) {
 		j, dir := newJudged(t, 3, 1)
 		defer os.RemoveAll(dir)
 		j.start()
-		for range 150 {
+		for range 60 {
 			j.edit(j.gen.Next().Edits[0])
 			pause(100 * time.Millisecond)
 		}
