@@ -88,7 +88,7 @@ func (f *faultRun) deadList() map[string]bool {
 	}
 	list := map[string]bool{}
 	for d := json.NewDecoder(bytes.NewReader(r.stdout.Bytes())); d.More(); {
-		var l audit.Undelivered
+		var l shownUndelivered
 		if err := d.Decode(&l); err != nil {
 			f.t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
@@ -131,9 +132,14 @@ func TestInit(t *testing.T) {
 // TestInitUser runs the commands that make the RBAC user.
 func TestInitUser(t *testing.T) {
 	t.Parallel()
-	var asked []string
-	token := ""
+	var (
+		mu    sync.Mutex
+		asked []string
+		token string
+	)
 	kong := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		if r.Header.Get("Kong-Admin-Token") != "of a super admin" {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
@@ -151,15 +157,18 @@ func TestInitUser(t *testing.T) {
 	if said, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(said), "may read the audit log") {
 		t.Fatalf("%v: %s", err, said)
 	}
+	mu.Lock()
+	got, made := slices.Clone(asked), token
+	mu.Unlock()
 	want := []string{
 		"POST /default/rbac/roles audit-reader",
 		"POST /default/rbac/roles/audit-reader/endpoints /audit/requestsread", "POST /default/rbac/roles/audit-reader/endpoints /audit/objectsread",
 		"POST /default/rbac/roles/audit-reader/endpoints /read", "POST /default/rbac/users audit-relay", "POST /default/rbac/users/audit-relay/roles audit-reader",
 	}
-	if !slices.Equal(asked, want) {
-		t.Errorf("asked %q, want %q", asked, want)
+	if !slices.Equal(got, want) {
+		t.Errorf("asked %q, want %q", got, want)
 	}
-	if env := readEnv(t, filepath.Join(dir, "relay.env")); len(token) < 40 || !slices.Contains(env, "KONG_ADMIN_TOKEN="+token) {
+	if env := readEnv(t, filepath.Join(dir, "relay.env")); len(made) < 40 || !slices.Contains(env, "KONG_ADMIN_TOKEN="+made) {
 		t.Error("the user's token is not the relay's")
 	}
 	cmd = exec.Command("sh", filepath.Join(dir, "kong-user.sh"))

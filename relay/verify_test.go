@@ -199,7 +199,7 @@ func TestVerifyErrors(t *testing.T) {
 		env        []string
 	}{
 		{"another store", "--event-data-store", []string{"RELAY_EVENT_DATA_STORE=11111111-2222-3333-4444-555555555555"}},
-		{"wrong key", "credentials", []string{"AWS_SECRET_ACCESS_KEY=wrong"}},
+		{"wrong key", "does not belong to AWS_ACCESS_KEY_ID", []string{"AWS_SECRET_ACCESS_KEY=wrong"}},
 		{"Redis down", "start Redis", []string{"REDIS_HOST=127.0.0.1:1"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -212,7 +212,7 @@ func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Un
 
 // Begin implements [Leases].
 func (s watchedStore) Begin(ctx context.Context) (bool, error) {
-	done := s.ledgerCall("write")
+	done := s.ledgerCall("begin") // as a rule it only reads: its success says nothing of writes
 	fresh, err := s.Store.Begin(ctx)
 	done(err)
 	return fresh, err
