@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
@@ -112,7 +113,7 @@ func BenchmarkInProcessLogs(b *testing.B) {
 			sum, err := pipeline.New(pipeline.Options{
 				Source: source, Destination: destination, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeperOf(store),
 				BatchEntries: cloudwatch.BatchEntries, BatchBytes: cloudwatch.BatchBytes,
-			}).Run(b.Context(), pipeline.Request{Kind: pipeline.Reconcile})
+			}).Run(b.Context(), pipeline.Request{Kind: audit.Reconcile})
 			if err != nil || sum.Delivered != n {
 				b.Fatalf("%+v: %v", sum, err)
 			}

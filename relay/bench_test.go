@@ -20,7 +20,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/lease"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
@@ -165,7 +164,7 @@ func BenchmarkInProcess(b *testing.B) {
 			source, destination, store := adapters(b)
 			b.StartTimer()
 			sum, err := pipeline.New(pipeline.Options{Source: source, Destination: destination, Ledger: store, Marks: store, Undelivered: store, OwnReads: store, Lease: keeperOf(store)}).
-				Run(b.Context(), pipeline.Request{Kind: pipeline.Reconcile})
+				Run(b.Context(), pipeline.Request{Kind: audit.Reconcile})
 			if err != nil || sum.Delivered != n {
 				b.Fatalf("%+v: %v", sum, err)
 			}
@@ -176,16 +175,7 @@ func BenchmarkInProcess(b *testing.B) {
 
 // keeperOf keeps the lease of a ledger.
 func keeperOf(store *redisledger.Ledger) *lease.Keeper {
-	return lease.NewKeeper(lease.Options{
-		TTL: ledger.DefaultLease,
-		Acquire: func(ctx context.Context, requestRerun bool) (lease.Lease, error) {
-			return store.Acquire(ctx, requestRerun)
-		},
-		Begin: func(ctx context.Context) error {
-			_, err := store.Begin(ctx)
-			return err
-		},
-	})
+	return lease.NewKeeper(lease.Options{Acquire: store.Acquire, Begin: store.Begin})
 }
 
 // plainLoop is the simplest thing that could deliver the log.
@@ -215,7 +205,7 @@ func plainLoop(ctx context.Context, source *kongadmin.Client, destination delive
 		var records []audit.Record
 		for i, v := range verdicts {
 			if v.Status == audit.Accepted {
-				records = append(records, audit.Record{ID: fresh[i].ID, Timestamp: fresh[i].Timestamp, Keep: 30 * 24 * time.Hour, Outcome: audit.Delivered})
+				records = append(records, audit.Record{ID: fresh[i].ID, Timestamp: fresh[i].Timestamp, Retention: 30 * 24 * time.Hour, Outcome: audit.Delivered})
 			}
 		}
 		if err := store.Record(ctx, records); err != nil {

@@ -146,7 +146,7 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 }
 
 // A ledger of another Kong is a matter of settings: the hint is in the answer.
-func TestLambdaForeignLedger(t *testing.T) {
+func TestLambdaLedgerOfAnotherKong(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: w.destination()})
 	if err != nil {

@@ -36,12 +36,12 @@ func (e *env) onceCommand() *cli.Command {
 }
 
 func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
-	req := pipeline.Request{Kind: pipeline.Reconcile, RequestRerun: true, Full: c.Bool("full"), DryRun: c.Bool("dry-run")}
+	req := pipeline.Request{Kind: audit.Reconcile, RequestRerun: true, Full: c.Bool("full"), DryRun: c.Bool("dry-run")}
 	if c.IsSet("since") || c.IsSet("until") {
 		if req.Full {
 			return config.Usagef("--full reads everything: leave out --since and --until, or --full")
 		}
-		req.Kind = pipeline.Window
+		req.Kind = audit.Window
 		if req.Since, req.Until, err = config.Window(c.String("since"), c.String("until"), time.Now()); err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
 }
 
 func kindName(s pipeline.Summary) string {
-	if s.Kind == pipeline.Reconcile && s.Full {
+	if s.Kind == audit.Reconcile && s.Full {
 		return "full reconcile"
 	}
 	return string(s.Kind)

@@ -26,17 +26,14 @@ func (e *env) settingsCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			from := func(variable string) string {
-				if e.fromFile[variable] {
-					return "--" + envFile
-				}
-				return "variable"
-			}
 			w := tabwriter.NewWriter(e.Stdout, 0, 4, 2, ' ', 0)
 			if !c.Bool("json") {
 				fmt.Fprintln(w, "SETTING\tVALUE\tFROM")
 			}
-			for _, in := range config.ListInForce(&s, flagValue(c), e.Getenv, from) {
+			for _, in := range s.InForce() {
+				if in.From == "variable" && e.fromFile[in.Variable] {
+					in.From = "--" + envFile
+				}
 				switch {
 				case in.From == "not set" && !c.Bool("all"):
 				case c.Bool("json"):

@@ -30,12 +30,12 @@ func (e *env) tapCommand() *cli.Command {
 }
 
 func (e *env) tap(ctx context.Context, c *cli.Command) (err error) {
-	req := pipeline.Request{Kind: pipeline.Reconcile, Full: c.Bool("full"), DryRun: true}
+	req := pipeline.Request{Kind: audit.Reconcile, Full: c.Bool("full"), DryRun: true}
 	if c.IsSet("since") || c.IsSet("until") {
 		if req.Full {
 			return config.Usagef("--full reads everything: leave out --since and --until, or --full")
 		}
-		req.Kind = pipeline.Window
+		req.Kind = audit.Window
 		if req.Since, req.Until, err = config.Window(c.String("since"), c.String("until"), time.Now()); err != nil {
 			return err
 		}

@@ -189,7 +189,7 @@ func TestVerifyEventsThatKongDoesNotHold(t *testing.T) {
 
 // A log that shows nothing of what was recorded is another Kong's, or was emptied:
 // nothing can be said of it, whatever span of time is asked for.
-func TestVerifyForeignLog(t *testing.T) {
+func TestVerifyAnotherLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	at := time.Now().Add(-time.Hour)

@@ -16,17 +16,17 @@ import (
 )
 
 const (
-	// While ids are waited for, polls are repeated after an interval that grows from
+	// While ids are waited for, tails are repeated after an interval that grows from
 	// minInterval to maxInterval. Most rows appear within a second: for that long
-	// after a trigger two polls are at most promptInterval apart.
+	// after a trigger two tails are at most promptInterval apart.
 	minInterval    = 100 * time.Millisecond
 	promptInterval = 150 * time.Millisecond
 	promptFor      = time.Second
 	maxInterval    = 5 * time.Second
 
-	// repollFor is how long polls are repeated after a trigger that named no id: nothing
+	// repeatFor is how long tails are repeated after a trigger that named no id: nothing
 	// tells when its entry has shown up, and Kong can take some seconds to write it.
-	repollFor = 7 * time.Second
+	repeatFor = 7 * time.Second
 
 	// blockedRetry is when a tail that a reconcile of a log without order keeps out is
 	// tried again, unless the reconcile ends before.
@@ -47,36 +47,15 @@ const (
 	unorderedShare = 10
 )
 
-// Pass is what a host is to do.
-type Pass int
-
-// Passes.
-const (
-	None Pass = iota
-	Tail
-	Reconcile
-)
-
-func (p Pass) String() string {
-	switch p {
-	case Tail:
-		return "tail"
-	case Reconcile:
-		return "reconcile"
-	case None:
-	}
-	return "none"
-}
-
 // Options of a scheduler.
 type Options struct {
-	// Debounce is how long triggers are gathered before a poll.
+	// Debounce is how long triggers are gathered before a tail.
 	Debounce time.Duration
 	// Schedule is the time between reconciles. 0: only those that are asked for.
 	Schedule time.Duration
 	// TailNotBefore is a time before which no tail is made. Zero: none.
 	TailNotBefore time.Time
-	// Follow is how long polls are repeated for an id. Default: MissingAfter.
+	// Follow is how long tails are repeated for an id. Default: MissingAfter.
 	Follow time.Duration
 }
 
@@ -88,26 +67,26 @@ type Scheduler struct {
 	mu  sync.Mutex
 	ids announced
 
-	// Polls.
-	nextPoll     time.Time // zero: no poll is planned
-	lastPoll     time.Time
-	lastNotified time.Time
-	interval     time.Duration // between the last poll and the next
-	followUntil  time.Time     // polls are repeated for ids until then
-	pollWanted   bool          // by a trigger without ids, a rerun request or a retry
-	repollUntil  time.Time     // polls are repeated until then for a trigger without ids
+	// Tails.
+	nextTail      time.Time // zero: no tail is planned
+	lastTail      time.Time
+	lastNotified  time.Time
+	interval      time.Duration // between the last tail and the next
+	followUntil   time.Time     // tails are repeated for ids until then
+	tailRequested bool          // by a trigger without ids, a rerun request or a retry
+	repeatUntil   time.Time     // tails are repeated until then for a trigger without ids
 
 	// Passes.
 	tailing, reconciling bool      // a pass is under way; a tail until it has read the log
 	delivering           int       // tails that have read the log and are not at their end
-	tailWanted           bool      // the tail under way is wanted whatever the ids
+	tailForced           bool      // the tail under way is wanted whatever the ids
 	reconcileAt          time.Time // zero: no reconcile is planned
 	reconcileForced      bool      // although another relay has made one of late
 	tailNotBefore        time.Time
-	retryAfter           time.Duration // after the next failure
-	failed               Pass          // the pass that failed last and has not succeeded since
+	retryAfter           time.Duration  // after the next failure
+	failed               audit.PassKind // the pass that failed last and has not succeeded since
 	failedAt             time.Time
-	standby              Pass // waits for another relay's lease, whose holder may be dead
+	standby              audit.PassKind // waits for another relay's lease, whose holder may be dead
 	standbyAt            time.Time
 }
 
@@ -128,35 +107,35 @@ func (s *Scheduler) RequestReconcile(now time.Time, forced bool) {
 }
 
 // Notify takes a trigger. The ids that it announced are in the ledger's list by
-// now; none mean that a poll is wanted and nothing is known of what to look for.
+// now; none mean that a tail is wanted and nothing is known of what to look for.
 func (s *Scheduler) Notify(now time.Time, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ids.add(now, ids)
 	if len(ids) == 0 {
-		s.pollWanted = true
-		s.repollUntil = now.Add(repollFor)
+		s.tailRequested = true
+		s.repeatUntil = now.Add(repeatFor)
 	}
 	s.follow(now, now)
 	s.lastNotified = now
-	s.pollSoon(now, s.opts.Debounce)
+	s.tailSoon(now, s.opts.Debounce)
 	s.bringRetryForward(now)
 }
 
-// RequestTail asks for one poll at once.
+// RequestTail asks for one tail at once.
 func (s *Scheduler) RequestTail(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pollWanted = true
-	s.pollSoon(now, 0)
+	s.tailRequested = true
+	s.tailSoon(now, 0)
 }
 
-// RequestTailAt asks for one poll at a time.
+// RequestTailAt asks for one tail at a time.
 func (s *Scheduler) RequestTailAt(now, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pollWanted = true
-	s.pollSoon(now, at.Sub(now))
+	s.tailRequested = true
+	s.tailSoon(now, at.Sub(now))
 }
 
 // Listed takes the ledger's list of announced ids, whose reading began at a time:
@@ -166,9 +145,9 @@ func (s *Scheduler) Listed(now, began time.Time, list []audit.Announcement) {
 	defer s.mu.Unlock()
 	if latest := s.ids.merge(now, began, list); !latest.IsZero() {
 		s.follow(now, latest)
-		s.pollSoon(now, s.opts.Debounce)
+		s.tailSoon(now, s.opts.Debounce)
 	}
-	s.cancelPoll(now)
+	s.cancelTail(now)
 }
 
 // Seen takes entries that the log shows.
@@ -176,7 +155,7 @@ func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ids.markSeen(entries)
-	s.cancelPoll(now)
+	s.cancelTail(now)
 }
 
 // Delivered takes entries that were delivered, and returns how long before they
@@ -200,7 +179,7 @@ func (s *Scheduler) MaybeOwnReads(now time.Time) (ids []string) {
 	return ids
 }
 
-// Ignore stops waiting for ids that are not worth a poll, or that nobody misses.
+// Ignore stops waiting for ids that are not worth a tail, or that nobody misses.
 func (s *Scheduler) Ignore(now time.Time, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,14 +189,14 @@ func (s *Scheduler) Ignore(now time.Time, ids []string) {
 			s.ids.strikeOff(id)
 		}
 	}
-	s.cancelPoll(now)
+	s.cancelTail(now)
 }
 
 // TailNeeded reports whether the tail under way still has something to look for.
 func (s *Scheduler) TailNeeded(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tailWanted || s.searching(now)
+	return s.tailForced || s.searching(now)
 }
 
 // ToStrikeOff returns the ids that are to be struck off the ledger's list. It returns
@@ -243,7 +222,7 @@ func (s *Scheduler) Expire(now time.Time) (lost []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lost = s.ids.expire(now)
-	s.cancelPoll(now)
+	s.cancelTail(now)
 	return lost
 }
 
@@ -259,11 +238,11 @@ func (s *Scheduler) NextTry() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch s.failed {
-	case Reconcile:
+	case audit.Reconcile:
 		return s.reconcileAt
-	case Tail:
-		return s.nextPoll
-	case None:
+	case audit.Tail:
+		return s.nextTail
+	case audit.NoPass:
 	}
 	return time.Time{}
 }
@@ -281,45 +260,45 @@ func (s *Scheduler) Missing(n int) (list []audit.Announcement) {
 	return list[:min(n, len(list))]
 }
 
-// follow repeats polls for ids that were announced at a time. s.mu is held.
+// follow repeats tails for ids that were announced at a time. s.mu is held.
 func (s *Scheduler) follow(now, announced time.Time) {
 	if until := announced.Add(s.opts.Follow); until.After(s.followUntil) && until.After(now) {
 		s.followUntil = until
 	}
 }
 
-// searching reports whether there is a reason for a poll. s.mu is held.
+// searching reports whether there is a reason for a tail. s.mu is held.
 func (s *Scheduler) searching(now time.Time) bool {
-	return s.pollWanted || now.Before(s.repollUntil) || len(s.ids.waiting) > 0 && now.Before(s.followUntil)
+	return s.tailRequested || now.Before(s.repeatUntil) || len(s.ids.waiting) > 0 && now.Before(s.followUntil)
 }
 
-// pollSoon plans a poll after a wait, or as soon as the last one allows. s.mu is held.
-func (s *Scheduler) pollSoon(now time.Time, wait time.Duration) {
+// tailSoon plans a tail after a wait, or as soon as the last one allows. s.mu is held.
+func (s *Scheduler) tailSoon(now time.Time, wait time.Duration) {
 	at := now.Add(wait)
-	if earliest := s.lastPoll.Add(minInterval); earliest.After(at) {
+	if earliest := s.lastTail.Add(minInterval); earliest.After(at) {
 		at = earliest
 	}
 	s.interval = minInterval
-	if s.nextPoll.IsZero() || at.Before(s.nextPoll) {
-		s.nextPoll = at
+	if s.nextTail.IsZero() || at.Before(s.nextTail) {
+		s.nextTail = at
 	}
 }
 
-// cancelPoll drops the planned poll if nothing is left to look for. s.mu is held.
-func (s *Scheduler) cancelPoll(now time.Time) {
+// cancelTail drops the planned tail if nothing is left to look for. s.mu is held.
+func (s *Scheduler) cancelTail(now time.Time) {
 	if !s.searching(now) {
-		s.nextPoll = time.Time{}
+		s.nextTail = time.Time{}
 	}
 }
 
-// repoll plans the poll after the one that begins now. s.mu is held.
-func (s *Scheduler) repoll(now time.Time) {
-	s.lastPoll, s.nextPoll = now, time.Time{}
+// planRepeat plans the tail after the one that begins now. s.mu is held.
+func (s *Scheduler) planRepeat(now time.Time) {
+	s.lastTail, s.nextTail = now, time.Time{}
 	if !s.searching(now) {
 		s.interval = minInterval
 		return
 	}
-	s.nextPoll = now.Add(s.interval)
+	s.nextTail = now.Add(s.interval)
 	s.interval = min(s.interval*3/2, maxInterval)
 	if now.Sub(s.lastNotified) < promptFor {
 		s.interval = min(s.interval, promptInterval)

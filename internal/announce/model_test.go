@@ -31,8 +31,8 @@ func TestModel(t *testing.T) {
 				t.Fatalf("%s was not seen, its row is of %s", id, at.Sub(epoch))
 			}
 		}
-		if start, wake := m.s.Next(m.now); start.Pass != None || !wake.IsZero() && wake.Sub(m.now) < time.Minute {
-			t.Fatalf("not at rest: %s, next after %s", start.Pass, wake.Sub(m.now))
+		if start, wake := m.s.Next(m.now); start.Kind != audit.NoPass || !wake.IsZero() && wake.Sub(m.now) < time.Minute {
+			t.Fatalf("not at rest: %s, next after %s", start.Kind, wake.Sub(m.now))
 		}
 	})
 }
@@ -86,8 +86,8 @@ func (m *model) step() {
 // advance lets time pass and does what a host does.
 func (m *model) advance(d time.Duration) {
 	m.now = m.now.Add(d)
-	m.end(Tail, &m.tail)
-	m.end(Reconcile, &m.reconcile)
+	m.end(audit.Tail, &m.tail)
+	m.end(audit.Reconcile, &m.reconcile)
 	start, wake := m.s.Next(m.now)
 	if !wake.IsZero() && !wake.After(m.now) {
 		m.Fatalf("nothing to do, and asked to come back at once")
@@ -104,8 +104,8 @@ func (m *model) advance(d time.Duration) {
 			u.result.Rerun = true
 		}
 	}
-	switch start.Pass {
-	case Tail:
+	switch start.Kind {
+	case audit.Tail:
 		if m.tail != nil {
 			m.Fatalf("two tails at once")
 		}
@@ -113,18 +113,18 @@ func (m *model) advance(d time.Duration) {
 			m.Fatalf("two tails within %s", gap)
 		}
 		m.tail, m.lastTail = u, m.now
-	case Reconcile:
+	case audit.Reconcile:
 		if m.tail != nil || m.reconcile != nil {
 			m.Fatalf("a reconcile beside another pass")
 		}
 		m.reconcile = u
-	case None:
+	case audit.NoPass:
 	}
 }
 
 // end ends a pass that has come to its end. It shows the rows that were there when
 // it began.
-func (m *model) end(p Pass, at **underWay) {
+func (m *model) end(p audit.PassKind, at **underWay) {
 	u := *at
 	if u == nil || m.now.Before(u.ends) {
 		return

@@ -1,13 +1,17 @@
 package announce
 
-import "time"
+import (
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
 
 // maxDelivering bounds the tails that have read the log and still deliver.
 const maxDelivering = 8
 
 // Start is a pass that is to be made.
 type Start struct {
-	Pass Pass
+	Kind audit.PassKind
 	// RequestRerun: if another relay holds the lease, request a rerun of it.
 	RequestRerun bool
 	// Forced: a reconcile that was asked for is to be made although another relay has
@@ -26,7 +30,7 @@ func (s *Scheduler) Next(now time.Time) (Start, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	start, at := s.planned(now)
-	if start.Pass == None || at.After(now) {
+	if start.Kind == audit.NoPass || at.After(now) {
 		return Start{}, at
 	}
 	return s.begin(now, start), time.Time{}
@@ -52,37 +56,37 @@ func (s *Scheduler) planned(now time.Time) (next Start, at time.Time) {
 		}
 	}
 	if !s.reconciling && s.delivering == 0 {
-		plan(Start{Pass: Reconcile, RequestRerun: true, Forced: s.reconcileForced}, s.reconcileAt)
-		if s.standby != None {
-			plan(Start{Pass: s.standby}, s.standbyAt)
+		plan(Start{Kind: audit.Reconcile, RequestRerun: true, Forced: s.reconcileForced}, s.reconcileAt)
+		if s.standby != audit.NoPass {
+			plan(Start{Kind: s.standby}, s.standbyAt)
 		}
 	}
-	s.cancelPoll(now)
-	if !s.nextPoll.IsZero() {
-		plan(Start{Pass: Tail, RequestRerun: true}, later(s.nextPoll, s.tailNotBefore))
+	s.cancelTail(now)
+	if !s.nextTail.IsZero() {
+		plan(Start{Kind: audit.Tail, RequestRerun: true}, later(s.nextTail, s.tailNotBefore))
 	}
 	return next, at
 }
 
 // begin marks a pass as under way. s.mu is held.
 func (s *Scheduler) begin(now time.Time, start Start) Start {
-	s.standby = None
-	if start.Pass == Reconcile {
+	s.standby = audit.NoPass
+	if start.Kind == audit.Reconcile {
 		start.Forced = s.reconcileForced
 		s.reconciling, s.reconcileAt, s.reconcileForced = true, time.Time{}, false
 		return start
 	}
-	s.tailing, s.tailWanted = true, s.pollWanted || !start.RequestRerun
-	s.pollWanted = false
-	s.repoll(now)
+	s.tailing, s.tailForced = true, s.tailRequested || !start.RequestRerun
+	s.tailRequested = false
+	s.planRepeat(now)
 	return start
 }
 
 // Result is how a pass ended. At most one of Held, Failed and Blocked is set.
 type Result struct {
 	Began time.Time
-	// Read: [Scheduler.TailRead] was called for the tail.
-	Read bool
+	// LogRead: [Scheduler.TailRead] was called for the tail.
+	LogRead bool
 	// Held: another relay has the lease, for LeaseLeft unless it is renewed.
 	Held      bool
 	LeaseLeft time.Duration
@@ -98,13 +102,13 @@ type Result struct {
 }
 
 // Ended takes the end of a pass that [Scheduler.Next] started.
-func (s *Scheduler) Ended(now time.Time, p Pass, r Result) {
+func (s *Scheduler) Ended(now time.Time, p audit.PassKind, r Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p == Reconcile {
+	if p == audit.Reconcile {
 		s.reconciling = false
 		s.tailNotBefore = time.Time{} // also for a tail that was blocked
-	} else if r.Read {
+	} else if r.LogRead {
 		s.delivering--
 	} else {
 		s.tailing = false
@@ -115,15 +119,15 @@ func (s *Scheduler) Ended(now time.Time, p Pass, r Result) {
 	case r.Failed:
 		s.retry(now, p)
 	case r.Blocked:
-		s.pollWanted = true
-		s.pollSoon(now, 0)
+		s.tailRequested = true
+		s.tailSoon(now, 0)
 		s.tailNotBefore = now.Add(blockedRetry)
 	default:
 		s.succeeded(now, p, r)
 	}
 	if r.Rerun {
-		s.pollWanted = true
-		s.pollSoon(now, 0)
+		s.tailRequested = true
+		s.tailSoon(now, 0)
 	}
 }
 
@@ -136,14 +140,14 @@ func (s *Scheduler) TailRead() {
 	s.delivering++
 }
 
-func (s *Scheduler) succeeded(now time.Time, p Pass, r Result) {
-	if s.failed == p || p == Reconcile {
-		s.failed, s.retryAfter = None, firstRetry
+func (s *Scheduler) succeeded(now time.Time, p audit.PassKind, r Result) {
+	if s.failed == p || p == audit.Reconcile {
+		s.failed, s.retryAfter = audit.NoPass, firstRetry
 	}
-	if p == Reconcile {
+	if p == audit.Reconcile {
 		if !r.Reconciled.IsZero() { // a tail takes its place
-			s.pollWanted = true
-			s.pollSoon(now, 0)
+			s.tailRequested = true
+			s.tailSoon(now, 0)
 		}
 		if began := r.Reconciled; s.opts.Schedule > 0 {
 			if began.IsZero() {
@@ -165,13 +169,13 @@ func UnorderedPause(took time.Duration) time.Duration { return (unorderedShare -
 
 // heldByOther leaves the pass to the relay that has the lease, and takes over as
 // soon as that lease has run out. s.mu is held.
-func (s *Scheduler) heldByOther(now time.Time, p Pass, left time.Duration) {
-	s.failed, s.retryAfter = None, firstRetry
+func (s *Scheduler) heldByOther(now time.Time, p audit.PassKind, left time.Duration) {
+	s.failed, s.retryAfter = audit.NoPass, firstRetry
 	s.standbyAt = now.Add(max(left, heldRetry))
-	if s.standby != Reconcile {
+	if s.standby != audit.Reconcile {
 		s.standby = p
 	}
-	if p == Reconcile {
+	if p == audit.Reconcile {
 		if s.opts.Schedule > 0 {
 			s.reconcileAt = now.Add(s.opts.Schedule)
 		}
@@ -181,7 +185,7 @@ func (s *Scheduler) heldByOther(now time.Time, p Pass, left time.Duration) {
 }
 
 // retry plans a pass that failed. s.mu is held.
-func (s *Scheduler) retry(now time.Time, p Pass) {
+func (s *Scheduler) retry(now time.Time, p audit.PassKind) {
 	after := s.retryAfter
 	s.retryAfter = min(2*s.retryAfter, lastRetry)
 	if s.opts.Schedule > 0 {
@@ -190,24 +194,24 @@ func (s *Scheduler) retry(now time.Time, p Pass) {
 	at := now.Add(after)
 	s.failed, s.failedAt = p, now
 	s.tailNotBefore = at
-	if p == Reconcile {
+	if p == audit.Reconcile {
 		s.reconcileAt = at
 		return
 	}
-	s.pollWanted = true
-	s.nextPoll = at
+	s.tailRequested = true
+	s.nextTail = at
 }
 
 // bringRetryForward makes the pass that failed again soon. s.mu is held.
 func (s *Scheduler) bringRetryForward(now time.Time) {
-	if s.failed == None || s.reconciling || s.tailing || s.delivering > 0 {
+	if s.failed == audit.NoPass || s.reconciling || s.tailing || s.delivering > 0 {
 		return
 	}
 	at := later(now.Add(s.opts.Debounce), s.failedAt.Add(retryGap))
 	if s.tailNotBefore.After(at) {
 		s.tailNotBefore = at
 	}
-	if s.failed == Reconcile && s.reconcileAt.After(at) {
+	if s.failed == audit.Reconcile && s.reconcileAt.After(at) {
 		s.reconcileAt = at
 	}
 }

@@ -25,21 +25,21 @@ func entries(ids ...string) (list []audit.Entry) {
 }
 
 // started fails the test unless Next starts a pass now.
-func started(t *testing.T, s *Scheduler, now time.Time, want Pass) {
+func started(t *testing.T, s *Scheduler, now time.Time, want audit.PassKind) {
 	t.Helper()
-	if start, wake := s.Next(now); start.Pass != want {
-		t.Fatalf("started %s, want %s; next at %s", start.Pass, want, wake.Sub(now))
+	if start, wake := s.Next(now); start.Kind != want {
+		t.Fatalf("started %s, want %s; next at %s", start.Kind, want, wake.Sub(now))
 	}
 }
 
 // run lets time pass, with passes that take no time, and returns when tails began.
 func run(s *Scheduler, from time.Time, d time.Duration) (tails []time.Time) {
 	for now := from; now.Before(from.Add(d)); now = now.Add(10 * ms) {
-		if start, _ := s.Next(now); start.Pass != None {
-			if start.Pass == Tail {
+		if start, _ := s.Next(now); start.Kind != audit.NoPass {
+			if start.Kind == audit.Tail {
 				tails = append(tails, now)
 			}
-			s.Ended(now, start.Pass, Result{Began: now})
+			s.Ended(now, start.Kind, Result{Began: now})
 		}
 	}
 	return tails
@@ -109,12 +109,12 @@ func TestABurstCostsAHandfulOfPolls(t *testing.T) {
 			s.Notify(now, []string{id})
 			visible[id] = true
 		}
-		if start, _ := s.Next(now); start.Pass == Tail {
+		if start, _ := s.Next(now); start.Kind == audit.Tail {
 			polls++
 			for id := range visible {
 				s.Seen(now, entries(id))
 			}
-			s.Ended(now, Tail, Result{Began: now})
+			s.Ended(now, audit.Tail, Result{Began: now})
 		}
 	}
 	if waiting, _ := s.Counts(); polls > 20 || waiting > 0 {
@@ -189,7 +189,7 @@ func TestIgnoredIDsCauseNoPoll(t *testing.T) {
 	s := newScheduler()
 	s.Notify(epoch, []string{"own"})
 	now := epoch.Add(50 * ms)
-	started(t, s, now, Tail)
+	started(t, s, now, audit.Tail)
 	if ids := s.MaybeOwnReads(now); !slices.Equal(ids, []string{"own"}) {
 		t.Fatalf("unsettled %v", ids)
 	}
@@ -197,12 +197,12 @@ func TestIgnoredIDsCauseNoPoll(t *testing.T) {
 	if s.TailNeeded(now) {
 		t.Error("the tail is still needed")
 	}
-	s.Ended(now, Tail, Result{Began: now})
+	s.Ended(now, audit.Tail, Result{Began: now})
 	if tails := run(s, now, time.Minute); len(tails) != 0 {
 		t.Errorf("%d tails", len(tails))
 	}
 	s.Notify(now, nil)
-	started(t, s, now.Add(time.Second), Tail)
+	started(t, s, now.Add(time.Second), audit.Tail)
 	if !s.TailNeeded(now.Add(time.Second)) {
 		t.Error("a tail that was asked for is not needed")
 	}
@@ -210,11 +210,11 @@ func TestIgnoredIDsCauseNoPoll(t *testing.T) {
 
 // A trigger during the back-off after an outage shows that Kong answers.
 func TestATriggerBringsARetryForward(t *testing.T) {
-	for _, failing := range []Pass{Tail, Reconcile} {
-		t.Run(failing.String(), func(t *testing.T) {
+	for _, failing := range []audit.PassKind{audit.Tail, audit.Reconcile} {
+		t.Run(string(failing), func(t *testing.T) {
 			s := newScheduler()
 			now := epoch
-			if failing == Reconcile {
+			if failing == audit.Reconcile {
 				s.RequestReconcile(now, false)
 			} else {
 				s.RequestTail(now)
@@ -222,8 +222,8 @@ func TestATriggerBringsARetryForward(t *testing.T) {
 			var waits []time.Duration
 			for range 6 { // an outage of about two minutes
 				start, _ := s.Next(now)
-				if start.Pass != failing {
-					t.Fatalf("started %s", start.Pass)
+				if start.Kind != failing {
+					t.Fatalf("started %s", start.Kind)
 				}
 				s.Ended(now, failing, Result{Began: now, Failed: true})
 				_, wake := s.Next(now)
@@ -254,17 +254,17 @@ func TestATriggerBringsARetryForward(t *testing.T) {
 func TestReconcilesOnSchedule(t *testing.T) {
 	s := newScheduler()
 	s.RequestReconcile(epoch, false)
-	started(t, s, epoch, Reconcile)
-	s.Ended(epoch.Add(time.Minute), Reconcile, Result{Began: epoch})
+	started(t, s, epoch, audit.Reconcile)
+	s.Ended(epoch.Add(time.Minute), audit.Reconcile, Result{Began: epoch})
 	if _, wake := s.Next(epoch.Add(time.Minute)); wake.Sub(epoch) != time.Hour {
 		t.Fatalf("the next one is after %s", wake.Sub(epoch))
 	}
 	// Another relay made one half an hour ago.
 	now := epoch.Add(time.Hour)
-	started(t, s, now, Reconcile)
-	s.Ended(now, Reconcile, Result{Began: now, Reconciled: now.Add(-30 * time.Minute)})
-	started(t, s, now, Tail) // in its place
-	s.Ended(now, Tail, Result{Began: now})
+	started(t, s, now, audit.Reconcile)
+	s.Ended(now, audit.Reconcile, Result{Began: now, Reconciled: now.Add(-30 * time.Minute)})
+	started(t, s, now, audit.Tail) // in its place
+	s.Ended(now, audit.Tail, Result{Began: now})
 	if _, wake := s.Next(now); wake.Sub(now) != 30*time.Minute {
 		t.Errorf("the next one is after %s", wake.Sub(now))
 	}
@@ -273,10 +273,10 @@ func TestReconcilesOnSchedule(t *testing.T) {
 // Another relay has the lease. It is taken over as soon as it can have run out, and
 // nobody requests reruns for that.
 func TestStandby(t *testing.T) {
-	for _, p := range []Pass{Tail, Reconcile} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, p := range []audit.PassKind{audit.Tail, audit.Reconcile} {
+		t.Run(string(p), func(t *testing.T) {
 			s := newScheduler()
-			if p == Tail {
+			if p == audit.Tail {
 				s.RequestTail(epoch)
 			} else {
 				s.RequestReconcile(epoch, false)
@@ -284,10 +284,10 @@ func TestStandby(t *testing.T) {
 			started(t, s, epoch, p)
 			s.Ended(epoch, p, Result{Began: epoch, Held: true, LeaseLeft: 8 * time.Second})
 			start, wake := s.Next(epoch)
-			if start.Pass != None || wake.Sub(epoch) != 8*time.Second {
+			if start.Kind != audit.NoPass || wake.Sub(epoch) != 8*time.Second {
 				t.Fatalf("%v, next after %s", start, wake.Sub(epoch))
 			}
-			if start, _ := s.Next(wake); start.Pass != p || start.RequestRerun {
+			if start, _ := s.Next(wake); start.Kind != p || start.RequestRerun {
 				t.Errorf("%+v", start)
 			}
 		})
@@ -297,31 +297,31 @@ func TestStandby(t *testing.T) {
 func TestATailBesideAReconcile(t *testing.T) {
 	s := newScheduler()
 	s.RequestReconcile(epoch, false)
-	started(t, s, epoch, Reconcile)
+	started(t, s, epoch, audit.Reconcile)
 	s.Notify(epoch, []string{"a"})
 	now := epoch.Add(50 * ms)
-	started(t, s, now, Tail)
-	started(t, s, now.Add(time.Second), None) // one at a time
+	started(t, s, now, audit.Tail)
+	started(t, s, now.Add(time.Second), audit.NoPass) // one at a time
 	// The log has no order: the tail must wait for the reconcile's end.
-	s.Ended(now, Tail, Result{Began: now, Blocked: true})
-	if start, wake := s.Next(now); start.Pass != None || wake.Sub(now) < time.Second {
-		t.Errorf("started %s, next after %s", start.Pass, wake.Sub(now))
+	s.Ended(now, audit.Tail, Result{Began: now, Blocked: true})
+	if start, wake := s.Next(now); start.Kind != audit.NoPass || wake.Sub(now) < time.Second {
+		t.Errorf("started %s, next after %s", start.Kind, wake.Sub(now))
 	}
 	now = now.Add(time.Second)
-	s.Ended(now, Reconcile, Result{Began: epoch})
-	started(t, s, now, Tail)
+	s.Ended(now, audit.Reconcile, Result{Began: epoch})
+	started(t, s, now, audit.Tail)
 	// Which reads everything, so the next one may not follow at once.
-	s.Ended(now.Add(2*time.Second), Tail, Result{Began: now, Unordered: true})
-	if start, wake := s.Next(now.Add(2 * time.Second)); start.Pass != None || wake.Sub(now) != 20*time.Second {
-		t.Errorf("started %s, next after %s", start.Pass, wake.Sub(now))
+	s.Ended(now.Add(2*time.Second), audit.Tail, Result{Began: now, Unordered: true})
+	if start, wake := s.Next(now.Add(2 * time.Second)); start.Kind != audit.NoPass || wake.Sub(now) != 20*time.Second {
+		t.Errorf("started %s, next after %s", start.Kind, wake.Sub(now))
 	}
 }
 
 func TestARerunBringsATail(t *testing.T) {
 	s := newScheduler()
 	s.RequestTail(epoch)
-	started(t, s, epoch, Tail)
-	s.Ended(epoch.Add(ms), Tail, Result{Began: epoch, Rerun: true})
+	started(t, s, epoch, audit.Tail)
+	s.Ended(epoch.Add(ms), audit.Tail, Result{Began: epoch, Rerun: true})
 	if tails := run(s, epoch.Add(ms), time.Minute); len(tails) != 1 || tails[0].Sub(epoch) > 2*minInterval {
 		t.Errorf("tails at %v", tails)
 	}
@@ -332,17 +332,17 @@ func TestATailBesideATailThatDelivers(t *testing.T) {
 	s := newScheduler()
 	s.Notify(epoch, []string{"a"})
 	now := epoch.Add(50 * ms)
-	started(t, s, now, Tail)
-	started(t, s, now.Add(time.Second), None) // it reads
+	started(t, s, now, audit.Tail)
+	started(t, s, now.Add(time.Second), audit.NoPass) // it reads
 	s.TailRead()
 	s.Seen(now, entries("a"))
 	s.Notify(now, []string{"b"})
 	now = now.Add(time.Second)
-	started(t, s, now, Tail)
+	started(t, s, now, audit.Tail)
 	s.RequestReconcile(now, false)
-	s.Ended(now, Tail, Result{Began: now}) // the second one, which had not read
+	s.Ended(now, audit.Tail, Result{Began: now}) // the second one, which had not read
 	s.Seen(now, entries("b"))
-	started(t, s, now.Add(time.Second), None) // a reconcile waits for the first
-	s.Ended(now.Add(time.Second), Tail, Result{Began: epoch, Read: true})
-	started(t, s, now.Add(time.Second), Reconcile)
+	started(t, s, now.Add(time.Second), audit.NoPass) // a reconcile waits for the first
+	s.Ended(now.Add(time.Second), audit.Tail, Result{Began: epoch, LogRead: true})
+	started(t, s, now.Add(time.Second), audit.Reconcile)
 }

@@ -25,7 +25,7 @@ func TestLogGroupOfAnotherAccount(t *testing.T) {
 		s.UseAWS(aws.Config{Region: "eu-west-1", BaseEndpoint: &unknown, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: "secret", AccountID: account}, nil
 		})})
-		a := &App{Settings: s, Log: slog.New(slog.DiscardHandler)}
+		a := newApp(s, slog.New(slog.DiscardHandler))
 		if err := a.openStore(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestLogGroupOfAnotherAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = bind("222222222222", false)
-	if !errors.Is(err, audit.ErrForeignAccount) || !strings.Contains(err.Error(), "111111111111") || !strings.Contains(audit.Hint(err), "222222222222") {
+	if !errors.Is(err, audit.ErrAccountMismatch) || !strings.Contains(err.Error(), "111111111111") || !strings.Contains(audit.Hint(err), "222222222222") {
 		t.Errorf("another account: %v, hint %q", err, audit.Hint(err))
 	}
 	if err := bind("", false); err != nil { // nothing is compared

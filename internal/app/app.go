@@ -8,23 +8,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
-	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/awscall"
-	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
-	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
-	"github.com/kong-cloudtrail/relay/internal/jsonl"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/ledger/boltledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
-	"github.com/kong-cloudtrail/relay/internal/ocsf"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
@@ -36,19 +28,24 @@ type App struct {
 	Store       Store
 	Destination Destination
 
-	source       walk.Source             // Kong
-	urgent       delivery.Destination    // for entries that a trigger asked for; nil: Destination
-	logs         *cloudwatch.Destination // nil: another destination
-	reopen       func() error            // opens the destination's file again; nil if it is none
+	kind         destinationKind                               // zero if no destination is set
+	source       walk.Source                                   // Kong
+	urgent       delivery.Destination                          // for entries that a trigger asked for; nil: Destination
+	reopen       func() error                                  // opens the destination's file again; nil if it has none
+	inspect      func(ctx context.Context) (warnings []string) // looks at the destination's settings; may be nil
 	certificates *certificates
 	report       Report         // set by Watch
 	closers      []func() error // in the order in which they were opened
 }
 
+func newApp(s config.Settings, log *slog.Logger) *App {
+	return &App{Settings: s, Log: log, kind: destinations()[s.Destination], certificates: &certificates{}}
+}
+
 // Open wires what the settings ask for. It contacts nothing but a secret store,
 // and opens the file of a ledger or a destination that is one.
 func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer) (*App, error) {
-	a := &App{Settings: s, Log: log, certificates: &certificates{}}
+	a := newApp(s, log)
 	err := a.openKong()
 	if err == nil {
 		err = a.openDestination(ctx, stdout)
@@ -64,7 +61,7 @@ func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Wr
 
 // OpenSource wires Kong and the ledger, but no destination.
 func OpenSource(ctx context.Context, s config.Settings, log *slog.Logger) (*App, error) {
-	a := &App{Settings: s, Log: log, certificates: &certificates{}}
+	a := newApp(s, log)
 	err := a.openKong()
 	if err == nil {
 		err = a.openStore(ctx, false)
@@ -83,7 +80,7 @@ func (a *App) Encoder() (func(*audit.Entry) (id string, event []byte), error) {
 // OpenLedger wires the ledger, and the destination if it is wanted, but not Kong.
 // It fails if the ledger cannot be reached, or is a file that does not exist.
 func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer, destination bool) (*App, error) {
-	a := &App{Settings: s, Log: log, certificates: &certificates{}}
+	a := newApp(s, log)
 	err := a.openStore(ctx, true)
 	if err == nil && destination {
 		err = a.openDestination(ctx, stdout)
@@ -100,7 +97,7 @@ func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout
 
 // OpenKong wires Kong alone.
 func OpenKong(s config.Settings, log *slog.Logger) (*App, error) {
-	a := &App{Settings: s, Log: log, certificates: &certificates{}}
+	a := newApp(s, log)
 	return a, a.openKong()
 }
 
@@ -155,43 +152,6 @@ func (a *App) openKong() error {
 	return err
 }
 
-// destinationName names a destination in the ledger's keys. Everything that tells
-// two destinations apart must be in it: what is in the ledger of one is not put again.
-// An account that a log group is named without is not: the ledger is bound to it (see
-// bindAccount), as its name must not hang on whether AWS can be asked.
-func destinationName(ctx context.Context, s *config.Settings) (string, error) {
-	switch s.Destination {
-	case config.ToCloudTrail:
-		cfg, err := s.AWSConfig(ctx)
-		return s.ChannelARN + at(cloudtrail.OtherEndpoint(cfg)), err
-	case config.ToCloudWatch:
-		cfg, err := s.AWSConfig(ctx)
-		return "logs:" + s.AccountID + ":" + s.Region + ":" + s.LogGroup + ":" + s.LogStream + at(cloudwatch.OtherEndpoint(cfg)), err
-	case config.ToJSONL:
-		if s.JSONLFile == "-" {
-			return "jsonl:-", nil
-		}
-		path, err := filepath.Abs(s.JSONLFile)
-		if err != nil {
-			return "", fmt.Errorf("finding the path of %s: %w", s.JSONLFile, err)
-		}
-		return "jsonl:" + path, nil
-	}
-	return "", unknownDestination(s)
-}
-
-// at returns the part of a destination's name that says at which endpoint it is.
-func at(endpoint string) string {
-	if endpoint == "" {
-		return ""
-	}
-	return "@" + endpoint
-}
-
-func unknownDestination(s *config.Settings) error {
-	return fmt.Errorf("no destination is called %q", s.Destination)
-}
-
 func (a *App) openStore(ctx context.Context, mustExist bool) error {
 	store, err := newStore(ctx, &a.Settings, mustExist, a.certificates)
 	if err != nil {
@@ -228,59 +188,6 @@ func credentials(username string, password config.Secret) func(context.Context, 
 	}
 }
 
-func (a *App) openDestination(ctx context.Context, stdout io.Writer) error {
-	s := &a.Settings
-	if s.Destination == config.ToCloudTrail {
-		cfg, err := s.AWSConfig(ctx)
-		if err != nil {
-			return err
-		}
-		destination, err := cloudtrail.New(cloudtrail.Options{
-			Config: cfg, ChannelARN: s.ChannelARN, ExternalID: s.ExternalID, Hostname: s.KongAdminAPI,
-			ErrorCodes: s.ErrorCodes, Rate: float64(s.PutRate),
-		})
-		if err != nil {
-			return err
-		}
-		a.Destination, a.urgent = destination, destination.Urgent()
-		return nil
-	}
-	encode, err := newEncoder(s)
-	if err != nil {
-		return err
-	}
-	switch s.Destination {
-	case config.ToCloudTrail:
-	case config.ToJSONL:
-		w, err := jsonl.Open(s.JSONLFile, stdout, encode)
-		if err != nil {
-			return err
-		}
-		a.Destination, a.reopen, a.closers = w, w.Reopen, append(a.closers, w.Close)
-		return nil
-	case config.ToCloudWatch:
-		cfg, err := s.AWSConfig(ctx)
-		if err != nil {
-			return err
-		}
-		a.logs, err = cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
-		if err != nil {
-			return err
-		}
-		a.Destination = a.logs
-		return nil
-	}
-	return unknownDestination(s)
-}
-
-// newEncoder returns what maps entries to the events of the format that is set.
-func newEncoder(s *config.Settings) (func(*audit.Entry) (id string, event []byte), error) {
-	if s.EventFormat == "ocsf" {
-		return ocsf.New(s.KongAdminAPI, time.Now).Event, nil
-	}
-	return cloudtrail.NewEncoder(s.KongAdminAPI, s.AccountID, s.ErrorCodes)
-}
-
 // Bind makes sure that the ledger keeps what it is given, and ties it to this Kong,
 // so that a second gateway does not inherit the marks of the first.
 func (a *App) Bind(ctx context.Context) error {
@@ -306,16 +213,16 @@ func (a *App) CheckLedger(ctx context.Context) (warnings []string, err error) {
 // advice to adopt it is given, only once Kong has answered at this address: it may
 // be mistyped.
 func (a *App) bindStore(ctx context.Context) error {
-	err := a.Store.Bind(ctx, a.gateway(), false)
-	if errors.Is(err, audit.ErrForeignLedger) {
+	err := a.Store.Bind(ctx, a.Settings.KongAdminAPI, false)
+	if errors.Is(err, audit.ErrLedgerMismatch) {
 		if _, kongErr := a.source.Page(ctx, audit.Query{Size: 1}); kongErr != nil {
 			return withHint(fmt.Errorf("the ledger was used with another KONG_ADMIN_API, and this one does not answer: %w", kongErr), kongHint)
 		}
 		if a.Settings.Adopt {
-			err = a.Store.Bind(ctx, a.gateway(), true)
+			err = a.Store.Bind(ctx, a.Settings.KongAdminAPI, true)
 		}
 	}
-	if errors.Is(err, audit.ErrForeignLedger) {
+	if errors.Is(err, audit.ErrLedgerMismatch) {
 		return audit.NewSettingsError(err, "give a second gateway another name with --source (RELAY_SOURCE); "+
 			"for the same gateway at a new address, run once with --adopt (RELAY_ADOPT=true)")
 	}
@@ -325,12 +232,12 @@ func (a *App) bindStore(ctx context.Context) error {
 	return a.ExplainLedger(err)
 }
 
-// bindAccount ties the ledger to the AWS account of a log group that is named without
-// it. Where the account cannot be found out nothing is compared.
+// bindAccount ties the ledger to the AWS account of the credentials, where its name does
+// not say the account. Where the account cannot be found out nothing is compared.
 func (a *App) bindAccount(ctx context.Context) error {
 	s := &a.Settings
-	if s.Destination != config.ToCloudWatch || s.AccountID != "" {
-		return nil // it is part of the ledger's name, or there is none
+	if a.kind.bindAccount == nil || !a.kind.bindAccount(s) {
+		return nil
 	}
 	cfg, err := s.AWSConfig(ctx)
 	if err != nil {
@@ -342,7 +249,7 @@ func (a *App) bindAccount(ctx context.Context) error {
 		return nil
 	}
 	err = a.Store.BindAccount(ctx, account, s.Adopt)
-	if errors.Is(err, audit.ErrForeignAccount) {
+	if errors.Is(err, audit.ErrAccountMismatch) {
 		return audit.NewSettingsError(err, "the credentials are of the account "+account+": correct them, or give each account a name of its own with "+
 			"--source (RELAY_SOURCE), or name the log group by its ARN (RELAY_LOG_GROUP); if the ledger is this account's after all, run once with --adopt")
 	}
@@ -357,13 +264,4 @@ func (a *App) ExplainLedger(err error) error {
 	}
 	return audit.WithHint(err, "start Redis or Valkey, or name the right one with REDIS_HOST (--redis-tls if it speaks TLS); "+
 		"or, for a single relay, use --ledger bolt:relay.db")
-}
-
-// gateway is the Admin API's address in the form that the ledger remembers.
-func (a *App) gateway() string {
-	u, err := url.Parse(a.Settings.KongAdminAPI)
-	if err != nil {
-		return a.Settings.KongAdminAPI
-	}
-	return strings.ToLower(u.Scheme+"://"+u.Host) + strings.TrimRight(u.Path, "/")
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/lake"
 )
@@ -23,14 +22,6 @@ const (
 	fileHint = "look at the file's folder: its space, its rights, and whether its disk can be written to"
 	codeHint = "the destination does not take these events: look up its code, and at the permissions and settings of what receives them"
 )
-
-// destinationHint returns what to do about a destination whose error does not say it.
-func (a *App) destinationHint() string {
-	if a.Settings.Destination == config.ToJSONL {
-		return fileHint
-	}
-	return awsHint
-}
 
 // CheckWithin bounds a check of anything but Kong, which the relay would wait for longer.
 const CheckWithin = 20 * time.Second
@@ -46,16 +37,17 @@ type Check struct {
 
 // Checks returns what there is to try: every connection and permission.
 func (a *App) Checks() []Check {
+	kind := &a.kind
 	checks := []Check{
 		{"kong", a.Settings.KongTimeout + CheckWithin, kongHint, a.checkKong},
 		{"ledger", a.Settings.KongTimeout + CheckWithin, ledgerHint, a.checkLedger},
-		{"destination", CheckWithin, a.destinationHint(), a.checkDestination},
+		{"destination", CheckWithin, kind.hint, a.checkDestination},
 	}
 	if a.Settings.Objects {
 		checks = slices.Insert(checks, 1, Check{"objects", a.Settings.KongTimeout + CheckWithin, kongHint, a.checkObjects})
 	}
-	if a.Settings.Destination == config.ToCloudTrail && a.Settings.EventDataStore != "" {
-		checks = append(checks, Check{"queries", CheckWithin, awsHint, a.checkQueries})
+	if kind.checkQueries != nil && kind.checkQueries(&a.Settings) {
+		checks = append(checks, Check{"queries", CheckWithin, kind.hint, a.checkQueries})
 	}
 	return checks
 }
@@ -101,17 +93,13 @@ func (a *App) checkLedger(ctx context.Context) (string, error) {
 
 func (a *App) checkDestination(ctx context.Context) (string, error) {
 	found := string(a.Settings.Destination) + " accepts puts"
-	if a.Settings.Destination == config.ToCloudTrail {
-		found += "; whether it takes this account and source shows with the first event"
+	if a.kind.caveat != "" {
+		found += "; " + a.kind.caveat
 	}
-	if err := a.Destination.Check(ctx); err != nil || a.logs == nil {
+	if err := a.Destination.Check(ctx); err != nil || a.inspect == nil {
 		return found, err
 	}
-	group, err := a.logs.Inspect(ctx)
-	if err != nil { // not needed to deliver
-		return found + "; its retention and deletion protection could not be looked at (logs:DescribeLogGroups)", nil //nolint:nilerr // said in words
-	}
-	return strings.Join(append([]string{found}, group.Warnings()...), "; "), nil
+	return strings.Join(append([]string{found}, a.inspect(ctx)...), "; "), nil
 }
 
 // checkQueries asks the destination for the events of a second in which there are none.

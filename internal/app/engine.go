@@ -5,10 +5,8 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/announce"
-	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/lease"
-	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/objects"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/redact"
@@ -25,11 +23,9 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 	options := pipeline.Options{
 		Source: a.source, Ledger: a.Store, Marks: a.Store, Undelivered: a.Store, OwnReads: a.Store, Lease: keeper,
 		Destination: a.Destination, UrgentDestination: a.urgent,
+		BatchEntries: a.kind.batchEntries, BatchBytes: a.kind.batchBytes, FlightBytes: a.kind.flightBytes,
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
 		SkipOwnReads: s.SkipOwnReads, Adopt: s.Adopt, Observer: o, Logger: a.Log,
-	}
-	if s.Destination == config.ToCloudWatch {
-		options.BatchEntries, options.BatchBytes, options.FlightBytes = cloudwatch.BatchEntries, cloudwatch.BatchBytes, cloudwatch.FlightBytes
 	}
 	if !s.StartAt.IsZero() {
 		options.StartAt = s.StartAt.Unix()
@@ -72,16 +68,10 @@ func (a *App) WithoutChanges(ctx context.Context, ids []string) ([]bool, error) 
 // when another process requests a rerun; it may be nil.
 func (a *App) Lease(rerun func()) *lease.Keeper {
 	return lease.NewKeeper(lease.Options{
-		Acquire: func(ctx context.Context, requestRerun bool) (lease.Lease, error) {
-			return a.Store.Acquire(ctx, requestRerun)
-		},
-		Begin: func(ctx context.Context) error {
-			_, err := a.Store.Begin(ctx)
-			return err
-		},
-		Rerun:  rerun,
-		TTL:    ledger.DefaultLease,
-		Logger: a.Log,
+		Acquire: a.Store.Acquire,
+		Begin:   a.Store.Begin,
+		Rerun:   rerun,
+		Logger:  a.Log,
 	})
 }
 

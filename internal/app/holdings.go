@@ -6,11 +6,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
-	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/history"
-	"github.com/kong-cloudtrail/relay/internal/jsonl"
-	"github.com/kong-cloudtrail/relay/internal/lake"
 )
 
 // Holdings is how the destination is asked which events it holds.
@@ -31,43 +27,14 @@ type Holdings struct {
 	Events func(ctx context.Context, since, until int64) iter.Seq2[audit.Held, error]
 }
 
-const (
-	lakeVisible = 15 * time.Minute
-	lakeMost    = 50_000
-	logsVisible = time.Minute
-)
-
 // Holdings returns how the destination is asked what it holds, or nil if it cannot
 // be: standard output, a pipe, a channel whose event data store is not known.
 func (a *App) Holdings(ctx context.Context) (*Holdings, error) {
-	s := &a.Settings
-	switch {
-	case s.Destination == config.ToCloudWatch:
-		cfg, err := s.AWSConfig(ctx)
-		if err != nil {
-			return nil, err
-		}
-		r, err := cloudwatch.NewReader(cfg, s.LogGroup, s.LogStream)
-		if err != nil {
-			return nil, err
-		}
-		return &Holdings{Name: "CloudWatch Logs", Visible: logsVisible, Refiles: true, Events: r.Events}, nil
-	case s.Destination == config.ToCloudTrail && s.EventDataStore != "":
-		cfg, err := s.AWSConfig(ctx)
-		if err != nil {
-			return nil, err
-		}
-		l, err := lake.New(lake.Options{Config: cfg, EventDataStore: s.EventDataStore, EventSource: eventSource})
-		if err != nil {
-			return nil, err
-		}
-		return &Holdings{Name: "CloudTrail Lake", Visible: lakeVisible, Most: lakeMost, Events: l.Events}, nil
-	case s.Destination == config.ToJSONL && s.JSONLFile != "-":
-		if r := jsonl.NewReader(s.JSONLFile); r != nil {
-			return &Holdings{Name: "the file", Events: r.Events}, nil
-		}
+	kind, err := kindOf(&a.Settings)
+	if err != nil {
+		return nil, err
 	}
-	return nil, nil
+	return kind.holdings(ctx, &a.Settings)
 }
 
 // eventSource is that of every event.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,13 +26,8 @@ func NamesOf(s *config.Settings) Names {
 	} else {
 		n.Ledger = "redis at " + strings.Join(s.RedisAddrs, ",")
 	}
-	switch s.Destination {
-	case config.ToCloudTrail:
-		n.Destination = s.ChannelARN
-	case config.ToCloudWatch:
-		n.Destination = "log group " + s.LogGroup + ", stream " + s.LogStream + ", " + s.Region
-	case config.ToJSONL:
-		n.Destination = "jsonl:" + s.JSONLFile
+	if kind, err := kindOf(s); err == nil {
+		n.Destination = kind.label(s)
 	}
 	return n
 }
@@ -46,56 +40,6 @@ func redacted(s string) string {
 	}
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
 	return u.String()
-}
-
-// Setting is a setting as it is in force.
-type Setting struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
-// SettingsOf returns the settings that tell how the relay works, without secrets.
-func SettingsOf(s *config.Settings) []Setting {
-	n := NamesOf(s)
-	onOff := func(on bool) string {
-		if on {
-			return "on"
-		}
-		return "off"
-	}
-	set := func(secret config.Secret) string {
-		if secret.IsSet() {
-			return "set"
-		}
-		return "not set"
-	}
-	address := func(listen string) string {
-		if listen == "" {
-			return "off"
-		}
-		return listen
-	}
-	list := []Setting{
-		{"kong-admin-api", n.Kong},
-		{"kong-superadmin", onOff(s.KongSendToken)},
-		{"kong-admin-token", set(s.KongToken)},
-		{"kong-timeout", s.KongTimeout.String()},
-		{"ledger", n.Ledger},
-		{"source", s.Source},
-		{"redis-tls", onOff(s.TLSToRedis() != nil)},
-		{"destination", n.Destination},
-		{"put-concurrency", strconv.Itoa(s.PutConcurrency)},
-		{"put-rate", strconv.Itoa(s.PutRate) + "/s"},
-		{"retry-for", s.RetryFor.String()},
-		{"redact", onOff(len(s.Redact) > 0)},
-		{"skip-own-reads", onOff(s.SkipOwnReads)},
-		{"objects", onOff(s.Objects)},
-		{"schedule", s.Schedule.String()},
-		{"listen", address(s.Listen)},
-		{"trigger-secret", set(s.TriggerSecret)},
-		{"ops-listen", address(s.OpsListen)},
-	}
-	return list
 }
 
 // Plural counts things: "1 page", "2 pages".

@@ -17,7 +17,7 @@ func (a *App) Record(l audit.Undelivered, o audit.Outcome) audit.Record {
 	if l.Entry.TTL >= 0 {
 		keep = max(keep, time.Duration(l.Entry.TTL)*time.Second)
 	}
-	return audit.Record{ID: l.Entry.ID, Timestamp: l.Entry.Timestamp, Keep: keep, Outcome: o}
+	return audit.Record{ID: l.Entry.ID, Timestamp: l.Entry.Timestamp, Retention: keep, Outcome: o}
 }
 
 // PutAgain puts undelivered entries once and records what came of it. It returns

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/health"
 )
 
@@ -44,8 +45,8 @@ type Status struct {
 	Missing int                  `json:"announced_missing"`
 	Lost    []audit.Announcement `json:"missing,omitempty"` // the first of them
 
-	Outages  []audit.Outage `json:"outages,omitempty"` // newest first
-	Settings []Setting      `json:"settings,omitempty"`
+	Outages  []audit.Outage   `json:"outages,omitempty"` // newest first
+	Settings []config.InForce `json:"settings,omitempty"`
 }
 
 // PassStatus is a pass that has ended.

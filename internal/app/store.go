@@ -12,8 +12,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/runner"
 )
 
-// Store is a ledger: all the roles that the hosts and commands need of one. It is
-// safe for concurrent use.
+// Store is a ledger with all that the hosts and commands need of one. It is safe for
+// concurrent use.
 type Store interface {
 	delivery.Ledger
 	pipeline.Marks
@@ -21,69 +21,47 @@ type Store interface {
 	pipeline.OwnReads
 	objects.Memory
 	runner.List
-	Leases
-	Undelivered
-	Outages
-	Binding
 
-	// ReserveNonce reports whether a nonce is reserved for the first time within d.
-	// Triggers that are replayed are recognized by it.
-	ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error)
-	Close() error
-}
-
-// Leases makes passes exclusive over all processes of one source and destination.
-type Leases interface {
 	// Begin pins the ledger that is there, making one if there is none. Writes fail with
 	// audit.ErrLedgerReplaced once it is another one.
 	Begin(ctx context.Context) (fresh bool, err error)
-	// Acquire fails with audit.ErrLeaseHeld, after it has asked the holder for a rerun
-	// if requestRerun is set.
+	// Acquire takes the lease of this source and destination. It fails with
+	// audit.ErrLeaseHeld if another process has it, after it has requested a rerun of
+	// that one if requestRerun is set.
 	Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 	// LeaseLeft returns how long another relay's lease lasts, 0 if nobody holds it.
 	LeaseLeft(ctx context.Context) (time.Duration, error)
-}
 
-// Undelivered finds single dead letters and deferred entries.
-type Undelivered interface {
+	// UndeliveredEntry finds a dead letter or a deferred entry.
 	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)
 	// HasUndelivered reports for each id whether its entry is stored.
 	HasUndelivered(ctx context.Context, ids []string) ([]bool, error)
 	// OldestUndelivered returns when the oldest dead letter and the oldest deferred
 	// entry were made by Kong, the zero time for none.
 	OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error)
-}
 
-// Outages keeps when a dependency failed.
-type Outages interface {
 	// PutOutage stores an outage, or replaces the one that has its id and began at the
 	// same time. It is durable once it returns nil.
 	PutOutage(ctx context.Context, o audit.Outage) error
 	// Outages returns the outages that had not ended by a time, oldest first.
 	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
-}
 
-// Binding ties a ledger to one Kong and one account.
-type Binding interface {
-	// Bind fails with audit.ErrForeignLedger if the ledger was used with another
-	// address, unless adopt is set.
+	// Bind ties the ledger to one Kong. It fails with audit.ErrLedgerMismatch if the
+	// ledger was used with another address, unless adopt is set.
 	Bind(ctx context.Context, url string, adopt bool) error
-	// BindAccount fails with audit.ErrForeignAccount if the ledger was used with another
-	// AWS account, unless adopt is set.
+	// BindAccount ties the ledger to one AWS account. It fails with
+	// audit.ErrAccountMismatch if the ledger was used with another one, unless adopt is set.
 	BindAccount(ctx context.Context, account string, adopt bool) error
 	Ping(ctx context.Context) error
 	// Check looks at the settings of the ledger's server, if it has any. It fails with
 	// audit.ErrEvicting if they would make it forget what must be kept, and returns a
 	// sentence for each lesser worry.
 	Check(ctx context.Context) (warnings []string, err error)
-}
 
-// Destination takes events, and can be tried without one.
-type Destination interface {
-	delivery.Destination
-	// Check returns an error with a hint unless the destination can be expected to
-	// accept events. It delivers nothing.
-	Check(ctx context.Context) error
+	// ReserveNonce reports whether a nonce is reserved for the first time within d.
+	// Triggers that are replayed are recognized by it.
+	ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error)
+	Close() error
 }
 
 // Paths of the operations listener at which a relay answers the commands that need its

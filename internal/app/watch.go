@@ -101,7 +101,7 @@ type watchedDestination struct {
 func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	done := d.app.begin(health.Destination, "put", slowDestination)
 	verdicts, err := d.Destination.Put(ctx, entries)
-	done(withHint(putFailure(verdicts, err), d.app.destinationHint()))
+	done(withHint(putFailure(verdicts, err), d.app.kind.hint))
 	return verdicts, err
 }
 
@@ -141,7 +141,7 @@ func (s watchedStore) ledgerCall(operation string) func(err error) {
 	done := s.app.begin(health.Ledger, operation, slowLedger)
 	return func(err error) {
 		switch {
-		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrForeignLedger), audit.LedgerForgot(err):
+		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerMismatch), audit.LedgerForgot(err):
 			err = nil // the ledger answered
 		}
 		done(withHint(s.app.ExplainLedger(err), ledgerHint))
@@ -210,7 +210,7 @@ func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Un
 	}
 }
 
-// Begin implements [Leases].
+// Begin implements [Store].
 func (s watchedStore) Begin(ctx context.Context) (bool, error) {
 	done := s.ledgerCall("begin") // as a rule it only reads: its success says nothing of writes
 	fresh, err := s.Store.Begin(ctx)
@@ -218,7 +218,7 @@ func (s watchedStore) Begin(ctx context.Context) (bool, error) {
 	return fresh, err
 }
 
-// Acquire implements [Leases].
+// Acquire implements [Store].
 func (s watchedStore) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
 	done := s.ledgerCall("write")
 	l, err := s.Store.Acquire(ctx, requestRerun)
@@ -234,7 +234,7 @@ type watchedLease struct {
 	store watchedStore
 }
 
-// SetMarks implements [pipeline.Lease].
+// SetMarks implements [ledger.Lease].
 func (l watchedLease) SetMarks(ctx context.Context, m audit.Marks) error {
 	done := l.store.ledgerCall("write")
 	err := l.Lease.SetMarks(ctx, m)
@@ -242,7 +242,7 @@ func (l watchedLease) SetMarks(ctx context.Context, m audit.Marks) error {
 	return err
 }
 
-// Bind implements [Binding].
+// Bind implements [Store].
 func (s watchedStore) Bind(ctx context.Context, url string, adopt bool) error {
 	done := s.ledgerCall("bind")
 	err := s.Store.Bind(ctx, url, adopt)
@@ -261,7 +261,7 @@ func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 	case health.Destination:
 		done := a.begin(d, "check", slowDestination)
 		err := a.Destination.Check(ctx)
-		done(withHint(err, a.destinationHint()))
+		done(withHint(err, a.kind.hint))
 		return err
 	case health.Triggers, health.Recording, health.Passes: // cannot be asked
 	}

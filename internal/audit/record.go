@@ -37,14 +37,25 @@ func (o Outcome) String() string {
 	return "unknown"
 }
 
+// PassKind is what a pass reads.
+type PassKind string
+
+// Kinds of passes.
+const (
+	NoPass    PassKind = ""
+	Tail      PassKind = "tail"      // from the cursor: what a trigger asks for
+	Reconcile PassKind = "reconcile" // 25 hours back, or all: what the schedule asks for
+	Window    PassKind = "window"    // a span of time that someone asked for; moves no mark
+)
+
 // Record is what the ledger keeps of an entry that has an outcome.
 type Record struct {
 	ID        string
 	Timestamp int64 // of the entry, Unix seconds: it chooses the bucket
-	// Keep is how long the ledger must remember the id, counted from now: at
-	// least until Kong has deleted the row, so that no pass meets it again.
-	Keep    time.Duration
-	Outcome Outcome
+	// Retention is how long Kong still retains the row, counted from now. The ledger
+	// remembers the id for longer (ledger.Life), so that no pass meets it again.
+	Retention time.Duration
+	Outcome   Outcome
 	// Undelivered is stored with an outcome of Dead or Deferred, and nil otherwise.
 	// Any other outcome removes the stored entry of the same id.
 	Undelivered *Undelivered
@@ -117,14 +128,14 @@ var (
 	ErrLeaseLost = errors.New("lease lost")
 	// ErrLeaseHeld: another process is making a pass. It was asked for a rerun if the caller wanted one.
 	ErrLeaseHeld = errors.New("another relay holds the lease")
-	// ErrForeignLedger: the ledger was made for another Kong.
-	ErrForeignLedger = errors.New("ledger belongs to another Kong")
-	// ErrForeignAccount: the ledger was used with another AWS account.
-	ErrForeignAccount = errors.New("ledger belongs to another AWS account")
-	// ErrForeignLog: Kong shows none of the entries that the ledger has recorded and
+	// ErrLedgerMismatch: the ledger was made for another Kong.
+	ErrLedgerMismatch = errors.New("ledger belongs to another Kong")
+	// ErrAccountMismatch: the ledger was used with another AWS account.
+	ErrAccountMismatch = errors.New("ledger belongs to another AWS account")
+	// ErrLogMismatch: Kong shows none of the entries that the ledger has recorded and
 	// that Kong should still retain. It is another Kong, its audit table was emptied, or
 	// the answer is broken. No mark was moved.
-	ErrForeignLog = errors.New("kong shows nothing of what was recorded before")
+	ErrLogMismatch = errors.New("kong shows nothing of what was recorded before")
 	// ErrNoLedger: there is no file with this name.
 	ErrNoLedger = errors.New("no such ledger")
 	// ErrLedgerInUse: another process has the ledger's file open.

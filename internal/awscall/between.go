@@ -14,10 +14,10 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// explainForeign is for an answer without an error code: it comes from something
+// explainIntermediary is for an answer without an error code: it comes from something
 // between the relay and AWS, which knows nothing of entries.
-func (s *Service) explainForeign(f *Failure, resp *http.Response) {
-	f.Code, f.Foreign = fmt.Sprintf("HTTP%d", f.status), true
+func (s *Service) explainIntermediary(f *Failure, resp *http.Response) {
+	f.Code, f.NotAWS = fmt.Sprintf("HTTP%d", f.status), true
 	between := "something between the relay and AWS answers, or another service"
 	host := ""
 	if resp.Request != nil {

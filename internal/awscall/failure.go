@@ -48,8 +48,8 @@ type Failure struct {
 	Whole bool
 	// Answered: something answered, perhaps because of what is in the call.
 	Answered bool
-	// Foreign: the answer has no error code, so it is not AWS's.
-	Foreign bool
+	// NotAWS: the answer has no error code, so it is not AWS's.
+	NotAWS bool
 
 	service string
 	status  int
@@ -279,7 +279,7 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 	}
 	switch {
 	case a.code == "":
-		s.explainForeign(&f, resp.Response.Response)
+		s.explainIntermediary(&f, resp.Response.Response)
 	case Throttled(a.code), a.status == http.StatusTooManyRequests:
 		f.Whole, f.Hint = true, hintThrottled
 	case Passing(a.code), s.Passing[a.code], a.status >= 500, a.status == http.StatusRequestTimeout:

@@ -144,7 +144,7 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 		return failure.Err()
 	case len(b.events) > 1:
 		return d.narrow(ctx, b)
-	case failure.Foreign:
+	case failure.NotAWS:
 		return failure.Err()
 	}
 	return d.refuse(&b.verdicts[0], *b.events[0].Id, b.since, false)

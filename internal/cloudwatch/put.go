@@ -89,7 +89,7 @@ func (p *put) send(ctx context.Context, b *body, since int64) error {
 		return p.failed(failure)
 	case len(b.events) > 1:
 		return p.narrow(ctx, b, since)
-	case failure.Foreign:
+	case failure.NotAWS:
 		return p.failed(failure)
 	}
 	one := b.events[0]

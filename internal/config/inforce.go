@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 )
 
@@ -10,52 +11,54 @@ type InForce struct {
 	Name     string `json:"name"`
 	Variable string `json:"variable"`
 	Value    string `json:"value"` // of a secret only that there is one
-	From     string `json:"from"`  // flag, variable, the env file, default; a file or Secrets Manager; or what it follows from
+	From     string `json:"from"`  // flag, variable, default, not set; a file or Secrets Manager; or that it follows from the others
+
+	onPage bool
 }
 
-// ListInForce returns all settings in the order of the table. s is what Load made of
-// them; from returns where a variable was set, such as "variable".
-func ListInForce(s *Settings, flags func(name string) (value string, set bool), getenv func(string) string, from func(variable string) string) []InForce {
-	l := &loader{flags: flags, getenv: getenv}
-	var list []InForce
+// InForce returns all settings in the order of the table.
+func (s *Settings) InForce() []InForce { return s.inForce }
+
+// OnStatusPage returns the settings that the status page shows.
+func (s *Settings) OnStatusPage() []InForce {
+	return slices.DeleteFunc(slices.Clone(s.inForce), func(in InForce) bool { return !in.onPage })
+}
+
+// noteInForce notes what came of each row of the table.
+func (l *loader) noteInForce(s *Settings) {
 	for _, row := range table() {
-		if row.secret {
-			list = append(list, l.secretInForce(row, from))
-			continue
-		}
-		f := row.flags()[0]
-		in := InForce{Name: f.Name, Variable: f.Env, Value: masked(l.text(f))}
-		_, flag := l.flags(f.Name)
-		switch {
-		case in.Value != "" && flag:
-			in.From = "flag"
-		case in.Value != "":
-			in.From = from(f.Env)
-		case follows(s, row.name) != "" && row.def != follows(s, row.name):
-			in.Value, in.From = follows(s, row.name), "follows from the others"
-		case row.def != "":
-			in.Value, in.From = row.def, "default"
-		default:
-			in.From = "not set"
-		}
-		list = append(list, in)
+		in := l.valueInForce(row, s)
+		in.Name, in.Variable, in.onPage = row.name, row.env, row.onPage
+		s.inForce = append(s.inForce, in)
 	}
-	return list
 }
 
-// follows returns the value of a setting that others decide where it is not set.
-func follows(s *Settings, name string) string {
-	switch name {
-	case "destination":
-		return string(s.Destination)
-	case "region":
-		return s.Region
+func (l *loader) valueInForce(row setting, s *Settings) InForce {
+	if row.secret {
+		return l.secretInForce(row)
 	}
-	return ""
+	f := row.flags()[0]
+	text := l.text(f)
+	_, flag := l.flags(f.Name)
+	switch {
+	case text != "" && flag:
+		return InForce{Value: masked(text), From: "flag"}
+	case text != "":
+		return InForce{Value: masked(text), From: "variable"}
+	}
+	if row.follows != nil {
+		if text = row.follows(s); text != "" && text != row.def {
+			return InForce{Value: text, From: "follows from the others"}
+		}
+	}
+	if row.def != "" {
+		return InForce{Value: row.def, From: "default"}
+	}
+	return InForce{From: "not set"}
 }
 
-func (l *loader) secretInForce(row setting, from func(variable string) string) InForce {
-	in := InForce{Name: row.name, Variable: row.env, From: "not set"}
+func (l *loader) secretInForce(row setting) InForce {
+	in := InForce{From: "not set"}
 	f := row.flags()
 	file, arn := f[0], f[1]
 	switch {
@@ -64,7 +67,7 @@ func (l *loader) secretInForce(row setting, from func(variable string) string) I
 	case l.text(file) != "":
 		in.Value, in.From = "set", "file "+l.text(file)
 	case strings.TrimSpace(l.getenv(row.env)) != "":
-		in.Value, in.From = "set", from(row.env)
+		in.Value, in.From = "set", "variable"
 	}
 	return in
 }
@@ -75,7 +78,7 @@ func masked(text string) string {
 	switch {
 	case strings.Contains(text, "-----"), strings.ContainsAny(text, "\n"):
 		return "PEM text"
-	case strings.Contains(text, "@"):
+	case strings.Index(text, "@") > 0: // @hourly and @secrets are words
 		return "set to something that is not repeated here"
 	}
 	return text

@@ -21,7 +21,7 @@ func TestParseEnvFile(t *testing.T) {
 	}
 }
 
-func TestListInForce(t *testing.T) {
+func TestInForce(t *testing.T) {
 	vars := map[string]string{"KONG_ADMIN_API": "http://kong:8001", "RELAY_LOG_GROUP": "/kong/audit", "AWS_REGION": "eu-central-1", "REDIS_PASSWORD": "sesame"}
 	getenv := func(name string) string { return vars[name] }
 	flags := func(name string) (string, bool) { return "30m", name == "schedule" }
@@ -30,7 +30,7 @@ func TestListInForce(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := map[string]InForce{}
-	for _, in := range ListInForce(&s, flags, getenv, func(string) string { return "variable" }) {
+	for _, in := range s.InForce() {
 		got[in.Name] = in
 		if strings.Contains(in.Value, "sesame") {
 			t.Errorf("%+v shows a secret", in)

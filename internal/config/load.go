@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
 )
 
 // Need says what a command uses, and so which settings it cannot do without. A
@@ -31,12 +33,11 @@ type loader struct {
 	readFile func(string) ([]byte, error)
 	problems Error
 
-	channelRegion string // in CHANNEL_ARN
-	groupRegion   string // in the log group's ARN
-	groupAccount  string // in the log group's ARN
-	adminURL      *url.URL
-	clientCert    []byte
-	clientKey     []byte
+	wrong      map[string]bool         // settings whose value cannot be used
+	arns       map[Destination]arn.ARN // that settings name
+	adminURL   *url.URL
+	clientCert []byte
+	clientKey  []byte
 }
 
 // Load reads and checks all settings. A flag beats its variable, which
@@ -46,8 +47,8 @@ type loader struct {
 func Load(n Need, flags func(name string) (value string, set bool), getenv func(string) string,
 	readFile func(string) ([]byte, error),
 ) (Settings, error) {
-	l := &loader{need: n, flags: flags, getenv: getenv, readFile: readFile}
-	s := Settings{aws: newAWSConfigs()}
+	l := &loader{need: n, flags: flags, getenv: getenv, readFile: readFile, wrong: map[string]bool{}, arns: map[Destination]arn.ARN{}}
+	s := Settings{aws: newAWSConfigs(), secrets: map[string]Secret{}}
 	var secrets []setting
 	for _, row := range table() {
 		if row.secret {
@@ -63,6 +64,7 @@ func Load(n Need, flags func(name string) (value string, set bool), getenv func(
 			continue
 		}
 		if err := row.set(l, &s, text); err != nil {
+			l.wrong[row.name] = true
 			l.problems.wrongValue(row, text, err)
 		}
 	}
@@ -73,6 +75,7 @@ func Load(n Need, flags func(name string) (value string, set bool), getenv func(
 	if len(l.problems.lines) > 0 {
 		return Settings{}, &l.problems
 	}
+	l.noteInForce(&s)
 	return s, nil
 }
 
@@ -119,7 +122,7 @@ func (l *loader) loadSecret(row setting, s *Settings) {
 			}
 			return time.Time{}
 		}
-		row.setSecret(s, secret)
+		row.takeSecret(s, secret)
 	case file != "":
 		secret := newSecret(f[0].Env+" "+file, s.SecretRefresh, row.checkSecret, func(context.Context) (string, error) {
 			text, err := l.readFile(file)
@@ -137,15 +140,21 @@ func (l *loader) loadSecret(row setting, s *Settings) {
 			l.problems.add("%s is %s: %s %s", f[0], shown(file), fileReason(err), row.advice(err))
 			return
 		}
-		row.setSecret(s, secret)
+		row.takeSecret(s, secret)
 	default:
 		secret := newSecret(row.env, 0, row.checkSecret, func(context.Context) (string, error) { return value, nil })
 		if _, err := secret.source.load(context.Background()); err != nil {
 			l.problems.add("%s is set to something that cannot be used: %s %s", row.env, fileReason(err), row.advice(err))
 			return
 		}
-		row.setSecret(s, secret)
+		row.takeSecret(s, secret)
 	}
+}
+
+// takeSecret sets the secret of a row.
+func (s setting) takeSecret(to *Settings, secret Secret) {
+	s.setSecret(to, secret)
+	to.secrets[s.name] = secret
 }
 
 // OpsListen returns the address of the operations listener, "" for none. It reads

@@ -72,24 +72,6 @@ func isPort(text string) bool {
 	return err == nil && n > 0
 }
 
-func destination(_ *loader, s *Settings, text string) error {
-	kind, file, cut := strings.Cut(text, ":")
-	switch d := Destination(kind); {
-	case (d == ToCloudTrail || d == ToCloudWatch) && !cut:
-		s.Destination = d
-	case d == ToJSONL && !cut:
-		s.Destination, s.JSONLFile = d, "-"
-	case d == ToJSONL && file != "":
-		s.Destination, s.JSONLFile = d, file
-		if file == "/dev/stdout" || file == "/dev/fd/1" || file == "/proc/self/fd/1" {
-			s.JSONLFile = "-" // another open file would overwrite, or be overwritten
-		}
-	default:
-		return expected("cloudtrail, cloudwatch or jsonl:<file>", "")
-	}
-	return nil
-}
-
 func channelARN(l *loader, s *Settings, text string) error {
 	const what = "the ARN of a CloudTrail Lake channel, arn:aws:cloudtrail:<region>:<account>:channel/<id>"
 	a, err := arn.Parse(text)
@@ -101,7 +83,7 @@ func channelARN(l *loader, s *Settings, text string) error {
 	case !accountID(a.AccountID):
 		return expected(what+", with an account of 12 digits", "Every event names the account that owns the channel.")
 	}
-	s.ChannelARN, s.AccountID, l.channelRegion = text, a.AccountID, a.Region
+	s.ChannelARN, l.arns[ToCloudTrail] = text, a
 	return nil
 }
 
@@ -126,7 +108,7 @@ func logGroup(l *loader, s *Settings, text string) error {
 			return expected("the name or the ARN of a log group", "")
 		}
 		name = strings.TrimPrefix(a.Resource, "log-group:")
-		l.groupRegion, l.groupAccount = a.Region, a.AccountID
+		l.arns[ToCloudWatch] = a
 	}
 	if !groupName(name) {
 		return expected("the name or the ARN of a log group", "")

@@ -92,29 +92,15 @@ type Settings struct {
 	// Warnings are for the log: settings that are allowed and look like a mistake.
 	Warnings []string
 
-	aws *awsConfigs
+	aws     *awsConfigs
+	inForce []InForce
+	secrets map[string]Secret // those that are set, by name
 }
-
-// Destination is where events go.
-type Destination string
-
-// Destinations.
-const (
-	ToCloudTrail Destination = "cloudtrail" // CloudTrail Lake
-	ToCloudWatch Destination = "cloudwatch" // CloudWatch Logs
-	ToJSONL      Destination = "jsonl"      // lines of JSON
-)
-
-// EventsToStdout reports whether the destination is standard output.
-func (s *Settings) EventsToStdout() bool { return s.Destination == ToJSONL && s.JSONLFile == "-" }
 
 // SecretsChanged returns for each secret when it was last changed, where that is known.
 func (s *Settings) SecretsChanged() map[string]time.Time {
 	known := map[string]time.Time{}
-	for name, secret := range map[string]Secret{
-		"kong-admin-token": s.KongToken, "redis-password": s.RedisPassword, "redis-sentinel-password": s.RedisSentinelPassword,
-		"trigger-secret": s.TriggerSecret, "event-hooks-secret": s.EventHooksSecret, "http-log-secret": s.HTTPLogSecret,
-	} {
+	for name, secret := range s.secrets {
 		if at := secret.Changed(); !at.IsZero() {
 			known[name] = at
 		}
@@ -143,6 +129,9 @@ type setting struct {
 	value   string // what stands for the value in help; "" for a switch
 	def     string // the default, as text; "" if there is none
 	example string
+	onPage  bool // the status page shows it
+	// follows returns what other settings decide where it is not set. It may be nil.
+	follows func(*Settings) string
 	secret  bool // has no flag for the text itself, as ps would show it
 	// set reads the text into Settings. Its error is made by expected.
 	set func(l *loader, s *Settings, text string) error

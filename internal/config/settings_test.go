@@ -280,7 +280,7 @@ func TestBlanksAroundValues(t *testing.T) {
 				t.Errorf("secret has blanks: %v", err)
 			}
 		}
-		s.KongToken, s.RedisPassword, s.aws = Secret{}, Secret{}, nil
+		s.KongToken, s.RedisPassword, s.aws, s.secrets = Secret{}, Secret{}, nil, nil
 		return s
 	}
 	if want, got := loaded(plain), loaded(padded); !reflect.DeepEqual(got, want) {

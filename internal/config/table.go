@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Headlines of the table, in the order in which help and README show them.
 const (
@@ -17,17 +20,17 @@ const (
 func table() []setting {
 	return []setting{
 		{
-			name: "kong-admin-api", env: "KONG_ADMIN_API", group: groupKong, value: "url", example: "http://localhost:8001",
+			name: "kong-admin-api", env: "KONG_ADMIN_API", group: groupKong, value: "url", example: "http://localhost:8001", onPage: true,
 			help: "address of Kong's Admin API, with its path if it has one; the API itself, not a route of the gateway",
 			set:  adminAPI,
 		},
 		{
-			name: "kong-superadmin", env: "KONG_SUPERADMIN", group: groupKong, def: "false",
+			name: "kong-superadmin", env: "KONG_SUPERADMIN", group: groupKong, def: "false", onPage: true,
 			help: "send the token (a user with read access to `/audit/requests` is enough)",
 			set:  toggle(func(s *Settings) *bool { return &s.KongSendToken }),
 		},
 		{
-			name: "kong-admin-token", env: "KONG_ADMIN_TOKEN", group: groupKong, secret: true,
+			name: "kong-admin-token", env: "KONG_ADMIN_TOKEN", group: groupKong, secret: true, onPage: true,
 			help:        "the RBAC token for the `Kong-Admin-Token` header",
 			setSecret:   func(s *Settings, v Secret) { s.KongToken = v },
 			checkSecret: headerText,
@@ -53,7 +56,7 @@ func table() []setting {
 			set:  text(func(s *Settings) *string { return &s.KongTLSServerName }, hostName, "a host name"),
 		},
 		{
-			name: "kong-timeout", env: "RELAY_KONG_TIMEOUT", group: groupKong, value: "duration", def: "60s",
+			name: "kong-timeout", env: "RELAY_KONG_TIMEOUT", group: groupKong, value: "duration", def: "60s", onPage: true,
 			help: "longest wait for a page, all attempts included; Kong takes 30s to say that its database is down",
 			set:  duration(func(s *Settings) *time.Duration { return &s.KongTimeout }, time.Second, 10*time.Minute),
 		},
@@ -74,12 +77,12 @@ func table() []setting {
 		},
 
 		{
-			name: "ledger", env: "RELAY_LEDGER", group: groupLedger, value: "ledger", def: "redis",
+			name: "ledger", env: "RELAY_LEDGER", group: groupLedger, value: "ledger", def: "redis", onPage: true,
 			help: "`redis`, or `bolt:<file>` for one relay without Redis",
 			set:  ledgerKind,
 		},
 		{
-			name: "source", env: "RELAY_SOURCE", group: groupLedger, value: "name", def: "kong",
+			name: "source", env: "RELAY_SOURCE", group: groupLedger, value: "name", def: "kong", onPage: true,
 			help: "name of this gateway in the ledger; each gateway that shares a Redis and a destination with another needs its own",
 			set:  text(func(s *Settings) *string { return &s.Source }, keyName, "1 to 64 letters, digits and any of . _ -"),
 		},
@@ -109,9 +112,9 @@ func table() []setting {
 			setSecret: func(s *Settings, v Secret) { s.RedisPassword = v },
 		},
 		{
-			name: "redis-tls", env: "RELAY_REDIS_TLS", group: groupLedger, def: "false",
+			name: "redis-tls", env: "RELAY_REDIS_TLS", group: groupLedger, def: "false", onPage: true,
 			help: "speak TLS to Redis",
-			set:  toggle(func(s *Settings) *bool { return &s.RedisTLS }),
+			set:  toggle(func(s *Settings) *bool { return &s.RedisTLS }), follows: func(s *Settings) string { return strconv.FormatBool(s.RedisTLS) },
 		},
 		{
 			name: "redis-ca", env: "RELAY_REDIS_CA", group: groupLedger, value: "pem",
@@ -155,9 +158,9 @@ func table() []setting {
 		},
 
 		{
-			name: "destination", env: "RELAY_DESTINATION", group: groupDestination, value: "destination", example: "jsonl:/var/log/kong-audit.jsonl",
+			name: "destination", env: "RELAY_DESTINATION", group: groupDestination, value: "destination", example: "jsonl:/var/log/kong-audit.jsonl", onPage: true,
 			help: "`cloudwatch` (CloudWatch Logs), `cloudtrail` (CloudTrail Lake), or `jsonl:<file>` (`jsonl:-` for standard output); without it, `--log-group` means the first and `--channel-arn` the second",
-			set:  destination,
+			set:  destination, follows: func(s *Settings) string { return string(s.Destination) },
 		},
 		{
 			name: "log-group", env: "RELAY_LOG_GROUP", group: groupDestination, value: "name", example: "/kong/audit",
@@ -172,7 +175,7 @@ func table() []setting {
 		{
 			name: "region", env: "REGION", group: groupDestination, value: "region", example: "eu-central-1",
 			help: "AWS Region of the destination; else `AWS_REGION`, else the one in the ARN",
-			set:  text(func(s *Settings) *string { return &s.Region }, regionName, "the name of an AWS Region"),
+			set:  text(func(s *Settings) *string { return &s.Region }, regionName, "the name of an AWS Region"), follows: func(s *Settings) string { return s.Region },
 		},
 		{
 			name: "channel-arn", env: "CHANNEL_ARN", group: groupDestination, value: "arn",
@@ -192,22 +195,22 @@ func table() []setting {
 			set:     eventDataStore,
 		},
 		{
-			name: "put-rate", env: "RELAY_PUT_RATE", group: groupDestination, value: "n", def: "92",
+			name: "put-rate", env: "RELAY_PUT_RATE", group: groupDestination, value: "n", def: "92", onPage: true,
 			help: "calls a second at most; AWS allows CloudTrail Lake 100 for an account and Region",
 			set:  number(func(s *Settings) *int { return &s.PutRate }, 1, 10_000),
 		},
 		{
-			name: "put-concurrency", env: "RELAY_PUT_CONCURRENCY", group: groupDestination, value: "n", def: "8",
+			name: "put-concurrency", env: "RELAY_PUT_CONCURRENCY", group: groupDestination, value: "n", def: "8", onPage: true,
 			help: "calls in flight at most; a tail beside a reconcile has two more",
 			set:  number(func(s *Settings) *int { return &s.PutConcurrency }, 1, 64),
 		},
 		{
-			name: "retry-for", env: "RELAY_RETRY_FOR", group: groupDestination, value: "duration", def: "2m",
+			name: "retry-for", env: "RELAY_RETRY_FOR", group: groupDestination, value: "duration", def: "2m", onPage: true,
 			help: "how long a batch is retried before it is deferred",
 			set:  duration(func(s *Settings) *time.Duration { return &s.RetryFor }, time.Second, time.Hour),
 		},
 		{
-			name: "redact", env: "RELAY_REDACT", group: groupDestination, value: "paths", example: "config.api_key,credentials.value",
+			name: "redact", env: "RELAY_REDACT", group: groupDestination, value: "paths", example: "config.api_key,credentials.value", onPage: true,
 			help: "dotted paths, separated by commas, whose values are replaced in payloads and query strings before anything leaves; `@secrets` names all that Kong keeps secret; a payload that is not strict JSON is withheld whole",
 			set:  redactPaths,
 		},
@@ -222,18 +225,18 @@ func table() []setting {
 			set:  toggle(func(s *Settings) *bool { return &s.ErrorCodes }),
 		},
 		{
-			name: "skip-own-reads", env: "RELAY_SKIP_OWN_READS", group: groupDestination, def: "false",
+			name: "skip-own-reads", env: "RELAY_SKIP_OWN_READS", group: groupDestination, def: "false", onPage: true,
 			help: "leave out the entries that Kong wrote about the relay's own reads; they are counted",
 			set:  toggle(func(s *Settings) *bool { return &s.SkipOwnReads }),
 		},
 		{
-			name: "objects", env: "RELAY_OBJECTS", group: groupDestination, def: "false",
+			name: "objects", env: "RELAY_OBJECTS", group: groupDestination, def: "false", onPage: true,
 			help: "say in each event what the request changed, from what to what, without secrets; reads `/audit/objects` as well, and a write waits about half a second, 2 s at most, for what it changed",
 			set:  toggle(func(s *Settings) *bool { return &s.Objects }),
 		},
 
 		{
-			name: "schedule", env: "RELAY_SCHEDULE", group: groupPasses, value: "duration", def: "1h",
+			name: "schedule", env: "RELAY_SCHEDULE", group: groupPasses, value: "duration", def: "1h", onPage: true,
 			help: "time from one reconcile to the next; `@hourly` and `@daily` work too",
 			set:  schedule,
 		},
@@ -249,12 +252,12 @@ func table() []setting {
 		},
 
 		{
-			name: "listen", env: "RELAY_LISTEN", group: groupTriggers, value: "host:port", def: "127.0.0.1:8080",
+			name: "listen", env: "RELAY_LISTEN", group: groupTriggers, value: "host:port", def: "127.0.0.1:8080", onPage: true,
 			help: "address that takes triggers, or `off`; anything but loopback needs a trigger secret",
 			set:  listener(func(s *Settings) *string { return &s.Listen }),
 		},
 		{
-			name: "trigger-secret", env: "RELAY_TRIGGER_SECRET", group: groupTriggers, secret: true,
+			name: "trigger-secret", env: "RELAY_TRIGGER_SECRET", group: groupTriggers, secret: true, onPage: true,
 			help:        "the secret that the plugin signs with (`whsec_` and base64); several, separated by commas, while it is rotated",
 			setSecret:   func(s *Settings, v Secret) { s.TriggerSecret = v },
 			checkSecret: webhookSecrets,
@@ -281,7 +284,7 @@ func table() []setting {
 		},
 
 		{
-			name: "ops-listen", env: "RELAY_OPS_LISTEN", group: groupRunning, value: "host:port", def: "127.0.0.1:9090",
+			name: "ops-listen", env: "RELAY_OPS_LISTEN", group: groupRunning, value: "host:port", def: "127.0.0.1:9090", onPage: true,
 			help: "address of the status page, `/status`, `/healthz`, `/readyz` and `/metrics`, or `off`",
 			set:  listener(func(s *Settings) *string { return &s.OpsListen }),
 		},

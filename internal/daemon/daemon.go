@@ -115,7 +115,7 @@ func newServer(a *app.App, o Options) *server {
 		LateRows:  func(n int) { s.metrics.lateRows.Add(float64(n)) },
 	}, a.Lease(func() { s.runner.RequestRerun() }))
 	s.runner = a.Runner(s.scheduler, passes, runner.Observer{
-		Began:   func(announce.Pass) { s.running.Add(1) },
+		Began:   func(audit.PassKind) { s.running.Add(1) },
 		Ended:   s.ended,
 		Missing: s.notRecorded,
 	}, 0)
@@ -220,7 +220,7 @@ func (s *server) passes(ctx context.Context) error {
 func (s *server) bindOrWait(ctx context.Context) error {
 	for wait := bindRetryFirst; ; wait = min(wait*2, bindRetryLast) {
 		err := s.app.Bind(ctx)
-		if err == nil || errors.Is(err, audit.ErrForeignLedger) || errors.Is(err, audit.ErrForeignAccount) || errors.Is(err, audit.ErrEvicting) {
+		if err == nil || errors.Is(err, audit.ErrLedgerMismatch) || errors.Is(err, audit.ErrAccountMismatch) || errors.Is(err, audit.ErrEvicting) {
 			return err
 		}
 		s.metrics.failing.Inc()
@@ -236,7 +236,7 @@ func (s *server) bindOrWait(ctx context.Context) error {
 }
 
 // ended takes the end of a pass.
-func (s *server) ended(p announce.Pass, sum pipeline.Summary, err error) {
+func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	s.running.Add(-1)
 	log := s.log.With("kind", string(sum.Kind), "full", sum.Full, "order", sum.Order, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
 		"delivered", sum.Delivered, "failed", sum.Failed, "dead", sum.Dead, "deferred", sum.Deferred, "seconds", sum.Seconds)
@@ -262,7 +262,7 @@ func (s *server) ended(p announce.Pass, sum pipeline.Summary, err error) {
 	switch {
 	case err != nil:
 		log.Debug("pass failed", "err", err) // what fails says why
-	case sum.New > 0 || p == announce.Reconcile:
+	case sum.New > 0 || p == audit.Reconcile:
 		log.Info("pass complete")
 	default:
 		log.Debug("pass complete")

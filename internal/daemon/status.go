@@ -27,7 +27,7 @@ type history struct {
 }
 
 func (h *history) add(now time.Time, s *pipeline.Summary, err error) {
-	if err == nil && s.New == 0 && s.Kind != pipeline.Reconcile {
+	if err == nil && s.New == 0 && s.Kind != audit.Reconcile {
 		return
 	}
 	p := app.PassStatus{Kind: string(s.Kind), EndedAt: now.UTC().Truncate(time.Second), Seconds: s.Seconds, Pages: s.Pages, Read: s.Read, New: s.New, Delivered: s.Delivered}
@@ -98,7 +98,7 @@ func (s *server) status(ctx context.Context) app.Status {
 		From: "relay", At: now, Version: s.opts.Version, StartedAt: s.metrics.start.UTC(), Names: app.NamesOf(&s.app.Settings),
 		Dependencies: s.health.States(), Passes: s.history.passes(), PassRunning: s.running.Load() > 0,
 		Dead: u.dead, Deferred: u.deferred, Undelivered: details.Undelivered, Outages: outagesNow(details.Outages, s.health.States()),
-		Lost: s.scheduler.Missing(maxMissing), Settings: app.SettingsOf(&s.app.Settings),
+		Lost: s.scheduler.Missing(maxMissing), Settings: s.app.Settings.OnStatusPage(),
 		OldestUndelivered: s.oldestUndelivered().UTC(),
 	}
 	if s.oldestUndelivered().IsZero() {

@@ -13,31 +13,33 @@ type batch struct {
 	slot *slot
 	past []history // of each entry
 
-	began    time.Time     // when its patience began to run out
-	patience time.Duration // for calls that fail while the destination accepts other batches
-	since    time.Time     // if others were accepted since then, its failures may be its own fault
-	failedAt int           // number of calls that had been made when its last one failed
-	suspect  bool          // others were accepted between two of its failures: it must not close the gate
+	patience      time.Duration // for calls that fail while the destination accepts other batches
+	patienceStart time.Time
+	comparable    time.Time // if others were accepted since then, its failures may be its own fault
+	failedAt      int       // number of calls that had been made when its last one failed
+	suspect       bool      // others were accepted between two of its failures: it must not close the gate
 }
 
 // history is what is known of an entry that was put before.
 type history struct {
-	slot     *slot     // in reading order; nil for an entry that an earlier pass deferred
-	since    time.Time // when it was first put, or deferred
+	slot     *slot // in reading order; nil for an entry that an earlier pass deferred
 	puts     int
+	firstPut time.Time // zero for an entry that an earlier pass deferred
 	last     audit.Verdict
-	deferred bool // by an earlier pass
+	deferred time.Time // when an earlier pass deferred it; zero if none did
 }
+
+func (h *history) isDeferred() bool { return !h.deferred.IsZero() }
 
 func newBatch(entries []audit.Entry, s *slot, patience time.Duration) *batch {
 	now := time.Now()
-	return &batch{entries: entries, slot: s, began: now, since: now, patience: patience}
+	return &batch{entries: entries, slot: s, patienceStart: now, comparable: now, patience: patience}
 }
 
 // of returns what is known of an entry.
 func (b *batch) of(i int) history {
 	if b.past == nil {
-		return history{slot: b.slot, since: b.began}
+		return history{slot: b.slot, firstPut: b.patienceStart}
 	}
 	return b.past[i]
 }
@@ -77,7 +79,7 @@ func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) dec
 		case v.Status == audit.Rejected:
 			h.last = v
 			out.addDeadLetter(d, e, undelivered(e, audit.Dead, h))
-		case failure == nil && h.deferred && time.Since(h.since) >= d.opts.DeadAfter:
+		case failure == nil && h.isDeferred() && time.Since(h.deferred) >= d.opts.DeadAfter:
 			out.addDeadLetter(d, e, overdue(e, h))
 		default:
 			h.last = explained(v, failure)
@@ -119,14 +121,14 @@ func explained(v audit.Verdict, failure error) audit.Verdict {
 
 // newRecord returns what the ledger is to record of an entry.
 func (d *Delivery) newRecord(e *audit.Entry, o audit.Outcome, u *audit.Undelivered) audit.Record {
-	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: d.opts.Keep(e), Outcome: o, Undelivered: u}
+	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Retention: d.opts.Retention(e), Outcome: o, Undelivered: u}
 }
 
 // undelivered is what the ledger stores of an entry that was not delivered.
 func undelivered(e *audit.Entry, o audit.Outcome, h history) *audit.Undelivered {
 	since := time.Now().UTC()
-	if h.deferred {
-		since = h.since
+	if h.isDeferred() {
+		since = h.deferred
 	}
 	return &audit.Undelivered{Entry: *e, Outcome: o, Code: h.last.Code, Reason: h.last.Reason, Since: since, Tries: h.puts}
 }

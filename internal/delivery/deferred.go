@@ -37,7 +37,7 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 			continue
 		}
 		b.entries, b.past = append(b.entries, u.Entry), append(b.past, history{
-			since: u.Since, puts: u.Tries, last: audit.Verdict{Code: u.Code, Reason: u.Reason}, deferred: true,
+			puts: u.Tries, last: audit.Verdict{Code: u.Code, Reason: u.Reason}, deferred: u.Since,
 		})
 		size += u.Entry.Size()
 		if len(b.entries) >= o.BatchEntries || size >= o.BatchBytes {
@@ -112,7 +112,7 @@ func (w *Workers) putDeferred(ctx context.Context, b *batch) error {
 // due to the entry or to the destination: the rest of the pass shows which.
 func (w *Workers) noteOverdue(one *batch) {
 	tries, size := &w.deferred, one.entries[0].Size()
-	if time.Since(one.past[0].since) < w.d.opts.DeadAfter || len(tries.overdue.entries) > 0 && tries.bytes+size > w.d.opts.BatchBytes {
+	if time.Since(one.past[0].deferred) < w.d.opts.DeadAfter || len(tries.overdue.entries) > 0 && tries.bytes+size > w.d.opts.BatchBytes {
 		return
 	}
 	tries.overdue.entries = append(tries.overdue.entries, one.entries...)

@@ -130,7 +130,7 @@ func (w *Workers) deliver(ctx context.Context, b *batch) error {
 		}
 		b = r.left
 		closed := w.d.gate.closedFor()
-		if closed >= w.d.opts.RetryFor || closed == 0 && time.Since(b.began) > b.patience {
+		if closed >= w.d.opts.RetryFor || closed == 0 && time.Since(b.patienceStart) > b.patience {
 			if b, err = w.giveUp(ctx, b, r.failure, closed); err != nil || b == nil {
 				return err
 			}
@@ -167,7 +167,7 @@ func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 		w.d.gate.leave(c, cancelled, false)
 		return result{}, err
 	}
-	if b.past != nil && !b.past[0].deferred {
+	if b.past != nil && !b.past[0].isDeferred() {
 		w.d.count(func(s *Counts) { s.Retries++ })
 	}
 	verdicts, failure := w.attempt(b.entries)

@@ -40,8 +40,8 @@ type Options struct {
 	// Valid returns an error once nothing may be put any more, because the lease is
 	// lost. It is called before each put and contacts nobody.
 	Valid func() error
-	// Keep returns how long Kong still retains an entry, never less than 0.
-	Keep func(*audit.Entry) time.Duration
+	// Retention returns how long Kong still retains an entry, never less than 0.
+	Retention func(*audit.Entry) time.Duration
 	// Unrecorded is shared by all deliveries of a process.
 	Unrecorded *Unrecorded
 
@@ -81,9 +81,9 @@ type Observer struct {
 	Waiting func(oldest int64)
 }
 
-func (o *Observer) stage(name string, since time.Time) {
+func (o *Observer) stage(name string, begin time.Time) {
 	if o.Stage != nil {
-		o.Stage(name, time.Since(since))
+		o.Stage(name, time.Since(begin))
 	}
 }
 
@@ -191,8 +191,9 @@ func (d *Delivery) dropKnown(entries []audit.Entry, outcomes []audit.Outcome) {
 	}
 }
 
-// keepInFlight keeps an entry in flight by an id that is no part of its page.
-func (d *Delivery) keepInFlight(id string) {
+// copyInFlight makes the copy of an id stand for an entry in flight, so that the id's
+// page can leave memory.
+func (d *Delivery) copyInFlight(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.flight[id] = true // a map takes the new string as its key

@@ -85,7 +85,7 @@ func (d *destination) ids() []string {
 
 func newDelivery(l Ledger, change ...func(*Options)) *Delivery {
 	o := Options{
-		Ledger: l, Valid: func() error { return nil }, Keep: func(*audit.Entry) time.Duration { return time.Hour }, Unrecorded: &Unrecorded{},
+		Ledger: l, Valid: func() error { return nil }, Retention: func(*audit.Entry) time.Duration { return time.Hour }, Unrecorded: &Unrecorded{},
 		BatchEntries: 2, BatchBytes: 1 << 20, RetryFor: time.Minute, RecordFor: time.Minute, DeadAfter: time.Hour,
 		Logger: slog.New(slog.DiscardHandler),
 	}

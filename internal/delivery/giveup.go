@@ -32,7 +32,7 @@ func (w *Workers) giveUp(ctx context.Context, b *batch, failure error, closed ti
 		// There is nothing to compare a lone entry with but what was accepted since it
 		// was first put. To defer it in an outage does no harm: a deferred entry becomes
 		// a dead letter only if others are accepted.
-		if w.d.gate.acceptedSince(b.since) && !w.d.gate.crowded() {
+		if w.d.gate.acceptedSince(b.comparable) && !w.d.gate.crowded() {
 			return nil, w.postpone(b)
 		}
 	case recently:
@@ -53,19 +53,19 @@ func (w *Workers) giveUp(ctx context.Context, b *batch, failure error, closed ti
 		return nil, fmt.Errorf("%w for %s: %w", ErrUnavailable, retryFor.Round(time.Millisecond), failure)
 	}
 	// The gate is open, but nothing has passed it for long: let this batch close it.
-	b.suspect, b.began = false, time.Now()
+	b.suspect, b.patienceStart = false, time.Now()
 	return b, nil
 }
 
 // bisect puts the halves of a batch that makes the destination fail, and goes on with
 // the half that fails.
 func (w *Workers) bisect(ctx context.Context, b *batch) error {
-	since, half := time.Now(), len(b.entries)/2
+	begin, half := time.Now(), len(b.entries)/2
 	var failed []*batch
-	alive := false // the destination has accepted something since then
+	alive := false // the destination has accepted something since begin
 	for _, part := range []*batch{b.part(0, half), b.part(half, len(b.entries))} {
-		part.suspect, part.since = true, since
-		part.began, part.patience = since, w.d.opts.RetryFor/4
+		part.suspect, part.comparable = true, begin
+		part.patienceStart, part.patience = begin, w.d.opts.RetryFor/4
 		r, err := w.round(ctx, part)
 		switch {
 		case err != nil:
@@ -78,10 +78,10 @@ func (w *Workers) bisect(ctx context.Context, b *batch) error {
 		default:
 			failed = append(failed, r.left)
 			if audit.IsDestinationError(r.failure) {
-				since = time.Now() // this failure says nothing about the entries
+				begin = time.Now() // this failure says nothing about the entries
 			}
 		}
-		alive = w.d.gate.acceptedSince(since)
+		alive = w.d.gate.acceptedSince(begin)
 	}
 	for _, part := range failed {
 		var err error
@@ -89,9 +89,9 @@ func (w *Workers) bisect(ctx context.Context, b *batch) error {
 			err = w.bisect(ctx, part)
 		} else {
 			if len(part.entries) == 1 {
-				part.since = b.since
+				part.comparable = b.comparable
 			}
-			part.began = time.Now()
+			part.patienceStart = time.Now()
 			err = w.deliver(ctx, part)
 		}
 		if err != nil {

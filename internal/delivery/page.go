@@ -61,7 +61,7 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 			counts.New++
 			if few {
 				detach(e)
-				d.keepInFlight(e.ID)
+				d.copyInFlight(e.ID)
 			}
 			if err := w.fill(ctx, entries, i); err != nil {
 				return err

@@ -128,12 +128,12 @@ func (w *Workers) retry(left *batch) error {
 	now, spread := time.Now(), jitter(firstBackoff) // what failed together is put together
 	for i, h := range left.past {
 		e := left.entries[i]
-		if now.Sub(h.since) > w.d.opts.RetryFor {
+		if now.Sub(h.firstPut) > w.d.opts.RetryFor {
 			late.entries, late.past = append(late.entries, e), append(late.past, h)
 			continue
 		}
 		detach(&e)
-		w.d.keepInFlight(e.ID)
+		w.d.copyInFlight(e.ID)
 		backoff := min(spread<<min(h.puts-1, 10), maxEntryBackoff)
 		list = append(list, waitingEntry{entry: e, past: h, due: now.Add(backoff)})
 	}
@@ -141,7 +141,7 @@ func (w *Workers) retry(left *batch) error {
 	if len(late.entries) == 0 {
 		return nil
 	}
-	if first := late.past[0]; len(late.entries) > fewBatches && !w.d.gate.acceptedSince(first.since) {
+	if first := late.past[0]; len(late.entries) > fewBatches && !w.d.gate.acceptedSince(first.firstPut) {
 		return fmt.Errorf("%w for %s: %s: %s", ErrUnavailable, w.d.opts.RetryFor.Round(time.Millisecond), first.last.Code, first.last.Reason)
 	}
 	return w.postpone(&late)
@@ -167,8 +167,8 @@ func (w *Workers) putRetries(ctx context.Context) error {
 		b := newBatch(nil, nil, w.d.opts.RetryFor)
 		for _, e := range list {
 			b.entries, b.past = append(b.entries, e.entry), append(b.past, e.past)
-			if e.past.since.Before(b.since) {
-				b.since = e.past.since
+			if e.past.firstPut.Before(b.comparable) {
+				b.comparable = e.past.firstPut
 			}
 		}
 		w.retries.begin()

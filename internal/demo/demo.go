@@ -119,7 +119,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := <-served; err != nil {
 		return err
 	}
-	sum, err := a.Pipeline(pipeline.Observer{Delivered: d.event}, nil).Run(settle, pipeline.Request{Kind: pipeline.Reconcile, RequestRerun: true, Full: true, Wait: 15 * time.Second})
+	sum, err := a.Pipeline(pipeline.Observer{Delivered: d.event}, nil).Run(settle, pipeline.Request{Kind: audit.Reconcile, RequestRerun: true, Full: true, Wait: 15 * time.Second})
 	if err = errors.Join(waitErr, err); err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
@@ -19,7 +19,7 @@ const maxChain = 10
 
 // task is what a function was invoked with.
 type task struct {
-	kind    pipeline.Kind                    // the pass to make, unless url is set
+	kind    audit.PassKind                   // the pass to make, unless url is set
 	trigger *trigger.Body                    // what was announced, for a tail
 	chain   int                              // how often the function has invoked itself for this
 	url     *events.LambdaFunctionURLRequest // a request to the function's URL
@@ -27,8 +27,8 @@ type task struct {
 
 // continuation is how the function invokes itself for what it did not get done.
 type continuation struct {
-	Kind  pipeline.Kind `json:"kind"`  // reconcile or tail
-	Chain int           `json:"chain"` // 1 to maxChain
+	Kind  audit.PassKind `json:"kind"`  // reconcile or tail
+	Chain int            `json:"chain"` // 1 to maxChain
 }
 
 // selfInvocation is the payload with a continuation.
@@ -75,16 +75,16 @@ func parseEvent(payload []byte) (task, error) {
 		if err != nil {
 			return task{}, &eventError{"the trigger cannot be read: " + err.Error()}
 		}
-		return task{kind: pipeline.Tail, trigger: &b}, nil
+		return task{kind: audit.Tail, trigger: &b}, nil
 	case probe.Continue != nil:
 		c := *probe.Continue
-		if c.Kind != pipeline.Reconcile && c.Kind != pipeline.Tail || c.Chain < 1 || c.Chain > maxChain {
+		if c.Kind != audit.Reconcile && c.Kind != audit.Tail || c.Chain < 1 || c.Chain > maxChain {
 			return task{}, &eventError{fmt.Sprintf("the continuation is not a reconcile or a tail with a chain of 1 to %d", maxChain)}
 		}
 		return task{kind: c.Kind, chain: c.Chain}, nil
 	case probe.Schedule != nil && *probe.Schedule,
 		probe.DetailType == "Scheduled Event" && (probe.Source == "aws.events" || probe.Source == "aws.scheduler"):
-		return task{kind: pipeline.Reconcile}, nil
+		return task{kind: audit.Reconcile}, nil
 	}
 	return task{}, &eventError{"the event is none that the relay knows"}
 }

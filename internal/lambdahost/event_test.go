@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
@@ -27,10 +27,10 @@ func FuzzParseEvent(f *testing.F) {
 			}
 			return
 		}
-		if (e.url == nil) != (e.kind == pipeline.Reconcile || e.kind == pipeline.Tail) {
+		if (e.url == nil) != (e.kind == audit.Reconcile || e.kind == audit.Tail) {
 			t.Errorf("%+v is not one thing", e)
 		}
-		if e.chain < 0 || e.chain > maxChain || e.trigger != nil && e.kind != pipeline.Tail {
+		if e.chain < 0 || e.chain > maxChain || e.trigger != nil && e.kind != audit.Tail {
 			t.Errorf("%+v", e)
 		}
 		if e.url == nil {

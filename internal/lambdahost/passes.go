@@ -38,23 +38,23 @@ const (
 
 // Result is what an invocation that did not fail answers.
 type Result struct {
-	Outcome   string        `json:"outcome"`
-	Kind      pipeline.Kind `json:"kind"`
-	Chain     int           `json:"chain"` // how often the function had invoked itself for this
-	Passes    int           `json:"passes"`
-	Pages     int           `json:"pages"`
-	Read      int           `json:"read"`
-	New       int           `json:"new"`
-	Delivered int           `json:"delivered"`
-	Failed    int           `json:"failed"` // by the last pass: new, and without an outcome
-	Dead      int           `json:"dead"`
-	Deferred  int           `json:"deferred"`
-	Waiting   int           `json:"waiting"`        // announced, and not in the log yet
-	Left      string        `json:"left,omitempty"` // what the last pass did not get to
-	Seconds   float64       `json:"seconds"`
+	Outcome   string         `json:"outcome"`
+	Kind      audit.PassKind `json:"kind"`
+	Chain     int            `json:"chain"` // how often the function had invoked itself for this
+	Passes    int            `json:"passes"`
+	Pages     int            `json:"pages"`
+	Read      int            `json:"read"`
+	New       int            `json:"new"`
+	Delivered int            `json:"delivered"`
+	Failed    int            `json:"failed"` // by the last pass: new, and without an outcome
+	Dead      int            `json:"dead"`
+	Deferred  int            `json:"deferred"`
+	Waiting   int            `json:"waiting"`        // announced, and not in the log yet
+	Left      string         `json:"left,omitempty"` // what the last pass did not get to
+	Seconds   float64        `json:"seconds"`
 
-	through int64         // of the last pass, see pipeline.Summary
-	last    pipeline.Kind // of the last pass
+	through int64          // of the last pass, see pipeline.Summary
+	last    audit.PassKind // of the last pass
 }
 
 func (r *Result) add(s pipeline.Summary) {
@@ -119,7 +119,7 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 			return nil
 		}
 		s.Notify(now, fresh)
-	case event.kind == pipeline.Reconcile:
+	case event.kind == audit.Reconcile:
 		s.RequestReconcile(now, true) // the schedule is somebody else's
 	default:
 		s.RequestTail(now)
@@ -138,7 +138,7 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 	}
 	// What is still planned had no time, unless the schedule is as good.
 	if next := s.Planned(time.Now()); !next.IsZero() && time.Until(next) < announce.MissingAfter {
-		return h.handOver(ctx, pipeline.Tail, before, r, pipeline.ErrOutOfTime)
+		return h.handOver(ctx, audit.Tail, before, r, pipeline.ErrOutOfTime)
 	}
 	if r.Waiting > 0 {
 		r.Outcome = Left
@@ -153,14 +153,14 @@ func (h *host) schedule(r *Result, budget time.Duration) *announce.Scheduler {
 	h.scheduler = s
 	// A tail of another invocation is soon done, and a request of a rerun would only
 	// bring another tail, so a reconcile waits for the lease.
-	h.runner = h.app.Runner(s, h.pipeline, runner.Observer{Ended: func(p announce.Pass, sum pipeline.Summary, err error) {
+	h.runner = h.app.Runner(s, h.pipeline, runner.Observer{Ended: func(p audit.PassKind, sum pipeline.Summary, err error) {
 		if errors.Is(err, audit.ErrLeaseHeld) || errors.Is(err, pipeline.ErrUnordered) {
 			return
 		}
 		h.resultMu.Lock()
 		defer h.resultMu.Unlock()
 		r.add(sum)
-		if p == announce.Tail && sum.Unordered() {
+		if p == audit.Tail && sum.Unordered() {
 			// Such a tail reads the whole log: at most a tenth of the time goes into that. By
 			// the wall clock, since the process is frozen between invocations.
 			h.tailNotBefore = time.Now().Round(0).Add(announce.UnorderedPause(time.Duration(sum.Seconds * float64(time.Second))))
@@ -200,7 +200,7 @@ const slowHint = "give the function more time, or find out why Kong, the ledger 
 // handOver invokes the function for what this invocation had no time for, unless
 // nothing has come of its time: then the next one would fare no better. cause is why
 // the passes ended.
-func (h *host) handOver(ctx context.Context, rest pipeline.Kind, before audit.Marks, r *Result, cause error) error {
+func (h *host) handOver(ctx context.Context, rest audit.PassKind, before audit.Marks, r *Result, cause error) error {
 	idle := func(what string) error {
 		hint := audit.Hint(cause)
 		return audit.WithHint(fmt.Errorf("%s: %w", what, cause), cmp.Or(hint, slowHint))

@@ -13,21 +13,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
-
-// Lease is the ledger's. Its methods fail with audit.ErrLeaseLost once it has run
-// out. Safe for concurrent use.
-type Lease interface {
-	Renew(ctx context.Context) error
-	// Release gives the lease up, unless another process has requested a rerun since
-	// RerunRequested last said so: then it stays and rerun is true.
-	Release(ctx context.Context) (rerun bool, err error)
-	// RerunRequested reports whether another process has requested a rerun since it
-	// was last asked. A call that fails has reported nothing.
-	RerunRequested(ctx context.Context) (bool, error)
-	// SetMarks is durable once it returns nil.
-	SetMarks(ctx context.Context, m audit.Marks) error
-}
 
 const (
 	// acquireEvery is how often a lease that another process holds is asked for. One
@@ -39,17 +26,19 @@ const (
 	releaseWithin = 3 * time.Second
 )
 
-// Options of a [Keeper]. Acquire and TTL are required.
+// Options of a [Keeper]. Acquire is required.
 type Options struct {
 	// Acquire takes the lease. It fails with audit.ErrLeaseHeld if another process
 	// holds it, having requested a rerun of that one if requestRerun is set.
-	Acquire func(ctx context.Context, requestRerun bool) (Lease, error)
-	// Begin is called before the lease is taken anew, never while it is held. May be nil.
-	Begin func(ctx context.Context) error
+	Acquire func(ctx context.Context, requestRerun bool) (ledger.Lease, error)
+	// Begin opens the ledger. It is called before the lease is taken anew, never while
+	// it is held. May be nil.
+	Begin func(ctx context.Context) (fresh bool, err error)
 	// Rerun is called when another process has requested a rerun, while the lease is
 	// held. May be nil.
 	Rerun func()
-	// TTL is how long the ledger's lease lasts unless it is renewed.
+	// TTL is how long the ledger's lease lasts unless it is renewed. Default:
+	// ledger.DefaultLease.
 	TTL    time.Duration
 	Logger *slog.Logger
 }
@@ -66,6 +55,9 @@ type Keeper struct {
 
 // NewKeeper returns a keeper that holds nothing.
 func NewKeeper(o Options) *Keeper {
+	if o.TTL <= 0 {
+		o.TTL = ledger.DefaultLease
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -139,7 +131,7 @@ func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 // acquire takes the lease, which it waits for, and begins to renew it.
 func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Duration) (*Held, error) {
 	if k.opts.Begin != nil {
-		if err := k.opts.Begin(ctx); err != nil {
+		if _, err := k.opts.Begin(ctx); err != nil {
 			return nil, fmt.Errorf("opening the ledger: %w", err)
 		}
 	}
@@ -164,7 +156,7 @@ func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Durat
 }
 
 // hold begins to renew a lease that was asked for at a moment.
-func (k *Keeper) hold(ctx context.Context, l Lease, asked moment) *Held {
+func (k *Keeper) hold(ctx context.Context, l ledger.Lease, asked moment) *Held {
 	h := &Held{lease: l, ttl: k.opts.TTL, done: make(chan struct{})}
 	h.renewed.Store(&asked)
 	h.held, h.end = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -174,7 +166,7 @@ func (k *Keeper) hold(ctx context.Context, l Lease, asked moment) *Held {
 
 // Held is a lease while it is renewed. It is safe for concurrent use.
 type Held struct {
-	lease   Lease
+	lease   ledger.Lease
 	ttl     time.Duration
 	renewed atomic.Pointer[moment] // when the last renewal that succeeded was asked for
 	done    chan struct{}          // closed once nothing renews it any more

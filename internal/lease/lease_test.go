@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,7 +30,7 @@ type store struct {
 	renew    error // that Renew fails with
 }
 
-func (s *store) Acquire(_ context.Context, requestRerun bool) (Lease, error) {
+func (s *store) Acquire(_ context.Context, requestRerun bool) (ledger.Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.holder != 0 && time.Now().Before(s.until) {
@@ -102,7 +103,7 @@ func TestDoKeepsTheLeaseAndGivesItUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
 		begun := 0
-		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) error { begun++; return nil }})
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) (bool, error) { begun++; return false, nil }})
 		broken := errors.New("broken")
 		rerun, err := k.Do(t.Context(), true, 0, func(ctx context.Context, h *Held) error {
 			if err := wait(ctx, time.Minute); err != nil {
@@ -130,7 +131,7 @@ func TestSharedLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
 		begun := 0
-		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) error { begun++; return nil }})
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) (bool, error) { begun++; return false, nil }})
 		var passes sync.WaitGroup
 		for _, takes := range []time.Duration{time.Second, 30 * time.Second} {
 			passes.Go(func() {

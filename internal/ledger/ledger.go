@@ -58,9 +58,9 @@ const (
 	// UndeliveredBytesAtOnce is how large they are together, unless one alone is larger.
 	UndeliveredBytesAtOnce = 1 << 20
 
-	keepMore  = 24 * time.Hour // beyond Record.Keep
-	keepLeast = 26 * time.Hour
-	keepMost  = 100 * 365 * 24 * time.Hour // of Record.Keep: a century, for what overflows
+	lifeMargin   = 24 * time.Hour // beyond Record.Retention
+	minLife      = 26 * time.Hour
+	maxRetention = 100 * 365 * 24 * time.Hour // of Record.Retention: a century, for what overflows
 
 	// maxPlainID is the length up to which an id is stored as it is. Redis packs
 	// no longer ones (hash-max-listpack-value is 64).
@@ -101,8 +101,8 @@ func DayName(day int64) string {
 }
 
 // Life returns how long a record that is made now has to stay in the ledger.
-func Life(keep time.Duration) time.Duration {
-	return max(keepLeast, min(keep, keepMost)+keepMore)
+func Life(retention time.Duration) time.Duration {
+	return max(minLife, min(retention, maxRetention)+lifeMargin)
 }
 
 // EncodeUndelivered checks a record and returns its undelivered entry in the form
@@ -157,9 +157,9 @@ func Address(s string) string {
 	return u.String()
 }
 
-// Foreign returns the error of a ledger that is bound to another Kong.
-func Foreign(bound string) error {
-	return fmt.Errorf("%w: %s", audit.ErrForeignLedger, bound)
+// Mismatch returns the error of a ledger that is bound to another Kong.
+func Mismatch(bound string) error {
+	return fmt.Errorf("%w: %s", audit.ErrLedgerMismatch, bound)
 }
 
 // Pin holds the generation that Begin found, the largest sequence seen in it, and
@@ -209,8 +209,8 @@ func (p *Pin) Get() (generation string, sequence int64) {
 	return p.generation, p.sequence
 }
 
-// Lease is held by whoever makes a pass. It lasts as long as the options say
-// unless it is renewed. Safe for concurrent use.
+// Lease is held by whoever makes a pass. It lasts for [DefaultLease] unless it is
+// renewed. Safe for concurrent use.
 type Lease interface {
 	// Renew makes the lease last its whole time from now. It fails with
 	// [audit.ErrLeaseLost] if the lease has run out or another relay holds it.
@@ -224,6 +224,6 @@ type Lease interface {
 	// Both are one step: no request is lost between them. It fails as Renew does.
 	Release(ctx context.Context) (rerun bool, err error)
 	// SetMarks replaces the marks. It fails with [audit.ErrLeaseLost],
-	// [audit.ErrLedgerReplaced] or [audit.ErrForeignLedger], and then writes nothing.
+	// [audit.ErrLedgerReplaced] or [audit.ErrLedgerMismatch], and then writes nothing.
 	SetMarks(ctx context.Context, marks audit.Marks) error
 }

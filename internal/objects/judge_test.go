@@ -194,9 +194,8 @@ func (j *judged) start() {
 	var r *relay
 	s := announce.New(announce.Options{Debounce: 50 * time.Millisecond, Schedule: time.Hour})
 	keeper := lease.NewKeeper(lease.Options{
-		TTL:     10 * time.Second,
-		Acquire: func(ctx context.Context, rerun bool) (lease.Lease, error) { return l.Acquire(ctx, rerun) },
-		Begin:   func(ctx context.Context) error { _, err := l.Begin(ctx); return err },
+		Acquire: l.Acquire,
+		Begin:   l.Begin,
 		Rerun:   func() { r.r.RequestRerun() },
 		Logger:  log,
 	})

@@ -93,7 +93,7 @@ func (b *bench) join(entries ...audit.Entry) (said map[string]string, took time.
 func (b *bench) delivered(entries ...audit.Entry) {
 	var records []audit.Record
 	for _, e := range entries {
-		records = append(records, audit.Record{ID: e.ID, Timestamp: e.Timestamp, Keep: time.Hour, Outcome: audit.Delivered})
+		records = append(records, audit.Record{ID: e.ID, Timestamp: e.Timestamp, Retention: time.Hour, Outcome: audit.Delivered})
 	}
 	if err := b.ledger.Record(context.Background(), records); err != nil {
 		b.t.Fatal(err)

@@ -120,7 +120,7 @@ func (r *round) walkRows(ctx context.Context, from, until int64) (began int64, s
 		}
 		return nil
 	})
-	return wk.Began().Unix(), stop, err
+	return wk.KongTime().Unix(), stop, err
 }
 
 // span returns the first second to read, and the last; 0 for all.

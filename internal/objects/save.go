@@ -74,7 +74,7 @@ func (r *round) count(ctx context.Context) error {
 	if len(r.counted) > 0 {
 		records := make([]audit.Record, 0, len(r.counted))
 		for _, x := range r.counted {
-			rec := audit.Record{ID: x.id, Timestamp: x.t, Keep: max(0, x.expires.Sub(r.now)), Outcome: audit.Delivered}
+			rec := audit.Record{ID: x.id, Timestamp: x.t, Retention: max(0, x.expires.Sub(r.now)), Outcome: audit.Delivered}
 			if !x.dated {
 				rec.Timestamp = 1
 			}

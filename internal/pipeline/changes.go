@@ -49,13 +49,13 @@ func (ps *pass) joinRest(ctx context.Context) error {
 	if ps.p.opts.Changes == nil || ps.req.DryRun {
 		return nil
 	}
-	w := audit.Writes{Floor: ps.bounds.Floor, Through: ps.walk.Began().Unix()}
+	w := audit.Writes{Floor: ps.bounds.Floor, Through: ps.walk.KongTime().Unix()}
 	switch ps.req.Kind {
-	case Tail:
+	case audit.Tail:
 		return ps.joinTail(ctx, ps.workers, &ps.req, w)
-	case Reconcile:
+	case audit.Reconcile:
 		w.Sweep = true
-	case Window:
+	case audit.Window:
 		w.Through = 0 // it has not read all
 	}
 	for {
@@ -94,8 +94,8 @@ func (ps *pass) joinTail(ctx context.Context, pool *delivery.Workers, req *Reque
 	ps.p.mu.Lock()
 	ps.p.heldFrom = oldest
 	ps.p.mu.Unlock()
-	if !again.IsZero() && req.Again != nil {
-		req.Again(again)
+	if !again.IsZero() && req.OnHeld != nil {
+		req.OnHeld(again)
 	}
 	return nil
 }

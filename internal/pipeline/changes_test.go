@@ -47,14 +47,14 @@ func TestHeldWrites(t *testing.T) {
 			p := &patience{each: 2 * time.Second, first: map[string]time.Time{}}
 			w := newWorld(t, newKong(), func(o *Options) { o.Changes, o.PageSize = p, 100 })
 			w.kong.add(span(w.now()-500, 60, 5)...)
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			now := w.now()
 			w.kong.addEntry(audit.Entry{RequestID: "write", Timestamp: now, Method: "PATCH", Path: "/routes/a", Status: 200})
 			read := w.kong.add(now)[0]
 			w.advance(time.Second)
 			later := w.kong.add(w.now())[0]
 			var again time.Time
-			tail := Request{Kind: Tail, Again: func(at time.Time) { again = at }}
+			tail := Request{Kind: audit.Tail, OnHeld: func(at time.Time) { again = at }}
 			w.pass(tail)
 			if w.destination.got(read) != 1 || w.destination.got(later) != 1 || w.destination.got("write") != 0 {
 				t.Fatalf("delivered: read %d, later one %d, write %d", w.destination.got(read), w.destination.got(later), w.destination.got("write"))
@@ -71,7 +71,7 @@ func TestHeldWrites(t *testing.T) {
 			if w.destination.got("write") != 1 || w.destination.events["write"].Changes != "{}" {
 				t.Errorf("the write was delivered %d times: %+v", w.destination.got("write"), w.destination.events["write"])
 			}
-			w.pass(Request{Kind: Reconcile, Full: true})
+			w.pass(Request{Kind: audit.Reconcile, Full: true})
 			w.allOnce()
 
 			// A reconcile waits for its writes, and a tail meanwhile does not put them as well.
@@ -81,14 +81,14 @@ func TestHeldWrites(t *testing.T) {
 			go func() {
 				defer close(done)
 				w.advance(time.Second)
-				_, _ = w.run(Request{Kind: Tail})
+				_, _ = w.run(Request{Kind: audit.Tail})
 			}()
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			if took := time.Since(begin); took < 2*time.Second {
 				t.Errorf("the reconcile ended after %s", took)
 			}
 			<-done
-			w.pass(Request{Kind: Tail})
+			w.pass(Request{Kind: audit.Tail})
 			w.allOnce()
 		})
 	})
@@ -103,7 +103,7 @@ func TestHeldWritesDoNotPileUp(t *testing.T) {
 		for i := range 3000 {
 			w.kong.addEntry(audit.Entry{RequestID: "w" + time.Duration(i).String(), Timestamp: w.now() - 9000 + int64(i), Method: "PUT", Path: "/routes/a", Status: 200})
 		}
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 		if most > joinEntries+100 {
 			t.Errorf("%d writes were held at once", most)

@@ -96,7 +96,7 @@ func (t *concurrentTails) close(why error) error {
 // ended before the tail could begin.
 func (ps *pass) concurrentTail(ctx context.Context, req *Request) (sum Summary, made bool, err error) {
 	t := &ps.tails
-	sum = Summary{Kind: Tail, Order: walk.Unknown.String(), Beside: true}
+	sum = Summary{Kind: audit.Tail, Order: walk.Unknown.String(), Beside: true}
 	select {
 	case <-t.begun:
 	case <-ctx.Done():
@@ -121,7 +121,7 @@ func (ps *pass) concurrentTail(ctx context.Context, req *Request) (sum Summary, 
 	readErr, err := ps.readTail(ctx, pool, &sum)
 	if err == nil && readErr == nil {
 		req.hasRead()
-		err = ps.joinTail(ctx, pool, req, audit.Writes{Floor: max(1, cursor-wideLookback), Through: ps.walk.Began().Unix()})
+		err = ps.joinTail(ctx, pool, req, audit.Writes{Floor: max(1, cursor-wideLookback), Through: ps.walk.KongTime().Unix()})
 	}
 	if waitErr := pool.Wait(); err == nil || waitErr != nil && errors.Is(err, context.Canceled) {
 		err = waitErr
@@ -164,7 +164,7 @@ func (ps *pass) readTail(ctx context.Context, pool *delivery.Workers, sum *Summa
 	cursor := t.cursor
 	t.mu.Unlock()
 	if t.head == 0 {
-		t.head = max(cursor, ps.walk.Began().Unix()-wideLookback)
+		t.head = max(cursor, ps.walk.KongTime().Unix()-wideLookback)
 	}
 	floor := max(p.tailFloor(t.head), p.opts.StartAt)
 	// Entries that the tail takes into flight are skipped by the walk. Until their
@@ -180,7 +180,7 @@ func (ps *pass) readTail(ctx context.Context, pool *delivery.Workers, sum *Summa
 				newest = max(newest, s.Entries[i].Timestamp)
 			}
 		}
-		err = pool.Add(ctx, s.Entries, w.Began().Unix())
+		err = pool.Add(ctx, s.Entries, w.KongTime().Unix())
 		return err
 	})
 	if err == nil {
@@ -196,7 +196,7 @@ func (ps *pass) readTail(ctx context.Context, pool *delivery.Workers, sum *Summa
 	t.pages += pages
 	t.mu.Unlock()
 	if err == nil && readErr == nil {
-		t.head = max(t.head, min(newest, w.Began().Unix()))
+		t.head = max(t.head, min(newest, w.KongTime().Unix()))
 	}
 	if err != nil {
 		return nil, err

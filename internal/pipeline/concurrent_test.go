@@ -54,12 +54,12 @@ func TestTailWithinReconcile(t *testing.T) {
 					asked = fresh != ""
 					mu.Unlock()
 					if asked {
-						tail = w.pass(Request{Kind: Tail})
+						tail = w.pass(Request{Kind: audit.Tail})
 						return
 					}
 				}
 			})
-			s := w.pass(Request{Kind: Reconcile})
+			s := w.pass(Request{Kind: audit.Reconcile})
 			tails.Wait()
 			// A tick and two pages: it waits for no page and for no put of the walk.
 			if !asked || served.Sub(at) > 220*time.Millisecond {
@@ -96,9 +96,9 @@ func TestMarksStayBehindTails(t *testing.T) {
 		var tails sync.WaitGroup
 		tails.Go(func() {
 			w.advance(300 * time.Millisecond)
-			_, _ = w.p.Run(ctx, Request{Kind: Tail}) // the pass says what became of it
+			_, _ = w.p.Run(ctx, Request{Kind: audit.Tail}) // the pass says what became of it
 		})
-		_, err := w.p.Run(ctx, Request{Kind: Reconcile})
+		_, err := w.p.Run(ctx, Request{Kind: audit.Reconcile})
 		tails.Wait()
 		if err == nil {
 			t.Error("the pass was complete")
@@ -127,7 +127,7 @@ func TestRerunRequestedAtTheEnd(t *testing.T) {
 			}
 		}
 		w.restart()
-		if s := w.pass(Request{Kind: Reconcile}); !s.Rerun || s.Delivered != 25 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); !s.Rerun || s.Delivered != 25 {
 			t.Errorf("%+v", s)
 		}
 		w.allOnce()
@@ -146,10 +146,10 @@ func TestNoTailBesideAnUnorderedReconcile(t *testing.T) {
 		done := make(chan error, 1)
 		go func() {
 			w.advance(time.Second)
-			_, err := w.p.Run(t.Context(), Request{Kind: Tail})
+			_, err := w.p.Run(t.Context(), Request{Kind: audit.Tail})
 			done <- err
 		}()
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		if err := <-done; !errors.Is(err, ErrUnordered) {
 			t.Errorf("%v", err)
 		}
@@ -193,9 +193,9 @@ func TestMarksStayBehindATailOfAnotherOrder(t *testing.T) {
 		tails.Go(func() {
 			w.advance(300 * time.Millisecond)
 			tailing.Store(true)
-			_, _ = w.p.Run(ctx, Request{Kind: Tail}) // the pass says what became of it
+			_, _ = w.p.Run(ctx, Request{Kind: audit.Tail}) // the pass says what became of it
 		})
-		_, _ = w.p.Run(ctx, Request{Kind: Reconcile}) // cut short
+		_, _ = w.p.Run(ctx, Request{Kind: audit.Reconcile}) // cut short
 		tails.Wait()
 		cursor := w.store.saved().Cursor
 		if stuck.Load() == 0 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // deferredEvery is how often tails try deferred entries. A reconcile always does.
@@ -18,7 +20,7 @@ func (ps *pass) deferredFirst(ctx context.Context) error {
 	p.mu.Lock()
 	since := time.Since(p.lastDeferred)
 	p.mu.Unlock()
-	if ps.req.Kind == Tail && since < deferredEvery {
+	if ps.req.Kind == audit.Tail && since < deferredEvery {
 		return nil
 	}
 	_, deferred, err := p.opts.Undelivered.UndeliveredCounts(ctx)

@@ -34,7 +34,7 @@ func TestDeferred(t *testing.T) {
 			return verdicts, nil
 		}
 		begin := time.Now()
-		s := w.pass(Request{Kind: Reconcile})
+		s := w.pass(Request{Kind: audit.Reconcile})
 		if took := time.Since(begin); s.Deferred != 2 || s.Delivered != 18 || took < 2*time.Minute || took > 3*time.Minute {
 			t.Errorf("%+v after %s", s, time.Since(begin))
 		}
@@ -45,27 +45,27 @@ func TestDeferred(t *testing.T) {
 		w.advance(time.Hour)
 		w.kong.add(w.now())
 		first, sick = nil, []string{never}
-		if s := w.pass(Request{Kind: Tail}); s.Delivered != 2 || !holds(first, heals, never) || len(w.store.letters) != 1 {
+		if s := w.pass(Request{Kind: audit.Tail}); s.Delivered != 2 || !holds(first, heals, never) || len(w.store.letters) != 1 {
 			t.Errorf("%+v, first put %v", s, first)
 		}
 		// Tails try once a minute at most.
 		first = nil
-		if w.pass(Request{Kind: Tail}); first != nil {
+		if w.pass(Request{Kind: audit.Tail}); first != nil {
 			t.Error("tried again at once")
 		}
 		w.advance(time.Until(deferred.Add(24*time.Hour - time.Minute)))
-		if s := w.pass(Request{Kind: Reconcile}); s.Dead != 0 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Dead != 0 {
 			t.Errorf("dead before its time: %+v", s)
 		}
 		w.advance(2 * time.Minute)
-		if s := w.pass(Request{Kind: Reconcile}); s.Dead != 1 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Dead != 1 {
 			t.Errorf("%+v", s)
 		}
 		if l := w.store.letters[never]; l.Outcome != audit.Dead || !l.Since.Equal(deferred.UTC()) || l.Reason == "slow down" {
 			t.Errorf("%+v", l)
 		}
 		first = nil
-		if w.pass(Request{Kind: Reconcile}); first != nil {
+		if w.pass(Request{Kind: audit.Reconcile}); first != nil {
 			t.Error("a dead letter was put")
 		}
 		w.store.mu.Lock()
@@ -110,7 +110,7 @@ func TestDeferredDuringOutage(t *testing.T) {
 				w.destination.put = put
 				for range 3 {
 					begin := time.Now()
-					if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+					if _, err := w.run(Request{Kind: audit.Reconcile}); err == nil {
 						t.Error("no error")
 					}
 					if w.store.count(audit.Deferred) != 40 || w.store.count(audit.Dead) != 0 {
@@ -124,7 +124,7 @@ func TestDeferredDuringOutage(t *testing.T) {
 					t.Errorf("%d calls", n)
 				}
 				w.destination.put = nil
-				if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 41 {
+				if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != 41 {
 					t.Errorf("%+v", s)
 				}
 				w.allOnce()
@@ -146,12 +146,12 @@ func TestDeferredChoking(t *testing.T) {
 			}
 			return w.destination.accept(entries), nil
 		}
-		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 57 || w.store.count(audit.Deferred) != 3 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != 57 || w.store.count(audit.Deferred) != 3 {
 			t.Errorf("%+v", s)
 		}
 		w.advance(time.Hour)
 		w.kong.add(w.now())
-		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 1 || s.Dead != 3 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != 1 || s.Dead != 3 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -166,7 +166,7 @@ func TestDeferredRefused(t *testing.T) {
 			verdicts[1] = audit.Verdict{Status: audit.Rejected, Code: "InvalidData", Reason: "now it says so"}
 			return verdicts, nil
 		}
-		if s := w.pass(Request{Kind: Reconcile}); s.Dead != 1 || s.Delivered != 2 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Dead != 1 || s.Delivered != 2 {
 			t.Errorf("%+v", s)
 		}
 		if l := w.store.letters[ids[1]]; l.Outcome != audit.Dead || l.Code != "InvalidData" || l.Tries != 1 {
@@ -183,12 +183,12 @@ func TestDeferredAndNothingElse(t *testing.T) {
 		w.park(time.Now().Add(-30*time.Hour), 3)
 		w.destination.put = down
 		for range 3 {
-			if s := w.pass(Request{Kind: Reconcile}); s.Dead != 0 || w.store.count(audit.Deferred) != 3 {
+			if s := w.pass(Request{Kind: audit.Reconcile}); s.Dead != 0 || w.store.count(audit.Deferred) != 3 {
 				t.Errorf("%+v", s)
 			}
 		}
 		w.destination.put = nil
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }

@@ -62,7 +62,7 @@ func TestWhatHeals(t *testing.T) {
 					return put(w.destination, r, entries)
 				}
 				w.kong.add(span(w.now()-900, 200, 4)...)
-				if s := w.pass(Request{Kind: Reconcile}); s.Retries == 0 || s.Dead+s.Deferred != 0 {
+				if s := w.pass(Request{Kind: audit.Reconcile}); s.Retries == 0 || s.Dead+s.Deferred != 0 {
 					t.Errorf("%+v", s)
 				}
 				w.allOnce()
@@ -83,7 +83,7 @@ func TestLostAnswer(t *testing.T) {
 			return verdicts, nil
 		}
 		ids := w.kong.add(w.now(), w.now())
-		if s := w.pass(Request{Kind: Reconcile}); s.Repeated != 2 || s.Delivered != 2 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Repeated != 2 || s.Delivered != 2 {
 			t.Errorf("%+v", s)
 		}
 		if w.destination.got(ids[0]) != 2 {
@@ -102,7 +102,7 @@ func TestWrongNumberOfVerdicts(t *testing.T) {
 			return w.destination.accept(entries), nil
 		}
 		w.kong.add(w.now())
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }
@@ -124,7 +124,7 @@ func TestRefused(t *testing.T) {
 			}
 			return verdicts, nil
 		}
-		if s := w.pass(Request{Kind: Reconcile}); s.Dead != 1 || s.Delivered != 99 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Dead != 1 || s.Delivered != 99 {
 			t.Errorf("%+v", s)
 		}
 		if l := w.store.letters[bad]; l.Outcome != audit.Dead || l.Code != "InvalidData" || l.Reason != "no good" || l.Tries != 1 ||
@@ -132,7 +132,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 		calls := w.destination.putCalls()
-		if s := w.pass(Request{Kind: Reconcile, Full: true}); s.New != 0 || w.destination.putCalls() != calls {
+		if s := w.pass(Request{Kind: audit.Reconcile, Full: true}); s.New != 0 || w.destination.putCalls() != calls {
 			t.Errorf("%+v", s)
 		}
 		if w.store.saved().Cursor < w.now()-5 {
@@ -154,7 +154,7 @@ func TestWrongSetting(t *testing.T) {
 		}
 		w.kong.add(span(w.now()-300, 100, 3)...)
 		begin := time.Now()
-		s, err := w.run(Request{Kind: Reconcile})
+		s, err := w.run(Request{Kind: audit.Reconcile})
 		var settings *audit.SettingsError
 		if !errors.As(err, &settings) || audit.Hint(settings) != "set CHANNEL_ARN" || s.Complete {
 			t.Fatalf("%v, %+v", err, s)
@@ -166,7 +166,7 @@ func TestWrongSetting(t *testing.T) {
 			t.Errorf("%+v, %d recorded of %d", s, w.store.count(audit.Delivered), len(w.destination.ids()))
 		}
 		w.destination.put = nil
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }
@@ -186,7 +186,7 @@ func TestOutage(t *testing.T) {
 				}
 				w.kong.add(span(w.now()-400, 130, 3)...)
 				for range 3 {
-					s, err := w.run(Request{Kind: Reconcile})
+					s, err := w.run(Request{Kind: audit.Reconcile})
 					if !errors.Is(err, delivery.ErrUnavailable) || s.Complete || s.Left == "" {
 						t.Fatalf("%v, %+v", err, s)
 					}
@@ -195,7 +195,7 @@ func TestOutage(t *testing.T) {
 					}
 				}
 				w.destination.put = nil
-				w.pass(Request{Kind: Reconcile})
+				w.pass(Request{Kind: audit.Reconcile})
 				w.allOnce()
 			})
 		}
@@ -231,7 +231,7 @@ func TestChoking(t *testing.T) {
 					// Where nothing else is put in the meantime, a pass cannot tell it from an outage;
 					// the next one has more to go by.
 					for range 3 {
-						_, err := w.run(Request{Kind: Reconcile})
+						_, err := w.run(Request{Kind: audit.Reconcile})
 						if err == nil {
 							break
 						}
@@ -291,7 +291,7 @@ func TestBoundsOfFlight(t *testing.T) {
 		for i := range 100 {
 			w.kong.addEntry(audit.Entry{RequestID: fmt.Sprint("x", i), Timestamp: w.now() - 200 + int64(i), Payload: string(make([]byte, i*30))})
 		}
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 		if w.destination.most > 4 || w.destination.most < 2 || most > 10_000+4*3500 || rows < 2 || rows > 100 {
 			t.Errorf("%d calls, %d bytes at once, up to %d entries in one", w.destination.most, most, rows)
@@ -306,7 +306,7 @@ func TestHugeEntry(t *testing.T) {
 		w.kong.add(span(w.now()-100, 30, 1)...)
 		w.kong.addEntry(audit.Entry{RequestID: "huge", Timestamp: w.now() - 80, Payload: string(make([]byte, 50_000))})
 		w.destination.delay = time.Second
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }

@@ -19,7 +19,7 @@ func TestLeaseHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 		for words, request := range []bool{false, true} {
-			if _, err := w.run(Request{Kind: Reconcile, RequestRerun: request}); !errors.Is(err, audit.ErrLeaseHeld) {
+			if _, err := w.run(Request{Kind: audit.Reconcile, RequestRerun: request}); !errors.Is(err, audit.ErrLeaseHeld) {
 				t.Errorf("%v", err)
 			}
 			if w.store.words != words {
@@ -27,7 +27,7 @@ func TestLeaseHeld(t *testing.T) {
 			}
 		}
 		begin := time.Now()
-		if _, err := w.run(Request{Kind: Reconcile, Wait: 3 * time.Second}); !errors.Is(err, audit.ErrLeaseHeld) {
+		if _, err := w.run(Request{Kind: audit.Reconcile, Wait: 3 * time.Second}); !errors.Is(err, audit.ErrLeaseHeld) {
 			t.Errorf("%v", err)
 		}
 		if took := time.Since(begin); took < 3*time.Second || took > 4*time.Second {
@@ -35,11 +35,11 @@ func TestLeaseHeld(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := w.p.Run(ctx, Request{Kind: Reconcile, Wait: time.Minute}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := w.p.Run(ctx, Request{Kind: audit.Reconcile, Wait: time.Minute}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
 		// The holder is gone without a word: its lease runs out.
-		w.pass(Request{Kind: Reconcile, Wait: 15 * time.Second})
+		w.pass(Request{Kind: audit.Reconcile, Wait: 15 * time.Second})
 		w.allOnce()
 	})
 }
@@ -50,7 +50,7 @@ func TestLeaseIsRenewed(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.add(span(w.now()-100, 50, 2)...)
 		w.kong.delay = 20 * time.Second
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }
@@ -65,7 +65,7 @@ func TestLeaseLost(t *testing.T) {
 			stolen := time.Now().Add(8*time.Second + time.Millisecond)
 			timer := time.AfterFunc(time.Until(stolen), w.store.steal)
 			defer timer.Stop()
-			s, err := w.run(Request{Kind: Reconcile})
+			s, err := w.run(Request{Kind: audit.Reconcile})
 			if !errors.Is(err, audit.ErrLeaseLost) || s.Complete {
 				t.Fatalf("%v, %+v", err, s)
 			}
@@ -80,8 +80,8 @@ func TestLeaseLost(t *testing.T) {
 			if m := w.store.saved(); m.ReconciledThrough != 0 {
 				t.Errorf("marks %+v", m)
 			}
-			w.pass(Request{Kind: Reconcile, Wait: 15 * time.Second})
-			w.pass(Request{Kind: Tail})
+			w.pass(Request{Kind: audit.Reconcile, Wait: 15 * time.Second})
+			w.pass(Request{Kind: audit.Tail})
 			w.allOnce()
 		})
 	})
@@ -100,7 +100,7 @@ func TestLeaseNotRenewed(t *testing.T) {
 				w.kong.delay = time.Second
 				w.store.renew = renew
 				begin := time.Now()
-				if _, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, audit.ErrLeaseLost) {
+				if _, err := w.run(Request{Kind: audit.Reconcile}); !errors.Is(err, audit.ErrLeaseLost) {
 					t.Errorf("%v", err)
 				}
 				if took := time.Since(begin); took > 14*time.Second {
@@ -112,7 +112,7 @@ func TestLeaseNotRenewed(t *testing.T) {
 					}
 				}
 				w.store.renew = nil
-				w.pass(Request{Kind: Reconcile, Wait: 15 * time.Second})
+				w.pass(Request{Kind: audit.Reconcile, Wait: 15 * time.Second})
 				w.allOnce()
 			})
 		})
@@ -132,7 +132,7 @@ func TestRenewalThatFailsOnce(t *testing.T) {
 			}
 			return nil
 		}
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }
@@ -150,12 +150,12 @@ func TestWaiterIsNotKeptWaiting(t *testing.T) {
 		holder := New(o)
 		done := make(chan error, 1)
 		go func() {
-			_, err := holder.Run(t.Context(), Request{Kind: Tail})
+			_, err := holder.Run(t.Context(), Request{Kind: audit.Tail})
 			done <- err
 		}()
 		w.advance(time.Second)
 		begin := time.Now()
-		w.pass(Request{Kind: Tail, Wait: time.Minute})
+		w.pass(Request{Kind: audit.Tail, Wait: time.Minute})
 		// The rest of the first pass, of eleven pages and a probe, a round, and its own page.
 		if took := time.Since(begin); took > 50*time.Second {
 			t.Errorf("the lease came after %s", took)
@@ -182,7 +182,7 @@ func TestTwoRelays(t *testing.T) {
 				var err error
 				for i := 0; i < 20 && err == nil; i++ {
 					a.kong.add(a.now())
-					if _, err = p.Run(t.Context(), Request{Kind: Tail}); errors.Is(err, audit.ErrLeaseHeld) {
+					if _, err = p.Run(t.Context(), Request{Kind: audit.Tail}); errors.Is(err, audit.ErrLeaseHeld) {
 						err = sleep(t.Context(), 130*time.Millisecond)
 					}
 				}
@@ -194,7 +194,7 @@ func TestTwoRelays(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		a.pass(Request{Kind: Tail, Wait: time.Minute})
+		a.pass(Request{Kind: audit.Tail, Wait: time.Minute})
 		a.allOnce()
 	})
 }

@@ -31,24 +31,24 @@ func trusted(m audit.Marks, now int64) audit.Marks {
 // clock is not known yet for a tail that needed no probe.
 func (ps *pass) setBounds() {
 	p, m := ps.p, &ps.marks
-	if began := ps.walk.Began(); !began.IsZero() {
-		ps.started = began.Unix()
-		*m = trusted(*m, ps.started)
+	if t := ps.walk.KongTime(); !t.IsZero() {
+		ps.kongStart = t.Unix()
+		*m = trusted(*m, ps.kongStart)
 	}
 	b := walk.Bounds{Until: ps.req.Until}
 	switch ps.req.Kind {
-	case Window:
+	case audit.Window:
 		b.Floor, b.Since = ps.req.Since, ps.req.Since
-	case Tail:
+	case audit.Tail:
 		b.Floor = p.tailFloor(m.Cursor)
-	case Reconcile:
-		ps.full = ps.req.Full || m.FullAt == 0 || m.ReconciledThrough == 0 || ps.started-m.FullAt >= fullEvery
+	case audit.Reconcile:
+		ps.full = ps.req.Full || m.FullAt == 0 || m.ReconciledThrough == 0 || ps.kongStart-m.FullAt >= fullEvery
 		if !ps.full {
 			b.Floor = max(1, min(m.Cursor, m.ReconciledThrough)-reconcileLookback)
 		}
 	}
 	b.RestartFloor = b.Floor
-	if ps.req.Kind == Reconcile && !ps.req.Full {
+	if ps.req.Kind == audit.Reconcile && !ps.req.Full {
 		b = ps.resumed(b)
 	}
 	b.Floor, b.RestartFloor = max(b.Floor, p.opts.StartAt), max(b.RestartFloor, p.opts.StartAt)
@@ -84,7 +84,7 @@ func (ps *pass) resumed(b walk.Bounds) walk.Bounds {
 	default:
 		return b
 	}
-	ps.full, ps.started, ps.newest = r.Full, r.Started, r.Newest
+	ps.full, ps.kongStart, ps.newest = r.Full, r.Started, r.Newest
 	b.RestartFloor, b.Floor, b.Offset = r.Floor, r.Floor, r.Offset
 	if w.Order() == walk.OldestFirst {
 		b.Floor = max(r.Floor, r.From-tailLookback)
@@ -96,8 +96,8 @@ func (ps *pass) resumed(b walk.Bounds) walk.Bounds {
 
 // reached returns the Unix second up to which every entry that Kong has shown has an
 // outcome, or 0 if that cannot be told. The cursor goes there and no further: that no
-// entry is skipped rests on this. started is when the pass began, by Kong's clock.
-func (ps *pass) reached(complete bool, started int64) int64 {
+// entry is skipped rests on this. kongStart is when the pass began, by Kong's clock.
+func (ps *pass) reached(complete bool, kongStart int64) int64 {
 	if ps.untrustedStart {
 		return 0
 	}
@@ -109,7 +109,7 @@ func (ps *pass) reached(complete bool, started int64) int64 {
 		through = ps.del.Safe()
 	case complete:
 		// Rows that came after the start may have landed on pages already read.
-		through = min(max(ps.newest, ps.pos.Newest), started)
+		through = min(max(ps.newest, ps.pos.Newest), kongStart)
 	}
 	if open := ps.del.Unfinished(); open > 0 { // writes that wait for what they changed
 		through = min(through, open-1)
@@ -119,14 +119,14 @@ func (ps *pass) reached(complete bool, started int64) int64 {
 
 // save writes how far the pass has come.
 func (ps *pass) save(ctx context.Context, complete bool) error {
-	now := ps.walk.Began().Unix()
+	now := ps.walk.KongTime().Unix()
 	m := trusted(ps.marks, now)
 	ps.untrustedStart = ps.untrustedStart || m.Cursor != ps.marks.Cursor
-	started := ps.started
-	if started == 0 {
-		started = now
+	kongStart := ps.kongStart
+	if kongStart == 0 {
+		kongStart = now
 	}
-	m.Cursor = min(max(m.Cursor, ps.reached(complete, started)), now)
+	m.Cursor = min(max(m.Cursor, ps.reached(complete, kongStart)), now)
 	if complete {
 		m.Completed = now
 		m.Witnesses = ps.witnesses.next()
@@ -135,12 +135,12 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 			m.Cursor = max(1, min(now, time.Now().Unix())-wideLookback)
 		}
 	}
-	if ps.req.Kind == Reconcile {
+	if ps.req.Kind == audit.Reconcile {
 		m.Resume = nil
 		if complete {
-			m.ReconciledThrough = min(max(m.ReconciledThrough, started), now)
+			m.ReconciledThrough = min(max(m.ReconciledThrough, kongStart), now)
 			if ps.full {
-				m.FullAt = min(started, now)
+				m.FullAt = min(kongStart, now)
 			}
 		} else if m.Resume = ps.resume(now); m.Resume == nil {
 			m.Resume = ps.marks.Resume
@@ -165,14 +165,14 @@ func (ps *pass) rewind(ctx context.Context) error {
 	if err := ps.lease.SetMarks(ctx, ps.before); err != nil {
 		return fmt.Errorf("taking marks back: %w", err)
 	}
-	ps.marks = trusted(ps.before, ps.walk.Began().Unix())
+	ps.marks = trusted(ps.before, ps.walk.KongTime().Unix())
 	return nil
 }
 
 // resume says where this reconcile could go on, or nil if it has not come anywhere.
 func (ps *pass) resume(now int64) *audit.Resume {
 	r := &audit.Resume{
-		Order: ps.pos.Order.String(), Started: ps.started, Floor: ps.bounds.RestartFloor, Full: ps.full,
+		Order: ps.pos.Order.String(), Started: ps.kongStart, Floor: ps.bounds.RestartFloor, Full: ps.full,
 		Newest: max(ps.newest, ps.pos.Newest),
 	}
 	if ps.pos.Order == walk.OldestFirst {
@@ -190,12 +190,12 @@ func (ps *pass) resume(now int64) *audit.Resume {
 // finish saves marks for the last time. A log that is not the one that was read
 // before moves none.
 func (ps *pass) finish(ctx context.Context, err error) error {
-	if !ps.movesMarks() || ps.walk.Began().IsZero() {
+	if !ps.movesMarks() || ps.walk.KongTime().IsZero() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveWithin)
 	defer cancel()
-	if errors.Is(err, audit.ErrForeignLog) {
+	if errors.Is(err, audit.ErrLogMismatch) {
 		return ps.rewind(ctx)
 	}
 	return ps.save(ctx, err == nil)

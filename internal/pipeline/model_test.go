@@ -164,7 +164,7 @@ func (m *model) play() error {
 	// All is well again, and deferred entries are tried.
 	m.heal()
 	m.advance(11 * time.Second)
-	for _, req := range []Request{{Kind: Reconcile, Full: true}, {Kind: Reconcile, Full: true}} {
+	for _, req := range []Request{{Kind: audit.Reconcile, Full: true}, {Kind: audit.Reconcile, Full: true}} {
 		s, err := m.run(req)
 		if err != nil || !s.Complete || s.Failed != 0 {
 			return fmt.Errorf("at the end: %w, %+v", err, s)
@@ -181,7 +181,7 @@ func (m *model) play() error {
 	}
 	// From here on nothing is new, and nothing is put.
 	calls := m.destination.putCalls()
-	for _, kind := range []Kind{Tail, Reconcile} {
+	for _, kind := range []audit.PassKind{audit.Tail, audit.Reconcile} {
 		if s, err := m.run(Request{Kind: kind}); err != nil || s.New != 0 || m.destination.putCalls() != calls {
 			return fmt.Errorf("a pass with nothing new: %w, %+v", err, s)
 		}
@@ -240,14 +240,14 @@ func (m *model) makePass(e event) error {
 	m.inject(e)
 	ctx, cancel := context.WithCancel(m.t.(*testing.T).Context())
 	defer cancel()
-	req := Request{Kind: Reconcile, Wait: 11 * time.Second}
+	req := Request{Kind: audit.Reconcile, Wait: 11 * time.Second}
 	switch e.Do {
 	case "tail":
-		req.Kind = Tail
+		req.Kind = audit.Tail
 	case "full":
 		req.Full = true
 	case "window":
-		req.Kind, req.Since, req.Until = Window, m.now()-e.Back-e.Spread, m.now()-e.Spread
+		req.Kind, req.Since, req.Until = audit.Window, m.now()-e.Back-e.Spread, m.now()-e.Spread
 	case "dry run":
 		req.DryRun = true
 		m.restart() // it begins no ledger, and goes on with none that is gone
@@ -280,7 +280,7 @@ func (m *model) makePass(e event) error {
 	case req.DryRun && m.store.writes != writes:
 		return errors.New("a dry run wrote something")
 	}
-	if err == nil && req.Full && req.Kind == Reconcile && !req.DryRun && e.RowsPerPage+e.PurgeEvery == 0 && !m.kong.ownReads && !interrupted {
+	if err == nil && req.Full && req.Kind == audit.Reconcile && !req.DryRun && e.RowsPerPage+e.PurgeEvery == 0 && !m.kong.ownReads && !interrupted {
 		for _, row := range m.kong.all() {
 			if m.store.outcome(row.ID) == audit.NoOutcome && m.existed[row.ID] != 0 {
 				return fmt.Errorf("a full read left out row %s of %d", row.ID, row.Timestamp)
@@ -307,7 +307,7 @@ func (m *model) tails(ctx context.Context, e event) (end func()) {
 				return
 			}
 			if wanted && m.p.underWay() {
-				_, _ = m.p.Run(ctx, Request{Kind: Tail}) // the pass says what became of it
+				_, _ = m.p.Run(ctx, Request{Kind: audit.Tail}) // the pass says what became of it
 			}
 		}
 	}()

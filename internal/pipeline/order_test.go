@@ -48,7 +48,7 @@ func TestOrderBreaks(t *testing.T) {
 				w.kong.reorder = c.reorder
 				w.kong.add(span(w.now()-3600, 120, 25)...)
 				for range 2 {
-					if s := w.pass(Request{Kind: Reconcile, Full: true}); s.Order != c.order {
+					if s := w.pass(Request{Kind: audit.Reconcile, Full: true}); s.Order != c.order {
 						t.Errorf("order is %s, want %s", s.Order, c.order)
 					}
 				}
@@ -73,7 +73,7 @@ func TestOrderBreaksAfterMarksMoved(t *testing.T) {
 		w := newWorld(t, oldest())
 		start := w.now() - 3600
 		w.kong.add(span(start, 10, 10)...)
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		before := w.store.saved().Cursor
 		w.kong.add(span(start+100, 100, 20)...)
 		w.kong.delay = time.Second
@@ -88,7 +88,7 @@ func TestOrderBreaksAfterMarksMoved(t *testing.T) {
 			}
 			return nil
 		}
-		if _, err := w.run(Request{Kind: Tail}); err == nil {
+		if _, err := w.run(Request{Kind: audit.Tail}); err == nil {
 			t.Fatal("the pass was not cut")
 		}
 		if m := slices.MaxFunc(w.store.moved, func(a, b audit.Marks) int { return int(a.Cursor - b.Cursor) }); m.Cursor <= before {
@@ -122,7 +122,7 @@ func TestNoMarkMovesBeforeTheOrderIsProven(t *testing.T) {
 			}
 			return nil
 		}
-		if _, err := w.run(Request{Kind: Reconcile}); err == nil || w.destination.putCalls() == 0 {
+		if _, err := w.run(Request{Kind: audit.Reconcile}); err == nil || w.destination.putCalls() == 0 {
 			t.Fatalf("after %d puts: %v", w.destination.putCalls(), err)
 		}
 		if m := w.store.saved(); m.Cursor != 0 || m.Resume != nil {
@@ -136,10 +136,10 @@ func TestFilterThatIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.add(span(w.now()-500, 50, 10)...)
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.kong.filters, w.kong.sorted = false, nil
 		w.kong.add(w.now())
-		if s := w.pass(Request{Kind: Tail}); s.Order != "newest-first" {
+		if s := w.pass(Request{Kind: audit.Tail}); s.Order != "newest-first" {
 			t.Errorf("order is %s", s.Order)
 		}
 		w.allOnce()
@@ -151,13 +151,13 @@ func TestRowsAheadOfTheClock(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, newKong())
 			w.kong.add(append(span(w.now()-100, 30, 3), span(w.now()+86400, 25, 1)...)...)
-			if s := w.pass(Request{Kind: Reconcile}); s.Ahead < 25 || s.Delivered != 55 {
+			if s := w.pass(Request{Kind: audit.Reconcile}); s.Ahead < 25 || s.Delivered != 55 {
 				t.Errorf("%+v", s)
 			}
 			for range 3 {
 				w.advance(time.Second)
 				w.kong.add(w.now())
-				w.pass(Request{Kind: Tail})
+				w.pass(Request{Kind: audit.Tail})
 				w.allOnce()
 				for _, m := range w.store.moved {
 					if m.Cursor > w.now() || m.ReconciledThrough > w.now() || m.FullAt > w.now() {
@@ -171,12 +171,12 @@ func TestRowsAheadOfTheClock(t *testing.T) {
 
 // Marks that a Kong with a wrong clock made do not hide what is written later.
 func TestClockThatWasWrong(t *testing.T) {
-	for _, kind := range []Kind{Tail, Reconcile} {
+	for _, kind := range []audit.PassKind{audit.Tail, audit.Reconcile} {
 		ways(t, func(t *testing.T, newKong func() *kong) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, newKong())
 				w.kong.add(span(w.now()-100, 5, 10)...)
-				w.pass(Request{Kind: Reconcile})
+				w.pass(Request{Kind: audit.Reconcile})
 				w.advance(10 * time.Minute)
 				w.kong.skew = 400 * 24 * time.Hour
 				w.kong.add(w.now())
@@ -184,10 +184,10 @@ func TestClockThatWasWrong(t *testing.T) {
 				w.kong.skew = 0
 				w.advance(10 * time.Minute)
 				w.kong.add(w.now()-30, w.now())
-				w.pass(Request{Kind: Tail}) // finds out
-				w.pass(Request{Kind: Tail}) // and this one reads what lies between
+				w.pass(Request{Kind: audit.Tail}) // finds out
+				w.pass(Request{Kind: audit.Tail}) // and this one reads what lies between
 				w.allOnce()
-				w.pass(Request{Kind: Reconcile})
+				w.pass(Request{Kind: audit.Reconcile})
 				if m := w.store.saved(); m.Cursor > w.now() || m.ReconciledThrough > w.now() || m.FullAt > w.now() {
 					t.Errorf("marks %+v at %d", m, w.now())
 				}
@@ -201,8 +201,8 @@ func TestNoDateHeader(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.noDate = true
 		w.kong.add(w.now())
-		w.pass(Request{Kind: Reconcile})
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 		if w.logs.count("no Date header") != 1 {
 			t.Error("want one warning")
@@ -223,7 +223,7 @@ func TestRowsWithAGuessedTime(t *testing.T) {
 					}
 				}
 			}
-			s := w.pass(Request{Kind: Reconcile})
+			s := w.pass(Request{Kind: audit.Reconcile})
 			if want := map[bool]string{true: "oldest-first", false: s.Order}[w.kong.filters]; s.Order != want || s.Delivered != 60 {
 				t.Errorf("%+v", s)
 			}

@@ -62,7 +62,7 @@ func TestAfterOutage(t *testing.T) {
 					}
 					return w.destination.accept(list), nil
 				}
-				if s := w.pass(Request{Kind: Reconcile}); s.Delivered != entries || s.Deferred+s.Dead != 0 {
+				if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != entries || s.Deferred+s.Dead != 0 {
 					t.Errorf("%+v", s)
 				}
 				w.allOnce()
@@ -115,7 +115,7 @@ func TestScatteredRefusals(t *testing.T) {
 					return verdicts, nil
 				}
 				begin := time.Now()
-				if s := w.pass(Request{Kind: Reconcile}); s.Delivered != entries || s.Deferred+s.Dead != 0 {
+				if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != entries || s.Deferred+s.Dead != 0 {
 					t.Errorf("%+v", s)
 				}
 				w.allOnce()
@@ -143,7 +143,7 @@ func TestRefusalOfALoneEntry(t *testing.T) {
 		}
 		w.kong.add(w.now())
 		begin := time.Now()
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		if took := time.Since(begin); took > 2*firstBackoff {
 			t.Errorf("it took %s", took)
 		}
@@ -171,7 +171,7 @@ func TestChokingHoldsUpNothing(t *testing.T) {
 			return w.destination.accept(list), nil
 		}
 		begin := time.Now()
-		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != entries-1 || s.Deferred != 1 || s.Dead != 0 || s.Reason == "" {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != entries-1 || s.Deferred != 1 || s.Dead != 0 || s.Reason == "" {
 			t.Errorf("%+v", s)
 		}
 		if took, allowed := last.Sub(begin), entries*time.Second/9000; took > allowed*11/10 {
@@ -201,7 +201,7 @@ func TestThrottledCalls(t *testing.T) {
 			return w.destination.accept(list), nil
 		}
 		w.destination.put = throttled
-		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 3000 || s.Deferred+s.Dead != 0 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != 3000 || s.Deferred+s.Dead != 0 {
 			t.Errorf("%+v", s)
 		}
 		w.allOnce()
@@ -211,7 +211,7 @@ func TestThrottledCalls(t *testing.T) {
 		// For good: the pass ends, and defers nothing.
 		healthy = time.Now().Add(time.Hour)
 		w.kong.add(span(w.now()-10, 300, 0)...)
-		if s, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, delivery.ErrUnavailable) || s.Deferred+s.Dead != 0 {
+		if s, err := w.run(Request{Kind: audit.Reconcile}); !errors.Is(err, delivery.ErrUnavailable) || s.Deferred+s.Dead != 0 {
 			t.Errorf("%v, %+v", err, s)
 		}
 		if n := w.logs.count("\n"); n > 20 {
@@ -228,7 +228,7 @@ func TestLargeCalls(t *testing.T) {
 		w := busy(t, entries, func(o *Options) { o.BatchEntries, o.BatchBytes = 10_000, 500_000 })
 		w.destination.delay, w.destination.turns = 20*time.Millisecond, nil
 		begin := time.Now()
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 		if took := time.Since(begin); took > 1150*time.Millisecond {
 			t.Errorf("it took %s", took)

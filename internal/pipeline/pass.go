@@ -38,12 +38,12 @@ type pass struct {
 	marks  audit.Marks // as they are now
 	// untrustedStart: the marks that the pass began with are ahead of Kong's clock.
 	untrustedStart bool
-	began          time.Time
+	began          time.Time // by this machine's clock
 	saved          time.Time // when the marks were last written
 	full           bool
 	forgot         int64        // up to this second the ledger has forgotten what it knew; 0: nothing
 	repeated       atomic.Int64 // entries that it had recorded and forgot
-	started        int64        // when the pass began, by Kong's clock
+	kongStart      int64        // when the pass began, by Kong's clock
 	newest         int64        // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
 	witnesses      witnesses
 
@@ -59,8 +59,8 @@ func (p *Pipeline) runPass(ctx, parent context.Context, held *lease.Held, req Re
 	if err != nil {
 		return Summary{Kind: req.Kind, Full: req.Full}, fmt.Errorf("reading marks: %w", err)
 	}
-	if req.Kind == Tail && marks.Cursor == 0 {
-		req.Kind = Reconcile // there is nothing to go on from
+	if req.Kind == audit.Tail && marks.Cursor == 0 {
+		req.Kind = audit.Reconcile // there is nothing to go on from
 	}
 	if deadline, ok := parent.Deadline(); ok {
 		slack := min(time.Until(deadline)/4, deadlineSlack)
@@ -120,7 +120,7 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	ps.tails.init(cancel)
 	main, walking := ps.del.NewWorkers(ctx, work, p.opts.Destination, p.opts.Workers, p.opts.FlightBytes)
 	ps.workers = main
-	if ps.lease != nil && ps.req.Kind != Window {
+	if ps.lease != nil && ps.req.Kind != audit.Window {
 		p.setCurrent(ps)
 	}
 	walkErr := ps.walkLog(walking)
@@ -168,7 +168,7 @@ func (p *Pipeline) workContext(parent context.Context) (context.Context, context
 func (ps *pass) newDelivery() *delivery.Delivery {
 	o := &ps.p.opts
 	options := delivery.Options{
-		Ledger: o.Ledger, Valid: func() error { return nil }, Keep: ps.retained, Unrecorded: &ps.p.unrecorded,
+		Ledger: o.Ledger, Valid: func() error { return nil }, Retention: ps.retention, Unrecorded: &ps.p.unrecorded,
 		BatchEntries: o.BatchEntries, BatchBytes: o.BatchBytes,
 		RetryFor: o.RetryFor, RecordFor: o.RecordFor, DeadAfter: o.DeadAfter,
 		DryRun: ps.req.DryRun, Prepare: o.Prepare, Logger: ps.p.log,
@@ -206,19 +206,19 @@ func (ps *pass) countRepeated(delivered func([]audit.Entry)) func([]audit.Entry)
 	}
 }
 
-// retained returns how long Kong still retains an entry.
-func (ps *pass) retained(e *audit.Entry) time.Duration {
+// retention returns how long Kong still retains an entry.
+func (ps *pass) retention(e *audit.Entry) time.Duration {
 	if e.TTL >= 0 {
 		return time.Duration(min(e.TTL, 100*365*24*3600)) * time.Second
 	}
-	age := time.Duration(max(0, min(ps.walk.Began().Unix()-e.Timestamp, 100*365*24*3600))) * time.Second
+	age := time.Duration(max(0, min(ps.walk.KongTime().Unix()-e.Timestamp, 100*365*24*3600))) * time.Second
 	return max(0, ps.p.opts.RecordTTL-age)
 }
 
 // walkLog reads from the floor to the end and hands over what is new.
 func (ps *pass) walkLog(ctx context.Context) error {
 	w := ps.walk
-	if ps.req.Kind == Reconcile || w.Order() == walk.Unknown {
+	if ps.req.Kind == audit.Reconcile || w.Order() == walk.Unknown {
 		if err := w.Probe(ctx); err != nil {
 			return err
 		}
@@ -283,7 +283,7 @@ func (ps *pass) next(ctx context.Context, steps <-chan walk.Step) (s walk.Step, 
 }
 
 // movesMarks reports whether the pass may move marks.
-func (ps *pass) movesMarks() bool { return !ps.req.DryRun && ps.req.Kind != Window }
+func (ps *pass) movesMarks() bool { return !ps.req.DryRun && ps.req.Kind != audit.Window }
 
 // handlePage hands a page to the workers, and saves the marks once a second.
 func (ps *pass) handlePage(ctx context.Context, s walk.Step) error {
@@ -295,7 +295,7 @@ func (ps *pass) handlePage(ctx context.Context, s walk.Step) error {
 	if f := ps.p.opts.Observer.Stage; f != nil {
 		f("read", s.Took)
 	}
-	now := ps.walk.Began().Unix()
+	now := ps.walk.KongTime().Unix()
 	for i := range s.Entries {
 		ps.witnesses.see(&s.Entries[i], now, ps.p.opts.RecordTTL)
 	}
@@ -323,22 +323,22 @@ func (ps *pass) handlePage(ctx context.Context, s walk.Step) error {
 	return nil
 }
 
-// checkWitnesses returns audit.ErrForeignLog if the log is not the one that was read
+// checkWitnesses returns audit.ErrLogMismatch if the log is not the one that was read
 // before: it shows none of the entries that the marks name and that Kong must still have.
 func (ps *pass) checkWitnesses() error {
 	if !ps.movesMarks() || ps.p.opts.Adopt {
 		return nil
 	}
-	if missing := ps.witnesses.missing(ps.bounds.Floor, ps.walk.Began().Unix()); missing > 0 && ps.bounds.Offset == "" {
-		return ForeignLog(missing)
+	if missing := ps.witnesses.missing(ps.bounds.Floor, ps.walk.KongTime().Unix()); missing > 0 && ps.bounds.Offset == "" {
+		return LogMismatch(missing)
 	}
 	return nil
 }
 
-// ForeignLog returns audit.ErrForeignLog with what to do: the log has shown none of
+// LogMismatch returns audit.ErrLogMismatch with what to do: the log has shown none of
 // so many entries that were recorded.
-func ForeignLog(missing int) error {
-	return audit.WithHint(fmt.Errorf("%w: none of %d entries that it should still retain", audit.ErrForeignLog, missing),
+func LogMismatch(missing int) error {
+	return audit.WithHint(fmt.Errorf("%w: none of %d entries that it should still retain", audit.ErrLogMismatch, missing),
 		"find out whether KONG_ADMIN_API is still the same Kong and whether its audit table was emptied; if all is well, run once with --adopt (RELAY_ADOPT=true)")
 }
 
@@ -360,7 +360,7 @@ func (ps *pass) total(complete bool) Summary {
 	if ps.req.DryRun {
 		s.Failed = 0
 	}
-	if !complete && !ps.walk.Began().IsZero() {
+	if !complete && !ps.walk.KongTime().IsZero() {
 		s.Left = "everything that was not read yet"
 		if safe := ps.del.Safe(); safe > 0 {
 			s.Left = "entries after " + time.Unix(safe, 0).UTC().Format(time.RFC3339)

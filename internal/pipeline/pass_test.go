@@ -43,40 +43,40 @@ func TestFloors(t *testing.T) {
 			}
 		}
 		w.kong.add(span(w.now()-3600, 100, 30)...)
-		expect("first pass is full", floor(Request{Kind: Tail}), 0)
+		expect("first pass is full", floor(Request{Kind: audit.Tail}), 0)
 		start := w.now()
 		cursor := w.store.saved().Cursor
-		expect("first tail is wide", floor(Request{Kind: Tail}), cursor-300)
-		expect("tail", floor(Request{Kind: Tail}), cursor-5)
+		expect("first tail is wide", floor(Request{Kind: audit.Tail}), cursor-300)
+		expect("tail", floor(Request{Kind: audit.Tail}), cursor-5)
 		w.advance(wideEvery - time.Second)
-		expect("tail soon after", floor(Request{Kind: Tail}), cursor-5)
+		expect("tail soon after", floor(Request{Kind: audit.Tail}), cursor-5)
 		w.advance(time.Second)
-		expect("tail after a while", floor(Request{Kind: Tail}), cursor-300)
-		expect("and then", floor(Request{Kind: Tail}), cursor-5)
+		expect("tail after a while", floor(Request{Kind: audit.Tail}), cursor-300)
+		expect("and then", floor(Request{Kind: audit.Tail}), cursor-5)
 
 		w.kong.add(w.now())
-		expect("tail before a new row", floor(Request{Kind: Tail}), cursor-5)
-		expect("reconcile", floor(Request{Kind: Reconcile}), start-25*3600)
+		expect("tail before a new row", floor(Request{Kind: audit.Tail}), cursor-5)
+		expect("reconcile", floor(Request{Kind: audit.Reconcile}), start-25*3600)
 		if m := w.store.saved(); m.FullAt != start || m.ReconciledThrough != w.now() {
 			t.Errorf("marks %+v", m)
 		}
 		through := w.store.saved()
 		w.advance(23 * time.Hour)
 		w.kong.add(w.now())
-		w.pass(Request{Kind: Tail})
-		expect("reconcile from the older mark", floor(Request{Kind: Reconcile}), min(through.Cursor, through.ReconciledThrough)-25*3600)
+		w.pass(Request{Kind: audit.Tail})
+		expect("reconcile from the older mark", floor(Request{Kind: audit.Reconcile}), min(through.Cursor, through.ReconciledThrough)-25*3600)
 		w.advance(time.Hour)
-		expect("full once a day", floor(Request{Kind: Reconcile}), 0)
-		expect("and not again", floor(Request{Kind: Reconcile}), min(w.store.saved().Cursor, w.now())-25*3600)
-		expect("full on request", floor(Request{Kind: Reconcile, Full: true}), 0)
+		expect("full once a day", floor(Request{Kind: audit.Reconcile}), 0)
+		expect("and not again", floor(Request{Kind: audit.Reconcile}), min(w.store.saved().Cursor, w.now())-25*3600)
+		expect("full on request", floor(Request{Kind: audit.Reconcile, Full: true}), 0)
 
 		// After days of outage a reconcile goes on from where the last one was.
 		m := w.store.saved()
 		w.advance(23*time.Hour + 50*time.Minute)
-		expect("reconcile after a pause", floor(Request{Kind: Reconcile}), min(m.Cursor, m.ReconciledThrough)-25*3600)
+		expect("reconcile after a pause", floor(Request{Kind: audit.Reconcile}), min(m.Cursor, m.ReconciledThrough)-25*3600)
 
 		w.store.empty()
-		expect("full after a lost ledger", floor(Request{Kind: Tail}), 0)
+		expect("full after a lost ledger", floor(Request{Kind: audit.Tail}), 0)
 		w.allDelivered()
 	})
 }
@@ -96,11 +96,11 @@ func TestDaysOfOutage(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, newKong(), func(o *Options) { o.PageSize = 100 })
 			w.kong.add(span(w.now()-3600, 100, 36)...)
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			w.kong.add(span(w.now(), 500, 500)...)
 			w.advance(3 * 24 * time.Hour)
 			w.restart()
-			if s := w.pass(Request{Kind: Reconcile}); s.New != 500 {
+			if s := w.pass(Request{Kind: audit.Reconcile}); s.New != 500 {
 				t.Errorf("%+v", s)
 			}
 			w.allOnce()
@@ -113,14 +113,14 @@ func TestTailCost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.PageSize = 1000 })
 		w.kong.add(span(w.now()-200_000, 20_000, 10)...)
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.restart()
 		w.kong.add(span(w.now(), 1000, 0)...)
 		w.advance(time.Second)
-		if s := w.pass(Request{Kind: Tail}); s.Pages > 3 || s.Delivered != 1000 {
+		if s := w.pass(Request{Kind: audit.Tail}); s.Pages > 3 || s.Delivered != 1000 {
 			t.Errorf("%+v", s)
 		}
-		if s := w.pass(Request{Kind: Reconcile}); s.Pages > 90_000/10/1000+4 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Pages > 90_000/10/1000+4 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -132,16 +132,16 @@ func TestDryRunWritesNothing(t *testing.T) {
 			w := newWorld(t, newKong(), func(o *Options) { o.SkipOwnReads = true })
 			w.kong.ownReads = true
 			w.kong.add(span(w.now()-500, 50, 10)...)
-			s := w.pass(Request{Kind: Reconcile, DryRun: true})
+			s := w.pass(Request{Kind: audit.Reconcile, DryRun: true})
 			if s.New < 50 || s.Delivered != 0 || w.store.writes != 0 || w.destination.putCalls() != 0 || w.store.tokens != 0 {
 				t.Errorf("%+v, %d writes, %d puts, %d leases", s, w.store.writes, w.destination.putCalls(), w.store.tokens)
 			}
 			// Not even where there is something to do besides.
 			w.kong.ownReads = false
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			w.kong.add(w.now())
 			writes, puts := w.store.writes, w.destination.putCalls()
-			for _, kind := range []Kind{Tail, Reconcile, Window} {
+			for _, kind := range []audit.PassKind{audit.Tail, audit.Reconcile, audit.Window} {
 				if s := w.pass(Request{Kind: kind, DryRun: true}); s.New != 1 {
 					t.Errorf("%+v", s)
 				}
@@ -163,7 +163,7 @@ func TestRowTwiceOnAPage(t *testing.T) {
 				rows[1] = rows[0]
 			}
 		}
-		if s := w.pass(Request{Kind: Reconcile}); s.New != 1 || s.Delivered != 1 {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.New != 1 || s.Delivered != 1 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -186,7 +186,7 @@ func TestPrepareAndObserver(t *testing.T) {
 		for range 35 {
 			w.kong.addEntry(audit.Entry{RequestID: fmt.Sprint("x", w.kong.next), Timestamp: w.now(), Payload: `{"password":"hush"}`})
 		}
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		for _, e := range w.destination.events {
 			if e.Payload != "redacted" {
 				t.Fatal("an entry left as it was")
@@ -206,7 +206,7 @@ func TestKeep(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.RecordTTL = 10 * time.Hour })
 		ids := w.kong.add(w.now(), w.now()-4*3600, w.now()-20*3600, w.now()+3600)
 		w.kong.rows[0].TTL = 77
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		for i, want := range []time.Duration{77 * time.Second, 6 * time.Hour, 0, 10 * time.Hour} {
 			if got := w.store.keeps[ids[i]]; got != want {
 				t.Errorf("row %d is kept for %s, want %s", i, got, want)

@@ -166,19 +166,9 @@ func (p *Pipeline) Reader() *walk.Reader { return p.reader }
 // reconcile goes on there.
 var ErrOutOfTime = errors.New("out of time before the pass was complete")
 
-// Kind of a pass.
-type Kind string
-
-// Kinds.
-const (
-	Tail      Kind = "tail"      // from the cursor: what a trigger asks for
-	Reconcile Kind = "reconcile" // 25 hours back, or all: what the schedule asks for
-	Window    Kind = "window"    // a span of time that someone asked for; moves no mark
-)
-
 // Request asks for a pass.
 type Request struct {
-	Kind Kind
+	Kind audit.PassKind
 	// Full makes a reconcile read all that Kong has.
 	Full bool
 	// Since and Until bound a Window, Unix seconds, Until excluded; 0 leaves a side open.
@@ -187,30 +177,30 @@ type Request struct {
 	DryRun bool
 	// Wait is how long to wait for the lease before audit.ErrLeaseHeld.
 	Wait time.Duration
-	// Read is called once when a tail has read the log and still delivers what is new,
+	// OnRead is called once when a tail has read the log and still delivers what is new,
 	// if it comes so far. May be nil.
-	Read func()
-	// Again is called if writes that a tail has read wait for what they changed, with the
+	OnRead func()
+	// OnHeld is called if writes that a tail has read wait for what they changed, with the
 	// time at which another tail should look for it. May be nil.
-	Again func(at time.Time)
+	OnHeld func(at time.Time)
 	// RequestRerun requests a rerun of the process that holds the lease.
 	RequestRerun bool
 }
 
 // Summary is what a pass did.
 type Summary struct {
-	Kind      Kind   `json:"kind"`
-	Full      bool   `json:"full"`
-	Order     string `json:"order"` // how the log was read
-	Pages     int    `json:"pages"` // requests for pages that were answered
-	Read      int    `json:"read"`  // entries that the log showed
-	New       int    `json:"new"`   // of those, not in the ledger
-	Delivered int    `json:"delivered"`
-	Failed    int    `json:"failed"`   // new, and neither delivered, dead nor deferred when the pass ended
-	Dead      int    `json:"dead"`     // rejected permanently
-	Deferred  int    `json:"deferred"` // retries exhausted
-	Own       int    `json:"own"`      // the relay's own reads, left out on request
-	Ahead     int    `json:"ahead"`    // with a timestamp ahead of Kong's clock
+	Kind      audit.PassKind `json:"kind"`
+	Full      bool           `json:"full"`
+	Order     string         `json:"order"` // how the log was read
+	Pages     int            `json:"pages"` // requests for pages that were answered
+	Read      int            `json:"read"`  // entries that the log showed
+	New       int            `json:"new"`   // of those, not in the ledger
+	Delivered int            `json:"delivered"`
+	Failed    int            `json:"failed"`   // new, and neither delivered, dead nor deferred when the pass ended
+	Dead      int            `json:"dead"`     // rejected permanently
+	Deferred  int            `json:"deferred"` // retries exhausted
+	Own       int            `json:"own"`      // the relay's own reads, left out on request
+	Ahead     int            `json:"ahead"`    // with a timestamp ahead of Kong's clock
 	// StillDeferred counts the entries that an earlier pass deferred and that this one
 	// tried again without an outcome.
 	StillDeferred int `json:"still_deferred"`

@@ -31,7 +31,7 @@ func TestLedgerThatFailsForAWhile(t *testing.T) {
 				return nil
 			}
 			w.kong.add(span(w.now()-900, 200, 4)...)
-			if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 200 {
+			if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != 200 {
 				t.Errorf("%+v", s)
 			}
 			w.allOnce()
@@ -59,7 +59,7 @@ func TestLedgerThatRefuses(t *testing.T) {
 		w.kong.add(span(w.now()-900, 200, 4)...)
 		for range 3 {
 			begin := time.Now()
-			s, err := w.run(Request{Kind: Reconcile})
+			s, err := w.run(Request{Kind: audit.Reconcile})
 			if !audit.NeedsPerson(err) || audit.Hint(err) == "" || s.Delivered != 0 || s.Complete {
 				t.Errorf("%v, %+v", err, s)
 			}
@@ -71,7 +71,7 @@ func TestLedgerThatRefuses(t *testing.T) {
 			}
 		}
 		w.store.record = nil
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }
@@ -93,7 +93,7 @@ func TestLedgerThatRefusesSome(t *testing.T) {
 		}
 		begin := time.Now()
 		for range 3 {
-			if s, err := w.run(Request{Kind: Reconcile}); !audit.NeedsPerson(err) || s.Complete {
+			if s, err := w.run(Request{Kind: audit.Reconcile}); !audit.NeedsPerson(err) || s.Complete {
 				t.Errorf("%v, %+v", err, s)
 			}
 		}
@@ -104,7 +104,7 @@ func TestLedgerThatRefusesSome(t *testing.T) {
 			t.Errorf("%d recorded", n)
 		}
 		w.store.record = nil
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }
@@ -141,7 +141,7 @@ func testRefusedUndelivered(t *testing.T, size int, refusal error) {
 			return nil
 		}
 		begin := time.Now()
-		if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 50 || s.Dead != 1 || time.Since(begin) > 10*time.Second {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != 50 || s.Dead != 1 || time.Since(begin) > 10*time.Second {
 			t.Errorf("%+v after %s", s, time.Since(begin))
 		}
 		if u := w.store.letters["huge"]; u.Outcome != audit.Dead || u.Entry.Payload != "" || !strings.Contains(u.Reason, fmt.Sprint(size, " bytes")) {
@@ -160,7 +160,7 @@ func TestLedgerThatStaysAway(t *testing.T) {
 		w.store.record = func(int, []audit.Record) error { return errors.New("connection refused") }
 		w.kong.add(span(w.now()-900, 20, 4)...)
 		begin := time.Now()
-		s, err := w.run(Request{Kind: Reconcile})
+		s, err := w.run(Request{Kind: audit.Reconcile})
 		if err == nil || s.Delivered != 0 || s.Failed != 20 || w.store.saved().FullAt != 0 {
 			t.Errorf("%v, %+v", err, s)
 		}
@@ -168,7 +168,7 @@ func TestLedgerThatStaysAway(t *testing.T) {
 			t.Errorf("it took %s", took)
 		}
 		w.store.record = nil
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allDelivered()
 	})
 }
@@ -184,10 +184,10 @@ func TestLookupThatFails(t *testing.T) {
 			return nil
 		}
 		w.kong.add(span(w.now()-900, 100, 4)...)
-		if s, err := w.run(Request{Kind: Reconcile}); err == nil || s.Complete {
+		if s, err := w.run(Request{Kind: audit.Reconcile}); err == nil || s.Complete {
 			t.Errorf("%v, %+v", err, s)
 		}
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 	})
 }
@@ -205,7 +205,7 @@ func TestMarksThatAreNotSaved(t *testing.T) {
 			return nil
 		}
 		w.kong.add(span(w.now()-900, 100, 4)...)
-		w.pass(Request{Kind: Reconcile})
+		w.pass(Request{Kind: audit.Reconcile})
 		w.allOnce()
 		if n < 4 || w.store.saved().FullAt == 0 {
 			t.Errorf("%d saves, marks %+v", n, w.store.saved())
@@ -221,16 +221,16 @@ func TestLedgerEmptied(t *testing.T) {
 				w := newWorld(t, newKong(), func(o *Options) { o.BatchEntries = 5 })
 				w.kong.delay, w.destination.delay = 300*time.Millisecond, 700*time.Millisecond
 				w.kong.add(span(w.now()-900, 100, 4)...)
-				w.pass(Request{Kind: Reconcile})
+				w.pass(Request{Kind: audit.Reconcile})
 				w.kong.add(span(w.now(), 20, 1)...)
 				timer := time.AfterFunc(at, w.store.empty)
 				defer timer.Stop()
-				s := w.pass(Request{Kind: Reconcile, Full: true})
+				s := w.pass(Request{Kind: audit.Reconcile, Full: true})
 				if !s.Full {
 					t.Errorf("%+v", s)
 				}
 				w.advance(20 * time.Second)
-				w.pass(Request{Kind: Tail})
+				w.pass(Request{Kind: audit.Tail})
 				w.allDelivered()
 				for _, e := range w.kong.all() {
 					if w.store.outcome(e.ID) != audit.Delivered {
@@ -248,7 +248,7 @@ func TestLedgerEmptiedForEver(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.add(w.now())
 		w.store.lookup = func() error { return audit.ErrLedgerReplaced }
-		if s, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, audit.ErrLedgerReplaced) || s.Complete {
+		if s, err := w.run(Request{Kind: audit.Reconcile}); !errors.Is(err, audit.ErrLedgerReplaced) || s.Complete {
 			t.Errorf("%v, %+v", err, s)
 		}
 	})

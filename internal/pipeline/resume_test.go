@@ -25,7 +25,7 @@ func TestCutReconcileGoesOn(t *testing.T) {
 			w := newWorld(t, newKong())
 			w.kong.add(span(w.now()-4000, 200, 10)...)
 			w.cutAt(12)
-			if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+			if _, err := w.run(Request{Kind: audit.Reconcile}); err == nil {
 				t.Fatal("not cut")
 			}
 			r := w.store.saved().Resume
@@ -36,13 +36,13 @@ func TestCutReconcileGoesOn(t *testing.T) {
 			w.restart()
 			w.advance(time.Hour)
 			w.cutAt(9)
-			if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+			if _, err := w.run(Request{Kind: audit.Reconcile}); err == nil {
 				t.Fatal("not cut")
 			}
 			w.restart()
 			w.kong.hook = nil
 			w.kong.add(w.now())
-			s := w.pass(Request{Kind: Reconcile})
+			s := w.pass(Request{Kind: audit.Reconcile})
 			if !s.Full || s.Pages > 12 {
 				t.Errorf("did not go on where it was cut: %+v", s)
 			}
@@ -52,7 +52,7 @@ func TestCutReconcileGoesOn(t *testing.T) {
 			if m := w.store.saved(); m.Resume != nil || m.FullAt != began || m.ReconciledThrough != began {
 				t.Errorf("marks %+v, want those of %d", m, began)
 			}
-			w.pass(Request{Kind: Tail})
+			w.pass(Request{Kind: audit.Tail})
 			w.allOnce()
 		})
 	})
@@ -64,7 +64,7 @@ func TestCutReconcileWithStaleOffset(t *testing.T) {
 			w := newWorld(t, newKong())
 			w.kong.add(span(w.now()-4000, 100, 10)...)
 			w.cutAt(8)
-			if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+			if _, err := w.run(Request{Kind: audit.Reconcile}); err == nil {
 				t.Fatal("not cut")
 			}
 			w.restart()
@@ -76,7 +76,7 @@ func TestCutReconcileWithStaleOffset(t *testing.T) {
 				}
 				return nil
 			}
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			w.allOnce()
 			if refused != 1 {
 				t.Error("the offset was not tried")
@@ -99,14 +99,14 @@ func TestCutReconcileWithOtherOrder(t *testing.T) {
 					w := newWorld(t, from())
 					w.kong.add(span(w.now()-4000, 200, 10)...)
 					w.cutAt(10)
-					if _, err := w.run(Request{Kind: Reconcile}); err == nil {
+					if _, err := w.run(Request{Kind: audit.Reconcile}); err == nil {
 						t.Fatal("not cut")
 					}
 					w.kong.hook = nil
 					now := to()
 					w.kong.sorts, w.kong.filters, w.kong.positional, w.kong.sorted = now.sorts, now.filters, now.positional, nil
 					w.restart()
-					w.pass(Request{Kind: Reconcile})
+					w.pass(Request{Kind: audit.Reconcile})
 					w.allOnce()
 				})
 			})

@@ -23,15 +23,15 @@ const maxRestarts = 2
 // Run starts over with a full read if the ledger was emptied, replaced or set back
 // meanwhile. It fails with audit.ErrLeaseHeld if another process holds the lease,
 // audit.ErrLeaseLost when the lease is gone, [ErrOutOfTime] near ctx's deadline,
-// [delivery.ErrUnavailable] if the destination takes nothing, audit.ErrForeignLog if the log
+// [delivery.ErrUnavailable] if the destination takes nothing, audit.ErrLogMismatch if the log
 // is not the one that was read before, and *audit.SettingsError where a person has
 // to act.
 func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 	begin := time.Now()
 	total := Summary{Kind: req.Kind, Full: req.Full, Complete: true}
 	var err error
-	if read := req.Read; read != nil {
-		req.Read = sync.OnceFunc(read)
+	if read := req.OnRead; read != nil {
+		req.OnRead = sync.OnceFunc(read)
 	}
 	for restarts := 0; ; restarts++ {
 		var sum Summary
@@ -43,8 +43,8 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 		}
 		p.warnForgot(err)
 		total.Complete, total.Failed = true, 0 // the next attempt does what this one did not
-		if req.Kind != Window {
-			req.Kind, req.Full = Reconcile, true
+		if req.Kind != audit.Window {
+			req.Kind, req.Full = audit.Reconcile, true
 		}
 	}
 	total.Complete = total.Complete && err == nil
@@ -54,8 +54,8 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 
 // hasRead tells whoever made the request that a tail has read the log.
 func (r *Request) hasRead() {
-	if r.Read != nil && r.Kind == Tail {
-		r.Read()
+	if r.OnRead != nil && r.Kind == audit.Tail {
+		r.OnRead()
 	}
 }
 
@@ -85,7 +85,7 @@ func (p *Pipeline) runLeased(ctx context.Context, req Request) (sum Summary, err
 // joinOrRun makes a pass once the lease is held: a tail beside the reconcile under
 // way where there is one, and anything else after it.
 func (p *Pipeline) joinOrRun(ctx, parent context.Context, h *lease.Held, req Request) (Summary, error) {
-	if req.Kind == Tail {
+	if req.Kind == audit.Tail {
 		if current := p.join(); current != nil {
 			sum, made, err := current.concurrentTail(ctx, &req)
 			current.tails.running.Done()

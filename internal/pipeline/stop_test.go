@@ -26,7 +26,7 @@ func TestOutOfTime(t *testing.T) {
 					w.restart()
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
-				s, err := w.p.Run(ctx, Request{Kind: Reconcile})
+				s, err := w.p.Run(ctx, Request{Kind: audit.Reconcile})
 				if ctx.Err() != nil {
 					t.Error("the deadline passed")
 				}
@@ -44,7 +44,7 @@ func TestOutOfTime(t *testing.T) {
 			if rounds < 2 || rounds == 20 {
 				t.Errorf("%d rounds were cut", rounds)
 			}
-			w.pass(Request{Kind: Tail})
+			w.pass(Request{Kind: audit.Tail})
 			w.allOnce()
 			if w.store.saved().FullAt == 0 {
 				t.Error("the reconcile never became complete")
@@ -66,7 +66,7 @@ func TestCancel(t *testing.T) {
 			stopped := time.Time{}
 			timer := time.AfterFunc(10500*time.Millisecond, func() { stopped = time.Now(); cancel() })
 			defer timer.Stop()
-			s, err := w.p.Run(ctx, Request{Kind: Reconcile})
+			s, err := w.p.Run(ctx, Request{Kind: audit.Reconcile})
 			if !errors.Is(err, context.Canceled) {
 				t.Fatalf("%v", err)
 			}
@@ -86,8 +86,8 @@ func TestCancel(t *testing.T) {
 			}
 			w.store.holder = ""
 			w.restart()
-			w.pass(Request{Kind: Reconcile})
-			w.pass(Request{Kind: Tail})
+			w.pass(Request{Kind: audit.Reconcile})
+			w.pass(Request{Kind: audit.Tail})
 			w.allOnce()
 		})
 	})
@@ -104,7 +104,7 @@ func TestGrace(t *testing.T) {
 		timer := time.AfterFunc(time.Minute, cancel)
 		defer timer.Stop()
 		begin := time.Now()
-		if _, err := w.p.Run(ctx, Request{Kind: Reconcile}); !errors.Is(err, context.Canceled) {
+		if _, err := w.p.Run(ctx, Request{Kind: audit.Reconcile}); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
 		if took := time.Since(begin); took != 67*time.Second {
@@ -127,11 +127,11 @@ func TestCancelBeforeTheLastBatch(t *testing.T) {
 				}
 			})
 			w.kong.add(span(w.now()-100, 25, 1)...)
-			s, err := w.p.Run(ctx, Request{Kind: Reconcile})
+			s, err := w.p.Run(ctx, Request{Kind: audit.Reconcile})
 			if !errors.Is(err, context.Canceled) || s.Complete || w.store.saved().FullAt != 0 {
 				t.Errorf("%v, %+v, marks %+v", err, s, w.store.saved())
 			}
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			w.allOnce()
 		})
 	})
@@ -143,7 +143,7 @@ func TestReadBeforeFailure(t *testing.T) {
 		w := newWorld(t, oldest())
 		w.kong.add(span(w.now()-100, 25, 1)...)
 		w.cutAt(4)
-		if s, err := w.run(Request{Kind: Reconcile}); err == nil || s.Delivered < 18 || s.Failed != 0 {
+		if s, err := w.run(Request{Kind: audit.Reconcile}); err == nil || s.Delivered < 18 || s.Failed != 0 {
 			t.Errorf("%v, %+v", err, s)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/lease"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 // store is what the handles of several relays share: a ledger in memory with
@@ -159,13 +160,13 @@ func (h *handle) Record(ctx context.Context, records []audit.Record) error {
 		if kept := r.Outcome == audit.Dead || r.Outcome == audit.Deferred; kept != (r.Undelivered != nil) {
 			return fmt.Errorf("%s with letter %v", r.Outcome, r.Undelivered != nil)
 		}
-		if r.Keep < 0 {
-			return fmt.Errorf("%s is kept for %s", r.ID, r.Keep)
+		if r.Retention < 0 {
+			return fmt.Errorf("%s is kept for %s", r.ID, r.Retention)
 		}
 		if h.outcomes[r.ID] == audit.Delivered {
 			continue
 		}
-		h.outcomes[r.ID], h.keeps[r.ID] = r.Outcome, r.Keep
+		h.outcomes[r.ID], h.keeps[r.ID] = r.Outcome, r.Retention
 		delete(h.letters, r.ID)
 		if r.Undelivered != nil {
 			h.letters[r.ID] = *r.Undelivered
@@ -223,14 +224,10 @@ func (h *handle) AreOwnReads(_ context.Context, ids []string) ([]bool, error) {
 
 // keeper keeps the store's lease for this handle.
 func (h *handle) keeper() *lease.Keeper {
-	begin := func(ctx context.Context) error {
-		_, err := h.Begin(ctx)
-		return err
-	}
-	return lease.NewKeeper(lease.Options{Acquire: h.Acquire, Begin: begin, TTL: h.ttl})
+	return lease.NewKeeper(lease.Options{Acquire: h.Acquire, Begin: h.Begin, TTL: h.ttl})
 }
 
-func (h *handle) Acquire(ctx context.Context, requestRerun bool) (lease.Lease, error) {
+func (h *handle) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if err := ctx.Err(); err != nil {

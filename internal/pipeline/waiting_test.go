@@ -29,14 +29,14 @@ func TestOldestWaiting(t *testing.T) {
 				}
 				return down(ctx, n, entries)
 			}
-			if _, err := w.run(Request{Kind: Reconcile}); !errors.Is(err, delivery.ErrUnavailable) {
+			if _, err := w.run(Request{Kind: audit.Reconcile}); !errors.Is(err, delivery.ErrUnavailable) {
 				t.Fatal(err)
 			}
 			if during.Load() != first || told.Load() != first {
 				t.Errorf("told %d during the pass and %d after it, want %d", during.Load(), told.Load(), first)
 			}
 			w.destination.put = nil
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			if told.Load() != 0 {
 				t.Errorf("told %d after everything was delivered", told.Load())
 			}

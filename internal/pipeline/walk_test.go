@@ -30,7 +30,7 @@ func TestEveryWayReadsEverything(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						w := newWorld(t, newKong(), func(o *Options) { o.PageSize = size })
 						ids := w.kong.add(times(w.now())...)
-						s := w.pass(Request{Kind: Reconcile})
+						s := w.pass(Request{Kind: audit.Reconcile})
 						if s.New != len(ids) || s.Delivered != len(ids) {
 							t.Errorf("%+v, want %d new and delivered", s, len(ids))
 						}
@@ -41,7 +41,7 @@ func TestEveryWayReadsEverything(t *testing.T) {
 						}
 						w.advance(time.Minute)
 						late := w.kong.add(w.now(), w.now())
-						if s := w.pass(Request{Kind: Tail}); s.New != len(late) {
+						if s := w.pass(Request{Kind: audit.Tail}); s.New != len(late) {
 							t.Errorf("tail: %+v, want %d new", s, len(late))
 						}
 						w.allOnce()
@@ -63,7 +63,7 @@ func TestThreeThousandRowsOfOneSecond(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, newKong(), func(o *Options) { o.PageSize = 1000 })
 			w.kong.add(span(w.now()-10, 3000, 0)...)
-			if s := w.pass(Request{Kind: Reconcile}); s.Delivered != 3000 || s.Read < 3000 {
+			if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != 3000 || s.Read < 3000 {
 				t.Errorf("%+v", s)
 			}
 			w.allOnce()
@@ -86,7 +86,7 @@ func TestLogChangesDuringWalk(t *testing.T) {
 						}
 						return nil
 					}
-					w.pass(Request{Kind: Reconcile})
+					w.pass(Request{Kind: audit.Reconcile})
 					if !w.kong.positional || w.kong.sorts {
 						// Where offsets count rows of no order, only the next pass is sure to find all.
 						for _, id := range ids {
@@ -96,7 +96,7 @@ func TestLogChangesDuringWalk(t *testing.T) {
 						}
 					}
 					w.kong.hook = nil
-					w.pass(Request{Kind: Reconcile})
+					w.pass(Request{Kind: audit.Reconcile})
 					w.allOnce()
 				})
 			})
@@ -113,7 +113,7 @@ func TestPurgeDuringWalk(t *testing.T) {
 				w.kong.purge(3)
 				return nil
 			}
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			w.allOnce() // of what is left
 			if len(w.kong.all()) == 0 {
 				t.Error("everything was purged, nothing was shown")
@@ -133,11 +133,11 @@ func TestOwnReadsShiftOffsets(t *testing.T) {
 			w.advance(time.Second)
 			return nil
 		}
-		if s := w.pass(Request{Kind: Reconcile}); s.Order != "newest-first" {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Order != "newest-first" {
 			t.Errorf("order is %s", s.Order)
 		}
 		w.kong.hook, w.kong.ownReads = nil, false
-		if s := w.pass(Request{Kind: Reconcile}); s.Order != "newest-first" {
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Order != "newest-first" {
 			t.Errorf("order is %s", s.Order)
 		}
 		w.allOnce()
@@ -186,7 +186,7 @@ func TestPagesThatFail(t *testing.T) {
 					}
 					w.kong.add(span(w.now()-300, 100, 3)...)
 					w.kong.hook = c.hook
-					s, err := w.run(Request{Kind: Reconcile})
+					s, err := w.run(Request{Kind: audit.Reconcile})
 					if (err != nil) != c.fails {
 						t.Fatalf("error is %v", err)
 					}
@@ -201,7 +201,7 @@ func TestPagesThatFail(t *testing.T) {
 						t.Errorf("failed %d, want %d", s.Failed, n)
 					}
 					w.kong.hook = nil
-					w.pass(Request{Kind: Reconcile})
+					w.pass(Request{Kind: audit.Reconcile})
 					w.allOnce()
 				})
 			})
@@ -225,7 +225,7 @@ func TestRepeatedOffset(t *testing.T) {
 				return token
 			}
 			w.kong.add(span(w.now()-300, 100, 0)...)
-			if _, err := w.run(Request{Kind: Reconcile}); err == nil || !strings.Contains(err.Error(), "same offset twice") {
+			if _, err := w.run(Request{Kind: audit.Reconcile}); err == nil || !strings.Contains(err.Error(), "same offset twice") {
 				t.Errorf("error is %v", err)
 			}
 			if n := len(k.queries()); n > 100 {
@@ -248,7 +248,7 @@ func TestOffsetNotAccepted(t *testing.T) {
 				}
 				return nil
 			}
-			w.pass(Request{Kind: Reconcile})
+			w.pass(Request{Kind: audit.Reconcile})
 			w.allOnce()
 			if refused != 1 {
 				t.Error("no offset was refused")
@@ -262,7 +262,7 @@ func TestOffsetNotAccepted(t *testing.T) {
 				return nil
 			}
 			before := len(w.kong.queries())
-			if _, err := w.run(Request{Kind: Reconcile, Full: true}); !errors.Is(err, audit.ErrBadOffset) {
+			if _, err := w.run(Request{Kind: audit.Reconcile, Full: true}); !errors.Is(err, audit.ErrBadOffset) {
 				t.Errorf("error is %v", err)
 			}
 			if n := len(w.kong.queries()) - before; n > 20 {
@@ -306,16 +306,16 @@ func TestEqualRowsWithoutID(t *testing.T) {
 						}
 					}
 					for range 2 {
-						w.pass(Request{Kind: Reconcile})
+						w.pass(Request{Kind: audit.Reconcile})
 						check(want)
 					}
 					row(now - 1) // of a second that was read
 					row(now - 14)
 					w.restart()
-					w.pass(Request{Kind: Reconcile})
+					w.pass(Request{Kind: audit.Reconcile})
 					check(want + 2)
-					w.pass(Request{Kind: Tail})
-					w.pass(Request{Kind: Reconcile, Full: true})
+					w.pass(Request{Kind: audit.Tail})
+					w.pass(Request{Kind: audit.Reconcile, Full: true})
 					check(want + 2)
 				})
 			})
@@ -337,7 +337,7 @@ func TestWindowAndStartAt(t *testing.T) {
 				} {
 					w := newWorld(t, newKong(), func(o *Options) { o.PageSize, o.StartAt = size, c.startAt })
 					w.kong.add(span(now-100, 100, 1)...)
-					s := w.pass(Request{Kind: Window, Since: c.since, Until: c.until})
+					s := w.pass(Request{Kind: audit.Window, Since: c.since, Until: c.until})
 					want := 0
 					for _, e := range w.kong.all() {
 						in := e.Timestamp >= c.from && e.Timestamp < c.to
@@ -366,8 +366,8 @@ func TestStartAtHoldsForEveryPass(t *testing.T) {
 			start := time.Now().Unix() - 50
 			w := newWorld(t, newKong(), func(o *Options) { o.StartAt = start })
 			w.kong.add(span(start-50, 100, 1)...)
-			w.pass(Request{Kind: Reconcile})
-			w.pass(Request{Kind: Tail})
+			w.pass(Request{Kind: audit.Reconcile})
+			w.pass(Request{Kind: audit.Tail})
 			for _, e := range w.kong.all() {
 				if want := min(1, max(0, e.Timestamp-start+1)); int64(w.destination.got(e.ID)) != want {
 					t.Errorf("row at start%+d was delivered %d times", e.Timestamp-start, w.destination.got(e.ID))

@@ -17,7 +17,7 @@ func TestLogThatForgot(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, oldest(), func(o *Options) { o.Adopt = adopt })
 				w.kong.add(span(w.now()-100, 20, 10)...)
-				w.pass(Request{Kind: Reconcile})
+				w.pass(Request{Kind: audit.Reconcile})
 				before, err := w.opts.Marks.Marks(t.Context())
 				if err != nil || len(before.Witnesses) == 0 {
 					t.Fatalf("%+v: %v", before, err)
@@ -25,7 +25,7 @@ func TestLogThatForgot(t *testing.T) {
 				w.kong.purge(20)
 				w.advance(time.Minute)
 				w.kong.add(w.now())
-				_, err = w.p.Run(t.Context(), Request{Kind: Reconcile})
+				_, err = w.p.Run(t.Context(), Request{Kind: audit.Reconcile})
 				after, marksErr := w.opts.Marks.Marks(t.Context())
 				if marksErr != nil {
 					t.Fatal(marksErr)
@@ -36,7 +36,7 @@ func TestLogThatForgot(t *testing.T) {
 					}
 					return
 				}
-				if !errors.Is(err, audit.ErrForeignLog) || audit.Hint(err) == "" || !equalMarks(before, after) {
+				if !errors.Is(err, audit.ErrLogMismatch) || audit.Hint(err) == "" || !equalMarks(before, after) {
 					t.Errorf("%v: marks %+v, before %+v", err, after, before)
 				}
 			})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
@@ -40,19 +41,12 @@ type List interface {
 	Unannounce(ctx context.Context, ids []string) error
 }
 
-// Ledger remembers what became of entries. Safe for concurrent use.
-type Ledger interface {
-	// Lookup returns what became of each entry, audit.NoOutcome for an unknown one. Its errors
-	// are those of delivery.Ledger.
-	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
-}
-
 // Options of a runner. All but Observer and Logger are required.
 type Options struct {
 	Passes    Passes
 	Scheduler *announce.Scheduler
 	List      List
-	Ledger    Ledger // to tell what was delivered before it was announced
+	Ledger    delivery.Ledger // to tell what was delivered before it was announced
 	OwnReads  pipeline.OwnReads
 	Marks     pipeline.Marks
 	// LeaseLeft is how long another process's lease lasts unless it is renewed.
@@ -68,10 +62,10 @@ type Options struct {
 // Observer is told what happens. Every field may be nil; none may block.
 type Observer struct {
 	// Began is called when a pass begins.
-	Began func(p announce.Pass)
+	Began func(p audit.PassKind)
 	// Ended is called when a pass has ended that was made at all. The error is
 	// audit.ErrLeaseHeld if another process made it.
-	Ended func(p announce.Pass, s pipeline.Summary, err error)
+	Ended func(p audit.PassKind, s pipeline.Summary, err error)
 	// Missing is called with ids that were announced and have not shown up in time.
 	Missing func(ids []string)
 }
@@ -95,7 +89,7 @@ func New(o Options) *Runner {
 
 // ended is a pass that has ended.
 type ended struct {
-	pass   announce.Pass
+	pass   audit.PassKind
 	result announce.Result
 	err    error
 }
@@ -143,7 +137,7 @@ func (r *Runner) loop(ctx context.Context, last time.Time) (err error) {
 	listed := time.Now()
 	for {
 		start, wake := s.Next(time.Now())
-		if start.Pass != announce.None {
+		if start.Kind != audit.NoPass {
 			underWay++
 			go func() { results <- r.pass(passes, start) }()
 			continue
@@ -197,37 +191,37 @@ func newTimer(at time.Time) *time.Timer {
 
 // pass makes a pass and returns how it ended.
 func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
-	e := ended{pass: start.Pass, result: announce.Result{Began: time.Now()}}
-	req := pipeline.Request{Kind: pipeline.Tail, RequestRerun: start.RequestRerun}
-	switch start.Pass {
-	case announce.Tail:
+	e := ended{pass: start.Kind, result: announce.Result{Began: time.Now()}}
+	req := pipeline.Request{Kind: audit.Tail, RequestRerun: start.RequestRerun}
+	switch start.Kind {
+	case audit.Tail:
 		if !r.tailNeeded(ctx) {
 			return e
 		}
-	case announce.Reconcile:
-		req.Kind, req.Wait = pipeline.Reconcile, r.opts.LeaseWait
+	case audit.Reconcile:
+		req.Kind, req.Wait = audit.Reconcile, r.opts.LeaseWait
 		if e.result.Reconciled = r.recentReconcile(ctx, start.Forced); !e.result.Reconciled.IsZero() {
 			return e
 		}
-	case announce.None:
+	case audit.NoPass:
 	}
 	if f := r.opts.Observer.Began; f != nil {
-		f(start.Pass)
+		f(start.Kind)
 	}
-	if start.Pass == announce.Tail {
-		req.Read = func() {
-			e.result.Read = true
+	if start.Kind == audit.Tail {
+		req.OnRead = func() {
+			e.result.LogRead = true
 			r.opts.Scheduler.TailRead()
 			signal(r.wake)
 		}
-		req.Again = func(at time.Time) {
+		req.OnHeld = func(at time.Time) {
 			r.opts.Scheduler.RequestTailAt(time.Now(), at)
 			signal(r.wake)
 		}
 	}
 	sum, err := r.opts.Passes.Run(ctx, req)
 	if f := r.opts.Observer.Ended; f != nil {
-		f(start.Pass, sum, err)
+		f(start.Kind, sum, err)
 	}
 	e.result.Rerun = sum.Rerun
 	e.result.Unordered = sum.Unordered()
@@ -246,7 +240,7 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 
 // tailNeeded reports whether a tail still has something to look for. Relays that read
 // through the route that triggers them must not trigger each other without end: ids
-// of own reads, of any relay on this ledger, are not worth a poll.
+// of own reads, of any relay on this ledger, are not worth a tail.
 func (r *Runner) tailNeeded(ctx context.Context) bool {
 	s := r.opts.Scheduler
 	if ids := s.MaybeOwnReads(time.Now()); len(ids) > 0 {

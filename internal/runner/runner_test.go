@@ -103,7 +103,7 @@ type passes struct {
 
 	mu    sync.Mutex
 	log   []audit.Entry
-	kinds []pipeline.Kind
+	kinds []audit.PassKind
 }
 
 func (p *passes) Run(ctx context.Context, req pipeline.Request) (pipeline.Summary, error) {
@@ -124,7 +124,7 @@ func (p *passes) add(id string) {
 	p.log = append(p.log, audit.Entry{RequestID: id})
 }
 
-func (p *passes) count(k pipeline.Kind) (n int) {
+func (p *passes) count(k audit.PassKind) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, kind := range p.kinds {
@@ -182,7 +182,7 @@ func TestATriggerBringsTails(t *testing.T) {
 		pause(300 * time.Millisecond)
 		w.passes.add("a")
 		pause(time.Minute)
-		if n := w.passes.count(pipeline.Tail); n < 2 || n > 6 {
+		if n := w.passes.count(audit.Tail); n < 2 || n > 6 {
 			t.Errorf("%d tails", n)
 		}
 		if list := w.ledger.announced(); len(list) != 0 {
@@ -199,7 +199,7 @@ func TestATriggerWhileTheListIsRead(t *testing.T) {
 		w.notify(t, "a")
 		close(w.ledger.reading)
 		pause(time.Second)
-		if n := w.passes.count(pipeline.Tail); n == 0 {
+		if n := w.passes.count(audit.Tail); n == 0 {
 			t.Error("no tail")
 		}
 	})
@@ -234,7 +234,7 @@ func TestIDsOfARelayThatDiedAreLookedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		pause(15 * time.Second)
-		if n := w.passes.count(pipeline.Tail); n == 0 {
+		if n := w.passes.count(audit.Tail); n == 0 {
 			t.Error("no tail within 15 s")
 		}
 	})
@@ -252,7 +252,7 @@ func TestOwnReadsTriggerNothing(t *testing.T) {
 		w.ledger.own["noted late"] = true
 		w.ledger.mu.Unlock()
 		pause(time.Minute)
-		if n := w.passes.count(pipeline.Tail); n != 0 {
+		if n := w.passes.count(audit.Tail); n != 0 {
 			t.Errorf("%d tails", n)
 		}
 		if list := w.ledger.announced(); len(list) != 0 {
@@ -279,11 +279,11 @@ func TestAReconcileOfAnotherRelayCounts(t *testing.T) {
 		w.opts.Scheduler.RequestReconcile(time.Now(), false)
 		defer w.run(t)()
 		pause(39 * time.Minute)
-		if n := w.passes.count(pipeline.Reconcile); n != 0 {
+		if n := w.passes.count(audit.Reconcile); n != 0 {
 			t.Errorf("%d reconciles", n)
 		}
 		pause(2 * time.Minute)
-		if n := w.passes.count(pipeline.Reconcile); n != 1 {
+		if n := w.passes.count(audit.Reconcile); n != 1 {
 			t.Errorf("%d reconciles an hour after the other relay's", n)
 		}
 	})
@@ -296,7 +296,7 @@ func TestRunUntilIdle(t *testing.T) {
 		s.RequestReconcile(time.Now(), true)
 		w.passes.add("a")
 		w.notify(t, "a")
-		if err := w.RunUntilIdle(t.Context(), time.Now().Add(time.Minute)); err != nil || w.passes.count(pipeline.Reconcile) != 1 {
+		if err := w.RunUntilIdle(t.Context(), time.Now().Add(time.Minute)); err != nil || w.passes.count(audit.Reconcile) != 1 {
 			t.Errorf("%v, passes %v", err, w.passes.kinds)
 		}
 		broken := errors.New("broken")

@@ -123,21 +123,8 @@ func (p *Plan) policy() (string, error) {
 	allow := func(sid string, resource string, actions ...string) {
 		list = append(list, statement{sid, "Allow", actions, []string{resource}})
 	}
-	s := &p.settings
-	arn := func(service, resource string) string {
-		return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(s.Region), service, s.Region, cmp.Or(s.AccountID, "*"), resource)
-	}
-	switch s.Destination {
-	case config.ToCloudWatch:
-		allow("Deliver", arn("logs", "log-group:"+s.LogGroup+":*"), "logs:CreateLogStream", "logs:PutLogEvents")
-		allow("Verify", arn("logs", "log-group:"+s.LogGroup+":*"), "logs:FilterLogEvents")
-		allow("CheckRetention", arn("logs", "log-group:*"), "logs:DescribeLogGroups")
-	case config.ToCloudTrail:
-		allow("Deliver", s.ChannelARN, "cloudtrail-data:PutAuditEvents")
-		if s.EventDataStore != "" {
-			allow("Verify", arn("cloudtrail", "eventdatastore/"+s.EventDataStore), "cloudtrail:StartQuery", "cloudtrail:DescribeQuery", "cloudtrail:GetQueryResults")
-		}
-	case config.ToJSONL:
+	for _, permission := range p.settings.Permissions() {
+		allow(permission.Name, permission.Resource, permission.Actions...)
 	}
 	for _, name := range config.Variables() {
 		if secret := p.Variables[name]; strings.HasSuffix(name, "_SECRET_ARN") && secret != "" {
@@ -153,15 +140,4 @@ func (p *Plan) policy() (string, error) {
 		Statement []statement
 	}{"2012-10-17", list}, jsontext.WithIndent("  "))
 	return string(text) + "\n", err
-}
-
-// partition returns the partition of a Region.
-func partition(region string) string {
-	switch {
-	case strings.HasPrefix(region, "cn-"):
-		return "aws-cn"
-	case strings.HasPrefix(region, "us-gov-"):
-		return "aws-us-gov"
-	}
-	return "aws"
 }

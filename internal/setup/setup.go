@@ -106,7 +106,7 @@ func (p *Plan) Next(dir string) []string {
 	if p.newUser {
 		steps = append(steps, "SUPER=<token of a super admin> sh "+in(kongUser))
 	}
-	if p.settings.Destination != config.ToJSONL {
+	if len(p.settings.Permissions()) > 0 {
 		steps = append(steps, "give the relay's role "+in(policyJSON)+", where the destination exists")
 	}
 	return append(steps, "set -a; . "+in(relayEnv)+"; set +a; relay check",

@@ -17,7 +17,7 @@ func (v *verification) repair(ctx context.Context) error {
 	mender := *v.app
 	mender.Store = again
 	sum, err := mender.Pipeline(pipeline.Observer{}, nil).Run(ctx, pipeline.Request{
-		Kind: pipeline.Window, RequestRerun: true, Since: again.since, Until: again.until, Wait: v.app.Settings.LeaseWait,
+		Kind: audit.Window, RequestRerun: true, Since: again.since, Until: again.until, Wait: v.app.Settings.LeaseWait,
 	})
 	r := &RepairReport{Delivered: sum.Delivered, Dead: sum.Dead, Deferred: sum.Deferred, Failed: sum.Failed}
 	r.Healed = err == nil && sum.Failed == 0 && again.left() == 0

@@ -114,7 +114,7 @@ func (v *verification) run(ctx context.Context) error {
 	return nil
 }
 
-// believe returns audit.ErrForeignLog if the log is not the one that was read before:
+// believe returns audit.ErrLogMismatch if the log is not the one that was read before:
 // it shows none of the entries that the marks name and that Kong must still have. Those
 // that the scan has not shown are asked for, as they may be of another time.
 func (v *verification) believe(ctx context.Context) error {
@@ -141,7 +141,7 @@ func (v *verification) believe(ctx context.Context) error {
 		return nil
 	})
 	if err == nil && !v.shown {
-		err = pipeline.ForeignLog(n)
+		err = pipeline.LogMismatch(n)
 	}
 	return err
 }

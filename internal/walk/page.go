@@ -25,7 +25,7 @@ const (
 )
 
 // Probe finds out whether Kong filters by time. It costs one small page. If that is
-// the walk's first, [Walk.Began] is its date.
+// the walk's first, [Walk.KongTime] is its date.
 func (w *Walk) Probe(ctx context.Context) error {
 	page, err := w.page(ctx, audit.Query{Size: 1, After: farFuture})
 	filters := err == nil && len(page.Entries) == 0
@@ -48,8 +48,8 @@ func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		page, err := w.reader.opts.Source.Page(ctx, q)
 		if err == nil {
 			w.pages++
-			if w.began.IsZero() {
-				w.began = w.reader.clock(page.Date)
+			if w.kongTime.IsZero() {
+				w.kongTime = w.reader.clock(page.Date)
 			}
 			switch {
 			case q.After == farFuture || page.Bytes >= smallPage:

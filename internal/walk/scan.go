@@ -31,6 +31,6 @@ func (r *Reader) Scan(ctx context.Context, since, until int64, f func(Scanned) e
 	floor := max(since, r.opts.StartAt)
 	bounds := Bounds{Floor: floor, RestartFloor: floor, Since: since, Until: until}
 	return w.Run(ctx, bounds, func(s Step) error {
-		return f(Scanned{Entries: s.Entries, Order: s.Order, Now: w.began.Unix(), Restart: s.Restart})
+		return f(Scanned{Entries: s.Entries, Order: s.Order, Now: w.kongTime.Unix(), Restart: s.Restart})
 	})
 }

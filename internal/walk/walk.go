@@ -116,10 +116,10 @@ type Position struct {
 
 // Walk reads the log once, from a floor to its end. One goroutine owns it.
 type Walk struct {
-	reader *Reader
-	order  Order
-	bounds Bounds
-	began  time.Time // by Kong's clock
+	reader   *Reader
+	order    Order
+	bounds   Bounds
+	kongTime time.Time // see KongTime
 
 	pages    int
 	size     int // rows to ask for
@@ -147,9 +147,9 @@ type query struct {
 // beginQuery begins a query by time.
 func (w *Walk) beginQuery(after int64) { w.query = query{after: after, offsets: map[string]bool{}} }
 
-// Began returns Kong's clock when it answered the walk's first request, or the
+// KongTime returns Kong's clock when it answered the walk's first request, or the
 // zero time before that.
-func (w *Walk) Began() time.Time { return w.began }
+func (w *Walk) KongTime() time.Time { return w.kongTime }
 
 // Order returns the order in which the walk reads.
 func (w *Walk) Order() Order { return w.order }

@@ -63,13 +63,13 @@ func TestBoltExpires(t *testing.T) {
 	b.now = func() time.Time { return now }
 	value(b.Begin(bg()))(t)
 	short, long := ledgertest.Record("short", noon, audit.Dead), ledgertest.Record("long", noon+86400, audit.Delivered)
-	short.Keep = 0
+	short.Retention = 0
 	must(t, b.Record(bg(), []audit.Record{short, long}))
 	again := short
 	again.ID = "again"
-	again.Keep = 100 * time.Hour
+	again.Retention = 100 * time.Hour
 	must(t, b.Record(bg(), []audit.Record{again})) // lengthens
-	again.Keep = 0
+	again.Retention = 0
 	must(t, b.Record(bg(), []audit.Record{again})) // does not shorten
 	entries := []audit.Entry{{ID: "short", Timestamp: noon}, {ID: "again", Timestamp: noon}, {ID: "long", Timestamp: noon + 86400}}
 	now = now.Add(123 * time.Hour)

@@ -160,7 +160,7 @@ func (b *Ledger) putOutcomes(tx *bbolt.Tx, records []audit.Record, order []int, 
 				return err
 			}
 		}
-		if end := now.Unix() + int64(ledger.Life(rec.Keep)/time.Second) + 1; end > until {
+		if end := now.Unix() + int64(ledger.Life(rec.Retention)/time.Second) + 1; end > until {
 			until = end
 			if err := expiry.Put(key, toKey(until)); err != nil {
 				return err

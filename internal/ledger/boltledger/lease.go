@@ -114,7 +114,7 @@ func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 func (b *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
 	other, err := b.bind(ctx, kongKey, ledger.Address(url), adopt)
 	if err == nil && other != "" {
-		return fmt.Errorf("binding ledger: %w", ledger.Foreign(other))
+		return fmt.Errorf("binding ledger: %w", ledger.Mismatch(other))
 	}
 	return err
 }
@@ -123,7 +123,7 @@ func (b *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
 func (b *Ledger) BindAccount(ctx context.Context, account string, adopt bool) error {
 	other, err := b.bind(ctx, accountKey, account, adopt)
 	if err == nil && other != "" {
-		return fmt.Errorf("binding ledger to an account: %w: %s", audit.ErrForeignAccount, other)
+		return fmt.Errorf("binding ledger to an account: %w: %s", audit.ErrAccountMismatch, other)
 	}
 	return err
 }

@@ -79,7 +79,7 @@ func testAbsurd(t *testing.T, b Backend) {
 	} {
 		for _, keep := range []time.Duration{0, -time.Hour, math.MinInt64, math.MaxInt64, time.Hour} {
 			r := Record(fmt.Sprint("id", i, keep), at, audit.Delivered)
-			r.Keep = keep
+			r.Retention = keep
 			records = append(records, r)
 			entries = append(entries, audit.Entry{ID: r.ID, Timestamp: at})
 		}

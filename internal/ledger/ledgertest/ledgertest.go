@@ -126,7 +126,7 @@ func equal(tb testing.TB, got, want any) {
 
 // Record returns a record of an outcome, with its entry if it is undelivered.
 func Record(id string, at int64, outcome audit.Outcome) audit.Record {
-	r := audit.Record{ID: id, Timestamp: at, Keep: 720 * time.Hour, Outcome: outcome}
+	r := audit.Record{ID: id, Timestamp: at, Retention: 720 * time.Hour, Outcome: outcome}
 	if outcome == audit.Dead || outcome == audit.Deferred {
 		r.Undelivered = &audit.Undelivered{
 			Entry: audit.Entry{ID: id, Timestamp: at, Payload: `{"name":"a"}`, TTL: audit.NoTTL},
@@ -286,13 +286,13 @@ func testBind(t *testing.T, b Backend) {
 	lease := value(x.Acquire(bg(), true))(t)
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	err := y.Bind(bg(), "https://other:8444", false)
-	wantErr(t, err, audit.ErrForeignLedger)
+	wantErr(t, err, audit.ErrLedgerMismatch)
 	if s := err.Error(); strings.Contains(s, "hunter2") || !strings.Contains(s, "https://kong:8444") {
 		t.Errorf("message %q", s)
 	}
 	must(t, x.Bind(bg(), "https://kong:8444", false))
 	must(t, y.Bind(bg(), "https://other:8444", true))
-	wantErr(t, x.Bind(bg(), "https://kong:8444", false), audit.ErrForeignLedger)
+	wantErr(t, x.Bind(bg(), "https://kong:8444", false), audit.ErrLedgerMismatch)
 }
 
 func testBindAccount(t *testing.T, b Backend) {
@@ -303,12 +303,12 @@ func testBindAccount(t *testing.T, b Backend) {
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	must(t, y.BindAccount(bg(), "222222222222", false))
 	err := x.BindAccount(bg(), "111111111111", false)
-	wantErr(t, err, audit.ErrForeignAccount)
+	wantErr(t, err, audit.ErrAccountMismatch)
 	if !strings.Contains(err.Error(), "222222222222") {
 		t.Errorf("message %q", err)
 	}
 	must(t, x.BindAccount(bg(), "111111111111", true))
-	wantErr(t, y.BindAccount(bg(), "222222222222", false), audit.ErrForeignAccount)
+	wantErr(t, y.BindAccount(bg(), "222222222222", false), audit.ErrAccountMismatch)
 }
 
 func testCancelled(t *testing.T, b Backend) {

@@ -100,7 +100,7 @@ func TestMemory(t *testing.T) {
 			}
 			var batch []audit.Record
 			for i, ts := range c.times {
-				batch = append(batch, audit.Record{ID: ledgertest.ID(i), Timestamp: ts, Keep: 30 * 24 * time.Hour, Outcome: audit.Delivered})
+				batch = append(batch, audit.Record{ID: ledgertest.ID(i), Timestamp: ts, Retention: 30 * 24 * time.Hour, Outcome: audit.Delivered})
 				if len(batch) == 1000 || i == len(c.times)-1 {
 					if err := r.Record(bg(), batch); err != nil {
 						t.Fatal(err)
@@ -189,7 +189,7 @@ func BenchmarkRedis(b *testing.B) {
 						ts = int64(1767571200 + (n*7919%300_000)*8)
 					}
 					pages[p] = append(pages[p], audit.Entry{ID: ledgertest.ID(n), Timestamp: ts})
-					records[p] = append(records[p], audit.Record{ID: ledgertest.ID(n), Timestamp: ts, Keep: 720 * time.Hour, Outcome: audit.Delivered})
+					records[p] = append(records[p], audit.Record{ID: ledgertest.ID(n), Timestamp: ts, Retention: 720 * time.Hour, Outcome: audit.Delivered})
 				}
 			}
 			run := func(name string, f func(p int) error) {

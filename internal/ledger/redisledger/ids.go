@@ -194,7 +194,7 @@ func (r *Ledger) Record(ctx context.Context, records []audit.Record) error {
 		lines[i] = line{
 			place:   place{ledger.StoredID(rec.ID), ledger.DayOf(rec.Timestamp)},
 			outcome: strconv.Itoa(int(rec.Outcome)),
-			seconds: int64(ledger.Life(rec.Keep)/time.Second) + 1,
+			seconds: int64(ledger.Life(rec.Retention)/time.Second) + 1,
 			text:    text,
 		}
 		if text != nil {

@@ -159,7 +159,7 @@ func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
 	case "foreign":
 		bound, _ := answer[len(answer)-1].(string)
-		return fmt.Errorf("%s: %w", doing, ledger.Foreign(bound))
+		return fmt.Errorf("%s: %w", doing, ledger.Mismatch(bound))
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func (r *Ledger) ReserveNonce(ctx context.Context, nonce string, d time.Duration
 }
 
 // Bind remembers the Admin API that this ledger belongs to. It fails with
-// [audit.ErrForeignLedger] if that is another one already and the ledger has
+// [audit.ErrLedgerMismatch] if that is another one already and the ledger has
 // marks, unless adopt is set. SetMarks fails so as well if another Kong took over
 // the binding meanwhile. Credentials in the URL are not kept.
 func (r *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
@@ -194,14 +194,14 @@ func (r *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
 		return r.wrap("binding ledger", err)
 	}
 	if bound != url {
-		return fmt.Errorf("binding ledger: %w", ledger.Foreign(bound))
+		return fmt.Errorf("binding ledger: %w", ledger.Mismatch(bound))
 	}
 	r.pin.Bind(url)
 	return nil
 }
 
 // BindAccount remembers the AWS account that entries are delivered to, where the
-// destination's name does not say it. It fails with [audit.ErrForeignAccount] if that
+// destination's name does not say it. It fails with [audit.ErrAccountMismatch] if that
 // is another one already and the ledger has marks, unless adopt is set.
 func (r *Ledger) BindAccount(ctx context.Context, account string, adopt bool) error {
 	const doing = "binding ledger to an account"
@@ -214,7 +214,7 @@ func (r *Ledger) BindAccount(ctx context.Context, account string, adopt bool) er
 		return r.wrap(doing, err)
 	}
 	if bound != account {
-		return fmt.Errorf("%s: %w: %s", doing, audit.ErrForeignAccount, bound)
+		return fmt.Errorf("%s: %w: %s", doing, audit.ErrAccountMismatch, bound)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func TestRedisBuckets(t *testing.T) {
 			if i%50 == 0 {
 				rec = ledgertest.Record(ledgertest.ID(i), at, audit.Dead)
 			}
-			rec.Keep = keep
+			rec.Retention = keep
 			records = append(records, rec)
 			left[rec.ID], days[rec.ID] = max(left[rec.ID], keep+day, 26*time.Hour), ledger.DayName(ledger.DayOf(at))
 		}
@@ -172,7 +172,7 @@ func TestRedisExpires(t *testing.T) {
 	r := openRedis(t, Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	rec := ledgertest.Record("a", noon, audit.Dead)
-	rec.Keep = 0
+	rec.Retention = 0
 	must(t, r.Record(bg(), []audit.Record{rec}))
 	s.Forward(25*time.Hour + 59*time.Minute)
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.Dead})

@@ -1,0 +1,251 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
+	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
+	"github.com/kong-cloudtrail/relay/internal/jsonl"
+	"github.com/kong-cloudtrail/relay/internal/lake"
+	"github.com/kong-cloudtrail/relay/internal/ocsf"
+)
+
+// Destination takes events, and can be tried without one.
+type Destination interface {
+	delivery.Destination
+	// Check returns an error with a hint unless the destination can be expected to
+	// accept events. It delivers nothing.
+	Check(ctx context.Context) error
+}
+
+// destinationKind is all that the relay has to know of one kind of destination. What
+// its settings say is in config's table of destinations.
+type destinationKind struct {
+	// ledgerName names the destination in the ledger's keys. Everything that tells two
+	// destinations apart must be in it: what is in the ledger of one is not put again.
+	ledgerName func(ctx context.Context, s *config.Settings) (string, error)
+	// label names the destination for a person.
+	label func(s *config.Settings) string
+	// open connects to nothing yet, but opens a file.
+	open func(ctx context.Context, s *config.Settings, stdout io.Writer) (opened, error)
+	// batchEntries, batchBytes and flightBytes bound batches and what is in flight, as in
+	// pipeline.Options. 0 is the pipeline's default.
+	batchEntries, batchBytes, flightBytes int
+	// bindAccount reports whether the ledger is tied to the AWS account of the credentials,
+	// because its name does not say the account. May be nil: it is not.
+	bindAccount func(s *config.Settings) bool
+	hint        string // what to do about an error that does not say it
+	caveat      string // what relay check cannot find out; may be empty
+	// holdings returns how to ask which events there are; nil if that is not possible.
+	holdings func(ctx context.Context, s *config.Settings) (*Holdings, error)
+	// checkQueries makes relay check try the holdings, where there are any.
+	checkQueries func(s *config.Settings) bool // may be nil
+}
+
+// opened is a destination that is open.
+type opened struct {
+	Destination
+	urgent  delivery.Destination               // for entries that a trigger asked for; nil: Destination
+	reopen  func() error                       // opens its file again; nil if it has none
+	close   func() error                       // may be nil
+	inspect func(ctx context.Context) []string // looks at its settings, and returns what is worth a warning; may be nil
+}
+
+// destinations is the one list of destinations that can be opened.
+func destinations() map[config.Destination]destinationKind {
+	return map[config.Destination]destinationKind{
+		config.ToCloudTrail: {
+			ledgerName: func(ctx context.Context, s *config.Settings) (string, error) {
+				cfg, err := s.AWSConfig(ctx)
+				return s.ChannelARN + at(cloudtrail.OtherEndpoint(cfg)), err
+			},
+			label:    func(s *config.Settings) string { return s.ChannelARN },
+			open:     openCloudTrail,
+			hint:     awsHint,
+			caveat:   "whether it takes this account and source shows with the first event",
+			holdings: lakeHoldings,
+			checkQueries: func(s *config.Settings) bool {
+				return s.EventDataStore != ""
+			},
+		},
+		config.ToCloudWatch: {
+			// The account that a log group is named without is no part of the name, which must
+			// not hang on whether AWS can be asked: see bindAccount.
+			ledgerName: func(ctx context.Context, s *config.Settings) (string, error) {
+				cfg, err := s.AWSConfig(ctx)
+				return "logs:" + s.AccountID + ":" + s.Region + ":" + s.LogGroup + ":" + s.LogStream + at(cloudwatch.OtherEndpoint(cfg)), err
+			},
+			label: func(s *config.Settings) string {
+				return "log group " + s.LogGroup + ", stream " + s.LogStream + ", " + s.Region
+			},
+			open:         openCloudWatch,
+			batchEntries: cloudwatch.BatchEntries, batchBytes: cloudwatch.BatchBytes, flightBytes: cloudwatch.FlightBytes,
+			bindAccount: func(s *config.Settings) bool { return s.AccountID == "" },
+			hint:        awsHint,
+			holdings:    logsHoldings,
+		},
+		config.ToJSONL: {
+			ledgerName: jsonlName,
+			label:      func(s *config.Settings) string { return "jsonl:" + s.JSONLFile },
+			open:       openJSONL,
+			hint:       fileHint,
+			holdings: func(_ context.Context, s *config.Settings) (*Holdings, error) {
+				if r := jsonl.NewReader(s.JSONLFile); !s.EventsToStdout() && r != nil {
+					return &Holdings{Name: "the file", Events: r.Events}, nil
+				}
+				return nil, nil
+			},
+		},
+	}
+}
+
+// kindOf returns the row of the destination that is set.
+func kindOf(s *config.Settings) (destinationKind, error) {
+	kind, known := destinations()[s.Destination]
+	if !known {
+		return destinationKind{}, fmt.Errorf("no destination is called %q", s.Destination)
+	}
+	return kind, nil
+}
+
+// destinationName names the destination in the ledger's keys.
+func destinationName(ctx context.Context, s *config.Settings) (string, error) {
+	kind, err := kindOf(s)
+	if err != nil {
+		return "", err
+	}
+	return kind.ledgerName(ctx, s)
+}
+
+// at returns the part of a destination's name that says at which endpoint it is.
+func at(endpoint string) string {
+	if endpoint == "" {
+		return ""
+	}
+	return "@" + endpoint
+}
+
+func (a *App) openDestination(ctx context.Context, stdout io.Writer) error {
+	kind, err := kindOf(&a.Settings)
+	if err != nil {
+		return err
+	}
+	o, err := kind.open(ctx, &a.Settings, stdout)
+	if err != nil {
+		return err
+	}
+	a.Destination, a.urgent, a.reopen, a.inspect = o.Destination, o.urgent, o.reopen, o.inspect
+	if o.close != nil {
+		a.closers = append(a.closers, o.close)
+	}
+	return nil
+}
+
+func openCloudTrail(ctx context.Context, s *config.Settings, _ io.Writer) (opened, error) {
+	cfg, err := s.AWSConfig(ctx)
+	if err != nil {
+		return opened{}, err
+	}
+	d, err := cloudtrail.New(cloudtrail.Options{
+		Config: cfg, ChannelARN: s.ChannelARN, ExternalID: s.ExternalID, Hostname: s.KongAdminAPI,
+		ErrorCodes: s.ErrorCodes, Rate: float64(s.PutRate),
+	})
+	if err != nil {
+		return opened{}, err
+	}
+	return opened{Destination: d, urgent: d.Urgent()}, nil
+}
+
+func openCloudWatch(ctx context.Context, s *config.Settings, _ io.Writer) (opened, error) {
+	encode, err := newEncoder(s)
+	if err != nil {
+		return opened{}, err
+	}
+	cfg, err := s.AWSConfig(ctx)
+	if err != nil {
+		return opened{}, err
+	}
+	d, err := cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
+	if err != nil {
+		return opened{}, err
+	}
+	inspect := func(ctx context.Context) []string {
+		group, err := d.Inspect(ctx)
+		if err != nil { // it is not needed to deliver
+			return []string{"its retention and deletion protection could not be looked at (logs:DescribeLogGroups)"}
+		}
+		return group.Warnings()
+	}
+	return opened{Destination: d, inspect: inspect}, nil
+}
+
+func openJSONL(_ context.Context, s *config.Settings, stdout io.Writer) (opened, error) {
+	encode, err := newEncoder(s)
+	if err != nil {
+		return opened{}, err
+	}
+	w, err := jsonl.Open(s.JSONLFile, stdout, encode)
+	if err != nil {
+		return opened{}, err
+	}
+	return opened{Destination: w, reopen: w.Reopen, close: w.Close}, nil
+}
+
+func jsonlName(_ context.Context, s *config.Settings) (string, error) {
+	if s.EventsToStdout() {
+		return "jsonl:-", nil
+	}
+	path, err := filepath.Abs(s.JSONLFile)
+	if err != nil {
+		return "", fmt.Errorf("finding the path of %s: %w", s.JSONLFile, err)
+	}
+	return "jsonl:" + path, nil
+}
+
+// newEncoder returns a function that maps entries to events of the format that is set.
+func newEncoder(s *config.Settings) (func(*audit.Entry) (id string, event []byte), error) {
+	if s.EventFormat == "ocsf" {
+		return ocsf.New(s.KongAdminAPI, time.Now).Event, nil
+	}
+	return cloudtrail.NewEncoder(s.KongAdminAPI, s.AccountID, s.ErrorCodes)
+}
+
+const (
+	lakeVisible = 15 * time.Minute
+	lakeMost    = 50_000
+	logsVisible = time.Minute
+)
+
+func lakeHoldings(ctx context.Context, s *config.Settings) (*Holdings, error) {
+	if s.EventDataStore == "" {
+		return nil, nil
+	}
+	cfg, err := s.AWSConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l, err := lake.New(lake.Options{Config: cfg, EventDataStore: s.EventDataStore, EventSource: eventSource})
+	if err != nil {
+		return nil, err
+	}
+	return &Holdings{Name: "CloudTrail Lake", Visible: lakeVisible, Most: lakeMost, Events: l.Events}, nil
+}
+
+func logsHoldings(ctx context.Context, s *config.Settings) (*Holdings, error) {
+	cfg, err := s.AWSConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := cloudwatch.NewReader(cfg, s.LogGroup, s.LogStream)
+	if err != nil {
+		return nil, err
+	}
+	return &Holdings{Name: "CloudWatch Logs", Visible: logsVisible, Refiles: true, Events: r.Events}, nil
+}

@@ -1,0 +1,216 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Destination is where events go.
+type Destination string
+
+// Destinations.
+const (
+	ToCloudTrail Destination = "cloudtrail" // CloudTrail Lake
+	ToCloudWatch Destination = "cloudwatch" // CloudWatch Logs
+	ToJSONL      Destination = "jsonl"      // lines of JSON
+)
+
+// destinationRow is what settings say of one destination.
+type destinationRow struct {
+	kind  Destination
+	title string // for a person
+	// setting is the name of the setting that says where it is in AWS, and that chooses this
+	// destination where --destination does not; needs says what that setting names. Both
+	// are empty for a file, which --destination names itself.
+	setting, needs string
+	isFile         bool
+	ownFormat      bool     // it takes no other event format than its own
+	only           []string // settings that have no effect with another destination
+	// permissions returns what the relay has to be allowed in AWS. May be nil.
+	permissions func(s *Settings) []Permission
+}
+
+// destinationTable is the one list of destinations, the one that most installations
+// want first. What opens them is in package app.
+func destinationTable() []destinationRow {
+	return []destinationRow{
+		{
+			kind: ToCloudWatch, title: "CloudWatch Logs", setting: "log-group", needs: "the log group",
+			only: []string{"log-group"},
+			permissions: func(s *Settings) []Permission {
+				group := s.arn("logs", "log-group:"+s.LogGroup+":*")
+				return []Permission{
+					{"Deliver", group, []string{"logs:CreateLogStream", "logs:PutLogEvents"}},
+					{"Verify", group, []string{"logs:FilterLogEvents"}},
+					{"CheckRetention", s.arn("logs", "log-group:*"), []string{"logs:DescribeLogGroups"}},
+				}
+			},
+		},
+		{
+			kind: ToCloudTrail, title: "CloudTrail Lake", setting: "channel-arn", needs: "the ARN of the CloudTrail Lake channel",
+			only: []string{"event-data-store"}, ownFormat: true,
+			permissions: func(s *Settings) []Permission {
+				list := []Permission{{"Deliver", s.ChannelARN, []string{"cloudtrail-data:PutAuditEvents"}}}
+				if s.EventDataStore != "" {
+					list = append(list, Permission{
+						"Verify", s.arn("cloudtrail", "eventdatastore/"+s.EventDataStore),
+						[]string{"cloudtrail:StartQuery", "cloudtrail:DescribeQuery", "cloudtrail:GetQueryResults"},
+					})
+				}
+				return list
+			},
+		},
+		{kind: ToJSONL, title: "a file", isFile: true},
+	}
+}
+
+// Permission is what the relay has to be allowed in AWS.
+type Permission struct {
+	Name     string // of the policy's statement
+	Resource string // an ARN
+	Actions  []string
+}
+
+// Permissions returns what the relay has to be allowed for its destination.
+func (s *Settings) Permissions() []Permission {
+	if row := destinationNamed(s.Destination); row.permissions != nil {
+		return row.permissions(s)
+	}
+	return nil
+}
+
+// arn returns the ARN of a resource in the Region and account of the destination.
+func (s *Settings) arn(service, resource string) string {
+	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(s.Region), service, s.Region, cmp.Or(s.AccountID, "*"), resource)
+}
+
+// partition returns the partition of a Region.
+func partition(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}
+
+// EventsToStdout reports whether the destination is standard output.
+func (s *Settings) EventsToStdout() bool { return s.Destination == ToJSONL && s.JSONLFile == "-" }
+
+// destinationNamed returns the row of a destination, the zero value for an unknown one.
+func destinationNamed(d Destination) destinationRow {
+	rows := destinationTable()
+	if i := slices.IndexFunc(rows, func(row destinationRow) bool { return row.kind == d }); i >= 0 {
+		return rows[i]
+	}
+	return destinationRow{}
+}
+
+func destination(_ *loader, s *Settings, text string) error {
+	name, file, cut := strings.Cut(text, ":")
+	row := destinationNamed(Destination(name))
+	switch {
+	case row.kind == "", cut && (!row.isFile || file == ""):
+		return expected(destinationNames(), "")
+	case row.isFile:
+		s.JSONLFile = cmp.Or(file, "-")
+		if file == "/dev/stdout" || file == "/dev/fd/1" || file == "/proc/self/fd/1" {
+			s.JSONLFile = "-" // another open file would overwrite, or be overwritten
+		}
+	}
+	s.Destination = row.kind
+	return nil
+}
+
+// destinationNames returns what --destination takes, for a message.
+func destinationNames() string {
+	var names []string
+	for _, row := range destinationTable() {
+		name := string(row.kind)
+		if row.isFile {
+			name += ":<file>"
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
+func (l *loader) checkDestination(s *Settings) {
+	l.chooseDestination(s)
+	l.chooseRegion(s)
+	chosen := destinationNamed(s.Destination)
+	for _, row := range destinationTable() {
+		for _, name := range row.only {
+			if l.given(name) && chosen.kind != "" && chosen.kind != row.kind {
+				s.Warn(name + " has no effect: the destination is " + string(chosen.kind))
+			}
+		}
+	}
+	if s.EventFormat == "ocsf" && chosen.ownFormat {
+		l.problems.add("--event-format (RELAY_EVENT_FORMAT) is ocsf, but %s takes its own format only. Leave it out, or set another --destination.", chosen.title)
+	}
+	if l.need&NeedDestination == 0 || chosen.setting == "" {
+		return
+	}
+	if !l.given(chosen.setting) {
+		l.problems.missing(chosen.setting, chosen.needs+" for --destination "+string(chosen.kind))
+		return // the Region may well come with it, in an ARN
+	}
+	if s.Region == "" && !l.wrong[chosen.setting] && !l.given("region") {
+		l.problems.missing("region", "the AWS Region of the destination, as neither AWS_REGION nor an ARN names one")
+	}
+}
+
+// chooseDestination takes the destination from what is set of one, unless it is named.
+func (l *loader) chooseDestination(s *Settings) {
+	if l.given("destination") {
+		return
+	}
+	var given []destinationRow
+	for _, row := range destinationTable() {
+		if row.setting != "" && l.given(row.setting) {
+			given = append(given, row)
+		}
+	}
+	switch {
+	case len(given) > 1:
+		a, b := given[0], given[1]
+		l.problems.add("%s and %s are both set, which are two destinations: %s and %s. "+
+			"Leave one of them out, or choose with --destination (RELAY_DESTINATION).", flagOf(a.setting), flagOf(b.setting), a.title, b.title)
+	case len(given) == 1:
+		s.Destination = given[0].kind
+	case l.need&NeedDestination != 0:
+		advice := "no destination is set. Set "
+		for _, row := range destinationTable() {
+			if row.isFile {
+				advice += "or --destination (RELAY_DESTINATION) " + string(row.kind) + ":<file> for " + row.title + "."
+			} else {
+				advice += flagOf(row.setting).String() + " for " + row.title + ", "
+			}
+		}
+		l.problems.add("%s", advice)
+	}
+}
+
+// flagOf returns the flag of a setting that is no secret.
+func flagOf(name string) Flag { return rowNamed(name).flags()[0] }
+
+// chooseRegion takes the Region from the environment or from an ARN if no setting
+// names it. A channel's ARN also counts for another destination: installations that
+// moved from CloudTrail Lake may still set it.
+func (l *loader) chooseRegion(s *Settings) {
+	own, channel := l.arns[s.Destination], l.arns[ToCloudTrail]
+	s.AccountID = cmp.Or(own.AccountID, channel.AccountID)
+	region := cmp.Or(own.Region, channel.Region)
+	if s.Region == "" && !l.given("region") {
+		s.Region = cmp.Or(l.getenv("AWS_REGION"), region)
+	}
+	if !destinationNamed(s.Destination).isFile && region != "" && s.Region != "" && s.Region != region {
+		s.Warn("the Region " + s.Region + " is not that of the ARN, " + region + ": the destination is looked for in " + s.Region)
+	}
+}
