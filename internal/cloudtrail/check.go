@@ -2,11 +2,9 @@ package cloudtrail
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata/types"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/awscall"
@@ -26,11 +24,9 @@ import (
 //
 // A *audit.SettingsError says what to do; any other error may pass by itself.
 func (d *Destination) Check(ctx context.Context) error {
-	event := types.AuditEvent{
-		Id: aws.String("relay-check"), EventData: aws.String("{}"),
-		EventDataChecksum: aws.String("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="), // of no text that is known
-	}
-	out, failure := d.call(ctx, []types.AuditEvent{event})
+	call := &body{text: []byte(bodyBegin)}
+	call.add("relay-check", []byte("{}"), [sha256.Size]byte{}) // the sum of no text that is known
+	out, failure := d.call(ctx, call)
 	if failure != nil {
 		if failure.Kind == awscall.Refused {
 			return nil
@@ -40,7 +36,7 @@ func (d *Destination) Check(ctx context.Context) error {
 	if len(out.Failed) == 0 {
 		return errors.New("checking CloudTrail: an event that is not valid was not refused: is this CloudTrail?")
 	}
-	code := awscall.Clean(aws.ToString(out.Failed[0].ErrorCode))
+	code := awscall.Clean(out.Failed[0].ErrorCode)
 	if hint, ok := eventSettings[code]; ok {
 		return audit.SettingsErrorf(hint, "checking CloudTrail: %s", code)
 	}

@@ -1,15 +1,11 @@
 package cloudtrail
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata/types"
 
@@ -18,27 +14,14 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/verdict"
 )
 
-// Limits of a call.
-const (
-	maxEvents = 100
-	maxBody   = 1_000_000 // bytes of the whole body; AWS says "under 1 MB"
-)
-
-// The sizes of a body's parts, in bytes.
-const (
-	bodySize     = len(`{"auditEvents":[]}`) - len(",") // without the events, each of which has a comma
-	checksumSize = 44                                   // base64 of a SHA-256
-	eventAround  = len(`{"eventData":"","eventDataChecksum":"","id":""},`) + checksumSize
-)
-
 // batch is what one call carries: the events of entries that follow each other.
 type batch struct {
-	events   []types.AuditEvent
+	*body
 	verdicts []audit.Verdict // of each event
 	since    int64           // the number of the call in which the batch was first put, whole
 }
 
-func (b batch) part(lo, hi int) batch { return batch{b.events[lo:hi], b.verdicts[lo:hi], b.since} }
+func (b batch) part(lo, hi int) batch { return batch{b.body.part(lo, hi), b.verdicts[lo:hi], b.since} }
 
 // Put delivers entries, in as many calls as AWS's limits need, one after the
 // other, each tried once. It waits for nothing but its turn under the rate.
@@ -54,9 +37,9 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	verdicts := make([]audit.Verdict, len(entries))
 	var failure error
 	for done := 0; done < len(entries); {
-		events := d.encode(entries[done:])
-		n := len(events)
-		err := d.send(ctx, batch{events, verdicts[done : done+n], 0})
+		call := d.encode(entries[done:])
+		n := len(call.events)
+		err := d.send(ctx, batch{call, verdicts[done : done+n], 0})
 		done += n
 		if err == nil {
 			continue
@@ -86,45 +69,6 @@ func stopsPut(err error) bool {
 	return audit.NeedsPerson(err) || !errors.As(err, &f) || f.Whole || !f.Answered
 }
 
-// encode maps entries to events until one more would be too many, too large, or
-// have an id that is there already. It takes at least one.
-func (d *Destination) encode(entries []audit.Entry) []types.AuditEvent {
-	entries = entries[:min(len(entries), maxEvents)]
-	events := make([]types.AuditEvent, 0, len(entries))
-	ids := make(map[string]bool, len(entries))
-	size := bodySize
-	var w writer
-	for i := range entries {
-		id := eventID(&entries[i])
-		if ids[id] {
-			break
-		}
-		ids[id] = true
-		w.reset()
-		d.mapping.write(&w, &entries[i])
-		if size += eventAround + len(id) + escapedSize(w.buf); i > 0 && size > maxBody {
-			break
-		}
-		sum := sha256.Sum256(w.buf)
-		events = append(events, types.AuditEvent{
-			Id: &id, EventData: aws.String(string(w.buf)), EventDataChecksum: aws.String(base64.StdEncoding.EncodeToString(sum[:])),
-		})
-	}
-	return events
-}
-
-// lineSeparators are U+2028 and U+2029 without their last byte, which differs.
-var lineSeparators = []byte("\u2028"[:2])
-
-// escapedSize is at least the length of JSON text as the SDK writes it into a JSON string.
-func escapedSize(text []byte) int {
-	n := len(text)
-	for _, c := range [...]string{`"`, `\`, "\n", "\r", "\t"} {
-		n += bytes.Count(text, []byte(c))
-	}
-	return n + len(`\u2028`)*bytes.Count(text, lineSeparators)
-}
-
 // send puts a batch in one call, and in smaller ones if AWS refuses it for what
 // may be in it.
 func (d *Destination) send(ctx context.Context, b batch) error {
@@ -132,7 +76,7 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 	if b.since == 0 {
 		b.since = call
 	}
-	out, failure := d.call(ctx, b.events)
+	out, failure := d.call(ctx, b.body)
 	if failure == nil {
 		return d.settle(call, b, out)
 	}
@@ -147,7 +91,7 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 	case failure.NotAWS:
 		return failure.Err()
 	}
-	return d.refuse(&b.verdicts[0], *b.events[0].Id, b.since, false)
+	return d.refuse(&b.verdicts[0], b.events[0].id, b.since, false)
 }
 
 // narrow puts a refused batch in parts.
@@ -180,25 +124,23 @@ func (d *Destination) refuse(v *audit.Verdict, id string, since int64, amid bool
 }
 
 // call makes a call, when it is its turn.
-func (d *Destination) call(ctx context.Context, events []types.AuditEvent) (*cloudtraildata.PutAuditEventsOutput, *awscall.Failure) {
-	var out *cloudtraildata.PutAuditEventsOutput
-	failure := d.caller.Do(ctx, func(ctx context.Context) (err error) {
+func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Failure) {
+	out := new(answer)
+	text := b.whole()
+	own := func(o *cloudtraildata.Options) {
+		o.APIOptions = append(o.APIOptions, awscall.WithBody(text), awscall.WithAnswer(out.read))
+	}
+	failure := d.caller.Do(ctx, func(ctx context.Context) error {
 		if err := d.turns.wait(ctx, d.urgent); err != nil {
 			return d.caller.Canceled(err)
 		}
-		out, err = d.client.PutAuditEvents(ctx, &cloudtraildata.PutAuditEventsInput{
-			AuditEvents: events, ChannelArn: &d.channelARN, ExternalId: d.externalID,
-		})
-		if err == nil && out.Successful == nil && out.Failed == nil {
-			return d.caller.BadAnswer(errNoAnswer)
-		}
+		_, err := d.client.PutAuditEvents(ctx, &cloudtraildata.PutAuditEventsInput{
+			AuditEvents: []types.AuditEvent{}, ChannelArn: &d.channelARN, ExternalId: d.externalID, // the events are in the body
+		}, own)
 		return err
 	})
 	return out, failure
 }
-
-// errNoAnswer is a success that does not say what became of the events.
-var errNoAnswer = errors.New("neither successful nor failed events")
 
 // aboutEvent are the codes of an event that are known to be about it.
 var aboutEvent = map[string]bool{
@@ -206,18 +148,18 @@ var aboutEvent = map[string]bool{
 }
 
 // settle reads out of an answer what became of the events of a call.
-func (d *Destination) settle(call int64, b batch, out *cloudtraildata.PutAuditEventsOutput) error {
+func (d *Destination) settle(call int64, b batch, out *answer) error {
 	index := make(map[string]int, len(b.events))
 	for i := range b.events {
-		index[*b.events[i].Id] = i
+		index[b.events[i].id] = i
 	}
 	last := -1 // the last event that was accepted
 	accepted := make([]string, 0, len(out.Successful))
 	for _, e := range out.Successful {
-		if i, ok := index[aws.ToString(e.Id)]; ok { // nothing follows from one that was not asked for
+		if i, ok := index[e.ID]; ok { // nothing follows from one that was not asked for
 			b.verdicts[i] = audit.Verdict{Status: audit.Accepted}
 			last = max(last, i)
-			accepted = append(accepted, *e.Id)
+			accepted = append(accepted, e.ID)
 		}
 	}
 	if len(accepted) > 0 {
@@ -225,15 +167,15 @@ func (d *Destination) settle(call int64, b batch, out *cloudtraildata.PutAuditEv
 	}
 	var failure error
 	for _, e := range out.Failed {
-		if i, ok := index[aws.ToString(e.Id)]; ok {
+		if i, ok := index[e.ID]; ok {
 			v := &b.verdicts[i]
 			if v.Status == audit.Accepted {
 				// Which is true cannot be known: rather twice than not at all.
 				*v = audit.Verdict{Code: "Contradiction", Reason: "the answer lists the event as accepted and as failed"}
 				continue
 			}
-			*v = audit.Verdict{Code: awscall.Clean(aws.ToString(e.ErrorCode)), Reason: awscall.Clean(aws.ToString(e.ErrorMessage))}
-			if err := d.failed(v, *e.Id, b.since, i < last); failure == nil || verdict.IsUndecided(failure) {
+			*v = audit.Verdict{Code: awscall.Clean(e.ErrorCode), Reason: awscall.Clean(e.ErrorMessage)}
+			if err := d.failed(v, e.ID, b.since, i < last); failure == nil || verdict.IsUndecided(failure) {
 				failure = cmp.Or(err, failure)
 			}
 		}

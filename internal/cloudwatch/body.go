@@ -1,18 +1,13 @@
 package cloudwatch
 
 import (
-	"bytes"
-	"context"
 	"strconv"
 
-	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 // body is the text of a call as it is written event by event, and what the events
-// of it are. AWS's client would hold every message beside the body, and grow the body
-// from nothing: eight calls of a megabyte would then keep the garbage collector busy.
+// of it are.
 type body struct {
 	text   []byte
 	events []event
@@ -87,23 +82,4 @@ func (b *body) end(e event) {
 	b.text = append(b.text, eventAfter...)
 	b.text = append(strconv.AppendInt(b.text, e.at, 10), '}')
 	b.events = append(b.events, e)
-}
-
-// protocol is that of the client, but for the body of PutLogEvents.
-type protocol struct {
-	smithyhttp.ClientProtocol
-	text []byte
-}
-
-// SerializeRequest implements [smithyhttp.ClientProtocol].
-func (p protocol) SerializeRequest(ctx context.Context, schema *smithy.OperationSchema, in smithy.Serializable, req *smithyhttp.Request) error {
-	if err := p.ClientProtocol.SerializeRequest(ctx, schema, in, req); err != nil {
-		return err
-	}
-	full, err := req.SetStream(bytes.NewReader(p.text))
-	if err != nil {
-		return err
-	}
-	*req = *full
-	return nil
 }

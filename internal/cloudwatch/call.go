@@ -53,11 +53,11 @@ func (r rejection) code(i int) string {
 // putLogEvents makes one call, and creates the stream first if AWS says that it
 // does not exist.
 func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *awscall.Failure) {
-	input := &cloudwatchlogs.PutLogEventsInput{ // the protocol has the events
-		LogGroupName: &d.group, LogStreamName: &d.stream, LogEvents: []types.InputLogEvent{},
+	input := &cloudwatchlogs.PutLogEventsInput{
+		LogGroupName: &d.group, LogStreamName: &d.stream, LogEvents: []types.InputLogEvent{}, // the events are in the body
 	}
 	text := append(b.text, bodyEnd...)
-	withBody := func(o *cloudwatchlogs.Options) { o.Protocol = protocol{o.Protocol, text} }
+	withBody := func(o *cloudwatchlogs.Options) { o.APIOptions = append(o.APIOptions, awscall.WithBody(text)) }
 	r := rejection{tooNew: len(b.events)}
 	failure := d.caller.Do(ctx, func(ctx context.Context) error {
 		out, err := d.client.PutLogEvents(ctx, input, withBody)

@@ -1,0 +1,125 @@
+package cloudtrail
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// Limits of a call.
+const (
+	maxEvents = 100
+	maxBody   = 1_000_000 // bytes of the whole body; AWS says "under 1 MB"
+)
+
+const (
+	bodyBegin   = `{"auditEvents":[`
+	bodyEnd     = `]}`
+	eventAround = len(`{"eventData":"","eventDataChecksum":"","id":""},`) + 44 // of a checksum
+)
+
+// body is the text of a call, and what the events in it are.
+type body struct {
+	text   []byte // without its end
+	events []bodyEvent
+}
+
+// bodyEvent is an event of a call.
+type bodyEvent struct {
+	id       string
+	from, to int // where it lies in the text
+}
+
+// encode returns a call of as many entries as fit: up to the first that would be too
+// many, too large, or have an id that is there already. It takes at least one.
+func (d *Destination) encode(entries []audit.Entry) *body {
+	entries = entries[:min(len(entries), maxEvents)]
+	b := &body{events: make([]bodyEvent, 0, len(entries))}
+	ids := make(map[string]bool, len(entries))
+	var w writer
+	for i := range entries {
+		id := eventID(&entries[i])
+		if ids[id] {
+			break
+		}
+		ids[id] = true
+		w.reset()
+		d.mapping.write(&w, &entries[i])
+		if i == 0 { // the others are like it as a rule
+			room := len(entries) * (len(w.buf)*5/4 + len(id) + eventAround)
+			b.text = append(make([]byte, 0, min(len(bodyBegin)+room+len(bodyEnd), maxBody)), bodyBegin...)
+		}
+		if !b.add(id, w.buf, sha256.Sum256(w.buf)) {
+			break
+		}
+	}
+	return b
+}
+
+// add adds an event, unless it is one too many for the size of a body.
+func (b *body) add(id string, eventData []byte, sum [sha256.Size]byte) bool {
+	before := len(b.text)
+	if len(b.events) > 0 {
+		b.text = append(b.text, ',')
+	}
+	e := bodyEvent{id: id, from: len(b.text)}
+	// Ids and eventData are UTF-8 by now, so that quoting cannot fail.
+	b.text, _ = jsontext.AppendQuote(append(b.text, `{"eventData":`...), eventData)
+	b.text = base64.StdEncoding.AppendEncode(append(b.text, `,"eventDataChecksum":"`...), sum[:])
+	b.text, _ = jsontext.AppendQuote(append(b.text, `","id":`...), id)
+	b.text = append(b.text, '}')
+	if len(b.events) > 0 && len(b.text)+len(bodyEnd) > maxBody {
+		b.text = b.text[:before]
+		return false
+	}
+	e.to = len(b.text)
+	b.events = append(b.events, e)
+	return true
+}
+
+// whole returns the text of the call.
+func (b *body) whole() []byte { return append(b.text, bodyEnd...) }
+
+// part returns a call of some of the events.
+func (b *body) part(lo, hi int) *body {
+	from, to := b.events[lo].from, b.events[hi-1].to
+	p := &body{text: make([]byte, 0, len(bodyBegin)+to-from+len(bodyEnd)), events: make([]bodyEvent, 0, hi-lo)}
+	p.text = append(append(p.text, bodyBegin...), b.text[from:to]...)
+	for _, e := range b.events[lo:hi] {
+		e.from, e.to = e.from-from+len(bodyBegin), e.to-from+len(bodyBegin)
+		p.events = append(p.events, e)
+	}
+	return p
+}
+
+// answer is what a success says of the events of a call.
+type answer struct {
+	Successful []result `json:"successful"`
+	Failed     []result `json:"failed"`
+}
+
+type result struct {
+	ID           string `json:"id"`
+	ErrorCode    string `json:"errorCode"`
+	ErrorMessage string `json:"errorMessage"`
+}
+
+// errNoAnswer is a success that does not say what became of the events.
+var errNoAnswer = errors.New("neither successful nor failed events")
+
+// read decodes the body of a success. Like the client it looks at one JSON value and at
+// the fields that it knows.
+func (a *answer) read(r io.Reader) error {
+	*a = answer{}
+	err := json.UnmarshalDecode(jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), a)
+	if err == nil && a.Successful == nil && a.Failed == nil {
+		return errNoAnswer
+	}
+	return err
+}
