@@ -17,6 +17,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/ledger/boltledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
+	"github.com/kong-cloudtrail/relay/internal/secret"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
@@ -181,7 +182,7 @@ func newStore(ctx context.Context, s *config.Settings, mustExist bool, seen *cer
 }
 
 // credentials returns a function that reads a password again once it was refused.
-func credentials(username string, password config.Secret) func(context.Context, bool) (string, string, error) {
+func credentials(username string, password secret.Secret) func(context.Context, bool) (string, string, error) {
 	return func(ctx context.Context, fresh bool) (string, string, error) {
 		text, err := password.Fetch(ctx, fresh)
 		return username, text, err

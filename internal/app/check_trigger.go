@@ -9,6 +9,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
+	"github.com/kong-cloudtrail/relay/internal/secret"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
@@ -20,7 +21,7 @@ func CheckTrigger(s config.Settings, relay string) Check {
 }
 
 // sendTrigger sends a trigger without ids, which asks for a poll.
-func sendTrigger(ctx context.Context, secret config.Secret, relay string) (string, error) {
+func sendTrigger(ctx context.Context, secret secret.Secret, relay string) (string, error) {
 	secrets, err := secret.Reveal(ctx)
 	if err != nil {
 		return "", audit.NewSettingsError(err, "make RELAY_TRIGGER_SECRET readable here")

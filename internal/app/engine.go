@@ -11,6 +11,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/redact"
 	"github.com/kong-cloudtrail/relay/internal/runner"
+	"github.com/kong-cloudtrail/relay/internal/secret"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
@@ -88,7 +89,7 @@ func (a *App) Runner(s *announce.Scheduler, passes runner.Passes, o runner.Obser
 // may have been rotated at once.
 func (a *App) RereadSecrets() func(path string) []string {
 	s := &a.Settings
-	secrets := map[string]config.Secret{
+	secrets := map[string]secret.Secret{
 		trigger.Path: s.TriggerSecret, trigger.EventHookPath: s.EventHooksSecret, trigger.HTTPLogPath: s.HTTPLogSecret,
 	}
 	return func(path string) []string {
@@ -100,7 +101,7 @@ func (a *App) RereadSecrets() func(path string) []string {
 // SecretsOf returns a function that reads the secrets of triggers anew each time, so
 // that they can be rotated. It returns none if they cannot be read, and then every
 // trigger is refused.
-func (a *App) SecretsOf(secret config.Secret) func() []string {
+func (a *App) SecretsOf(secret secret.Secret) func() []string {
 	return func() []string {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()

@@ -5,12 +5,12 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
+
+	"github.com/kong-cloudtrail/relay/internal/awscall"
+	"github.com/kong-cloudtrail/relay/internal/secret"
 )
 
 // Need says what a command uses, and so which settings it cannot do without. A
@@ -48,7 +48,7 @@ func Load(n Need, flags func(name string) (value string, set bool), getenv func(
 	readFile func(string) ([]byte, error),
 ) (Settings, error) {
 	l := &loader{need: n, flags: flags, getenv: getenv, readFile: readFile, wrong: map[string]bool{}, arns: map[Destination]arn.ARN{}}
-	s := Settings{aws: newAWSConfigs(), secrets: map[string]Secret{}}
+	s := Settings{aws: &awscall.Configs{}, secrets: map[string]secret.Secret{}}
 	var secrets []setting
 	for _, row := range table() {
 		if row.secret {
@@ -109,52 +109,36 @@ func (l *loader) loadSecret(row setting, s *Settings) {
 	case given > 1:
 		l.problems.add("%s is given in more than one way. Keep one of %s, %s and %s.", row.env, row.env, f[0], f[1])
 	case id != "":
-		a, err := parseSecretARN(id)
-		if err != nil {
-			l.problems.wrongValue(setting{name: f[1].Name, env: f[1].Env}, id, err)
+		a, ok := secret.ParseARN(id)
+		if !ok {
+			l.problems.wrongValue(setting{name: f[1].Name, env: f[1].Env}, id, errSecretARN)
 			return
 		}
-		created := new(atomic.Int64)
-		secret := newSecret(f[1].Env+" "+id, s.SecretRefresh, row.checkSecret, a.reader(s.aws, created))
-		secret.source.changed = func() time.Time {
-			if at := created.Load(); at != 0 {
-				return time.Unix(at, 0)
-			}
-			return time.Time{}
-		}
-		row.takeSecret(s, secret)
+		row.takeSecret(s, f[1].Env+" "+id, a.Source(s.aws))
 	case file != "":
-		secret := newSecret(f[0].Env+" "+file, s.SecretRefresh, row.checkSecret, func(context.Context) (string, error) {
-			text, err := l.readFile(file)
-			return string(text), err
-		})
-		secret.source.changed = func() time.Time {
-			info, err := os.Stat(file)
-			if err != nil {
-				return time.Time{}
-			}
-			return info.ModTime()
-		}
-		if _, err := secret.source.load(context.Background()); err != nil {
+		if err := row.takeSecret(s, f[0].Env+" "+file, secret.File(file, l.readFile)).Try(context.Background()); err != nil {
 			row.help = "a file that holds " + row.help
 			l.problems.add("%s is %s: %s %s", f[0], shown(file), fileReason(err), row.advice(err))
-			return
 		}
-		row.takeSecret(s, secret)
 	default:
-		secret := newSecret(row.env, 0, row.checkSecret, func(context.Context) (string, error) { return value, nil })
-		if _, err := secret.source.load(context.Background()); err != nil {
+		here := secret.Source{Read: func(context.Context) (string, error) { return value, nil }}
+		if err := row.takeSecret(s, row.env, here).Try(context.Background()); err != nil {
 			l.problems.add("%s is set to something that cannot be used: %s %s", row.env, fileReason(err), row.advice(err))
-			return
 		}
-		row.takeSecret(s, secret)
 	}
 }
 
-// takeSecret sets the secret of a row.
-func (s setting) takeSecret(to *Settings, secret Secret) {
-	s.setSecret(to, secret)
-	to.secrets[s.name] = secret
+// errSecretARN says what a secret's ARN has to look like.
+var errSecretARN = expected("the ARN of a secret in Secrets Manager",
+	"For example: arn:aws:secretsmanager:eu-central-1:123456789012:secret:kong-AbCdEf, with #key after it for one key of a JSON secret.")
+
+// takeSecret sets the secret of a row, which is read from a source.
+func (s setting) takeSecret(to *Settings, where string, source secret.Source) secret.Secret {
+	source.Where, source.Check, source.Refresh = where, s.checkSecret, to.SecretRefresh
+	text := secret.New(source)
+	s.setSecret(to, text)
+	to.secrets[s.name] = text
+	return text
 }
 
 // OpsListen returns the address of the operations listener, "" for none. It reads

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/secret"
 )
 
 // setter reads a value's text into Settings.
@@ -193,7 +195,7 @@ func webhookSecrets(text string) error {
 		}
 	}
 	if len(list) == 0 {
-		return errEmptySecret
+		return secret.ErrEmpty
 	}
 	return nil
 }

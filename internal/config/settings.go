@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/kong-cloudtrail/relay/internal/awscall"
+	"github.com/kong-cloudtrail/relay/internal/secret"
 )
 
 // Settings is everything that flags and variables say, checked. What it holds
@@ -21,7 +24,7 @@ type Settings struct {
 
 	KongAdminAPI      string           // as configured
 	KongSendToken     bool             // KONG_SUPERADMIN
-	KongToken         Secret           // may be set even if it is not to be sent
+	KongToken         secret.Secret    // may be set even if it is not to be sent
 	KongRootCA        []byte           // PEM, or nil
 	KongClientCert    *tls.Certificate // nil if there is none
 	KongTLSServerName string
@@ -38,13 +41,13 @@ type Settings struct {
 	RedisAddrs            []string // host or host:port, at least one
 	RedisDB               int
 	RedisUsername         string
-	RedisPassword         Secret
+	RedisPassword         secret.Secret
 	RedisTLS              bool
 	RedisCA               []byte // PEM, or nil
 	RedisCluster          bool
 	RedisSentinelMaster   string
 	RedisSentinelUsername string
-	RedisSentinelPassword Secret
+	RedisSentinelPassword secret.Secret
 	RedisTLSServerName    string
 	RedisPrefix           string
 	RecordTTL             time.Duration
@@ -74,10 +77,10 @@ type Settings struct {
 	Schedule         time.Duration // between two reconciles
 	StartAt          time.Time     // entries older than this are left out; zero delivers everything
 	LeaseWait        time.Duration
-	Listen           string // "" if no listener is wanted
-	TriggerSecret    Secret // one or more, separated by commas: see SplitSecrets
-	EventHooksSecret Secret
-	HTTPLogSecret    Secret
+	Listen           string        // "" if no listener is wanted
+	TriggerSecret    secret.Secret // one or more, separated by commas: see SplitSecrets
+	EventHooksSecret secret.Secret
+	HTTPLogSecret    secret.Secret
 	TriggerRate      int // triggers a second
 	Debounce         time.Duration
 
@@ -92,16 +95,16 @@ type Settings struct {
 	// Warnings are for the log: settings that are allowed and look like a mistake.
 	Warnings []string
 
-	aws     *awsConfigs
+	aws     *awscall.Configs
 	inForce []InForce
-	secrets map[string]Secret // those that are set, by name
+	secrets map[string]secret.Secret // those that are set, by name
 }
 
 // SecretsChanged returns for each secret when it was last changed, where that is known.
 func (s *Settings) SecretsChanged() map[string]time.Time {
 	known := map[string]time.Time{}
-	for name, secret := range s.secrets {
-		if at := secret.Changed(); !at.IsZero() {
+	for name, text := range s.secrets {
+		if at := text.Changed(); !at.IsZero() {
 			known[name] = at
 		}
 	}
@@ -111,12 +114,12 @@ func (s *Settings) SecretsChanged() map[string]time.Time {
 // AWSConfig returns credentials, Region and endpoints for the destination. They
 // are read once; secrets in Secrets Manager share them.
 func (s *Settings) AWSConfig(ctx context.Context) (aws.Config, error) {
-	return s.aws.in(ctx, s.Region)
+	return s.aws.In(ctx, s.Region)
 }
 
 // UseAWS makes a configuration stand for the one that the environment describes.
 func (s *Settings) UseAWS(c aws.Config) {
-	s.aws = &awsConfigs{load: func(context.Context) (aws.Config, error) { return c, nil }}
+	s.aws = &awscall.Configs{Load: func(context.Context) (aws.Config, error) { return c, nil }}
 }
 
 // setting is a row of the one table that flags, variables, defaults, help and
@@ -136,7 +139,7 @@ type setting struct {
 	// set reads the text into Settings. Its error is made by expected.
 	set func(l *loader, s *Settings, text string) error
 	// setSecret does so for a secret.
-	setSecret func(s *Settings, secret Secret)
+	setSecret func(s *Settings, text secret.Secret)
 	// checkSecret reports why a text cannot be the secret. If it is nil, any text can.
 	checkSecret func(text string) error
 }

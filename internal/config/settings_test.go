@@ -11,9 +11,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/kong-cloudtrail/relay/internal/secret"
 )
 
 var update = flag.Bool("update", false, "rewrite relay/README.md and testdata to what the code says")
@@ -275,12 +278,12 @@ func TestBlanksAroundValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, secret := range []Secret{s.KongToken, s.RedisPassword} {
+		for _, secret := range []secret.Secret{s.KongToken, s.RedisPassword} {
 			if text, err := secret.Reveal(t.Context()); err != nil || text != strings.TrimSpace(text) || text == "" {
 				t.Errorf("secret has blanks: %v", err)
 			}
 		}
-		s.KongToken, s.RedisPassword, s.aws, s.secrets = Secret{}, Secret{}, nil, nil
+		s.KongToken, s.RedisPassword, s.aws, s.secrets = secret.Secret{}, secret.Secret{}, nil, nil
 		return s
 	}
 	if want, got := loaded(plain), loaded(padded); !reflect.DeepEqual(got, want) {
@@ -393,6 +396,38 @@ func BenchmarkLoadSettings(b *testing.B) {
 	for b.Loop() {
 		if _, err := Load(NeedKong, flags, getenv, readFile); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestSecretInAFileIsRotated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		write("one\n")
+		flags, getenv, _ := given(nil, []string{"KONG_ADMIN_TOKEN_FILE=" + path, "RELAY_SECRET_REFRESH=1m"}, nil)
+		s, err := Load(NeedLedger, flags, getenv, os.ReadFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"one", "two"} {
+			if got, err := s.KongToken.Fetch(t.Context(), false); got != want || err != nil {
+				t.Errorf("not %s: %v", want, err)
+			}
+			write("two\n")
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+func TestSecretsThatCannotBe(t *testing.T) {
+	for _, check := range []func(string) error{headerText, webhookSecrets} {
+		if err := check("hunter2 hunter2"); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("error %v", err)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"strconv"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/secret"
 )
 
 // Headlines of the table, in the order in which help and README show them.
@@ -32,7 +34,7 @@ func table() []setting {
 		{
 			name: "kong-admin-token", env: "KONG_ADMIN_TOKEN", group: groupKong, secret: true, onPage: true,
 			help:        "the RBAC token for the `Kong-Admin-Token` header",
-			setSecret:   func(s *Settings, v Secret) { s.KongToken = v },
+			setSecret:   func(s *Settings, v secret.Secret) { s.KongToken = v },
 			checkSecret: headerText,
 		},
 		{
@@ -109,7 +111,7 @@ func table() []setting {
 		{
 			name: "redis-password", env: "REDIS_PASSWORD", group: groupLedger, secret: true,
 			help:      "the password for Redis",
-			setSecret: func(s *Settings, v Secret) { s.RedisPassword = v },
+			setSecret: func(s *Settings, v secret.Secret) { s.RedisPassword = v },
 		},
 		{
 			name: "redis-tls", env: "RELAY_REDIS_TLS", group: groupLedger, def: "false", onPage: true,
@@ -144,7 +146,7 @@ func table() []setting {
 		{
 			name: "redis-sentinel-password", env: "RELAY_REDIS_SENTINEL_PASSWORD", group: groupLedger, secret: true,
 			help:      "the Sentinels' password, where they have one and it is not that of Redis",
-			setSecret: func(s *Settings, v Secret) { s.RedisSentinelPassword = v },
+			setSecret: func(s *Settings, v secret.Secret) { s.RedisSentinelPassword = v },
 		},
 		{
 			name: "redis-prefix", env: "RELAY_REDIS_PREFIX", group: groupLedger, value: "text", def: "relay",
@@ -259,18 +261,18 @@ func table() []setting {
 		{
 			name: "trigger-secret", env: "RELAY_TRIGGER_SECRET", group: groupTriggers, secret: true, onPage: true,
 			help:        "the secret that the plugin signs with (`whsec_` and base64); several, separated by commas, while it is rotated",
-			setSecret:   func(s *Settings, v Secret) { s.TriggerSecret = v },
+			setSecret:   func(s *Settings, v secret.Secret) { s.TriggerSecret = v },
 			checkSecret: webhookSecrets,
 		},
 		{
 			name: "event-hooks-secret", env: "RELAY_EVENT_HOOKS_SECRET", group: groupTriggers, secret: true,
 			help:      "the secret of Kong's event hooks",
-			setSecret: func(s *Settings, v Secret) { s.EventHooksSecret = v },
+			setSecret: func(s *Settings, v secret.Secret) { s.EventHooksSecret = v },
 		},
 		{
 			name: "http-log-secret", env: "RELAY_HTTP_LOG_SECRET", group: groupTriggers, secret: true,
 			help:      "the password that Kong's http-log plugin sends to `/v1/http-log`",
-			setSecret: func(s *Settings, v Secret) { s.HTTPLogSecret = v },
+			setSecret: func(s *Settings, v secret.Secret) { s.HTTPLogSecret = v },
 		},
 		{
 			name: "trigger-rate", env: "RELAY_TRIGGER_RATE", group: groupTriggers, value: "n", def: "50",

@@ -24,6 +24,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
+	"github.com/kong-cloudtrail/relay/internal/secret"
 )
 
 // RuntimeAPI is the variable that Lambda sets for a program that is its own runtime.
@@ -132,7 +133,7 @@ func (h *host) fetchSecrets(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fetchMost)
 	defer cancel()
 	var reading sync.WaitGroup
-	for _, secret := range []config.Secret{h.app.Settings.KongToken, h.app.Settings.RedisPassword} {
+	for _, secret := range []secret.Secret{h.app.Settings.KongToken, h.app.Settings.RedisPassword} {
 		reading.Go(func() { _, _ = secret.Reveal(ctx) })
 	}
 	reading.Wait()

@@ -1,10 +1,9 @@
-package config
+package secret
 
 import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -24,68 +22,45 @@ import (
 // secretTimeout bounds one reading of a secret.
 const secretTimeout = 15 * time.Second
 
-// awsConfigs gives the SDK's configuration, read once and only when it is first
-// asked for: reading it takes time that a cold start does not have to spare.
-type awsConfigs struct {
-	load func(ctx context.Context) (aws.Config, error)
-
-	mu     sync.Mutex
-	loaded bool
-	config aws.Config
-}
-
-func newAWSConfigs() *awsConfigs {
-	return &awsConfigs{load: func(ctx context.Context) (aws.Config, error) { return awsconfig.LoadDefaultConfig(ctx) }}
-}
-
-// in returns the configuration for a Region; for "" that of the environment.
-func (a *awsConfigs) in(ctx context.Context, region string) (aws.Config, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.loaded {
-		c, err := a.load(ctx)
-		if err != nil {
-			return aws.Config{}, fmt.Errorf("reading the AWS configuration: %w", err)
-		}
-		a.config, a.loaded = c, true
-	}
-	c := a.config.Copy()
-	if region != "" {
-		c.Region = region
-	}
-	return c, nil
-}
-
-// secretARN is where Secrets Manager keeps a secret.
-type secretARN struct {
+// ARN is where Secrets Manager keeps a secret.
+type ARN struct {
 	arn    string
 	region string
 	key    string // of the JSON object that the secret is; "" takes the secret as it is
 }
 
-// errSecretARN says what a secret's ARN has to look like.
-var errSecretARN = expected("the ARN of a secret in Secrets Manager",
-	"For example: arn:aws:secretsmanager:eu-central-1:123456789012:secret:kong-AbCdEf, with #key after it for one key of a JSON secret.")
-
-func parseSecretARN(text string) (secretARN, error) {
+// ParseARN reads the ARN of a secret, with #key after it for one key of a JSON secret.
+func ParseARN(text string) (parsed ARN, ok bool) {
 	id, key, _ := strings.Cut(text, "#")
 	a, err := arn.Parse(id)
 	if err != nil || a.Service != "secretsmanager" || a.Region == "" || !strings.HasPrefix(a.Resource, "secret:") {
-		return secretARN{}, errSecretARN
+		return ARN{}, false
 	}
-	return secretARN{arn: id, region: a.Region, key: key}, nil
+	return ARN{arn: id, region: a.Region, key: key}, true
 }
 
-// reader returns a function that reads the secret, and notes in created when its
-// version was made, in Unix seconds. The client is made when it is first called, and kept.
-func (s secretARN) reader(configs *awsConfigs, created *atomic.Int64) func(context.Context) (string, error) {
+// Source returns the source of the secret. Its client is made when it is first read.
+func (s ARN) Source(configs *awscall.Configs) Source {
+	created := new(atomic.Int64) // when the version that was read was made, Unix seconds
+	return Source{
+		Read: s.reader(configs, created),
+		Changed: func() time.Time {
+			if at := created.Load(); at != 0 {
+				return time.Unix(at, 0)
+			}
+			return time.Time{}
+		},
+	}
+}
+
+func (s ARN) reader(configs *awscall.Configs, created *atomic.Int64) func(context.Context) (string, error) {
 	var caller *awscall.Caller
-	var client *secretsmanager.Client // only one user at a time: see secretSource.turn
+	var client *secretsmanager.Client // only one user at a time: see state.turn
 	return func(ctx context.Context) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 		defer cancel()
 		if client == nil {
-			c, err := configs.in(ctx, s.region)
+			c, err := configs.In(ctx, s.region)
 			if err != nil {
 				return "", err
 			}
@@ -112,7 +87,7 @@ func (s secretARN) reader(configs *awsConfigs, created *atomic.Int64) func(conte
 }
 
 // pick takes the key out of a JSON secret. Its errors quote nothing of it.
-func (s secretARN) pick(text string) (string, error) {
+func (s ARN) pick(text string) (string, error) {
 	if s.key == "" {
 		return text, nil
 	}

@@ -1,4 +1,6 @@
-package config
+// Package secret holds texts that must not be seen, such as tokens and passwords, and
+// reads them where they are: in a variable, a file or Secrets Manager.
+package secret
 
 import (
 	"context"
@@ -6,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 )
@@ -24,18 +27,23 @@ const reloadPause = 5 * time.Second
 // Secrets Manager. A file or Secrets Manager is asked again after a while, so
 // that a rotated secret is picked up without a restart. Copies share what was
 // read. It is safe for concurrent use.
-type Secret struct{ source *secretSource }
+type Secret struct{ state *state }
 
-// secretSource is where a secret is, and what was last read there.
-type secretSource struct {
-	where string                                    // for errors: the setting, and the file or ARN
-	read  func(ctx context.Context) (string, error) // errors without the text
-	check func(string) error                        // nil: any text will do; errors without the text
-	keep  time.Duration                             // how long a reading is good; 0 means always
-	now   func() time.Time
-	// changed returns when the text was last changed where it is; nil, or the zero time,
+// Source is where a secret is. Read and Where are required.
+type Source struct {
+	Where string                                    // for errors: the setting, and the file or ARN
+	Read  func(ctx context.Context) (string, error) // errors without the text
+	Check func(string) error                        // nil: any text will do; errors without the text
+	// Refresh is how long a reading is good; 0 means always.
+	Refresh time.Duration
+	// Changed returns when the text was last changed where it is; nil, or the zero time,
 	// if that is not known.
-	changed func() time.Time
+	Changed func() time.Time
+}
+
+// state is what was last read of a secret.
+type state struct {
+	Source
 
 	turn chan struct{} // holds one token, which guards the fields below
 	// text returns what was read. It is a function because fmt prints whatever an
@@ -49,55 +57,73 @@ type secretSource struct {
 	outdated bool
 }
 
-func newSecret(where string, keep time.Duration, check func(string) error, read func(context.Context) (string, error)) Secret {
-	s := &secretSource{where: where, read: read, check: check, keep: keep, now: time.Now, turn: make(chan struct{}, 1)}
+// New returns the secret of a source.
+func New(source Source) Secret {
+	s := &state{Source: source, turn: make(chan struct{}, 1)}
 	s.turn <- struct{}{}
 	return Secret{s}
+}
+
+// File returns the source of a secret in a file, which readFile reads.
+func File(path string, readFile func(string) ([]byte, error)) Source {
+	return Source{
+		Read: func(context.Context) (string, error) {
+			text, err := readFile(path)
+			return string(text), err
+		},
+		Changed: func() time.Time {
+			info, err := os.Stat(path)
+			if err != nil {
+				return time.Time{}
+			}
+			return info.ModTime()
+		},
+	}
 }
 
 // Changed returns when the text was last changed where it is: the time of its file, or
 // of its version in Secrets Manager; zero if that is not known.
 func (s Secret) Changed() time.Time {
-	if s.source == nil || s.source.changed == nil {
+	if s.state == nil || s.state.Changed == nil {
 		return time.Time{}
 	}
-	return s.source.changed()
+	return s.state.Changed()
 }
 
 // IsSet reports whether there is a secret at all.
-func (s Secret) IsSet() bool { return s.source != nil }
+func (s Secret) IsSet() bool { return s.state != nil }
 
 // Reveal returns the text, without space around it; "" if the secret is not set.
 // It may read a file or call Secrets Manager. If that fails while an earlier
 // text is known that nobody has refused, it returns the earlier one.
 func (s Secret) Reveal(ctx context.Context) (string, error) {
-	if s.source == nil {
+	if s.state == nil {
 		return "", nil
 	}
-	return s.source.reveal(ctx)
+	return s.state.reveal(ctx)
 }
 
 // Invalidate notes that the text was refused (by a 401, or NOAUTH): the next
 // Reveal reads it again, at most once in five seconds.
 func (s Secret) Invalidate() {
-	if s.source == nil {
+	if s.state == nil {
 		return
 	}
-	<-s.source.turn
-	s.source.stale = true
-	s.source.turn <- struct{}{}
+	<-s.state.turn
+	s.state.stale = true
+	s.state.turn <- struct{}{}
 }
 
 // Refresh notes that the text may be out of date: the next Reveal reads it again, at
 // most once in five seconds. Unlike after Invalidate, a text that cannot be read again
 // stays good: whoever does not know a secret can cause this.
 func (s Secret) Refresh() {
-	if s.source == nil || s.source.keep == 0 {
+	if s.state == nil || s.state.Refresh == 0 {
 		return
 	}
-	<-s.source.turn
-	s.source.outdated = true
-	s.source.turn <- struct{}{}
+	<-s.state.turn
+	s.state.outdated = true
+	s.state.turn <- struct{}{}
 }
 
 // Fetch is Reveal, after Invalidate if fresh is set.
@@ -108,16 +134,16 @@ func (s Secret) Fetch(ctx context.Context, fresh bool) (string, error) {
 	return s.Reveal(ctx)
 }
 
-func (s *secretSource) reveal(ctx context.Context) (string, error) {
+func (s *state) reveal(ctx context.Context) (string, error) {
 	select {
 	case <-s.turn:
 		defer func() { s.turn <- struct{}{} }()
 	case <-ctx.Done():
-		return "", fmt.Errorf("reading %s: %w", s.where, ctx.Err())
+		return "", fmt.Errorf("reading %s: %w", s.Where, ctx.Err())
 	}
-	now := s.now().Round(0) // by the wall: a Lambda function's other clock stands still while it is frozen
+	now := time.Now().Round(0) // by the wall: a Lambda function's other clock stands still while it is frozen
 	known := !s.at.IsZero()
-	due := !known || s.stale || s.outdated || s.keep > 0 && now.Sub(s.at) >= s.keep
+	due := !known || s.stale || s.outdated || s.Refresh > 0 && now.Sub(s.at) >= s.Refresh
 	if known && (!due || now.Sub(s.tried) < reloadPause) {
 		return s.text(), nil
 	}
@@ -127,31 +153,38 @@ func (s *secretSource) reveal(ctx context.Context) (string, error) {
 		return s.text(), nil // it was good a while ago; who refuses it says so, by Invalidate
 	}
 	if err != nil {
-		return "", fmt.Errorf("reading %s: %w", s.where, err)
+		return "", fmt.Errorf("reading %s: %w", s.Where, err)
 	}
 	s.text, s.at, s.stale, s.outdated = func() string { return text }, now, false, false
 	return text, nil
 }
 
+// Try reads the text and checks it, and keeps nothing of it.
+func (s Secret) Try(ctx context.Context) error {
+	_, err := s.state.load(ctx)
+	return err
+}
+
 // load reads the text and checks it.
-func (s *secretSource) load(ctx context.Context) (string, error) {
-	text, err := s.read(ctx)
+func (s *state) load(ctx context.Context) (string, error) {
+	text, err := s.Read(ctx)
 	if err != nil {
 		return "", err
 	}
 	text = strings.TrimSpace(text)
 	if text == "" {
-		return "", errEmptySecret
+		return "", ErrEmpty
 	}
-	if s.check != nil {
-		if err := s.check(text); err != nil {
+	if s.Check != nil {
+		if err := s.Check(text); err != nil {
 			return "", err
 		}
 	}
 	return text, nil
 }
 
-var errEmptySecret = errors.New("it is empty")
+// ErrEmpty is the error of a secret without text.
+var ErrEmpty = errors.New("it is empty")
 
 // Format implements [fmt.Formatter], for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }

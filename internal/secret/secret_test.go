@@ -1,4 +1,4 @@
-package config
+package secret
 
 import (
 	"bytes"
@@ -9,11 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,10 +21,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
 func TestSecretDoesNotPrintItself(t *testing.T) {
-	s := newSecret("TOKEN", 0, nil, func(context.Context) (string, error) { return "hunter2", nil })
+	s := New(Source{Where: "TOKEN", Read: func(context.Context) (string, error) { return "hunter2", nil }})
 	if text, err := s.Reveal(t.Context()); text != "hunter2" || err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +84,7 @@ func (p *place) read(context.Context) (string, error) {
 func TestSecretIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &place{text: " one\n"}
-		s := newSecret("TOKEN", time.Minute, nil, p.read)
+		s := New(Source{Where: "TOKEN", Refresh: time.Minute, Read: p.read})
 		step := func(what, want string, reads int) {
 			t.Helper()
 			got, err := s.Reveal(t.Context())
@@ -123,14 +121,13 @@ func TestSecretIsReadAgain(t *testing.T) {
 
 func TestSecretThatCannotBe(t *testing.T) {
 	p := &place{text: "hunter2 hunter2"}
-	for _, check := range []func(string) error{headerText, webhookSecrets} {
-		_, err := newSecret("TOKEN", 0, check, p.read).Reveal(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "TOKEN") || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("error names the setting and not the text: %v", err != nil)
-		}
+	check := func(string) error { return errors.New("expected something else") }
+	_, err := New(Source{Where: "TOKEN", Check: check, Read: p.read}).Reveal(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "TOKEN") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("error names the setting and not the text: %v", err != nil)
 	}
 	p.text = "\n"
-	if _, err := newSecret("TOKEN", 0, nil, p.read).Reveal(t.Context()); !errors.Is(err, errEmptySecret) {
+	if _, err := New(Source{Where: "TOKEN", Read: p.read}).Reveal(t.Context()); !errors.Is(err, ErrEmpty) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -138,7 +135,7 @@ func TestSecretThatCannotBe(t *testing.T) {
 func TestSecretWaitsNoLongerThanItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		s := newSecret("TOKEN", 0, nil, func(context.Context) (string, error) { <-release; return "text", nil })
+		s := New(Source{Where: "TOKEN", Read: func(context.Context) (string, error) { <-release; return "text", nil }})
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if text, err := s.Reveal(t.Context()); text != "text" || err != nil {
@@ -156,32 +153,8 @@ func TestSecretWaitsNoLongerThanItsCaller(t *testing.T) {
 	})
 }
 
-func TestSecretInAFileIsRotated(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "token")
-	write := func(text string) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	synctest.Test(t, func(t *testing.T) {
-		write("one\n")
-		flags, getenv, _ := given(nil, []string{"KONG_ADMIN_TOKEN_FILE=" + path, "RELAY_SECRET_REFRESH=1m"}, nil)
-		s, err := Load(NeedLedger, flags, getenv, os.ReadFile)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range []string{"one", "two"} {
-			if got, err := s.KongToken.Fetch(t.Context(), false); got != want || err != nil {
-				t.Errorf("not %s: %v", want, err)
-			}
-			write("two\n")
-			time.Sleep(time.Minute)
-		}
-	})
-}
-
 // secretsManager is a stand-in for Secrets Manager, which speaks JSON 1.1.
-func secretsManager(t *testing.T, answer func(id string) (status int, body string)) *awsConfigs {
+func secretsManager(t *testing.T, answer func(id string) (status int, body string)) *awscall.Configs {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
@@ -200,7 +173,7 @@ func secretsManager(t *testing.T, answer func(id string) (status int, body strin
 		_, _ = io.WriteString(w, text)
 	}))
 	t.Cleanup(server.Close)
-	return &awsConfigs{load: func(context.Context) (aws.Config, error) {
+	return &awscall.Configs{Load: func(context.Context) (aws.Config, error) {
 		return aws.Config{
 			Region: "us-east-1", BaseEndpoint: &server.URL, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 			Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "example", ""),
@@ -238,11 +211,11 @@ func TestSecretInSecretsManager(t *testing.T) {
 				}
 				return test.status, test.body
 			})
-			a, err := parseSecretARN(test.arn)
-			if err != nil {
-				t.Fatal(err)
+			a, ok := ParseARN(test.arn)
+			if !ok {
+				t.Fatal("not an ARN")
 			}
-			got, err := newSecret("TOKEN", time.Minute, nil, a.reader(configs, new(atomic.Int64))).Reveal(t.Context())
+			got, err := New(a.Source(configs)).Reveal(t.Context())
 			if got != test.want || (err == nil) != (test.want != "") {
 				t.Fatalf("right text %v, error %v", got == test.want, err)
 			}
@@ -262,31 +235,28 @@ func TestSecretInSecretsManager(t *testing.T) {
 
 // TestSecretThatIsDoubted reads a secret again that did not fit, and keeps it if it cannot.
 func TestSecretThatIsDoubted(t *testing.T) {
-	text, readings, now := "one", 0, time.Now()
-	var fail error
-	s := newSecret("TOKEN", time.Hour, nil, func(context.Context) (string, error) {
-		readings++
-		return text, fail
-	})
-	s.source.now = func() time.Time { return now }
-	reveal := func(want string, times int) {
-		t.Helper()
-		if got, err := s.Reveal(t.Context()); err != nil || got != want || readings != times {
-			t.Errorf("%q, %v, read %d times; want %q, %d", got, err, readings, want, times)
+	synctest.Test(t, func(t *testing.T) {
+		p := &place{text: "one"}
+		s := New(Source{Where: "TOKEN", Refresh: time.Hour, Read: p.read})
+		reveal := func(want string, times int) {
+			t.Helper()
+			if got, err := s.Reveal(t.Context()); err != nil || got != want || p.reads != times {
+				t.Errorf("%q, %v, read %d times; want %q, %d", got, err, p.reads, want, times)
+			}
 		}
-	}
-	reveal("one", 1)
-	text = "two"
-	s.Refresh()
-	reveal("one", 1) // just read
-	now = now.Add(reloadPause)
-	reveal("two", 2)
-	now = now.Add(reloadPause)
-	reveal("two", 2)
-	fail = errors.New("gone")
-	s.Refresh()
-	reveal("two", 3)
-	now = now.Add(time.Second)
-	reveal("two", 3)
+		reveal("one", 1)
+		p.text = "two"
+		s.Refresh()
+		reveal("one", 1) // just read
+		time.Sleep(reloadPause)
+		reveal("two", 2)
+		time.Sleep(reloadPause)
+		reveal("two", 2)
+		p.err = errors.New("gone")
+		s.Refresh()
+		reveal("two", 3)
+		time.Sleep(time.Second)
+		reveal("two", 3)
+	})
 	Secret{}.Refresh()
 }

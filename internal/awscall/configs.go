@@ -1,0 +1,44 @@
+package awscall
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+)
+
+// Configs gives the SDK's configuration, read once and only when it is first asked for:
+// reading it takes time that a cold start does not have to spare. It is safe for
+// concurrent use.
+type Configs struct {
+	// Load reads the configuration. Default: from the environment.
+	Load func(ctx context.Context) (aws.Config, error)
+
+	mu     sync.Mutex
+	loaded bool
+	config aws.Config
+}
+
+// In returns the configuration for a Region; for "" that of the environment.
+func (c *Configs) In(ctx context.Context, region string) (aws.Config, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.loaded {
+		load := c.Load
+		if load == nil {
+			load = func(ctx context.Context) (aws.Config, error) { return awsconfig.LoadDefaultConfig(ctx) }
+		}
+		config, err := load(ctx)
+		if err != nil {
+			return aws.Config{}, fmt.Errorf("reading the AWS configuration: %w", err)
+		}
+		c.config, c.loaded = config, true
+	}
+	config := c.config.Copy()
+	if region != "" {
+		config.Region = region
+	}
+	return config, nil
+}
