@@ -132,6 +132,7 @@ type Walk struct {
 	last     int64    // timestamp of the last row read
 	newest   int64    // see Position
 	previous []string // ids of the page before, newest first
+	paged    bool     // a page of this order was read
 	reopened bool     // started over because Kong did not accept an offset
 }
 
@@ -180,7 +181,7 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 			w.order = w.order.fallback()
 		case errors.Is(err, errReordered):
 			w.order = NewestFirst
-		case errors.Is(err, audit.ErrBadOffset) && w.order != OldestFirst && !w.reopened:
+		case w.order != OldestFirst && !w.reopened && (errors.Is(err, audit.ErrBadOffset) || w.stuck(ctx, err)):
 			w.reopened = true
 			w.reader.log.Warn("kong does not accept an offset, starting over", "resumed", w.bounds.Offset != "", "err", err)
 		default:
@@ -194,10 +195,16 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 	}
 }
 
+// stuck reports whether a walk that goes on where an earlier one was cut has failed at
+// its first page. Whatever Kong answers to that offset, it would answer the next time.
+func (w *Walk) stuck(ctx context.Context, err error) bool {
+	return w.bounds.Offset != "" && !w.paged && ctx.Err() == nil && !audit.NeedsPerson(err)
+}
+
 // inOrder reads to the end in one order. It fails with a [*disorderError] where Kong does
 // not keep that order.
 func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
-	w.changes, w.last, w.newest, w.previous, w.seam = 0, 0, 0, nil, seam{}
+	w.changes, w.last, w.newest, w.previous, w.seam, w.paged = 0, 0, 0, nil, seam{}, false
 	q := w.firstQuery()
 	w.beginQuery(q.After)
 	firstPage := w.pages + 1
@@ -207,6 +214,7 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		if err != nil {
 			return err
 		}
+		w.paged = true
 		if w.order == Unordered && w.bounds.Offset != "" && w.pages == firstPage && descends(page.Entries) {
 			return errReordered
 		}
@@ -234,7 +242,8 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 			return nil
 		}
 		if w.offsets[page.Offset] {
-			return fmt.Errorf("kong gave the same offset twice after %d rows: the log cannot be read to its end", w.rows)
+			return audit.WithHint(fmt.Errorf("kong gave the same offset twice after %d rows: the log cannot be read to its end", w.rows),
+				"look at what is between the relay and Kong: something repeats answers, such as a cache; name a node of Kong itself with KONG_ADMIN_API")
 		}
 		if next, ok := w.nextTime(); ok {
 			q.After, q.Offset = next, ""

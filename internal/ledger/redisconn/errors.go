@@ -45,6 +45,8 @@ var refusals = []struct{ text, hint string }{
 	{"SELECT is not allowed", "set REDIS_DB to 0: a cluster has only that one"},
 	{"cluster support disabled", "leave out --redis-cluster: this server is not one"},
 	{"unknown command", scriptHint},
+	{"Unknown Redis command", "let the server have the commands of Redis by their names: rename-command has renamed one that the ledger's scripts use"},
+	{"DENIED", "the server takes connections from its own machine only (protected mode): give it a password, and set REDIS_PASSWORD"},
 }
 
 // states are answers that end once somebody has done something, or by themselves.
@@ -54,6 +56,9 @@ var states = []struct{ text, hint string }{
 	{"MISCONF", "Redis cannot save its data and refuses writes: look at its log, and at the space and rights of its disk"},
 	{"MASTERDOWN", "the primary of this replica is gone: start it, or promote a replica"},
 	{"CLUSTERDOWN", "the cluster does not serve all slots: look at CLUSTER INFO, and start or replace the nodes that are missing"},
+	{"NOREPLICAS", "the server takes writes only while enough replicas follow it (min-replicas-to-write): start or reconnect its replicas"},
+	{"BUSY", "a script or function of another client keeps the server busy: wait, or end it with SCRIPT KILL or FUNCTION KILL"},
+	{"TRYAGAIN", "the cluster is moving the ledger's slot to another node: wait, or finish the move (CLUSTER NODES shows it)"},
 	{"max number of clients", "Redis takes no more connections: raise its maxclients, or find out who holds so many (CLIENT LIST)"},
 }
 
@@ -102,6 +107,7 @@ func (c *Client) Wrap(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
+	var answer redis.Error
 	wrapped := fmt.Errorf("%s: redis at %s: %w", doing, c.Where, err)
 	if audit.NeedsPerson(err) {
 		return wrapped
@@ -130,9 +136,12 @@ func (c *Client) Wrap(doing string, err error) error {
 		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped),
 			"start Redis or Valkey, or name its TLS port with REDIS_HOST; leave out --redis-tls and --redis-ca if it speaks none")
 	case Cut(err):
-		return fmt.Errorf("%w, does it want TLS (--redis-tls)?", wrapped)
+		return audit.WithHint(fmt.Errorf("%w, does it want TLS (--redis-tls)?", wrapped),
+			"look at the server's log: it, or something between, closes connections (maxclients, client-output-buffer-limit, a load balancer); set --redis-tls if it speaks TLS only")
 	case Unreachable(err):
 		return fmt.Errorf("%w, is REDIS_HOST right?", wrapped)
+	case errors.As(err, &answer):
+		return audit.WithHint(wrapped, "the server answers with an error that the relay does not know: look it up, and at the server's log")
 	}
 	return wrapped
 }

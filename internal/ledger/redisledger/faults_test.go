@@ -2,10 +2,15 @@ package redisledger
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
@@ -154,4 +159,81 @@ func TestRedisCheckUntold(t *testing.T) {
 			t.Errorf("%s: warnings %q, error %v", name, warnings, err)
 		}
 	}
+}
+
+// TestRedisAnswersAreExplained has servers that answer and do not serve: the hint is
+// about that, not about a server that is down.
+func TestRedisAnswersAreExplained(t *testing.T) {
+	if !haveServer(t) {
+		return
+	}
+	renamed := redistest.Start(t, "--rename-command", "HSET", "")
+	lonely := redistest.Start(t, "--min-replicas-to-write", "1")
+	full := redistest.Start(t, "--maxclients", "2")
+	for range 2 {
+		conn := plainClient(t, full).Conn()
+		t.Cleanup(func() { conn.Close() })
+		must(t, conn.Ping(bg()).Err())
+	}
+	busy := redistest.Start(t, "--lua-time-limit", "20")
+	go func() {
+		c := redis.NewClient(&redis.Options{Addr: busy.Addr, ReadTimeout: -1, MaxRetries: -1})
+		defer c.Close()
+		_ = c.Eval(bg(), "while true do end", nil).Err() // until it is killed
+	}()
+	killer := plainClient(t, busy)
+	eventually(t, func() error {
+		if err := killer.Get(bg(), "x").Err(); err == nil || !strings.Contains(err.Error(), "BUSY") {
+			return fmt.Errorf("not busy: %w", err)
+		}
+		return nil
+	})
+	t.Cleanup(func() { _ = killer.ScriptKill(bg()).Err() })
+	for what, c := range map[string]struct{ addr, hint string }{
+		"a command by another name":     {renamed.Addr, "rename-command"},
+		"too few replicas":              {lonely.Addr, "min-replicas-to-write"},
+		"a script that runs":            {busy.Addr, "SCRIPT KILL"},
+		"too many clients":              {full.Addr, "maxclients"},
+		"protected mode":                {answering(t, "-DENIED Redis is running in protected mode because protected mode is enabled\r\n"), "protected mode"},
+		"connections that are closed":   {answering(t, ""), "closes connections"},
+		"an error that is not known":    {answering(t, "-ERR out of cheese\r\n"), "answers with an error"},
+		"a slot that is being migrated": {answering(t, "-TRYAGAIN Multiple keys request during rehashing of slot\r\n"), "is moving"},
+	} {
+		r := openRedis(t, Options{Addrs: []string{c.addr}})
+		_, err := r.Begin(bg())
+		if err == nil {
+			err = r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)})
+		}
+		if err == nil || !strings.Contains(audit.Hint(err), c.hint) {
+			t.Errorf("%s: %v; hint: %s", what, err, audit.Hint(err))
+		}
+	}
+}
+
+// answering returns the address of a server that answers every request in one way. An
+// empty answer closes the connection.
+func answering(t *testing.T, answer string) string {
+	t.Helper()
+	l := value(net.Listen("tcp", "127.0.0.1:0"))(t)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for buf := make([]byte, 4096); ; {
+					if _, err := c.Read(buf); err != nil || answer == "" {
+						return
+					}
+					if _, err := io.WriteString(c, answer); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
 }
