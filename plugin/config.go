@@ -199,6 +199,12 @@ func (c *Config) checkTarget() error {
 	return err
 }
 
+// expect reports whether the next event may end before its id has arrived. After
+// true the caller calls senders.arrive once it has called Log.
+func (c *Config) expect() bool {
+	return !c.unusable && (len(c.problems) == 0 || c.report.done.Load()) && c.senders.expect(c.settings())
+}
+
 // filters reports whether an event's method or path matter.
 func (c *Config) filters() bool { return len(c.Methods) > 0 || len(c.ignore) > 0 }
 

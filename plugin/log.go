@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"strings"
 
@@ -21,9 +22,9 @@ import (
 // Kong Enterprise's Admin API.
 const idHeader = "X-Kong-Admin-Request-ID"
 
-// Log runs after each response. It asks Kong for one header, puts the id into a
-// queue and returns. It calls Kong again only if that header is empty, if the
-// configuration filters, or if there is a line for Kong's log.
+// Log runs after each response. It asks Kong for one header, or for the request and
+// its response if the configuration filters, puts the id into a queue and returns. It
+// asks Kong again only if that header is empty, or to write a line to Kong's log.
 //
 // One event in a spell of idleness waits until its trigger has been answered; see
 // senders.notify. No request waits for it.
@@ -34,26 +35,42 @@ func (c *Config) Log(kong *pdk.PDK) {
 			c.senders.logger.Error("recovered in the log phase", "panic", v)
 		}
 	}()
-	id, err := kong.Response.GetHeader(idHeader)
-	// Kong sends a header's bytes as they are, and go-pdk accepts only UTF-8. Any
-	// other error means that the connection is lost.
-	connected := err == nil || errors.Is(err, proto.Error)
-	if err == nil && id == "" && !hasHeader(kong, idHeader) {
-		return // this is not a response of the Admin API
-	}
-	if connected && c.filters() && !c.passes(kong) {
+	id, announced, err := c.ask(kong)
+	if !announced {
 		return
 	}
 	if !trigger.ValidID(id) {
 		id = "" // some releases before 3.4 send an empty one
 	}
 	line := c.notify(id)
-	if line == "" || !connected {
+	if line == "" || err != nil {
 		return
 	}
 	if err := kong.Log.Err(line); err != nil {
 		c.senders.logger.Info("Kong did not accept a line for its log", "err", err)
 	}
+}
+
+// ask returns the id of the request, which may be any text, and whether the request
+// is to be announced. If Kong cannot say that it is not, it is. An error means that
+// the connection is lost.
+func (c *Config) ask(kong *pdk.PDK) (id string, announced bool, err error) {
+	if c.filters() {
+		if e, ok := serialize(kong); ok {
+			if e.method != "" && !c.wanted(e.method, e.path) {
+				return "", false, nil
+			}
+			if e.complete {
+				return e.id, e.hasID, nil
+			}
+		}
+	}
+	id, err = kong.Response.GetHeader(idHeader)
+	if errors.Is(err, proto.Error) {
+		return "", true, nil // Kong sends a header's bytes as they are, and go-pdk accepts only UTF-8
+	}
+	// Without an error and an id: is this a response of the Admin API?
+	return id, err != nil || id != "" || hasHeader(kong, idHeader), err
 }
 
 // notify passes the id, or "" for a poll, to the sender of these settings. It
@@ -72,34 +89,47 @@ func (c *Config) notify(id string) string {
 	return line
 }
 
-// passes reports whether the request passes the filters. It does if Kong cannot
-// say what the request was.
-func (c *Config) passes(kong *pdk.PDK) bool {
+// event is what kong.log.serialize says of a request and its response.
+type event struct {
+	method, path string // "" if it does not say
+	complete     bool   // it holds the response's headers
+	hasID        bool   // with idHeader, be it empty
+	id           string
+}
+
+// serialize returns false if Kong does not answer, or not as Kong does.
+func serialize(kong *pdk.PDK) (event, bool) {
 	// A BytesValue has the form of the String that Kong sends, but it may hold any
 	// bytes. go-pdk's Serialize fails on those that are not UTF-8: a %ff in the
 	// query is enough.
 	var text wrapperspb.BytesValue
 	if err := kong.Log.Ask("kong.log.serialize", nil, &text); err != nil {
-		return true
+		return event{}, false
 	}
 	// upstream_uri is the path that reached the Admin API, with its query. In
-	// request.uri it still begins with the route's path.
-	var event struct {
+	// request.uri it still begins with the route's path. A field that a plugin such as
+	// http-log has taken out (custom_fields_by_lua) is missing.
+	var e struct {
 		UpstreamURI string `json:"upstream_uri"`
 		Request     struct {
 			Method string `json:"method"`
 			URI    string `json:"uri"`
 		} `json:"request"`
+		Response struct {
+			Headers *struct {
+				ID jsontext.Value `json:"x-kong-admin-request-id"` // a string, or a list of several
+			} `json:"headers"`
+		} `json:"response"`
 	}
-	err := json.Unmarshal(text.GetValue(), &event, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
-	if err != nil || event.Request.Method == "" {
-		return true
+	if json.Unmarshal(text.GetValue(), &e, lenient) != nil {
+		return event{}, false
 	}
-	path := event.UpstreamURI
-	if path == "" {
-		path = event.Request.URI
+	out := event{method: e.Request.Method, path: cmp.Or(e.UpstreamURI, e.Request.URI)}
+	if headers := e.Response.Headers; headers != nil {
+		out.complete, out.hasID = true, headers.ID != nil
+		_ = json.Unmarshal(headers.ID, &out.id, lenient)
 	}
-	return c.wanted(event.Request.Method, path)
+	return out, true
 }
 
 // hasHeader reports whether the response has a header, be it empty. GetHeader
@@ -112,11 +142,15 @@ func (c *Config) passes(kong *pdk.PDK) bool {
 //
 // If Kong does not answer, hasHeader returns false: on a route that is not the
 // Admin API's there must not be a trigger for each response, and an entry with an
-// empty id is found on the relay's schedule.
+// empty id is found on the relay's schedule. If the event has ended already, the one
+// before it had an id, so this is the Admin API's route, and hasHeader returns true.
 func hasHeader(kong *pdk.PDK, header string) bool {
 	var headers emptypb.Empty // keeps what it does not know
 	// Kong allows up to 1000 here. In the log phase it answers with those it has kept.
 	err := kong.Response.Ask("kong.response.get_headers", &kong_plugin_protocol.Int{V: 1000}, &headers)
+	if errors.Is(err, errEnded) {
+		return true
+	}
 	key := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), strings.ToLower(header))
 	return err == nil && bytes.Contains(headers.ProtoReflect().GetUnknown(), key)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -102,6 +103,87 @@ func TestStreamOfEventsDoesNotWait(t *testing.T) {
 		}
 		a.close(t.Context())
 	})
+}
+
+// An event that is to wait, or that brings a line, does not end before its id is known.
+func TestExpect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		b := &recorder{takes: time.Millisecond, err: func(int) error {
+			if down.Load() {
+				return errors.New("connection refused")
+			}
+			return nil
+		}}
+		a := b.senders()
+		check := func(when string, want bool) {
+			t.Helper()
+			got := a.expect(testSettings)
+			if got {
+				a.arrive()
+			}
+			if got != want {
+				t.Errorf("%s: %v", when, got)
+			}
+		}
+		check("before the first event", false)
+		go a.notify(testSettings, "1")
+		synctest.Wait()
+		check("while the first one waits", true)
+		pass(testSettings.minInterval / 2)
+		check("in the interval after it", true)
+		pass(time.Minute / 2)
+		check("after a while", false)
+		down.Store(true)
+		a.notify(testSettings, "2")
+		check("when the failure has been reported", true)
+		pass(time.Minute)
+		check("when it is to be reported again", false)
+		a.notify(testSettings, "3")
+		check("when it has been reported again", true)
+		ctx, cancel := context.WithTimeout(t.Context(), flushFor)
+		defer cancel()
+		a.close(ctx)
+		check("after the end", false)
+	})
+}
+
+// The end of the process awaits an id of an event that has ended, for a bounded time.
+func TestCloseAwaitsIDs(t *testing.T) {
+	for name, arrives := range map[string]bool{"it arrives": true, "it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &recorder{}
+				a := b.senders()
+				set := testSettings
+				set.minInterval = time.Hour
+				a.notify(set, "1")
+				if !a.expect(set) {
+					t.Fatal("the event does not end early")
+				}
+				go func() {
+					pass(comingFor / 2)
+					if arrives {
+						a.notify(set, "2")
+						a.arrive()
+					}
+				}()
+				start := time.Now()
+				a.close(t.Context())
+				want, took := comingFor, []string{"1"}
+				if arrives {
+					want, took = comingFor/2, []string{"1", "2"}
+				}
+				if d := time.Since(start); d != want || !slices.Equal(b.noted(), took) {
+					t.Errorf("noted %q after %v", b.noted(), d)
+				}
+				if !arrives {
+					a.notify(set, "2")
+					a.arrive()
+				}
+			})
+		})
+	}
 }
 
 // The end of the process does not wait for the event that waits.

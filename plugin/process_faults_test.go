@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -160,6 +162,33 @@ func TestTerminateFlushes(t *testing.T) {
 	}
 	r.wait(t, 6, 2)
 	t.Logf("ended after %v", took)
+}
+
+// Kong may have been given the end of an event before the plugin has its id. Such an
+// id is sent all the same.
+func TestTerminateAwaitsIDs(t *testing.T) {
+	r, h := newRelay(t), startPlugin(t, "cloudtrail-relay")
+	i := instance(t, h, r.config(map[string]any{"min_interval_ms": 60000}))
+	logEvent(t, h, i, answered("first"))
+	r.wait(t, 1, 1)
+	var workers sync.WaitGroup
+	var handled atomic.Int64
+	enough := make(chan struct{})
+	for w := range 16 {
+		workers.Go(func() {
+			for n := 0; h.Log(t.Context(), i, answered(fmt.Sprintf("w%dn%d", w, n))) == nil; n++ {
+				if handled.Add(1) == 200 {
+					close(enough)
+				}
+			}
+		})
+	}
+	<-enough
+	if _, err := h.Terminate(t.Context()); err != nil {
+		t.Errorf("%v: %s", err, h.Stderr())
+	}
+	workers.Wait()
+	r.wait(t, 1+int(handled.Load()), 2)
 }
 
 func TestTerminateDoesNotWaitForASlowRelay(t *testing.T) {

@@ -52,21 +52,31 @@ func (s *sender) add(id string) (line string, outcome chan string) {
 	case s.wake <- struct{}{}:
 	default:
 	}
-	if s.idle && s.outcome == nil {
+	if s.awaits() {
 		s.outcome = make(chan string, 1)
 		return "", s.outcome
 	}
 	return s.report(s.added), nil
 }
 
-// report returns a line for Kong's log about the last failure, or "" if none is due.
+// awaits reports whether the next event is to wait for the answer to its trigger.
 // all.mu must be held.
-func (s *sender) report(now time.Time) string {
+func (s *sender) awaits() bool { return s.idle && s.outcome == nil }
+
+// reportDue reports whether Kong's log is to get a line about the last failure.
+// all.mu must be held.
+func (s *sender) reportDue(now time.Time) bool {
 	every := reportEvery
 	if !s.reported {
 		every = spellEvery
 	}
-	if s.trouble == nil || !s.reportedAt.IsZero() && now.Sub(s.reportedAt) < every {
+	return s.trouble != nil && (s.reportedAt.IsZero() || now.Sub(s.reportedAt) >= every)
+}
+
+// report returns a line for Kong's log about the last failure, or "" if none is due.
+// all.mu must be held.
+func (s *sender) report(now time.Time) string {
+	if !s.reportDue(now) {
 		return ""
 	}
 	line := fmt.Sprintf("%s failed: %v; the relay reads the entries on its schedule", name, s.trouble)

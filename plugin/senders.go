@@ -24,6 +24,8 @@ const (
 	maxDelivery = 2 * time.Minute
 	// awaitFor is how long the first event may wait for the answer to its trigger.
 	awaitFor = 5 * time.Second
+	// comingFor is how long close waits for the ids of events that have ended early.
+	comingFor = 10 * time.Millisecond
 	// reportEvery is the time between two lines in Kong's log about one outage of a
 	// relay, and spellEvery between lines about two outages.
 	reportEvery = time.Minute
@@ -55,16 +57,19 @@ type senders struct {
 	logger    *slog.Logger // Kong logs it at info, so it is for debugging
 	running   sync.WaitGroup
 	closing   chan struct{} // closed by close
+	arrived   chan struct{} // closed when closing is and coming is 0
 
 	mu      sync.Mutex // guards the rest, and the state of every sender
 	bySet   map[settings]*sender
 	reports map[string]*report // by plugin entity, for its last configuration
-	closed  bool
+	coming  int                // events that have ended for Kong, but whose ids have not arrived
+	ending  bool               // there must be no more of those
+	closed  bool               // add takes no events
 }
 
 func newSenders(newTarget func(settings) (target, error), logger *slog.Logger) *senders {
 	return &senders{
-		newTarget: newTarget, logger: logger, closing: make(chan struct{}),
+		newTarget: newTarget, logger: logger, closing: make(chan struct{}), arrived: make(chan struct{}),
 		bySet: map[settings]*sender{}, reports: map[string]*report{},
 	}
 }
@@ -122,6 +127,35 @@ func (a *senders) notify(set settings, id string) string {
 	return <-outcome // it came in the meantime
 }
 
+// expect reports whether an event for these settings may end before its id has
+// arrived: notify would not let it wait, and would return no line. After true the
+// caller calls arrive once it has called notify.
+func (a *senders) expect(set settings) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.bySet[set]
+	if a.ending || s == nil || s.awaits() || s.reportDue(time.Now()) {
+		return false
+	}
+	a.coming++
+	return true
+}
+
+func (a *senders) arrive() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.coming--; a.ending && a.coming == 0 {
+		close(a.arrived)
+	}
+}
+
+// takesNone reports whether events are not taken any more.
+func (a *senders) takesNone() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.closed
+}
+
 // add queues id, or a poll if id is empty. If the event ends a spell of idleness it
 // returns the channel that receives the line for Kong's log when its trigger has
 // been answered. Otherwise it returns the line, or "".
@@ -149,8 +183,21 @@ func (a *senders) add(set settings, id string) (line string, s *sender, outcome 
 // close sends what is still waiting until ctx ends, and ends all senders.
 func (a *senders) close(ctx context.Context) {
 	a.mu.Lock()
-	a.closed = true
+	a.ending = true
 	close(a.closing)
+	if a.coming == 0 {
+		close(a.arrived)
+	}
+	a.mu.Unlock()
+	// Kong does not have to wait for anything before it answers for those events.
+	coming := time.NewTimer(comingFor)
+	defer coming.Stop()
+	select {
+	case <-a.arrived:
+	case <-coming.C:
+	}
+	a.mu.Lock()
+	a.closed = true
 	var last sync.WaitGroup
 	for _, s := range a.bySet {
 		// The trigger in flight is sent again: it may be waiting for its next attempt,

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/Kong/go-pdk"
@@ -21,7 +22,7 @@ import (
 // same socket, the same commands, and a connection that closes on an error. What
 // the plugin asks of Kong goes through go-pdk. ARCHITECTURE.md says what
 // StartServer cannot do: number the instances of each worker separately, and
-// write an event's frames together.
+// send the end of an event together with the question that the event asks.
 type server struct {
 	senders *senders
 	running sync.WaitGroup // connections
@@ -34,9 +35,10 @@ type server struct {
 }
 
 type instance struct {
-	config  *Config
-	started time.Time
-	used    time.Time // guarded by server.mu
+	config   *Config
+	started  time.Time
+	used     time.Time   // guarded by server.mu
+	asksOnce atomic.Bool // the last event asked Kong one question
 }
 
 const (
@@ -135,10 +137,7 @@ func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 		if e.GetEventName() != "log" {
 			return fmt.Errorf("there is no handler for %q", e.GetEventName())
 		}
-		i.config.Log(kong)
-		if err := c.writeFrame(nil); err != nil { // the end of the event
-			return err
-		}
+		return c.handle(i, kong, ret)
 	case *kong_plugin_protocol.RpcCall_CmdStartInstance:
 		ret.Return = s.start(command.CmdStartInstance.GetConfig())
 	case *kong_plugin_protocol.RpcCall_CmdCloseInstance:
@@ -156,8 +155,35 @@ func (s *server) answer(c *conn, kong *pdk.PDK, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("encoding an answer: %w", err)
 	}
-	return c.writeFrame(data)
+	_, err = c.w.Write(appendFrame(nil, data))
+	return err
 }
+
+// handle runs an event and writes ret after it.
+//
+// Kong reads in an event loop, so each time that it waits for the plugin costs it a
+// turn. If the event is going to ask one question, the end of the event is sent
+// with it: Kong answers the question, finds the end behind it, and waits once. The
+// answer is read after Kong is done with the event.
+func (c *conn) handle(i *instance, kong *pdk.PDK, ret *kong_plugin_protocol.RpcReturn) error {
+	data, err := proto.Marshal(ret)
+	if err != nil {
+		return fmt.Errorf("encoding an answer: %w", err)
+	}
+	c.end = appendFrame(appendFrame(nil, nil), data)
+	c.asked = 0
+	if c.endsEarly = i.asksOnce.Load() && i.config.expect(); c.endsEarly {
+		defer i.config.senders.arrive()
+	}
+	i.config.Log(kong)
+	i.asksOnce.Store(c.asked == 1)
+	if i.config.senders.takesNone() {
+		return errStopping // Kong handles the event again, with the process after this one
+	}
+	return c.writeEnd()
+}
+
+var errStopping = errors.New("the process is about to end")
 
 // start makes an instance and numbers it. Kong uses the number in the answer (see
 // call_start_instance in kong/runloop/plugin_servers/rpc/pb_rpc.lua). go-pdk would
@@ -204,17 +230,30 @@ func (s *server) remove(id int32) {
 	}
 }
 
-// conn is a connection from Kong that writes only when it has to read: then Kong
-// gets all that it needs to go on at once, and is woken once. go-pdk reads and
-// writes through it.
+// conn is a connection from Kong. go-pdk asks Kong through it. It writes only when it
+// has to read: then Kong gets all that it needs to go on at once, and is woken once.
 type conn struct {
 	net.Conn
 	r *bufio.Reader
 	w *bufio.Writer
+
+	// Of the event that is being handled:
+	end       []byte // what ends it; nil outside of events and once it was written
+	endsEarly bool   // the end is sent with the first question
+	asked     int    // how often Kong was asked, or would have been after the end
 }
 
+var errEnded = errors.New("the event has ended")
+
+// Read reads what Kong answers, after it has sent what was written.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.w.Buffered() > 0 {
+		c.asked++
+		if c.endsEarly {
+			if err := c.writeEnd(); err != nil {
+				return 0, err
+			}
+		}
 		if err := c.w.Flush(); err != nil {
 			return 0, err
 		}
@@ -222,7 +261,21 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-func (c *conn) Write(p []byte) (int, error) { return c.w.Write(p) }
+// Write writes a part of a question. It fails once the event has ended.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.end == nil {
+		c.asked++
+		return 0, errEnded
+	}
+	return c.w.Write(p)
+}
+
+func (c *conn) writeEnd() error {
+	end := c.end
+	c.end, c.endsEarly = nil, false
+	_, err := c.w.Write(end)
+	return err
+}
 
 // A frame is a length, a little-endian uint32, and as many bytes.
 
@@ -240,11 +293,6 @@ func (c *conn) readFrame() ([]byte, error) {
 	return data, err
 }
 
-func (c *conn) writeFrame(data []byte) error {
-	head := binary.LittleEndian.AppendUint32(make([]byte, 0, 4), uint32(len(data)))
-	if _, err := c.w.Write(head); err != nil {
-		return err
-	}
-	_, err := c.w.Write(data)
-	return err
+func appendFrame(b, data []byte) []byte {
+	return append(binary.LittleEndian.AppendUint32(b, uint32(len(data))), data...)
 }

@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,10 +11,10 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/Kong/go-pdk/server/kong_plugin_protocol"
-	"github.com/go-json-experiment/json"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -28,6 +29,10 @@ type Event struct {
 	Status      int               // 200 if zero
 	Headers     map[string]string // of the response; may hold any bytes
 
+	// Serialized, if set, is what kong.log.serialize returns. Another plugin's
+	// custom_fields_by_lua can take fields out.
+	Serialized string
+
 	// Fail lists methods of the PDK that fail. In Kong a failed call closes the
 	// connection and so ends the event.
 	Fail []string
@@ -36,15 +41,21 @@ type Event struct {
 // conn is a connection to the plugin.
 type conn struct {
 	net.Conn
-	r *bufio.Reader
+	r     *bufio.Reader
+	waits *atomic.Int64
 }
 
-func newConn(c net.Conn) *conn { return &conn{Conn: c, r: bufio.NewReader(c)} }
+func (h *Host) newConn(c net.Conn) *conn {
+	return &conn{Conn: c, r: bufio.NewReader(c), waits: &h.waits}
+}
 
 // maxFrame bounds a frame that the host reads, in bytes.
 const maxFrame = 16 << 20
 
 func (c *conn) read() ([]byte, error) {
+	if c.r.Buffered() == 0 {
+		c.waits.Add(1)
+	}
 	var head [4]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
 		return nil, err
@@ -156,8 +167,7 @@ func (h *Host) answer(method string, args []byte, e *Event) ([]byte, error) {
 	case "kong.response.get_status":
 		return proto.Marshal(&kong_plugin_protocol.Int{V: int32(e.status())})
 	case "kong.log.serialize":
-		text, err := e.serialize()
-		return rawString(text), err
+		return rawString(e.serialize()), nil
 	}
 	if level, ok := strings.CutPrefix(method, "kong.log."); ok {
 		return nil, h.line(level, args)
@@ -215,28 +225,32 @@ func (e *Event) status() int {
 	return e.Status
 }
 
-// serialize returns a part of what kong.log.serialize does: JSON with the bytes of
-// the request as they came.
-func (e *Event) serialize() (string, error) {
-	const method, uri, upstream = "@method@", "@uri@", "@upstream@"
-	data, err := json.Marshal(map[string]any{
-		"request":      map[string]any{"method": method, "uri": uri, "headers": map[string]string{"host": "localhost"}},
-		"upstream_uri": upstream,
-		"response":     map[string]any{"status": e.status(), "headers": map[string]string{}},
-	})
-	if err != nil {
-		return "", err
+// serialize returns a part of what kong.log.serialize does, in the way of lua-cjson:
+// the bytes of the request and of the response stay as they came.
+func (e *Event) serialize() string {
+	if e.Serialized != "" {
+		return e.Serialized
 	}
-	get := func(s, otherwise string) string {
-		if s == "" {
-			return otherwise
+	uri := cmp.Or(e.Path, "/")
+	var headers []string
+	for name, value := range e.Headers {
+		headers = append(headers, quote(strings.ToLower(name))+":"+quote(value))
+	}
+	return fmt.Sprintf(`{"request":{"method":%s,"uri":%s,"headers":{"host":"localhost"}},"upstream_uri":%s,"response":{"status":%d,"headers":{%s}}}`,
+		quote(cmp.Or(e.Method, "GET")), quote(uri), quote(cmp.Or(e.UpstreamURI, uri)), e.status(), strings.Join(headers, ","))
+}
+
+func quote(s string) string {
+	b := []byte{'"'}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' || c == '\\' || c == '/':
+			b = append(b, '\\', c)
+		case c < ' ' || c == 0x7f:
+			b = fmt.Appendf(b, `\u%04x`, c)
+		default:
+			b = append(b, c)
 		}
-		return s
 	}
-	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	return strings.NewReplacer(
-		method, quote.Replace(get(e.Method, "GET")),
-		uri, quote.Replace(get(e.Path, "/")),
-		upstream, quote.Replace(get(e.UpstreamURI, get(e.Path, "/"))),
-	).Replace(string(data)), nil
+	return string(append(b, '"'))
 }

@@ -37,6 +37,7 @@ type Host struct {
 
 	sequence atomic.Int64 // of calls
 	idle     chan *conn   // connections that wait for the next call
+	waits    atomic.Int64
 
 	mu    sync.Mutex
 	calls map[string]int
@@ -143,6 +144,10 @@ func (h *Host) Calls() map[string]int {
 	return calls
 }
 
+// Waits returns how often the host has waited for something that the plugin had not
+// sent yet. Each time costs Kong a turn of its event loop.
+func (h *Host) Waits() int { return int(h.waits.Load()) }
+
 // Lines returns what the plugin has written to Kong's log.
 func (h *Host) Lines() []Line {
 	h.mu.Lock()
@@ -195,7 +200,7 @@ func (h *Host) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newConn(c), nil
+	return h.newConn(c), nil
 }
 
 // keep keeps a connection for the next call.
