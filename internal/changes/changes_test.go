@@ -41,6 +41,14 @@ var places = []struct{ kind, entity string }{
 	{"services", `{"path":"/x?access_token=%s&size=1","url":"https://ann:%[1]s@host/"}`},
 	{"unheard_of", `{"nested":[{"API-Key":"%s"},{"passwordHash":"%[1]s"},{"tokens":{"%[1]s":true}}]}`},
 	{"unheard_of", `{"text":"-----BEGIN RSA PRIVATE KEY-----\n%s\n-----END"}`},
+	{"unheard_of", `{"params":[{"name":"Authorization","value":"%s"},{"key":"x-api-key","values":["%[1]s"]}]}`},
+	{"unheard_of", `{"key2":"%s","api_key_1":"%[1]s","primaryKey":"%[1]s","key_store":"%[1]s"}`},
+	{"unheard_of", `{"hook":"https://hooks.slack.com/services/T0/B0/%s"}`},
+	{"unheard_of", `{"text":"{\"more\":\"[{\\\"password\\\":\\\"%s\\\"}]\"}"}`},
+	{"plugins", `{"name":"request-transformer-advanced","config":{"replace":{"body":["a:%s"],"querystring":["b:%[1]s"]}}}`},
+	{"plugins", `{"name":"request-callout","config":{"callouts":[{"request":{"headers":{"custom":{"x":"%s"}},"body":{"custom":{"y":"%[1]s"}}}}]}}`},
+	{"plugins", `{"name":"kafka-log","config":{"schema_registry":{"confluent":{"authentication":{"basic":{"username":"%s","password":"%[1]s"}}}}}}`},
+	{"partials", `{"type":"redis-ee","config":{"password":"%s","cloud_authentication":{"azure_tenant_id":"%[1]s"}}}`},
 	{"unheard_of", `{"text":"Bearer %s","data":{"hidden":["%[1]s"]}}`},
 	{"unheard_of", `{"name":"%s","name":"twice"}`},
 	{"consumers", `{"password":"%s","removed":"x"}`},
@@ -69,7 +77,7 @@ func TestSecretsAreHidden(t *testing.T) {
 		if i == len(places)-2 { // not strict JSON
 			continue
 		}
-		if hidden, ok := Hide(p.kind, text, "[redacted]"); p.entity == places[23].entity {
+		if hidden, ok := Hide(p.kind, text, "[redacted]"); strings.Contains(p.entity, `"inner"`) {
 			continue // its path was named
 		} else if !ok || strings.Contains(hidden, secret) && !strings.Contains(text, "hidden") {
 			t.Errorf("Hide(%s, %s) = %s", p.kind, text, hidden)

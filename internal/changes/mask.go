@@ -115,6 +115,8 @@ func (v *visitor) value(n any, name string, paths [][]string) any {
 		for key, value := range n {
 			below, secret := descend(paths, key)
 			switch {
+			case pairs[key] && v.pair(n): // {"name":"Authorization","value":"…"}
+				o[key] = v.secret(key, value)
 			case secret, slices.Contains(v.removed, key), named(key, value), v.headers && name == "headers" && !nested(value):
 				o[key] = v.secret(key, value)
 			default:
@@ -123,6 +125,9 @@ func (v *visitor) value(n any, name string, paths [][]string) any {
 		}
 		return o
 	case list:
+		if v.kind == "plugins" && arguments[name] {
+			name = "headers"
+		}
 		l := make(list, len(n))
 		for i := range n {
 			l[i] = v.value(n[i], name, paths)
@@ -133,6 +138,23 @@ func (v *visitor) value(n any, name string, paths [][]string) any {
 		return v.text(s, name)
 	}
 	return n
+}
+
+// arguments are the lists of a plugin whose texts are name:value, as its headers are.
+var arguments = map[string]bool{"body": true, "querystring": true, "json": true}
+
+// pairs are the fields that hold the value of what another field names.
+var pairs = map[string]bool{"value": true, "values": true, "default": true}
+
+// pair reports whether an object gives a secret's name in one field, and thus its value
+// in another.
+func (v *visitor) pair(o object) bool {
+	for _, field := range []string{"name", "key", "header", "header_name", "param", "field"} {
+		if name, ok := isText(o[field]); ok && SecretName(unquote(name)) {
+			return true
+		}
+	}
+	return false
 }
 
 // named reports whether a field is a secret by its name. A reference to another entity
@@ -228,6 +250,10 @@ func (v *visitor) parts(text string) string {
 func descend(paths [][]string, key string) (below [][]string, whole bool) {
 	for _, p := range paths {
 		switch {
+		case len(p) > 1 && p[0] == "**":
+			below = append(below, p)
+			deeper, named := descend([][]string{p[1:]}, key)
+			below, whole = append(below, deeper...), whole || named
 		case len(p) == 0 || p[0] != "*" && p[0] != key:
 		case len(p) == 1:
 			whole = true
