@@ -316,3 +316,27 @@ func TestPageLinksHistory(t *testing.T) {
 		t.Errorf("a history for anyone: %d", status)
 	}
 }
+
+// A function's metrics say how much is known of what its events tell of.
+func TestLambdaCountsChanges(t *testing.T) {
+	t.Parallel()
+	w := &edited{world: newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})}
+	w.env = append(w.env, "RELAY_OBJECTS=true")
+	l := newFakeLambda(w.world, time.Minute)
+	w.one(entities.Edit{Method: "POST", Path: "/services", Body: map[string]any{"name": "orders", "path": "/a"}}, false)
+	eventually(t, 20*time.Second, "the row of the request", func() bool { return len(slices.Collect(w.kong.EverIDs())) == 1 && w.kong.LateRows() == 0 })
+	l.result(scheduleEvent)
+	l.result(scheduleEvent)
+	l.stop()
+	lines := l.emf()
+	if len(lines) != 2 {
+		t.Fatalf("%d lines of metrics for 2 invocations", len(lines))
+	}
+	for name, want := range map[string][]float64{"ChangesExact": {1, 0}, "ChangesApproximate": {0, 0}, "ChangesUnavailable": {0, 0}, "ChangesLate": {0, 0}} {
+		for i, line := range lines {
+			if got, ok := line[name]; !ok || got != want[i] {
+				t.Errorf("line %d: %s is %v (%v), want %v", i, name, got, ok, want[i])
+			}
+		}
+	}
+}

@@ -20,7 +20,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/changes"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
+	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
@@ -52,6 +54,7 @@ type server struct {
 	freshness freshness
 	history   history
 	changed   changed
+	changes   emf.Changes
 	snapshot  snapshot
 	template  *template.Template // of the page
 	beside    *beside            // nil: the ledger is no file
@@ -98,6 +101,11 @@ func newServer(a *app.App, o Options) *server {
 		proven: s.recording.provenAt, certificates: a.Certificates, secrets: a.Settings.SecretsChanged,
 		running: func() int { return int(s.running.Load()) },
 	})
+	if a.Settings.Objects {
+		for _, h := range []changes.History{changes.Exact, changes.Approximate, changes.Unavailable} {
+			s.metrics.changes.WithLabelValues(string(h)) // a rate needs the zero
+		}
+	}
 	a.Watch(s.report)
 	a.WrapDestination(func(d delivery.Destination) delivery.Destination { return watchedRetries{d, s.metrics} })
 	passes := a.Pipeline(pipeline.Observer{
@@ -111,8 +119,14 @@ func newServer(a *app.App, o Options) *server {
 		Waiting:   s.metrics.waiting,
 		Delivered: s.delivered,
 		Progress:  s.progress,
-		Changed:   func(history string) { s.metrics.changes.WithLabelValues(history).Inc() },
-		LateRows:  func(n int) { s.metrics.lateRows.Add(float64(n)) },
+		Changed: func(history string) {
+			s.metrics.changes.WithLabelValues(history).Inc()
+			s.changes.Changed(history)
+		},
+		LateRows: func(n int) {
+			s.metrics.lateRows.Add(float64(n))
+			s.changes.Late(n)
+		},
 	}, a.Lease(func() { s.runner.RequestRerun() }))
 	s.runner = a.Runner(s.scheduler, passes, runner.Observer{
 		Began:   func(audit.PassKind) { s.running.Add(1) },

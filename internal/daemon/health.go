@@ -220,6 +220,9 @@ func (s *server) writeEMF(context.Context) {
 		emf.Age(emf.LastCompletePassAge, now, s.metrics.lastComplete()), emf.Age(emf.OldestUndeliveredAge, now, s.oldestUndelivered()),
 		emf.Count(emf.DeadLetters, u.dead), emf.Count(emf.Deferred, u.deferred), emf.Count(emf.AnnouncedMissing, missing),
 	}
+	if s.app.Settings.Objects {
+		metrics = append(metrics, s.changes.Take()...)
+	}
 	if err := emf.Write(s.metricsTo(), now, s.app.Settings.Source, metrics); err != nil {
 		s.log.Warn("metrics not written", "err", err)
 	}

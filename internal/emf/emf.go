@@ -21,6 +21,13 @@ const (
 	PassFailures         = "PassFailures"
 	EntriesDelivered     = "EntriesDelivered"
 	AnnouncedMissing     = "AnnouncedMissing"
+
+	// With --objects: changed entities that events tell of, by how much is known of the
+	// state before, and those that came after their event.
+	ChangesExact       = "ChangesExact"
+	ChangesApproximate = "ChangesApproximate"
+	ChangesUnavailable = "ChangesUnavailable"
+	ChangesLate        = "ChangesLate"
 )
 
 // Metric is a metric of one value.

@@ -22,6 +22,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
 	"github.com/kong-cloudtrail/relay/internal/secret"
@@ -62,6 +63,7 @@ type host struct {
 	tailNotBefore time.Time // no tail of a log without order before this
 
 	unresolved unresolved
+	changes    emf.Changes
 }
 
 // Run hosts the relay until ctx ends, which is when the process is told to stop. A
@@ -120,7 +122,8 @@ func (h *host) open(ctx context.Context) error {
 	a.WrapDestination(h.unresolved.watch)
 	h.log, h.app, h.self = log, a, newSelfInvoker(&s, h.env.Getenv)
 	h.pipeline = a.Pipeline(pipeline.Observer{
-		Seen: func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },
+		Seen:    func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },
+		Changed: h.changes.Changed, LateRows: h.changes.Late,
 	}, a.Lease(func() { h.runner.RequestRerun() }))
 	h.urls = h.urlHandler()
 	return nil

@@ -265,6 +265,9 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 		}
 		metrics = append(metrics, emf.Count(emf.DeadLetters, dead), emf.Count(emf.Deferred, deferred), emf.Age(emf.OldestUndeliveredAge, now, oldest))
 	}
+	if a.Settings.Objects {
+		metrics = append(metrics, h.changes.Take()...)
+	}
 	if err := emf.Write(h.env.Stdout, now, a.Settings.Source, metrics); err != nil {
 		log.Warn("metrics not written", "err", err)
 	}
