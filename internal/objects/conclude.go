@@ -28,19 +28,20 @@ func (r *round) conclude(ctx context.Context) error {
 	if err := r.recall(ctx); err != nil {
 		return err
 	}
+	if err := r.askUnseen(ctx); err != nil {
+		r.log.Debug("announced ids not read, no history is exact", "err", err)
+	}
 	r.touches = map[string][]touch{}
 	for _, x := range r.rows {
-		r.touches[x.entity()] = append(r.touches[x.entity()], touch{x.t, x.id, x.request})
+		r.noticed(x)
+		r.touches[x.entity()] = append(r.touches[x.entity()], touch{x.t, x.id, x.request, x.madeAfter})
 	}
 	for _, rows := range r.undated { // of requests that have not shown up
 		for i := range rows {
 			if x := &rows[i]; r.rows[x.id] == nil {
-				r.touches[x.entity()] = append(r.touches[x.entity()], touch{0, x.id, x.request})
+				r.touches[x.entity()] = append(r.touches[x.entity()], touch{row: x.id, request: x.request})
 			}
 		}
-	}
-	if err := r.askUnseen(ctx); err != nil {
-		r.log.Debug("announced ids not read, no history is exact", "err", err)
 	}
 	var waiting []*pending
 	slices.SortStableFunc(r.pending, func(a, b *pending) int { return cmp.Compare(a.entry.Timestamp, b.entry.Timestamp) })
@@ -67,8 +68,10 @@ func (r *round) conclude(ctx context.Context) error {
 func (r *round) wait(p *pending, before []*pending) time.Time {
 	waited := r.now.Sub(p.first)
 	old := !r.w.Live && r.date != 0 && !p.entry.TimestampGuessed && p.entry.Timestamp <= r.date-settled
-	p.settled = old || waited >= firstRow
+	lagging := r.now.Sub(r.lagged) < untoldFor
+	p.settled = old || waited >= firstRow && !lagging
 	if old || waited >= firstRow+apart {
+		p.settled = p.settled || r.allAnnounced(p)
 		return time.Time{}
 	}
 	poll := r.now.Add(min(max(waited/2, minAgain), apart))
@@ -97,7 +100,7 @@ func (r *round) wait(p *pending, before []*pending) time.Time {
 			}
 		}
 	}
-	if p.settled = p.settled || r.allAnnounced(p); p.settled {
+	if p.settled = p.settled || r.allAnnounced(p); p.settled || waited >= firstRow {
 		return time.Time{}
 	}
 	if slices.ContainsFunc(p.rows, func(x *row) bool { return x.operation == changes.Update && r.certain(x, p) }) {
@@ -112,7 +115,7 @@ func (r *round) allAnnounced(p *pending) bool {
 	if !r.unseenKnown {
 		return false
 	}
-	if !r.told.has(p.entry.ID) {
+	if _, told := r.told.get(p.entry.ID); !told {
 		r.lastUntold = r.now
 	}
 	if r.now.Sub(r.lastUntold) < untoldFor {
@@ -283,7 +286,7 @@ func (r *round) change(x *row, p *pending) changes.Change {
 	case c.History == changes.Unavailable:
 		c.From, c.To = changes.Diff("", x.text)
 	default:
-		c.From, c.To = changes.Diff(r.states[x.entity()].text, x.text)
+		c.From, c.To = changes.Diff(r.before(x, p).text, x.text)
 	}
 	if f := r.opts.Observer.Changed; f != nil {
 		f(string(c.History))
@@ -297,6 +300,7 @@ func (r *round) advance(x *row, p *pending) {
 		return
 	}
 	r.counted = append(r.counted, x)
+	r.noticed(x)
 	s, t := r.states[x.entity()], x.t
 	if p != nil {
 		t = max(t, p.entry.Timestamp)
@@ -314,16 +318,22 @@ func (r *round) advance(x *row, p *pending) {
 		next.Patched = patched(&p.entry)
 	}
 	if s != nil {
-		switch order(x, t, next.Patched, s) {
+		next.Prior = s.T
+		switch r.order(x, t, next.Patched, s) {
 		case later:
-			next.Doubtful = s.Doubtful && t < s.T+margin
+			next.Doubtful = s.Doubtful && !r.certainlyLater(x, t, s)
+			next.T = max(t, s.T)
 		case unknown:
-			next.Doubtful = true
 			if t < s.T {
-				s.Doubtful = true
+				s.rival(next)
+				s.Prior = max(s.Prior, t)
+				r.made.add(s.Row, r.madeBefore(s))
+				r.made.add(s.Row, x.madeBefore)
 				r.changed[x.entity()] = true
 				return
 			}
+			next.rival(s)
+			r.made.add(x.id, r.madeBefore(s))
 		case sooner:
 			return
 		}
@@ -332,4 +342,5 @@ func (r *round) advance(x *row, p *pending) {
 	next.Doubtful = next.Doubtful || p == nil && x.t >= r.meta.Enabled
 	r.states[x.entity()] = next
 	r.changed[x.entity()] = true
+	r.made.add(x.id, x.madeBefore)
 }

@@ -15,6 +15,7 @@ import (
 type touch struct {
 	t            int64 // 0: not known
 	row, request string
+	madeAfter    time.Time // as that of a row
 }
 
 // history says how much is known of an entity before a change. It is exact only where
@@ -25,15 +26,15 @@ type touch struct {
 //   - It is the request's only row of the entity.
 //   - The state before is of a request that has shown up as well, and no other row can
 //     have been later than its own.
-//   - Between the two rows, and so near that the order is in doubt, there is no other row
-//     of the entity, and no write without rows that may have touched it, and no request
-//     that was announced and has not shown up.
+//   - Between the two rows, and so near that the order is in doubt by times of control
+//     planes whose clocks differ, there is no other row of the entity, and no write without
+//     rows that may have touched it, and no request that was announced and has not shown up.
 //   - Nothing was missed since: no rows were purged unread, the log was read from there on.
 //   - All of this was found after the write had waited for earlier ones to show up.
 //   - The two states do not contradict it: the later one is not older by its own account,
 //     they are of one entity, and what a PATCH did not name is the same.
 func (r *round) history(x *row, p *pending) changes.History {
-	e, s := &p.entry, r.states[x.entity()]
+	e, s := &p.entry, r.before(x, p)
 	switch x.operation {
 	case changes.Create, changes.Delete:
 		if r.alone(x, p) == 1 {
@@ -42,7 +43,7 @@ func (r *round) history(x *row, p *pending) changes.History {
 		return changes.Approximate
 	}
 	t := min(x.t, e.Timestamp)
-	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || t < s.T && order(x, t, nil, s) != later {
+	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || t < s.T && r.order(x, t, nil, s) != later {
 		return changes.Unavailable
 	}
 	if !p.settled || !r.certain(x, p) || r.announced(x, p, s) {
@@ -54,13 +55,33 @@ func (r *round) history(x *row, p *pending) changes.History {
 // certain reports whether the last known state of an entity is the one before an update,
 // provided that no earlier write is still to show up.
 func (r *round) certain(x *row, p *pending) bool {
-	e, s := &p.entry, r.states[x.entity()]
+	e, s := &p.entry, r.before(x, p)
 	t, latest := min(x.t, e.Timestamp), max(x.t, e.Timestamp)
-	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || order(x, t, nil, s) != later {
+	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || r.order(x, t, nil, s) != later {
 		return false
 	}
-	return r.alone(x, p) == 1 && !e.TimestampGuessed && s.Joined && !s.Doubtful && latest-t <= lookback && s.T > r.meta.Gap &&
-		!r.touched(x, p, s, latest) && !r.contradicts(x, e, s)
+	return r.alone(x, p) == 1 && !e.TimestampGuessed && s.Joined && !s.Doubtful && latest-t <= lookback && s.T > r.meta.Gap+skew &&
+		!r.touched(x, p, s, latest) && !contradicts(x, e, s.text)
+}
+
+// before returns the last known state of an entity, nil for none. Where the order of the last
+// two is not known, it is the one that an update continues, if what a PATCH did not name is
+// the same in one of them only.
+func (r *round) before(x *row, p *pending) *state {
+	s, e := r.states[x.entity()], &p.entry
+	if s == nil || s.Rival == "" || patched(e) == nil || !r.certainlyLater(x, min(x.t, e.Timestamp), s) {
+		return s
+	}
+	follows, followsRival := !contradicts(x, e, s.text), !contradicts(x, e, s.Rival)
+	if follows == followsRival {
+		return s
+	}
+	before := *s
+	before.Doubtful, before.Rival = false, ""
+	if followsRival {
+		before.text = s.Rival
+	}
+	return &before
 }
 
 // alone returns how many rows of the entity a write has.
@@ -75,9 +96,9 @@ func (r *round) alone(x *row, p *pending) (n int) {
 
 // touched reports whether something else may have changed the entity in between.
 func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
-	near := func(t int64) bool { return t == 0 || t > s.T-margin && t < latest+margin }
+	near := func(t int64) bool { return t == 0 || t > s.T-skew && t < latest+skew }
 	for _, o := range r.touches[x.entity()] {
-		if o.row != x.id && o.row != s.Row && near(o.t) {
+		if o.row != x.id && o.row != s.Row && near(o.t) && (o.t < latest+margin || o.madeAfter.Before(x.madeBefore)) {
 			return true
 		}
 	}
@@ -101,20 +122,20 @@ func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
 	return false
 }
 
-// contradicts reports whether two states cannot follow each other.
-func (r *round) contradicts(x *row, e *audit.Entry, s *state) bool {
-	if was, ok := s.text.Number("updated_at"); ok {
+// contradicts reports whether a row's state cannot follow another one.
+func contradicts(x *row, e *audit.Entry, s changes.State) bool {
+	if was, ok := s.Number("updated_at"); ok {
 		if is, ok := x.text.Number("updated_at"); ok && is < was {
 			return true
 		}
 	}
-	if was, ok := s.text.Number("created_at"); ok {
+	if was, ok := s.Number("created_at"); ok {
 		if is, ok := x.text.Number("created_at"); ok && is != was {
 			return true
 		}
 	}
 	names := patched(e)
-	return names != nil && !within(differing(s.text, x.text), names)
+	return names != nil && !within(differing(s, x.text), names)
 }
 
 // patched returns the names at the top of an entity that a request can have changed, or
@@ -152,43 +173,6 @@ func within(names, among []string) bool {
 	return !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(among, n) })
 }
 
-// sequence says whether a row is of a later change than a state.
-type sequence int
-
-const (
-	unknown sequence = iota
-	later
-	sooner
-)
-
-// order says whether a row, of a time, is of a later change than a state. Where the times
-// do not tell, the two may: an entity is made before it is changed, and of two requests
-// that named the fields they changed, the second one keeps what the first one did.
-// fields are those that the row's request named, nil if that is not known.
-func order(x *row, t int64, fields []string, s *state) sequence {
-	switch {
-	case t >= s.T+margin:
-		return later
-	case t <= s.T-margin:
-		return unknown // it came late, or a clock is wrong
-	case s.Operation == changes.Create && x.operation == changes.Update:
-		return later
-	case s.Operation == changes.Update && x.operation == changes.Create:
-		return sooner
-	case s.Operation != changes.Update || x.operation != changes.Update || fields == nil || s.Patched == nil:
-		return unknown
-	}
-	differ := differing(s.text, x.text)
-	is, was := within(differ, fields), within(differ, s.Patched)
-	switch {
-	case is && !was:
-		return later
-	case was && !is:
-		return sooner
-	}
-	return unknown
-}
-
 // askUnseen finds out which announced ids have not shown up, if that matters.
 func (r *round) askUnseen(ctx context.Context) error {
 	if r.opts.Announced == nil || len(r.pending) == 0 {
@@ -201,8 +185,12 @@ func (r *round) askUnseen(ctx context.Context) error {
 	}
 	var ask []audit.Entry
 	for _, a := range list {
-		r.told.add(requestID(a.ID))
-		if id := requestID(a.ID); !r.wasSeen(id) && !r.rowsOf.has(id) {
+		id := requestID(a.ID)
+		r.told.add(id, a.At)
+		if p := r.waits(a.ID); p != nil && p.first.After(r.prevRead) && r.prevRead.Sub(a.At) > firstRow {
+			r.lagged = r.now // its row was not there at the read before
+		}
+		if !r.wasSeen(id) && !r.rowsOf.has(id) {
 			ask = append(ask, audit.Entry{ID: id, Timestamp: a.At.Unix()})
 		}
 	}
@@ -232,12 +220,12 @@ func (r *round) announced(x *row, p *pending, s *state) bool {
 	if r.date != 0 {
 		ahead = r.date - r.now.Unix()
 	}
-	explained := patched(&p.entry) != nil && !r.contradicts(x, &p.entry, s)
+	explained := patched(&p.entry) != nil && !contradicts(x, &p.entry, s.text)
 	for _, a := range r.unseen {
 		if explained && r.now.Sub(a.At) > lost*time.Second {
 			continue
 		}
-		if a.At.Unix()+ahead > s.T-margin-1 && a.At.Unix() <= p.first.Unix()+1 {
+		if a.At.Unix()+ahead > s.T-skew-1 && a.At.Unix() <= p.first.Unix()+1 {
 			return true
 		}
 	}

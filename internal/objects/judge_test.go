@@ -160,8 +160,11 @@ type judged struct {
 	lostReqs  map[string]bool
 	purged    map[string]bool      // requests that were removed, perhaps unread
 	shown     map[string]time.Time // when a request's row shows up
+	made      map[string]time.Time // when a request was made
 	relays    []*relay
-	tells     float64 // share of requests that are announced
+	tells     float64         // share of requests that are announced
+	clocks    []time.Duration // of the control planes, from the true time
+	slow      time.Duration   // how much later than most the slowest rows come
 }
 
 func (j *judged) Write(p []byte) (int, error) {
@@ -235,14 +238,16 @@ func (j *judged) stopAll() {
 func (j *judged) lateness() time.Duration {
 	d := 300*time.Millisecond + time.Duration(j.rand.Int64N(int64(500*time.Millisecond)))
 	if j.rand.IntN(100) < 4 {
-		d += time.Duration(j.rand.Int64N(int64(1100 * time.Millisecond)))
+		d += time.Duration(j.rand.Int64N(int64(j.slow)))
 	}
 	return d
 }
 
 func (j *judged) edit(e entities.Edit) {
 	now := time.Now()
-	e.Time, e.RequestID = now, strings.ReplaceAll(entities.UUID(), "-", "")
+	clock := j.clocks[j.rand.IntN(len(j.clocks))]
+	e.Time, e.RequestID = now.Add(clock), strings.ReplaceAll(entities.UUID(), "-", "")
+	j.made[e.RequestID] = now
 	answer := j.world.Apply(e)
 	entry := audit.Entry{
 		ID: e.RequestID, RequestID: e.RequestID, Method: e.Method, Path: e.Path, Status: answer.Status, Workspace: answer.Workspace, TTL: audit.NoTTL, ClientIP: "10.0.0.1",
@@ -258,9 +263,9 @@ func (j *judged) edit(e entities.Edit) {
 	at := now.Add(j.lateness())
 	stamp := func(at time.Time) int64 {
 		if j.rand.IntN(2) == 0 {
-			return now.Unix()
+			return now.Add(clock).Unix()
 		}
-		return at.Unix()
+		return at.Add(clock).Unix()
 	}
 	entry.Timestamp = stamp(at)
 	j.edits[e.RequestID] = entry
@@ -374,10 +379,10 @@ func (j *judged) judge(once bool) (v verdictOf) {
 				mask := changes.NewMasker(j.keys[events[n].ledger], nil)
 				if from, to := j.truth(mask, c); got.Truncated == 0 && (!equalFields(from, got.From) || !equalFields(to, got.To)) {
 					v.wrong++
-					t.Errorf("wrong exact: %s %s\n  %s %s/%s at %s\n  got  %.300v → %.300v\n  want %.300v → %.300v", e.Method, e.Path, c.Operation, c.DAO, c.Key, c.At.Format("15:04:05.000"), got.From, got.To, from, to)
+					t.Errorf("wrong exact: %s %s\n  %s %s/%s at %s\n  got  %.300v → %.300v\n  want %.300v → %.300v", e.Method, e.Path, c.Operation, c.DAO, c.Key, j.made[id].Format("15:04:05.000"), got.From, got.To, from, to)
 					for _, o := range byEntity[c.DAO+"/"+c.Key] {
 						if o.At.Sub(c.At).Abs() < time.Minute {
-							t.Logf("   %s %s %s request shown %s lost %v late %v", o.At.Format("15:04:05.000"), o.RequestID, o.Operation, j.shown[o.RequestID].Format("15:04:05.000"), j.lostRows[o.Row] || j.lostReqs[o.RequestID], j.lateRows[o.Row])
+							t.Logf("   %s clock %s, %s %s request shown %s lost %v late %v", j.made[o.RequestID].Format("15:04:05.000"), o.At.Sub(j.made[o.RequestID]), o.RequestID, o.Operation, j.shown[o.RequestID].Format("15:04:05.000"), j.lostRows[o.Row] || j.lostReqs[o.RequestID], j.lateRows[o.Row])
 						}
 					}
 				}
@@ -423,7 +428,7 @@ func (in *eventIn) of(c entities.Change) *changeIn {
 // within two seconds, and whose rows are all there.
 func (j *judged) quiet(c entities.Change, entity, request []entities.Change) bool {
 	for _, o := range entity {
-		if o.Seq != c.Seq && o.At.Sub(c.At).Abs() <= 2*time.Second {
+		if o.Seq != c.Seq && j.made[o.RequestID].Sub(j.made[c.RequestID]).Abs() <= 2*time.Second {
 			return false
 		}
 	}
@@ -493,11 +498,12 @@ func newJudged(t testing.TB, seed uint64, tells float64) (*judged, string) {
 		dir = t.TempDir()
 	}
 	j := &judged{
-		t: t, rand: rand.New(rand.NewPCG(seed, 0)), histories: map[string]int{}, edits: map[string]audit.Entry{},
-		lostRows: map[string]bool{}, lateRows: map[string]bool{}, lostReqs: map[string]bool{}, purged: map[string]bool{}, shown: map[string]time.Time{}, tells: tells,
+		t: t, rand: rand.New(rand.NewPCG(seed+*more, 0)), histories: map[string]int{}, edits: map[string]audit.Entry{},
+		lostRows: map[string]bool{}, lateRows: map[string]bool{}, lostReqs: map[string]bool{}, purged: map[string]bool{}, shown: map[string]time.Time{}, made: map[string]time.Time{}, tells: tells,
+		clocks: []time.Duration{0}, slow: 1100 * time.Millisecond,
 		dest: destination{events: map[string][]put{}}, keys: map[int][]byte{},
 	}
-	j.gen = entities.NewGenerator(&j.world, seed)
+	j.gen = entities.NewGenerator(&j.world, seed+*more)
 	j.openLedger(dir)
 	return j, dir
 }
@@ -532,6 +538,28 @@ func TestEveryExactIsTrue(t *testing.T) {
 		}
 		j.secrets(dir)
 	})
+}
+
+// TestEveryExactIsTrueOfAnyClock is the same with control planes whose clocks differ by
+// some seconds, and requests of which some are not announced.
+func TestEveryExactIsTrueOfAnyClock(t *testing.T) {
+	for _, apart := range []time.Duration{3 * time.Second, -3 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			j, dir := newJudged(t, 4, 0.8)
+			defer os.RemoveAll(dir)
+			j.clocks = []time.Duration{0, apart}
+			j.start()
+			j.makeEdits(*edits)
+			pause(2 * time.Hour)
+			j.stopAll()
+			j.closeLedger()
+			v := j.judge(true)
+			t.Logf("clocks %s apart: %+v, histories %v, %d late rows", apart, v, j.histories, j.late)
+			if v.quietExact*10 < v.quiet*8 {
+				t.Errorf("%d of %d quiet updates are exact", v.quietExact, v.quiet)
+			}
+		})
+	}
 }
 
 // TestEveryExactIsTrueInTrouble is the same with a relay that is down now and then, rows
@@ -586,7 +614,10 @@ func TestEveryExactIsTrueInTrouble(t *testing.T) {
 }
 
 // edits is how many edits a test makes.
-var edits = flag.Int("judge.edits", 160, "edits that each test of exact histories makes")
+var (
+	edits = flag.Int("judge.edits", 160, "edits that each test of exact histories makes")
+	more  = flag.Uint64("judge.seed", 0, "added to the seed of each test of exact histories")
+)
 
 // purge removes the rows before a time from both logs.
 func (j *judged) purge(before time.Time) {

@@ -28,10 +28,16 @@ const (
 	// margin is how many seconds two rows of an entity must be apart for their order to be
 	// certain: times are whole seconds, and that of a row is when it was inserted.
 	margin = 2
+	// skew is the same where nothing but the times tells: the clocks of control planes differ.
+	skew = 6
 	// settled is how many seconds old an entry is whose rows are all there.
 	settled = 10
 	// lost is after how many seconds the request of a row counts as lost.
 	lost = 30
+	// shownWithin is within which time of a request its rows are mostly shown, and
+	// announcedWithin within which it is announced: the order of two changes may rest on them.
+	shownWithin     = 3 * time.Second
+	announcedWithin = time.Second
 	// untoldFor is for how long a write that was not announced shows that others may not be.
 	untoldFor = 10 * time.Minute
 	// lookback is how many seconds before what has been read a read begins: rows come late.
@@ -65,6 +71,7 @@ const (
 	maxUndated = 10_000  // rows without a time that are kept in mind
 	maxSeen    = 50_000  // ids, twice
 	maxFirst   = 10 * time.Minute
+	maxTimes   = 10_000 // ids of which a time is remembered, twice
 
 	defaultEntities = 50_000
 )
@@ -135,13 +142,17 @@ type Joiner struct {
 	meta    meta
 	masker  *changes.Masker
 	key     []byte
-	applied idSet // rows
-	rowsOf  idSet // requests of which there were rows
-	told    idSet // that were announced
+	applied idSet   // rows
+	rowsOf  idSet   // requests of which there were rows
+	told    timeSet // when a request was announced
 
-	lastUntold time.Time            // when a write was met that was not announced
-	rowFirst   map[string]time.Time // when a row that is not applied was first seen
-	undated    map[string][]row     // by request
+	lastUntold time.Time        // when a write was met that was not announced
+	lagged     time.Time        // when a write was met whose row came later than firstRow
+	rowFirst   map[string]sight // of a row that is not applied
+	made       timeSet          // before when the change of a row was made, and of any that may be later
+	readAt     time.Time        // when the last read of all rows from readFrom on began
+	readFrom   int64
+	undated    map[string][]row // by request
 	lastRead   time.Time
 	lastWide   time.Time
 	failing    bool
@@ -161,8 +172,9 @@ func New(o Options) *Joiner {
 	}
 	source := &impatient{source: o.Source}
 	return &Joiner{
-		source: source, opts: o, log: o.Logger, turn: make(chan struct{}, 1), first: map[string]time.Time{}, rowFirst: map[string]time.Time{}, undated: map[string][]row{},
-		reader: walk.NewReader(walk.Options{Source: source, PageSize: o.PageSize, StartAt: o.StartAt, Logger: o.Logger}),
+		source: source, opts: o, log: o.Logger, turn: make(chan struct{}, 1), first: map[string]time.Time{}, rowFirst: map[string]sight{}, undated: map[string][]row{},
+		lastUntold: time.Now(), // until the contrary has been seen
+		reader:     walk.NewReader(walk.Options{Source: source, PageSize: o.PageSize, StartAt: o.StartAt, Logger: o.Logger}),
 	}
 }
 
@@ -242,7 +254,7 @@ func (j *Joiner) takeTurn(ctx context.Context, wait bool) (bool, error) {
 }
 
 func (j *Joiner) join(ctx context.Context, w audit.Writes) ([]audit.Entry, time.Time, error) {
-	r := &round{Joiner: j, w: w, now: time.Now(), rows: map[string]*row{}, states: map[string]*state{}, changed: map[string]bool{}, said: map[string]bool{}}
+	r := &round{Joiner: j, w: w, now: time.Now(), prevRead: j.readAt, rows: map[string]*row{}, states: map[string]*state{}, changed: map[string]bool{}, said: map[string]bool{}}
 	if err := r.load(ctx); err != nil {
 		return nil, time.Time{}, err
 	}
@@ -334,6 +346,9 @@ func MarkedLate(id string) string { return "late:" + id }
 
 func journalKey(id string) string { return "changes:" + id }
 
+// sight is when a row was first seen, and when it was not there yet.
+type sight struct{ first, absent time.Time }
+
 // idSet remembers the latest ids, some tens of thousands. The zero value is ready.
 type idSet struct{ young, old map[string]struct{} }
 
@@ -350,4 +365,27 @@ func (s *idSet) has(id string) bool {
 	}
 	_, ok := s.old[id]
 	return ok
+}
+
+// timeSet remembers a time for each of the latest ids, some thousands. The zero value is
+// ready.
+type timeSet struct{ young, old map[string]time.Time }
+
+// add remembers a time, unless a later one is.
+func (s *timeSet) add(id string, t time.Time) {
+	if was, ok := s.get(id); ok && !was.Before(t) {
+		return
+	}
+	if s.young == nil || len(s.young) >= maxTimes {
+		s.young, s.old = make(map[string]time.Time, 64), s.young
+	}
+	s.young[id] = t
+}
+
+func (s *timeSet) get(id string) (time.Time, bool) {
+	if t, ok := s.young[id]; ok {
+		return t, true
+	}
+	t, ok := s.old[id]
+	return t, ok
 }

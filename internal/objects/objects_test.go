@@ -48,7 +48,12 @@ func (b *bench) restart(o objects.Options) {
 
 // row adds a row of a route that is there at once.
 func (b *bench) row(id, request, operation, entity string) {
-	b.objects.add(audit.Entry{ID: "o-" + id, RequestID: request, Timestamp: time.Now().Unix(), TTL: audit.NoTTL, Object: &audit.Object{
+	b.rowAt(id, request, operation, entity, 0)
+}
+
+// rowAt is row by a clock that differs.
+func (b *bench) rowAt(id, request, operation, entity string, clock time.Duration) {
+	b.objects.add(audit.Entry{ID: "o-" + id, RequestID: request, Timestamp: time.Now().Add(clock).Unix(), TTL: audit.NoTTL, Object: &audit.Object{
 		ID: id, DAO: "routes", Key: "k", Operation: operation, Entity: entity,
 	}}, time.Now())
 }
@@ -309,6 +314,68 @@ func TestRowsThatCannotBeRead(t *testing.T) {
 		}
 		if source.reads > 4 {
 			t.Errorf("%d reads", source.reads)
+		}
+	})
+}
+
+// A change by a control plane whose clock is 3 s ahead, and whose row comes 2 s late, was
+// made before the change that was seen last, although its time is later by 3 s.
+func TestClocksOfControlPlanes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.row("1", "a", "create", `{"name":"orders","paths":["/a"]}`)
+		b.join(write("a", "POST", "/routes"))
+		pause(time.Minute)
+		b.row("2", "b", "update", `{"name":"orders","paths":["/b"]}`)
+		b.join(write("b", "PATCH", "/routes/orders"))
+		b.rowAt("3", "c", "update", `{"name":"orders","paths":["/c"]}`, time.Second)
+		ahead := write("c", "PATCH", "/routes/orders")
+		ahead.Timestamp++
+		if said, _ := b.join(ahead); strings.Contains(said["c"], `"exact"`) {
+			t.Errorf("by a clock that is ahead: %s", said["c"])
+		}
+		pause(8 * time.Second)
+		b.row("4", "d", "update", `{"name":"orders","paths":["/d"]}`)
+		if said, _ := b.join(write("d", "PATCH", "/routes/orders")); strings.Contains(said["d"], `"exact"`) {
+			t.Errorf("after two changes whose order nothing tells: %s", said["d"])
+		}
+		pause(8 * time.Second)
+		b.row("5", "e", "update", `{"name":"orders","paths":["/e"]}`)
+		if said, _ := b.join(write("e", "PATCH", "/routes/orders")); !strings.Contains(said["e"], `"value":"/d"`) || !strings.Contains(said["e"], `"exact"`) {
+			t.Errorf("long after: %s", said["e"])
+		}
+	})
+}
+
+// Of two changes in the same second, the next PATCH continues the one that has all that it
+// did not name.
+func TestContinuedState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.row("1", "a", "create", `{"name":"orders","paths":["/a"],"tags":["x"]}`)
+		b.join(write("a", "POST", "/routes"))
+		pause(time.Minute)
+		b.row("2", "b", "update", `{"name":"orders","paths":["/b"],"tags":["x"]}`)
+		b.row("3", "c", "update", `{"name":"orders","paths":["/b"],"tags":["y"]}`)
+		b.join(write("b", "PUT", "/routes/orders"), write("c", "PUT", "/routes/orders"))
+		pause(10 * time.Second)
+		b.row("4", "d", "update", `{"name":"orders","paths":["/d"],"tags":["y"]}`)
+		patch := write("d", "PATCH", "/routes/orders")
+		patch.Payload = `{"paths":["/d"]}`
+		want := `"from":[{"path":"/paths/0","value":"/b"}],"to":[{"path":"/paths/0","value":"/d"}],"history":"exact"`
+		if said, _ := b.join(patch); !strings.Contains(said["d"], want) {
+			t.Errorf("a PATCH that fits one of the two: %s", said["d"])
+		}
+		pause(10 * time.Second)
+		b.row("5", "e", "update", `{"name":"orders","paths":["/e"],"tags":["y"]}`)
+		b.row("6", "f", "update", `{"name":"orders","paths":["/f"],"tags":["y"]}`)
+		b.join(write("e", "PUT", "/routes/orders"), write("f", "PUT", "/routes/orders"))
+		pause(10 * time.Second)
+		b.row("7", "g", "update", `{"name":"orders","paths":["/g"],"tags":["y"]}`)
+		patch = write("g", "PATCH", "/routes/orders")
+		patch.Payload = `{"paths":["/g"]}`
+		if said, _ := b.join(patch); strings.Contains(said["g"], `"exact"`) {
+			t.Errorf("a PATCH that fits both: %s", said["g"])
 		}
 	})
 }

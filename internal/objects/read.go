@@ -17,18 +17,19 @@ import (
 type round struct {
 	*Joiner
 
-	w       audit.Writes
-	now     time.Time // by this machine's clock
-	date    int64     // by Kong's, when the read began; 0 if it failed
-	meta    meta
-	newKey  bool
-	pending []*pending
-	byID    map[string]*pending
-	rows    map[string]*row // that are not taken into account, or whose write waits
-	others  []*row          // of rows, those that no write of this call waits for
-	witness bool            // the newest row is still there
-	newest  witness         // of this read
-	oldest  int64           // of this read
+	w        audit.Writes
+	now      time.Time // by this machine's clock
+	prevRead time.Time // when the last read before this one began
+	date     int64     // by Kong's, when the read began; 0 if it failed
+	meta     meta
+	newKey   bool
+	pending  []*pending
+	byID     map[string]*pending
+	rows     map[string]*row // that are not taken into account, or whose write waits
+	others   []*row          // of rows, those that no write of this call waits for
+	witness  bool            // the newest row is still there
+	newest   witness         // of this read
+	oldest   int64           // of this read
 
 	states  map[string]*state // by entity; nil: none
 	changed map[string]bool   // of states
@@ -94,6 +95,9 @@ func (r *round) read(ctx context.Context) error {
 	}
 	r.failing = false
 	r.date = began
+	if until == 0 {
+		r.readAt, r.readFrom = r.now, from
+	}
 	r.hasRead(from, until)
 	r.takeUndated()
 	return nil
@@ -238,10 +242,14 @@ func (r *round) take(e *audit.Entry, known bool) {
 	if x.key == "" {
 		x.key = x.text.Text("id")
 	}
-	var ok bool
-	if x.first, ok = r.rowFirst[id]; !ok {
-		x.first = r.now
-		r.rowFirst[id] = r.now
+	if f, ok := r.rowFirst[id]; ok {
+		x.first, x.absent = f.first, f.absent
+	} else {
+		if x.dated && x.t >= r.readFrom {
+			x.absent = r.readAt
+		}
+		x.first = time.Now()
+		r.rowFirst[id] = sight{x.first, x.absent}
 	}
 	switch {
 	case !x.dated: // they come once, before their requests

@@ -95,8 +95,8 @@ func (r *round) count(ctx context.Context) error {
 		f(r.late)
 	}
 	r.counted, r.changed, r.journal, r.marked, r.late = nil, map[string]bool{}, nil, nil, 0
-	for id, at := range r.rowFirst {
-		if r.now.Sub(at) > maxFirst {
+	for id, s := range r.rowFirst {
+		if r.now.Sub(s.first) > maxFirst {
 			delete(r.rowFirst, id)
 		}
 	}

@@ -22,16 +22,20 @@ type row struct {
 	dated       bool          // Kong gave t
 	text        changes.State // the entity after a create or an update, before a delete
 	expires     time.Time
-	known       bool // it has been taken into account before
-	first       time.Time
-	lost        bool // its request will not show up
+	known       bool      // it has been taken into account before
+	first       time.Time // when it was first seen
+	absent      time.Time // when it was not there yet; zero if that is not known
+	// When its change was made, and announced if it was, by this machine's clock; see noticed.
+	madeAfter, madeBefore, announced time.Time
+	lost                             bool // its request will not show up
 }
 
 func (r *row) entity() string { return r.dao + "/" + r.key }
 
 // state is the last that is known of an entity.
 type state struct {
-	T       int64  `json:"t"` // of its row or request, whichever is later
+	T       int64  `json:"t"`              // of its row or request, whichever is later
+	Prior   int64  `json:"prior,omitzero"` // T of the state before
 	Request string `json:"request"`
 	Row     string `json:"row"`
 	// Operation is that of the row.
@@ -41,11 +45,22 @@ type state struct {
 	Joined  bool     `json:"joined,omitzero"` // the request of the row has shown up
 	// Doubtful: another row may be later than this one.
 	Doubtful bool `json:"doubtful,omitzero"`
-	Gone     bool `json:"gone,omitzero"`  // deleted
-	Large    bool `json:"large,omitzero"` // too large to be remembered
+	// Rival is the state of that other row, if there is just one.
+	Rival changes.State `json:"rival,omitzero"`
+	Gone  bool          `json:"gone,omitzero"`  // deleted
+	Large bool          `json:"large,omitzero"` // too large to be remembered
 
 	text    changes.State
 	expires time.Time
+}
+
+// rival makes another state one that may be later, and s doubtful.
+func (s *state) rival(o *state) {
+	s.Rival = ""
+	if certain := func(s *state) bool { return s.Joined && !s.Doubtful && !s.Gone && !s.Large }; certain(s) && certain(o) {
+		s.Rival = o.text
+	}
+	s.Doubtful = true
 }
 
 func stateKey(entity string) string { return "state:" + entity }
@@ -53,6 +68,9 @@ func stateKey(entity string) string { return "state:" + entity }
 func (s *state) encode() []byte {
 	if len(s.text) > maxState {
 		s.Large, s.text = true, ""
+	}
+	if len(s.text)+len(s.Rival) > maxState {
+		s.Rival = ""
 	}
 	head, err := json.Marshal(s)
 	if err != nil { // of texts and numbers

@@ -1,0 +1,91 @@
+package objects
+
+import (
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/changes"
+)
+
+// sequence says whether a row is of a later change than a state.
+type sequence int
+
+const (
+	unknown sequence = iota
+	later
+	sooner
+)
+
+// order says whether a row, of a time, is of a later change than a state. fields are
+// those that the row's request named, nil if that is not known.
+//
+// Each control plane writes the time by its own clock, in whole seconds, and some rows
+// are written late. Times that are far apart tell the order, and nearer ones do if the two
+// were noticed in that order as well. Where they do not tell, the two may: an
+// entity is made before it is changed, and of two requests that named the fields they
+// changed, the second one keeps what the first one did.
+func (r *round) order(x *row, t int64, fields []string, s *state) sequence {
+	switch {
+	case r.certainlyLater(x, t, s):
+		return later
+	case t <= s.T-margin && (s.Operation != changes.Create || t <= s.T-skew):
+		return unknown // it came late, or a clock is wrong
+	case s.Operation == changes.Create && x.operation == changes.Update:
+		return later
+	case s.Operation == changes.Update && x.operation == changes.Create:
+		return sooner
+	case s.Operation != changes.Update || x.operation != changes.Update || fields == nil || s.Patched == nil || t < s.Prior+skew:
+		return unknown
+	}
+	differ := differing(s.text, x.text)
+	is, was := within(differ, fields), within(differ, s.Patched)
+	switch {
+	case is && !was:
+		return later
+	case was && !is:
+		return sooner
+	}
+	return unknown
+}
+
+// certainlyLater reports whether times tell that a row, of a time, is of a later change than
+// a state. Announcements tell it whatever the clocks of control planes say.
+func (r *round) certainlyLater(x *row, t int64, s *state) bool {
+	if t >= s.T+skew {
+		return true
+	}
+	made, ok := r.made.get(s.Row)
+	switch {
+	case !ok || t <= s.T-skew:
+		return false
+	case t >= s.T+margin && !x.madeAfter.IsZero() && !x.madeAfter.Before(made):
+		return true
+	}
+	return x.announced.Sub(made) >= firstRow // a zero time is long before
+}
+
+// madeBefore returns a time before which a state was made, by this machine's clock.
+func (r *round) madeBefore(s *state) time.Time {
+	if t, ok := r.made.get(s.Row); ok {
+		return t
+	}
+	return r.now
+}
+
+// noticed bounds the time at which a row's change was made, by this machine's clock: it was
+// made before its row was seen, or announced, and a row that was not there yet was written
+// at most so long after its change. An announcement that comes before its row is seen is
+// not late.
+func (r *round) noticed(x *row) {
+	announced, told := r.told.get(x.request)
+	x.madeBefore = x.first
+	if !x.absent.IsZero() {
+		x.madeAfter = x.absent.Add(-shownWithin)
+	}
+	if !told || announced.After(x.first) {
+		return
+	}
+	x.announced, x.madeBefore = announced, announced
+	if at := announced.Add(-announcedWithin); at.After(x.madeAfter) {
+		x.madeAfter = at
+	}
+}
