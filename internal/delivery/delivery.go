@@ -137,7 +137,8 @@ type Delivery struct {
 	through   int64           // timestamp up to which the log has been read, in order
 	pages     []pageEnd       // ends of pages that are not complete
 	offset    string          // token after the last page that is
-	outage    chan struct{}   // closed once a ledger that does not answer records again; nil while it does
+	outage    chan struct{}   // closed once a ledger that does not answer records again, or is given up; nil while it answers
+	silent    error           // of a ledger that was waited for in vain; nothing more is put
 	counts    Counts
 }
 

@@ -84,8 +84,13 @@ func (d *Delivery) store(work context.Context, records []audit.Record) error {
 		begin := time.Now()
 		err := d.opts.Ledger.Record(work, records)
 		d.opts.Observer.stage("record", begin)
-		if err == nil || audit.LedgerForgot(err) || audit.NeedsPerson(err) ||
-			time.Since(first) > d.opts.RecordFor || work.Err() != nil {
+		if err == nil || audit.LedgerForgot(err) || audit.NeedsPerson(err) || work.Err() != nil {
+			return err
+		}
+		if time.Since(first) > d.opts.RecordFor {
+			d.mu.Lock()
+			d.silent = err
+			d.mu.Unlock()
 			return err
 		}
 		if id := largeID(records); id != "" && d.answers(work, id) {
@@ -217,7 +222,8 @@ func (w *Workers) RecordFirst() error {
 }
 
 // mayPut waits while the ledger does not answer, and returns the reason why nothing
-// should be put, if there is one.
+// should be put, if there is one: a ledger that was waited for in vain is one, since
+// what would be put now could not be recorded either.
 func (d *Delivery) mayPut(ctx context.Context) error {
 	for {
 		if ctx.Err() != nil {
@@ -227,8 +233,11 @@ func (d *Delivery) mayPut(ctx context.Context) error {
 			return err
 		}
 		d.mu.Lock()
-		outage := d.outage
+		outage, silent := d.outage, d.silent
 		d.mu.Unlock()
+		if silent != nil {
+			return fmt.Errorf("nothing is put before the ledger answers: %w", silent)
+		}
 		if outage == nil {
 			return nil
 		}
