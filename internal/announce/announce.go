@@ -242,9 +242,9 @@ func (s *Scheduler) NextTry() time.Time {
 		return s.reconcileAt
 	case audit.Tail:
 		return s.nextTail
-	case audit.NoPass:
+	default:
+		return time.Time{}
 	}
-	return time.Time{}
 }
 
 // Missing returns at most n of the ids that are missing, with when they were announced.

@@ -118,7 +118,7 @@ func (m *model) advance(d time.Duration) {
 			m.Fatalf("a reconcile beside another pass")
 		}
 		m.reconcile = u
-	case audit.NoPass:
+	default:
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/history"
 	"github.com/kong-cloudtrail/relay/internal/lease"
 	"github.com/kong-cloudtrail/relay/internal/objects"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -63,6 +64,15 @@ func (a *App) WithoutChanges(ctx context.Context, ids []string) ([]bool, error) 
 		marked[i] = values[i] != nil
 	}
 	return marked, nil
+}
+
+// History returns what Kong's logs say of the changes of an entity since a Unix second;
+// 0 is as far back as they go.
+func (a *App) History(ctx context.Context, entity, name string, since int64) (*history.Report, error) {
+	report, err := history.Read(ctx, history.Options{
+		Requests: a.Kong, Objects: a.Kong.Objects(), Entity: entity, Name: name, Since: since, Redact: a.Settings.Redact, Logger: a.Log,
+	})
+	return report, Explain(err)
 }
 
 // Lease returns what keeps the lease under which passes are made. rerun is called

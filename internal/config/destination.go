@@ -185,15 +185,15 @@ func (l *loader) chooseDestination(s *Settings) {
 	case len(given) == 1:
 		s.Destination = given[0].kind
 	case l.need&NeedDestination != 0:
-		advice := "no destination is set. Set "
+		var ways []string
 		for _, row := range destinationTable() {
-			if row.isFile {
-				advice += "or --destination (RELAY_DESTINATION) " + string(row.kind) + ":<file> for " + row.title + "."
-			} else {
-				advice += flagOf(row.setting).String() + " for " + row.title + ", "
+			way := "or --destination (RELAY_DESTINATION) " + string(row.kind) + ":<file>"
+			if !row.isFile {
+				way = flagOf(row.setting).String()
 			}
+			ways = append(ways, way+" for "+row.title)
 		}
-		l.problems.add("%s", advice)
+		l.problems.add("no destination is set. Set %s.", strings.Join(ways, ", "))
 	}
 }
 

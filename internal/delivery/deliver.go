@@ -139,7 +139,7 @@ func (w *Workers) deliver(ctx context.Context, b *batch) error {
 		if !r.alone {
 			continue // the gate says when
 		}
-		if err := sleep(ctx, jitter(backoff)); err != nil {
+		if err := sleep(ctx, jitter(backoff), nil); err != nil {
 			return err
 		}
 		backoff = min(backoff*2, maxBackoff)

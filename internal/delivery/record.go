@@ -109,7 +109,7 @@ func (d *Delivery) store(work context.Context, records []audit.Record) error {
 				d.log.Warn("ledger does not record, waiting for it", "entries", len(records), "err", err)
 			}
 		}
-		if sleep(work, jitter(backoff)) != nil {
+		if sleep(work, jitter(backoff), nil) != nil {
 			return err
 		}
 	}

@@ -159,7 +159,7 @@ func (w *Workers) putRetries(ctx context.Context) error {
 			return nil
 		}
 		if len(list) == 0 {
-			if err := w.retries.sleep(ctx, wait); err != nil {
+			if err := sleep(ctx, wait, w.retries.wake); err != nil {
 				return err
 			}
 			continue
@@ -183,26 +183,15 @@ func (w *Workers) putRetries(ctx context.Context) error {
 	}
 }
 
-// sleep waits until the pool has changed, or for some time.
-func (p *retryPool) sleep(ctx context.Context, d time.Duration) error {
+// sleep waits for some time, or until woken, which may be nil. It returns early with the
+// context's cause.
+func sleep(ctx context.Context, d time.Duration, woken <-chan struct{}) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return nil
-	case <-p.wake:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// sleep waits, or returns early with the context's cause.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
+	case <-woken:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

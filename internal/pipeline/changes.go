@@ -55,7 +55,7 @@ func (ps *pass) joinRest(ctx context.Context) error {
 		return ps.joinTail(ctx, ps.workers, &ps.req, w)
 	case audit.Reconcile:
 		w.Sweep = true
-	case audit.Window:
+	default: // a window
 		w.Through = 0 // it has not read all
 	}
 	for {

@@ -37,8 +37,6 @@ func (ps *pass) setBounds() {
 	}
 	b := walk.Bounds{Until: ps.req.Until}
 	switch ps.req.Kind {
-	case audit.Window:
-		b.Floor, b.Since = ps.req.Since, ps.req.Since
 	case audit.Tail:
 		b.Floor = p.tailFloor(m.Cursor)
 	case audit.Reconcile:
@@ -46,6 +44,8 @@ func (ps *pass) setBounds() {
 		if !ps.full {
 			b.Floor = max(1, min(m.Cursor, m.ReconciledThrough)-reconcileLookback)
 		}
+	default: // a window
+		b.Floor, b.Since = ps.req.Since, ps.req.Since
 	}
 	b.RestartFloor = b.Floor
 	if ps.req.Kind == audit.Reconcile && !ps.req.Full {

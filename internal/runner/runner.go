@@ -192,18 +192,14 @@ func newTimer(at time.Time) *time.Timer {
 // pass makes a pass and returns how it ended.
 func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 	e := ended{pass: start.Kind, result: announce.Result{Began: time.Now()}}
-	req := pipeline.Request{Kind: audit.Tail, RequestRerun: start.RequestRerun}
-	switch start.Kind {
-	case audit.Tail:
-		if !r.tailNeeded(ctx) {
-			return e
-		}
-	case audit.Reconcile:
-		req.Kind, req.Wait = audit.Reconcile, r.opts.LeaseWait
+	req := pipeline.Request{Kind: start.Kind, RequestRerun: start.RequestRerun}
+	if start.Kind == audit.Reconcile {
+		req.Wait = r.opts.LeaseWait
 		if e.result.Reconciled = r.recentReconcile(ctx, start.Forced); !e.result.Reconciled.IsZero() {
 			return e
 		}
-	case audit.NoPass:
+	} else if !r.tailNeeded(ctx) {
+		return e
 	}
 	if f := r.opts.Observer.Began; f != nil {
 		f(start.Kind)
