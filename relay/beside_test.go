@@ -25,7 +25,7 @@ func TestCommandsBesideARelayWithAFile(t *testing.T) {
 	file := t.TempDir() + "/ledger.db"
 	w.env = append(w.env, "RELAY_LEDGER=bolt:"+file)
 	w.kong.Add(list...)
-	r, _, ops := w.serve()
+	r, url, ops := w.serve()
 	w.env = append(w.env, "RELAY_OPS_LISTEN="+strings.TrimPrefix(ops, "http://"))
 	eventually(t, patient, "the first pass", func() bool { return metric(t, ops, `passes_total{kind="reconcile",outcome="complete"}`) == "1" })
 
@@ -47,10 +47,27 @@ func TestCommandsBesideARelayWithAFile(t *testing.T) {
 	}
 	out, _ = w.says(exitOK, "verify", "--since", "1m") // the dead letter is older
 	contains(t, out, "No difference")
-	_, stderr = w.says(exitFailed, "verify", "--repair")
-	contains(t, stderr, "in use by another relay")
-	_, stderr = w.says(exitFailed, "dead", "retry", "--all")
-	contains(t, stderr, "in use by another relay")
+	out, _ = w.says(exitFailed, "dead", "retry", "--all")
+	contains(t, out, dead+": InvalidData", "0 delivered, 1 not delivered")
+	w.trail.SetFaults(cloudtrailtest.Faults{})
+	_, stderr = w.says(exitFailed, "dead", "retry", "nothing")
+	contains(t, stderr, "nothing deferred has the id")
+	out, _ = w.says(exitOK, "dead", "retry", dead)
+	contains(t, out, "1 delivered, 0 not delivered")
+	eventually(t, patient, "the metric", func() bool { return metric(t, ops, "dead_letters") == "0" })
+	if w.trail.Times(dead) != 1 {
+		t.Error("not delivered, or twice")
+	}
+	another := row("another", time.Now())
+	w.trail.SetFaults(cloudtrailtest.Faults{IDs: map[string]string{"another": "InvalidData"}})
+	w.kong.Add(another)
+	notifyOnce(t, url, "another")
+	eventually(t, patient, "another dead letter", func() bool { return metric(t, ops, "dead_letters") == "1" })
+	out, _ = w.says(exitOK, "dead", "drop", "--code", "InvalidData", "--reason", "a test entry")
+	contains(t, out, "1 dropped")
+	out, _ = w.says(exitOK, "dead", "list")
+	contains(t, out, "no dead letters")
+	contains(t, r.stderr.String(), "a test entry")
 
 	key := file + ".key"
 	if info, err := os.Stat(key); err != nil || info.Mode().Perm() != 0o600 {
@@ -99,4 +116,34 @@ func TestVerifyDuringAPass(t *testing.T) {
 	if report.CompleteThrough >= at.UTC().Format(time.RFC3339) {
 		t.Errorf("complete through %s", report.CompleteThrough)
 	}
+}
+
+// A repair works beside a relay whose ledger is a file, through that relay.
+func TestRepairBesideARelayWithAFile(t *testing.T) {
+	t.Parallel()
+	at := time.Now().Add(-time.Hour)
+	list := rows("d", 50, func(i int) time.Time { return at.Add(time.Duration(i) * time.Second) })
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	dir := t.TempDir()
+	file := dir + "/audit.jsonl"
+	w.env = append(w.env, "RELAY_LEDGER=bolt:"+dir+"/ledger.db", "RELAY_DESTINATION=jsonl:"+file)
+	w.kong.Add(list...)
+	_, _, ops := w.serve()
+	w.env = append(w.env, "RELAY_OPS_LISTEN="+strings.TrimPrefix(ops, "http://"))
+	eventually(t, patient, "the first pass", func() bool { return metric(t, ops, `passes_total{kind="reconcile",outcome="complete"}`) == "1" })
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n")
+	if err := os.WriteFile(file, []byte(rest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.verify(exitDifference); r.Destination.Missing.Count != 1 {
+		t.Errorf("%+v", r.Destination)
+	}
+	if r := w.verify(exitOK, "--repair"); r.Repaired == nil || r.Repaired.Delivered != 1 || !r.Repaired.Healed {
+		t.Errorf("%+v", r.Repaired)
+	}
+	w.verify(exitOK)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
-	"github.com/kong-cloudtrail/relay/internal/lease"
+	"github.com/kong-cloudtrail/relay/internal/opsclient"
 )
 
 func (e *env) deadCommand() *cli.Command {
@@ -38,12 +39,12 @@ func (e *env) deadCommand() *cli.Command {
 			},
 			{
 				Name: "retry", Usage: "put them again; waits for a pass that is being made", ArgsUsage: "[<id>…]", Flags: filter,
-				Action: checked(validateSelection, e.withLedger(config.NeedLedger|config.NeedDestination, e.deadRetry)),
+				Action: checked(validateSelection, e.deadRetry),
 			},
 			{
 				Name: "drop", Usage: "give them up: they are not put again", ArgsUsage: "[<id>…]",
 				Flags:  append([]cli.Flag{&cli.StringFlag{Name: "reason", Usage: "why, for the log", Required: true}}, filter...),
-				Action: checked(validateDrop, e.withLedger(config.NeedLedger, e.deadDrop)),
+				Action: checked(validateDrop, e.deadDrop),
 			},
 		},
 	}
@@ -112,7 +113,7 @@ func (e *env) deadShow(ctx context.Context, c *cli.Command, from ledgerView) err
 		return err
 	}
 	if !found {
-		return fmt.Errorf("no dead letter and nothing deferred has the id %q: relay dead list shows what there is", c.Args().First())
+		return app.NoUndelivered(c.Args().First())
 	}
 	return json.MarshalEncode(jsontext.NewEncoder(e.Stdout, jsontext.WithIndent("  ")), shownUndelivered{l, l.Outcome.String()})
 }
@@ -127,71 +128,37 @@ func validateSelection(c *cli.Command) error {
 	return nil
 }
 
-// forSelected calls f with the undelivered entries that arguments and filters name, a
-// bounded number at a time.
-func forSelected(ctx context.Context, c *cli.Command, a *app.App, f func([]audit.Undelivered) error) error {
-	if ids := c.Args().Slice(); len(ids) > 0 {
-		for _, id := range ids {
-			l, found, err := a.Store.UndeliveredEntry(ctx, id)
-			if err != nil {
-				return err
-			}
-			if !found {
-				return fmt.Errorf("no dead letter and nothing deferred has the id %q: relay dead list shows what there is", id)
-			}
-			if err := f([]audit.Undelivered{l}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	const atOnce, bytesAtOnce = 100, 1 << 20
-	var batch []audit.Undelivered
-	size := 0
-	for l, err := range a.Store.UndeliveredEntries(ctx) {
-		if err != nil {
-			return err
-		}
-		if code := c.String("code"); code != "" && l.Code != code {
-			continue
-		}
-		if time.Since(l.Since) < c.Duration("older-than") {
-			continue
-		}
-		batch = append(batch, l)
-		if size += l.Entry.Size(); len(batch) >= atOnce || size >= bytesAtOnce {
-			if err := f(batch); err != nil {
-				return err
-			}
-			batch, size = nil, 0
-		}
-	}
-	if len(batch) == 0 {
-		return nil
-	}
-	return f(batch)
+// selection returns which undelivered entries the command line selects.
+func selection(c *cli.Command) *app.Selection {
+	return &app.Selection{IDs: c.Args().Slice(), Code: c.String("code"), OlderThan: c.Duration("older-than")}
 }
 
-// deadRetry holds the lease, as a pass would put deferred entries at the same time.
-func (e *env) deadRetry(ctx context.Context, c *cli.Command, a *app.App) error {
-	delivered, left := 0, 0
-	out := e.out(a.Settings)
-	_, err := a.Lease(nil).Do(ctx, true, a.Settings.LeaseWait, func(ctx context.Context, _ *lease.Held) error {
-		return forSelected(ctx, c, a, func(undelivered []audit.Undelivered) error {
-			refused, err := a.PutAgain(ctx, undelivered)
-			delivered += len(undelivered) - len(refused)
-			left += len(refused)
-			for _, l := range refused {
-				fmt.Fprintf(out, "%s: %s %s\n", l.Entry.ID, app.OrDash(l.Code), l.Reason)
-			}
-			return err
-		})
-	})
-	fmt.Fprintf(out, "%d delivered, %d not delivered\n", delivered, left)
-	if err == nil && left > 0 {
+func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
+	var (
+		r   app.Retried
+		out = e.Stdout
+	)
+	err := e.withLedger(config.NeedLedger|config.NeedDestination, func(ctx context.Context, _ *cli.Command, a *app.App) (err error) {
+		out = e.out(a.Settings)
+		r, err = a.Retry(ctx, selection(c))
+		return err
+	})(ctx, c)
+	if errors.Is(err, audit.ErrLedgerInUse) {
+		var relay *opsclient.Client
+		if relay, err = e.relayWithLedger(c, err); err == nil {
+			r, err = relay.Retry(ctx, selection(c))
+		}
+	}
+	for _, l := range r.Left {
+		fmt.Fprintf(out, "%s: %s %s\n", l.ID, app.OrDash(l.Code), l.Reason)
+	}
+	if err == nil || r.Delivered+len(r.Left) > 0 {
+		fmt.Fprintf(out, "%d delivered, %d not delivered\n", r.Delivered, len(r.Left))
+	}
+	if err == nil && len(r.Left) > 0 {
 		return exitCode(exitFailed)
 	}
-	return app.Explain(err)
+	return err
 }
 
 func validateDrop(c *cli.Command) error {
@@ -201,22 +168,20 @@ func validateDrop(c *cli.Command) error {
 	return validateSelection(c)
 }
 
-func (e *env) deadDrop(ctx context.Context, c *cli.Command, a *app.App) error {
-	reason, dropped := c.String("reason"), 0
-	err := forSelected(ctx, c, a, func(undelivered []audit.Undelivered) error {
-		var records []audit.Record
-		for _, l := range undelivered {
-			records = append(records, a.Record(l, audit.Dropped))
+func (e *env) deadDrop(ctx context.Context, c *cli.Command) error {
+	dropped, reason := 0, c.String("reason")
+	err := e.withLedger(config.NeedLedger, func(ctx context.Context, _ *cli.Command, a *app.App) (err error) {
+		dropped, err = a.Drop(ctx, selection(c), reason)
+		return err
+	})(ctx, c)
+	if errors.Is(err, audit.ErrLedgerInUse) {
+		var relay *opsclient.Client
+		if relay, err = e.relayWithLedger(c, err); err == nil {
+			dropped, err = relay.Drop(ctx, selection(c), reason)
 		}
-		if err := a.Store.Record(ctx, records); err != nil {
-			return err
-		}
-		for _, l := range undelivered {
-			a.Log.Warn("dead letter dropped", "id", l.Entry.ID, "code", l.Code, "reason", reason)
-		}
-		dropped += len(records)
-		return nil
-	})
-	fmt.Fprintf(e.Stdout, "%d dropped\n", dropped)
+	}
+	if err == nil || dropped > 0 {
+		fmt.Fprintf(e.Stdout, "%d dropped\n", dropped)
+	}
 	return err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -73,7 +74,7 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	a, err := e.open(ctx, c, config.NeedKong|config.NeedLedger|config.NeedDestination)
-	if errors.Is(err, audit.ErrLedgerInUse) && !o.Repair { // a repair makes a pass
+	if errors.Is(err, audit.ErrLedgerInUse) {
 		return e.verifyBeside(ctx, c, o, err)
 	}
 	if err != nil {
@@ -108,7 +109,10 @@ func (e *env) verifyBeside(ctx context.Context, c *cli.Command, o verify.Options
 	if err != nil {
 		return err
 	}
-	return printReport(c, e.Stdout, report, nil)
+	if r := report.Repaired; r != nil && r.Error != "" {
+		err = fmt.Errorf("repairing: %s", r.Error)
+	}
+	return printReport(c, e.Stdout, report, err)
 }
 
 // printReport prints a report, and returns err, or the exit code that the report asks for.

@@ -70,6 +70,8 @@ const (
 	PathUndelivered = "/ledger/undelivered"
 	PathOutages     = "/ledger/outages"
 	PathVerify      = "/ledger/verify"
+	PathRetry       = "/ledger/retry"
+	PathDrop        = "/ledger/drop"
 )
 
 // KeyFile returns where a relay keeps the key for these paths while it runs: beside

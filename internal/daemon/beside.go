@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
@@ -56,6 +55,8 @@ func (b *beside) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+app.PathUndelivered, b.guarded(b.undelivered))
 	mux.HandleFunc("GET "+app.PathOutages, b.guarded(b.outages))
 	mux.HandleFunc("POST "+app.PathVerify, b.guarded(b.verify))
+	mux.HandleFunc("POST "+app.PathRetry, b.guarded(b.retry))
+	mux.HandleFunc("POST "+app.PathDrop, b.guarded(b.drop))
 }
 
 // guarded lets those in who have the key.
@@ -126,8 +127,36 @@ func (b *beside) outages(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// verify compares while the relay goes on. It does not repair: the relay's own passes
-// put what is missing.
+func (b *beside) retry(w http.ResponseWriter, r *http.Request) error {
+	s, err := app.ParseSelection(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	retried, err := b.app.Retry(r.Context(), &s)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, retried)
+	return nil
+}
+
+func (b *beside) drop(w http.ResponseWriter, r *http.Request) error {
+	s, err := app.ParseSelection(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	dropped, err := b.app.Drop(r.Context(), &s, r.URL.Query().Get("reason"))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Dropped int `json:"dropped"`
+	}{dropped})
+	return nil
+}
+
+// verify compares, and repairs if it is asked to, while the relay goes on: a repair waits
+// for the lease as any pass does.
 func (b *beside) verify(w http.ResponseWriter, r *http.Request) error {
 	o, err := verify.ParseQuery(r.URL.Query())
 	if err != nil {
@@ -138,7 +167,7 @@ func (b *beside) verify(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer b.verifying.Unlock()
 	report, err := verify.Run(r.Context(), b.app, o)
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if report == nil || err != nil && report.Repaired == nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, report)

@@ -167,6 +167,36 @@ func (c *Client) Outages(ctx context.Context, since time.Time) (list []audit.Out
 	return list, nil
 }
 
+// Retry has the relay put undelivered entries again.
+func (c *Client) Retry(ctx context.Context, s *app.Selection) (r app.Retried, err error) {
+	err = c.have(ctx, app.PathRetry, s.Query(), &r)
+	return r, err
+}
+
+// Drop has the relay give undelivered entries up, and returns how many it did.
+func (c *Client) Drop(ctx context.Context, s *app.Selection, reason string) (dropped int, err error) {
+	q := s.Query()
+	q.Set("reason", reason)
+	var answer struct {
+		Dropped int `json:"dropped"`
+	}
+	err = c.have(ctx, app.PathDrop, q, &answer)
+	return answer.Dropped, err
+}
+
+// have has the relay do something to the ledger, and reads its answer.
+func (c *Client) have(ctx context.Context, path string, q url.Values, answer any) error {
+	resp, err := c.ledger(ctx, http.MethodPost, path+"?"+q.Encode())
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.UnmarshalRead(resp.Body, answer); err != nil {
+		return fmt.Errorf("reading what the relay answers: %w", err)
+	}
+	return nil
+}
+
 // Verify has the relay compare Kong, ledger and destination.
 func (c *Client) Verify(ctx context.Context, o verify.Options) (*verify.Report, error) {
 	resp, err := c.ledger(ctx, http.MethodPost, app.PathVerify+"?"+o.Query().Encode())

@@ -182,7 +182,7 @@ func (r *Report) difference(strict bool) bool {
 func (o *Options) Query() url.Values {
 	return url.Values{
 		"since": {strconv.FormatInt(o.Since, 10)}, "until": {strconv.FormatInt(o.Until, 10)}, "grace": {o.Grace.String()},
-		"strict": {strconv.FormatBool(o.Strict)},
+		"strict": {strconv.FormatBool(o.Strict)}, "repair": {strconv.FormatBool(o.Repair)},
 	}
 }
 
@@ -198,10 +198,11 @@ func ReadReport(from io.Reader, o Options) (*Report, error) {
 
 // ParseQuery is the reverse of Query.
 func ParseQuery(q url.Values) (o Options, err error) {
-	var errs [4]error
+	var errs [5]error
 	o.Since, errs[0] = strconv.ParseInt(q.Get("since"), 10, 64)
 	o.Until, errs[1] = strconv.ParseInt(q.Get("until"), 10, 64)
 	o.Grace, errs[2] = time.ParseDuration(q.Get("grace"))
 	o.Strict, errs[3] = strconv.ParseBool(q.Get("strict"))
+	o.Repair, errs[4] = strconv.ParseBool(q.Get("repair"))
 	return o, errors.Join(errs[:]...)
 }

@@ -1,0 +1,127 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/lease"
+)
+
+// Selection chooses undelivered entries: those that are named, or if none is, all that
+// have the code and the age.
+type Selection struct {
+	IDs       []string
+	Code      string        // empty: any
+	OlderThan time.Duration // 0: any age
+}
+
+// Query returns a selection as the parameters of a request.
+func (s *Selection) Query() url.Values {
+	return url.Values{"id": s.IDs, "code": {s.Code}, "older-than": {s.OlderThan.String()}}
+}
+
+// ParseSelection is the reverse of Query.
+func ParseSelection(q url.Values) (s Selection, err error) {
+	s.IDs, s.Code = q["id"], q.Get("code")
+	s.OlderThan, err = time.ParseDuration(q.Get("older-than"))
+	return s, err
+}
+
+// Refusal is why an undelivered entry was not delivered.
+type Refusal struct {
+	ID     string `json:"id"`
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+}
+
+// Retried is what became of undelivered entries that were put again.
+type Retried struct {
+	Delivered int       `json:"delivered"`
+	Left      []Refusal `json:"left,omitempty"`
+}
+
+// Retry puts undelivered entries again. It holds the lease, as a pass would put
+// deferred entries at the same time.
+func (a *App) Retry(ctx context.Context, s *Selection) (r Retried, err error) {
+	_, err = a.Lease(nil).Do(ctx, true, a.Settings.LeaseWait, func(ctx context.Context, _ *lease.Held) error {
+		return a.forSelected(ctx, s, func(undelivered []audit.Undelivered) error {
+			left, err := a.PutAgain(ctx, undelivered)
+			r.Delivered += len(undelivered) - len(left)
+			for _, l := range left {
+				r.Left = append(r.Left, Refusal{l.Entry.ID, l.Code, l.Reason})
+			}
+			return err
+		})
+	})
+	return r, Explain(err)
+}
+
+// Drop gives undelivered entries up, and returns how many. The log says which, and the
+// reason.
+func (a *App) Drop(ctx context.Context, s *Selection, reason string) (dropped int, err error) {
+	err = a.forSelected(ctx, s, func(undelivered []audit.Undelivered) error {
+		records := make([]audit.Record, len(undelivered))
+		for i := range undelivered {
+			records[i] = a.Record(undelivered[i], audit.Dropped)
+		}
+		if err := a.Store.Record(ctx, records); err != nil {
+			return err
+		}
+		for i := range undelivered {
+			a.Log.Warn("dead letter dropped", "id", undelivered[i].Entry.ID, "code", undelivered[i].Code, "reason", reason)
+		}
+		dropped += len(records)
+		return nil
+	})
+	return dropped, err
+}
+
+// forSelected calls f with the undelivered entries that are selected, a bounded number
+// at a time.
+func (a *App) forSelected(ctx context.Context, s *Selection, f func([]audit.Undelivered) error) error {
+	for _, id := range s.IDs {
+		u, found, err := a.Store.UndeliveredEntry(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return NoUndelivered(id)
+		}
+		if err := f([]audit.Undelivered{u}); err != nil {
+			return err
+		}
+	}
+	if len(s.IDs) > 0 {
+		return nil
+	}
+	const atOnce, bytesAtOnce = 100, 1 << 20
+	var batch []audit.Undelivered
+	size := 0
+	for u, err := range a.Store.UndeliveredEntries(ctx) {
+		if err != nil {
+			return err
+		}
+		if s.Code != "" && u.Code != s.Code || time.Since(u.Since) < s.OlderThan {
+			continue
+		}
+		batch = append(batch, u)
+		if size += u.Entry.Size(); len(batch) >= atOnce || size >= bytesAtOnce {
+			if err := f(batch); err != nil {
+				return err
+			}
+			batch, size = nil, 0
+		}
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	return f(batch)
+}
+
+// NoUndelivered is the error for an id that no undelivered entry has.
+func NoUndelivered(id string) error {
+	return fmt.Errorf("no dead letter and nothing deferred has the id %q: relay dead list shows what there is", id)
+}
