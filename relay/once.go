@@ -61,9 +61,14 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 	}
 	defer e.reopenOnHangup(a)()
 	req.Wait = a.Settings.LeaseWait
+	defer sayStop(ctx, a.Log)()
 	bar := e.progress(c)
 	defer bar.end()
-	sum, err := a.Pipeline(pipeline.Observer{Progress: bar.show}, nil).Run(ctx, req)
+	show := bar.show
+	if !bar.shows() {
+		show = app.LogProgress(a.Log)
+	}
+	sum, err := a.Pipeline(pipeline.Observer{Progress: show}, nil).Run(ctx, req)
 	bar.end()
 	out := e.out(a.Settings)
 	if c.Bool("json") {
@@ -143,9 +148,12 @@ func (e *env) progress(c *cli.Command) *progress {
 		progressbar.OptionSpinnerType(14), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())}
 }
 
+// shows reports whether anything is shown.
+func (p *progress) shows() bool { return p.bar != nil }
+
 func (p *progress) show(s pipeline.Summary) {
 	if p.bar != nil {
-		p.bar.Describe(fmt.Sprintf("%d read, %d new, %d delivered", s.Read, s.New, s.Delivered))
+		p.bar.Describe(fmt.Sprintf("%d read (%.0f a second), %d new, %d delivered", s.Read, float64(s.Read)/max(s.Seconds, 0.1), s.New, s.Delivered))
 		_ = p.bar.Set(s.Read) // a terminal that is gone is no reason to stop
 	}
 }

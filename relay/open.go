@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
@@ -73,6 +74,12 @@ func (e *env) open(ctx context.Context, c *cli.Command, n config.Need) (*app.App
 	}
 	handlePipe(s)
 	return app.Open(ctx, s, e.Logger(s), e.Stdout)
+}
+
+// sayStop has the log say that the program was told to stop, as it may take a while.
+// The returned function ends that.
+func sayStop(ctx context.Context, log *slog.Logger) (ended func() bool) {
+	return context.AfterFunc(ctx, func() { log.Info("told to stop, what is in flight ends first; a second Ctrl-C ends at once") })
 }
 
 // handlePipe makes a write to standard output fail once nothing reads the events

@@ -41,6 +41,7 @@ func (e *env) serve(ctx context.Context, s config.Settings, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
+	defer sayStop(ctx, log)()
 	stop := e.reopenOnHangup(a)
 	err = daemon.Run(ctx, a, daemon.Options{Version: buildVersion(), Stdout: e.Stdout, Stderr: e.Stderr})
 	stop()
