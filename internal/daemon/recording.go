@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,10 @@ const (
 	// provenFor is how old an entry may be to prove that Kong records, where no canary
 	// reads are made.
 	provenFor = 15 * time.Minute
+	// retentionLeast is how long Kong should keep entries, at least: an outage may last
+	// for a night.
+	retentionLeast = 24 * time.Hour
+	longestTTL     = 100 * 365 * 24 * 3600 // seconds: more is no number that a duration holds
 )
 
 const (
@@ -29,7 +34,8 @@ const (
 		"and at Kong's error log: its database may refuse the row"
 	hintCanary = "look at audit_log of kong.conf, and at Kong's error log: its database may refuse rows; " +
 		"if audit_log_ignore_methods or audit_log_ignore_paths leave out GET /, turn the canary off with --canary off (RELAY_CANARY=off)"
-	hintNoLog = "set audit_log = on in kong.conf of the node at KONG_ADMIN_API, and reload it: until then nothing is recorded there, and what is not recorded cannot be delivered"
+	hintRetention = "raise audit_log_record_ttl in kong.conf (2592000 is 30 days): what Kong deletes while the relay or the destination is down is lost"
+	hintNoLog     = "set audit_log = on in kong.conf of the node at KONG_ADMIN_API, and reload it: until then nothing is recorded there, and what is not recorded cannot be delivered"
 )
 
 // recording knows whether Kong records what it answers. The rows of the relay's own
@@ -43,6 +49,32 @@ type recording struct {
 	asked  time.Time // when the last canary read was made, or the relay started
 	canary string    // id of the canary read that is being looked for; empty: none
 	lost   time.Time // when ids were last found missing; zero: never
+
+	retention time.Duration // how long Kong keeps what it recorded last; 0: not known
+	short     bool          // and that is too short, and has been said
+}
+
+// keeps takes when an entry was made and how long Kong keeps it, and reports whether
+// it is to be said that this is too short.
+func (r *recording) keeps(now, at time.Time, retention time.Duration) (say bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at.Before(r.proven) {
+		return false
+	}
+	r.retention = retention
+	if now.Sub(at) > time.Hour {
+		return false // the setting may have been another one then
+	}
+	was := r.short
+	r.short = retention < retentionLeast
+	return r.short && !was
+}
+
+func (r *recording) kept() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.retention
 }
 
 // due reports whether a canary read is to be made.
@@ -108,6 +140,11 @@ func (r *recording) provenAt() time.Time {
 	return r.proven
 }
 
+// retention returns how long Kong keeps its entries.
+func (s *server) retention() time.Duration {
+	return cmp.Or(s.recording.kept(), s.app.Settings.RecordTTL)
+}
+
 // followRecording makes a canary read when one is due, and has it looked for.
 func (s *server) followRecording(ctx context.Context) {
 	now := time.Now()
@@ -130,6 +167,7 @@ func (s *server) notRecorded(ids []string) {
 	now := time.Now()
 	canary, others := s.recording.missing(now, ids)
 	s.metrics.missing.Add(float64(len(others)))
+	s.changes.Add(1)
 	if len(others) < len(ids) {
 		s.scheduler.Ignore(now, slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(others, id) }))
 	}
@@ -147,7 +185,12 @@ func (s *server) notRecorded(ids []string) {
 func (s *server) recorded(entries []audit.Entry) {
 	now, proof := time.Now(), false
 	for i := range entries {
-		if s.recording.seen(now, time.Unix(entries[i].Timestamp, 0)) {
+		at := time.Unix(entries[i].Timestamp, 0)
+		retention := max(0, now.Sub(at)).Round(time.Second) + time.Duration(min(entries[i].TTL, longestTTL))*time.Second
+		if entries[i].TTL > 0 && s.recording.keeps(now, at, retention) {
+			s.log.Warn("kong keeps entries for less than a day", "seconds", retention.Seconds(), "hint", hintRetention)
+		}
+		if s.recording.seen(now, at) {
 			proof = true
 		}
 	}

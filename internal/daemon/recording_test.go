@@ -40,3 +40,28 @@ func TestRecording(t *testing.T) {
 		t.Error("off, and due")
 	}
 }
+
+// That Kong keeps entries for too short a time is said once, and of fresh entries only.
+func TestRetention(t *testing.T) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	r := &recording{}
+	for _, c := range []struct {
+		age, retention time.Duration
+		say            bool
+		kept           time.Duration
+	}{
+		{48 * time.Hour, time.Hour, false, time.Hour}, // from before the setting was raised, perhaps
+		{time.Minute, 30 * 24 * time.Hour, false, 30 * 24 * time.Hour},
+		{time.Hour / 2, time.Hour, false, 30 * 24 * time.Hour}, // older than what was seen
+		{time.Second, 2 * time.Hour, true, 2 * time.Hour},
+		{0, time.Hour, false, time.Hour},
+		{0, 48 * time.Hour, false, 48 * time.Hour},
+		{0, time.Hour, true, time.Hour},
+	} {
+		at := now.Add(-c.age)
+		if say := r.keeps(now, at, c.retention); say != c.say || r.kept() != c.kept {
+			t.Errorf("%+v: %v, kept %s", c, say, r.kept())
+		}
+		r.seen(now, at)
+	}
+}
