@@ -33,9 +33,7 @@ const (
 	bindRetryFirst = 2 * time.Second // after the ledger could not be reached at the start
 	bindRetryLast  = 30 * time.Second
 	stopWithin     = 15 * time.Second
-	maxConnections = 256              // of a listener: both leave room among 1,024 descriptors
-	countsKeep     = 10 * time.Second // how long counts of undelivered entries are shown before they are read again
-	progressEvery  = 30 * time.Second
+	maxConnections = 256 // of a listener: both leave room among 1,024 descriptors
 )
 
 // server is the daemon.
@@ -53,22 +51,19 @@ type server struct {
 	recording recording
 	freshness freshness
 	history   history
+	tails     tails
 	changed   changed
 	changes   emf.Changes
-	snapshot  snapshot
-	template  *template.Template // of the page
-	beside    *beside            // nil: the ledger is no file
+	details   details
+	counts    atomic.Pointer[undelivered] // as last read; nil: not yet
+	updates   atomic.Uint64               // of what answers show, beside the states of the dependencies
+	template  *template.Template          // of the page
+	policy    string                      // what the page may load
+	beside    *beside                     // nil: the ledger is no file
 
 	marksMu sync.Mutex
 	marks   audit.Marks // as last read
 	marksAt time.Time
-
-	countsMu sync.Mutex
-	countsAt time.Time
-	counts   undelivered
-
-	progressMu sync.Mutex
-	progressAt time.Time
 }
 
 // Options are what a host wants to know of the daemon, and what it knows better.
@@ -93,12 +88,13 @@ func newServer(a *app.App, o Options) *server {
 	if o.Stderr == nil {
 		o.Stderr = io.Discard
 	}
-	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log), template: newPage(),
+	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log),
 		recording: recording{every: a.Settings.Canary, asked: time.Now()}}
+	s.template, s.policy = newPage()
 	s.scheduler = announce.New(announce.Options{Debounce: a.Settings.Debounce, Schedule: a.Settings.Schedule})
 	s.metrics = newMetrics(o.Version, sources{
 		announced: s.scheduler.Counts, undelivered: s.undelivered, states: s.health.States, outages: s.health.Ended, oldest: s.oldestUndelivered,
-		proven: s.recording.provenAt, certificates: a.Certificates, secrets: a.Settings.SecretsChanged,
+		proven: s.recording.provenAt, retention: s.retention, certificates: a.Certificates, secrets: a.Settings.SecretsChanged,
 		running: func() int { return int(s.running.Load()) },
 	})
 	if a.Settings.Objects {
@@ -118,7 +114,7 @@ func newServer(a *app.App, o Options) *server {
 		},
 		Waiting:   s.metrics.waiting,
 		Delivered: s.delivered,
-		Progress:  s.progress,
+		Progress:  app.LogProgress(a.Log),
 		Changed: func(history string) {
 			s.metrics.changes.WithLabelValues(history).Inc()
 			s.changes.Changed(history)
@@ -252,6 +248,7 @@ func (s *server) bindOrWait(ctx context.Context) error {
 // ended takes the end of a pass.
 func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	s.running.Add(-1)
+	defer s.updates.Add(1)
 	log := s.log.With("kind", string(sum.Kind), "full", sum.Full, "order", sum.Order, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
 		"delivered", sum.Delivered, "failed", sum.Failed, "dead", sum.Dead, "deferred", sum.Deferred, "seconds", sum.Seconds)
 	switch {
@@ -276,7 +273,7 @@ func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	switch {
 	case err != nil:
 		log.Debug("pass failed", "err", err) // what fails says why
-	case sum.New > 0 || p == audit.Reconcile:
+	case p == audit.Reconcile || sum.New > 0 && s.tails.first(now, &sum):
 		log.Info("pass complete")
 	default:
 		log.Debug("pass complete")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/health"
-	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
@@ -26,9 +24,11 @@ const (
 	probeAgain   = 30 * time.Second // between two probes
 	probeWithin  = 20 * time.Second
 	outagesEvery = 5 * time.Second
+	countsEvery  = 5 * time.Second  // also how soon dead letters show in the metrics
 	checkEvery   = 15 * time.Second // of the settings of the ledger's server
 	emfEvery     = time.Minute
 	sampleEvery  = 10 * time.Second
+	tailsEvery   = 30 * time.Second // between lines about tails that follow each other
 )
 
 // report takes the outcome of a call to a dependency.
@@ -52,7 +52,8 @@ func (s *server) followHealth(ctx context.Context) error {
 		every time.Duration
 		do    func(context.Context)
 	}{
-		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample}, {checkEvery, s.checkLedger}, {canaryTick, s.followRecording},
+		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {countsEvery, s.readCounts}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample},
+		{checkEvery, s.checkLedger}, {canaryTick, s.followRecording}, {tickEvery, s.logTails},
 	} {
 		wait.Go(func() { repeat(ctx, job.every, job.do) })
 	}
@@ -125,6 +126,9 @@ func (s *server) storeOutages(ctx context.Context) {
 			return
 		}
 	}
+	if len(list) > 0 {
+		s.details.expire()
+	}
 }
 
 // checkLedger looks at the settings of the ledger's server, which somebody may change
@@ -167,25 +171,34 @@ type undelivered struct {
 	oldestDead, oldestDeferred time.Time
 }
 
-// undelivered returns the counts for the metrics, which it reads now and then.
-func (s *server) undelivered() undelivered {
-	s.countsMu.Lock()
-	defer s.countsMu.Unlock()
-	if time.Since(s.countsAt) <= countsKeep {
-		return s.counts
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+// readCounts reads from the ledger what it keeps of undelivered entries, for metrics
+// and status: a scrape asks the ledger nothing.
+func (s *server) readCounts(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, countsEvery)
 	defer cancel()
-	s.countsAt = time.Now()
 	dead, deferred, err := s.app.Store.UndeliveredCounts(ctx)
 	if err != nil {
-		return s.counts
+		s.log.Debug("undelivered entries not counted", "err", err) // the ledger's state says it
+		return
 	}
 	oldestDead, oldestDeferred, err := s.app.Store.OldestUndelivered(ctx)
-	if err == nil {
-		s.counts = undelivered{dead, deferred, oldestDead, oldestDeferred}
+	if err != nil {
+		s.log.Debug("undelivered entries not counted", "err", err)
+		return
 	}
-	return s.counts
+	now := undelivered{dead, deferred, oldestDead, oldestDeferred}
+	if before := s.counts.Swap(&now); before != nil && *before != now {
+		s.details.expire()
+		s.updates.Add(1)
+	}
+}
+
+// undelivered returns what the ledger last said of undelivered entries.
+func (s *server) undelivered() undelivered {
+	if u := s.counts.Load(); u != nil {
+		return *u
+	}
+	return undelivered{}
 }
 
 // oldestUndelivered returns when the oldest entry was made that is known and has
@@ -319,17 +332,4 @@ func (f *freshness) list() []Behind {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.points)
-}
-
-// progress logs how far a long pass is.
-func (s *server) progress(sum pipeline.Summary) {
-	s.progressMu.Lock()
-	defer s.progressMu.Unlock()
-	now := time.Now()
-	if now.Sub(s.progressAt) < progressEvery || sum.Seconds < progressEvery.Seconds() {
-		return
-	}
-	s.progressAt = now
-	s.log.Info("pass goes on", "kind", string(sum.Kind), "full", sum.Full, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
-		"delivered", sum.Delivered, "per_second", strconv.FormatFloat(float64(sum.Read)/sum.Seconds, 'f', 0, 64))
 }

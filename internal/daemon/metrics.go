@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"io"
 	"regexp"
 	"runtime"
 	"sync"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/health"
@@ -40,6 +43,7 @@ type sources struct {
 	certificates func() map[string]time.Time // until when each is valid
 	secrets      func() map[string]time.Time // when each was changed
 	proven       func() time.Time            // when Kong last recorded something
+	retention    func() time.Duration        // how long Kong keeps entries
 	oldest       func() time.Time            // when the oldest undelivered entry was made; zero: none
 }
 
@@ -126,6 +130,7 @@ func (m *metrics) sampled(s sources) {
 	moment("last_complete_pass_timestamp_seconds", "When a pass of any relay on this ledger last read to the end and everything had an outcome; the start of this relay if none is known.", m.lastComplete)
 	moment("oldest_undelivered_timestamp_seconds", "Timestamp of the oldest entry that is known and has not been delivered, or since when Kong could not be read; 0 if there is neither.", func() time.Time { return s.oldest() })
 	moment("recorded_timestamp_seconds", "Timestamp of the newest entry that Kong's audit log has shown; 0 if it has shown none.", func() time.Time { return s.proven() })
+	m.gaugeFunc("kong_retention_seconds", "How long Kong keeps its entries, as the newest says that it has shown, else the setting record-ttl.", func() float64 { return s.retention().Seconds() })
 	m.collected(prometheus.GaugeValue, "dependency_up", "1 while a dependency works, 0 while it fails; nothing for one that is not known.", []string{"dependency"}, func(emit func(float64, ...string)) {
 		for _, state := range s.states() {
 			switch state.Status {
@@ -220,6 +225,24 @@ func (m *metrics) collected(kind prometheus.ValueType, name, help string, labels
 	}
 	m.describe(text, name, help, labels...)
 	m.registry.MustRegister(collector{prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil), kind, read})
+}
+
+// metricsFormat is the text that every release of Prometheus reads.
+var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
+
+// write writes the metrics as they are now.
+func (m *metrics) write(_ context.Context, w io.Writer) error {
+	families, err := m.registry.Gather()
+	if err != nil {
+		return err
+	}
+	e := expfmt.NewEncoder(w, metricsFormat)
+	for _, f := range families {
+		if err := e.Encode(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *metrics) newestDelivered() time.Time {

@@ -1,11 +1,12 @@
 package daemon
 
 import (
+	"context"
+	"io"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/kong-cloudtrail/relay/internal/health"
 )
@@ -69,16 +70,23 @@ func (s *server) opsHandler() http.Handler {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, s.status(r.Context()))
+	status := &rendered{contentType: "application/json", render: func(ctx context.Context, w io.Writer) error {
+		return json.MarshalEncode(jsontext.NewEncoder(w), s.status(ctx))
+	}}
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, status) })
+	page := &rendered{contentType: "text/html; charset=utf-8", render: s.renderPage}
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", s.policy)
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		s.answer(w, r, page)
 	})
-	mux.HandleFunc("GET /{$}", s.page)
+	scrape := &rendered{contentType: string(metricsFormat), render: s.metrics.write}
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, scrape) })
 	if s.showsHistory() {
 		mux.HandleFunc("GET /history/{type}/{name}", s.entityHistory)
 	}
 	if s.beside != nil {
 		s.beside.register(mux)
 	}
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
 }

@@ -167,7 +167,7 @@ func (s *server) notRecorded(ids []string) {
 	now := time.Now()
 	canary, others := s.recording.missing(now, ids)
 	s.metrics.missing.Add(float64(len(others)))
-	s.changes.Add(1)
+	s.updates.Add(1)
 	if len(others) < len(ids) {
 		s.scheduler.Ignore(now, slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(others, id) }))
 	}

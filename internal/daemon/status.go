@@ -15,8 +15,8 @@ import (
 const (
 	maxPasses    = 12
 	maxMissing   = 20
-	detailsEvery = 15 * time.Second // how long what is read from the ledger for a status is shown
-	detailsMost  = 2 * time.Second
+	detailsEvery = 15 * time.Second // how long undelivered entries and outages are shown before they are read again
+	statusMost   = 2 * time.Second  // that a status waits for the ledger; who asks waits for 3 s
 	marksFresh   = 250 * time.Millisecond
 )
 
@@ -49,50 +49,68 @@ func (h *history) passes() []app.PassStatus {
 	return slices.Clone(h.list)
 }
 
-// snapshot is what was last read from the ledger for a status. One request at a time
-// reads it, however many people look.
-type snapshot struct {
-	mu      sync.Mutex
-	at      time.Time
-	details app.Status
+// details are the undelivered entries by reason and the outages, as they were last
+// read from the ledger.
+type details struct {
+	mu   sync.Mutex
+	at   time.Time // when they were read; zero: they are to be read again
+	read app.Status
 }
 
-// details returns the undelivered entries by reason and the outages, as they were a
-// few seconds ago at most.
-func (s *server) details(ctx context.Context, now time.Time) app.Status {
-	s.snapshot.mu.Lock()
-	defer s.snapshot.mu.Unlock()
-	if now.Sub(s.snapshot.at) > detailsEvery {
-		ctx, cancel := context.WithTimeout(ctx, detailsMost)
-		defer cancel()
-		s.snapshot.at = now
-		fresh := app.Status{At: now}
-		if err := s.app.AddDetails(ctx, &fresh); err == nil {
-			s.snapshot.details = fresh
-		}
+// expire makes the next status read them again.
+func (d *details) expire() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.at = time.Time{}
+}
+
+// last returns what was last read, and whether it may be shown still.
+func (d *details) last(now time.Time) (read app.Status, fresh bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.read, now.Sub(d.at) <= detailsEvery
+}
+
+func (d *details) set(now time.Time, read *app.Status) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.at, d.read = now, *read
+}
+
+// refresh reads from the ledger what a status shows of it, unless the ledger fails:
+// then it is shown as it was.
+func (s *server) refresh(ctx context.Context, now time.Time) {
+	if s.health.State(health.Ledger).Status == health.Failing {
+		return
 	}
-	return s.snapshot.details
-}
-
-// freshMarks returns the marks as they were a moment ago, or when they could last be read.
-func (s *server) freshMarks(ctx context.Context) audit.Marks {
+	ctx, cancel := context.WithTimeout(ctx, statusMost)
+	defer cancel()
 	s.marksMu.Lock()
-	marks, at := s.marks, s.marksAt
+	at := s.marksAt
 	s.marksMu.Unlock()
-	if time.Since(at) < marksFresh || s.health.State(health.Ledger).Status == health.Failing {
-		return marks
+	if now.Sub(at) >= marksFresh {
+		s.readMarks(ctx)
 	}
-	s.readMarks(ctx)
-	s.marksMu.Lock()
-	defer s.marksMu.Unlock()
-	return s.marks
+	s.readCounts(ctx)
+	if _, fresh := s.details.last(now); fresh {
+		return
+	}
+	read := app.Status{At: now}
+	if err := s.app.AddDetails(ctx, &read); err != nil {
+		s.log.Debug("undelivered entries and outages not read", "err", err)
+		return
+	}
+	s.details.set(now, &read)
 }
 
 // status returns how things stand.
 func (s *server) status(ctx context.Context) app.Status {
 	now := time.Now().UTC()
-	details := s.details(ctx, now)
-	marks := s.freshMarks(ctx)
+	s.refresh(ctx, now)
+	s.marksMu.Lock()
+	marks := s.marks
+	s.marksMu.Unlock()
+	details, _ := s.details.last(now)
 	u := s.undelivered()
 	st := app.Status{
 		From: "relay", At: now, Version: s.opts.Version, StartedAt: s.metrics.start.UTC(), Names: app.NamesOf(&s.app.Settings),
@@ -100,9 +118,6 @@ func (s *server) status(ctx context.Context) app.Status {
 		Dead: u.dead, Deferred: u.deferred, Undelivered: details.Undelivered, Outages: outagesNow(details.Outages, s.health.States()),
 		Lost: s.scheduler.Missing(maxMissing), Settings: s.app.Settings.OnStatusPage(),
 		OldestUndelivered: s.oldestUndelivered().UTC(),
-	}
-	if s.oldestUndelivered().IsZero() {
-		st.OldestUndelivered = time.Time{}
 	}
 	st.SetMarks(&marks)
 	st.Waiting, st.Missing = s.scheduler.Counts()

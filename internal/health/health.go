@@ -78,6 +78,7 @@ type Tracker struct {
 	recovering   []*audit.Outage // over, and not everything that waited has an outcome
 	changed      []audit.Outage  // to be stored
 	ended        map[Dependency]int
+	changes      uint64
 }
 
 // dependency is the state of one, and what it follows from.
@@ -160,8 +161,10 @@ func (t *Tracker) succeeded(now time.Time, dep *dependency, operation string) {
 	case OK:
 		dep.Failures = 0
 	case Unknown:
+		t.changes++
 		dep.State = State{Dependency: dep.Dependency, Status: OK, Since: now}
 	case Failing:
+		t.changes++
 		took := now.Sub(dep.Since)
 		t.log.Info("dependency works again", "dependency", string(dep.Dependency), "seconds", took.Round(time.Millisecond).Seconds(),
 			"failures", dep.Failures, "cause", dep.Cause)
@@ -179,6 +182,7 @@ func (t *Tracker) succeeded(now time.Time, dep *dependency, operation string) {
 
 // begin begins a spell. t.mu is held.
 func (t *Tracker) begin(now time.Time, dep *dependency, f *failure) {
+	t.changes++
 	dep.Status, dep.Since, dep.logged = Failing, f.since, now
 	dep.describe(f.err)
 	dep.outage = &audit.Outage{ID: rand.Text(), Dependency: string(dep.Dependency), Cause: dep.Cause, From: f.since, Seen: now}
@@ -327,6 +331,13 @@ func (t *Tracker) States() []State {
 		list = append(list, s)
 	}
 	return list
+}
+
+// Changes returns how often the status of a dependency has changed.
+func (t *Tracker) Changes() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changes
 }
 
 // State returns what is known of a dependency.

@@ -1,0 +1,83 @@
+package daemon
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// keepFor is how long an answer is given again before it is made anew, unless something
+// has changed meanwhile. However many ask, making answers costs next to nothing beside
+// a pass.
+const keepFor = time.Second
+
+// rendered is an answer that is kept for a moment. It is safe for concurrent use: one
+// request makes the answer while the others wait for it.
+type rendered struct {
+	contentType string
+	render      func(ctx context.Context, w io.Writer) error
+
+	mu      sync.Mutex
+	at      time.Time // when it was made; zero: not yet
+	changes uint64    // how much had changed by then
+	plain   []byte
+	gzipped []byte // nil until somebody asks for it
+}
+
+// body returns the answer. It does not end with the request that happens to make it.
+func (a *rendered) body(ctx context.Context, now time.Time, changes uint64, zip bool) ([]byte, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.at.IsZero() || changes != a.changes || now.Sub(a.at) >= keepFor || now.Before(a.at) {
+		var b bytes.Buffer
+		if err := a.render(context.WithoutCancel(ctx), &b); err != nil {
+			return nil, err
+		}
+		a.at, a.changes, a.plain, a.gzipped = now, changes, b.Bytes(), nil
+	}
+	if !zip {
+		return a.plain, nil
+	}
+	if a.gzipped == nil {
+		var b bytes.Buffer
+		z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := z.Write(a.plain); err != nil {
+			return nil, err
+		}
+		if err := z.Close(); err != nil {
+			return nil, err
+		}
+		a.gzipped = b.Bytes()
+	}
+	return a.gzipped, nil
+}
+
+// answer writes a rendered answer to a request.
+func (s *server) answer(w http.ResponseWriter, r *http.Request, a *rendered) {
+	zip := strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")
+	body, err := a.body(r.Context(), time.Now(), s.updates.Load()+s.health.Changes(), zip)
+	if err != nil {
+		s.log.Error("answer not made", "path", r.URL.Path, "err", err)
+		http.Error(w, "answer not made", http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", a.contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("Vary", "Accept-Encoding")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if zip {
+		h.Set("Content-Encoding", "gzip")
+	}
+	_, _ = w.Write(body) // a client that went away
+}

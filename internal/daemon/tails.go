@@ -1,0 +1,58 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+// tails sums up for the log what tails have delivered that follow each other closely: on
+// a busy gateway there are many a second.
+type tails struct {
+	mu     sync.Mutex
+	logged time.Time // when the last line was written
+	count  int       // of those that no line tells of yet
+	sum    pipeline.Summary
+}
+
+// first reports whether a line is to be written for a tail, because there was none for
+// some time. Else it is counted.
+func (t *tails) first(now time.Time, s *pipeline.Summary) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.count == 0 && now.Sub(t.logged) >= tailsEvery {
+		t.logged = now
+		return true
+	}
+	t.count++
+	t.sum.Pages += s.Pages
+	t.sum.Read += s.Read
+	t.sum.New += s.New
+	t.sum.Delivered += s.Delivered
+	t.sum.Dead += s.Dead
+	t.sum.Deferred += s.Deferred
+	return false
+}
+
+// take returns what was counted, once a line is due.
+func (t *tails) take(now time.Time) (count int, sum pipeline.Summary) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.count == 0 || now.Sub(t.logged) < tailsEvery {
+		return 0, sum
+	}
+	count, sum = t.count, t.sum
+	t.logged, t.count, t.sum = now, 0, pipeline.Summary{}
+	return count, sum
+}
+
+// logTails writes a line about the tails since the last one.
+func (s *server) logTails(context.Context) {
+	if count, sum := s.tails.take(time.Now()); count > 0 {
+		s.log.Info("passes complete", "kind", string(audit.Tail), "count", count, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
+			"delivered", sum.Delivered, "dead", sum.Dead, "deferred", sum.Deferred)
+	}
+}

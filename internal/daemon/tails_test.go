@@ -1,0 +1,34 @@
+package daemon
+
+import (
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/pipeline"
+)
+
+// A single tail is a line of the log at once. Many are one line in 30 seconds, which
+// leaves none out.
+func TestTailsAreSummedUp(t *testing.T) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	var list tails
+	lines, delivered := 0, 0
+	for i := range 6000 { // ten minutes, ten a second
+		if now = now.Add(100 * time.Millisecond); i < 5000 {
+			if list.first(now, &pipeline.Summary{Delivered: 2}) {
+				lines++
+				delivered += 2
+			}
+		}
+		if count, sum := list.take(now); count > 0 {
+			lines++
+			delivered += sum.Delivered
+		}
+	}
+	if lines < 17 || lines > 19 || delivered != 10_000 {
+		t.Errorf("%d lines tell of %d entries", lines, delivered)
+	}
+	if !list.first(now.Add(time.Minute), &pipeline.Summary{}) {
+		t.Error("a single tail is not said at once")
+	}
+}
