@@ -28,13 +28,13 @@ const (
 	// tells when its entry has shown up, and Kong can take some seconds to write it.
 	repeatFor = 7 * time.Second
 
-	// blockedRetry is when a tail that a reconcile of a log without order keeps out is
-	// tried again, unless the reconcile ends before.
+	// blockedRetry is after how long a tail is tried again that had to wait for a reconcile
+	// of a log without order, unless that reconcile ends sooner.
 	blockedRetry = 5 * time.Second
 
-	// After a pass that failed, it is made again after a time that doubles from
-	// firstRetry to lastRetry. A trigger brings that forward, since it shows that Kong
-	// answers, but not closer than retryGap to the failure.
+	// A pass that failed is made again after a time that doubles from firstRetry to
+	// lastRetry. A trigger brings the retry forward, since it shows that Kong answers, but
+	// not closer than retryGap to the failure.
 	firstRetry = 2 * time.Second
 	lastRetry  = 5 * time.Minute
 	retryGap   = 250 * time.Millisecond
@@ -42,8 +42,8 @@ const (
 	// heldRetry is the least time between two attempts at a lease that another relay holds.
 	heldRetry = 500 * time.Millisecond
 
-	// unorderedShare bounds the tails of a log that has no order, which read all of
-	// it: at most one part of this many of the time.
+	// unorderedShare bounds the tails of a log without order, each of which reads the whole
+	// log: they take at most 1/unorderedShare of the time.
 	unorderedShare = 10
 )
 
@@ -79,14 +79,14 @@ type Scheduler struct {
 	// Passes.
 	tailing, reconciling bool      // a pass is under way; a tail until it has read the log
 	delivering           int       // tails that have read the log and are not at their end
-	tailForced           bool      // the tail under way is wanted whatever the ids
+	tailForced           bool      // the tail under way is to be made whatever ids are waited for
 	reconcileAt          time.Time // zero: no reconcile is planned
-	reconcileForced      bool      // although another relay has made one of late
+	reconcileForced      bool      // to be made although another relay has recently made one
 	tailNotBefore        time.Time
 	retryAfter           time.Duration  // after the next failure
 	failed               audit.PassKind // the pass that failed last and has not succeeded since
 	failedAt             time.Time
-	standby              audit.PassKind // waits for another relay's lease, whose holder may be dead
+	standby              audit.PassKind // to be made if the relay that holds the lease has died
 	standbyAt            time.Time
 }
 
@@ -98,16 +98,16 @@ func New(o Options) *Scheduler {
 	return &Scheduler{opts: o, ids: newAnnounced(), interval: minInterval, retryAfter: firstRetry, tailNotBefore: o.TailNotBefore}
 }
 
-// RequestReconcile asks for a reconcile at once. If forced, it is to be made although
-// another relay may have made one of late.
+// RequestReconcile asks for a reconcile at once. If forced, it is made even if another
+// relay has recently made one.
 func (s *Scheduler) RequestReconcile(now time.Time, forced bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reconcileAt, s.reconcileForced = now, s.reconcileForced || forced
 }
 
-// Notify takes a trigger. The ids that it announced are in the ledger's list by
-// now; none mean that a tail is wanted and nothing is known of what to look for.
+// Notify takes a trigger. The ids that it announced are on the ledger's list by now. A
+// trigger without ids asks for tails without saying what to look for.
 func (s *Scheduler) Notify(now time.Time, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,8 +138,8 @@ func (s *Scheduler) RequestTailAt(now, at time.Time) {
 	s.tailSoon(now, at.Sub(now))
 }
 
-// Listed takes the ledger's list of announced ids, whose reading began at a time:
-// ids that other relays noted, and those from before a restart.
+// Listed takes the ledger's list of announced ids: those that other relays noted, and
+// those from before a restart. began is when reading the list began.
 func (s *Scheduler) Listed(now, began time.Time, list []audit.Announcement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,16 +158,16 @@ func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
 	s.cancelTail(now)
 }
 
-// Delivered takes entries that were delivered, and returns how long before they
-// were announced, for those that were.
+// Delivered takes entries that were delivered. For each that was announced, it returns
+// how long ago.
 func (s *Scheduler) Delivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ids.markDelivered(now, entries)
 }
 
-// MaybeOwnReads returns the ids that were noted so recently that another relay may
-// still have to say that they are its own reads.
+// MaybeOwnReads returns the ids that were noted so recently that they may still turn out
+// to be own reads of another relay.
 func (s *Scheduler) MaybeOwnReads(now time.Time) (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,7 +179,7 @@ func (s *Scheduler) MaybeOwnReads(now time.Time) (ids []string) {
 	return ids
 }
 
-// Ignore stops waiting for ids that are not worth a tail, or that nobody misses.
+// Ignore stops waiting for ids that are not worth a tail.
 func (s *Scheduler) Ignore(now time.Time, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,7 +21,7 @@ const (
 // has been delivered and the ledger's list no longer has the id.
 type announced struct {
 	waiting map[string]waiting   // not in the log yet, for up to MissingAfter
-	missing map[string]time.Time // for longer; when they were announced
+	missing map[string]time.Time // not in the log for longer; when they were announced
 	// toStrikeOff are ids that the log showed. They stay until the ledger has confirmed
 	// that they are off its list.
 	toStrikeOff map[string]bool
@@ -55,7 +55,7 @@ func (a *announced) add(now time.Time, ids []string) {
 	}
 }
 
-// merge takes over the ledger's list, whose reading began at a time. It returns the
+// merge takes over the ledger's list. began is when reading it began. merge returns the
 // latest announcement among the ids that are new here.
 func (a *announced) merge(now, began time.Time, list []audit.Announcement) (latest time.Time) {
 	listed := make(map[string]bool, len(list))
@@ -119,7 +119,8 @@ func (a *announced) strikeOff(id string) {
 	a.toStrikeOff[id] = true
 }
 
-// markDelivered returns how long ago those of the entries were announced that were.
+// markDelivered notes entries that were delivered. For each that was announced, it returns
+// how long ago.
 func (a *announced) markDelivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
 	if len(a.undelivered) == 0 {
 		return nil
@@ -143,8 +144,8 @@ func (a *announced) markStruckOff(now time.Time, ids []string) {
 	}
 }
 
-// expire moves ids that have been waited for too long to the missing ones, which
-// it returns, and forgets what is of no use any more.
+// expire makes ids missing that have been waited for too long, and returns them. It
+// forgets what is no longer needed.
 func (a *announced) expire(now time.Time) (lost []string) {
 	for id, w := range a.waiting {
 		if now.Sub(w.announced) >= MissingAfter {

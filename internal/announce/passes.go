@@ -14,14 +14,13 @@ type Start struct {
 	Kind audit.PassKind
 	// RequestRerun: if another relay holds the lease, request a rerun of it.
 	RequestRerun bool
-	// Forced: a reconcile that was asked for is to be made although another relay has
-	// made one of late.
+	// Forced: the reconcile is to be made even if another relay has recently made one.
 	Forced bool
 }
 
-// Next starts the pass that is due: it returns the pass, which counts as under way
-// until [Scheduler.Ended]; or none, and the time at which to ask again unless
-// something happens before. A zero time means that nothing is planned.
+// Next returns the pass that is due, which then counts as under way until
+// [Scheduler.Ended]. If none is due, it returns none and the time at which to ask again
+// unless something happens before. A zero time means that nothing is planned.
 //
 // A tail may be started while a reconcile is under way, or while other tails that have
 // read the log still deliver: an entry that its destination does not take at once
@@ -97,7 +96,7 @@ type Result struct {
 	Unordered bool
 	// Rerun: another relay requested a rerun, and the lease is free or kept for it.
 	Rerun bool
-	// Reconciled: a reconcile need not be made, since one began then. Zero otherwise.
+	// Reconciled is the start of a recent reconcile that made this one unnecessary, or zero.
 	Reconciled time.Time
 }
 
@@ -163,12 +162,12 @@ func (s *Scheduler) succeeded(now time.Time, p audit.PassKind, r Result) {
 	}
 }
 
-// UnorderedPause returns how long no tail is made after one that took so long to
-// read a log without order.
+// UnorderedPause returns how long to wait before the next tail of a log without order,
+// from the time that the last one took.
 func UnorderedPause(took time.Duration) time.Duration { return (unorderedShare - 1) * took }
 
-// heldByOther leaves the pass to the relay that has the lease, and takes over as
-// soon as that lease has run out. s.mu is held.
+// heldByOther leaves the pass to the relay that holds the lease, and plans to take over
+// when that lease has run out. s.mu is held.
 func (s *Scheduler) heldByOther(now time.Time, p audit.PassKind, left time.Duration) {
 	s.failed, s.retryAfter = audit.NoPass, firstRetry
 	s.standbyAt = now.Add(max(left, heldRetry))

@@ -21,7 +21,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// App holds what was opened.
+// App is a relay with its connections: to Kong, the ledger and the destination.
 type App struct {
 	Settings    config.Settings
 	Log         *slog.Logger
@@ -43,8 +43,8 @@ func newApp(s config.Settings, log *slog.Logger) *App {
 	return &App{Settings: s, Log: log, kind: destinations()[s.Destination], certificates: &certificates{}}
 }
 
-// Open wires what the settings ask for. It contacts nothing but a secret store,
-// and opens the file of a ledger or a destination that is one.
+// Open wires Kong, ledger and destination. It opens files, and makes no connection except
+// to a secret store.
 func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer) (*App, error) {
 	a := newApp(s, log)
 	err := a.openKong()
@@ -73,7 +73,7 @@ func OpenSource(ctx context.Context, s config.Settings, log *slog.Logger) (*App,
 	return a, nil
 }
 
-// Encoder returns what maps entries to the events that the destination gets.
+// Encoder returns a function that maps entries to the events that the destination gets.
 func (a *App) Encoder() (func(*audit.Entry) (id string, event []byte), error) {
 	return newEncoder(&a.Settings)
 }
@@ -119,7 +119,7 @@ func (a *App) Reopen() error {
 	return a.reopen()
 }
 
-// WrapDestination puts something between the passes and the destination.
+// WrapDestination makes passes put by way of another destination.
 func (a *App) WrapDestination(wrap func(delivery.Destination) delivery.Destination) {
 	a.Destination = wrappedDestination{a.Destination, wrap(a.Destination)}
 	if a.urgent != nil {
@@ -127,7 +127,7 @@ func (a *App) WrapDestination(wrap func(delivery.Destination) delivery.Destinati
 	}
 }
 
-// wrappedDestination puts by way of another destination.
+// wrappedDestination is a destination whose puts go another way.
 type wrappedDestination struct {
 	Destination
 	puts delivery.Destination
@@ -210,9 +210,8 @@ func (a *App) CheckLedger(ctx context.Context) (warnings []string, err error) {
 	return warnings, a.ExplainLedger(err)
 }
 
-// bindStore ties the ledger to this Kong. A ledger of another Kong is adopted, or
-// advice to adopt it is given, only once Kong has answered at this address: it may
-// be mistyped.
+// bindStore ties the ledger to this Kong. It adopts a ledger of another Kong, or advises
+// to, only once Kong has answered at this address, which may be mistyped.
 func (a *App) bindStore(ctx context.Context) error {
 	err := a.Store.Bind(ctx, a.Settings.KongAdminAPI, false)
 	if errors.Is(err, audit.ErrLedgerMismatch) {
@@ -233,8 +232,8 @@ func (a *App) bindStore(ctx context.Context) error {
 	return a.ExplainLedger(err)
 }
 
-// bindAccount ties the ledger to the AWS account of the credentials, where its name does
-// not say the account. Where the account cannot be found out nothing is compared.
+// bindAccount ties the ledger to the AWS account of the credentials, where the ledger's
+// name does not contain it. If the account cannot be found out, nothing is compared.
 func (a *App) bindAccount(ctx context.Context) error {
 	s := &a.Settings
 	if a.kind.bindAccount == nil || !a.kind.bindAccount(s) {
@@ -257,8 +256,8 @@ func (a *App) bindAccount(ctx context.Context) error {
 	return err
 }
 
-// ExplainLedger adds what to do about a ledger that cannot be reached, unless the
-// error says it already.
+// ExplainLedger adds a hint to the error of a ledger that cannot be reached, unless it has
+// one.
 func (a *App) ExplainLedger(err error) error {
 	if err == nil || audit.Hint(err) != "" || errors.Is(err, context.Canceled) || a.Settings.LedgerFile != "" {
 		return err

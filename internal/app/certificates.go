@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// certificates knows until when the certificates are valid that were last seen, by
-// whose they are.
+// certificates holds the expiry of the certificates that were last seen, by owner.
 type certificates struct {
 	mu    sync.Mutex
 	until map[string]time.Time
@@ -48,8 +47,7 @@ func (c *certificates) note(of string, until time.Time) {
 	c.until[of] = until
 }
 
-// Certificates returns until when the certificates are valid that Kong and the ledger
-// have shown, and the relay's own.
+// Certificates returns the expiry of the certificates of Kong, the ledger and the relay.
 func (a *App) Certificates() map[string]time.Time {
 	if a.certificates == nil {
 		return nil

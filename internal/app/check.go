@@ -13,7 +13,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/lake"
 )
 
-// What to do where an error does not say it already: mostly the network.
+// Hints for errors that have none: mostly the network.
 const (
 	kongHint   = "make KONG_ADMIN_API the Admin API itself (port 8001 or 8444) with nothing in between, and try curl from here"
 	ledgerHint = "look into the log of Redis, and at REDIS_HOST"
@@ -23,10 +23,10 @@ const (
 	codeHint = "the destination does not take these events: look up its code, and at the permissions and settings of what receives them"
 )
 
-// CheckWithin bounds a check of anything but Kong, which the relay would wait for longer.
+// CheckWithin bounds each check. For Kong the timeout of a page comes on top.
 const CheckWithin = 20 * time.Second
 
-// Check is one thing to try before the relay runs.
+// Check is a test of a connection or permission before the relay runs.
 type Check struct {
 	Name   string
 	Within time.Duration // bounds it
@@ -35,7 +35,7 @@ type Check struct {
 	Run func(ctx context.Context) (string, error)
 }
 
-// Checks returns what there is to try: every connection and permission.
+// Checks returns a check of every connection and permission.
 func (a *App) Checks() []Check {
 	kind := &a.kind
 	checks := []Check{
@@ -116,7 +116,7 @@ func (a *App) checkQueries(ctx context.Context) (string, error) {
 	return "relay verify can ask " + h.Name, nil
 }
 
-// Explain adds what a person can do about an error of a pass.
+// Explain adds a hint to an error of a pass.
 func Explain(err error) error {
 	switch {
 	case errors.Is(err, audit.ErrLeaseHeld):

@@ -13,9 +13,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// CheckTrigger returns what there is to try of the way from Kong to a relay that
-// serves at an address. It needs no setting but the trigger secret, so that it can
-// be tried where Kong runs, and beside the relay whose ledger is a file.
+// CheckTrigger returns checks of the way from Kong to a relay that serves at an address.
+// They need no setting but the trigger secret, so that they can be made where Kong runs,
+// and beside a relay whose ledger is a file.
 func CheckTrigger(s config.Settings, relay string) Check {
 	return Check{"trigger", CheckWithin, "", func(ctx context.Context) (string, error) { return sendTrigger(ctx, s.TriggerSecret, relay) }}
 }
@@ -44,9 +44,8 @@ func sendTrigger(ctx context.Context, secret secret.Secret, relay string) (strin
 	return "the relay accepted a signed trigger (202)", nil
 }
 
-// PluginHint says whether Kong has a plugin that triggers a relay. Nothing depends
-// on it: the relay's user need not see plugins, and a route may be in another
-// workspace.
+// PluginHint says whether Kong has a plugin that triggers a relay. It is only a hint: the
+// relay's user need not see plugins, and the route may be in another workspace.
 func PluginHint(ctx context.Context, s config.Settings, log *slog.Logger) string {
 	if s.KongAdminAPI == "" {
 		return "Kong was not asked for its plugins: KONG_ADMIN_API is not set"

@@ -16,7 +16,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// Pipeline returns what makes passes. keeper keeps the lease; nil: one of its own.
+// Pipeline returns a new pipeline. keeper takes its lease; it may be nil.
 func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipeline {
 	s := a.Settings
 	if keeper == nil {
@@ -45,8 +45,8 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 	return pipeline.New(options)
 }
 
-// WithoutChanges reports for each id whether its event went without what its request
-// changed, because Kong had not shown it in time.
+// WithoutChanges reports for each id whether its event was put without what its request
+// changed, because Kong had not shown that in time.
 func (a *App) WithoutChanges(ctx context.Context, ids []string) ([]bool, error) {
 	marked := make([]bool, len(ids))
 	if len(ids) == 0 {
@@ -66,8 +66,8 @@ func (a *App) WithoutChanges(ctx context.Context, ids []string) ([]bool, error) 
 	return marked, nil
 }
 
-// History returns what Kong's logs say of the changes of an entity since a Unix second;
-// 0 is as far back as they go.
+// History returns the changes of an entity since a Unix second, from Kong's two logs; 0
+// is as far back as they go.
 func (a *App) History(ctx context.Context, entity, name string, since int64) (*history.Report, error) {
 	report, err := history.Read(ctx, history.Options{
 		Requests: a.Kong, Objects: a.Kong.Objects(), Entity: entity, Name: name, Since: since, Redact: a.Settings.Redact, Logger: a.Log,
@@ -75,8 +75,8 @@ func (a *App) History(ctx context.Context, entity, name string, since int64) (*h
 	return report, Explain(err)
 }
 
-// Lease returns what keeps the lease under which passes are made. rerun is called
-// when another process requests a rerun; it may be nil.
+// Lease returns a keeper of the ledger's lease. rerun is called when another process
+// requests a rerun; it may be nil.
 func (a *App) Lease(rerun func()) *lease.Keeper {
 	return lease.NewKeeper(lease.Options{
 		Acquire: a.Store.Acquire,
@@ -86,8 +86,8 @@ func (a *App) Lease(rerun func()) *lease.Keeper {
 	})
 }
 
-// Runner returns what makes the passes that a scheduler asks for. A reconcile waits
-// for the lease as long as wait says.
+// Runner returns a runner of the passes that a scheduler asks for. A reconcile waits for
+// the lease as long as wait says.
 func (a *App) Runner(s *announce.Scheduler, passes runner.Passes, o runner.Observer, wait time.Duration) *runner.Runner {
 	return runner.New(runner.Options{
 		Passes: passes, Scheduler: s, List: a.Store, Ledger: a.Store, OwnReads: a.Store, Marks: a.Store,

@@ -11,15 +11,14 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 )
 
-// Env is what a command or host has of the outside world.
+// Env is the environment of a command or host.
 type Env struct {
 	Getenv         func(string) string
 	Environ        []string
 	Stdout, Stderr io.Writer
 }
 
-// Logger returns the log that the settings ask for, after it has warned of what
-// looks wrong in them.
+// Logger returns a logger for the settings, and logs their warnings.
 func (e *Env) Logger(s config.Settings) *slog.Logger {
 	log := NewLogger(s, e.Stderr)
 	redisledger.LogTo(log)

@@ -10,7 +10,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 )
 
-// Names say for a person what the relay works with. They hold no secret.
+// Names name Kong, ledger and destination for a person. They hold no secret.
 type Names struct {
 	Kong        string `json:"kong"`
 	Ledger      string `json:"ledger"`
@@ -18,7 +18,7 @@ type Names struct {
 	Source      string `json:"source"`
 }
 
-// NamesOf returns the names that the settings say.
+// NamesOf returns the names for the settings.
 func NamesOf(s *config.Settings) Names {
 	n := Names{Kong: redacted(s.KongAdminAPI), Source: s.Source}
 	if s.LedgerFile != "" {

@@ -11,17 +11,17 @@ import (
 // recordWithin bounds recording what has been put.
 const recordWithin = 10 * time.Second
 
-// Record returns the record that gives an undelivered entry an outcome.
-func (a *App) Record(l audit.Undelivered, o audit.Outcome) audit.Record {
-	keep := a.Settings.RecordTTL
-	if l.Entry.TTL >= 0 {
-		keep = max(keep, time.Duration(l.Entry.TTL)*time.Second)
+// newRecord returns the record that gives an undelivered entry an outcome.
+func (a *App) newRecord(u audit.Undelivered, o audit.Outcome) audit.Record {
+	retention := a.Settings.RecordTTL
+	if u.Entry.TTL >= 0 {
+		retention = max(retention, time.Duration(u.Entry.TTL)*time.Second)
 	}
-	return audit.Record{ID: l.Entry.ID, Timestamp: l.Entry.Timestamp, Retention: keep, Outcome: o}
+	return audit.Record{ID: u.Entry.ID, Timestamp: u.Entry.Timestamp, Retention: retention, Outcome: o}
 }
 
-// PutAgain puts undelivered entries once and records what came of it. It returns
-// those that are left, each with what the destination said last.
+// PutAgain puts undelivered entries once and records the outcome. It returns those that
+// were not accepted, each with the destination's last code and reason.
 func (a *App) PutAgain(ctx context.Context, undelivered []audit.Undelivered) (left []audit.Undelivered, err error) {
 	entries := make([]audit.Entry, len(undelivered))
 	for i := range undelivered {
@@ -31,22 +31,22 @@ func (a *App) PutAgain(ctx context.Context, undelivered []audit.Undelivered) (le
 	var records []audit.Record
 	accepted := 0
 	for i, v := range verdicts {
-		l := undelivered[i]
+		u := undelivered[i]
 		switch v.Status {
 		case audit.Accepted:
 			accepted++
-			records = append(records, a.Record(l, audit.Delivered))
+			records = append(records, a.newRecord(u, audit.Delivered))
 			continue
 		case audit.Rejected:
-			l.Outcome, l.Code, l.Reason = audit.Dead, v.Code, v.Reason
-			l.Tries++
-			r := a.Record(l, audit.Dead)
-			r.Undelivered = &l
+			u.Outcome, u.Code, u.Reason = audit.Dead, v.Code, v.Reason
+			u.Tries++
+			r := a.newRecord(u, audit.Dead)
+			r.Undelivered = &u
 			records = append(records, r)
-		case audit.Retryable: // what is recorded stays as it is
-			l.Code, l.Reason = v.Code, v.Reason
+		case audit.Retryable: // its record stays as it is
+			u.Code, u.Reason = v.Code, v.Reason
 		}
-		left = append(left, l)
+		left = append(left, u)
 	}
 	if len(records) == 0 {
 		return left, putErr

@@ -13,7 +13,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/health"
 )
 
-// Status is how things stand, as the running relay or the ledger knows it. It holds
+// Status is the state of the relay, as the running relay or the ledger knows it. It holds
 // no secret and no payload.
 type Status struct {
 	Verdict string `json:"verdict"` // for a person, one sentence
@@ -76,11 +76,11 @@ const (
 	shownOutages   = 30 * 24 * time.Hour
 )
 
-// OutageStale is how long after its relay last confirmed it an outage without an end
-// is taken as one whose relay was stopped.
+// OutageStale is how long after its last confirmation an outage without an end counts as
+// one whose relay was stopped.
 const OutageStale = 2 * time.Minute
 
-// LedgerStatus returns what the ledger knows of how things stand.
+// LedgerStatus returns the status as the ledger knows it.
 func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 	now := time.Now()
 	s := Status{From: "ledger", At: now.UTC(), Names: NamesOf(&a.Settings)}
@@ -115,7 +115,7 @@ func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// SetMarks takes over marks.
+// SetMarks sets the times that marks say.
 func (s *Status) SetMarks(m *audit.Marks) {
 	at := func(second int64) time.Time {
 		if second == 0 {
@@ -164,7 +164,7 @@ func (a *App) AddDetails(ctx context.Context, s *Status) error {
 	return nil
 }
 
-// Judge sets the verdict from everything else.
+// Judge sets the verdict from the other fields.
 func (s *Status) Judge() {
 	var failing []string
 	s.Failing, s.Hint = false, ""

@@ -65,7 +65,7 @@ func (a *App) Drop(ctx context.Context, s *Selection, reason string) (dropped in
 	err = a.forSelected(ctx, s, func(undelivered []audit.Undelivered) error {
 		records := make([]audit.Record, len(undelivered))
 		for i := range undelivered {
-			records[i] = a.Record(undelivered[i], audit.Dropped)
+			records[i] = a.newRecord(undelivered[i], audit.Dropped)
 		}
 		if err := a.Store.Record(ctx, records); err != nil {
 			return err

@@ -17,21 +17,20 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// Report takes the outcome of a call to a dependency. It must not block, and is
-// called from several goroutines.
+// Report is called with the outcome of a call to a dependency, from several goroutines. It
+// must not block.
 type Report func(d health.Dependency, operation string, err error)
 
-// How long a call may take before it is reported as one that does not answer. The
-// call goes on.
+// How long a call may take before it is reported as unanswered. The call goes on.
 const (
 	slowKong        = 10 * time.Second
 	slowLedger      = 2500 * time.Millisecond
 	slowDestination = 10 * time.Second
 )
 
-// Watch makes every call to Kong, ledger and destination report its outcome, by
-// where it was made and not by what its error says. It is to be called once, before
-// anything else is done with a.
+// Watch makes every call to Kong, ledger and destination report its outcome under the
+// dependency that was called, whatever the error says. It must be called once, before a is
+// used.
 func (a *App) Watch(report Report) {
 	a.report = report
 	a.source = watchedSource{a.source, a}
@@ -39,14 +38,14 @@ func (a *App) Watch(report Report) {
 	a.WrapDestination(func(d delivery.Destination) delivery.Destination { return watchedDestination{d, a} })
 }
 
-// attempted takes the outcome of an attempt at a page.
+// attempted reports the outcome of an attempt to read a page.
 func (a *App) attempted(err error) {
 	if a.report != nil {
 		a.report(health.Kong, "read", withHint(err, kongHint))
 	}
 }
 
-// begin returns what takes the outcome of a call that begins now.
+// begin returns a function that reports the end of a call that begins now.
 func (a *App) begin(d health.Dependency, operation string, slow time.Duration) func(err error) {
 	var mu sync.Mutex
 	ended := false
@@ -105,8 +104,8 @@ func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]a
 	return verdicts, err
 }
 
-// putFailure returns why a call delivered nothing, or nil if the destination works:
-// it accepted something, or rejected something permanently.
+// putFailure returns why a call delivered nothing. It returns nil if the destination works:
+// it accepted an entry, or rejected one permanently.
 func putFailure(verdicts []audit.Verdict, err error) error {
 	for _, v := range verdicts {
 		if v.Status != audit.Retryable {
@@ -123,7 +122,7 @@ func putFailure(verdicts []audit.Verdict, err error) error {
 	return err
 }
 
-// withHint adds advice to an error that has none.
+// withHint adds a hint to an error that has none.
 func withHint(err error, hint string) error {
 	if err == nil || audit.Hint(err) != "" {
 		return err
@@ -136,7 +135,7 @@ type watchedStore struct {
 	app *App
 }
 
-// ledgerCall begins a call whose end is reported with its error.
+// ledgerCall is begin for a call to the ledger.
 func (s watchedStore) ledgerCall(operation string) func(err error) {
 	done := s.app.begin(health.Ledger, operation, slowLedger)
 	return func(err error) {
@@ -250,7 +249,7 @@ func (s watchedStore) Bind(ctx context.Context, url string, adopt bool) error {
 	return err
 }
 
-// Probe asks a dependency for a sign of life.
+// Probe makes a small call to a dependency.
 func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 	switch d {
 	case health.Kong:

@@ -17,10 +17,10 @@ type batch struct {
 	patienceStart time.Time
 	comparable    time.Time // if others were accepted since then, its failures may be its own fault
 	failedAt      int       // number of calls that had been made when its last one failed
-	suspect       bool      // others were accepted between two of its failures: it must not close the gate
+	suspect       bool      // others were accepted between two of its failures, so it is at fault and must not close the gate
 }
 
-// history is what is known of an entry that was put before.
+// history is what earlier puts of an entry came to.
 type history struct {
 	slot     *slot // in reading order; nil for an entry that an earlier pass deferred
 	puts     int
@@ -36,7 +36,7 @@ func newBatch(entries []audit.Entry, s *slot, patience time.Duration) *batch {
 	return &batch{entries: entries, slot: s, patienceStart: now, comparable: now, patience: patience}
 }
 
-// of returns what is known of an entry.
+// of returns the history of an entry.
 func (b *batch) of(i int) history {
 	if b.past == nil {
 		return history{slot: b.slot, firstPut: b.patienceStart}
@@ -44,7 +44,7 @@ func (b *batch) of(i int) history {
 	return b.past[i]
 }
 
-// part returns some of a batch's entries, which follow each other.
+// part returns a batch of the entries from one index to another.
 func (b *batch) part(from, to int) *batch {
 	p := *b
 	p.entries = b.entries[from:to:to]
@@ -54,7 +54,7 @@ func (b *batch) part(from, to int) *batch {
 	return &p
 }
 
-// decision is what the verdicts of a call come to.
+// decision is what follows from the verdicts of a call.
 type decision struct {
 	records  []audit.Record
 	accepted []audit.Entry
@@ -62,7 +62,7 @@ type decision struct {
 	dead     []*audit.Undelivered
 }
 
-// decide makes records of the verdicts on a batch. failure is the call's.
+// decide turns the verdicts on a batch into records. failure is the call's error.
 func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) decision {
 	out := decision{records: make([]audit.Record, 0, len(b.entries)), accepted: b.entries[:0:0]}
 	for i, v := range verdicts {
@@ -79,7 +79,7 @@ func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) dec
 		case v.Status == audit.Rejected:
 			h.last = v
 			out.addDeadLetter(d, e, undelivered(e, audit.Dead, h))
-		case failure == nil && h.isDeferred() && time.Since(h.deferred) >= d.opts.DeadAfter:
+		case failure == nil && h.isDeferred() && time.Since(h.deferred) >= deadAfter:
 			out.addDeadLetter(d, e, overdue(e, h))
 		default:
 			h.last = explained(v, failure)
@@ -104,7 +104,7 @@ func (o *decision) leave(b *batch, i int, h history) {
 	o.left.entries, o.left.past = append(o.left.entries, b.entries[i]), append(o.left.past, h)
 }
 
-// explained returns a verdict that gives a reason, whatever the destination said.
+// explained returns a verdict with a code and a reason.
 func explained(v audit.Verdict, failure error) audit.Verdict {
 	if v.Code == "" {
 		v.Code = "NoAnswer"
@@ -119,12 +119,12 @@ func explained(v audit.Verdict, failure error) audit.Verdict {
 	return v
 }
 
-// newRecord returns what the ledger is to record of an entry.
+// newRecord returns the ledger's record of an entry.
 func (d *Delivery) newRecord(e *audit.Entry, o audit.Outcome, u *audit.Undelivered) audit.Record {
 	return audit.Record{ID: e.ID, Timestamp: e.Timestamp, Retention: d.opts.Retention(e), Outcome: o, Undelivered: u}
 }
 
-// undelivered is what the ledger stores of an entry that was not delivered.
+// undelivered returns the undelivered entry that the ledger stores.
 func undelivered(e *audit.Entry, o audit.Outcome, h history) *audit.Undelivered {
 	since := time.Now().UTC()
 	if h.isDeferred() {
@@ -133,7 +133,7 @@ func undelivered(e *audit.Entry, o audit.Outcome, h history) *audit.Undelivered 
 	return &audit.Undelivered{Entry: *e, Outcome: o, Code: h.last.Code, Reason: h.last.Reason, Since: since, Tries: h.puts}
 }
 
-// overdue is the dead letter of an entry that was deferred for too long.
+// overdue returns the dead letter of an entry that was deferred for too long.
 func overdue(e *audit.Entry, h history) *audit.Undelivered {
 	u := undelivered(e, audit.Dead, h)
 	u.Reason = "deferred for too long: " + u.Reason

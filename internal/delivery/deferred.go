@@ -10,21 +10,24 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// maxFailed is after how many failed calls in a row a pass gives up on deferred
-// entries: twice as many as it takes to find a bad one in a batch.
+// maxFailed is the number of failed calls in a row after which a pass gives up on
+// deferred entries: twice what it takes to find a bad entry in a batch.
 const maxFailed = 16
 
-// deferredTries is what workers know of their tries of deferred entries.
+// deadAfter is how long an entry stays deferred before it becomes a dead letter.
+const deadAfter = 24 * time.Hour
+
+// deferredTries is the state of the workers' tries of deferred entries.
 type deferredTries struct {
-	failed      int       // calls in a row of which nothing came
-	lastSuccess time.Time // when one did not fail, or the first was made
-	overdue     batch     // entries deferred for too long whose call failed
+	failed      int       // calls in a row that failed and settled nothing
+	lastSuccess time.Time // of a call; before the first one, when PutDeferred began
+	overdue     batch     // entries deferred for too long, whose call failed
 	bytes       int       // of those
 }
 
-// PutDeferred puts n deferred entries once more, which it finds among undelivered. One
-// that has been deferred for too long becomes a dead letter. It is called before
-// [Workers.Add].
+// PutDeferred puts the deferred ones among the undelivered entries once more; there are
+// n of them. One that has been deferred for too long becomes a dead letter. PutDeferred
+// must be called before [Workers.Add].
 func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.Undelivered, error], n int) error {
 	o := &w.d.opts
 	w.deferred.lastSuccess = time.Now()
@@ -54,7 +57,7 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 }
 
 // deferredBatch returns an empty batch for deferred entries. Its failures do not
-// close the gate: it may hold what the destination chokes on.
+// close the gate: it may contain the entry that makes the destination fail.
 func deferredBatch() *batch {
 	b := newBatch(nil, nil, 0)
 	b.suspect = true
@@ -94,8 +97,8 @@ func (w *Workers) putDeferred(ctx context.Context, b *batch) error {
 	case left == 1:
 		w.noteOverdue(r.left)
 	case left > 1:
-		// One of them may be what the destination chokes on. Which half is first is
-		// left to chance, so that several bad ones do not always hide the rest.
+		// One of them may make the destination fail. Which half is first is left to
+		// chance, so that several bad ones do not always hide the rest.
 		first, second := r.left.part(0, left/2), r.left.part(left/2, left)
 		if rand.N(2) == 0 {
 			first, second = second, first
@@ -112,7 +115,7 @@ func (w *Workers) putDeferred(ctx context.Context, b *batch) error {
 // due to the entry or to the destination: the rest of the pass shows which.
 func (w *Workers) noteOverdue(one *batch) {
 	tries, size := &w.deferred, one.entries[0].Size()
-	if time.Since(one.past[0].deferred) < w.d.opts.DeadAfter || len(tries.overdue.entries) > 0 && tries.bytes+size > w.d.opts.BatchBytes {
+	if time.Since(one.past[0].deferred) < deadAfter || len(tries.overdue.entries) > 0 && tries.bytes+size > w.d.opts.BatchBytes {
 		return
 	}
 	tries.overdue.entries = append(tries.overdue.entries, one.entries...)

@@ -19,7 +19,7 @@ var ErrUnavailable = errors.New("destination does not accept anything")
 const (
 	waitingBatches = 8 // batches that may wait to be put again, for each that is being put
 	maxLogged      = 5 // dead letters of a call that the log names one by one
-	fewBatches     = 3 // so many batches may fail by themselves; more show that the destination is down
+	fewBatches     = 3 // more batches than this that fail together show that the destination is down
 	firstBackoff   = 100 * time.Millisecond
 	maxBackoff     = 10 * time.Second // of a batch that fails while others are accepted
 )
@@ -82,25 +82,18 @@ func (w *Workers) put(ctx context.Context, entries []audit.Entry, s *slot) error
 	s.oldest, s.left = oldest, len(entries)
 	w.d.pending(oldest)
 	w.d.mu.Unlock()
-	if err := w.awaitWorker(ctx); err != nil {
-		return err
+	// Wait for a worker first, so that no batches queue up: the garbage collector would scan
+	// their memory again and again.
+	if err := w.puts.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
 	}
+	w.puts.Release(1)
 	s.weight = min(size, w.limit)
 	if err := w.bytes.Acquire(ctx, int64(s.weight)); err != nil {
 		return context.Cause(ctx)
 	}
 	w.retries.begin()
 	w.group.Go(w.delivering(ctx, newBatch(entries, s, w.d.opts.RetryFor)))
-	return nil
-}
-
-// awaitWorker waits until a worker is free. No batch queues up before that: what waits
-// is memory that the garbage collector goes over again and again.
-func (w *Workers) awaitWorker(ctx context.Context) error {
-	if err := w.puts.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
-	}
-	w.puts.Release(1)
 	return nil
 }
 
@@ -137,7 +130,7 @@ func (w *Workers) deliver(ctx context.Context, b *batch) error {
 		}
 		w.d.log.Debug("putting again", "entries", len(b.entries), "code", b.past[0].last.Code, "err", r.failure)
 		if !r.alone {
-			continue // the gate says when
+			continue // round waits at the gate
 		}
 		if err := sleep(ctx, jitter(backoff), nil); err != nil {
 			return err
@@ -146,14 +139,14 @@ func (w *Workers) deliver(ctx context.Context, b *batch) error {
 	}
 }
 
-// result is what a call came to.
+// result is the outcome of a call.
 type result struct {
 	left    *batch // entries that have no outcome; nil if there are none
 	failure error  // of the call; nil if the destination answered
 	alone   bool   // the call failed although others were accepted: it has to wait by itself
 }
 
-// round puts a batch once and records what was decided. Its error ends the pass.
+// round puts a batch once and records what follows. Its error ends the pass.
 func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 	if err := w.puts.Acquire(ctx, 1); err != nil {
 		return result{}, context.Cause(ctx)
@@ -189,8 +182,9 @@ func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 	return result{left: made.left, failure: failure, alone: alone}, nil
 }
 
-// noteFailure keeps in mind when a batch failed, and whether the destination
-// accepted others before that and since. It reports whether the batch has to wait by itself.
+// noteFailure notes that a call for a batch failed, and makes the batch suspect if the
+// destination accepted others since its failure before. It reports whether the batch has
+// to wait by itself rather than at the gate.
 func (w *Workers) noteFailure(b *batch, alone bool, failure error) bool {
 	if failure == nil || audit.IsDestinationError(failure) {
 		return false
@@ -214,7 +208,7 @@ func (w *Workers) attempt(entries []audit.Entry) ([]audit.Verdict, error) {
 	return verdicts, err
 }
 
-// resultOf returns what the gate has to know of a call.
+// resultOf returns a call's result for the gate.
 func resultOf(verdicts []audit.Verdict, failure error) callResult {
 	rejected := false
 	for _, v := range verdicts {
@@ -232,7 +226,7 @@ func resultOf(verdicts []audit.Verdict, failure error) callResult {
 	return failed
 }
 
-// said reports whether the destination said anything at all of a call's entries.
+// said reports whether the destination gave a verdict on any of a call's entries.
 func said(verdicts []audit.Verdict) bool {
 	for _, v := range verdicts {
 		if v.Status != audit.Retryable || v.Code != "" {
@@ -242,7 +236,7 @@ func said(verdicts []audit.Verdict) bool {
 	return false
 }
 
-// resolve notes that all entries of a batch but those left have an outcome.
+// resolve notes that all entries of a batch, except those left, have an outcome.
 func (w *Workers) resolve(b, left *batch) {
 	w.d.mu.Lock()
 	defer w.d.mu.Unlock()
@@ -274,7 +268,7 @@ func (w *Workers) free(s *slot, n, size int) {
 	w.bytes.Release(int64(freed))
 }
 
-// logDead says which entries become dead letters.
+// logDead logs the entries that become dead letters.
 func (d *Delivery) logDead(dead []*audit.Undelivered) {
 	for i, u := range dead {
 		if i == maxLogged {

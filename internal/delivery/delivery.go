@@ -52,8 +52,6 @@ type Options struct {
 	// RecordFor is how long an accepted batch waits for a ledger that does not
 	// answer, before its entries are left to be repeated.
 	RecordFor time.Duration
-	// DeadAfter is how long an entry stays deferred before it is a dead letter.
-	DeadAfter time.Duration
 	// DryRun looks entries up and counts them. Nothing is put or recorded.
 	DryRun bool
 
@@ -76,8 +74,8 @@ type Observer struct {
 	Seen      func(entries []audit.Entry)            // every entry that the log showed
 	Delivered func(entries []audit.Entry)            // accepted and recorded
 	New       func(e *audit.Entry)                   // in a dry run, each entry that would be put, after Prepare
-	// Waiting is told whenever it changes how old the oldest entry is that is new and
-	// has no outcome yet: its timestamp, or 0 if there is none.
+	// Waiting is called when the timestamp of the oldest new entry without an outcome
+	// changes, with 0 for none.
 	Waiting func(oldest int64)
 }
 
@@ -87,7 +85,7 @@ func (o *Observer) stage(name string, begin time.Time) {
 	}
 }
 
-// Counts is how many entries a delivery has met, and what became of them.
+// Counts are numbers of entries, by what became of them.
 type Counts struct {
 	Read      int // handed over, whether new or not
 	Ahead     int // of those, with a timestamp ahead of Kong's clock
@@ -121,16 +119,16 @@ func (c *Counts) note(r *audit.Record) {
 	}
 }
 
-// Delivery is what everything that is put in one pass shares: which entries are in
-// flight, how far those that were read in order have an outcome, and the gates of
-// destination and ledger. It is safe for concurrent use.
+// Delivery is the state that a pass and the tails beside it share: the entries in flight,
+// the time up to which everything has an outcome, and the gate before the destination.
+// It is safe for concurrent use.
 type Delivery struct {
 	opts Options
 	log  *slog.Logger
 	gate *gate
 
 	mu        sync.Mutex
-	flight    map[string]bool // ids from being looked up until they are recorded
+	flight    map[string]bool // ids, from their look-up until they are recorded
 	slots     []*slot         // of batches, in reading order, from the first one that is not complete
 	completed int             // slots that are complete and gone from slots
 	oldest    int64           // least timestamp in those that are not complete; 0 if all are
@@ -156,7 +154,7 @@ type slot struct {
 	done     bool
 }
 
-// pageEnd is a page's end: everything up to it has an outcome once so many slots
+// pageEnd is the end of a page. Everything up to it has an outcome once that many slots
 // are complete.
 type pageEnd struct {
 	offset string
@@ -192,8 +190,8 @@ func (d *Delivery) dropKnown(entries []audit.Entry, outcomes []audit.Outcome) {
 	}
 }
 
-// copyInFlight makes the copy of an id stand for an entry in flight, so that the id's
-// page can leave memory.
+// copyInFlight replaces the id of an entry in flight by a copy, so that the memory of its
+// page can be freed.
 func (d *Delivery) copyInFlight(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -210,9 +208,8 @@ func (d *Delivery) newSlot(first int64) *slot {
 	return s
 }
 
-// Reserve keeps a place in reading order for batches that are still to come, of
-// entries from a Unix second on: until finish is called, what is [Delivery.Safe] stays below
-// that second.
+// Reserve keeps a slot for batches that are still to come, of entries from a Unix second
+// on: until finish is called, [Delivery.Safe] stays below that second.
 func (d *Delivery) Reserve(first int64) (finish func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -264,8 +261,8 @@ func (d *Delivery) complete(s *slot) {
 	}
 }
 
-// NoteRead notes that a page of the walk has been handed over: everything up to a
-// timestamp, in order, or everything up to an offset.
+// NoteRead notes that a page of the walk has been handed over. In an ordered log it ends
+// at a timestamp, in others at an offset.
 func (d *Delivery) NoteRead(through int64, offset string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -282,8 +279,8 @@ func (d *Delivery) dropPages() {
 	}
 }
 
-// Restart forgets how far the walk had come: it began again in another order. What
-// is in flight stays so.
+// Restart forgets how far the walk had come, because it began again in another order.
+// What is in flight stays in flight.
 func (d *Delivery) Restart() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -299,8 +296,8 @@ func (d *Delivery) SafeOffset() string {
 	return d.offset
 }
 
-// Safe returns the Unix second up to which everything that was read has an outcome:
-// just before the first entry that has none. 0 where no order is proven.
+// Safe returns the Unix second up to which everything that was read has an outcome, just
+// before the first entry that has none. It returns 0 where no order is proven.
 func (d *Delivery) Safe() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()

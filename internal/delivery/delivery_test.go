@@ -86,7 +86,7 @@ func (d *destination) ids() []string {
 func newDelivery(l Ledger, change ...func(*Options)) *Delivery {
 	o := Options{
 		Ledger: l, Valid: func() error { return nil }, Retention: func(*audit.Entry) time.Duration { return time.Hour }, Unrecorded: &Unrecorded{},
-		BatchEntries: 2, BatchBytes: 1 << 20, RetryFor: time.Minute, RecordFor: time.Minute, DeadAfter: time.Hour,
+		BatchEntries: 2, BatchBytes: 1 << 20, RetryFor: time.Minute, RecordFor: time.Minute,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {

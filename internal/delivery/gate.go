@@ -27,7 +27,7 @@ type gate struct {
 	reopened time.Time     // when it last opened
 	wait     time.Duration // before the next probe
 	next     time.Time     // when the next probe may be made
-	waiting  int           // calls that wait because it is closed
+	waiting  int           // calls that wait for it to open
 
 	started  int       // calls so far
 	latest   int       // the highest number of a call of which something was accepted
@@ -36,18 +36,18 @@ type gate struct {
 
 func newGate() *gate { return &gate{turn: make(chan struct{}, 1)} }
 
-// call is one put, from the gate's point of view.
+// call is one put, as the gate sees it.
 type call struct {
 	number int // calls are numbered as they begin
 	probe  bool
 }
 
-// callResult is what a call came to, from the gate's point of view.
+// callResult is the result of a call, as the gate sees it.
 type callResult uint8
 
 const (
 	cancelled   callResult = iota // the call was not made
-	answered                      // the destination answered, and accepted nothing of a few entries
+	answered                      // the destination answered, and accepted none of a few entries
 	accepting                     // the destination accepted something
 	failed                        // nothing was accepted, which may be due to the entries
 	unavailable                   // the call failed, which is not due to its entries
@@ -114,11 +114,11 @@ func (g *gate) queue(ctx context.Context, opened <-chan struct{}) (probe bool, e
 	return false, err
 }
 
-// leave notes what a call came to. Unless mayClose, a failure does not close the gate.
+// leave notes the result of a call. A failure closes the gate only if mayClose is set.
 //
-// alone reports whether the call failed although the destination accepted something of
-// a call that began later: then the failure may be due to the call's own entries.
-// Earlier calls say nothing, since some were in flight when an outage began.
+// alone reports whether the call failed although the destination accepted entries of a
+// call that began later: the failure may then be due to the call's own entries. Earlier
+// calls prove nothing, since some were in flight when an outage began.
 func (g *gate) leave(c call, o callResult, mayClose bool) (alone bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -194,8 +194,8 @@ func (g *gate) crowded() bool {
 	return g.waiting > fewBatches
 }
 
-// progress returns numbers that tell calls apart by when they were made: how many
-// were started so far, and which was the latest of which something was accepted.
+// progress returns the number of calls started so far, and the highest number of a call
+// of which something was accepted.
 func (g *gate) progress() (started, latest int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

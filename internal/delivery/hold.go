@@ -8,7 +8,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// held are the entries that wait for something before they are put.
+// held are the entries that wait for what they changed before they are put.
 type held struct {
 	entries []audit.Entry
 	ids     map[string]bool
@@ -40,8 +40,8 @@ func (w *Workers) hold(e audit.Entry) {
 // Held returns the entries that are held, which must not be changed, and their size.
 func (w *Workers) Held() (entries []audit.Entry, bytes int) { return w.held.entries, w.held.bytes }
 
-// Release puts entries that were held in batches, as [Workers.Add] does. What stays held
-// keeps its place in reading order.
+// Release puts entries that were held, in batches as [Workers.Add] does. Those that stay
+// held keep their slot.
 func (w *Workers) Release(ctx context.Context, ready []audit.Entry) error {
 	if len(ready) == 0 {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// filling is the batch that is being filled. As a rule all entries of a page are
-// new, and then it is a part of the page itself: entries from start on.
+// filling is the batch that is being filled. Where all entries of a page are new, which
+// is usual, it is a part of the page itself: the entries from start on.
 type filling struct {
 	batch []audit.Entry
 	from  *audit.Entry // first entry of that page; nil if the batch has memory of its own
@@ -19,13 +19,13 @@ type filling struct {
 	bytes int
 }
 
-// Add sorts out which of a page's entries are new, and puts them in batches, the last
-// of which is put once it is full or by [Workers.Flush]. It waits for a worker and for
-// room. The page must not be changed afterwards. now is Kong's clock when the walk
+// Add finds the new entries of a page and puts them in batches. The last batch is put
+// once it is full or by [Workers.Flush]. Add waits for a worker and for room in memory.
+// The page must not be changed afterwards. now is Kong's clock when the walk
 // began, in Unix seconds.
 //
-// An entry that is in flight already, of whichever workers, is skipped. An error
-// stops the pass.
+// An entry that is in flight already is skipped, whichever pool it is in. An error stops
+// the pass.
 func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error {
 	if len(page) == 0 {
 		return nil
@@ -98,7 +98,7 @@ func (d *Delivery) countNew(ctx context.Context, page []audit.Entry, counts Coun
 	return nil
 }
 
-// tap shows an entry that would be put.
+// tap shows the observer an entry that would be put.
 func (d *Delivery) tap(e *audit.Entry) {
 	if d.opts.Observer.New == nil {
 		return
@@ -123,8 +123,8 @@ func aheadOf(page []audit.Entry, now int64) (n int) {
 	return n
 }
 
-// lookup returns what became of entries, and which of those that are new are left
-// out as own reads.
+// lookup returns what became of entries, and which of the new ones are own reads to be
+// left out.
 func (d *Delivery) lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, map[int]bool, error) {
 	begin := time.Now()
 	outcomes, err := d.opts.Ledger.Lookup(ctx, entries)

@@ -12,20 +12,20 @@ import (
 )
 
 const (
-	// maxRefused is after how many records that the ledger refuses, and none that it
-	// stores, it counts as refusing all.
+	// maxRefused is the number of records refused in a row after which a ledger that has
+	// stored none counts as refusing all.
 	maxRefused = 3
 	// largeRecord is the size of an undelivered entry from which a ledger may refuse it
 	// by cutting the connection, as servers do with requests that are too large.
 	largeRecord = 512 << 10
 )
 
-// commit records what was decided: after acceptance it is the ledger that is
-// retried, not the put. While it does not answer no new put is started.
+// commit records what was decided. Once entries are accepted, it is the recording that is
+// retried, not the put. While the ledger does not answer, no new put is started.
 //
-// A refusal that no waiting will change is not waited for: what the ledger can
-// store is recorded, if need be without payload. What it cannot store fails the
-// pass, and is recorded by the process's next pass before that puts anything.
+// A refusal that waiting cannot change is not waited for: what the ledger can store is
+// recorded, if necessary without its payload. What it cannot store fails the pass, and
+// the process's next pass records it before it puts anything.
 func (d *Delivery) commit(work context.Context, records []audit.Record, accepted []audit.Entry) error {
 	var refused []audit.Record
 	err := d.store(work, records)
@@ -70,7 +70,7 @@ func (d *Delivery) commit(work context.Context, records []audit.Record, accepted
 
 // store records what was decided, and waits for a ledger that does not answer.
 func (d *Delivery) store(work context.Context, records []audit.Record) error {
-	var outage chan struct{} // if it is this call that the others wait for
+	var outage chan struct{} // of this call, if others wait for it
 	defer func() {
 		if outage != nil {
 			d.mu.Lock()
@@ -93,8 +93,12 @@ func (d *Delivery) store(work context.Context, records []audit.Record) error {
 			d.mu.Unlock()
 			return err
 		}
-		if id := largeID(records); id != "" && d.answers(work, id) {
-			if cut++; cut == maxRefused {
+		if id := largeID(records); id != "" {
+			// If it answers a look-up, it may have refused the size.
+			if _, lookupErr := d.opts.Ledger.Lookup(work, []audit.Entry{{ID: id}}); lookupErr == nil {
+				cut++
+			}
+			if cut == maxRefused {
 				return audit.NewSettingsError(err, "let the ledger's server take larger requests (proto-max-bulk-len)")
 			}
 		}
@@ -126,12 +130,6 @@ func largeID(records []audit.Record) string {
 	return ""
 }
 
-// answers reports whether the ledger answers at all.
-func (d *Delivery) answers(work context.Context, id string) bool {
-	_, err := d.opts.Ledger.Lookup(work, []audit.Entry{{ID: id}})
-	return err == nil
-}
-
 // salvage finds out which of several records the ledger refuses.
 type salvage struct {
 	*Delivery
@@ -140,7 +138,7 @@ type salvage struct {
 	stored  int
 }
 
-// halve records the halves of what was refused as a whole.
+// halve records the halves of records that were refused as a whole.
 func (s *salvage) halve(work context.Context, records []audit.Record) {
 	if s.stored == 0 && len(s.refused) >= maxRefused {
 		s.refused = append(s.refused, records...)
@@ -188,9 +186,8 @@ func (s *salvage) strip(work context.Context, r audit.Record) {
 	s.log.Warn("undelivered entry stored without its payload, the ledger refused it whole", "id", r.ID, "err", s.cause, "hint", audit.Hint(s.cause))
 }
 
-// Unrecorded holds what the ledger did not record of entries that have an outcome,
-// from one pass of a process to the next. Its zero value is ready, and it is safe for
-// concurrent use.
+// Unrecorded holds records that the ledger did not take, from one pass of a process to
+// the next. The zero value is ready to use. It is safe for concurrent use.
 type Unrecorded struct {
 	mu   sync.Mutex
 	list []audit.Record
@@ -221,9 +218,9 @@ func (w *Workers) RecordFirst() error {
 	return w.d.commit(w.work, list, nil)
 }
 
-// mayPut waits while the ledger does not answer, and returns the reason why nothing
-// should be put, if there is one: a ledger that was waited for in vain is one, since
-// what would be put now could not be recorded either.
+// mayPut waits while the ledger does not answer. It returns an error if nothing may be put
+// any more: the lease is lost, or the ledger was waited for in vain, so that what is put
+// now could not be recorded either.
 func (d *Delivery) mayPut(ctx context.Context) error {
 	for {
 		if ctx.Err() != nil {

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxGather is how long entries that could be put again wait for others to fill a
-	// batch with, while a pass still reads.
+	// maxGather is how long entries that are due to be put again wait for others to fill
+	// their batch, while a pass still reads.
 	maxGather = time.Second
 	// maxEntryBackoff is the longest wait of an entry before it is put again.
 	maxEntryBackoff = 2 * time.Second
@@ -22,7 +22,7 @@ const (
 // answered, so that they are put again in full batches. Each entry counts towards
 // the bytes in flight until it has an outcome.
 type retryPool struct {
-	wake chan struct{} // tells the goroutine that empties the pool to look again
+	wake chan struct{} // wakes the goroutine that empties the pool
 
 	mu       sync.Mutex
 	list     []waitingEntry // by when they are due
@@ -75,7 +75,7 @@ func (p *retryPool) add(list []waitingEntry) {
 	p.signal()
 }
 
-// start reports whether the caller is to empty the pool.
+// start reports whether the caller has to empty the pool.
 func (p *retryPool) start() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,9 +86,9 @@ func (p *retryPool) start() bool {
 	return true
 }
 
-// take removes a batch's worth of entries that are due. If it returns none, the
-// caller waits that long, or until woken. done means that the pool is empty and
-// that it is not the caller's to empty any more.
+// take removes entries that are due, as many as fit a batch. If it returns none, the
+// caller waits, or until woken, and tries again. done means that the pool is empty and
+// that the caller need not empty it any more.
 func (p *retryPool) take(maxEntries, maxBytes int) (list []waitingEntry, wait time.Duration, done bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -119,8 +119,8 @@ func (p *retryPool) take(maxEntries, maxBytes int) (list []waitingEntry, wait ti
 	return nil, oldest.Add(maxGather).Sub(now), false
 }
 
-// retry leaves what is left of a call that was answered to the retry pool, and
-// defers what has been put for long enough.
+// retry puts the entries that are left of an answered call into the retry pool, and
+// defers those that have been tried for long enough.
 func (w *Workers) retry(left *batch) error {
 	late := *left
 	late.entries, late.past = nil, nil

@@ -1,5 +1,5 @@
-// Package lease keeps the lease under which passes are made: it waits for it, renews
-// it, and shares it among the passes that one process makes at the same time.
+// Package lease takes the lease under which passes are made, renews it, and shares it
+// among the passes that one process makes at the same time.
 package lease
 
 import (
@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// acquireEvery is how often a lease that another process holds is asked for. One
-	// whose holder died is taken over soon after it has run out.
+	// acquireEvery is how often a process tries to take a lease that another one holds. The
+	// lease of a holder that died is thus taken soon after it has run out.
 	acquireEvery = 250 * time.Millisecond
-	// rerunEvery is how often a holder looks for requests of a rerun.
+	// rerunEvery is how often a holder looks for rerun requests.
 	rerunEvery = 250 * time.Millisecond
 	// releaseWithin bounds giving the lease up.
 	releaseWithin = 3 * time.Second
@@ -28,14 +28,14 @@ const (
 
 // Options of a [Keeper]. Acquire is required.
 type Options struct {
-	// Acquire takes the lease. It fails with audit.ErrLeaseHeld if another process
-	// holds it, having requested a rerun of that one if requestRerun is set.
+	// Acquire takes the lease. If another process holds it, Acquire requests a rerun of that
+	// process if requestRerun is set, and fails with audit.ErrLeaseHeld.
 	Acquire func(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 	// Begin opens the ledger. It is called before the lease is taken anew, never while
 	// it is held. May be nil.
 	Begin func(ctx context.Context) (fresh bool, err error)
-	// Rerun is called when another process has requested a rerun, while the lease is
-	// held. May be nil.
+	// Rerun is called when another process requests a rerun while the lease is held. May be
+	// nil.
 	Rerun func()
 	// TTL is how long the ledger's lease lasts unless it is renewed. Default:
 	// ledger.DefaultLease.
@@ -48,7 +48,7 @@ type Keeper struct {
 	opts Options
 	log  *slog.Logger
 
-	lock    *semaphore.Weighted // for those below; held while the lease is waited for
+	lock    *semaphore.Weighted // guards the fields below; held while waiting for the lease
 	current *Held
 	users   int // of current
 }
@@ -64,14 +64,14 @@ func NewKeeper(o Options) *Keeper {
 	return &Keeper{opts: o, log: o.Logger, lock: semaphore.NewWeighted(1)}
 }
 
-// Do calls f while the process holds the lease, which it may share with other calls
-// of Do. If another process holds it, Do requests a rerun of that one once, if it is
-// told to, waits, and then fails with audit.ErrLeaseHeld. The context that f gets
-// ends with audit.ErrLeaseLost when the lease does, or with
-// audit.ErrLedgerReplaced. The last call of Do that ends gives the lease up.
+// Do calls f while the process holds the lease, which calls of Do at the same time share.
+// If another process holds it, Do requests a rerun of that process once if requestRerun is
+// set, waits as long as wait says, and then fails with audit.ErrLeaseHeld. If the lease is
+// lost, the context of f ends with the cause audit.ErrLeaseLost or audit.ErrLedgerReplaced.
+// The last call of Do to end gives the lease up.
 //
-// rerun reports whether another process has requested a rerun that Options.Rerun
-// has not been told of.
+// rerun reports whether another process has requested a rerun for which Options.Rerun was
+// not called.
 func (k *Keeper) Do(ctx context.Context, requestRerun bool, wait time.Duration, f func(ctx context.Context, h *Held) error) (rerun bool, err error) {
 	h, err := k.enter(ctx, requestRerun, wait)
 	if err != nil {
@@ -85,7 +85,7 @@ func (k *Keeper) Do(ctx context.Context, requestRerun bool, wait time.Duration, 
 	return k.leave(context.WithoutCancel(ctx), h), err
 }
 
-// enter returns the lease, which it takes unless the process has it already.
+// enter returns the lease, and takes it if the process does not hold it yet.
 func (k *Keeper) enter(ctx context.Context, requestRerun bool, wait time.Duration) (*Held, error) {
 	if k.lock.Acquire(ctx, 1) != nil {
 		return nil, context.Cause(ctx)
@@ -102,7 +102,7 @@ func (k *Keeper) enter(ctx context.Context, requestRerun bool, wait time.Duratio
 	return k.current, nil
 }
 
-// leave gives the lease up if nobody uses it any more.
+// leave gives the lease up once no call of Do uses it.
 func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 	_ = k.lock.Acquire(ctx, 1) // ctx does not end
 	defer k.lock.Release(1)
@@ -119,7 +119,8 @@ func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 	defer cancel()
 	rerun, err := h.lease.Release(ctx)
 	if rerun {
-		// The request is known by now. Another process may as well have the lease next.
+		// The caller learns of the request, and takes the lease anew. Until then another
+		// process may have it.
 		_, err = h.lease.Release(ctx)
 	}
 	if err != nil && !errors.Is(err, audit.ErrLeaseLost) {
@@ -128,7 +129,7 @@ func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 	return rerun
 }
 
-// acquire takes the lease, which it waits for, and begins to renew it.
+// acquire waits for the lease, takes it and begins to renew it.
 func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Duration) (*Held, error) {
 	if k.opts.Begin != nil {
 		if _, err := k.opts.Begin(ctx); err != nil {
@@ -155,7 +156,7 @@ func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Durat
 	}
 }
 
-// hold begins to renew a lease that was asked for at a moment.
+// hold begins to renew a lease. asked is when it was asked for.
 func (k *Keeper) hold(ctx context.Context, l ledger.Lease, asked moment) *Held {
 	h := &Held{lease: l, ttl: k.opts.TTL, done: make(chan struct{})}
 	h.renewed.Store(&asked)
@@ -164,12 +165,12 @@ func (k *Keeper) hold(ctx context.Context, l ledger.Lease, asked moment) *Held {
 	return h
 }
 
-// Held is a lease while it is renewed. It is safe for concurrent use.
+// Held is a lease that is being renewed. It is safe for concurrent use.
 type Held struct {
 	lease   ledger.Lease
 	ttl     time.Duration
 	renewed atomic.Pointer[moment] // when the last renewal that succeeded was asked for
-	done    chan struct{}          // closed once nothing renews it any more
+	done    chan struct{}          // closed once renewing has stopped
 
 	held context.Context         //nolint:containedctx // ends with the lease, with the cause if it was lost
 	end  context.CancelCauseFunc // of held
@@ -189,8 +190,8 @@ func (h *Held) SetMarks(ctx context.Context, m audit.Marks) error {
 	return h.lease.SetMarks(ctx, m)
 }
 
-// Valid returns an error if the lease can no longer be relied on: a process that was
-// frozen for longer than the lease must not go on putting.
+// Valid returns an error if the lease can no longer be relied on. A process that was
+// frozen for longer than the lease lasts must not go on putting.
 func (h *Held) Valid() error {
 	if err := h.loss(); err != nil {
 		return err
@@ -206,7 +207,7 @@ func (h *Held) Valid() error {
 // loss returns why the lease was lost, nil while it is held.
 func (h *Held) loss() error { return context.Cause(h.held) }
 
-// renew renews the lease until it is lost or given up, and looks for requests of a rerun.
+// renew renews the lease until it is lost or given up, and calls rerun for rerun requests.
 func (h *Held) renew(rerun func()) {
 	defer close(h.done)
 	tick := time.NewTicker(rerunEvery)
@@ -243,7 +244,7 @@ func (h *Held) renew(rerun func()) {
 	}
 }
 
-// stop stops renewing. The lease is then released, or runs out.
+// stop stops renewing. The caller releases the lease, or lets it run out.
 func (h *Held) stop() {
 	h.end(audit.ErrLeaseLost)
 	<-h.done

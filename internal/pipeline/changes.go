@@ -11,12 +11,13 @@ import (
 
 // Changes says what requests changed. Safe for concurrent use.
 type Changes interface {
-	// Hold reports whether a new entry must be joined before it is delivered. It contacts
-	// nobody.
+	// Hold reports whether a new entry must be joined before it is delivered. It makes no
+	// call.
 	Hold(e *audit.Entry) bool
-	// Join returns those of the writes that wait no longer, with Changes set, and when to
-	// ask again for the others. What it says of an entry is durable by then, and is said
-	// again if the entry is joined again. An error is the ledger's, as of a look-up.
+	// Join returns the writes that need not wait any longer, with Changes set, and the time
+	// at which to call it again for the others. What it sets for an entry is durable by
+	// then: joining the entry again gives the same. Its errors are those of a look-up in
+	// the ledger.
 	Join(ctx context.Context, w audit.Writes) (ready []audit.Entry, again time.Time, err error)
 }
 

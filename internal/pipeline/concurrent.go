@@ -18,8 +18,8 @@ const tailWorkers = 2
 var ErrUnordered = errors.New("rows have no order: the tail must wait for the reconcile under way")
 
 // concurrentTails are the tails that are made while the walk of a pass is under way, so
-// that a trigger does not wait for the end of the pass. They move no mark: what lies
-// between the marks and them is for the walk to read.
+// that a trigger does not wait for the end of the pass. They move no mark: the walk
+// still has to read what lies between the marks and them.
 type concurrentTails struct {
 	fail context.CancelCauseFunc // ends the pass
 
@@ -29,14 +29,14 @@ type concurrentTails struct {
 	stopped context.Context //nolint:containedctx // as long as the pass, which it ends for its tails
 	stop    context.CancelCauseFunc
 
-	running sync.WaitGroup // grows only while the pass is the pipeline's current one
+	running sync.WaitGroup // tails; added to only while the pass is the pipeline's current one
 
 	reading sync.Mutex // held by the tail that reads
 	head    int64      // newest second that a tail has read; guarded by reading
 
 	mu     sync.Mutex
 	order  walk.Order // of the walk, then of the last tail
-	cursor int64      // when tails began
+	cursor int64      // of the marks, when tails could begin
 	pages  int        // that tails have read
 	closed bool
 	err    error // with which a tail failed the pass
@@ -48,7 +48,7 @@ func (t *concurrentTails) init(fail context.CancelCauseFunc) {
 	t.stopped, t.stop = context.WithCancelCause(context.Background())
 }
 
-// setCurrent lets tails join a pass; nil ends that.
+// setCurrent sets the pass that tails can join; nil for none.
 func (p *Pipeline) setCurrent(ps *pass) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,7 +56,7 @@ func (p *Pipeline) setCurrent(ps *pass) {
 }
 
 // join returns the pass that a tail can join, or nil. The caller must call
-// tails.running.Done of a pass that it got.
+// tails.running.Done on the pass that is returned.
 func (p *Pipeline) join() *pass {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,9 +76,9 @@ func (t *concurrentTails) begin(o walk.Order, cursor int64) {
 	})
 }
 
-// close turns away tails that have not begun to read, and waits for the others. If
-// why is not nil, the pass has failed, and they are stopped. It returns the error
-// with which a tail failed the pass.
+// close turns away tails that have not begun to read, and waits for the others. A
+// non-nil why is the reason why the pass failed; it stops the tails. close returns the
+// error of the tail that failed the pass, if one did.
 func (t *concurrentTails) close(why error) error {
 	t.mu.Lock()
 	t.closed = true
@@ -151,9 +151,9 @@ func (t *concurrentTails) pagesRead() int {
 	return t.pages
 }
 
-// readTail reads the newest rows and hands over what is new. A failure to read is
-// readErr: the walk meets the same trouble, and goes on as long as it can. Any other
-// failure is the pass's as well.
+// readTail reads the newest rows and hands the new ones to a pool. readErr is a failure
+// to read, which does not fail the pass: its walk meets the same failure and retries
+// longer. err is any other failure, which fails the pass as well.
 func (ps *pass) readTail(ctx context.Context, pool *delivery.Workers, sum *Summary) (readErr, err error) {
 	t, p := &ps.tails, ps.p
 	t.reading.Lock()
@@ -167,8 +167,8 @@ func (ps *pass) readTail(ctx context.Context, pool *delivery.Workers, sum *Summa
 		t.head = max(cursor, ps.walk.KongTime().Unix()-wideLookback)
 	}
 	floor := max(p.tailFloor(t.head), p.opts.StartAt)
-	// Entries that the tail takes into flight are skipped by the walk. Until their
-	// batches exist, this place keeps the marks below them.
+	// The walk skips entries that the tail has in flight. Until their batches exist, this
+	// slot keeps the marks below them.
 	finish := ps.del.Reserve(floor)
 	var newest int64 // by timestamps that Kong gave
 	readErr = w.Run(ctx, walk.Bounds{Floor: floor, RestartFloor: floor}, func(s walk.Step) error {

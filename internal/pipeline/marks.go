@@ -10,9 +10,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// trusted returns marks without those that are far ahead of Kong's clock. They
-// stem from a clock that was wrong when they were made, and to go on from there
-// would skip what lies between.
+// trusted returns marks without those that are far ahead of Kong's clock. Such marks
+// were made when that clock was wrong, and a pass that went on from them would skip
+// what lies between.
 func trusted(m audit.Marks, now int64) audit.Marks {
 	limit := now + wideLookback // clocks of control planes differ
 	if m.FullAt > limit {
@@ -27,8 +27,8 @@ func trusted(m audit.Marks, now int64) audit.Marks {
 	return m
 }
 
-// setBounds decides how far back the pass reads. That is fixed from here on. Kong's
-// clock is not known yet for a tail that needed no probe.
+// setBounds decides how far back the pass reads, once for the whole pass. A tail that
+// needed no probe does not know Kong's clock yet.
 func (ps *pass) setBounds() {
 	p, m := ps.p, &ps.marks
 	if t := ps.walk.KongTime(); !t.IsZero() {
@@ -55,7 +55,7 @@ func (ps *pass) setBounds() {
 	ps.bounds = b
 }
 
-// tailFloor returns the second from which a tail reads that goes on at a cursor.
+// tailFloor returns the second from which a tail reads that continues at a cursor.
 func (p *Pipeline) tailFloor(cursor int64) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,8 +70,8 @@ func (p *Pipeline) tailFloor(cursor int64) int64 {
 	return floor
 }
 
-// resumed returns the bounds of a reconcile that goes on where an earlier one was
-// cut short, if that one was to read as much as this one.
+// resumed returns the bounds of a reconcile that continues where an earlier one was
+// cut short. It returns b unless that one was meant to read as much as this one.
 func (ps *pass) resumed(b walk.Bounds) walk.Bounds {
 	r, w := ps.marks.Resume, ps.walk
 	if r == nil || ps.full && !r.Full {
@@ -95,8 +95,8 @@ func (ps *pass) resumed(b walk.Bounds) walk.Bounds {
 }
 
 // reached returns the Unix second up to which every entry that Kong has shown has an
-// outcome, or 0 if that cannot be told. The cursor goes there and no further: that no
-// entry is skipped rests on this. kongStart is when the pass began, by Kong's clock.
+// outcome, or 0 if that is not known. The cursor must not pass it, or entries would be
+// skipped. kongStart is when the pass began, by Kong's clock.
 func (ps *pass) reached(complete bool, kongStart int64) int64 {
 	if ps.untrustedStart {
 		return 0
@@ -156,8 +156,8 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 	return nil
 }
 
-// rewind takes back what the pass has written so far: the order in which it read
-// did not hold, so it has not come as far as it looked.
+// rewind restores the marks that the pass began with: the order in which it read did
+// not hold, so it has not read as far as it seemed.
 func (ps *pass) rewind(ctx context.Context) error {
 	if !ps.movesMarks() || equalMarks(ps.marks, ps.before) {
 		return nil
@@ -169,7 +169,8 @@ func (ps *pass) rewind(ctx context.Context) error {
 	return nil
 }
 
-// resume says where this reconcile could go on, or nil if it has not come anywhere.
+// resume returns where a later reconcile can continue this one, or nil if this one has
+// not got anywhere.
 func (ps *pass) resume(now int64) *audit.Resume {
 	r := &audit.Resume{
 		Order: ps.pos.Order.String(), Started: ps.kongStart, Floor: ps.bounds.RestartFloor, Full: ps.full,
@@ -187,8 +188,8 @@ func (ps *pass) resume(now int64) *audit.Resume {
 	return r
 }
 
-// finish saves marks for the last time. A log that is not the one that was read
-// before moves none.
+// finish saves the marks at the end of the pass. If the log is not the one that was read
+// before, it restores them.
 func (ps *pass) finish(ctx context.Context, err error) error {
 	if !ps.movesMarks() || ps.walk.KongTime().IsZero() {
 		return nil

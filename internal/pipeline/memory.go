@@ -6,12 +6,13 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// memory knows how far this process has seen the ledger get, so that it notices if
-// the ledger forgets it: Redis was emptied or set back, also between two passes.
+// memory remembers the newest cursor that this process has seen in the ledger, so that
+// it notices when the ledger has lost it, even between two passes: Redis was emptied or
+// restored from a snapshot.
 type memory struct {
 	mu      sync.Mutex
 	reached int64 // newest cursor of marks with a complete pass
-	said    bool  // that the ledger forgot, since it was last well
+	said    bool  // the loss was logged
 }
 
 // note takes marks that are in the ledger.
@@ -23,8 +24,8 @@ func (m *memory) note(marks *audit.Marks) {
 	}
 }
 
-// forgotten takes the marks that a pass begins with. It returns the second up to which
-// the ledger once knew everything, and 0 unless it has forgotten it.
+// forgotten takes the marks that a pass begins with. If the ledger has lost its marks, it
+// returns the second up to which the ledger had recorded everything, else 0.
 func (m *memory) forgotten(marks *audit.Marks) int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -37,7 +38,7 @@ func (m *memory) forgotten(marks *audit.Marks) int64 {
 	return 0
 }
 
-// warnForgot logs, once for each time, that the ledger has forgotten what it knew.
+// warnForgot logs, once for each loss, that the ledger has lost what it had recorded.
 func (p *Pipeline) warnForgot(err error) {
 	p.memory.mu.Lock()
 	defer p.memory.mu.Unlock()

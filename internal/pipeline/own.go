@@ -49,9 +49,8 @@ func (s notingSource) Page(ctx context.Context, q audit.Query) (audit.Page, erro
 }
 
 // ownReads returns which of the new entries are reads of the audit log by a relay on
-// this ledger, by index; nil if none is. An entry must be such a
-// read, not only have an id that some answer named: what stands between may repeat
-// the headers of an old answer.
+// this ledger, by index; nil if none is. The entry must itself be a read of the audit
+// log: a proxy may replay the request id of an old response.
 func (p *Pipeline) ownReads(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[int]bool, error) {
 	var ids []string
 	var at []int

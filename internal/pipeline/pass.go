@@ -16,13 +16,13 @@ import (
 
 const (
 	tailLookback      = 5                // seconds: rows are written after the response
-	wideLookback      = 5 * 60           // seconds, of some tails: clocks of control planes differ
-	wideEvery         = 10 * time.Second // how often: before an announced id counts as missing
+	wideLookback      = 5 * 60           // seconds, in some tails: the clocks of control planes differ
+	wideEvery         = 10 * time.Second // how often a tail looks back that far, so that it does before an announced id counts as missing
 	reconcileLookback = 25 * 60 * 60     // seconds
 	fullEvery         = 24 * 60 * 60     // seconds after which a reconcile reads everything
 	saveEvery         = time.Second      // how often marks move during a pass
 	saveWithin        = 3 * time.Second  // for the marks once the pass has ended
-	deadlineSlack     = 10 * time.Second // at most so much of a deadline is kept for batches in flight
+	deadlineSlack     = 10 * time.Second // the most that is kept of a deadline for batches in flight
 )
 
 // pass is one walk of the log with everything that is done with it.
@@ -41,8 +41,8 @@ type pass struct {
 	began          time.Time // by this machine's clock
 	saved          time.Time // when the marks were last written
 	full           bool
-	forgot         int64        // up to this second the ledger has forgotten what it knew; 0: nothing
-	repeated       atomic.Int64 // entries that it had recorded and forgot
+	forgot         int64        // the ledger has lost what it had recorded up to this second; 0: nothing
+	repeated       atomic.Int64 // entries delivered again for that reason
 	kongStart      int64        // when the pass began, by Kong's clock
 	newest         int64        // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
 	witnesses      witnesses
@@ -102,8 +102,8 @@ func (p *Pipeline) runPass(ctx, parent context.Context, held *lease.Held, req Re
 	return ps.total(err == nil), err
 }
 
-// ended returns the error of a pass whose context ended. The cause says more than what
-// broke because of it, unless time was short because something needs a person.
+// ended returns the error of a pass whose context ended: the cause, and not what broke
+// because of it. Where time ran out over a failure that has a hint, it returns both.
 func ended(cause, err error) error {
 	if errors.Is(cause, ErrOutOfTime) && audit.Hint(err) != "" {
 		return fmt.Errorf("%w: %w", cause, err)
@@ -111,8 +111,8 @@ func ended(cause, err error) error {
 	return cause
 }
 
-// deliver walks the log until everything has an outcome, also what concurrent tails
-// have found. work is for calls in flight.
+// deliver walks the log until everything has an outcome, including what concurrent
+// tails have found. work is the context of calls in flight.
 func (ps *pass) deliver(ctx, work context.Context) error {
 	p := ps.p
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -147,9 +147,9 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 	return err
 }
 
-// workContext is for batches in flight: it outlives the caller's context by the
-// grace, but not the caller's deadline. Losing the lease does not end it: what
-// was accepted must still be recorded.
+// workContext returns the context of batches in flight. It outlives the caller's context
+// by the grace, but not the caller's deadline. It does not end when the lease is lost:
+// what was accepted must still be recorded.
 func (p *Pipeline) workContext(parent context.Context) (context.Context, context.CancelFunc) {
 	work, cancel := context.WithCancel(context.WithoutCancel(parent))
 	grace := p.opts.Grace
@@ -170,7 +170,7 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 	options := delivery.Options{
 		Ledger: o.Ledger, Valid: func() error { return nil }, Retention: ps.retention, Unrecorded: &ps.p.unrecorded,
 		BatchEntries: o.BatchEntries, BatchBytes: o.BatchBytes,
-		RetryFor: o.RetryFor, RecordFor: o.RecordFor, DeadAfter: o.DeadAfter,
+		RetryFor: o.RetryFor, RecordFor: o.RecordFor,
 		DryRun: ps.req.DryRun, Prepare: o.Prepare, Logger: ps.p.log,
 		Observer: delivery.Observer{
 			Stage: o.Observer.Stage, Seen: o.Observer.Seen, Delivered: o.Observer.Delivered, Waiting: o.Observer.Waiting, New: o.Observer.New,
@@ -191,8 +191,8 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 	return delivery.New(options)
 }
 
-// countRepeated returns what counts, of the entries that were delivered, those that
-// had been recorded before the ledger forgot them.
+// countRepeated wraps an observer: it counts the delivered entries that the ledger had
+// recorded and lost.
 func (ps *pass) countRepeated(delivered func([]audit.Entry)) func([]audit.Entry) {
 	return func(entries []audit.Entry) {
 		for i := range entries {
@@ -215,7 +215,7 @@ func (ps *pass) retention(e *audit.Entry) time.Duration {
 	return max(0, ps.p.opts.RecordTTL-age)
 }
 
-// walkLog reads from the floor to the end and hands over what is new.
+// walkLog reads from the floor to the end and delivers what is new.
 func (ps *pass) walkLog(ctx context.Context) error {
 	w := ps.walk
 	if ps.req.Kind == audit.Reconcile || w.Order() == walk.Unknown {
@@ -267,8 +267,8 @@ func (ps *pass) walkLog(ctx context.Context) error {
 	}
 }
 
-// next returns the next page. Unless it is there already, the batch that is being
-// filled is put first: it does not wait for Kong.
+// next returns the next page. If the page has not arrived yet, next first puts the batch
+// that is being filled, which need not wait for Kong.
 func (ps *pass) next(ctx context.Context, steps <-chan walk.Step) (s walk.Step, ok bool, err error) {
 	select {
 	case s, ok = <-steps:
@@ -335,8 +335,8 @@ func (ps *pass) checkWitnesses() error {
 	return nil
 }
 
-// LogMismatch returns audit.ErrLogMismatch with what to do: the log has shown none of
-// so many entries that were recorded.
+// LogMismatch returns audit.ErrLogMismatch with a hint, for a log that shows none of the
+// recorded entries that are missing from it.
 func LogMismatch(missing int) error {
 	return audit.WithHint(fmt.Errorf("%w: none of %d entries that it should still retain", audit.ErrLogMismatch, missing),
 		"find out whether KONG_ADMIN_API is still the same Kong and whether its audit table was emptied; if all is well, run once with --adopt (RELAY_ADOPT=true)")

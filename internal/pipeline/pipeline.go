@@ -23,7 +23,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// Marks says how far the log has been read. Safe for concurrent use.
+// Marks returns how far the log has been read. Safe for concurrent use.
 type Marks interface {
 	Marks(ctx context.Context) (audit.Marks, error)
 }
@@ -45,7 +45,7 @@ type Options struct {
 	// UrgentDestination takes the entries that a tail beside a reconcile finds, so that
 	// they need not wait behind the reconcile's own. Default: Destination.
 	UrgentDestination delivery.Destination
-	// Lease is what passes are made under. A dry run needs none.
+	// Lease takes the lease under which passes are made. A dry run needs none.
 	Lease *lease.Keeper
 	// OwnReads notes each read of the log. May be nil.
 	OwnReads OwnReads
@@ -68,8 +68,6 @@ type Options struct {
 	// Grace is how long batches in flight may take to end once the pass is told
 	// to stop. Default 10 s.
 	Grace time.Duration
-	// DeadAfter is how long an entry stays deferred before it is a dead letter. Default 24 h.
-	DeadAfter time.Duration
 	// RecordTTL is how long Kong keeps a row that does not say. Default 30 days.
 	RecordTTL time.Duration
 	// StartAt leaves out entries older than this Unix second. 0 leaves out none.
@@ -96,13 +94,14 @@ type Observer struct {
 	Delivered func(entries []audit.Entry)            // accepted and recorded
 	New       func(e *audit.Entry)                   // in a dry run, each entry that would be put, as it would be
 	Progress  func(Summary)                          // now and then during a pass
-	// Waiting is told whenever it changes how old the oldest entry is that is new and
-	// has no outcome yet: its timestamp, or 0 if there is none. What a pass that
-	// failed left behind stands until a later pass says otherwise.
+	// Waiting is called when the timestamp of the oldest new entry without an outcome
+	// changes, with 0 for none. After a pass that failed, the last value stays until a
+	// later pass changes it.
 	Waiting func(oldest int64)
-	// Changed is called for each change that an event says something of, with its history.
+	// Changed is called for each change that an event describes, with its history.
 	Changed func(history string)
-	// LateRows is called with how many changed entities showed up after their event.
+	// LateRows is called with the number of changed entities that Kong showed only after
+	// their event had been put.
 	LateRows func(n int)
 }
 
@@ -122,7 +121,7 @@ type Pipeline struct {
 	current      *pass // that concurrent tails can join; nil if there is none
 	lastWide     time.Time
 	lastDeferred time.Time
-	heldFrom     int64 // timestamp of the oldest write that the last tail has left waiting; 0: none
+	heldFrom     int64 // timestamp of the oldest write that the last tail left to the next one; 0: none
 }
 
 // New returns a pipeline.
@@ -135,7 +134,6 @@ func New(opts Options) *Pipeline {
 	setDefault(&opts.RetryFor, 2*time.Minute)
 	setDefault(&opts.RecordFor, 5*time.Minute)
 	setDefault(&opts.Grace, 10*time.Second)
-	setDefault(&opts.DeadAfter, 24*time.Hour)
 	setDefault(&opts.RecordTTL, 30*24*time.Hour)
 	if opts.UrgentDestination == nil {
 		opts.UrgentDestination = opts.Destination
@@ -158,7 +156,7 @@ func setDefault[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// Reader returns what reads the log, for those that compare it with something.
+// Reader returns the reader of the log, for a comparison of the log with the destination.
 func (p *Pipeline) Reader() *walk.Reader { return p.reader }
 
 // ErrOutOfTime ends a pass that stopped starting batches because its context's
@@ -177,11 +175,10 @@ type Request struct {
 	DryRun bool
 	// Wait is how long to wait for the lease before audit.ErrLeaseHeld.
 	Wait time.Duration
-	// OnRead is called once when a tail has read the log and still delivers what is new,
-	// if it comes so far. May be nil.
+	// OnRead is called once when a tail has read the log and is still delivering. May be nil.
 	OnRead func()
-	// OnHeld is called if writes that a tail has read wait for what they changed, with the
-	// time at which another tail should look for it. May be nil.
+	// OnHeld is called if a tail leaves writes waiting for the rows of what they changed,
+	// with the time at which another tail should look for those rows. May be nil.
 	OnHeld func(at time.Time)
 	// RequestRerun requests a rerun of the process that holds the lease.
 	RequestRerun bool
@@ -213,12 +210,12 @@ type Summary struct {
 	Complete bool `json:"complete"`
 	// Through: every entry visible up to this Unix second has an outcome.
 	Through int64 `json:"through,omitempty"`
-	// Beside: a tail that was made beside a reconcile. What it found in flight there, and
-	// its counts of entries, are the reconcile's.
+	// Beside: a tail that was made beside a reconcile. The entries that it found are counted
+	// in the reconcile's summary.
 	Beside bool `json:"-"`
 	// Rerun: another process has requested a rerun. A tail should be made soon.
 	Rerun bool `json:"-"`
-	// Left says what a pass that was cut short did not get to, in words.
+	// Left says in words what a pass that was cut short did not get to.
 	Left string `json:"left,omitempty"`
 }
 

@@ -52,7 +52,7 @@ func (p *Pipeline) Run(ctx context.Context, req Request) (Summary, error) {
 	return total, err
 }
 
-// hasRead tells whoever made the request that a tail has read the log.
+// hasRead reports to the caller of [Pipeline.Run] that a tail has read the log.
 func (r *Request) hasRead() {
 	if r.OnRead != nil && r.Kind == audit.Tail {
 		r.OnRead()
@@ -71,7 +71,7 @@ func (p *Pipeline) runLeased(ctx context.Context, req Request) (sum Summary, err
 		var err error
 		sum, err = p.joinOrRun(leased, ctx, h, req)
 		if errors.Is(err, audit.ErrLeaseLost) {
-			// A ledger that was emptied has lost the lease as well.
+			// If Redis was emptied, the lease is gone as well.
 			if _, marksErr := p.opts.Marks.Marks(ctx); audit.LedgerForgot(marksErr) {
 				return fmt.Errorf("%w: %w", marksErr, err)
 			}

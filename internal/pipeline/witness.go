@@ -16,8 +16,8 @@ const (
 	expiryMargin = 60 * 60
 )
 
-// witnesses tell whether a log is the one that was read before, and choose the
-// entries by which the next pass will tell.
+// witnesses are recorded entries by which a pass recognizes the log that was read
+// before. They also gather those that the next pass will use.
 type witnesses struct {
 	recorded []audit.Witness // from the marks
 	shown    bool            // the log has shown one of them
@@ -39,8 +39,8 @@ func (w *witnesses) see(e *audit.Entry, now int64, recordTTL time.Duration) {
 	w.newest = w.newest[:min(len(w.newest), maxWitnesses)]
 }
 
-// missing returns how many recorded entries a walk from a floor must have shown, if
-// it has shown none of them.
+// missing returns the number of recorded entries that a walk from a floor should have
+// shown, or 0 if it has shown one of them.
 func (w *witnesses) missing(floor, now int64) (n int) {
 	if w.shown {
 		return 0

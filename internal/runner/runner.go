@@ -46,10 +46,10 @@ type Options struct {
 	Passes    Passes
 	Scheduler *announce.Scheduler
 	List      List
-	Ledger    delivery.Ledger // to tell what was delivered before it was announced
+	Ledger    delivery.Ledger // tells which announced ids are delivered already
 	OwnReads  pipeline.OwnReads
 	Marks     pipeline.Marks
-	// LeaseLeft is how long another process's lease lasts unless it is renewed.
+	// LeaseLeft returns how long another process's lease lasts unless it is renewed.
 	LeaseLeft func(ctx context.Context) (time.Duration, error)
 	// Schedule is the time between reconciles, which relays on one ledger share.
 	Schedule time.Duration
@@ -63,8 +63,8 @@ type Options struct {
 type Observer struct {
 	// Began is called when a pass begins.
 	Began func(p audit.PassKind)
-	// Ended is called when a pass has ended that was made at all. The error is
-	// audit.ErrLeaseHeld if another process made it.
+	// Ended is called when a pass has ended. The error is audit.ErrLeaseHeld if it was left
+	// to another process.
 	Ended func(p audit.PassKind, s pipeline.Summary, err error)
 	// Missing is called with ids that were announced and have not shown up in time.
 	Missing func(ids []string)
@@ -76,7 +76,7 @@ type Runner struct {
 	opts   Options
 	log    *slog.Logger
 	wake   chan struct{} // has one element after a trigger
-	reruns chan struct{} // has one element after a request of a rerun
+	reruns chan struct{} // has one element after a rerun request
 }
 
 // New returns a runner.
@@ -94,7 +94,8 @@ type ended struct {
 	err    error
 }
 
-// RequestRerun makes a tail soon: another process has requested it. It does not block.
+// RequestRerun asks for a tail soon, because another process has requested a rerun. It does
+// not block.
 func (r *Runner) RequestRerun() { signal(r.reruns) }
 
 func signal(c chan struct{}) {
@@ -110,15 +111,15 @@ func (r *Runner) Run(ctx context.Context) error {
 	return r.loop(ctx, time.Time{})
 }
 
-// RunUntilIdle makes passes until nothing is left to do, one fails, or another process
-// holds the lease (audit.ErrLeaseHeld). It starts none after last.
+// RunUntilIdle makes passes until nothing is left to do, a pass fails, or another process
+// holds the lease (audit.ErrLeaseHeld). It starts no pass after last.
 func (r *Runner) RunUntilIdle(ctx context.Context, last time.Time) error {
 	r.readList(ctx)
 	return r.loop(ctx, last)
 }
 
-// loop makes passes until ctx ends; or, if last is not zero, until nothing is left to do
-// before then.
+// loop makes passes until ctx ends or, if last is not zero, until nothing is left to do
+// before last.
 func (r *Runner) loop(ctx context.Context, last time.Time) (err error) {
 	s := r.opts.Scheduler
 	results := make(chan ended)
@@ -163,7 +164,7 @@ func (r *Runner) loop(ctx context.Context, last time.Time) (err error) {
 				return e.err
 			}
 		case <-r.reruns:
-			// What the other process was told of is on the list.
+			// The ids that the other process noted are on the list.
 			r.readList(ctx)
 			s.RequestTail(time.Now())
 		case <-sweep.C:
@@ -263,16 +264,15 @@ func (r *Runner) ownReads(ctx context.Context, ids []string) (own []string, err 
 	return own, nil
 }
 
-// recentReconcile returns when a reconcile began, of this or of another relay, that makes
-// one now unnecessary because it is less than three quarters of the schedule old; zero
-// if there is none.
+// recentReconcile returns the start of the last reconcile, of this or another relay, if it
+// is less than three quarters of the schedule ago, so that none is needed now; else zero.
 func (r *Runner) recentReconcile(ctx context.Context, forced bool) time.Time {
 	if forced || r.opts.Schedule <= 0 {
 		return time.Time{}
 	}
 	m, err := r.opts.Marks.Marks(ctx)
 	if err != nil || m.ReconciledThrough == 0 || m.FullAt == 0 || m.Resume != nil {
-		return time.Time{} // the pass meets the error as well
+		return time.Time{} // if marks cannot be read, the pass says so
 	}
 	began, now := time.Unix(m.ReconciledThrough, 0), time.Now()
 	if began.After(now.Add(clockSlack)) || now.Sub(began) >= r.opts.Schedule*3/4 {

@@ -11,8 +11,8 @@ import (
 // announceSkew is how far the clocks of Kong and of whoever announces may be apart.
 const announceSkew = 5 * time.Minute
 
-// Notify takes a trigger that was made at a time: it notes the ids in the ledger, and
-// then asks for a poll. It is durable once it returns nil. No ids ask for a poll.
+// Notify takes a trigger that was sent at a time: it notes the ids in the ledger, and then
+// asks for a poll. It is durable once it returns nil. A trigger without ids is a poll too.
 func (r *Runner) Notify(ctx context.Context, ids []string, at time.Time) error {
 	fresh, err := r.Announce(ctx, ids, at)
 	if err == nil && (len(fresh) > 0 || len(ids) == 0) {
@@ -29,14 +29,14 @@ func (r *Runner) RequestPoll() {
 	signal(r.wake)
 }
 
-// Announce notes ids in the ledger, and returns those that are worth a poll: a
-// trigger that was held up can be about entries that were delivered long since,
-// which no tail shows again, and about own reads.
+// Announce notes ids in the ledger, and returns those that are worth a poll. It leaves out
+// own reads, and ids that are delivered already: a trigger that was held up may name
+// entries that no tail shows again.
 func (r *Runner) Announce(ctx context.Context, ids []string, at time.Time) (fresh []string, err error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	// The ledger wants the day as well, and near midnight that may be either of two.
+	// The ledger looks up an id by its day as well, and near midnight there are two.
 	entries := make([]audit.Entry, 0, 2*len(ids))
 	for _, day := range []time.Time{at.Add(-announceSkew), at.Add(announceSkew)} {
 		for _, id := range ids {
@@ -67,8 +67,8 @@ func (r *Runner) Announce(ctx context.Context, ids []string, at time.Time) (fres
 	return fresh, errors.Join(r.opts.List.Unannounce(ctx, done), r.opts.List.Announce(ctx, fresh, time.Now()))
 }
 
-// sweep strikes ids that were seen off the ledger's list, and reports those that are
-// missing. What the ledger did not confirm is struck off the next time.
+// sweep strikes ids that were seen off the ledger's list, and reports missing ones to the
+// observer. What the ledger did not confirm is struck off the next time.
 func (r *Runner) sweep(ctx context.Context) {
 	s := r.opts.Scheduler
 	if lost := s.Expire(time.Now()); len(lost) > 0 {

@@ -58,14 +58,14 @@ const maxBadOffsets = 3
 // look ordered every way.
 func (w *Walk) proven() bool { return w.order != Unordered && w.changes >= provenBy }
 
-// descends reports whether rows are newest first, as a whole page of rows without
-// order hardly ever is.
+// descends reports whether rows are newest first. A whole page of rows without order
+// hardly ever is.
 func descends(entries []audit.Entry) bool {
 	newer := func(a, b audit.Entry) int { return cmp.Compare(b.Timestamp, a.Timestamp) }
 	return len(entries) > 0 && entries[0].Timestamp != entries[len(entries)-1].Timestamp && slices.IsSortedFunc(entries, newer)
 }
 
-// check holds a page against what its order promises.
+// check returns an error if a page does not keep the order.
 func (w *Walk) check(entries []audit.Entry) error {
 	// Where an offset counts rows, new rows push the last rows of the previous page onto
 	// this one.

@@ -13,8 +13,8 @@ const (
 	// none, so a Kong that filters by time answers with an empty page.
 	farFuture = 4102444800
 
-	// cooldown is how many pages are read after one that was too large before more
-	// rows are asked for: large rows seldom come alone.
+	// cooldown is the number of pages after one that was too large before more rows are
+	// asked for: large rows seldom come alone.
 	cooldown = 8
 
 	// smallPage is the size in bytes below which twice as many rows are asked for.
@@ -24,8 +24,8 @@ const (
 	clockSkew = 30 * time.Second
 )
 
-// Probe finds out whether Kong filters by time. It costs one small page. If that is
-// the walk's first, [Walk.KongTime] is its date.
+// Probe finds out whether Kong filters by time, with one small page. If it is the walk's
+// first page, [Walk.KongTime] is its date.
 func (w *Walk) Probe(ctx context.Context) error {
 	page, err := w.page(ctx, audit.Query{Size: 1, After: farFuture})
 	filters := err == nil && len(page.Entries) == 0

@@ -7,8 +7,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// maxSeam bounds the ids that a seam remembers. Past it the ledger finds what
-// comes twice.
+// maxSeam bounds the ids that a seam remembers. Beyond it, the ledger finds what comes
+// twice.
 const maxSeam = 20_000
 
 // seam remembers the entries of the seconds in which two queries of an
