@@ -48,7 +48,7 @@ type Retried struct {
 func (a *App) Retry(ctx context.Context, s *Selection) (r Retried, err error) {
 	_, err = a.Lease(nil).Do(ctx, true, a.Settings.LeaseWait, func(ctx context.Context, _ *lease.Held) error {
 		return a.forSelected(ctx, s, func(undelivered []audit.Undelivered) error {
-			left, err := a.PutAgain(ctx, undelivered)
+			left, err := a.putAgain(ctx, undelivered)
 			r.Delivered += len(undelivered) - len(left)
 			for _, l := range left {
 				r.Left = append(r.Left, Refusal{l.Entry.ID, l.Code, l.Reason})
@@ -124,4 +124,56 @@ func (a *App) forSelected(ctx context.Context, s *Selection, f func([]audit.Unde
 // NoUndelivered is the error for an id that no undelivered entry has.
 func NoUndelivered(id string) error {
 	return fmt.Errorf("no dead letter and nothing deferred has the id %q: relay dead list shows what there is", id)
+}
+
+// recordWithin bounds recording what has been put.
+const recordWithin = 10 * time.Second
+
+// newRecord returns the record that gives an undelivered entry an outcome.
+func (a *App) newRecord(u audit.Undelivered, o audit.Outcome) audit.Record {
+	retention := a.Settings.RecordTTL
+	if u.Entry.TTL >= 0 {
+		retention = max(retention, time.Duration(u.Entry.TTL)*time.Second)
+	}
+	return audit.Record{ID: u.Entry.ID, Timestamp: u.Entry.Timestamp, Retention: retention, Outcome: o}
+}
+
+// putAgain puts undelivered entries once and records the outcome. It returns those that
+// were not accepted, each with the destination's last code and reason.
+func (a *App) putAgain(ctx context.Context, undelivered []audit.Undelivered) (left []audit.Undelivered, err error) {
+	entries := make([]audit.Entry, len(undelivered))
+	for i := range undelivered {
+		entries[i] = undelivered[i].Entry
+	}
+	verdicts, putErr := a.Destination.Put(ctx, entries)
+	var records []audit.Record
+	accepted := 0
+	for i, v := range verdicts {
+		u := undelivered[i]
+		switch v.Status {
+		case audit.Accepted:
+			accepted++
+			records = append(records, a.newRecord(u, audit.Delivered))
+			continue
+		case audit.Rejected:
+			u.Outcome, u.Code, u.Reason = audit.Dead, v.Code, v.Reason
+			u.Tries++
+			r := a.newRecord(u, audit.Dead)
+			r.Undelivered = &u
+			records = append(records, r)
+		case audit.Retryable: // its record stays as it is
+			u.Code, u.Reason = v.Code, v.Reason
+		}
+		left = append(left, u)
+	}
+	if len(records) == 0 {
+		return left, putErr
+	}
+	// What was accepted is recorded, even if the command is told to stop.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
+	defer cancel()
+	if err := a.Store.Record(ctx, records); err != nil {
+		return left, fmt.Errorf("%d entries were accepted but not recorded (they may be repeated): %w", accepted, err)
+	}
+	return left, putErr
 }
