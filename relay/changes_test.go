@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -211,6 +212,11 @@ func (w *edited) judge() {
 		len(w.kong.World().Changes()), all, exact, wrong, late, missing, differs, exactAlone, alone)
 }
 
+var (
+	changesSeed  = flag.Uint64("changes.seed", 0, "added to the seeds of TestChangesOfTwoRelays")
+	changesHarsh = flag.String("changes.harsh", "", "makes TestChangesOfTwoRelays harsher: clocks that differ, more rows late and lost; newest: in a log that is not filtered, else filtered")
+)
+
 // TestChangesOfTwoRelays edits a Kong at random while two relays read it, are killed,
 // and their ledger is emptied.
 func TestChangesOfTwoRelays(t *testing.T) {
@@ -220,8 +226,15 @@ func TestChangesOfTwoRelays(t *testing.T) {
 		RowDelay: 100 * time.Millisecond, RowDelayMax: 300 * time.Millisecond, ObjectDelay: 100 * time.Millisecond, ObjectDelayMax: 600 * time.Millisecond,
 		Stragglers: 0.01, StragglerDelay: 1200 * time.Millisecond, LoseRows: 0.002, LoseObjects: 0.002,
 	}
+	kong.Seed += *changesSeed
+	if *changesHarsh != "" {
+		kong.RowDelayMax, kong.ObjectDelayMax, kong.Stragglers = 800*time.Millisecond, 900*time.Millisecond, 0.04
+		kong.LoseRows, kong.LoseObjects = 0.01, 0.01
+		kong.Nodes = []kongtest.Node{{Hostname: "cp-1"}, {Hostname: "cp-2", Skew: 3 * time.Second}}
+		kong.Order = map[string]kongtest.Order{"newest": kongtest.NewestFirst}[*changesHarsh]
+	}
 	w := &edited{world: newWorld(t, kong, cloudtrailtest.Options{})}
-	w.gen = entities.NewGenerator(w.kong.World(), 5)
+	w.gen = entities.NewGenerator(w.kong.World(), 5+*changesSeed)
 	quiet := 4 * time.Second
 	if *faultsLong {
 		quiet = 2 * time.Minute

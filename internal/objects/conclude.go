@@ -82,23 +82,11 @@ func (r *round) wait(p *pending, before []*pending) time.Time {
 		}
 		return earlier(poll, full)
 	}
-	last := time.Time{}
-	for _, x := range p.rows {
-		if x.first.After(last) {
-			last = x.first
-		}
-	}
-	if at := last.Add(apart); at.After(r.now) {
+	if at := p.lastRow().Add(apart); at.After(r.now) {
 		return at
 	}
-	for _, b := range before { // what is older goes first
-		for _, x := range b.rows {
-			for _, y := range p.rows {
-				if x.entity() == y.entity() {
-					return poll
-				}
-			}
-		}
+	if slices.ContainsFunc(before, p.shares) { // what is older goes first
+		return poll
 	}
 	if p.settled = p.settled || r.allAnnounced(p); p.settled || waited >= firstRow {
 		return time.Time{}
@@ -107,6 +95,23 @@ func (r *round) wait(p *pending, before []*pending) time.Time {
 		return earlier(poll, full)
 	}
 	return time.Time{}
+}
+
+// lastRow returns when the last row of a write was first seen.
+func (p *pending) lastRow() (last time.Time) {
+	for _, x := range p.rows {
+		if x.first.After(last) {
+			last = x.first
+		}
+	}
+	return last
+}
+
+// shares reports whether two writes changed the same entity.
+func (p *pending) shares(o *pending) bool {
+	return slices.ContainsFunc(p.rows, func(x *row) bool {
+		return slices.ContainsFunc(o.rows, func(y *row) bool { return x.entity() == y.entity() })
+	})
 }
 
 // allAnnounced reports whether every write is announced these days, this one too, and

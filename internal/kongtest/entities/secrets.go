@@ -1,7 +1,16 @@
 package entities
 
 import (
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"hash"
 	"math/rand/v2"
+	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -10,6 +19,68 @@ import (
 type Secret struct {
 	Value string
 	Place string // plugins/openid-connect config.session_secret
+	Text  string // what the field holds: the value, or a text with it
+}
+
+// Forms returns what gives the secret away: itself, and as it looks in usual encodings and
+// as a sum without a key.
+func (s *Secret) Forms() []string {
+	forms := []string{s.Value, strings.ToLower(s.Value), strings.ToUpper(s.Value), url.QueryEscape(s.Text)}
+	hexed := hex.EncodeToString([]byte(s.Value))
+	forms = append(forms, hexed, strings.ToUpper(hexed))
+	for shift := range 3 { // within a longer text, base64 has three forms
+		text := strings.Repeat("x", shift) + s.Value
+		for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			coded := enc.EncodeToString([]byte(text))
+			forms = append(forms, coded[shift+1:len(coded)-3])
+		}
+	}
+	for _, text := range []string{s.Value, s.Text, strconv.Quote(s.Value)} {
+		for _, h := range []func() hash.Hash{md5.New, sha1.New, sha256.New, sha512.New} {
+			h := h()
+			h.Write([]byte(text))
+			sum := h.Sum(nil)
+			coded := hex.EncodeToString(sum)
+			forms = append(forms, coded[:24], strings.ToUpper(coded)[:24], base64.StdEncoding.EncodeToString(sum)[:20], base64.URLEncoding.EncodeToString(sum)[:20])
+		}
+	}
+	return forms
+}
+
+// Planting puts a secret into a new entity, puts another one in its place, and then changes
+// something else.
+type Planting struct {
+	Secrets               [2]Secret
+	DAO, Key              string
+	Create, Change, Other Edit
+}
+
+// Plantings returns one for each place in which an entity can hold a secret.
+func Plantings(seed uint64) []Planting {
+	r := rand.New(rand.NewPCG(seed, 15))
+	var all []Planting
+	for _, p := range places {
+		k := kindOf(p.path)
+		one := Planting{DAO: k.dao, Key: UUID()}
+		edit := func(method string, n int) Edit {
+			fields := map[string]any{}
+			if p.plugin != "" {
+				fields["name"] = p.plugin
+			}
+			value, secret := p.value(r)
+			one.Secrets[n] = secret
+			put(fields, p.field, value)
+			return Edit{Method: method, Path: "/" + p.path + "/" + one.Key, Body: fields}
+		}
+		one.Create = edit("PUT", 0)
+		if k.name != "" && one.Create.Body[k.name] == nil {
+			one.Create.Body[k.name] = "of-" + one.Key
+		}
+		one.Change = edit("PATCH", 1)
+		one.Other = Edit{Method: "PATCH", Path: one.Create.Path, Body: map[string]any{"tags": []any{"touched"}}}
+		all = append(all, one)
+	}
+	return all
 }
 
 // place is where entities hold a secret.
@@ -64,6 +135,23 @@ var places = []place{
 	{path: "plugins", plugin: "loggly", field: "config.key"},
 	{path: "plugins", plugin: "session", field: "config.secret"},
 	{path: "plugins", plugin: "oauth2", field: "config.provision_key"},
+	{path: "event-hooks", field: "config.url", around: "https://hooks.internal/*"},
+	{path: "vaults", field: "config.cert_auth_cert_key", around: pem},
+	{path: "services", field: "path", around: "/in?api_key=*&size=1"},
+	{path: "plugins", plugin: "openid-connect", field: "config.introspection_headers_values.0"},
+	{path: "plugins", plugin: "openid-connect", field: "config.cluster_cache_redis.cloud_authentication.azure_tenant_id"},
+	{path: "plugins", plugin: "saml", field: "config.response_encryption_key"},
+	{path: "plugins", plugin: "saml", field: "config.idp_certificate", around: "MIIC*"},
+	{path: "plugins", plugin: "jwt-signer", field: "config.access_token_jwks_uri_client_password"},
+	{path: "plugins", plugin: "kafka-upstream", field: "config.schema_registry.confluent.authentication.oauth2.client_id"},
+	{path: "plugins", plugin: "upstream-oauth", field: "config.oauth.username"},
+	{path: "plugins", plugin: "upstream-oauth", field: "config.oauth.token_post_args.assertion"},
+	{path: "plugins", plugin: "solace-log", field: "config.session.properties.SESSION_X"},
+	{path: "plugins", plugin: "request-callout", field: "config.callouts.0.request.headers.custom.x-team"},
+	{path: "plugins", plugin: "request-transformer-advanced", field: "config.replace.querystring.0", around: "sig:*"},
+	{path: "plugins", plugin: "ai-proxy-advanced", field: "config.targets.0.auth.param_value"},
+	{path: "plugins", plugin: "house-made", field: "config.slack", around: "https://hooks.slack.com/services/T0/B0/*"},
+	{path: "plugins", plugin: "house-made", field: "config.settings", around: `{"list":["{\"password\":\"*\"}"]}`},
 	{path: "plugins", plugin: "house-made", field: "config.api_token"},
 	{path: "plugins", plugin: "house-made", field: "config.nested.0.privateKey"},
 }
@@ -71,10 +159,11 @@ var places = []place{
 // value makes a new secret, and what the field holds with it.
 func (p place) value(r *rand.Rand) (value string, s Secret) {
 	s = Secret{Value: token(r), Place: strings.TrimSuffix(p.path+"/"+p.plugin, "/") + " " + p.field}
-	if p.around == "" {
-		return s.Value, s
+	s.Text = s.Value
+	if p.around != "" {
+		s.Text = strings.Replace(p.around, "*", s.Value, 1)
 	}
-	return strings.Replace(p.around, "*", s.Value, 1), s
+	return s.Text, s
 }
 
 func token(r *rand.Rand) string {

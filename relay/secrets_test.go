@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"compress/flate"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
+)
+
+// Secrets of entities are nowhere but in Kong, in no form: neither in events, the ledger, the
+// log, the page, the status and the metrics, nor in what relay history prints.
+func TestSecretsStayInKong(t *testing.T) {
+	for _, ledger := range []string{"redis", "file"} {
+		t.Run(ledger, func(t *testing.T) {
+			t.Parallel()
+			w := &edited{world: newWorld(t, kongtest.Options{SkipReads: true, NoPayloads: true, PayloadExclude: []string{}}, cloudtrailtest.Options{})}
+			file := filepath.Join(t.TempDir(), "ledger.db")
+			if ledger == "file" {
+				w.env = append(w.env, "RELAY_LEDGER=bolt:"+file)
+			}
+			planted := entities.Plantings(7)
+			r, url, ops := w.serve("RELAY_OBJECTS=true", "RELAY_LOG_LEVEL=debug")
+			w.urls = []string{url}
+			all := func(what string, edit func(*entities.Planting) entities.Edit) {
+				t.Helper()
+				before := w.trail.Counts().Events
+				for i := range planted {
+					w.one(edit(&planted[i]), true)
+				}
+				eventually(t, 2*time.Minute, what, func() bool { return w.trail.Counts().Events >= before+len(planted) })
+			}
+			all("the entities that were made", func(p *entities.Planting) entities.Edit { return p.Create })
+			all("the secrets that were changed", func(p *entities.Planting) entities.Edit { return p.Change })
+			all("the other changes", func(p *entities.Planting) entities.Edit { return p.Other })
+
+			shown := map[string]string{}
+			for _, page := range []string{"/", "/status", "/metrics"} {
+				res, err := http.Get(ops + page)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text, err := io.ReadAll(res.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				shown[page] = string(text)
+			}
+			for i, p := range planted {
+				if i%4 > 1 { // a process each
+					continue
+				}
+				out, log := w.says(exitOK, "history", fmt.Sprintf("--json=%t", i%4 == 0), p.DAO+"/"+p.Key)
+				shown["relay history"] += out + log
+			}
+			w.judgePlantings(planted)
+			if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			r.wait(t)
+			shown["log"] = r.stderr.String() + r.stdout.String()
+			shown["ledger"] = inflated(w.ledgerBytes(ledger, file))
+			for _, e := range w.trail.Events() {
+				shown["events"] += e.Data
+			}
+			if !strings.Contains(shown["ledger"], "[secret ") {
+				t.Error("the ledger holds no digest: it was not read")
+			}
+			n, kinds := 0, map[string]bool{}
+			for _, p := range planted {
+				for _, s := range p.Secrets {
+					n++
+					kinds[s.Place] = true
+					for _, form := range s.Forms() {
+						for where, text := range shown {
+							if strings.Contains(text, form) {
+								t.Errorf("%s: the secret of %s shows as %.20s…", where, s.Place, form)
+							}
+						}
+					}
+				}
+			}
+			if n < 100 || len(kinds) < 25 {
+				t.Errorf("%d secrets in %d kinds of places", n, len(kinds))
+			}
+			t.Logf("%d secrets in %d kinds of places; %d bytes of the ledger, %d of events", n, len(kinds), len(shown["ledger"]), len(shown["events"]))
+		})
+	}
+}
+
+// judgePlantings checks that what events say of a secret is that it changed where it did.
+func (w *edited) judgePlantings(planted []entities.Planting) {
+	w.tb.Helper()
+	said := map[string][]string{} // by key, in the order of time: fields that differ
+	var events []struct {
+		EventTime        string
+		ResponseElements *struct {
+			Changes []struct {
+				Key, Operation string
+				From, To       []entities.Field
+			}
+		}
+	}
+	for _, ev := range w.trail.Events() {
+		events = slices.Grow(events, 1)[:len(events)+1]
+		if err := json.Unmarshal([]byte(ev.Data), &events[len(events)-1], json.MatchCaseInsensitiveNames(true)); err != nil {
+			w.tb.Fatal(err)
+		}
+	}
+	for _, e := range events {
+		if e.ResponseElements == nil {
+			continue
+		}
+		for _, c := range e.ResponseElements.Changes {
+			if c.Operation != "update" {
+				continue
+			}
+			text := ""
+			for _, f := range c.To {
+				text += fmt.Sprintf("%s=%s\n", f.Path, f.Value)
+			}
+			said[c.Key] = append(said[c.Key], text)
+		}
+	}
+	for _, p := range planted {
+		list := said[p.Key]
+		slices.SortFunc(list, func(a, b string) int { return strings.Count(a, "/tags=") - strings.Count(b, "/tags=") })
+		if len(list) != 2 {
+			w.tb.Errorf("%s: %d updates are said", p.Secrets[0].Place, len(list))
+			continue
+		}
+		if !strings.Contains(list[0], "[secret ") {
+			w.tb.Errorf("%s: the secret that was changed does not show as changed: %s", p.Secrets[0].Place, list[0])
+		}
+		if strings.Contains(list[1], "[secret ") {
+			w.tb.Errorf("%s: a secret that was not changed shows: %s", p.Secrets[0].Place, list[1])
+		}
+	}
+}
+
+// ledgerBytes returns all that a ledger stores, as it stores it.
+func (w *edited) ledgerBytes(kind, file string) []byte {
+	w.tb.Helper()
+	if kind == "file" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			w.tb.Fatal(err)
+		}
+		return b
+	}
+	redisDo(w.tb, w.redis.Addr, "CONFIG", "SET", "rdbcompression", "no")
+	return []byte(redisDo(w.tb, w.redis.Addr, "EVAL", `local all = {}
+for _, key in ipairs(redis.call("KEYS", "*")) do all[#all + 1] = key .. redis.call("DUMP", key) end
+return table.concat(all)`, "0"))
+}
+
+// inflated returns bytes, with what any part of them is in compressed form.
+func inflated(b []byte) string {
+	var all strings.Builder
+	all.Write(b)
+	in := bytes.NewReader(nil)
+	out := flate.NewReader(in)
+	for i, c := range b {
+		if c != 'z' { // comes before what is compressed
+			continue
+		}
+		in.Reset(b[i+1:])
+		if err := out.(flate.Resetter).Reset(in, nil); err != nil {
+			continue
+		}
+		_, _ = io.Copy(&all, io.LimitReader(out, 1<<20)) // most of it is not compressed
+	}
+	return all.String()
+}
