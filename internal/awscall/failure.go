@@ -22,7 +22,7 @@ type Service struct {
 	Endpoint   string            // the variable that names another endpoint
 	Permission string            // the hint where a permission is missing
 	Codes      map[string]string // the service's own error codes that a person must act on, and the hint of each
-	Passing    map[string]bool   // the service's own error codes that end without anybody's doing
+	Transient  map[string]bool   // the service's own error codes for a state that ends by itself
 	Parameters map[string]string // parameters that come from a setting, as messages name them, and the hint of each
 }
 
@@ -133,17 +133,21 @@ func Throttled(code string) bool {
 	return throttled
 }
 
-// Passing reports whether a code, of a call or of an event, is about a state of
-// the service that ends without anybody's doing.
-func Passing(code string) bool {
+// IsTransient reports whether a code of the service, of a call or of an event, is about
+// a state that ends by itself.
+func (s *Service) IsTransient(code string) bool { return s.Transient[code] || isTransient(code) }
+
+// isTransient reports whether a code that AWS's services share is about a state that ends
+// by itself.
+func isTransient(code string) bool {
 	switch code {
 	case "IDPCommunicationError", // STS: the identity provider does not answer it
 		"InternalFailure", "InternalError", "InternalException", "InternalServerError", "InternalServerException",
 		"ServiceUnavailable", "ServiceUnavailableException":
 		return true
 	}
-	_, passing := retry.DefaultRetryableErrorCodes[code]
-	return passing || Throttled(code)
+	_, transient := retry.DefaultRetryableErrorCodes[code]
+	return transient || Throttled(code)
 }
 
 // explain says what the error of a call means.
@@ -179,7 +183,7 @@ func CodeHint(code string) string {
 	switch {
 	case Throttled(code):
 		return hintThrottled
-	case Passing(code):
+	case isTransient(code):
 		return hintFailing
 	}
 	return ""
@@ -228,7 +232,7 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 	case errors.Is(e.err, context.Canceled):
 		f.Reason = "the call was given up before its credentials were there"
 	case errors.As(e.err, &status) && (status.HTTPStatusCode() >= 500 || status.HTTPStatusCode() == http.StatusTooManyRequests),
-		errors.As(e.err, &api) && Passing(api.ErrorCode()):
+		errors.As(e.err, &api) && isTransient(api.ErrorCode()):
 		f.Reason, f.Hint = "the source of the credentials failed", hintSource
 	case errors.As(e.err, &api) && strings.Contains(api.ErrorCode(), "Expired"):
 		f.Kind, f.Reason, f.Hint = Settings, "the credentials have expired", hintExpired
@@ -282,7 +286,7 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 		s.explainIntermediary(&f, resp.Response.Response)
 	case Throttled(a.code), a.status == http.StatusTooManyRequests:
 		f.Whole, f.Hint = true, hintThrottled
-	case Passing(a.code), s.Passing[a.code], a.status >= 500, a.status == http.StatusRequestTimeout:
+	case s.IsTransient(a.code), a.status >= 500, a.status == http.StatusRequestTimeout:
 		f.Hint = hintFailing
 	case a.status == http.StatusRequestEntityTooLarge:
 		f.Kind = TooLarge

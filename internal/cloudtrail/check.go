@@ -40,7 +40,7 @@ func (d *Destination) Check(ctx context.Context) error {
 	if hint, ok := eventSettings[code]; ok {
 		return audit.SettingsErrorf(hint, "checking CloudTrail: %s", code)
 	}
-	if awscall.Passing(code) {
+	if service.IsTransient(code) {
 		return fmt.Errorf("checking CloudTrail: %s", code)
 	}
 	return nil

@@ -194,7 +194,7 @@ func (d *Destination) failed(v *audit.Verdict, id string, since int64, amid bool
 	switch {
 	case setting:
 		return audit.SettingsErrorf(hint, "CloudTrail refused an event: %s: %s", v.Code, v.Reason)
-	case v.Code == "" || awscall.Passing(v.Code):
+	case v.Code == "" || service.IsTransient(v.Code):
 		return nil
 	case aboutEvent[v.Code]:
 		v.Status = audit.Rejected

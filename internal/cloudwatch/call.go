@@ -24,7 +24,7 @@ var service = awscall.Service{
 	Permission: "allow logs:PutLogEvents and logs:CreateLogStream on the log group",
 	Parameters: map[string]string{"logGroupName": hintGroup, "logStreamName": hintStream},
 	// Quotas, a change at the same time, a stream that is not known everywhere yet.
-	Passing: map[string]bool{
+	Transient: map[string]bool{
 		"LimitExceededException": true, "ServiceQuotaExceededException": true, "OperationAbortedException": true,
 		"ResourceNotFoundException": true,
 	},
