@@ -16,8 +16,8 @@ import (
 // Entry is one Admin API request, as GET /audit/requests shows it. A field that
 // Kong left out or set to null is empty.
 //
-// The strings of one page may share memory: those of an Entry that outlives its page
-// by much should be cloned, or they keep the whole page.
+// The strings of a page may share memory. Whoever keeps an Entry for longer than its page
+// should clone them, or they keep the whole page.
 type Entry struct {
 	// ID identifies the entry in the ledger and at the destination. It matches
 	// ^[-_A-Za-z0-9]{1,128}$ and never changes between two reads of the same row.
@@ -47,12 +47,12 @@ type Entry struct {
 	// Unknown is a JSON object of the fields that this version does not know,
 	// as Kong sent them; empty where there are none.
 	Unknown string `json:"unknown,omitempty"`
-	// Withheld is a JSON object that says what redaction withheld whole: the path in
-	// the event, and size, SHA-256 and reason; empty where there is nothing.
+	// Withheld is a JSON object of the values that redaction withheld whole, by path in the
+	// event, with size, SHA-256 and reason; empty where there are none.
 	Withheld string `json:"withheld,omitempty"`
 	// KongVersion is the version of the gateway that returned the row, or empty.
 	KongVersion string `json:"kong_version,omitempty"`
-	// Verification tells what became of checking Signature; empty if it was not tried.
+	// Verification is the outcome of checking Signature; empty if it was not checked.
 	Verification Verification `json:"verification,omitempty"`
 
 	// Changes is a JSON object that says what the request changed, as the event's
@@ -169,8 +169,8 @@ func ObjectIdentity(e *Entry) string {
 	return objectPrefix + hex.EncodeToString(h.Sum(nil)[:20])
 }
 
-// IsWrite reports whether the request may have changed something: it is no read, and it
-// did not fail.
+// IsWrite reports whether the request may have changed something: it was not a read, and
+// it did not fail.
 func (e *Entry) IsWrite() bool {
 	switch e.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:

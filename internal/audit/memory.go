@@ -12,14 +12,14 @@ type Item struct {
 	Until time.Time // when it may be forgotten
 }
 
-// ErrMemoryChanged is returned by a ledger that has remembered something else since the
-// version that the caller knows. Recalling again cures it.
+// ErrMemoryChanged is returned by a ledger whose memory has changed since the version that
+// the caller knows. The caller recalls and tries again.
 var ErrMemoryChanged = errors.New("the ledger's memory has changed meanwhile")
 
 // Writes are the entries of one walk that wait for what their requests changed.
 type Writes struct {
 	Entries []Entry
-	// Live: the walk looks for what has just happened, and will be made again.
+	// Live: the walk is a tail, which looks for recent rows and will be repeated.
 	Live bool
 	// Floor is the first second that the walk reads, and Through the one up to which it has
 	// read the log whole; 0 where it has not.

@@ -11,7 +11,7 @@ type Outage struct {
 	// To is when the dependency answered again; zero while it fails. An outage without
 	// an end that was last seen long ago is one whose relay was stopped during it.
 	To   time.Time `json:"to,omitzero"`
-	Seen time.Time `json:"seen"` // when it was last known to go on, or its end
+	Seen time.Time `json:"seen"` // when it was last known to continue, or its end
 	// CompleteAt is when everything that was recorded during the outage had an outcome;
 	// zero before that.
 	CompleteAt time.Time `json:"complete_at,omitzero"`

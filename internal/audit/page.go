@@ -24,19 +24,19 @@ type Page struct {
 	Offset  string  // token of the next page; empty on the last one
 	// Date is Kong's clock when it answered; zero if the answer did not say.
 	Date time.Time
-	// RequestIDs are the ids under which Kong records this very read: one for each
-	// attempt that Kong answered, and none if it does not say.
+	// RequestIDs are the ids under which Kong records this read: one for each attempt that
+	// Kong answered. It is empty if the answers did not say.
 	RequestIDs []string
 	// Bytes is the length of the answer's body.
 	Bytes int
 }
 
 // ErrPageTooLarge is returned by a source for a page that holds more bytes than
-// it is willing to keep. Asking for fewer rows cures it.
+// it is willing to keep. The caller asks for fewer rows.
 var ErrPageTooLarge = errors.New("page too large")
 
 // ErrBadOffset is returned by a source when Kong did not accept the offset.
-// Starting the walk again cures it.
+// The caller starts the walk again.
 var ErrBadOffset = errors.New("offset not accepted")
 
 // ErrNoAuditLog is what the error of a source is if Kong answers that it has no audit

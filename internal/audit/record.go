@@ -15,7 +15,7 @@ const (
 	Delivered Outcome = 1 // the destination accepted it
 	Dead      Outcome = 2 // rejected permanently: a dead letter, kept whole
 	Deferred  Outcome = 3 // retries exhausted: kept whole, and put first by each pass
-	Dropped   Outcome = 4 // was dead, and someone dropped it with a word why
+	Dropped   Outcome = 4 // was dead, and someone dropped it and gave a reason
 	Own       Outcome = 5 // a read by the relay itself, left out on request
 )
 
@@ -126,7 +126,8 @@ var (
 	ErrLedgerOlder = errors.New("ledger is older than it was")
 	// ErrLeaseLost: somebody else holds the lease, or nobody does. Marks were not written.
 	ErrLeaseLost = errors.New("lease lost")
-	// ErrLeaseHeld: another process is making a pass. It was asked for a rerun if the caller wanted one.
+	// ErrLeaseHeld: another process is making a pass. If the caller asked for it, a rerun was
+	// requested of that process.
 	ErrLeaseHeld = errors.New("another relay holds the lease")
 	// ErrLedgerMismatch: the ledger was made for another Kong.
 	ErrLedgerMismatch = errors.New("ledger belongs to another Kong")

@@ -23,10 +23,10 @@ const besideMost = time.Hour
 // beside answers the commands that run beside this relay and need its ledger, where
 // that is a file: one process at a time can open it.
 //
-// The operations listener may be reached by others than those who may read the
-// ledger: other users of this machine, and a cluster where it is scraped. What these
-// paths show, payloads too, is for those who have the key, which lies beside the
-// ledger's file and can be read by the file's owner alone.
+// The operations listener can be reached by people who may not read the ledger: other
+// users of this machine, or a cluster in which it is scraped. These paths, which show
+// payloads too, ask for a key. It lies beside the ledger's file, and only the file's owner
+// can read it.
 type beside struct {
 	app       *app.App
 	key       string
@@ -59,7 +59,7 @@ func (b *beside) register(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+app.PathDrop, b.guarded(b.drop))
 }
 
-// guarded lets those in who have the key.
+// guarded serves only requests that have the key.
 func (b *beside) guarded(f func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
 	want := []byte("Bearer " + b.key)
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -81,7 +81,7 @@ func refuseCommand(w http.ResponseWriter, status int, err error) {
 	}{err.Error(), audit.Hint(err)})
 }
 
-// lines returns what writes values as lines of JSON.
+// lines returns a function that writes values as lines of JSON.
 func lines(w http.ResponseWriter) func(v any) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")

@@ -19,7 +19,7 @@ const (
 	historyWithin = 25 * time.Second // less than the listener gives an answer
 )
 
-// changed are the entities that were changed last, as delivered events tell of them.
+// changed are the entities that were changed last, according to delivered events.
 type changed struct {
 	mu   sync.Mutex
 	list []changedEntity // newest first
@@ -77,8 +77,8 @@ func (c *changed) last() []changedEntity {
 	return c.list
 }
 
-// showsHistory reports whether the operations address answers with histories: they hold
-// values, so only if the address is this machine's alone.
+// showsHistory reports whether the operations address serves histories. They contain
+// values, so it does only if the address can be reached from this machine alone.
 func (s *server) showsHistory() bool {
 	return s.app.Settings.Objects && trigger.Loopback(s.app.Settings.OpsListen)
 }

@@ -1,5 +1,5 @@
 // Package daemon is the relay as a service: it takes triggers, makes passes on a
-// schedule, and shows how things stand.
+// schedule, and shows its status.
 package daemon
 
 import (
@@ -30,7 +30,7 @@ import (
 )
 
 const (
-	bindRetryFirst = 2 * time.Second // after the ledger could not be reached at the start
+	bindRetryFirst = 2 * time.Second // before the ledger is tried again that could not be reached at the start
 	bindRetryLast  = 30 * time.Second
 	stopWithin     = 15 * time.Second
 	maxConnections = 256 // of a listener: both leave room among 1,024 descriptors
@@ -66,8 +66,7 @@ type server struct {
 	marksAt time.Time
 }
 
-// Options are what a host wants to know of the daemon, and what it knows better.
-// All may be left out.
+// Options of the daemon. All of them may be left out.
 type Options struct {
 	Version        string
 	Stdout, Stderr io.Writer                   // for metrics
@@ -216,7 +215,7 @@ func (s *server) run(ctx context.Context) error {
 }
 
 // passes makes passes until ctx ends: a reconcile at once and on the schedule, or a tail
-// instead if another relay has made one of late; a tail whenever a trigger asks for one.
+// instead if another relay has recently made one; and a tail whenever a trigger asks.
 func (s *server) passes(ctx context.Context) error {
 	if err := s.bindOrWait(ctx); err != nil {
 		return err
@@ -245,7 +244,7 @@ func (s *server) bindOrWait(ctx context.Context) error {
 	}
 }
 
-// ended takes the end of a pass.
+// ended notes the end of a pass.
 func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	s.running.Add(-1)
 	defer s.updates.Add(1)

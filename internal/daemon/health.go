@@ -31,7 +31,7 @@ const (
 	tailsEvery   = 30 * time.Second // between lines about tails that follow each other
 )
 
-// report takes the outcome of a call to a dependency.
+// report notes the outcome of a call to a dependency.
 func (s *server) report(d health.Dependency, operation string, err error) {
 	now := time.Now()
 	if d == health.Kong {
@@ -86,8 +86,8 @@ func (s *server) tick(context.Context) {
 	s.health.Tick(time.Now())
 }
 
-// probe asks a dependency that nothing has asked for some time, unless it is known
-// to work: a destination to which there is nothing to put, for example.
+// probe calls a dependency that nothing has called for some time, unless it is known to
+// work. That may be a destination to which there is nothing to put.
 func (s *server) probe(ctx context.Context, d health.Dependency) {
 	for wait := probeAfter; ; wait = probeAgain {
 		timer := time.NewTimer(wait)
@@ -113,7 +113,7 @@ func (s *server) probe(ctx context.Context, d health.Dependency) {
 	}
 }
 
-// storeOutages stores in the ledger what has changed of the outages.
+// storeOutages stores changed outages in the ledger.
 func (s *server) storeOutages(ctx context.Context) {
 	list := s.health.TakeOutages()
 	for i := range list {
@@ -132,7 +132,7 @@ func (s *server) storeOutages(ctx context.Context) {
 }
 
 // checkLedger looks at the settings of the ledger's server, which somebody may change
-// while the relay runs. Whether the server answers shows elsewhere.
+// while the relay runs. It ignores a server that does not answer, which shows elsewhere.
 func (s *server) checkLedger(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, checkEvery)
 	defer cancel()
@@ -147,8 +147,8 @@ func (s *server) checkLedger(ctx context.Context) {
 	}
 }
 
-// readMarks takes from the ledger when a pass was last complete: before this
-// process started, or by another relay.
+// readMarks reads from the ledger when a pass was last complete, which may have been made
+// before this process started, or by another relay.
 func (s *server) readMarks(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*marksEvery)
 	defer cancel()
@@ -165,14 +165,14 @@ func (s *server) readMarks(ctx context.Context) {
 	}
 }
 
-// undelivered is what the ledger keeps of undelivered entries.
+// undelivered are the ledger's counts of undelivered entries.
 type undelivered struct {
 	dead, deferred             int
 	oldestDead, oldestDeferred time.Time
 }
 
-// readCounts reads from the ledger what it keeps of undelivered entries, for metrics
-// and status: a scrape asks the ledger nothing.
+// readCounts reads the counts of undelivered entries from the ledger, for metrics and
+// status, so that a scrape makes no call to the ledger.
 func (s *server) readCounts(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, countsEvery)
 	defer cancel()
@@ -193,7 +193,7 @@ func (s *server) readCounts(ctx context.Context) {
 	}
 }
 
-// undelivered returns what the ledger last said of undelivered entries.
+// undelivered returns the counts that were last read from the ledger.
 func (s *server) undelivered() undelivered {
 	if u := s.counts.Load(); u != nil {
 		return *u
@@ -201,9 +201,9 @@ func (s *server) undelivered() undelivered {
 	return undelivered{}
 }
 
-// oldestUndelivered returns when the oldest entry was made that is known and has
-// neither been delivered nor rejected permanently, or since when Kong could not be
-// read; zero if there is neither.
+// oldestUndelivered returns the time of the oldest known entry that is neither delivered
+// nor rejected permanently, or since when Kong could not be read; zero if neither is the
+// case.
 func (s *server) oldestUndelivered() time.Time {
 	oldest := s.metrics.oldestWaiting()
 	earlier := func(t time.Time) {
@@ -241,7 +241,7 @@ func (s *server) writeEMF(context.Context) {
 	}
 }
 
-// metricsTo returns where metrics for CloudWatch go: not among events.
+// metricsTo returns the writer for CloudWatch's metrics, which must not mix with events.
 func (s *server) metricsTo() io.Writer {
 	if s.app.Settings.JSONLFile == "-" {
 		return s.opts.Stderr
@@ -275,7 +275,7 @@ func codeOf(err error) string {
 	return "unavailable"
 }
 
-// triggered takes the outcome of a trigger.
+// triggered notes the outcome of a trigger.
 func (s *server) triggered(path, outcome string) {
 	s.metrics.triggers.WithLabelValues(path, outcome).Inc()
 	switch outcome {
@@ -287,7 +287,7 @@ func (s *server) triggered(path, outcome string) {
 	}
 }
 
-// sample notes for the chart of the status page how far delivery is behind.
+// sample notes how far delivery is behind, for the chart of the status page.
 func (s *server) sample(context.Context) {
 	now := time.Now()
 	behind := time.Duration(0)

@@ -28,7 +28,7 @@ type Metric struct {
 	Help   string
 }
 
-// Metrics returns what /metrics shows beside the metrics of Go and of the process.
+// Metrics returns the metrics of /metrics, without those of Go and of the process.
 func Metrics() []Metric {
 	return newMetrics("", sources{}).table
 }
@@ -47,7 +47,7 @@ type sources struct {
 	oldest       func() time.Time            // when the oldest undelivered entry was made; zero: none
 }
 
-// metrics is what /metrics shows.
+// metrics are the metrics of /metrics.
 type metrics struct {
 	registry *prometheus.Registry
 	table    []Metric
@@ -269,7 +269,7 @@ func unix(second int64) time.Time {
 	return time.Unix(second, 0)
 }
 
-// complete takes note of a pass that was complete.
+// complete notes a pass that was complete.
 func (m *metrics) complete(at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -278,7 +278,7 @@ func (m *metrics) complete(at time.Time) {
 	}
 }
 
-// waiting takes note of the oldest entry without an outcome; 0 if there is none.
+// waiting notes the timestamp of the oldest entry without an outcome; 0 if there is none.
 func (m *metrics) waiting(oldest int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -292,8 +292,7 @@ func (m *metrics) oldestWaiting() time.Time {
 	return unix(m.oldest)
 }
 
-// standby takes note that another relay makes the passes, which has them in its
-// own metrics.
+// standby notes that another relay makes the passes, and counts them in its own metrics.
 func (m *metrics) standby() {
 	m.failing.Set(0)
 	m.waiting(0)

@@ -18,7 +18,7 @@ const (
 	// canaryWithin is how long a canary read is looked for, at most, before another one
 	// is made.
 	canaryWithin = time.Minute
-	// canaryTick is how often it is looked whether a canary read is due.
+	// canaryTick is the time between two checks whether a canary read is due.
 	canaryTick = 5 * time.Second
 	// provenFor is how old an entry may be to prove that Kong records, where no canary
 	// reads are made.
@@ -38,9 +38,9 @@ const (
 	hintNoLog     = "set audit_log = on in kong.conf of the node at KONG_ADMIN_API, and reload it: until then nothing is recorded there, and what is not recorded cannot be delivered"
 )
 
-// recording knows whether Kong records what it answers. The rows of the relay's own
-// reads show it, where Kong does not ignore them, as any other row does. If none has
-// been written for some time, a canary read finds out.
+// recording knows whether Kong records the requests that it answers. Any new row shows
+// that it does, such as those of the relay's own reads unless Kong ignores reads. If no row
+// has been written for some time, a canary read finds out.
 type recording struct {
 	every time.Duration // between canary reads; 0: none are made
 
@@ -54,8 +54,8 @@ type recording struct {
 	short     bool          // and that is too short, and has been said
 }
 
-// keeps takes when an entry was made and how long Kong keeps it, and reports whether
-// it is to be said that this is too short.
+// keeps notes when an entry was made and how long Kong keeps it. It reports whether to warn
+// that this is too short.
 func (r *recording) keeps(now, at time.Time, retention time.Duration) (say bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -117,9 +117,8 @@ func (r *recording) seen(now, at time.Time) bool {
 	return !at.Before(r.lost.Truncate(time.Second)) && now.Sub(at) < within
 }
 
-// missing takes ids that were not recorded, and returns whether the canary is one of
-// them, and the others. A canary that was not recorded proves nothing if an entry was
-// that is newer.
+// missing takes ids that were not recorded. It reports whether the canary is one of them,
+// and returns the others. If a newer entry was recorded, a missing canary proves nothing.
 func (r *recording) missing(now time.Time, ids []string) (canary bool, others []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -145,7 +144,7 @@ func (s *server) retention() time.Duration {
 	return cmp.Or(s.recording.kept(), s.app.Settings.RecordTTL)
 }
 
-// followRecording makes a canary read when one is due, and has it looked for.
+// followRecording makes a canary read when one is due, and announces its id.
 func (s *server) followRecording(ctx context.Context) {
 	now := time.Now()
 	if !s.recording.due(now) || s.health.State(health.Kong).Status != health.OK {
@@ -162,7 +161,7 @@ func (s *server) followRecording(ctx context.Context) {
 	}
 }
 
-// notRecorded takes ids that were announced and have not shown up.
+// notRecorded handles ids that were announced and have not shown up.
 func (s *server) notRecorded(ids []string) {
 	now := time.Now()
 	canary, others := s.recording.missing(now, ids)
@@ -181,7 +180,7 @@ func (s *server) notRecorded(ids []string) {
 	}
 }
 
-// recorded takes entries that the log showed.
+// recorded notes entries that the log showed.
 func (s *server) recorded(entries []audit.Entry) {
 	now, proof := time.Now(), false
 	for i := range entries {
@@ -199,8 +198,8 @@ func (s *server) recorded(entries []audit.Entry) {
 	}
 }
 
-// reportLog takes whether Kong has an audit log at all. That it has one does not
-// prove that it records.
+// reportLog notes whether Kong has an audit log at all. That it has one does not prove that
+// it records.
 func (s *server) reportLog(err error) {
 	switch {
 	case errors.Is(err, audit.ErrNoAuditLog):

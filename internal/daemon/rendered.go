@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// keepFor is how long an answer is given again before it is made anew, unless something
-// has changed meanwhile. However many ask, making answers costs next to nothing beside
-// a pass.
+// keepFor is how long an answer is reused, unless something changes meanwhile. However many
+// clients ask, making answers thus costs little beside a pass.
 const keepFor = time.Second
 
 // rendered is an answer that is kept for a moment. It is safe for concurrent use: one

@@ -20,7 +20,7 @@ const (
 	marksFresh   = 250 * time.Millisecond
 )
 
-// history is the passes that ended last, but for those that found nothing new.
+// history holds the passes that ended last, except those that found nothing new.
 type history struct {
 	mu   sync.Mutex
 	list []app.PassStatus // newest first
@@ -77,8 +77,8 @@ func (d *details) set(now time.Time, read *app.Status) {
 	d.at, d.read = now, *read
 }
 
-// refresh reads from the ledger what a status shows of it, unless the ledger fails:
-// then it is shown as it was.
+// refresh reads from the ledger what a status shows of it. If the ledger fails, what was
+// read before stays.
 func (s *server) refresh(ctx context.Context, now time.Time) {
 	if s.health.State(health.Ledger).Status == health.Failing {
 		return
@@ -103,7 +103,7 @@ func (s *server) refresh(ctx context.Context, now time.Time) {
 	s.details.set(now, &read)
 }
 
-// status returns how things stand.
+// status returns the relay's status.
 func (s *server) status(ctx context.Context) app.Status {
 	now := time.Now().UTC()
 	s.refresh(ctx, now)
@@ -125,8 +125,8 @@ func (s *server) status(ctx context.Context) app.Status {
 	return st
 }
 
-// outagesNow leaves out of the ledger's outages nothing, but adds those under way that
-// the ledger does not know yet.
+// outagesNow returns the ledger's outages and those under way that the ledger does not know
+// yet.
 func outagesNow(stored []audit.Outage, states []health.State) []audit.Outage {
 	list := slices.Clone(stored)
 	for _, state := range states {

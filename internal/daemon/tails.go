@@ -9,17 +9,17 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
-// tails sums up for the log what tails have delivered that follow each other closely: on
-// a busy gateway there are many a second.
+// tails sums up what tails have delivered that follow each other closely, in one line of
+// the log: on a busy gateway there are many a second.
 type tails struct {
 	mu     sync.Mutex
 	logged time.Time // when the last line was written
-	count  int       // of those that no line tells of yet
+	count  int       // of tails that are in no line yet
 	sum    pipeline.Summary
 }
 
-// first reports whether a line is to be written for a tail, because there was none for
-// some time. Else it is counted.
+// first reports whether a tail gets a line of its own, because there was none for some
+// time. Otherwise the tail is counted.
 func (t *tails) first(now time.Time, s *pipeline.Summary) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -37,7 +37,7 @@ func (t *tails) first(now time.Time, s *pipeline.Summary) bool {
 	return false
 }
 
-// take returns what was counted, once a line is due.
+// take returns the sum of the tails that were counted, once a line is due.
 func (t *tails) take(now time.Time) (count int, sum pipeline.Summary) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -58,7 +58,7 @@ const (
 	maxRecovering = 100
 )
 
-// State is what is known of a dependency.
+// State is the state of a dependency.
 type State struct {
 	Dependency Dependency `json:"dependency"`
 	Status     Status     `json:"status"`
@@ -106,7 +106,7 @@ func New(log *slog.Logger) *Tracker {
 	return t
 }
 
-// Report takes the outcome of an operation of a dependency. A dependency fails as
+// Report notes the outcome of an operation of a dependency. A dependency fails as
 // long as one of its operations does: a ledger that is full still answers reads.
 func (t *Tracker) Report(now time.Time, d Dependency, operation string, err error) {
 	if errors.Is(err, context.Canceled) {
@@ -198,7 +198,7 @@ func (t *Tracker) attrs(dep *dependency) []any {
 	return attrs
 }
 
-// describe takes over cause and remedy of an error.
+// describe sets cause and hint from an error.
 func (dep *dependency) describe(err error) {
 	dep.Cause, dep.Hint = Clean(err.Error()), audit.Hint(err)
 }
@@ -272,7 +272,7 @@ func (t *Tracker) Delivered(entries []audit.Entry) {
 	}
 }
 
-// Completed takes the end of a pass that left nothing undelivered.
+// Completed notes the end of a pass that left nothing undelivered.
 func (t *Tracker) Completed(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -285,8 +285,8 @@ func (t *Tracker) Completed(now time.Time) {
 	t.recovering = nil
 }
 
-// TakeOutages returns the outages that have changed since it was last called. What
-// could not be stored is to be given back.
+// TakeOutages returns the outages that have changed since it was last called. The caller
+// gives back those that it could not store.
 func (t *Tracker) TakeOutages() []audit.Outage {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -318,7 +318,7 @@ func (t *Tracker) SetNextTry(at time.Time) {
 	}
 }
 
-// States returns what is known of every dependency.
+// States returns the state of every dependency.
 func (t *Tracker) States() []State {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -340,7 +340,7 @@ func (t *Tracker) Changes() uint64 {
 	return t.changes
 }
 
-// State returns what is known of a dependency.
+// State returns the state of a dependency.
 func (t *Tracker) State(d Dependency) State {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -361,8 +361,8 @@ func (t *Tracker) Idle(now time.Time, d Dependency) time.Duration {
 	return now.Sub(t.dependencies[d].asked)
 }
 
-// Forget takes the failures of all operations of a dependency as over, because it has
-// been seen to work by other means.
+// Forget ends the failures of all operations of a dependency that was seen to work by other
+// means.
 func (t *Tracker) Forget(now time.Time, d Dependency) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -371,8 +371,8 @@ func (t *Tracker) Forget(now time.Time, d Dependency) {
 	t.succeeded(now, dep, "")
 }
 
-// Recovered takes the failure of an operation of a dependency as over. What had not
-// failed stays as it is: that an operation works may prove nothing.
+// Recovered ends the failure of an operation of a dependency. It changes nothing if the
+// operation had not failed: that it works may prove nothing.
 func (t *Tracker) Recovered(now time.Time, d Dependency, operation string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

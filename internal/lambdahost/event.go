@@ -25,7 +25,7 @@ type task struct {
 	url     *events.LambdaFunctionURLRequest // a request to the function's URL
 }
 
-// continuation is how the function invokes itself for what it did not get done.
+// continuation is the task for which the function invokes itself when it runs out of time.
 type continuation struct {
 	Kind  audit.PassKind `json:"kind"`  // reconcile or tail
 	Chain int            `json:"chain"` // 1 to maxChain
@@ -36,7 +36,7 @@ type selfInvocation struct {
 	Continue continuation `json:"continue"`
 }
 
-// eventError is an event that nobody should send.
+// eventError is the error of an event that is not understood.
 type eventError struct{ reason string }
 
 func (e *eventError) Error() string {
@@ -44,7 +44,7 @@ func (e *eventError) Error() string {
 		`a trigger ({"trigger":{"request_ids":["…"],"sent_at":"…"}}), or a request to the function's URL`
 }
 
-// parseEvent tells what an event asks for. Nothing of the event is in its errors.
+// parseEvent returns the task of an event. Its errors contain nothing of the event.
 func parseEvent(payload []byte) (task, error) {
 	var probe struct {
 		Schedule       *bool          `json:"schedule"`

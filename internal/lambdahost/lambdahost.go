@@ -50,8 +50,8 @@ type host struct {
 	pipeline *pipeline.Pipeline
 	urls     http.Handler
 	self     *selfInvoker
-	// pollWanted: a request to the function's URL asks for a poll beside its ids, or
-	// was signed and refused for its rate. polled is when one was last passed on.
+	// pollWanted: a request to the function's URL asked for a poll beside its ids, or was
+	// signed and refused for its rate. polled is when the function was last invoked for one.
 	pollWanted bool
 	polled     time.Time
 	bound      bool // the ledger belongs to this Kong
@@ -79,7 +79,7 @@ func Run(ctx context.Context, env app.Env) {
 		h.fetchSecrets(ctx)
 	}
 	h.mu.Unlock()
-	// What the runtime library prints by itself is in the answer as well.
+	// What the runtime library logs is in the answer as well.
 	slog.SetDefault(h.log)
 	slog.SetLogLoggerLevel(slog.LevelDebug)
 	// It never returns, and ends the process if the runtime API is gone. Asking for
@@ -129,9 +129,9 @@ func (h *host) open(ctx context.Context) error {
 	return nil
 }
 
-// fetchSecrets reads what every pass needs, at once rather than one after the
-// other when it is asked for. Whoever needs a secret that could not be read here
-// reads it again, and says what is wrong.
+// fetchSecrets reads the secrets that every pass needs at the same time, rather than one
+// after the other when they are needed. A secret that could not be read is read again
+// where it is needed, which reports the error.
 func (h *host) fetchSecrets(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fetchMost)
 	defer cancel()
@@ -179,8 +179,7 @@ func (h *host) Invoke(ctx context.Context, payload []byte) (answer []byte, err e
 	return nil, h.failure(log, err)
 }
 
-// failure logs an error with what to do about it, and gives it the form in which
-// Lambda shows it. The invocation counts as failed: Lambda repeats asynchronous
+// failure logs an error with its hint, and returns it in the form in which Lambda shows it. The invocation counts as failed: Lambda repeats asynchronous
 // ones, and alarms see it.
 func (h *host) failure(log *slog.Logger, err error) error {
 	var (

@@ -19,15 +19,15 @@ import (
 
 const (
 	reserveMost = 2 * time.Second  // kept of an invocation's time for metrics and the next invocation
-	startMost   = 10 * time.Second // before the end of its time no further tail is begun
-	measureMost = time.Second      // for reading what the metrics show
+	startMost   = 10 * time.Second // no further pass is begun so shortly before the end of its time
+	measureMost = time.Second      // for reading the values of the metrics
 
 	// followFor is how long an id is polled for. Then it is left to the ledger's list: an id
 	// that Kong never records must not hold an environment.
 	followFor = 3 * time.Second
 )
 
-// What became of an invocation.
+// Outcomes of an invocation.
 const (
 	Complete  = "complete"  // read to the end, and everything that was announced has been seen or has been waited for
 	Nothing   = "nothing"   // everything that was announced had been delivered before
@@ -36,7 +36,7 @@ const (
 	Left      = "left"      // out of time: left to the schedule
 )
 
-// Result is what an invocation that did not fail answers.
+// Result is the answer of an invocation that did not fail.
 type Result struct {
 	Outcome   string         `json:"outcome"`
 	Kind      audit.PassKind `json:"kind"`
@@ -68,8 +68,8 @@ func (r *Result) add(s pipeline.Summary) {
 	r.Failed, r.Left, r.through, r.last = s.Failed, s.Left, s.Through, s.Kind
 }
 
-// work makes the passes that an event asks for, goes on with what it has no time
-// for by invoking the function again, and writes metrics in any case.
+// work makes the passes that an event asks for, invokes the function again for what it has
+// no time for, and writes metrics in any case.
 func (h *host) work(ctx context.Context, log *slog.Logger, event task) (Result, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -136,7 +136,7 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 	case err != nil:
 		return err
 	}
-	// What is still planned had no time, unless the schedule is as good.
+	// There was no time for what is still planned. If it is not urgent, the schedule will do.
 	if next := s.Planned(time.Now()); !next.IsZero() && time.Until(next) < announce.MissingAfter {
 		return h.handOver(ctx, audit.Tail, before, r, pipeline.ErrOutOfTime)
 	}
@@ -197,9 +197,9 @@ func (h *host) announce(ctx context.Context, t *trigger.Body) ([]string, error) 
 
 const slowHint = "give the function more time, or find out why Kong, the ledger or the destination is so slow"
 
-// handOver invokes the function for what this invocation had no time for, unless
-// nothing has come of its time: then the next one would fare no better. cause is why
-// the passes ended.
+// handOver invokes the function for what this invocation had no time for. It fails if this
+// invocation made no progress, since the next one would make none either. cause is why the
+// passes ended.
 func (h *host) handOver(ctx context.Context, rest audit.PassKind, before audit.Marks, r *Result, cause error) error {
 	idle := func(what string) error {
 		hint := audit.Hint(cause)
@@ -228,7 +228,7 @@ func (h *host) handOver(ctx context.Context, rest audit.PassKind, before audit.M
 	return nil
 }
 
-// measure writes the metrics of an invocation, those that can be had.
+// measure writes those metrics of an invocation whose values can be read.
 func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), measureMost)
 	defer cancel()

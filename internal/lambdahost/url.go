@@ -42,11 +42,11 @@ func (h *host) urlHandler() http.Handler {
 	})
 }
 
-// pollEvery is how often at most an environment invokes the function for polls alone.
+// pollEvery is the least time between two invocations for polls alone, by environment.
 const pollEvery = time.Second
 
-// passPollOn invokes the function for a poll that the request just answered has asked
-// for. Requests of an environment come one after the other.
+// passPollOn invokes the function if the request just answered asked for a poll. Requests
+// of an environment come one after the other.
 func (h *host) passPollOn(ctx context.Context) {
 	now := time.Now().Round(0) // by the wall clock, since the process is frozen between requests
 	if !h.pollWanted || now.Sub(h.polled) < pollEvery {

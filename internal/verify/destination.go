@@ -74,7 +74,7 @@ func (v *verification) askElsewhere(ctx context.Context, from, to int64, first b
 	return v.ask(ctx, v.now-kept, from, first)
 }
 
-// waitUntil lets some time pass, and reports whether any was left until a time.
+// waitUntil waits for a part of the time until end. It returns false if end has passed.
 func (v *verification) waitUntil(ctx context.Context, end time.Time, n int) bool {
 	left := time.Until(end)
 	if left <= 0 || ctx.Err() != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// overdueAfter is what an entry may be late beyond the schedule.
+	// overdueAfter is how late an entry may be beyond the schedule.
 	overdueAfter = 5 * time.Minute
 	// youngAge is the age in seconds up to which a running relay may be delivering
 	// an entry that the ledger does not know, and settle how long it is given.
@@ -242,8 +242,8 @@ func (v *verification) hold(e *audit.Entry, o audit.Outcome) {
 	v.held.add(e.ID, e.Timestamp, state)
 }
 
-// unstored returns the ids that the ledger calls dead or deferred and whose stored
-// entries it has lost: nothing would put them again. Outcomes that changed meanwhile
+// unstored returns the ids that the ledger calls dead or deferred but whose stored entries
+// it has lost, so that nothing would put them again. Outcomes that changed meanwhile
 // are brought up to date.
 func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[string]bool, error) {
 	var at []int
@@ -292,7 +292,7 @@ func (v *verification) gone(e *audit.Entry) {
 	v.span(e.Timestamp)
 }
 
-// lookAgain gives a running relay a moment for what may have been on its way.
+// lookAgain gives a running relay a moment to deliver what may have been on its way.
 func (v *verification) lookAgain(ctx context.Context) error {
 	if len(v.young) == 0 {
 		return nil

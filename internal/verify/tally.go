@@ -65,7 +65,7 @@ func (v *verification) missing(id string, timestamp int64) {
 	v.span(timestamp)
 }
 
-// span notes when something was that is missing.
+// span extends the span of time in which something is missing.
 func (v *verification) span(timestamp int64) {
 	if v.first == 0 && v.last == 0 {
 		v.first, v.last = timestamp, timestamp

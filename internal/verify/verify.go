@@ -56,7 +56,7 @@ func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 	return &v.report, err
 }
 
-// explain adds what a person can do about an error.
+// explain adds a hint to an error.
 func explain(err error) error {
 	if audit.LedgerForgot(err) {
 		return audit.NewSettingsError(err, "let a full pass complete (relay once --full), as the ledger has forgotten what it knew, then verify again")
@@ -140,13 +140,13 @@ type DestinationReport struct {
 	Unreadable int `json:"unreadable"`
 }
 
-// RepairReport is what was done about differences.
+// RepairReport is the outcome of a repair.
 type RepairReport struct {
 	Delivered int    `json:"delivered"`
 	Dead      int    `json:"dead"`
 	Deferred  int    `json:"deferred"`
 	Failed    int    `json:"failed"`
-	Healed    bool   `json:"healed"` // whether no difference is left
+	Healed    bool   `json:"healed"` // no difference is left
 	Error     string `json:"error,omitempty"`
 }
 
@@ -178,7 +178,7 @@ func (r *Report) difference(strict bool) bool {
 	return d
 }
 
-// Query returns what a comparison is asked for, as the parameters of a request.
+// Query returns the options as the parameters of a request.
 func (o *Options) Query() url.Values {
 	return url.Values{
 		"since": {strconv.FormatInt(o.Since, 10)}, "until": {strconv.FormatInt(o.Until, 10)}, "grace": {o.Grace.String()},

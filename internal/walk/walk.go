@@ -83,8 +83,8 @@ type Bounds struct {
 	Floor int64 // oldest second to read; 0 reads everything
 	Since int64 // oldest second to hand on; 0 hands on all. A walk reads a little more.
 	Until int64 // first second not to hand on; 0 reads to the end
-	// RestartFloor takes the place of Floor if the walk has to start over in another
-	// order: a walk that goes on where an earlier one was cut begins later than that.
+	// RestartFloor replaces Floor if the walk has to start over in another order: a walk
+	// that continues where an earlier one was cut begins later than that one did.
 	RestartFloor int64
 	// Offset is the token to begin with, for a walk that goes on where an earlier one
 	// was cut; orders other than [OldestFirst].
@@ -195,8 +195,8 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 	}
 }
 
-// stuck reports whether a walk that goes on where an earlier one was cut has failed at
-// its first page. Whatever Kong answers to that offset, it would answer the next time.
+// stuck reports whether a walk that continues where an earlier one was cut has failed at
+// its first page. Kong would give the same answer to that offset again.
 func (w *Walk) stuck(ctx context.Context, err error) bool {
 	return w.bounds.Offset != "" && !w.paged && ctx.Err() == nil && !audit.NeedsPerson(err)
 }
@@ -222,7 +222,7 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 			return err
 		}
 		w.rows += len(page.Entries)
-		page.Offset = strings.Clone(page.Offset) // which is a part of the page's memory
+		page.Offset = strings.Clone(page.Offset) // it shares the page's memory
 		w.ordinals.Assign(page.Entries)
 		if w.order == NewestFirst && w.proven() {
 			w.ordinals.DropFrom(w.last + 1)
@@ -290,9 +290,9 @@ func (w *Walk) firstQuery() audit.Query {
 	return q
 }
 
-// nextTime returns the time with which an oldest-first walk can go on, if the page
-// brought it forward. Going on by time skips nothing when Kong purges or inserts
-// rows meanwhile, which going on by offset might. The second of the last row and
+// nextTime returns the time from which an oldest-first walk can continue, if the page
+// moved it forward. Continuing by time skips nothing when Kong purges or inserts rows
+// meanwhile, as continuing by offset might. The second of the last row and
 // the one before are read again, because some nodes of Kong leave the second of
 // `after` itself out and others do not.
 func (w *Walk) nextTime() (int64, bool) {
@@ -302,7 +302,7 @@ func (w *Walk) nextTime() (int64, bool) {
 	return w.last - 1, true
 }
 
-// pastBounds reports whether all that follows a page is outside the bounds.
+// pastBounds reports whether everything after a page is outside the bounds.
 func (w *Walk) pastBounds(entries []audit.Entry) bool {
 	if !w.proven() {
 		return false
