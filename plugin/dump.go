@@ -59,8 +59,9 @@ const maxSocketPath = 107
 
 // checkSocket reports why the plugin could not listen on socket, or returns nil.
 // Kong logs what a plugin process prints at the level info, which is hidden by
-// default. What -dump prints on standard error shows where Kong is started, so
-// that is the place to say why the process is not going to start.
+// default. What -dump prints on standard error is in the output of Kong's container,
+// and shows where somebody runs the command, so that is the place to say why the
+// process is not going to start.
 func checkSocket(socket string) error {
 	dir := path.Dir(socket)
 	if len(socket) > maxSocketPath {

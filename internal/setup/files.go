@@ -29,7 +29,7 @@ func (p *Plan) Files() ([]File, error) {
 	}
 	files := []File{{relayEnv, "the relay's settings, with secrets", 0o600, env}}
 	if secret := config.SplitSecrets(p.Variables["RELAY_TRIGGER_SECRET"]); len(secret) > 0 {
-		files = append(files, File{kongEnv, "the trigger secret, for the environment of Kong", 0o600, "# For the environment of the Kong that has the route, or of the plugin beside it.\n" +
+		files = append(files, File{kongEnv, "the trigger secret, for the environment of Kong", 0o600, "# For the environment of the Kong node that has the route. The plugin's own process does not need it.\n" +
 			"CLOUDTRAIL_RELAY_SECRET=" + secret[0] + "\n"})
 	}
 	declaration, err := p.declaration()

@@ -22,7 +22,8 @@
 //
 //	name: http-log
 //	config:
-//	  http_endpoint: https://kong:SECRET@relay:8080/v1/http-log
+//	  http_endpoint: http://relay:8080/v1/http-log
+//	  headers: {Authorization: "{vault://env/cloudtrail-relay-basic}"}
 //	  queue: {max_batch_size: 100, max_coalescing_delay: 0.1}
 //	  custom_fields_by_lua:
 //	    request_id: return kong.response.get_header("X-Kong-Admin-Request-ID")
