@@ -211,7 +211,7 @@ func jsonlName(_ context.Context, s *config.Settings) (string, error) {
 }
 
 // newEncoder returns a function that maps entries to events of the format that is set.
-func newEncoder(s *config.Settings) (func(*audit.Entry) (id string, event []byte), error) {
+func newEncoder(s *config.Settings) (func(*audit.Entry) []byte, error) {
 	if s.EventFormat == "ocsf" {
 		return ocsf.New(s.KongAdminAPI, time.Now).Event, nil
 	}

@@ -56,9 +56,9 @@ type Options struct {
 	Group  string // must exist
 	Stream string // is created if it does not exist
 	// Encode returns an entry's event as one line of JSON. It is called once for
-	// each put of an entry, from the goroutine that called Put. The id is not
-	// used: CloudWatch Logs has no place for it, and the event holds it as UID.
-	Encode func(*audit.Entry) (id string, eventData []byte)
+	// each put of an entry, from the goroutine that called Put. CloudWatch Logs has
+	// no place for the event's id, so the event holds it as UID.
+	Encode func(*audit.Entry) []byte
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -71,7 +71,7 @@ type Destination struct {
 	region string
 	group  string
 	stream string
-	encode func(*audit.Entry) (string, []byte)
+	encode func(*audit.Entry) []byte
 	now    func() time.Time
 
 	bodyBegin []byte // what comes before the events of a call

@@ -339,7 +339,7 @@ func TestCheckLeavesNoEvent(t *testing.T) {
 func TestNewRefusesNamesThatAWSWouldRefuse(t *testing.T) {
 	good := cloudwatch.Options{
 		Config: aws.Config{Region: "eu-central-1"}, Group: "/kong/audit", Stream: "kong",
-		Encode: func(*audit.Entry) (string, []byte) { return "", nil },
+		Encode: func(*audit.Entry) []byte { return nil },
 	}
 	if _, err := cloudwatch.New(good); err != nil {
 		t.Fatal(err)

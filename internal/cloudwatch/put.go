@@ -37,7 +37,7 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 
 	var call *body // never more than one call's worth is held encoded
 	for i, e := range events {
-		_, data := d.encode(&entries[e.entry])
+		data := d.encode(&entries[e.entry])
 		if len(data) == 0 || len(data) > maxEventBytes {
 			p.verdicts[e.entry] = audit.Verdict{
 				Status: audit.Rejected, Code: "InvalidSize",

@@ -73,8 +73,8 @@ func start(t *testing.T, change func(*cloudwatch.Options)) (*logs, *cloudwatch.D
 		},
 		Group:  "audit",
 		Stream: "kong",
-		Encode: func(e *audit.Entry) (string, []byte) {
-			return e.ID, fmt.Appendf(nil, `{"UID":%q,"pad":%q}`, e.ID, e.Payload)
+		Encode: func(e *audit.Entry) []byte {
+			return fmt.Appendf(nil, `{"UID":%q,"pad":%q}`, e.ID, e.Payload)
 		},
 		Now: func() time.Time { return noon },
 	}

@@ -15,7 +15,7 @@ import (
 
 // Writer writes events to a file or to standard output. It is safe for concurrent use.
 type Writer struct {
-	encode func(*audit.Entry) (id string, eventData []byte)
+	encode func(*audit.Entry) []byte
 	path   string // "" for standard output
 
 	mu     sync.Mutex
@@ -26,7 +26,7 @@ type Writer struct {
 
 // Open opens a file for appending, and makes it (readable by this user
 // only) if it is missing; "-" is stdout. The caller closes it.
-func Open(path string, stdout io.Writer, encode func(*audit.Entry) (string, []byte)) (*Writer, error) {
+func Open(path string, stdout io.Writer, encode func(*audit.Entry) []byte) (*Writer, error) {
 	if path == "-" {
 		return &Writer{encode: encode, stdout: stdout}, nil
 	}
@@ -44,7 +44,7 @@ func (w *Writer) Put(_ context.Context, entries []audit.Entry) ([]audit.Verdict,
 	verdicts := make([]audit.Verdict, len(entries))
 	var lines bytes.Buffer
 	for i := range entries {
-		_, event := w.encode(&entries[i])
+		event := w.encode(&entries[i])
 		lines.Write(event)
 		lines.WriteByte('\n')
 	}

@@ -180,20 +180,16 @@ var (
 	maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
 )
 
-// Event returns an entry's id and its event: one line of JSON that the schema
-// takes, of at most [MaxEvent] bytes.
-func (enc *Encoder) Event(e *audit.Entry) (id string, event []byte) {
-	id = e.ID
-	if id == "" {
-		id = audit.Identity(e)
-	}
-	ev := enc.event(e, id)
+// Event returns an entry's event: one line of JSON that the schema takes, of at most
+// [MaxEvent] bytes.
+func (enc *Encoder) Event(e *audit.Entry) []byte {
+	ev := enc.event(e)
 	text, err := json.Marshal(&ev, options...)
 	if err != nil { // strings and numbers always encode, and the two values were checked
 		ev.Unmapped.Payload, ev.Unmapped.Kong = nil, nil
 		text, _ = json.Marshal(&ev, options...)
 	}
-	return id, ev.withChanges(text, e.Changes)
+	return ev.withChanges(text, e.Changes)
 }
 
 // withChanges returns the text of the event with what the request changed. Where there
@@ -227,14 +223,14 @@ func (ev *event) withChanges(text []byte, changes string) []byte {
 // U+FFFD, and what an object holds twice stays.
 var options = []json.Options{jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)}
 
-func (enc *Encoder) event(e *audit.Entry, id string) event {
+func (enc *Encoder) event(e *audit.Entry) event {
 	var c cutter
 	activity, known := methods[e.Method]
 	if !known {
 		activity = activityOther
 	}
 	path, query, _ := strings.Cut(e.Path, "?")
-	uid := c.text("metadata.uid", id, maxShort)
+	uid := c.text("metadata.uid", e.ID, maxShort)
 	ev := event{
 		ActivityID: activity, CategoryUID: categoryUID, ClassUID: classUID, TypeUID: classUID*100 + activity,
 		SeverityID: 1, // Informational
@@ -259,7 +255,7 @@ func (enc *Encoder) event(e *audit.Entry, id string) event {
 		HTTPRequest: httpRequest{UID: uid},
 		SrcEndpoint: endpointOf(e.ClientIP),
 		DstEndpoint: enc.admin,
-		Unmapped:    enc.unmapped(&c, e, id),
+		Unmapped:    enc.unmapped(&c, e),
 	}
 	if e.RBACUserID != "" {
 		ev.Actor.User.UID = c.text("actor.user.uid", e.RBACUserID, maxShort)
@@ -299,7 +295,7 @@ func (ev *event) status(status int) {
 	ev.API.Response = ev.HTTPResponse
 }
 
-func (enc *Encoder) unmapped(c *cutter, e *audit.Entry, id string) unmapped {
+func (enc *Encoder) unmapped(c *cutter, e *audit.Entry) unmapped {
 	u := unmapped{
 		RemovedFromPayload:    c.text("unmapped.removed_from_payload", e.RemovedFromPayload, maxRemoved),
 		Signature:             c.text("unmapped.signature", e.Signature, maxLong),
@@ -314,7 +310,7 @@ func (enc *Encoder) unmapped(c *cutter, e *audit.Entry, id string) unmapped {
 	if e.TTL != audit.NoTTL {
 		u.TTL = &e.TTL
 	}
-	if e.RequestID != id {
+	if e.RequestID != e.ID {
 		u.RequestID = c.text("unmapped.request_id", e.RequestID, maxShort)
 	}
 	return u
