@@ -20,17 +20,12 @@ import (
 // namespace begins the name of every metric.
 const namespace = "kong_cloudtrail_relay"
 
-// Metric describes one of the metrics that /metrics shows.
-type Metric struct {
+// metricInfo describes one of the metrics that /metrics shows.
+type metricInfo struct {
 	Name   string // without the namespace
 	Type   string // counter, gauge or histogram
 	Labels []string
 	Help   string
-}
-
-// Metrics returns the metrics of /metrics, without those of Go and of the process.
-func Metrics() []Metric {
-	return newMetrics("", sources{}).table
 }
 
 // sources are what the metrics read when they are collected.
@@ -50,7 +45,7 @@ type sources struct {
 // metrics are the metrics of /metrics.
 type metrics struct {
 	registry *prometheus.Registry
-	table    []Metric
+	table    []metricInfo
 
 	entries    *prometheus.CounterVec
 	read       prometheus.Counter
@@ -160,7 +155,7 @@ func (m *metrics) sampled(s sources) {
 
 // describe adds a metric to the table.
 func (m *metrics) describe(kind, name, help string, labels ...string) {
-	m.table = append(m.table, Metric{Name: name, Type: kind, Labels: labels, Help: help})
+	m.table = append(m.table, metricInfo{Name: name, Type: kind, Labels: labels, Help: help})
 }
 
 func (m *metrics) counter(name, help string) prometheus.Counter {
