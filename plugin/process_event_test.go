@@ -73,7 +73,10 @@ func TestWhatAnEventCanHold(t *testing.T) {
 // While events come, an event ends with the question that it asks, so the plugin cannot
 // ask a second one.
 func TestEventEndsWithItsQuestion(t *testing.T) {
-	ignore := map[string]any{"ignore_paths": []string{"^/status"}}
+	// Long enough for a busy machine: the sender must not become idle before the event.
+	const interval = 1000
+	all := map[string]any{"min_interval_ms": interval}
+	ignore := map[string]any{"min_interval_ms": interval, "ignore_paths": []string{"^/status"}}
 	none := plugintest.Event{Method: "GET"}
 	for name, test := range map[string]struct {
 		config map[string]any
@@ -81,13 +84,13 @@ func TestEventEndsWithItsQuestion(t *testing.T) {
 		ids    int
 		sent   bool
 	}{
-		"id":                   {nil, answered("a"), 1, true},
-		"empty id":             {nil, answered(""), 0, true},
-		"no id":                {nil, none, 0, true}, // it looks like an empty one
+		"id":                   {all, answered("a"), 1, true},
+		"empty id":             {all, answered(""), 0, true},
+		"no id":                {all, none, 0, true}, // it looks like an empty one
 		"no id, filtered":      {ignore, none, 0, false},
 		"ignored":              {ignore, plugintest.Event{Path: "/status", Headers: map[string]string{idHeader: "a"}}, 0, false},
 		"no response in it":    {ignore, plugintest.Event{Serialized: `{}`, Headers: map[string]string{idHeader: "a"}}, 0, true},
-		"Kong does not answer": {nil, plugintest.Event{Fail: []string{"kong.response.get_header"}}, 0, true},
+		"Kong does not answer": {all, plugintest.Event{Fail: []string{"kong.response.get_header"}}, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -105,7 +108,7 @@ func TestEventEndsWithItsQuestion(t *testing.T) {
 			if test.sent {
 				r.wait(t, 1+test.ids, 2)
 			}
-			logEvent(t, h, instance(t, h, r.config(nil)), answered("marker"))
+			logEvent(t, h, instance(t, h, r.config(all)), answered("marker"))
 			want := 2
 			if test.sent {
 				want = 3
