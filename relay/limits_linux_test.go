@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -152,6 +153,30 @@ func TestReallyFullDisk(t *testing.T) {
 	for id, times := range after {
 		if times != 1 {
 			t.Errorf("%s is there %d times", id, times)
+		}
+	}
+}
+
+// TestLedgerOnAFullDisk fills the disk of a ledger in a file: the pass does not wait for
+// room, says what to do, and at most what was in flight is repeated once there is room.
+func TestLedgerOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	binary, err := relayBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	w.kong.Add(rows("d", 3000, func(i int) time.Time { return time.Now().Add(-time.Hour) })...)
+	dir, limit, full := smallDisk(t)
+	w.env = append(w.env, "RELAY_LEDGER=bolt:"+filepath.Join(dir, "ledger.db"))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", limit+"exec "+binary+" once")
+	cmd.Env = w.env
+	said, _ := cmd.CombinedOutput() // its exit code says more
+	for _, want := range []string{full.Error(), "What to do: make room"} {
+		if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(string(said), want) {
+			t.Errorf("ended with %d, want %q: %s", code, want, tail(string(said), 2000))
 		}
 	}
 }

@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"strings"
 
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/restjson"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -205,6 +207,20 @@ func (s *Service) BadAnswer(err error) *Failure {
 		Code: "BadAnswer", Reason: "the answer is not one of " + s.Name + ", or was cut short", Answered: true,
 		Hint: fmt.Sprintf("something between the relay and AWS answers in its place, or cuts its answers: check HTTPS_PROXY, firewalls, %s and AWS_ENDPOINT_URL", s.Endpoint),
 	})
+}
+
+// ErrForeign is a success that something between the relay and AWS has answered.
+var ErrForeign = errors.New("the answer bears no sign of AWS")
+
+// IsFromAWS reports whether a success bears the signs of AWS: the id of the request, or
+// the content type of its JSON protocols. A proxy, a portal or a mock that answers 200
+// to everything has neither.
+func IsFromAWS(result middleware.Metadata) bool {
+	if id, ok := awsmiddleware.GetRequestIDMetadata(result); ok && id != "" {
+		return true
+	}
+	resp, ok := awsmiddleware.GetRawResponse(result).(*smithyhttp.Response)
+	return ok && strings.HasPrefix(resp.Header.Get("Content-Type"), "application/x-amz-json-")
 }
 
 // rootText is the text of the innermost error: those around it repeat what is known.

@@ -73,6 +73,8 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 			return nil
 		case err != nil:
 			return err
+		case out.NextSequenceToken == nil && out.RejectedLogEventsInfo == nil && out.RejectedEntityInfo == nil && !awscall.IsFromAWS(out.ResultMetadata):
+			return d.caller.BadAnswer(awscall.ErrForeign) // which would count as accepted
 		}
 		if info := out.RejectedLogEventsInfo; info != nil {
 			r.tooOld = int(aws.ToInt32(info.TooOldLogEventEndIndex))

@@ -3,13 +3,16 @@ package cloudwatch_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
@@ -259,6 +262,46 @@ func TestPutFailures(t *testing.T) {
 			}
 			if got := l.count["PutLogEvents"]; got > 3 {
 				t.Errorf("%d calls: who calls Put decides about retries", got)
+			}
+		})
+	}
+}
+
+// What answers 200 to everything is not CloudWatch Logs: nothing was accepted by it, and
+// a stream of which it shows nothing is not empty.
+func TestSuccessThatIsNotOfAWS(t *testing.T) {
+	for name, c := range map[string]struct {
+		status       int
+		kind, answer string
+	}{
+		"JSON":            {http.StatusOK, "application/json", `{"ok":true}`},
+		"an empty object": {http.StatusOK, "application/json; charset=utf-8", `{}`},
+		"nothing":         {http.StatusOK, "", ""},
+		"accepted":        {http.StatusAccepted, "text/plain", "{}"},
+		"no content":      {http.StatusNoContent, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Content-Type"] = []string{c.kind}
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, c.answer)
+			}))
+			t.Cleanup(server.Close)
+			cfg := aws.Config{Region: cloudwatchtest.Region, BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "example", "")}
+			_, d := start(t, func(o *cloudwatch.Options) { o.Config = cfg })
+			verdicts, err := d.Put(t.Context(), []audit.Entry{{ID: "a", Timestamp: noon.Unix()}})
+			if err == nil || audit.Hint(err) == "" || verdicts[0].Status != audit.Retryable || verdicts[0].Code != "BadAnswer" {
+				t.Errorf("%v: %+v", err, verdicts)
+			}
+			r, err := cloudwatch.NewReader(cfg, "audit", "kong")
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = nil
+			for _, err = range r.Events(t.Context(), noon.Unix(), noon.Unix()+60) {
+			}
+			if err == nil || audit.Hint(err) == "" {
+				t.Errorf("the stream counts as empty: %v", err)
 			}
 		})
 	}

@@ -90,6 +90,9 @@ func (r *Reader) events(ctx context.Context, since, until int64, yield func(audi
 		var out *cloudwatchlogs.FilterLogEventsOutput
 		failure := r.caller.Do(ctx, func(ctx context.Context) (err error) {
 			out, err = r.client.FilterLogEvents(ctx, in)
+			if err == nil && out.Events == nil && !awscall.IsFromAWS(out.ResultMetadata) {
+				return r.caller.BadAnswer(awscall.ErrForeign) // which would look like an empty stream
+			}
 			return err
 		})
 		if failure != nil {

@@ -25,6 +25,9 @@ func (v *verification) repair(ctx context.Context) error {
 		r.Error = err.Error()
 	}
 	v.report.Repaired = r
+	if err == nil {
+		v.report.DeadLetters, v.report.DeferredEntries, err = v.app.Store.UndeliveredCounts(ctx)
+	}
 	return err
 }
 

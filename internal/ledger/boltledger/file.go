@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -35,8 +36,9 @@ func (b *Ledger) open() error {
 			"opening ledger %s: %w", b.path, audit.ErrLedgerInUse)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
 		return audit.NewSettingsError(err, brokenHint)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		return audit.NewSettingsError(err, "the directory must exist, and the relay must be able to write to it")
+	case audit.NeedsPerson(err):
+	case errors.As(err, new(*fs.PathError)), errors.As(err, new(*os.SyscallError)):
+		return audit.NewSettingsError(err, "name a file with --ledger bolt:<file> whose directory exists and which the relay can write to")
 	}
 	return err
 }
@@ -87,7 +89,19 @@ func (b *Ledger) guarded(doing string, f func() error) (err error) {
 			err = audit.NewSettingsError(b.wrap(doing, fmt.Errorf("the file is broken: %v", r)), brokenHint)
 		}
 	}()
-	return b.wrap(doing, f())
+	return b.wrap(doing, explainFileSystem(f()))
+}
+
+// explainFileSystem adds what to do about an error of the file system. No waiting ends
+// it, and the entries that were accepted meanwhile could not be recorded.
+func explainFileSystem(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return audit.NewSettingsError(err, "make room on the file system of the ledger's file, or raise the limit of its size")
+	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EIO), errors.Is(err, syscall.ESTALE):
+		return audit.NewSettingsError(err, "look at the file system of the ledger's file, and at the kernel's log: it cannot be written to")
+	}
+	return err
 }
 
 // used reports whether a ledger holds outcomes, which another source or destination

@@ -143,26 +143,35 @@ func (r *Ledger) OldestUndelivered(ctx context.Context) (dead, deferred time.Tim
 	return oldest(d.Val()), oldest(p.Val()), nil
 }
 
-// HasUndelivered reports for each id whether its undelivered entry is stored. One
-// that is dead or deferred and not stored has been lost: it must be read from Kong
-// again.
+// HasUndelivered reports for each id whether its undelivered entry is stored, and
+// listed. One that is dead or deferred and is not has been lost: nothing would put it
+// again, so it must be read from Kong again.
 func (r *Ledger) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	answers := make([]*redis.BoolCmd, len(ids))
+	stored := make([]*redis.BoolCmd, len(ids))
+	listed := make([][2]*redis.FloatCmd, len(ids))
 	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
-			answers[i] = p.HExists(ctx, r.prefix+"undelivered", ledger.StoredID(id))
+			id = ledger.StoredID(id)
+			stored[i] = p.HExists(ctx, r.prefix+"undelivered", id)
+			listed[i] = [2]*redis.FloatCmd{p.ZScore(ctx, r.prefix+"dead", id), p.ZScore(ctx, r.prefix+"deferred", id)}
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, redis.Nil) { // which says that one is not in a list
 		return nil, r.wrap("looking for undelivered entries", err)
 	}
 	has := make([]bool, len(ids))
-	for i := range answers {
-		has[i] = answers[i].Val()
+	for i := range ids {
+		dead, deferred := listed[i][0].Err(), listed[i][1].Err()
+		for _, err := range []error{stored[i].Err(), dead, deferred} {
+			if err != nil && !errors.Is(err, redis.Nil) {
+				return nil, r.wrap("looking for undelivered entries", err)
+			}
+		}
+		has[i] = stored[i].Val() && (dead == nil || deferred == nil)
 	}
 	return has, nil
 }
