@@ -120,7 +120,8 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// detail shows one event's data, indented.
+// detail shows one event's data, indented: as a page to who follows a link, which has
+// a way back, and as JSON to the list and to programs.
 func (s *Server) detail(w http.ResponseWriter, r *http.Request, seq string) {
 	n, err := strconv.Atoi(seq)
 	events, _, _ := s.since(n-1, 1)
@@ -132,8 +133,21 @@ func (s *Server) detail(w http.ResponseWriter, r *http.Request, seq string) {
 	if v.Indent() != nil {
 		v, _ = jsontext.AppendQuote(nil, events[0].Message)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(v) // a browser that has gone needs no answer
+	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(v) // a browser that has gone needs no answer
+		return
+	}
+	var b bytes.Buffer
+	err = pageTemplate.ExecuteTemplate(&b, "event", map[string]any{
+		"Seq": n, "Received": events[0].Ingested.UTC().Format(time.DateTime), "Text": string(v),
+	})
+	if err != nil {
+		http.Error(w, "the page could not be made", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = b.WriteTo(w)
 }
 
 func (n news) encode() []byte {

@@ -106,6 +106,20 @@ func TestPage(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &d); err != nil || status != 200 || d["UID"] != hostile || header.Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("detail: %d %v", status, err)
 	}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", base+"/events/2", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if text := string(whole); err != nil || !strings.Contains(text, `<a href="/">all events</a>`) || !strings.Contains(text, "&#34;UID&#34;") || strings.Contains(text, "<script>") {
+		t.Errorf("the event's page: %v\n%s", err, text)
+	}
 	if _, body, _ := get(t, serve(t, fixed(Options{Lean: true}))); !strings.Contains(body, "counted only") {
 		t.Error("the page does not say that events are only counted")
 	}

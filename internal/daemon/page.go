@@ -22,7 +22,9 @@ var pageText string
 type pageData struct {
 	app.Status
 	Sentence string
-	Objects  bool // whether events say what changed
+	Cause    string // of the first failure, if that is not part of the sentence
+	UpTo     string // how far everything is delivered nevertheless
+	Objects  bool   // whether events say what changed
 	Changed  []changedEntity
 	Bars     []bar
 	Lines    []float64
@@ -67,6 +69,31 @@ func bars(now time.Time, points []Behind) (list []bar) {
 	return list
 }
 
+// capital begins a sentence.
+func capital(s string) string {
+	if s == "" {
+		return ""
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// cutLast cuts a text at the last of a separator.
+func cutLast(s, separator string) (before, after string, found bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
+}
+
+// shortTime formats a time without the day if it is today.
+func shortTime(t time.Time) string {
+	if t = t.UTC(); t.Format(time.DateOnly) == time.Now().UTC().Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
+}
+
 // newPage returns the template of the page, and the policy that lets it use its own
 // style and script, ask the relay again, and load nothing else from anywhere.
 func newPage() (page *template.Template, policy string) {
@@ -75,11 +102,9 @@ func newPage() (page *template.Template, policy string) {
 			if t.IsZero() {
 				return "–"
 			}
-			if t = t.UTC(); t.Format(time.DateOnly) == time.Now().UTC().Format(time.DateOnly) {
-				return t.Format("15:04:05 UTC") // without the day if it is today
-			}
-			return t.Format("2006-01-02 15:04:05 UTC")
+			return shortTime(t) + " UTC"
 		},
+		"short": shortTime,
 		"outageEnd": func(o audit.Outage) string {
 			if time.Since(o.Seen) < app.OutageStale {
 				return "now"
@@ -100,7 +125,12 @@ func newPage() (page *template.Template, policy string) {
 // renderPage writes the page for people.
 func (s *server) renderPage(ctx context.Context, w io.Writer) error {
 	data := pageData{Status: s.status(ctx), Objects: s.app.Settings.Objects, Changed: s.changed.last()}
-	data.Sentence = strings.ToUpper(data.Verdict[:1]) + data.Verdict[1:]
+	data.Sentence = capital(data.Verdict)
+	if what, rest, ok := strings.Cut(data.Verdict, ": "); ok && data.Failing {
+		if cause, upTo, ok := cutLast(rest, "; "); ok {
+			data.Sentence, data.Cause, data.UpTo = capital(what), cause, capital(upTo)
+		}
+	}
 	data.Bars = bars(data.At, s.freshness.list())
 	for _, seconds := range []float64{10, 60, 600, 3600, 36000} {
 		data.Lines = append(data.Lines, math.Round(10*(chartHeight-chartY(seconds)))/10)
