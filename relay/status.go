@@ -117,6 +117,9 @@ func writeStatus(w io.Writer, s *app.Status) {
 	line("kong", "%s", cmp.Or(s.Names.Kong, "-"))
 	line("ledger", "%s, source %s", s.Names.Ledger, s.Names.Source)
 	line("destination", "%s", s.Names.Destination)
+	for _, w := range s.Warnings {
+		line("warning", "%s", w)
+	}
 	for _, d := range s.Dependencies {
 		text := string(d.Status)
 		if !d.Since.IsZero() {
@@ -126,6 +129,9 @@ func writeStatus(w io.Writer, s *app.Status) {
 			text += ": " + d.Cause
 		}
 		line("  "+string(d.Dependency), "%s", text)
+		if d.Hint != "" && d.Hint != s.Hint {
+			line("", "what to do: %s", strings.TrimSuffix(d.Hint, "."))
+		}
 	}
 	line("delivered up to", "%s", ago(s.At, s.DeliveredUpTo))
 	line("reconciled through", "%s", ago(s.At, s.ReconciledThrough))

@@ -36,6 +36,7 @@ type App struct {
 	inspect      func(ctx context.Context) (warnings []string) // looks at the destination's settings; may be nil
 	certificates *certificates
 	report       Report         // set by Watch
+	pace         *pace          // set by Watch
 	closers      []func() error // in the order in which they were opened
 }
 
@@ -197,9 +198,14 @@ func (a *App) Bind(ctx context.Context) error {
 		return err
 	}
 	for _, w := range warnings {
-		a.Log.Warn("ledger may forget", "reason", w)
+		a.WarnOfLedger(w)
 	}
 	return a.bindStore(ctx)
+}
+
+// WarnOfLedger logs a lesser worry about the settings of the ledger's server.
+func (a *App) WarnOfLedger(reason string) {
+	a.Log.Warn("ledger may forget", "reason", reason, "hint", "set maxmemory-policy to noeviction, or give the ledger a Redis by itself")
 }
 
 // CheckLedger looks at the settings of the ledger's server, if it has any. It fails

@@ -45,7 +45,8 @@ type Status struct {
 	Missing int                  `json:"announced_missing"`
 	Lost    []audit.Announcement `json:"missing,omitempty"` // the first of them
 
-	Outages  []audit.Outage   `json:"outages,omitempty"` // newest first
+	Warnings []string         `json:"warnings,omitempty"` // of what fails nothing yet
+	Outages  []audit.Outage   `json:"outages,omitempty"`  // newest first
 	Settings []config.InForce `json:"settings,omitempty"`
 }
 
@@ -206,7 +207,15 @@ func (s *Status) Judge() {
 	}
 	s.Failing = len(failing) > 0 || s.Dead > 0 || s.Missing > 0
 	if len(failing) > 0 {
-		s.Verdict = failing[0] + "; " + upTo
+		s.Verdict = failing[0]
+		switch n := len(failing) - 1; {
+		case n == 1:
+			name, _, _ := strings.Cut(failing[1], " ")
+			s.Verdict += "; " + name + " fails as well"
+		case n > 1:
+			s.Verdict += fmt.Sprintf("; %d others fail as well", n)
+		}
+		s.Verdict += "; " + upTo
 		return
 	}
 	s.Verdict = upTo

@@ -21,18 +21,45 @@ import (
 // must not block.
 type Report func(d health.Dependency, operation string, err error)
 
-// How long a call may take before it is reported as unanswered. The call goes on.
+// A call that takes much longer than those before it is reported as one that does not
+// answer, although it goes on.
 const (
-	slowKong        = 10 * time.Second
-	slowLedger      = 2500 * time.Millisecond
-	slowDestination = 10 * time.Second
+	slowLeast = 2500 * time.Millisecond
+	slowMost  = 30 * time.Second
+	slowTimes = 3 // as long as what is usual
 )
+
+// pace is how long the calls to each dependency take that are answered: a Kong with a
+// large audit table takes seconds for a page, and works.
+type pace struct {
+	mu    sync.Mutex
+	usual map[health.Dependency]time.Duration
+}
+
+// answered takes how long a call took. Longer ones count at once, and are forgotten
+// over the next dozens.
+func (p *pace) answered(d health.Dependency, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if was := p.usual[d]; took > was {
+		p.usual[d] = (was + took) / 2
+	} else {
+		p.usual[d] = was - (was-took)/10
+	}
+}
+
+// slow returns how long a call may take before it is said not to be answered.
+func (p *pace) slow(d health.Dependency) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return min(max(slowTimes*p.usual[d], slowLeast), slowMost).Round(slowLeast / 5)
+}
 
 // Watch makes every call to Kong, ledger and destination report its outcome under the
 // dependency that was called, whatever the error says. It must be called once, before a is
 // used.
 func (a *App) Watch(report Report) {
-	a.report = report
+	a.report, a.pace = report, &pace{usual: map[health.Dependency]time.Duration{}}
 	a.source = watchedSource{a.source, a}
 	a.Store = watchedStore{a.Store, a}
 	a.WrapDestination(func(d delivery.Destination) delivery.Destination { return watchedDestination{d, a} })
@@ -46,9 +73,9 @@ func (a *App) attempted(err error) {
 }
 
 // begin returns a function that reports the end of a call that begins now.
-func (a *App) begin(d health.Dependency, operation string, slow time.Duration) func(err error) {
+func (a *App) begin(d health.Dependency, operation string) func(err error) {
 	var mu sync.Mutex
-	ended := false
+	began, ended, slow := time.Now(), false, a.pace.slow(d)
 	timer := time.AfterFunc(slow, func() {
 		mu.Lock()
 		defer mu.Unlock()
@@ -58,6 +85,9 @@ func (a *App) begin(d health.Dependency, operation string, slow time.Duration) f
 	})
 	return func(err error) {
 		timer.Stop()
+		if err == nil {
+			a.pace.answered(d, time.Since(began))
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		ended = true
@@ -80,7 +110,7 @@ type watchedSource struct {
 
 // Page implements [walk.Source].
 func (s watchedSource) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
-	done := s.app.begin(health.Kong, "read", slowKong)
+	done := s.app.begin(health.Kong, "read")
 	p, err := s.Source.Page(ctx, q)
 	switch {
 	case errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrUnsupportedQuery):
@@ -98,7 +128,7 @@ type watchedDestination struct {
 
 // Put implements [delivery.Destination].
 func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
-	done := d.app.begin(health.Destination, "put", slowDestination)
+	done := d.app.begin(health.Destination, "put")
 	verdicts, err := d.Destination.Put(ctx, entries)
 	done(withHint(putFailure(verdicts, err), d.app.kind.hint))
 	return verdicts, err
@@ -137,7 +167,7 @@ type watchedStore struct {
 
 // ledgerCall is begin for a call to the ledger.
 func (s watchedStore) ledgerCall(operation string) func(err error) {
-	done := s.app.begin(health.Ledger, operation, slowLedger)
+	done := s.app.begin(health.Ledger, operation)
 	return func(err error) {
 		switch {
 		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerMismatch), audit.LedgerForgot(err):
@@ -258,7 +288,7 @@ func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 	case health.Ledger:
 		return a.Store.Ping(ctx)
 	case health.Destination:
-		done := a.begin(d, "check", slowDestination)
+		done := a.begin(d, "check")
 		err := a.Destination.Check(ctx)
 		done(withHint(err, a.kind.hint))
 		return err

@@ -2,11 +2,12 @@ package awscall
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // Configs gives the SDK's configuration, read once and only when it is first asked for:
@@ -32,7 +33,8 @@ func (c *Configs) In(ctx context.Context, region string) (aws.Config, error) {
 		}
 		config, err := load(ctx)
 		if err != nil {
-			return aws.Config{}, fmt.Errorf("reading the AWS configuration: %w", err)
+			return aws.Config{}, audit.SettingsErrorf("name a profile that ~/.aws/config has with AWS_PROFILE, or leave it out; AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE name other files",
+				"reading the AWS configuration: %w", err)
 		}
 		c.config, c.loaded = config, true
 	}

@@ -118,7 +118,7 @@ func (d *Destination) refuse(v *audit.Verdict, id string, since int64, amid bool
 	case verdict.Stop:
 		return verdict.Stopped(service.Name, v.Code, v.Reason)
 	case verdict.Retry:
-		return &verdict.UndecidedError{Destination: service.Name, Code: v.Code, Reason: v.Reason}
+		return verdict.Undecided(service.Name, v.Code, v.Reason)
 	}
 	return nil
 }

@@ -100,7 +100,7 @@ func (p *put) send(ctx context.Context, b *body, since int64) error {
 	case verdict.Stop:
 		return verdict.Stopped(service.Name, v.Code, v.Reason)
 	case verdict.Retry:
-		return &verdict.UndecidedError{Destination: service.Name, Code: v.Code, Reason: v.Reason}
+		return verdict.Undecided(service.Name, v.Code, v.Reason)
 	}
 	return nil
 }

@@ -56,6 +56,7 @@ type server struct {
 	changes   emf.Changes
 	details   details
 	counts    atomic.Pointer[undelivered] // as last read; nil: not yet
+	warnings  atomic.Pointer[[]string]    // about the settings of the ledger's server; nil: not known yet
 	updates   atomic.Uint64               // of what answers show, beside the states of the dependencies
 	template  *template.Template          // of the page
 	policy    string                      // what the page may load

@@ -144,6 +144,18 @@ func (s *server) checkLedger(ctx context.Context) {
 	case err == nil:
 		s.metrics.mayForget.Set(float64(min(len(warnings), 1)))
 		s.report(health.Ledger, "check", nil)
+		before := s.warnings.Swap(&warnings)
+		if before == nil {
+			return // said as the ledger was bound
+		}
+		for _, w := range warnings {
+			if !slices.Contains(*before, w) {
+				s.app.WarnOfLedger(w)
+			}
+		}
+		if len(warnings) == 0 && len(*before) > 0 {
+			s.log.Info("ledger keeps what it must again")
+		}
 	}
 }
 

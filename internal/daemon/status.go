@@ -119,6 +119,12 @@ func (s *server) status(ctx context.Context) app.Status {
 		Lost: s.scheduler.Missing(maxMissing), Settings: s.app.Settings.OnStatusPage(),
 		OldestUndelivered: s.oldestUndelivered().UTC(),
 	}
+	if w := s.warnings.Load(); w != nil {
+		st.Warnings = *w
+	}
+	if kept := s.recording.kept(); kept > 0 && kept < retentionLeast {
+		st.Warnings = append(slices.Clone(st.Warnings), "kong keeps entries for "+kept.String()+" only: "+hintRetention)
+	}
 	st.SetMarks(&marks)
 	st.Waiting, st.Missing = s.scheduler.Counts()
 	st.Judge()

@@ -28,7 +28,7 @@ func TestRefusals(t *testing.T) {
 		"404":         {404, "application/json", `{"message":"Not found"}`, "404 Not Found: Not found", "audit_log is off on this node", 1},
 		"400":         {400, "application/json", `{"message":"invalid size"}`, "400 Bad Request: invalid size", "--page-size", 1},
 		"405":         {405, "text/plain", "no\n", "405 Method Not Allowed: no", "Kong refused the query", 1},
-		"407":         {407, "text/html", "<title>Proxy says\n no</title>", "Proxy says no", "Kong refused the query", 1},
+		"407":         {407, "text/html", "<title>Proxy says\n no</title>", "Proxy says no", "asks for user and password", 1},
 		"429":         {429, "application/json", `{"message":"API rate limit exceeded"}`, "429 Too Many Requests: API rate", "", 3},
 		"408":         {408, "", "", "408 Request Timeout", "", 3},
 		"500":         {500, "application/json", `{"message":"An unexpected error occurred"}`, "500 Internal Server Error: An unexpected", "", 3},

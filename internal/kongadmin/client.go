@@ -246,11 +246,12 @@ func (c *Client) page(ctx context.Context, log logName, q audit.Query, freshToke
 			page, version, err = c.decode(resp, log, q, hidden)
 		}
 		last = hidden.scrub(withoutURL(err))
-		return err != nil && mayPass(err), nil
-	}, func() {
-		if c.opts.Attempted != nil {
-			c.opts.Attempted(c.failed(ctx, log, last))
+		again := err != nil && mayPass(err)
+		if again && c.opts.Attempted != nil {
+			c.opts.Attempted(c.failed(ctx, log, last)) // before the wait, which Kong may have made long
 		}
+		return again, nil
+	}, func() {
 		c.opts.Logger.DebugContext(ctx, "kong did not give a page, asking again", "err", last)
 	})
 	resp, err := client.Do(req)

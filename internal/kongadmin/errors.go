@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -182,6 +183,10 @@ func (c *Client) passingHint(err error) string {
 		return "check that the host in KONG_ADMIN_API is spelt right and known to this machine's DNS"
 	case errors.As(err, &op) && op.Op == "dial":
 		return "check that KONG_ADMIN_API is right, the Admin API listens there, and no firewall stands between"
+	case errors.Is(err, io.EOF) && c.base.Scheme == "http":
+		return "something closes connections without an answer: if the Admin API speaks TLS there, give KONG_ADMIN_API with https://; else look at Kong's error log and at what is between"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "something closes connections without an answer: look at Kong's error log, and at what is between (a firewall, a load balancer)"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Sprintf("Kong or its database is slow or down: it gave no whole page within %s; --kong-timeout waits longer", c.opts.Timeout)
 	}
@@ -268,6 +273,8 @@ func (c *Client) refusalHint(log logName, r *refusal) string {
 		return "the token's user may not read the audit log: give it a role with read on /audit/" + string(log) + " in the default workspace"
 	case status == http.StatusNotFound:
 		return "there is no audit log at this address: audit_log is off on this node, this is not Kong Enterprise, or KONG_ADMIN_API has a wrong path"
+	case status == http.StatusProxyAuthRequired:
+		return "a proxy stands between and asks for user and password: give them in HTTPS_PROXY, or name Kong's host in NO_PROXY"
 	case status >= 300 && status < 400:
 		return "the Admin API redirects, which is not followed because the token would go along: set KONG_ADMIN_API to the address it redirects to"
 	case status >= 400 && status < 500 && !passes(status):

@@ -46,7 +46,8 @@ func (p *Pipeline) warnForgot(err error) {
 		return
 	}
 	p.memory.said = true
-	attrs := []any{}
+	attrs := []any{"hint", "nothing to do now: what Kong still has is delivered again and counted as repeated; " +
+		"keep Redis' data on disk (appendonly yes), give it no eviction, and no FLUSHALL"}
 	if err != nil {
 		attrs = append(attrs, "err", err)
 	}

@@ -148,6 +148,12 @@ func Narrow(n int, put func(lo, hi int) error) error {
 // something was refused with a code that is not known.
 type UndecidedError struct{ Destination, Code, Reason string }
 
+// Undecided returns an [UndecidedError] with advice.
+func Undecided(destination, code, reason string) error {
+	return audit.WithHint(&UndecidedError{destination, code, reason},
+		"look up what AWS says of that code, and at account, quota and the channel or log group: nothing is rejected meanwhile")
+}
+
 func (e *UndecidedError) Error() string {
 	return fmt.Sprintf("%s refuses with a code that is not known, %s (%s), and accepts nothing that could tell whether that is about the entry", e.Destination, e.Code, e.Reason)
 }

@@ -74,11 +74,7 @@ func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		}
 		q.Size /= 2
 		w.size = q.Size
-		if failed > 0 {
-			w.reader.log.Warn("page failed, asking for fewer rows", "size", q.Size, "err", err)
-		} else {
-			w.reader.log.Debug("page too large, asking for fewer rows", "size", q.Size, "err", err)
-		}
+		w.reader.log.Debug("asking for fewer rows", "size", q.Size, "err", err) // who asked says what fails
 	}
 }
 
@@ -92,7 +88,8 @@ func (r *Reader) clock(date time.Time) time.Time {
 		return now
 	}
 	if ahead := date.Sub(now); ahead.Abs() > clockSkew+time.Second && r.firstWarning("skew") {
-		r.log.Warn("kong's clock and this machine's differ", "ahead_seconds", int(ahead.Seconds()))
+		r.log.Warn("kong's clock and this machine's differ", "ahead_seconds", int(ahead.Seconds()),
+			"hint", "set both clocks by NTP: triggers are refused and marks come late where they differ by minutes")
 	}
 	return date
 }

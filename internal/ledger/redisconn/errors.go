@@ -128,7 +128,10 @@ func (c *Client) Wrap(doing string, err error) error {
 	if hint := tlsHint(err); hint != "" {
 		return audit.NewSettingsError(wrapped, hint)
 	}
+	var name *net.DNSError
 	switch {
+	case errors.As(err, &name):
+		return audit.WithHint(wrapped, "check that the host in REDIS_HOST is spelt right and known to this machine's DNS")
 	case errors.Is(err, context.DeadlineExceeded) && c.tls:
 		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped),
 			"look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it: it does not answer in time; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS")
