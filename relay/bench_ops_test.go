@@ -29,6 +29,7 @@ func BenchmarkAsked(b *testing.B) {
 	b.ReportMetric(float64(extra.Microseconds())/float64(requests), "cpu-µs/request")
 	b.ReportMetric(float64(requests)/float64(b.N), "requests")
 	b.ReportMetric(float64(entries*b.N)/alone.wall.Seconds(), "entries/s")
+	b.ReportMetric(alone.cpu.Seconds()/float64(b.N), "cpu-s")
 }
 
 // passCost is what a relay cost that made one full pass.
