@@ -26,7 +26,7 @@ func (e *env) checkCommand() *cli.Command {
 	}
 }
 
-// check tries everything, whatever fails, and prints a line for each.
+// check makes every check, even if one fails, and prints a line for each.
 func (e *env) check(ctx context.Context, c *cli.Command) (err error) {
 	if c.IsSet("trigger") {
 		return e.checkTrigger(ctx, c)

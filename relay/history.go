@@ -80,7 +80,7 @@ func (e *env) history(ctx context.Context, c *cli.Command) (err error) {
 	return nil
 }
 
-// nothingFound says why there is no history, as well as that is known.
+// nothingFound says why there is no history, as far as that is known.
 func nothingFound(r *history.Report, since int64) error {
 	back := "in Kong's log"
 	if since > 0 {

@@ -136,7 +136,7 @@ func kindName(s pipeline.Summary) string {
 	return string(s.Kind)
 }
 
-// progress shows on a terminal how a long pass goes on. The zero value shows nothing.
+// progress shows the progress of a long pass on a terminal. The zero value shows nothing.
 type progress struct{ bar *progressbar.ProgressBar }
 
 // progress returns one that shows something only where a person may be looking.
@@ -154,7 +154,7 @@ func (p *progress) shows() bool { return p.bar != nil }
 func (p *progress) show(s pipeline.Summary) {
 	if p.bar != nil {
 		p.bar.Describe(fmt.Sprintf("%d read (%.0f a second), %d new, %d delivered", s.Read, float64(s.Read)/max(s.Seconds, 0.1), s.New, s.Delivered))
-		_ = p.bar.Set(s.Read) // a terminal that is gone is no reason to stop
+		_ = p.bar.Set(s.Read) // the pass goes on without a terminal
 	}
 }
 

@@ -84,7 +84,7 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	return s.failure(sent, f)
 }
 
-// certificate returns what is wrong with the certificate of a host, and what to do.
+// certificate returns the problem with the certificate of a host, and a hint.
 func certificate(err *tls.CertificateVerificationError, host string) (reason, hint string) {
 	var (
 		name    x509.HostnameError

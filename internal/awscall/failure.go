@@ -257,7 +257,7 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 	case errors.Is(e.err, errNoKeys), errors.Is(e.err, errNoProvider):
 		f.Kind, f.Reason, f.Hint = Settings, "there are no credentials", hintCredentials
 	case !e.had && errors.As(e.err, &op) && op.ServiceID == "ec2imds" && (!errors.As(e.err, &dial) || dial.Op == "dial"):
-		// The last of the SDK's sources: where nothing is set and nobody answers, this is no instance.
+		// The last of the SDK's sources: if nothing is set and nothing answers, this is not an instance.
 		f.Kind, f.Reason, f.Hint = Settings, "no credentials were found", hintCredentials
 	default:
 		f.Reason, f.Hint = "the source of the credentials does not answer", hintSource

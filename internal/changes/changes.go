@@ -166,7 +166,7 @@ func (s State) Text(name string) string {
 	return ""
 }
 
-// Name returns what a person calls the entity, or the empty string if nothing tells.
+// Name returns the name of the entity for a person, or the empty string if it has none.
 func (s State) Name() string {
 	n, _ := parse(string(s))
 	o, _ := n.(object)

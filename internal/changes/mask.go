@@ -34,7 +34,7 @@ func (m *Masker) Mask(kind, key, text, removed string) State {
 	return v.state(text, m.paths, removed)
 }
 
-// digest stands for a secret.
+// digest replaces a secret.
 func (m *Masker) digest(parts ...string) string {
 	h := hmac.New(sha256.New, m.key)
 	for _, p := range parts {
@@ -187,7 +187,7 @@ func reference(n any) bool {
 
 func nested(n any) bool { _, ok := n.(object); return ok }
 
-// secret returns what stands in the place of a secret value.
+// secret returns the replacement of a secret value.
 func (v *visitor) secret(name string, n any) any {
 	if s, ok := n.(scalar); ok && (s == null || s == "true" || s == "false" || s == `""`) || empty(n) {
 		return n
@@ -245,7 +245,7 @@ func (v *visitor) parts(text string) string {
 	return text
 }
 
-// descend returns what remains of paths below a key, and reports whether one of them
+// descend returns the rests of paths below a key, and reports whether one of them
 // names the key itself.
 func descend(paths [][]string, key string) (below [][]string, whole bool) {
 	for _, p := range paths {

@@ -15,7 +15,7 @@ import (
 // has, the schemas of its plugins and of its Admin API's entities, from 3.4 to 3.15, as
 // Kong's documentation publishes them (app/_schemas in Kong/developer.konghq.com).
 // Hosts, ports, addresses, names of users and of headers that are referenceable and not
-// encrypted are no secrets.
+// encrypted are not secrets.
 var secretFields = map[string][]string{
 	"certificates":               {"key", "key_alt"},
 	"keys":                       {"jwk", "pem.private_key"},
@@ -98,7 +98,7 @@ var secretLast = map[string]bool{
 	"passcode": true, "keyid": true, "pfx": true, "pkcs": true, "mnemonic": true, "otpauth": true,
 }
 
-// publicBefore are the words that, before key, make it one that is no secret.
+// publicBefore are the words that, before key, make it one that is not a secret.
 var publicBefore = map[string]bool{
 	"public": true, "cache": true, "hash": true, "foreign": true, "partition": true, "routing": true, "sort": true,
 	"entity": true, "unique": true, "group": true, "idempotency": true,
@@ -117,7 +117,7 @@ var plainLast = map[string]bool{
 	"timeout": true, "lifetime": true, "duration": true, "interval": true, "leeway": true, "count": true, "issuer": true, "issuers": true, "audience": true, "alg": true,
 }
 
-// SecretName reports whether a field of this name holds a secret, as far as its name tells.
+// SecretName reports whether a field of this name holds a secret, judging by its name.
 func SecretName(name string) bool {
 	words := wordsOf(name)
 	if len(words) == 0 {
@@ -177,7 +177,7 @@ func wordsOf(name string) (words []string) {
 	return words
 }
 
-// Texts that hold a secret whatever their field is called. The last group of each is the secret.
+// Texts that contain a secret regardless of their field's name. The last group of each is the secret.
 var (
 	wholeSecret = regexp.MustCompile(`PRIVATE KEY-----|LS0tLS1CRUdJTiB[QSFEP]|\bA[KS]IA[0-9A-Z]{16}\b|\bsk[-_][-_A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_|\bglpat-|\bxox[abeoprs]-|\bAIza[-_0-9A-Za-z]{30,}|\bya29\.|\bhv[sbr]\.[-_A-Za-z0-9]{20,}|\b[ks]pat_[A-Za-z0-9]{16,}|\bhooks\.slack\.com/|\bdiscord(?:app)?\.com/api/webhooks/|\.webhook\.office\.com/|^\s*(?i:bearer|basic|token|digest|apikey)\s+\S+\s*$|\beyJ[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8,}`)
 	partSecrets = []*regexp.Regexp{

@@ -122,7 +122,7 @@ func eventPath(path string) string {
 	return "/"
 }
 
-// isAddress tells whether s is an IPv4 or IPv6 address: AWS takes nothing else
+// isAddress reports whether s is an IPv4 or IPv6 address: AWS takes nothing else
 // as sourceIPAddress, and no zone.
 func isAddress(s string) bool {
 	a, err := netip.ParseAddr(s)
@@ -187,7 +187,7 @@ func (m *mapping) response(w *writer, changes string, start int) {
 	w.raw(changes)
 }
 
-// additional writes additionalEventData. It comes last, as it tells what was cut.
+// additional writes additionalEventData. It comes last, since it names what was cut.
 func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, addressed bool) {
 	const object = "additionalEventData."
 	w.raw(`,"additionalEventData":`)
@@ -253,7 +253,7 @@ func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, add
 	w.raw(`}`)
 }
 
-// hasFields tells an object that has fields from one that is empty or not there.
+// hasFields reports whether a text is an object with fields.
 func hasFields(object string) bool {
 	return object != "" && object != "{}"
 }

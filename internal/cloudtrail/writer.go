@@ -38,7 +38,7 @@ func (w *writer) raw(s string) { w.buf = append(w.buf, s...) }
 
 // quote appends s as a JSON string. Each byte that is not UTF-8 becomes U+FFFD.
 func (w *writer) quote(s string) {
-	// The error only tells that there were such bytes.
+	// The error only says that there were such bytes.
 	w.buf, _ = jsontext.AppendQuote(w.buf, s)
 }
 
@@ -118,7 +118,7 @@ func (w *writer) cut(path, original string) {
 	w.cuts = append(w.cuts, c)
 }
 
-// marks appends the object that tells what was cut.
+// marks appends the object that describes what was cut.
 func (w *writer) marks() {
 	w.raw(`{`)
 	for _, c := range w.cuts {
@@ -164,7 +164,7 @@ func replaceInvalid(s string) string {
 	return string([]rune(s))
 }
 
-// isObject tells whether s is a JSON object that can be embedded.
+// isObject reports whether s is a JSON object that can be embedded.
 func isObject(s string) bool {
 	if s == "" || s[0] != '{' {
 		return false

@@ -179,7 +179,7 @@ func (p *put) settle(call int64, events []event, r rejection) []event {
 	return left
 }
 
-// note tells each event of a call that failed why.
+// note gives each event of a failed call the reason.
 func (p *put) note(events []event, f *awscall.Failure) {
 	for _, e := range events {
 		p.verdicts[e.entry] = audit.Verdict{Code: f.Code, Reason: f.Reason}

@@ -197,7 +197,7 @@ func (l *loader) chooseDestination(s *Settings) {
 	}
 }
 
-// flagOf returns the flag of a setting that is no secret.
+// flagOf returns the flag of a setting that is not a secret.
 func flagOf(name string) Flag { return rowNamed(name).flags()[0] }
 
 // chooseRegion takes the Region from the environment or from an ARN if no setting

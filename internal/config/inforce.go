@@ -24,7 +24,7 @@ func (s *Settings) OnStatusPage() []InForce {
 	return slices.DeleteFunc(slices.Clone(s.inForce), func(in InForce) bool { return !in.onPage })
 }
 
-// noteInForce notes what came of each row of the table.
+// noteInForce notes the value and its origin for each row of the table.
 func (l *loader) noteInForce(s *Settings) {
 	for _, row := range table() {
 		in := l.valueInForce(row, s)

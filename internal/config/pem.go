@@ -24,7 +24,7 @@ func (l *loader) pemText(text string) ([]byte, error) {
 
 func certificates(field func(*Settings) *[]byte) setter {
 	return func(l *loader, s *Settings, text string) error {
-		if text == "disabled" { // how the first integration's documentation says that there is none
+		if text == "disabled" { // in the first integration's documentation this means none
 			return nil
 		}
 		content, err := l.pemText(text)

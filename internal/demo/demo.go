@@ -146,7 +146,7 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, 
 	return app.Open(ctx, s, log, io.Discard)
 }
 
-// notifier returns what notifies the relay after an answer: the plugin as a process
+// notifier returns a function that notifies the relay after an answer: the plugin as a process
 // where it can be had, else a trigger client.
 func (d *demo) notifier(ctx context.Context, dir, relayURL string) (notify func(id string), stop func(), err error) {
 	if d.opts.Plugin {

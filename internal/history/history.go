@@ -53,7 +53,7 @@ type Report struct {
 	Events       []Event  // newest first
 	Keys         []string // ids of the entities that have the name, or had it
 	Similar      []string // names of entities of that kind, if none has this one
-	Oldest       int64    // when the oldest row was written that was read; 0: there is none
+	Oldest       int64    // when the oldest row that was read was written; 0: no row was read
 }
 
 // Read reads the logs.

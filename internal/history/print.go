@@ -133,7 +133,7 @@ func field(f changes.Field) string {
 	return clean(name) + ": " + value
 }
 
-// digests are what stands in the place of secrets. The beginning tells two of them apart.
+// digests match the digests that replace secrets. Their beginnings tell two of them apart.
 var digests = regexp.MustCompile(`\[secret ([0-9a-f]{8})[0-9a-f]*\]`)
 
 // clean makes a text harmless for a terminal.

@@ -39,7 +39,7 @@ type reading struct {
 type row struct {
 	id, requestID, userID, key, operation string
 	at                                    int64
-	guessed                               bool // at is no time of Kong's
+	guessed                               bool // at was not given by Kong
 	text, removed                         string
 	state                                 changes.State
 }
@@ -259,7 +259,7 @@ func (r *reading) concerns(path string, called map[string]bool) bool {
 	return len(steps) > 1 && called[last] && daoOf(steps[len(steps)-2]) == r.dao
 }
 
-// detach returns what a history says of a request, apart from its page's memory.
+// detach returns the parts of a request that a history shows, copied out of its page's memory.
 func detach(e *audit.Entry) *audit.Entry {
 	return &audit.Entry{
 		RequestID: strings.Clone(e.RequestID), Timestamp: e.Timestamp, ClientIP: strings.Clone(e.ClientIP), Method: strings.Clone(e.Method), Path: strings.Clone(e.Path),

@@ -71,7 +71,7 @@ func (f *file) prepare(path string) error {
 		return err
 	}
 	f.info, f.regular = info, info.Mode().IsRegular()
-	if !f.regular { // a pipe or a device takes what it takes
+	if !f.regular { // a pipe or a device
 		return nil
 	}
 	if size := info.Size(); size > 0 {

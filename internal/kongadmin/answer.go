@@ -209,5 +209,5 @@ func serverVersion(server string) string {
 	return ""
 }
 
-// withheld stands for a message that repeats a secret.
+// withheld replaces a message that repeats a secret.
 const withheld = "(withheld: the answer repeats the token)"

@@ -152,7 +152,7 @@ func (c *Client) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 // Objects is the log of the entities that requests changed.
 type Objects struct{ client *Client }
 
-// Objects returns what reads GET /audit/objects, with the client's connections and
+// Objects returns a source that reads GET /audit/objects, with the client's connections and
 // settings.
 func (c *Client) Objects() Objects { return Objects{c} }
 
@@ -356,7 +356,7 @@ func (c *Client) request(ctx context.Context, u *url.URL, freshToken bool) (*ret
 	return req, nil
 }
 
-// secrets returns what a request holds that must not be repeated.
+// secrets returns the parts of a request that must not be repeated.
 func (c *Client) secrets(req *retryablehttp.Request) secrets {
 	s := secrets{req.Header.Get(tokenHeader)}
 	if password, ok := c.base.User.Password(); ok {

@@ -51,7 +51,7 @@ func (e *refusal) wantsCertificate() bool {
 	return e.status == http.StatusBadRequest && strings.Contains(e.message, "SSL certificate")
 }
 
-// notAPage is an answer of 200 that is no page of the audit log.
+// notAPage is an answer of 200 that is not a page of the audit log.
 type notAPage struct{ what string }
 
 func (e *notAPage) Error() string { return e.what }
@@ -127,7 +127,7 @@ func (c *Client) nameProxy(err error) error {
 	return fmt.Errorf("%w (through the proxy %s)", err, proxy.Redacted())
 }
 
-// personHint returns what a person must do about an error, or nothing if retrying
+// personHint returns a hint for an error that a person must act on, or nothing if retrying
 // may suffice.
 func (c *Client) personHint(log logName, err error) string {
 	var (
@@ -160,7 +160,7 @@ func (c *Client) noProxy() string {
 	return "add " + c.base.Hostname() + " to NO_PROXY if the Admin API can be reached directly"
 }
 
-// passingHint returns what to look at while an error lasts, or nothing.
+// passingHint returns a hint for an error that may pass by itself, or nothing.
 func (c *Client) passingHint(err error) string {
 	var (
 		r       *refusal
@@ -193,7 +193,7 @@ func (c *Client) passingHint(err error) string {
 	return ""
 }
 
-// passingRefusalHint returns what to look at while a refusal lasts.
+// passingRefusalHint returns a hint for a refusal that may pass by itself.
 func passingRefusalHint(r *refusal) string {
 	switch {
 	case r.status == http.StatusTooManyRequests:
@@ -210,7 +210,7 @@ const (
 	certHint  = "set --kong-client-cert and --kong-client-key to a certificate that the Admin API accepts"
 )
 
-// tlsHint returns what to do where TLS fails for a reason that no other attempt
+// tlsHint returns a hint where TLS fails for a reason that no other attempt
 // changes, and nothing for any other error.
 func tlsHint(err error) string {
 	var (
@@ -236,7 +236,7 @@ func tlsHint(err error) string {
 	return ""
 }
 
-// certificateHint returns what to do about a certificate that is not trusted.
+// certificateHint returns a hint for a certificate that is not trusted.
 func certificateHint(err *tls.CertificateVerificationError) string {
 	var (
 		unknown x509.UnknownAuthorityError

@@ -40,7 +40,7 @@ func parseInteger(s string) (int64, bool) {
 	return int64(f), true
 }
 
-// Bounds of what is taken for a timestamp in seconds: Kong is younger than the
+// Bounds of a timestamp in seconds: Kong is younger than the
 // first, and a row that is newer than both clocks by the second means nothing.
 const (
 	earliest = 631152000 // 1990-01-01

@@ -13,7 +13,7 @@ import (
 type secrets []string
 
 const (
-	// gram is how many characters of a secret in a row are taken for an echo of it.
+	// gram is the number of successive characters of a secret that count as an echo of it.
 	gram = 8
 	// maxEcho bounds how much of a text is searched, and thus may be shown.
 	maxEcho = 4 << 10
@@ -78,7 +78,7 @@ var (
 	base64Run = regexp.MustCompile(`[-_A-Za-z0-9+/]{8,}`)
 )
 
-// decodings returns what a text may mean in each coding.
+// decodings returns the decoded forms of a text in each coding.
 func decodings(text string) []string {
 	fromHex := func(s string) string {
 		n, _ := strconv.ParseUint(s, 16, 8) // it has been matched

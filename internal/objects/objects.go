@@ -28,7 +28,7 @@ const (
 	// margin is how many seconds two rows of an entity must be apart for their order to be
 	// certain: times are whole seconds, and that of a row is when it was inserted.
 	margin = 2
-	// skew is the same where nothing but the times tells: the clocks of control planes differ.
+	// skew is the same where only the times are known: the clocks of control planes differ.
 	skew = 6
 	// settled is how many seconds old an entry is whose rows are all there.
 	settled = 10
@@ -117,7 +117,7 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
-// Observer is told what happens. Every field may be nil; none may block.
+// Observer observes what happens. Every field may be nil; none may block.
 type Observer struct {
 	// Changed is called for each change that an event says something of.
 	Changed func(history string)

@@ -29,7 +29,7 @@ const (
 	maxDepth = 500
 )
 
-// cutting tells how long a value was that had to be cut, and what it was.
+// cutting describes a value that was cut: its length and its hash.
 type cutting struct {
 	Bytes  int    `json:"bytes"`
 	SHA256 string `json:"sha256"`

@@ -193,7 +193,7 @@ func (enc *Encoder) Event(e *audit.Entry) []byte {
 }
 
 // withChanges returns the text of the event with what the request changed. Where there
-// is no room for it, raw_data gives way first.
+// is no room for it, raw_data is dropped first.
 func (ev *event) withChanges(text []byte, changes string) []byte {
 	v := jsontext.Value(changes)
 	if v.Kind() != '{' || !v.IsValid() {
@@ -271,7 +271,7 @@ func (enc *Encoder) event(e *audit.Entry) event {
 	if path != "" {
 		ev.HTTPRequest.URL = &address{Path: c.text("http_request.url.path", path, maxLong), QueryString: c.text("http_request.url.query_string", query, maxQuery)}
 	}
-	if ev.SrcEndpoint.IP == "" { // a name that is no address is none that was resolved
+	if ev.SrcEndpoint.IP == "" { // a name that is not an address was not resolved
 		ev.SrcEndpoint = endpoint{Name: "unknown"}
 		ev.Unmapped.ClientIP = c.text("unmapped.client_ip", e.ClientIP, maxShort)
 	}
@@ -282,7 +282,7 @@ func (enc *Encoder) event(e *audit.Entry) event {
 	return ev
 }
 
-// status fills in what follows from the response's status; 0 is none.
+// status sets the fields that follow from the response's status; 0 is no status.
 func (ev *event) status(status int) {
 	if status == 0 {
 		return

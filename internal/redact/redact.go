@@ -48,7 +48,7 @@ func New(paths []string) func(*audit.Entry) {
 	return r.entry
 }
 
-// Secrets stands for all that is a secret by the table of Kong's entities.
+// Secrets is the name for every field that is a secret by the table of Kong's entities.
 const Secrets = "@secrets"
 
 type redactor struct {
@@ -239,7 +239,7 @@ func (w *walker) composite(begin, end byte, element func()) {
 	w.out = append(w.out, end)
 }
 
-// match returns what remains of the paths below a key, and reports whether one of
+// match returns the rests of the paths below a key, and reports whether one of
 // them names the key itself.
 func match(key string, paths []path) (below []path, whole bool) {
 	for _, steps := range readings(key) {

@@ -99,7 +99,7 @@ func isURL(s string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil
 }
 
-// Next returns what is left to do with the files of a folder.
+// Next returns the steps that are left to do with the files of a folder.
 func (p *Plan) Next(dir string) []string {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	var steps []string

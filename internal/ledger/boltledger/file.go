@@ -57,7 +57,7 @@ const (
 func checkSize(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil // there is none yet, or opening it says why not
+		return nil // there is no file yet, or opening it reports the error
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	info, err := f.Stat()

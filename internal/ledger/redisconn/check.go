@@ -39,12 +39,12 @@ func (c *Client) Check(ctx context.Context) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// infos returns what each primary says about its memory.
+// infos returns the memory section of each primary's INFO.
 func (c *Client) infos(ctx context.Context) (infos []string, err error) {
 	ask := func(ctx context.Context, c redis.Cmdable) (string, error) {
 		info, err := c.Info(ctx, "memory").Result()
 		if Unknown(err) {
-			return "", nil // which tells no policy
+			return "", nil // it does not show the policy
 		}
 		return info, err
 	}

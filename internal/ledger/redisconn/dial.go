@@ -83,7 +83,7 @@ func serverNames(given []string) func(addr string) string {
 	}
 }
 
-// wall is the time by the wall clock, which goes on while a machine is suspended.
+// wall is the time by the wall clock, which runs while a machine is suspended.
 func wall() int64 { return time.Now().UnixNano() }
 
 // distrust is shared by all connections of a client.

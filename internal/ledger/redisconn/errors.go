@@ -22,12 +22,12 @@ const (
 	rightsHint = "let the ACL user do +@all -@dangerous +info on the ledger's keys, ~relay:* unless the prefix was changed"
 )
 
-// refusals are answers that trying again cannot heal. A script that is refused
+// refusals are answers that trying again cannot change. A script that is refused
 // repeats the text somewhere in its answer; before Redis 7 not at its start.
 var refusals = []struct{ text, hint string }{
 	{"WRONGPASS", "check REDIS_USERNAME and REDIS_PASSWORD"},
 	{"NOAUTH", "set REDIS_PASSWORD, and REDIS_USERNAME for an ACL user"},
-	{"unauthenticated", "set REDIS_PASSWORD, and REDIS_USERNAME for an ACL user"}, // what a large request is told
+	{"unauthenticated", "set REDIS_PASSWORD, and REDIS_USERNAME for an ACL user"}, // the answer to a large request
 	{"invalid password", "check REDIS_PASSWORD"},
 	{"without any password configured", "leave REDIS_PASSWORD empty, or set REDIS_USERNAME"},
 	{"no password is set", "leave REDIS_PASSWORD empty"},
@@ -149,7 +149,7 @@ func (c *Client) Wrap(doing string, err error) error {
 	return wrapped
 }
 
-// tlsHint returns what to do about a connection that TLS refused, or "".
+// tlsHint returns a hint for a connection that TLS refused, or "".
 func tlsHint(err error) string {
 	var (
 		name      x509.HostnameError

@@ -50,7 +50,7 @@ func (t *topology) slots(ctx context.Context) ([]redis.ClusterSlot, error) {
 }
 
 // ask asks one server how the keys are spread. It returns nil if the server is a
-// replica of a primary that is no cluster.
+// replica of a primary that is not a cluster.
 func (t *topology) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, error) {
 	if t.options.SentinelMaster != "" {
 		primary, err := t.askSentinel(ctx, addr)
