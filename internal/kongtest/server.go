@@ -6,11 +6,8 @@ package kongtest
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"iter"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -18,8 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
@@ -315,114 +310,3 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request, o *Options, n *N
 		s.serveAdmin(e)
 	}
 }
-
-// exchange is a request that is being served.
-type exchange struct {
-	Request
-	options   *Options
-	node      *Node
-	w         *countingWriter
-	r         *http.Request
-	user      *User
-	upstream  *upstream // of a recorder: what a write changes
-	workspace string    // UUID
-	payload   *string   // what the audit log will hold; nil for none
-	removed   *string
-	silent    bool     // Kong does not get to write a row
-	cachedID  string   // sent in place of RequestID
-	cut       net.Conn // to be closed, once the request has been counted
-}
-
-const requestIDHeader = "X-Kong-Admin-Request-ID"
-
-func (e *exchange) kongHeader() { e.setKong(e.w.Header()) }
-
-func (e *exchange) setKong(h http.Header) {
-	h.Set("Date", e.Time.Add(e.options.DateOffset).UTC().Format(http.TimeFormat))
-	h.Set("Server", e.options.ServerHeader)
-	h.Set(requestIDHeader, e.RequestID)
-	if e.cachedID != "" {
-		h.Set(requestIDHeader, e.cachedID)
-	}
-}
-
-// authorize checks the token, and answers where that fails.
-func (e *exchange) authorize() bool {
-	users := e.options.users
-	if len(users) == 0 {
-		return true
-	}
-	given := sha256.Sum256([]byte(e.r.Header.Get("Kong-Admin-Token")))
-	for i := range users {
-		u := &users[i]
-		want := sha256.Sum256([]byte(u.Token))
-		if subtle.ConstantTimeCompare(given[:], want[:]) == 1 && u.Token != "" {
-			e.user = u
-		}
-	}
-	switch {
-	case e.user == nil:
-		e.message(http.StatusUnauthorized, "Invalid RBAC credentials. Token or User credentials required")
-		return false
-	case e.user.Forbidden && isAudit(e.r.URL.Path):
-		e.message(http.StatusForbidden, e.user.Name+", you do not have permissions to read this resource")
-		return false
-	}
-	return true
-}
-
-func (e *exchange) message(status int, text string) {
-	e.json(status, map[string]any{"message": text})
-}
-
-func (e *exchange) json(status int, v any) {
-	b, err := json.Marshal(v, json.Deterministic(true))
-	if err != nil {
-		panic(err) // v is made of this package's maps and strings
-	}
-	e.w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	e.w.WriteHeader(status)
-	e.w.Write(b) //nolint:errcheck // the client has gone, and nobody else wants to know
-}
-
-// finish counts the request and sees to its row.
-func (s *Server) finish(e *exchange) {
-	e.Status, e.Bytes = e.w.status, e.w.bytes
-	s.count(e.Request)
-	s.record(e)
-}
-
-func newRequestID() string {
-	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	var b [32]byte
-	for i := range b {
-		b[i] = letters[rand.N(len(letters))]
-	}
-	return string(b[:])
-}
-
-// countingWriter notes what is answered.
-type countingWriter struct {
-	http.ResponseWriter
-	status int
-	bytes  int64
-}
-
-func (w *countingWriter) WriteHeader(status int) {
-	if status >= 200 && w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *countingWriter) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(b)
-	w.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap lets http.ResponseController flush.
-func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
