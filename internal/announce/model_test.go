@@ -99,7 +99,7 @@ func (m *model) advance(d time.Duration) {
 		case 0:
 			u.result.Failed = true
 		case 1:
-			u.result.Held, u.result.LeaseLeft = true, time.Duration(rapid.IntRange(0, 10_000).Draw(m.T, "left"))*ms
+			u.result.LeaseHeld, u.result.LeaseLeft = true, time.Duration(rapid.IntRange(0, 10_000).Draw(m.T, "left"))*ms
 		case 2:
 			u.result.Rerun = true
 		}
@@ -130,7 +130,7 @@ func (m *model) end(p audit.PassKind, at **underWay) {
 		return
 	}
 	*at = nil
-	if !u.result.Failed && !u.result.Held {
+	if !u.result.Failed && !u.result.LeaseHeld {
 		for id, row := range m.rows {
 			if !row.After(u.began) && m.seen[id].IsZero() {
 				m.seen[id] = m.now

@@ -81,13 +81,13 @@ func (s *Scheduler) begin(now time.Time, start Start) Start {
 	return start
 }
 
-// Result is how a pass ended. At most one of Held, Failed and Blocked is set.
+// Result is how a pass ended. At most one of LeaseHeld, Failed and Blocked is set.
 type Result struct {
 	Began time.Time
 	// LogRead: [Scheduler.TailRead] was called for the tail.
 	LogRead bool
-	// Held: another relay has the lease, for LeaseLeft unless it is renewed.
-	Held      bool
+	// LeaseHeld: another relay has the lease, for LeaseLeft unless it is renewed.
+	LeaseHeld bool
 	LeaseLeft time.Duration
 	Failed    bool
 	// Blocked: the tail could not be made beside a reconcile of a log without order.
@@ -113,7 +113,7 @@ func (s *Scheduler) Ended(now time.Time, p audit.PassKind, r Result) {
 		s.tailing = false
 	}
 	switch {
-	case r.Held:
+	case r.LeaseHeld:
 		s.heldByOther(now, p, r.LeaseLeft)
 	case r.Failed:
 		s.retry(now, p)

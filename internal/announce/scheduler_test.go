@@ -282,7 +282,7 @@ func TestStandby(t *testing.T) {
 				s.RequestReconcile(epoch, false)
 			}
 			started(t, s, epoch, p)
-			s.Ended(epoch, p, Result{Began: epoch, Held: true, LeaseLeft: 8 * time.Second})
+			s.Ended(epoch, p, Result{Began: epoch, LeaseHeld: true, LeaseLeft: 8 * time.Second})
 			start, wake := s.Next(epoch)
 			if start.Kind != audit.NoPass || wake.Sub(epoch) != 8*time.Second {
 				t.Fatalf("%v, next after %s", start, wake.Sub(epoch))

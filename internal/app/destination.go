@@ -233,7 +233,7 @@ type Holdings struct {
 	// once for each time that it is there, and a line that is no event comes without
 	// a UID. It retries what passes in a minute or so; an error ends it, a
 	// [*audit.SettingsError] where a person has to act.
-	Events func(ctx context.Context, since, until int64) iter.Seq2[audit.Held, error]
+	Events func(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error]
 }
 
 // Holdings returns how the destination is asked what it holds, or nil if it cannot

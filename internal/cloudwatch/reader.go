@@ -67,15 +67,15 @@ func NewReader(cfg aws.Config, group, stream string) (*Reader, error) {
 // What was too old or too far ahead when it was put is filed under the present of
 // that moment: not under its own time, but under a later one, or under an earlier
 // one if it was ahead of the clock.
-func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit.Held, error] {
-	return func(yield func(audit.Held, error) bool) {
-		if err := r.events(ctx, since, until, func(e audit.Held) bool { return yield(e, nil) }); err != nil {
-			yield(audit.Held{}, fmt.Errorf("reading log events of %s: %w", r.group, err))
+func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error] {
+	return func(yield func(audit.StoredEvent, error) bool) {
+		if err := r.events(ctx, since, until, func(e audit.StoredEvent) bool { return yield(e, nil) }); err != nil {
+			yield(audit.StoredEvent{}, fmt.Errorf("reading log events of %s: %w", r.group, err))
 		}
 	}
 }
 
-func (r *Reader) events(ctx context.Context, since, until int64, yield func(audit.Held) bool) error {
+func (r *Reader) events(ctx context.Context, since, until int64, yield func(audit.StoredEvent) bool) error {
 	in := &cloudwatchlogs.FilterLogEventsInput{
 		LogGroupName: &r.group, LogStreamNames: []string{r.stream}, Limit: aws.Int32(readPage),
 		StartTime: aws.Int64(max(since, 0) * 1000), EndTime: aws.Int64(max(until, 0)*1000 - 1), // includes its end
@@ -99,7 +99,7 @@ func (r *Reader) events(ctx context.Context, since, until int64, yield func(audi
 			return failure.Err()
 		}
 		for i := range out.Events {
-			if !yield(audit.ReadHeld([]byte(aws.ToString(out.Events[i].Message)))) {
+			if !yield(audit.ReadStoredEvent([]byte(aws.ToString(out.Events[i].Message)))) {
 				return nil
 			}
 		}

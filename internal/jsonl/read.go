@@ -41,20 +41,20 @@ func NewReader(path string) *Reader {
 // line that is no event, or is torn, without a UID. It reads the file and those that
 // lie beside it under its name with a number or a date behind it, gzipped or not, and
 // holds one line. A file that does not exist holds nothing.
-func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit.Held, error] {
-	return func(yield func(audit.Held, error) bool) {
+func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error] {
+	return func(yield func(audit.StoredEvent, error) bool) {
 		files, err := r.open()
 		for _, f := range files {
 			if err == nil {
 				err = lines(ctx, f, func(line []byte) bool {
-					e := audit.ReadHeld(line)
+					e := audit.ReadStoredEvent(line)
 					return e.UID != "" && (e.Time < since || e.Time >= until) || yield(e, nil)
 				})
 			}
 			err = errors.Join(err, f.Close())
 		}
 		if err != nil && !errors.Is(err, errStop) {
-			yield(audit.Held{}, fmt.Errorf("reading %s: %w", r.path, err))
+			yield(audit.StoredEvent{}, fmt.Errorf("reading %s: %w", r.path, err))
 		}
 	}
 }

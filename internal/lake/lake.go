@@ -90,16 +90,16 @@ func New(o Options) (*Lake, error) {
 // order, each once. It holds one page of them. It makes one query, waits for it, and retries
 // what passes in a minute or so; an error ends it, a *[audit.SettingsError] where a
 // person has to act.
-func (l *Lake) Events(ctx context.Context, since, until int64) iter.Seq2[audit.Held, error] {
-	return func(yield func(audit.Held, error) bool) {
-		err := l.events(ctx, since, until, func(e audit.Held) bool { return yield(e, nil) })
+func (l *Lake) Events(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error] {
+	return func(yield func(audit.StoredEvent, error) bool) {
+		err := l.events(ctx, since, until, func(e audit.StoredEvent) bool { return yield(e, nil) })
 		if err != nil {
-			yield(audit.Held{}, l.explain(ctx, err))
+			yield(audit.StoredEvent{}, l.explain(ctx, err))
 		}
 	}
 }
 
-func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.Held) bool) error {
+func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.StoredEvent) bool) error {
 	sql := "SELECT eventData.UID AS uid, eventData.eventTime AS at, COUNT(*) AS times FROM " + l.store +
 		" WHERE eventData.eventSource = '" + l.source + "' AND eventData.eventTime >= '" + stamp(since) +
 		"' AND eventData.eventTime < '" + stamp(until) + "' GROUP BY eventData.UID, eventData.eventTime"
@@ -171,7 +171,7 @@ func ended(status types.QueryStatus, message *string) error {
 }
 
 // decode reads a row: a list of objects of one column each, by AWS's model.
-func decode(row []map[string]string) (audit.Held, error) {
+func decode(row []map[string]string) (audit.StoredEvent, error) {
 	var uid, at, times string
 	for _, cell := range row {
 		for name, value := range cell {
@@ -186,18 +186,18 @@ func decode(row []map[string]string) (audit.Held, error) {
 		}
 	}
 	if uid == "" {
-		return audit.Held{}, errors.New("decoding a row: it has no UID")
+		return audit.StoredEvent{}, errors.New("decoding a row: it has no UID")
 	}
 	// The result has a fraction of a second, which entries have not.
 	t, err := time.Parse(timeFormat, at[:min(len(at), len(timeFormat))])
 	if err != nil {
-		return audit.Held{}, fmt.Errorf("decoding the row of %q: time %q: expected one such as 2026-01-31 12:00:00.000", uid, at)
+		return audit.StoredEvent{}, fmt.Errorf("decoding the row of %q: time %q: expected one such as 2026-01-31 12:00:00.000", uid, at)
 	}
 	n, err := strconv.Atoi(times)
 	if err != nil || n < 1 {
-		return audit.Held{}, fmt.Errorf("decoding the row of %q: count %q", uid, times)
+		return audit.StoredEvent{}, fmt.Errorf("decoding the row of %q: count %q", uid, times)
 	}
-	return audit.Held{UID: uid, Time: t.Unix(), Times: n}, nil
+	return audit.StoredEvent{UID: uid, Time: t.Unix(), Times: n}, nil
 }
 
 // stamp writes a time as SQL has it.

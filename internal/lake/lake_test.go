@@ -79,7 +79,7 @@ func holding(tb testing.TB, seconds, each int, at time.Time) (*cloudtrailtest.Se
 	return s, running.URL
 }
 
-func all(t *testing.T, l *Lake, since, until int64) (events []audit.Held) {
+func all(t *testing.T, l *Lake, since, until int64) (events []audit.StoredEvent) {
 	t.Helper()
 	for e, err := range l.Events(t.Context(), since, until) {
 		if err != nil {
@@ -87,7 +87,7 @@ func all(t *testing.T, l *Lake, since, until int64) (events []audit.Held) {
 		}
 		events = append(events, e)
 	}
-	slices.SortFunc(events, func(a, b audit.Held) int { return strings.Compare(a.UID, b.UID) })
+	slices.SortFunc(events, func(a, b audit.StoredEvent) int { return strings.Compare(a.UID, b.UID) })
 	return events
 }
 
@@ -100,7 +100,7 @@ func TestEvents(t *testing.T) {
 		t.Fatalf("%d events", len(got))
 	}
 	for i, e := range got {
-		if want := (audit.Held{UID: fmt.Sprintf("id%030d", 500+i), Time: at.Unix() + int64(100+i/5), Times: 1}); e != want {
+		if want := (audit.StoredEvent{UID: fmt.Sprintf("id%030d", 500+i), Time: at.Unix() + int64(100+i/5), Times: 1}); e != want {
 			t.Fatalf("got %+v, want %+v", e, want)
 		}
 	}

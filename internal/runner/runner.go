@@ -155,7 +155,7 @@ func (r *Runner) loop(ctx context.Context, last time.Time) (err error) {
 			underWay--
 			s.Ended(time.Now(), e.pass, e.result)
 			r.sweep(ctx)
-			if e.result.Held || e.result.Rerun {
+			if e.result.LeaseHeld || e.result.Rerun {
 				r.readList(ctx)
 				listed = time.Now()
 			}
@@ -225,7 +225,7 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 	switch {
 	case err == nil:
 	case errors.Is(err, audit.ErrLeaseHeld):
-		e.result.Held, e.err = true, err
+		e.result.LeaseHeld, e.err = true, err
 		e.result.LeaseLeft = r.leaseLeft(ctx)
 	case errors.Is(err, pipeline.ErrUnordered):
 		e.result.Blocked = true

@@ -141,7 +141,7 @@ func (v *verification) repeat(i *item, id string, extra int) {
 }
 
 // stray notes an event that Kong has not shown, if it is of the time that is verified.
-func (v *verification) stray(ctx context.Context, e audit.Held) error {
+func (v *verification) stray(ctx context.Context, e audit.StoredEvent) error {
 	if floor := max(v.since, v.low); e.Time < floor || v.until != 0 && e.Time >= v.until {
 		return nil
 	}

@@ -7,16 +7,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Held is an event that a destination holds.
-type Held struct {
-	UID   string // of the entry; empty for a line that is no event of a relay
+// StoredEvent is an event in a destination.
+type StoredEvent struct {
+	UID   string // of the entry; empty for a line that is not an event of a relay
 	Time  int64  // Unix seconds: the entry's own time
 	Times int    // how often the destination holds it
 }
 
-// ReadHeld reads what identifies an event that was written in either format. Its UID
-// is empty if the text is no such event.
-func ReadHeld(text []byte) Held {
+// ReadStoredEvent reads what identifies an event that was written in either format. Its UID
+// is empty if the text is not such an event.
+func ReadStoredEvent(text []byte) StoredEvent {
 	var e struct {
 		UID       string `json:"UID"`
 		EventTime string `json:"eventTime"`
@@ -26,17 +26,17 @@ func ReadHeld(text []byte) Held {
 		Time int64 `json:"time"` // milliseconds
 	}
 	if err := json.Unmarshal(text, &e, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
-		return Held{}
+		return StoredEvent{}
 	}
 	switch {
 	case e.UID == "" && e.Metadata.UID == "":
-		return Held{}
+		return StoredEvent{}
 	case e.UID == "":
-		return Held{UID: e.Metadata.UID, Time: e.Time / 1000, Times: 1}
+		return StoredEvent{UID: e.Metadata.UID, Time: e.Time / 1000, Times: 1}
 	}
 	at, err := time.Parse(time.RFC3339, e.EventTime)
 	if err != nil {
-		return Held{}
+		return StoredEvent{}
 	}
-	return Held{UID: e.UID, Time: at.Unix(), Times: 1}
+	return StoredEvent{UID: e.UID, Time: at.Unix(), Times: 1}
 }
