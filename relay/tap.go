@@ -55,8 +55,7 @@ func (e *env) tap(ctx context.Context, c *cli.Command) (err error) {
 	}
 	var failed error
 	sum, err := a.Pipeline(pipeline.Observer{New: func(entry *audit.Entry) {
-		event := encode(entry)
-		if _, err := fmt.Fprintf(e.Stdout, "%s\n", event); err != nil && failed == nil {
+		if _, err := e.Stdout.Write(append(encode(nil, entry), '\n')); err != nil && failed == nil {
 			failed = err
 		}
 	}}, nil).Run(ctx, req)

@@ -75,7 +75,7 @@ func OpenSource(ctx context.Context, s config.Settings, log *slog.Logger) (*App,
 }
 
 // Encoder returns a function that maps entries to the events that the destination gets.
-func (a *App) Encoder() (func(*audit.Entry) []byte, error) {
+func (a *App) Encoder() (audit.Encode, error) {
 	return newEncoder(&a.Settings)
 }
 

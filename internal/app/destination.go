@@ -211,9 +211,9 @@ func jsonlName(_ context.Context, s *config.Settings) (string, error) {
 }
 
 // newEncoder returns a function that maps entries to events of the format that is set.
-func newEncoder(s *config.Settings) (func(*audit.Entry) []byte, error) {
+func newEncoder(s *config.Settings) (audit.Encode, error) {
 	if s.EventFormat == "ocsf" {
-		return ocsf.New(s.KongAdminAPI, time.Now).Event, nil
+		return ocsf.New(s.KongAdminAPI, time.Now).AppendEvent, nil
 	}
 	return cloudtrail.NewEncoder(s.KongAdminAPI, s.AccountID, s.ErrorCodes)
 }

@@ -32,11 +32,11 @@ func TestReadmeEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	processed := func() time.Time { return time.UnixMilli(e.Timestamp*1000 + 310) }
-	for headline, encode := range map[string]func(*audit.Entry) []byte{"## The event": encode, "## OCSF": ocsf.New(admin, processed).Event} {
+	for headline, encode := range map[string]audit.Encode{"## The event": encode, "## OCSF": ocsf.New(admin, processed).AppendEvent} {
 		_, section, _ := strings.Cut(string(text), "\n"+headline+"\n")
 		_, block, _ := strings.Cut(section, "```json\n")
 		block, _, _ = strings.Cut(block, "```")
-		event := encode(&e)
+		event := encode(nil, &e)
 		var made map[string]any
 		if err := json.Unmarshal(event, &made); err != nil {
 			t.Fatal(err)

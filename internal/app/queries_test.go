@@ -35,7 +35,7 @@ func TestInsightsQueries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	event := encode(&audit.Entry{
+	event := encode(nil, &audit.Entry{
 		ID: "id", RequestID: "id", Timestamp: 1663013700, ClientIP: "127.0.0.1", Method: "POST", Path: "/services?size=100",
 		Status: 409, TTL: 1, Workspace: "w", Payload: `{"name":"orders"}`, RBACUserID: "u",
 	})

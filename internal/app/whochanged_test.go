@@ -91,7 +91,7 @@ func changedEvent(t *testing.T) (event made, change any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := encode(&audit.Entry{
+	text := encode(nil, &audit.Entry{
 		ID: "id", RequestID: "id", Timestamp: 1663013700, ClientIP: "127.0.0.1", Method: "PATCH", Path: "/routes/orders", Status: 200, RBACUserID: "u", RBACUserName: "n",
 		Changes: changes.Event([]changes.Change{c}, false, 10_000),
 	})

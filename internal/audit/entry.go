@@ -255,3 +255,7 @@ func (o *Ordinals) DropBefore(before int64) {
 		}
 	}
 }
+
+// Encode appends the event of an entry to dst: one line of JSON in UTF-8, without the
+// line's end. The event holds the entry's id.
+type Encode func(dst []byte, e *Entry) []byte

@@ -52,12 +52,12 @@ type mapping struct {
 	errorCodes bool
 }
 
-// Event returns what Put would send for an entry: the event's id and its
-// eventData, which is UTF-8 JSON within the limits of an event.
-func (d *Destination) Event(e *audit.Entry) (id string, eventData []byte) {
-	var w writer
+// AppendEvent appends the eventData that Put would send for an entry, within the
+// limits of an event. It is an [audit.Encode].
+func (d *Destination) AppendEvent(dst []byte, e *audit.Entry) []byte {
+	w := writer{buf: dst}
 	d.mapping.write(&w, e)
-	return eventID(e), w.buf
+	return w.buf
 }
 
 // eventID is what the event is known by, as its id and as its UID. It is the

@@ -28,7 +28,7 @@ func BenchmarkPut(b *testing.B) {
 		`"sourceIPAddress":"127.0.0.1","recipientAccountId":"111122223333","additionalEventData":{"workspace":"0da4afe7-44ad-4e81-a953-5d2923ce68ae","hostname":"http://127.0.0.1:37075","method":"POST","ttl":2591995,"status":201}}`)
 	d, err := cloudwatch.New(cloudwatch.Options{
 		Config: aws.Config{Region: "eu-central-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "example", "")},
-		Group:  "audit", Stream: "kong", Encode: func(*audit.Entry) []byte { return event },
+		Group:  "audit", Stream: "kong", Encode: func(dst []byte, _ *audit.Entry) []byte { return append(dst, event...) },
 	})
 	if err != nil {
 		b.Fatal(err)

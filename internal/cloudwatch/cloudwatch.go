@@ -55,10 +55,8 @@ type Options struct {
 	Config aws.Config
 	Group  string // must exist
 	Stream string // is created if it does not exist
-	// Encode returns an entry's event as one line of JSON. It is called once for
-	// each put of an entry, from the goroutine that called Put. CloudWatch Logs has
-	// no place for the event's id, so the event holds it as UID.
-	Encode func(*audit.Entry) []byte
+	// Encode is called once for each put of an entry, from the goroutine that called Put.
+	Encode audit.Encode
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -71,7 +69,7 @@ type Destination struct {
 	region string
 	group  string
 	stream string
-	encode func(*audit.Entry) []byte
+	encode audit.Encode
 	now    func() time.Time
 
 	bodyBegin []byte // what comes before the events of a call

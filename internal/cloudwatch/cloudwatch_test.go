@@ -382,7 +382,7 @@ func TestCheckLeavesNoEvent(t *testing.T) {
 func TestNewRefusesNamesThatAWSWouldRefuse(t *testing.T) {
 	good := cloudwatch.Options{
 		Config: aws.Config{Region: "eu-central-1"}, Group: "/kong/audit", Stream: "kong",
-		Encode: func(*audit.Entry) []byte { return nil },
+		Encode: func(dst []byte, _ *audit.Entry) []byte { return dst },
 	}
 	if _, err := cloudwatch.New(good); err != nil {
 		t.Fatal(err)

@@ -35,9 +35,12 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 
-	var call *body // never more than one call's worth is held encoded
+	var (
+		call *body // never more than one call's worth is held encoded
+		data []byte
+	)
 	for i, e := range events {
-		data := d.encode(&entries[e.entry])
+		data = d.encode(data[:0], &entries[e.entry])
 		if len(data) == 0 || len(data) > maxEventBytes {
 			p.verdicts[e.entry] = audit.Verdict{
 				Status: audit.Rejected, Code: "InvalidSize",

@@ -113,7 +113,7 @@ func TestInspect(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, _ := answers(t, "DescribeLogGroups", `{"logGroups":[{"logGroupName":"audit-other","retentionInDays":1}],"nextToken":"1"}`, `{"logGroups":[`+c.group+`]}`)
-			d, err := cloudwatch.New(cloudwatch.Options{Config: cfg, Group: "audit", Stream: "kong", Encode: func(*audit.Entry) []byte { return nil }})
+			d, err := cloudwatch.New(cloudwatch.Options{Config: cfg, Group: "audit", Stream: "kong", Encode: func(dst []byte, _ *audit.Entry) []byte { return dst }})
 			if err != nil {
 				t.Fatal(err)
 			}

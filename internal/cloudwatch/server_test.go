@@ -73,8 +73,8 @@ func start(t *testing.T, change func(*cloudwatch.Options)) (*logs, *cloudwatch.D
 		},
 		Group:  "audit",
 		Stream: "kong",
-		Encode: func(e *audit.Entry) []byte {
-			return fmt.Appendf(nil, `{"UID":%q,"pad":%q}`, e.ID, e.Payload)
+		Encode: func(dst []byte, e *audit.Entry) []byte {
+			return fmt.Appendf(dst, `{"UID":%q,"pad":%q}`, e.ID, e.Payload)
 		},
 		Now: func() time.Time { return noon },
 	}

@@ -2,7 +2,6 @@
 package jsonl
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +14,7 @@ import (
 
 // Writer writes events to a file or to standard output. It is safe for concurrent use.
 type Writer struct {
-	encode func(*audit.Entry) []byte
+	encode audit.Encode
 	path   string // "" for standard output
 
 	mu     sync.Mutex
@@ -26,7 +25,7 @@ type Writer struct {
 
 // Open opens a file for appending, and makes it (readable by this user
 // only) if it is missing; "-" is stdout. The caller closes it.
-func Open(path string, stdout io.Writer, encode func(*audit.Entry) []byte) (*Writer, error) {
+func Open(path string, stdout io.Writer, encode audit.Encode) (*Writer, error) {
 	if path == "-" {
 		return &Writer{encode: encode, stdout: stdout}, nil
 	}
@@ -42,15 +41,13 @@ func Open(path string, stdout io.Writer, encode func(*audit.Entry) []byte) (*Wri
 // If the path names another file than before, or none, Put opens that first.
 func (w *Writer) Put(_ context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts := make([]audit.Verdict, len(entries))
-	var lines bytes.Buffer
+	var lines []byte
 	for i := range entries {
-		event := w.encode(&entries[i])
-		lines.Write(event)
-		lines.WriteByte('\n')
+		lines = append(w.encode(lines, &entries[i]), '\n')
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.write(lines.Bytes()); err != nil {
+	if err := w.write(lines); err != nil {
 		code, err := explain(fmt.Errorf("writing events: %w", err))
 		for i := range verdicts {
 			verdicts[i] = audit.Verdict{Code: code, Reason: err.Error()}

@@ -12,7 +12,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-func idEvent(e *audit.Entry) []byte { return []byte(`{"UID":"` + e.ID + `"}`) }
+func idEvent(dst []byte, e *audit.Entry) []byte { return append(dst, `{"UID":"`+e.ID+`"}`...) }
 
 func put(t *testing.T, j *Writer, ids ...string) ([]audit.Verdict, error) {
 	t.Helper()

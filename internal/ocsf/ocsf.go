@@ -180,16 +180,16 @@ var (
 	maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
 )
 
-// Event returns an entry's event: one line of JSON that the schema takes, of at most
+// AppendEvent is an [audit.Encode] whose events the schema takes. They have at most
 // [MaxEvent] bytes.
-func (enc *Encoder) Event(e *audit.Entry) []byte {
+func (enc *Encoder) AppendEvent(dst []byte, e *audit.Entry) []byte {
 	ev := enc.event(e)
 	text, err := json.Marshal(&ev, options...)
 	if err != nil { // strings and numbers always encode, and the two values were checked
 		ev.Unmapped.Payload, ev.Unmapped.Kong = nil, nil
 		text, _ = json.Marshal(&ev, options...)
 	}
-	return ev.withChanges(text, e.Changes)
+	return append(dst, ev.withChanges(text, e.Changes)...)
 }
 
 // withChanges returns the text of the event with what the request changed. Where there
