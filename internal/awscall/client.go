@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,7 +64,7 @@ func (c *Caller) Do(ctx context.Context, call func(context.Context) error) *Fail
 		if err == nil {
 			return nil
 		}
-		f := c.explain(ctx, err)
+		f := c.withoutSecrets(c.explain(ctx, err))
 		if fresh || !staleCodes[f.Code] {
 			return f
 		}
@@ -81,7 +82,36 @@ func (c *Caller) Explain(ctx context.Context, err error) *Failure {
 	if !errors.As(err, &op) && !errors.As(err, &creds) {
 		return nil
 	}
-	return c.explain(ctx, err)
+	return c.withoutSecrets(c.explain(ctx, err))
+}
+
+// Clean is [Clean], and withholds a text that repeats the credentials.
+func (c *Caller) Clean(message string) string {
+	if c.echoes(message) {
+		return withheld
+	}
+	return Clean(message)
+}
+
+const withheld = "(withheld: it repeats the credentials)"
+
+// withoutSecrets withholds what repeats the credentials that calls are signed with.
+func (c *Caller) withoutSecrets(f *Failure) *Failure {
+	for _, text := range []*string{&f.Code, &f.Reason} {
+		if c.echoes(*text) {
+			*text = withheld
+		}
+	}
+	return f
+}
+
+// echoes reports whether a text repeats the credentials that calls are signed with.
+func (c *Caller) echoes(text string) bool {
+	if c.credentials == nil {
+		return false
+	}
+	v := c.credentials.last.Load()
+	return v != nil && (v.SecretAccessKey != "" && strings.Contains(text, v.SecretAccessKey) || v.SessionToken != "" && strings.Contains(text, v.SessionToken))
 }
 
 // httpClient returns a client with the transport that the configuration made,
@@ -173,6 +203,7 @@ func (e *proxyError) Error() string {
 type credentials struct {
 	cache *aws.CredentialsCache
 	had   atomic.Bool // whether the provider has ever given any
+	last  atomic.Pointer[aws.Credentials]
 }
 
 // credentialsError is the failure to get credentials.
@@ -201,6 +232,7 @@ func (c *credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 		return aws.Credentials{}, &credentialsError{err: err, had: c.had.Load()}
 	}
 	c.had.Store(true)
+	c.last.Store(&v)
 	return v, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
@@ -274,6 +275,9 @@ type answer struct {
 	code, message string // code is empty if AWS gave none
 }
 
+// errorCode matches every error code of AWS.
+var errorCode = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,79}$`)
+
 func readAnswer(resp *smithyhttp.ResponseError) answer {
 	a := answer{status: resp.HTTPStatusCode()}
 	var api smithy.APIError
@@ -283,7 +287,9 @@ func readAnswer(resp *smithyhttp.ResponseError) answer {
 	if a.code == "" { // a body that is not JSON
 		a.code = restjson.SanitizeErrorCode(resp.Response.Header.Get("X-Amzn-ErrorType"))
 	}
-	a.code = Clean(a.code)
+	if a.code = strings.TrimSpace(a.code); !errorCode.MatchString(a.code) {
+		a.code = "" // which AWS would not send
+	}
 	return a
 }
 

@@ -36,7 +36,7 @@ func (d *Destination) Check(ctx context.Context) error {
 	if len(out.Failed) == 0 {
 		return errors.New("checking CloudTrail: an event that is not valid was not refused: is this CloudTrail?")
 	}
-	code := awscall.Clean(out.Failed[0].ErrorCode)
+	code := d.caller.Clean(out.Failed[0].ErrorCode)
 	if hint, ok := eventSettings[code]; ok {
 		return audit.SettingsErrorf(hint, "checking CloudTrail: %s", code)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata/types"
@@ -94,12 +95,23 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 	return d.refuse(&b.verdicts[0], b.events[0].id, b.since, false)
 }
 
+// tooManyAlone is how many events of a batch may be refused, each by itself, while
+// none is accepted: what is on the way refuses all others as well.
+const tooManyAlone = 3
+
 // narrow puts a refused batch in parts.
 func (d *Destination) narrow(ctx context.Context, b batch) error {
 	var failure error
+	alone := 0
 	err := verdict.Narrow(len(b.events), func(lo, hi int) error {
 		err := d.send(ctx, b.part(lo, hi))
 		if err == nil || stopsPut(err) {
+			return err
+		}
+		if hi-lo == 1 && !verdict.IsUndecided(err) {
+			alone++
+		}
+		if alone >= tooManyAlone && !slices.ContainsFunc(b.verdicts, func(v audit.Verdict) bool { return v.Status == audit.Accepted }) {
 			return err
 		}
 		if failure == nil || verdict.IsUndecided(failure) {
@@ -174,7 +186,7 @@ func (d *Destination) settle(call int64, b batch, out *answer) error {
 				*v = audit.Verdict{Code: "Contradiction", Reason: "the answer lists the event as accepted and as failed"}
 				continue
 			}
-			*v = audit.Verdict{Code: awscall.Clean(e.ErrorCode), Reason: awscall.Clean(e.ErrorMessage)}
+			*v = audit.Verdict{Code: d.caller.Clean(e.ErrorCode), Reason: d.caller.Clean(e.ErrorMessage)}
 			if err := d.failed(v, e.ID, b.since, i < last); failure == nil || verdict.IsUndecided(failure) {
 				failure = cmp.Or(err, failure)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,6 +119,23 @@ func TestPutSplits(t *testing.T) {
 			t.Errorf("only %d calls", len(calls))
 		}
 	})
+}
+
+// What takes no event at all is found out after a few of them, not after each.
+func TestPutThroughWhatTakesNothing(t *testing.T) {
+	calls := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls++
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	}))
+	defer srv.Close()
+	verdicts, err := newDestination(t, at(srv.URL)).Put(t.Context(), entries(100))
+	if err == nil || audit.Hint(err) == "" || statuses(verdicts) != strings.Repeat("U", 100) {
+		t.Error(statuses(verdicts), err)
+	}
+	if calls > 1+tooManyAlone {
+		t.Errorf("%d calls for a batch", calls)
+	}
 }
 
 // eventSize is what an event takes in a body, with its comma.

@@ -66,6 +66,7 @@ func TestCutReconcileWithStaleOffset(t *testing.T) {
 	for name, stale := range map[string]error{
 		"bad offset": fmt.Errorf("%w: 400", audit.ErrBadOffset),
 		"500":        errors.New("500 Internal Server Error"),
+		"too long":   audit.SettingsErrorf("hint", "414 URI Too Long"),
 		"no answer":  fmt.Errorf("no answer: %w", context.DeadlineExceeded),
 	} {
 		for _, newKong := range []func() *kong{newest, unordered} {

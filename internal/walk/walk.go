@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -143,6 +145,29 @@ type query struct {
 	rows       int             // rows seen
 	timed      int             // of those, rows with a timestamp
 	badOffsets int             // offsets that Kong gave and did not accept
+	shown      map[uint64]bool // pages that were read, as hashes of their ids
+	idle       int             // of them, those that showed nothing new: the same rows again, or none
+}
+
+// maxIdle is how many pages of a query may show nothing new. An offset leads on, so a
+// log whose offsets never end, in front of the same rows, would be read without end.
+const maxIdle = 100
+
+// isIdle notes a page, and reports whether too many have shown nothing new.
+func (q *query) isIdle(entries []audit.Entry) bool {
+	h := fnv.New64a()
+	for i := range entries {
+		_, _ = io.WriteString(h, entries[i].ID) // never fails
+	}
+	sum := h.Sum64()
+	if q.shown[sum] {
+		q.idle++
+	}
+	if q.shown == nil {
+		q.shown = map[uint64]bool{}
+	}
+	q.shown[sum] = true
+	return q.idle > maxIdle
 }
 
 // beginQuery begins a query by time.
@@ -198,7 +223,7 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 // stuck reports whether a walk that continues where an earlier one was cut has failed at
 // its first page. Kong would give the same answer to that offset again.
 func (w *Walk) stuck(ctx context.Context, err error) bool {
-	return w.bounds.Offset != "" && !w.paged && ctx.Err() == nil && !audit.NeedsPerson(err)
+	return err != nil && w.bounds.Offset != "" && !w.paged && ctx.Err() == nil
 }
 
 // inOrder reads to the end in one order. It fails with a [*disorderError] where Kong does
@@ -222,6 +247,7 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 			return err
 		}
 		w.rows += len(page.Entries)
+		idle := w.isIdle(page.Entries)
 		page.Offset = strings.Clone(page.Offset) // it shares the page's memory
 		w.ordinals.Assign(page.Entries)
 		if w.order == NewestFirst && w.proven() {
@@ -241,8 +267,12 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		if end {
 			return nil
 		}
-		if w.offsets[page.Offset] {
-			return audit.WithHint(fmt.Errorf("kong gave the same offset twice after %d rows: the log cannot be read to its end", w.rows),
+		if w.offsets[page.Offset] || idle {
+			what := "the same offset twice"
+			if idle {
+				what = "the same rows again and again"
+			}
+			return audit.WithHint(fmt.Errorf("kong gave %s after %d rows: the log cannot be read to its end", what, w.rows),
 				"look at what is between the relay and Kong: something repeats answers, such as a cache; name a node of Kong itself with KONG_ADMIN_API")
 		}
 		if next, ok := w.nextTime(); ok {

@@ -2,6 +2,7 @@ package walk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -75,5 +76,35 @@ func TestWalkForgets(t *testing.T) {
 	}
 	if repeated > 50 { // where the seam is full, one page is left to the ledger
 		t.Errorf("%d rows were handed on again", repeated)
+	}
+}
+
+// endless gives the same rows behind offsets that never end.
+type endless struct{ table }
+
+func (k *endless) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	q.Offset = ""
+	page, err := k.table.Page(ctx, q)
+	page.Offset = fmt.Sprint("offset", k.pages)
+	return page, err
+}
+
+// A log whose offsets lead nowhere is an error, however it is read.
+func TestOffsetsWithoutEnd(t *testing.T) {
+	for _, times := range [][]int64{nil, repeat(1_000_000, 70)} {
+		for _, order := range []Order{OldestFirst, NewestFirst, Unordered} {
+			k := &endless{table{times: times}}
+			w := NewReader(Options{Source: k, PageSize: 50}).Walk()
+			w.ReadIn(order)
+			err := w.Run(t.Context(), Bounds{}, func(Step) error {
+				if k.pages > 3*maxIdle {
+					return errors.New("it goes on without end")
+				}
+				return nil
+			})
+			if audit.Hint(err) == "" {
+				t.Errorf("%s, %d rows: %v", order, len(times), err)
+			}
+		}
 	}
 }
