@@ -222,7 +222,7 @@ func (a *App) bindStore(ctx context.Context) error {
 	err := a.Store.Bind(ctx, a.Settings.KongAdminAPI, false)
 	if errors.Is(err, audit.ErrLedgerMismatch) {
 		if _, kongErr := a.source.Page(ctx, audit.Query{Size: 1}); kongErr != nil {
-			return withHint(fmt.Errorf("the ledger was used with another KONG_ADMIN_API, and this one does not answer: %w", kongErr), kongHint)
+			return defaultHint(fmt.Errorf("the ledger was used with another KONG_ADMIN_API, and this one does not answer: %w", kongErr), kongHint)
 		}
 		if a.Settings.Adopt {
 			err = a.Store.Bind(ctx, a.Settings.KongAdminAPI, true)

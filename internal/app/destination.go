@@ -26,15 +26,15 @@ type Destination interface {
 	Check(ctx context.Context) error
 }
 
-// destinationKind is all that the relay has to know of one kind of destination. What
-// its settings say is in config's table of destinations.
+// destinationKind is everything that differs between destinations, except their settings,
+// which are in config's table of destinations.
 type destinationKind struct {
 	// ledgerName names the destination in the ledger's keys. Everything that tells two
 	// destinations apart must be in it: what is in the ledger of one is not put again.
 	ledgerName func(ctx context.Context, s *config.Settings) (string, error)
 	// label names the destination for a person.
 	label func(s *config.Settings) string
-	// open connects to nothing yet, but opens a file.
+	// open opens the destination. It opens a file, and makes no connection.
 	open func(ctx context.Context, s *config.Settings, stdout io.Writer) (opened, error)
 	// batchEntries, batchBytes and flightBytes bound batches and what is in flight, as in
 	// pipeline.Options. 0 is the pipeline's default.
@@ -44,7 +44,7 @@ type destinationKind struct {
 	bindAccount func(s *config.Settings) bool
 	hint        string // what to do about an error that does not say it
 	caveat      string // what relay check cannot find out; may be empty
-	// holdings returns how to ask which events there are; nil if that is not possible.
+	// holdings returns a reader of the events in the destination, nil if it cannot be read.
 	holdings func(ctx context.Context, s *config.Settings) (*Holdings, error)
 	// checkQueries makes relay check try the holdings, where there are any.
 	checkQueries func(s *config.Settings) bool // may be nil
@@ -218,7 +218,7 @@ func newEncoder(s *config.Settings) (audit.Encode, error) {
 	return cloudtrail.NewEncoder(s.KongAdminAPI, s.AccountID, s.ErrorCodes)
 }
 
-// Holdings is how the destination is asked which events it holds.
+// Holdings reads the events that a destination holds.
 type Holdings struct {
 	Name string // of the destination, for a person
 	// Visible is how long the destination may not show an event that it has accepted.
@@ -236,8 +236,8 @@ type Holdings struct {
 	Events func(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error]
 }
 
-// Holdings returns how the destination is asked what it holds, or nil if it cannot
-// be: standard output, a pipe, a channel whose event data store is not known.
+// Holdings returns a reader of the events in the destination, or nil if it cannot be read:
+// standard output, a pipe, a channel whose event data store is not known.
 func (a *App) Holdings(ctx context.Context) (*Holdings, error) {
 	kind, err := kindOf(&a.Settings)
 	if err != nil {

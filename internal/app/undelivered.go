@@ -37,7 +37,7 @@ type Refusal struct {
 	Reason string `json:"reason"`
 }
 
-// Retried is what became of undelivered entries that were put again.
+// Retried is the outcome of putting undelivered entries again.
 type Retried struct {
 	Delivered int       `json:"delivered"`
 	Left      []Refusal `json:"left,omitempty"`

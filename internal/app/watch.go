@@ -68,7 +68,7 @@ func (a *App) Watch(report Report) {
 // attempted reports the outcome of an attempt to read a page.
 func (a *App) attempted(err error) {
 	if a.report != nil {
-		a.report(health.Kong, "read", withHint(err, kongHint))
+		a.report(health.Kong, "read", defaultHint(err, kongHint))
 	}
 }
 
@@ -116,7 +116,7 @@ func (s watchedSource) Page(ctx context.Context, q audit.Query) (audit.Page, err
 	case errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrUnsupportedQuery):
 		done(nil) // Kong answered, and another query follows
 	default:
-		done(withHint(err, kongHint))
+		done(defaultHint(err, kongHint))
 	}
 	return p, err
 }
@@ -130,7 +130,7 @@ type watchedDestination struct {
 func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	done := d.app.begin(health.Destination, "put")
 	verdicts, err := d.Destination.Put(ctx, entries)
-	done(withHint(putFailure(verdicts, err), d.app.kind.hint))
+	done(defaultHint(putFailure(verdicts, err), d.app.kind.hint))
 	return verdicts, err
 }
 
@@ -152,8 +152,8 @@ func putFailure(verdicts []audit.Verdict, err error) error {
 	return err
 }
 
-// withHint adds a hint to an error that has none.
-func withHint(err error, hint string) error {
+// defaultHint adds a hint to an error that has none.
+func defaultHint(err error, hint string) error {
 	if err == nil || audit.Hint(err) != "" {
 		return err
 	}
@@ -173,7 +173,7 @@ func (s watchedStore) ledgerCall(operation string) func(err error) {
 		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerMismatch), audit.LedgerForgot(err):
 			err = nil // the ledger answered
 		}
-		done(withHint(s.app.ExplainLedger(err), ledgerHint))
+		done(defaultHint(s.app.ExplainLedger(err), ledgerHint))
 	}
 }
 
@@ -290,7 +290,7 @@ func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 	case health.Destination:
 		done := a.begin(d, "check")
 		err := a.Destination.Check(ctx)
-		done(withHint(err, a.kind.hint))
+		done(defaultHint(err, a.kind.hint))
 		return err
 	case health.Triggers, health.Recording, health.Passes: // cannot be asked
 	}

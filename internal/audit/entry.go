@@ -62,7 +62,7 @@ type Entry struct {
 	Object *Object `json:"-"`
 }
 
-// Object is what a row of GET /audit/objects says of an entity that a request changed.
+// Object is the part of a row of GET /audit/objects about the entity that a request changed.
 // The other fields of such a row are those of its [Entry].
 type Object struct {
 	ID        string // of the row
@@ -116,7 +116,7 @@ func (o *Object) size() int {
 	return 96 + len(o.ID) + len(o.DAO) + len(o.Key) + len(o.Operation) + len(o.Entity) + len(o.Removed)
 }
 
-// maxID is what PutAuditEvents takes as an id, and what a ledger takes as one.
+// maxID is the length of an id that PutAuditEvents and a ledger accept.
 const maxID = 128
 
 // Identity returns the ID for an entry: its request id where that can serve as

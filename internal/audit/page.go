@@ -39,7 +39,7 @@ var ErrPageTooLarge = errors.New("page too large")
 // The caller starts the walk again.
 var ErrBadOffset = errors.New("offset not accepted")
 
-// ErrNoAuditLog is what the error of a source is if Kong answers that it has no audit
+// ErrNoAuditLog is the error of a source if Kong answers that it has no audit
 // log at all.
 var ErrNoAuditLog = errors.New("kong has no audit log")
 

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Outcome is what became of an entry. Everything but NoOutcome means that a pass need
-// not put it. The numbers are stored: never change one.
+// Outcome is what became of an entry. A pass does not put an entry that has one, except a
+// deferred one. The numbers are stored: never change one.
 type Outcome uint8
 
 // Outcomes.
@@ -145,8 +145,8 @@ var (
 	ErrEvicting = errors.New("eviction policy would evict dead letters and marks")
 )
 
-// LedgerForgot reports whether an error says that the ledger does not know what it
-// knew when the pass began. A pass that meets one starts over with a full read.
+// LedgerForgot reports whether an error says that the ledger has lost what it had recorded
+// when the pass began. Such a pass starts over with a full read.
 func LedgerForgot(err error) bool {
 	return errors.Is(err, ErrLedgerReplaced) || errors.Is(err, ErrLedgerOlder)
 }

@@ -18,7 +18,7 @@ import (
 //go:embed page.html
 var pageText string
 
-// pageData is what the page shows.
+// pageData is the data of the page.
 type pageData struct {
 	app.Status
 	Sentence string

@@ -12,8 +12,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// maxChain is how often the function invokes itself for one event; what is left
-// then waits for the schedule. Lambda itself stops a function that is invoked by
+// maxChain is how often the function invokes itself for one event. What is then left
+// waits for the schedule. Lambda itself stops a function that is invoked by
 // itself about 16 times in a row.
 const maxChain = 10
 

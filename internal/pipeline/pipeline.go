@@ -86,7 +86,7 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
-// Observer is told what happens. Every field may be nil; none may block. They are
+// Observer holds callbacks. Every field may be nil; none may block. They are
 // called from several goroutines.
 type Observer struct {
 	Stage     func(stage string, took time.Duration) // read, lookup, put, record

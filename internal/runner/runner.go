@@ -59,7 +59,7 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// Observer is told what happens. Every field may be nil; none may block.
+// Observer holds callbacks. Every field may be nil; none may block.
 type Observer struct {
 	// Began is called when a pass begins.
 	Began func(p audit.PassKind)
@@ -108,19 +108,19 @@ func signal(c chan struct{}) {
 // Run makes passes until ctx ends, and returns once those under way have ended.
 func (r *Runner) Run(ctx context.Context) error {
 	r.readList(ctx)
-	return r.loop(ctx, time.Time{})
+	return r.loop(ctx, nil)
 }
 
 // RunUntilIdle makes passes until nothing is left to do, a pass fails, or another process
 // holds the lease (audit.ErrLeaseHeld). It starts no pass after last.
 func (r *Runner) RunUntilIdle(ctx context.Context, last time.Time) error {
 	r.readList(ctx)
-	return r.loop(ctx, last)
+	return r.loop(ctx, func(next time.Time) bool { return next.IsZero() || next.After(last) })
 }
 
-// loop makes passes until ctx ends or, if last is not zero, until nothing is left to do
-// before last.
-func (r *Runner) loop(ctx context.Context, last time.Time) (err error) {
+// loop makes passes until ctx ends. If done is not nil, loop also ends when a pass fails,
+// and when no pass is under way and done, which gets the time of the next one, says so.
+func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err error) {
 	s := r.opts.Scheduler
 	results := make(chan ended)
 	underWay := 0
@@ -143,7 +143,7 @@ func (r *Runner) loop(ctx context.Context, last time.Time) (err error) {
 			go func() { results <- r.pass(passes, start) }()
 			continue
 		}
-		if !last.IsZero() && underWay == 0 && (wake.IsZero() || wake.After(last)) {
+		if done != nil && underWay == 0 && done(wake) {
 			return nil
 		}
 		timer := newTimer(wake)
@@ -159,7 +159,7 @@ func (r *Runner) loop(ctx context.Context, last time.Time) (err error) {
 				r.readList(ctx)
 				listed = time.Now()
 			}
-			if e.err != nil && !last.IsZero() {
+			if e.err != nil && done != nil {
 				timer.Stop()
 				return e.err
 			}

@@ -138,7 +138,7 @@ type Walk struct {
 	reopened bool     // started over because Kong did not accept an offset
 }
 
-// query is what a walk knows of the query by time in which it is.
+// query is the state of the query by time that a walk is making.
 type query struct {
 	after      int64           // its lower bound
 	offsets    map[string]bool // tokens used
