@@ -3,7 +3,6 @@ package app
 import (
 	"cmp"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
@@ -18,9 +17,9 @@ type Names struct {
 	Source      string `json:"source"`
 }
 
-// NamesOf returns the names for the settings.
+// NamesOf returns the names for the settings, which accept no URL with a password.
 func NamesOf(s *config.Settings) Names {
-	n := Names{Kong: redacted(s.KongAdminAPI), Source: s.Source}
+	n := Names{Kong: s.KongAdminAPI, Source: s.Source}
 	if s.LedgerFile != "" {
 		n.Ledger = "bolt:" + s.LedgerFile
 	} else {
@@ -30,16 +29,6 @@ func NamesOf(s *config.Settings) Names {
 		n.Destination = kind.label(s)
 	}
 	return n
-}
-
-// redacted returns a URL without its user and password.
-func redacted(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return ""
-	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return u.String()
 }
 
 // Plural counts things: "1 page", "2 pages".
