@@ -11,7 +11,7 @@ import (
 
 const progressEvery = 30 * time.Second
 
-// LogProgress returns what logs every 30 seconds how far a long pass is. It is safe
+// LogProgress returns a function that logs the progress of a long pass every 30 seconds. It is safe
 // for concurrent use.
 func LogProgress(log *slog.Logger) func(pipeline.Summary) {
 	var (
