@@ -13,7 +13,7 @@ import (
 // since the gate closed. closed is how long ago that was, 0 while it is open. giveUp
 // returns the batch if it is to be tried further, and nil once nothing is left to do.
 //
-//	the last call's failure   others were accepted of late   then
+//	the last call's failure   others were accepted recently  then
 //	not due to entries        yes                            defer the batch
 //	may be due to entries     yes, and one entry is left     defer it
 //	may be due to entries     yes                            halve the batch, to find the entry at fault
