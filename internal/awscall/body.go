@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"github.com/aws/smithy-go/middleware"
@@ -40,10 +41,10 @@ func (b withBody) HandleSerialize(ctx context.Context, in middleware.SerializeIn
 	return next.HandleSerialize(ctx, in)
 }
 
-// WithAnswer returns an API option that reads the body of a success (any status from 200
-// to 299) in place of the client, which decodes it into maps first and then into its
-// output. The client's output is that of the answer {}. An error of read is that of an
-// answer that cannot be read.
+// WithAnswer returns an API option that reads the body of a success in place of the
+// client, which decodes it into maps first and then into its output, and takes anything
+// for an answer. The client's output is that of the answer {}. An error of read is that
+// of an answer that cannot be read; so is a success with another status than 200.
 func WithAnswer(read func(io.Reader) error) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Deserialize.Insert(withAnswer(read), "OperationDeserializer", middleware.After)
@@ -61,6 +62,9 @@ func (read withAnswer) HandleDeserialize(ctx context.Context, in middleware.Dese
 	resp, ok := out.RawResponse.(*smithyhttp.Response)
 	if err != nil || !ok || resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return out, metadata, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return out, metadata, fmt.Errorf("status %d instead of 200", resp.StatusCode)
 	}
 	body := resp.Body // the client closes it
 	resp.Body = struct {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
@@ -28,6 +30,44 @@ var service = awscall.Service{
 		"LimitExceededException": true, "ServiceQuotaExceededException": true, "OperationAbortedException": true,
 		"ResourceNotFoundException": true,
 	},
+}
+
+// answer is a success of PutLogEvents. None of its members is required.
+type answer struct {
+	NextSequenceToken string         `json:"nextSequenceToken"`
+	RejectedEntity    jsontext.Value `json:"rejectedEntityInfo"`
+	Rejected          struct {
+		TooOldEnd   int  `json:"tooOldLogEventEndIndex"`
+		ExpiredEnd  int  `json:"expiredLogEventEndIndex"`
+		TooNewStart *int `json:"tooNewLogEventStartIndex"`
+	} `json:"rejectedLogEventsInfo"`
+	Others jsontext.Value `json:",embed"`
+
+	empty bool // there was no body
+}
+
+func (a *answer) read(r io.Reader) error {
+	*a = answer{}
+	err := json.UnmarshalDecode(jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), a)
+	if errors.Is(err, io.EOF) {
+		a.empty, err = true, nil
+	}
+	return err
+}
+
+// foreign reports whether the answer looks like that of something else than AWS: it
+// says nothing, or nothing that is known.
+func (a *answer) foreign() bool {
+	return a.empty || a.Others != nil && a.NextSequenceToken == "" && a.RejectedEntity == nil && a.rejection(0) == rejection{}
+}
+
+// rejection returns what the answer says of n events.
+func (a *answer) rejection(n int) rejection {
+	r := rejection{tooOld: a.Rejected.TooOldEnd, expired: a.Rejected.ExpiredEnd, tooNew: n}
+	if a.Rejected.TooNewStart != nil {
+		r.tooNew = *a.Rejected.TooNewStart
+	}
+	return r
 }
 
 // rejection says which events of a call that was taken were left out because of
@@ -57,15 +97,17 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 		LogGroupName: &d.group, LogStreamName: &d.stream, LogEvents: []types.InputLogEvent{}, // the events are in the body
 	}
 	text := append(b.text, bodyEnd...)
-	withBody := func(o *cloudwatchlogs.Options) { o.APIOptions = append(o.APIOptions, awscall.WithBody(text)) }
-	r := rejection{tooNew: len(b.events)}
+	var a answer
+	own := func(o *cloudwatchlogs.Options) {
+		o.APIOptions = append(o.APIOptions, awscall.WithBody(text), awscall.WithAnswer(a.read))
+	}
 	failure := d.caller.Do(ctx, func(ctx context.Context) error {
-		out, err := d.client.PutLogEvents(ctx, input, withBody)
+		out, err := d.client.PutLogEvents(ctx, input, own)
 		if missing(err) {
 			if failure := d.createStream(ctx); failure != nil {
 				return failure
 			}
-			out, err = d.client.PutLogEvents(ctx, input, withBody)
+			out, err = d.client.PutLogEvents(ctx, input, own)
 		}
 		var there *types.DataAlreadyAcceptedException
 		switch {
@@ -73,19 +115,12 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 			return nil
 		case err != nil:
 			return err
-		case out.NextSequenceToken == nil && out.RejectedLogEventsInfo == nil && out.RejectedEntityInfo == nil && !awscall.IsFromAWS(out.ResultMetadata):
+		case a.foreign() && !awscall.IsFromAWS(out.ResultMetadata):
 			return d.caller.BadAnswer(awscall.ErrForeign) // which would count as accepted
-		}
-		if info := out.RejectedLogEventsInfo; info != nil {
-			r.tooOld = int(aws.ToInt32(info.TooOldLogEventEndIndex))
-			r.expired = int(aws.ToInt32(info.ExpiredLogEventEndIndex))
-			if info.TooNewLogEventStartIndex != nil {
-				r.tooNew = int(*info.TooNewLogEventStartIndex)
-			}
 		}
 		return nil
 	})
-	return r, failure
+	return a.rejection(len(b.events)), failure
 }
 
 // createStream creates the stream. One that exists already is as good.

@@ -274,11 +274,10 @@ func TestSuccessThatIsNotOfAWS(t *testing.T) {
 		status       int
 		kind, answer string
 	}{
-		"JSON":            {http.StatusOK, "application/json", `{"ok":true}`},
-		"an empty object": {http.StatusOK, "application/json; charset=utf-8", `{}`},
-		"nothing":         {http.StatusOK, "", ""},
-		"accepted":        {http.StatusAccepted, "text/plain", "{}"},
-		"no content":      {http.StatusNoContent, "", ""},
+		"JSON":       {http.StatusOK, "application/json", `{"ok":true}`},
+		"nothing":    {http.StatusOK, "", ""},
+		"accepted":   {http.StatusAccepted, "text/plain", "{}"},
+		"no content": {http.StatusNoContent, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -302,6 +301,34 @@ func TestSuccessThatIsNotOfAWS(t *testing.T) {
 			}
 			if err == nil || audit.Hint(err) == "" {
 				t.Errorf("the stream counts as empty: %v", err)
+			}
+		})
+	}
+}
+
+// No member of the answer is required.
+func TestSuccessThatSaysLittle(t *testing.T) {
+	for name, c := range map[string]struct{ id, answer string }{
+		"an empty object":         {answer: `{}`},
+		"a member that is new":    {id: "a-b-c", answer: `{"somethingNew":1}`},
+		"nothing, but a request":  {id: "a-b-c"},
+		"null":                    {answer: `{"rejectedLogEventsInfo":null,"rejectedEntityInfo":null}`},
+		"one that is known":       {answer: `{"nextSequenceToken":"1","somethingNew":1}`},
+		"something of the entity": {answer: `{"rejectedEntityInfo":{"errorType":"UnsupportedLogGroupType"}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Content-Type"] = nil
+				if c.id != "" {
+					w.Header().Set("X-Amzn-Requestid", c.id)
+				}
+				_, _ = io.WriteString(w, c.answer)
+			}))
+			t.Cleanup(server.Close)
+			_, d := start(t, func(o *cloudwatch.Options) { o.Config.BaseEndpoint = &server.URL })
+			verdicts, err := d.Put(t.Context(), []audit.Entry{{ID: "a", Timestamp: noon.Unix()}})
+			if err != nil || verdicts[0].Status != audit.Accepted {
+				t.Errorf("%v: %+v", err, verdicts)
 			}
 		})
 	}
