@@ -277,7 +277,7 @@ func namedKongFaults() []namedFault {
 	pages := func(w *namedWorld) { w.kong.Update(func(o *kongtest.Options) { o.Chances = nil }) }
 	list := []namedFault{
 		{name: "refuses connections", cause: "connection refused", hint: "the Admin API listens there", begin: fixed(frontMode{refused: true}), over: over},
-		{name: "does not answer", cause: "timeout", hint: "Kong or its database is slow or down", begin: fixed(frontMode{silent: true}), over: over},
+		{name: "does not answer", cause: "no answer within|timeout", hint: "Kong or its database is slow or down", begin: fixed(frontMode{silent: true}), over: over},
 		{name: "certificate expired", cause: "expired", hint: "renew the certificate of CN=server, which is valid from", begin: wrong("expired"), over: over},
 		{name: "certificate of another name", cause: "127.0.0.1", hint: "--kong-tls-server-name", begin: wrong("wrong name"), over: over},
 		{name: "certificate of an unknown CA", cause: "unknown authority", hint: "set KONG_ROOT_CA", begin: wrong("unknown CA"), over: over},
@@ -289,6 +289,10 @@ func namedKongFaults() []namedFault {
 		{name: "no permission", cause: "403 Forbidden", hint: "read on /audit/requests", begin: page(kongtest.Fault{Status: 403}), over: pages},
 		{name: "no audit log", cause: "404 Not Found", hint: "audit_log is off", begin: page(kongtest.Fault{Status: 404}), over: pages},
 		{name: "database down", cause: "500 Internal Server Error", hint: "Kong's error log and at its database", begin: page(kongtest.Fault{Status: 500}), over: pages},
+		{name: "closes connections", cause: "EOF", hint: "something closes connections without an answer", begin: fixed(frontMode{answer: func() string { return "" }}), over: over},
+		{name: "asks for patience", cause: "429 Too Many Requests", hint: "something limits how often the Admin API may be asked",
+			begin: fixed(says("429 Too Many Requests", "Retry-After: 5\r\nContent-Type: application/json\r\n", `{"message":"API rate limit exceeded"}`)), over: over},
+		{name: "a proxy asks for a password", cause: "407 Proxy Authentication Required", hint: "asks for user and password", begin: fixed(says("407 Proxy Authentication Required", "Server: squid\r\n", "")), over: over},
 		{name: "answers break off", cause: "broke off", hint: "something cuts Kong's answers short", begin: page(kongtest.Fault{Truncate: true}), over: pages},
 	}
 	for i := range list {
@@ -337,6 +341,9 @@ func namedLedgerFaults() []namedFault {
 		{name: "certificate expired", cause: "expired", hint: "renew the server's certificate", begin: wrong("expired"), over: over},
 		{name: "certificate of another name", cause: "certificate", hint: "--redis-tls-server-name to a name that the server's certificate is for: elsewhere.internal", begin: wrong("wrong name"), over: over},
 		{name: "certificate of an unknown CA", cause: "unknown authority", hint: "--redis-ca", begin: wrong("unknown CA"), over: over},
+		{name: "loading", cause: "LOADING", hint: "Redis is loading its data", begin: at(redis, func(*namedWorld) frontMode {
+			return frontMode{answer: func() string { return strings.Repeat("-LOADING Redis is loading the dataset in memory\r\n", 50) }}
+		}), over: over},
 		{name: "no TLS", cause: "", hint: "leave out --redis-tls", begin: wrong("plain"), over: over},
 	}
 	for i := range list {
@@ -385,6 +392,7 @@ func namedDestinationFaults() []namedFault {
 		{name: "time too skewed", cause: "RequestTimeTooSkewed", hint: "set this machine's clock, by NTP", begin: call("RequestTimeTooSkewed"), over: works},
 		{name: "wrong key", cause: "UnrecognizedClientException", hint: "AWS_ACCESS_KEY_ID", begin: call("UnrecognizedClientException"), over: works},
 		{name: "no channel", cause: "ChannelNotFound", hint: "CHANNEL_ARN must be the ARN of an existing channel", begin: call("ChannelNotFound"), over: works},
+		{name: "code that nobody knows", cause: "SomethingNewException", hint: "look up what AWS says of that code", begin: call("SomethingNewException"), over: works},
 		{name: "fails", cause: "InternalFailure", hint: "AWS itself fails", begin: call("InternalFailure"), over: works},
 		{name: "something between answers 503", cause: "HTTP503", hint: "check HTTPS_PROXY, firewalls", begin: fixed(says("503 Service Unavailable", "Server: envoy\r\n", "upstream connect error")), over: over},
 		{name: "login page", cause: "is not one of CloudTrail", hint: "something between the relay and AWS", begin: fixed(says("200 OK", "Content-Type: text/html\r\n", "<html>please log in</html>")), over: over},

@@ -41,7 +41,9 @@ func (e *env) status(ctx context.Context, c *cli.Command) error {
 			}
 			return e.printStatus(c, &s)
 		}
-		fmt.Fprint(e.Stdout, "\x1b[H\x1b[2J") // the cursor to the top left, and an empty screen
+		if app.IsTerminal(e.Stdout) {
+			fmt.Fprint(e.Stdout, "\x1b[H\x1b[2J") // the cursor to the top left, and an empty screen
+		}
 		if err != nil {
 			e.report(err)
 		} else if err := e.printStatus(c, &s); err != nil && !errors.As(err, new(exitCode)) {
@@ -63,6 +65,7 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 	if err != nil {
 		return app.Status{}, err
 	}
+	var said error
 	if listen != "" {
 		relay, err := opsclient.New(listen)
 		if err != nil {
@@ -71,6 +74,7 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 		if s, ok := relay.Status(ctx); ok {
 			return s, nil
 		}
+		said = fmt.Errorf("no relay answers at %s (--ops-listen), and the ledger cannot be asked", listen)
 	}
 	var s app.Status
 	err = e.withLedger(config.NeedLedger, func(ctx context.Context, _ *cli.Command, a *app.App) error {
@@ -78,6 +82,9 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 		s, err = a.LedgerStatus(ctx)
 		return a.ExplainLedger(err)
 	})(ctx, c)
+	if err != nil && said != nil {
+		err = fmt.Errorf("%w: %w", said, err)
+	}
 	return s, err
 }
 

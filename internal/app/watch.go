@@ -80,7 +80,7 @@ func (a *App) begin(d health.Dependency, operation string) func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !ended {
-			a.report(d, operation, audit.WithHint(fmt.Errorf("no answer within %s", slow), slowHint(d)))
+			a.report(d, operation, audit.WithHint(&health.UnansweredError{Since: began, For: slow}, slowHint(d)))
 		}
 	})
 	return func(err error) {
@@ -97,9 +97,9 @@ func (a *App) begin(d health.Dependency, operation string) func(err error) {
 
 func slowHint(d health.Dependency) string {
 	return map[health.Dependency]string{
-		health.Kong:        "look at the load of Kong and its database, and at what is between: a page takes seconds where the audit table is large and has no index",
+		health.Kong:        "Kong or its database is slow or down: look at their load, and at what is between; a page takes seconds where the audit table is large and has no index",
 		health.Ledger:      "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it",
-		health.Destination: "look at the network to the destination's endpoint: something takes the connection and does not answer",
+		health.Destination: "look at what is between the relay and the destination's endpoint: something takes connections and does not answer",
 	}[d]
 }
 

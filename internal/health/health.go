@@ -91,6 +91,15 @@ type dependency struct {
 	outage  *audit.Outage
 }
 
+// UnansweredError is why a call counts as failed that goes on: it began long ago. The
+// patience for a failure has passed with it.
+type UnansweredError struct {
+	Since time.Time
+	For   time.Duration
+}
+
+func (e *UnansweredError) Error() string { return "no answer within " + e.For.String() }
+
 // failure is an operation that has failed since it last succeeded.
 type failure struct {
 	since time.Time
@@ -128,6 +137,9 @@ func (t *Tracker) Report(now time.Time, d Dependency, operation string, err erro
 		f = &failure{since: now}
 		dep.failing[operation] = f
 	}
+	if u, ok := errors.AsType[*UnansweredError](err); ok && u.Since.Before(f.since) {
+		f.since = u.Since
+	}
 	f.err = err
 	if dep.Status == Failing {
 		dep.Failures++
@@ -135,7 +147,7 @@ func (t *Tracker) Report(now time.Time, d Dependency, operation string, err erro
 		return
 	}
 	dep.Failures++
-	if audit.NeedsPerson(err) {
+	if audit.NeedsPerson(err) || now.Sub(f.since) >= patience {
 		t.begin(now, dep, f)
 	}
 }

@@ -112,6 +112,16 @@ func TestSettingsErrorIsSaidAtOnce(t *testing.T) {
 	}
 }
 
+// A call that has not been answered for some time fails since it began, and is said at once.
+func TestUnansweredCall(t *testing.T) {
+	r := newRig()
+	began := r.now.Add(-2500 * time.Millisecond)
+	r.Report(r.now, Kong, "read", &UnansweredError{Since: began, For: 2500 * time.Millisecond})
+	if s := r.State(Kong); s.Status != Failing || !s.Since.Equal(began) || r.logged("no answer within 2.5s") != 1 {
+		t.Errorf("%+v\n%s", s, r.log.String())
+	}
+}
+
 // A pass that fails because a dependency does is not named beside it.
 func TestPassesAreExplainedByDependencies(t *testing.T) {
 	r := newRig()
