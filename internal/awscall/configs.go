@@ -32,6 +32,9 @@ func (c *Configs) In(ctx context.Context, region string) (aws.Config, error) {
 			load = func(ctx context.Context) (aws.Config, error) { return awsconfig.LoadDefaultConfig(ctx) }
 		}
 		config, err := load(ctx)
+		if err == nil && config.Credentials != nil {
+			config.Credentials = aws.NewCredentialsCache(&reread{load: load, provider: config.Credentials})
+		}
 		if err != nil {
 			return aws.Config{}, audit.SettingsErrorf("name a profile that ~/.aws/config has with AWS_PROFILE, or leave it out; AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE name other files",
 				"reading the AWS configuration: %w", err)
@@ -43,4 +46,27 @@ func (c *Configs) In(ctx context.Context, region string) (aws.Config, error) {
 		config.Region = region
 	}
 	return config, nil
+}
+
+// reread provides credentials as the configuration has them at the moment. The SDK reads
+// a file of credentials once: what was renewed there would not be seen until a restart.
+type reread struct {
+	load func(ctx context.Context) (aws.Config, error)
+
+	mu       sync.Mutex
+	asked    bool
+	provider aws.CredentialsProvider
+}
+
+// Retrieve is called again only if what it gave has expired, or AWS did not take it.
+func (r *reread) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked {
+		if config, err := r.load(ctx); err == nil && config.Credentials != nil {
+			r.provider = config.Credentials
+		}
+	}
+	r.asked = true
+	return r.provider.Retrieve(ctx)
 }
