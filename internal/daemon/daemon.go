@@ -49,7 +49,7 @@ type server struct {
 	lastRead  atomic.Int64 // when Kong last gave a page, Unix seconds
 	running   atomic.Int32 // passes under way
 	recording recording
-	freshness freshness
+	freshness health.Freshness
 	history   history
 	tails     tails
 	changed   changed

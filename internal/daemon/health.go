@@ -1,11 +1,9 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -248,17 +246,13 @@ func (s *server) writeEMF(context.Context) {
 	if s.app.Settings.Objects {
 		metrics = append(metrics, s.changes.Take()...)
 	}
-	if err := emf.Write(s.metricsTo(), now, s.app.Settings.Source, metrics); err != nil {
+	out := s.opts.Stdout
+	if s.app.Settings.EventsToStdout() {
+		out = s.opts.Stderr
+	}
+	if err := emf.Write(out, now, s.app.Settings.Source, metrics); err != nil {
 		s.log.Warn("metrics not written", "err", err)
 	}
-}
-
-// metricsTo returns the writer for CloudWatch's metrics, which must not mix with events.
-func (s *server) metricsTo() io.Writer {
-	if s.app.Settings.JSONLFile == "-" {
-		return s.opts.Stderr
-	}
-	return s.opts.Stdout
 }
 
 // watchedRetries counts puts that delivered nothing.
@@ -271,20 +265,17 @@ type watchedRetries struct {
 func (w watchedRetries) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts, err := w.Destination.Put(ctx, entries)
 	if i := slices.IndexFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Retryable }); i >= 0 && ctx.Err() == nil {
-		w.metrics.retried(cmp.Or(verdicts[i].Code, codeOf(err)))
+		code := verdicts[i].Code
+		switch {
+		case code != "" || err == nil:
+		case audit.NeedsPerson(err):
+			code = "settings"
+		default:
+			code = "unavailable"
+		}
+		w.metrics.retried(code)
 	}
 	return verdicts, err
-}
-
-// codeOf returns a code for an error of a call that has none.
-func codeOf(err error) string {
-	switch {
-	case err == nil:
-		return ""
-	case audit.NeedsPerson(err):
-		return "settings"
-	}
-	return "unavailable"
 }
 
 // triggered notes the outcome of a trigger.
@@ -306,42 +297,5 @@ func (s *server) sample(context.Context) {
 	if oldest := s.oldestUndelivered(); !oldest.IsZero() {
 		behind = max(0, now.Sub(oldest))
 	}
-	s.freshness.add(now, behind)
-}
-
-// freshness is how far delivery was behind in each ten minutes of the last day.
-type freshness struct {
-	mu     sync.Mutex
-	points []Behind // oldest first
-}
-
-// Behind is the longest time that an entry waited within ten minutes.
-type Behind struct {
-	At      time.Time `json:"at"`
-	Seconds float64   `json:"seconds"`
-}
-
-const (
-	freshnessStep = 10 * time.Minute
-	freshnessKeep = 24 * time.Hour
-)
-
-func (f *freshness) add(now time.Time, behind time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	at := now.Truncate(freshnessStep).UTC()
-	if n := len(f.points); n == 0 || !f.points[n-1].At.Equal(at) {
-		f.points = append(f.points, Behind{At: at})
-	}
-	last := &f.points[len(f.points)-1]
-	last.Seconds = max(last.Seconds, behind.Round(time.Second).Seconds())
-	for len(f.points) > 0 && now.Sub(f.points[0].At) > freshnessKeep {
-		f.points = f.points[1:]
-	}
-}
-
-func (f *freshness) list() []Behind {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.points)
+	s.freshness.Add(now, behind)
 }

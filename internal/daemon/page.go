@@ -13,6 +13,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/health"
 )
 
 //go:embed page.html
@@ -48,22 +49,22 @@ func chartY(seconds float64) float64 {
 }
 
 // bars returns the chart of the last day.
-func bars(now time.Time, points []Behind) (list []bar) {
-	first := now.Truncate(freshnessStep).Add(freshnessStep - freshnessKeep)
+func bars(now time.Time, points []health.Behind) (list []bar) {
+	first := now.Truncate(health.FreshnessStep).Add(health.FreshnessStep - health.FreshnessKept)
 	for _, p := range points {
-		x := int(p.At.Sub(first) / freshnessStep)
+		x := int(p.At.Sub(first) / health.FreshnessStep)
 		if x < 0 {
 			continue
 		}
-		h := max(3, int(chartY(p.Seconds)))
+		h := max(3, int(chartY(p.Wait.Seconds())))
 		b := bar{X: 10 * x, Y: chartHeight - h, H: h, Class: "b0"}
 		switch {
-		case p.Seconds >= 600:
+		case p.Wait >= 10*time.Minute:
 			b.Class = "b2"
-		case p.Seconds >= 10:
+		case p.Wait >= 10*time.Second:
 			b.Class = "b1"
 		}
-		b.Title = p.At.UTC().Format("15:04 UTC") + ": " + (time.Duration(p.Seconds) * time.Second).String()
+		b.Title = p.At.UTC().Format("15:04 UTC") + ": " + p.Wait.String()
 		list = append(list, b)
 	}
 	return list
@@ -71,19 +72,8 @@ func bars(now time.Time, points []Behind) (list []bar) {
 
 // capital begins a sentence.
 func capital(s string) string {
-	if s == "" {
-		return ""
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
-}
-
-// cutLast cuts a text at the last of a separator.
-func cutLast(s, separator string) (before, after string, found bool) {
-	i := strings.LastIndex(s, separator)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(separator):], true
+	first := min(1, len(s))
+	return strings.ToUpper(s[:first]) + s[first:]
 }
 
 // shortTime formats a time without the day if it is today.
@@ -127,11 +117,11 @@ func (s *server) renderPage(ctx context.Context, w io.Writer) error {
 	data := pageData{Status: s.status(ctx), Objects: s.app.Settings.Objects, Changed: s.changed.last()}
 	data.Sentence = capital(data.Verdict)
 	if what, rest, ok := strings.Cut(data.Verdict, ": "); ok && data.Failing {
-		if cause, upTo, ok := cutLast(rest, "; "); ok {
-			data.Sentence, data.Cause, data.UpTo = capital(what), cause, capital(upTo)
+		if i := strings.LastIndex(rest, "; "); i >= 0 {
+			data.Sentence, data.Cause, data.UpTo = capital(what), rest[:i], capital(rest[i+len("; "):])
 		}
 	}
-	data.Bars = bars(data.At, s.freshness.list())
+	data.Bars = bars(data.At, s.freshness.List())
 	for _, seconds := range []float64{10, 60, 600, 3600, 36000} {
 		data.Lines = append(data.Lines, math.Round(10*(chartHeight-chartY(seconds)))/10)
 	}
