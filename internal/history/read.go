@@ -171,11 +171,12 @@ func (r *reading) means(o *audit.Object) bool {
 	if !found && len(r.names) >= maxSimilar {
 		return false
 	}
-	name := r.masker.Mask(o.DAO, o.Key, o.Entity, o.Removed).Name()
-	if name != "" && len(r.names) < maxSimilar {
-		r.names[name] = true
+	if len(r.names) < maxSimilar {
+		if name := r.masker.Mask(o.DAO, o.Key, o.Entity, o.Removed).Name(); name != "" {
+			r.names[name] = true
+		}
 	}
-	return name == r.Name
+	return changes.State(o.Entity).Name() == r.Name
 }
 
 func (r *reading) similar() []string { return slices.Sorted(maps.Keys(r.names)) }

@@ -61,7 +61,7 @@ func (r *round) certain(x *row, p *pending) bool {
 		return false
 	}
 	return r.alone(x, p) == 1 && !e.TimestampGuessed && s.Joined && !s.Doubtful && latest-t <= lookback && s.T > r.meta.Gap+skew &&
-		!r.touched(x, p, s, latest) && !contradicts(x, e, s.text)
+		!r.touched(x, p, s, latest) && !r.contradicts(x, e, s, s.text)
 }
 
 // before returns the last known state of an entity, nil for none. Where the order of the last
@@ -72,7 +72,7 @@ func (r *round) before(x *row, p *pending) *state {
 	if s == nil || s.Rival == "" || patched(e) == nil || !r.certainlyLater(x, min(x.t, e.Timestamp), s) {
 		return s
 	}
-	follows, followsRival := !contradicts(x, e, s.text), !contradicts(x, e, s.Rival)
+	follows, followsRival := !r.contradicts(x, e, s, s.text), !r.contradicts(x, e, s, s.Rival)
 	if follows == followsRival {
 		return s
 	}
@@ -123,19 +123,19 @@ func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
 }
 
 // contradicts reports whether a row's state cannot follow another one.
-func contradicts(x *row, e *audit.Entry, s changes.State) bool {
-	if was, ok := s.Number("updated_at"); ok {
-		if is, ok := x.text.Number("updated_at"); ok && is < was {
+func (r *round) contradicts(x *row, e *audit.Entry, s *state, text changes.State) bool {
+	if was, ok := text.Number("updated_at"); ok {
+		if is, ok := x.text.Number("updated_at"); ok && is < was && !r.announcedAfter(x, s) {
 			return true
 		}
 	}
-	if was, ok := s.Number("created_at"); ok {
+	if was, ok := text.Number("created_at"); ok {
 		if is, ok := x.text.Number("created_at"); ok && is != was {
 			return true
 		}
 	}
 	names := patched(e)
-	return names != nil && !within(differing(s, x.text), names)
+	return names != nil && !within(differing(text, x.text), names)
 }
 
 // patched returns the names at the top of an entity that a request can have changed, or
@@ -220,7 +220,7 @@ func (r *round) announced(x *row, p *pending, s *state) bool {
 	if r.date != 0 {
 		ahead = r.date - r.now.Unix()
 	}
-	explained := patched(&p.entry) != nil && !contradicts(x, &p.entry, s.text)
+	explained := patched(&p.entry) != nil && !r.contradicts(x, &p.entry, s, s.text)
 	for _, a := range r.unseen {
 		if explained && r.now.Sub(a.At) > lost*time.Second {
 			continue

@@ -60,7 +60,14 @@ func (r *round) certainlyLater(x *row, t int64, s *state) bool {
 	case t >= s.T+margin && !x.madeAfter.IsZero() && !x.madeAfter.Before(made):
 		return true
 	}
-	return x.announced.Sub(made) >= firstRow // a zero time is long before
+	return r.announcedAfter(x, s)
+}
+
+// announcedAfter reports whether a row's request was announced so long after a state was
+// made that its change is later.
+func (r *round) announcedAfter(x *row, s *state) bool {
+	made, ok := r.made.get(s.Row)
+	return ok && x.announced.Sub(made) >= announcedWithin // a zero time is long before
 }
 
 // madeBefore returns a time before which a state was made, by this machine's clock.
