@@ -48,6 +48,7 @@ var places = []struct{ kind, entity string }{
 	{"plugins", `{"name":"request-transformer-advanced","config":{"replace":{"body":["a:%s"],"querystring":["b:%[1]s"]}}}`},
 	{"plugins", `{"name":"request-callout","config":{"callouts":[{"request":{"headers":{"custom":{"x":"%s"}},"body":{"custom":{"y":"%[1]s"}}}}]}}`},
 	{"plugins", `{"name":"kafka-log","config":{"schema_registry":{"confluent":{"authentication":{"basic":{"username":"%s","password":"%[1]s"}}}}}}`},
+	{"plugins", `{"config":{"http_endpoint":"https://log.internal/%s","callouts":[{"request":{"headers":{"custom":{"x":"%[1]s"}}}}]}}`},
 	{"partials", `{"type":"redis-ee","config":{"password":"%s","cloud_authentication":{"azure_tenant_id":"%[1]s"}}}`},
 	{"unheard_of", `{"text":"Bearer %s","data":{"hidden":["%[1]s"]}}`},
 	{"unheard_of", `{"name":"%s","name":"twice"}`},

@@ -88,11 +88,7 @@ func (v *visitor) state(text string, paths [][]string, removed string) State {
 func (v *visitor) begin(n any, more [][]string, removed string) {
 	fields := slices.Clone(secretFields[v.kind])
 	if v.kind == "plugins" {
-		o, _ := n.(object)
-		if name, ok := isText(o["name"]); ok {
-			fields = append(fields, secretFields["plugins/"+strings.TrimSuffix(unquote(name), "-advanced")]...)
-			fields = append(fields, secretFields["plugins/"+unquote(name)]...)
-		}
+		fields = append(fields, pluginFields(n)...)
 	}
 	v.headers = v.kind != "routes" && v.kind != "services" && v.kind != "consumers"
 	v.paths = slices.Clone(more)
@@ -104,6 +100,22 @@ func (v *visitor) begin(n any, more [][]string, removed string) {
 			v.removed = append(v.removed, name)
 		}
 	}
+}
+
+// pluginFields returns the fields of a plugin that hold secrets: those of every plugin if it
+// has no name, as in a PATCH.
+func pluginFields(n any) (fields []string) {
+	o, _ := n.(object)
+	if name, ok := isText(o["name"]); ok {
+		plugin := "plugins/" + unquote(name)
+		return append(slices.Clone(secretFields[strings.TrimSuffix(plugin, "-advanced")]), secretFields[plugin]...)
+	}
+	for kind, of := range secretFields {
+		if strings.HasPrefix(kind, "plugins/") {
+			fields = append(fields, of...)
+		}
+	}
+	return fields
 }
 
 // value returns a value without its secrets. name is that of the field that holds it, and
