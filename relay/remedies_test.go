@@ -341,9 +341,6 @@ func namedLedgerFaults() []namedFault {
 		{name: "certificate expired", cause: "expired", hint: "renew the server's certificate", begin: wrong("expired"), over: over},
 		{name: "certificate of another name", cause: "certificate", hint: "--redis-tls-server-name to a name that the server's certificate is for: elsewhere.internal", begin: wrong("wrong name"), over: over},
 		{name: "certificate of an unknown CA", cause: "unknown authority", hint: "--redis-ca", begin: wrong("unknown CA"), over: over},
-		{name: "loading", cause: "LOADING", hint: "Redis is loading its data", begin: at(redis, func(*namedWorld) frontMode {
-			return frontMode{answer: func() string { return strings.Repeat("-LOADING Redis is loading the dataset in memory\r\n", 50) }}
-		}), over: over},
 		{name: "no TLS", cause: "", hint: "leave out --redis-tls", begin: wrong("plain"), over: over},
 	}
 	for i := range list {

@@ -80,7 +80,7 @@ func (a *App) begin(d health.Dependency, operation string) func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if !ended {
-			a.report(d, operation, audit.WithHint(&health.UnansweredError{Since: began, For: slow}, slowHint(d)))
+			a.report(d, operation, audit.WithHint(&health.UnansweredError{Since: began, For: slow}, a.slowHint(d)))
 		}
 	})
 	return func(err error) {
@@ -95,7 +95,10 @@ func (a *App) begin(d health.Dependency, operation string) func(err error) {
 	}
 }
 
-func slowHint(d health.Dependency) string {
+func (a *App) slowHint(d health.Dependency) string {
+	if d == health.Ledger && a.Settings.TLSToRedis() != nil {
+		return "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS"
+	}
 	return map[health.Dependency]string{
 		health.Kong:        "Kong or its database is slow or down: look at their load, and at what is between; a page takes seconds where the audit table is large and has no index",
 		health.Ledger:      "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it",
@@ -179,7 +182,7 @@ func (s watchedStore) ledgerCall(operation string) func(err error) {
 
 // Lookup implements [delivery.Ledger].
 func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
-	done := s.ledgerCall("read")
+	done := s.ledgerCall("lookup") // a script: that marks can be read says nothing of it
 	o, err := s.Store.Lookup(ctx, entries)
 	done(err)
 	return o, err

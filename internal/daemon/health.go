@@ -22,8 +22,9 @@ const (
 	probeAgain   = 30 * time.Second // between two probes
 	probeWithin  = 20 * time.Second
 	outagesEvery = 5 * time.Second
-	countsEvery  = 5 * time.Second  // also how soon dead letters show in the metrics
-	checkEvery   = 15 * time.Second // of the settings of the ledger's server
+	countsEvery  = 5 * time.Second // also how soon dead letters show in the metrics
+	checkEvery   = 2 * time.Second // of the settings of the ledger's server
+	checkWithin  = 15 * time.Second
 	emfEvery     = time.Minute
 	sampleEvery  = 10 * time.Second
 	tailsEvery   = 30 * time.Second // between lines about tails that follow each other
@@ -132,7 +133,7 @@ func (s *server) storeOutages(ctx context.Context) {
 // checkLedger looks at the settings of the ledger's server, which somebody may change
 // while the relay runs. It ignores a server that does not answer, which shows elsewhere.
 func (s *server) checkLedger(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, checkEvery)
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	warnings, err := s.app.CheckLedger(ctx)
 	switch {

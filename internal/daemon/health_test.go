@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,10 +15,29 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/health"
 )
 
+// lockedBuffer can be read while it is written to.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements [io.Writer].
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
 // A fault is a line of the log within two seconds, then one every 30 seconds.
 func TestFaultIsSaidAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log lockedBuffer
 		s := &server{health: health.New(slog.New(slog.NewTextHandler(&log, nil))), scheduler: announce.New(announce.Options{})}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
