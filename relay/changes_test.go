@@ -268,7 +268,7 @@ func TestChangesOfTwoRelays(t *testing.T) {
 	}
 	two.wait(t)
 	w.edit(quiet)
-	eventually(t, time.Minute, "all events", func() bool { return w.kong.LateRows() == 0 && len(w.lost()) == 0 })
+	eventually(t, patient, "all events", func() bool { return w.kong.LateRows() == 0 && len(w.lost()) == 0 })
 	for i, r := range []*relayRun{one, two} {
 		for _, s := range w.gen.Secrets() {
 			if strings.Contains(r.stderr.String(), s.Value) {
@@ -310,7 +310,7 @@ func TestPageLinksHistory(t *testing.T) {
 		return res.StatusCode, string(body)
 	}
 	var link string
-	eventually(t, 20*time.Second, "a link to the history of a service", func() bool {
+	eventually(t, patient, "a link to the history of a service", func() bool {
 		_, page := get(ops+"/", "")
 		link = regexp.MustCompile(`history/services/[^"]+`).FindString(page)
 		return link != ""
@@ -324,7 +324,7 @@ func TestPageLinksHistory(t *testing.T) {
 	if status, _ := get(ops+"/history/services/none", ""); status != http.StatusNotFound {
 		t.Errorf("a history of nothing: %d", status)
 	}
-	eventually(t, 20*time.Second, "the page that others can open", func() bool { status, _ := get("http://"+open+"/", ""); return status != 0 })
+	eventually(t, patient, "the page that others can open", func() bool { status, _ := get("http://"+open+"/", ""); return status != 0 })
 	if status, _ := get("http://"+open+"/"+link, ""); status != http.StatusNotFound {
 		t.Errorf("a history for anyone: %d", status)
 	}
@@ -337,7 +337,7 @@ func TestLambdaCountsChanges(t *testing.T) {
 	w.env = append(w.env, "RELAY_OBJECTS=true")
 	l := newFakeLambda(w.world, time.Minute)
 	w.one(entities.Edit{Method: "POST", Path: "/services", Body: map[string]any{"name": "orders", "path": "/a"}}, false)
-	eventually(t, 20*time.Second, "the row of the request", func() bool { return len(slices.Collect(w.kong.EverIDs())) == 1 && w.kong.LateRows() == 0 })
+	eventually(t, patient, "the row of the request", func() bool { return len(slices.Collect(w.kong.EverIDs())) == 1 && w.kong.LateRows() == 0 })
 	l.result(scheduleEvent)
 	l.result(scheduleEvent)
 	l.stop()

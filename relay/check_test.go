@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -34,7 +33,7 @@ func TestCheckTrigger(t *testing.T) {
 	if !strings.Contains(out, "ok      trigger      the relay accepted a signed trigger (202)") || !strings.Contains(out, "hint    plugin") {
 		t.Error(out)
 	}
-	eventually(t, 5*time.Second, "the trigger is counted", func() bool { return metric(t, ops, `triggers_total{outcome="accepted",path="/v1/trigger"}`) == "1" })
+	eventually(t, patient, "the trigger is counted", func() bool { return metric(t, ops, `triggers_total{outcome="accepted",path="/v1/trigger"}`) == "1" })
 	out = check(1, []string{"RELAY_TRIGGER_SECRET=whsec_MTEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}, relay)
 	if !strings.Contains(out, "FAILED  trigger      triggering the relay: refused with 401") || !strings.Contains(out, "What to do: make the secret the relay's") {
 		t.Error(out)

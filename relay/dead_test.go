@@ -61,10 +61,12 @@ func contains(t *testing.T, text string, want ...string) {
 }
 
 func TestDeadLetters(t *testing.T) {
+	t.Parallel()
 	id := func(i int) string { return fmt.Sprintf("d%031d", i) }
 	refused := map[string]string{id(10): "InvalidData", id(20): "InvalidData", id(30): "FieldTooLong", id(40): "FieldTooLong", id(50): "FieldTooLong"}
 	for _, ledger := range []string{"redis", "bolt"} {
 		t.Run(ledger, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{IDs: refused}})
 			w.askable()
 			if ledger == "bolt" {
@@ -144,6 +146,7 @@ func TestDeadLetters(t *testing.T) {
 
 // TestDeadLettersInMetrics has a relay find dead letters, and its successor show them.
 func TestDeadLettersInMetrics(t *testing.T) {
+	t.Parallel()
 	id := func(i int) string { return fmt.Sprintf("d%031d", i) }
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{
 		IDs: map[string]string{id(3): "InvalidData", id(4): "InvalidData"}}})
@@ -166,7 +169,7 @@ func TestDeadLettersInMetrics(t *testing.T) {
 	}
 	const ns = "kong_cloudtrail_relay_"
 	first, _, ops := w.serve()
-	eventually(t, 30*time.Second, "metrics of the first relay", shows(ops, ns+`entries_total{outcome="dead"} 2`, ns+`entries_total{outcome="delivered"} 8`, ns+"dead_letters 2"))
+	eventually(t, patient, "metrics of the first relay", shows(ops, ns+`entries_total{outcome="dead"} 2`, ns+`entries_total{outcome="delivered"} 8`, ns+"dead_letters 2"))
 	if err := first.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -175,9 +178,9 @@ func TestDeadLettersInMetrics(t *testing.T) {
 		t.Errorf("%d letters survived", n)
 	}
 	_, _, ops = w.serve("RELAY_LEASE_WAIT=15s")
-	eventually(t, 30*time.Second, "metrics of the second relay", shows(ops, ns+"dead_letters 2"))
+	eventually(t, patient, "metrics of the second relay", shows(ops, ns+"dead_letters 2"))
 	w.trail.SetFaults(cloudtrailtest.Faults{})
 	w.says(exitOK, "dead", "retry", "--all") // beside a relay that runs
-	eventually(t, 30*time.Second, "metrics after the retry", shows(ops, ns+"dead_letters 0"))
+	eventually(t, patient, "metrics after the retry", shows(ops, ns+"dead_letters 0"))
 	w.expectAll(0)
 }

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/testscript"
-
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -25,24 +23,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(announced{m}, map[string]func(){"relay": main})
-}
-
-// announced says which Redis the tests use, but not where a script runs the
-// program: there its output is compared.
-type announced struct{ *testing.M }
-
-func (a announced) Run() int {
 	if err := redistest.Announce("relay"); err != nil {
 		fmt.Println(err)
-		return 1
+		os.Exit(1)
 	}
 	// Most of these tests wait for something. A -parallel that is given goes before.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "10"); err != nil {
 		fmt.Println(err)
-		return 1
+		os.Exit(1)
 	}
-	return a.M.Run()
+	os.Exit(m.Run())
 }
 
 // relayBinary builds the program, once.

@@ -129,7 +129,7 @@ func redisFaults() []faultCase {
 			f.openLedger(f.redis.Addr, replica.Addr)
 			host, port, _ := strings.Cut(f.redis.Addr, ":")
 			redisDo(f.t, replica.Addr, "REPLICAOF", host, port)
-			f.eventually(10*time.Second, "the replica is in step", func() bool {
+			f.eventually(patient, "the replica is in step", func() bool {
 				return strings.Contains(redisDo(f.t, replica.Addr, "INFO", "replication"), "master_link_status:up")
 			})
 			f.up()

@@ -139,7 +139,7 @@ func trailFaults() []faultCase {
 				ids[f.order[f.random.IntN(len(f.order))]] = "InternalFailure"
 			}
 			f.during(cloudtrailtest.Faults{IDs: ids})
-			f.eventually(30*time.Second, "deferred entries", func() bool {
+			f.eventually(patient, "deferred entries", func() bool {
 				f.check("while they fail")
 				return len(f.letters) == len(ids)
 			})

@@ -94,6 +94,7 @@ func (f *faultRun) batch() int {
 func (f *faultRun) inFlight() int { return flightCalls * f.batch() }
 
 func TestFaultSuite(t *testing.T) {
+	t.Parallel()
 	runs, table := 1, &faultTable{}
 	if *faultsLong {
 		runs = *faultsRuns
@@ -310,7 +311,7 @@ func (f *faultRun) await(more int) {
 func (f *faultRun) eventuallyDecided(what string, ok func() bool) {
 	f.t.Helper()
 	asked := time.Now()
-	f.eventually(time.Minute, what, func() bool {
+	f.eventually(patient, what, func() bool {
 		if time.Since(asked) > 2*time.Second {
 			f.letters, asked = f.deadList(), time.Now()
 		}
@@ -358,7 +359,7 @@ func (f *faultRun) fresh() {
 		f.more(1, f.now())
 		id := f.order[len(f.order)-1]
 		var notified time.Time
-		f.eventually(time.Minute, "a fresh entry through", func() bool {
+		f.eventually(patient, "a fresh entry through", func() bool {
 			if time.Since(notified) > 3*time.Second {
 				notified = time.Now()
 				f.notify(r, id)

@@ -11,6 +11,7 @@ import (
 
 // TestHealthCommand asks a relay that is alive and not ready.
 func TestHealthCommand(t *testing.T) {
+	t.Parallel()
 	relay := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.URL.Path != "/healthz" {
 			w.WriteHeader(http.StatusServiceUnavailable)

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -14,6 +13,7 @@ import (
 // TestHTTPLog sends what Kong's http-log plugin sends, with the password that is
 // set for it and with another.
 func TestHTTPLog(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	_, url, _ := w.serve("RELAY_HTTP_LOG_SECRET=the password of http-log")
 	send := func(password string) int {
@@ -36,5 +36,5 @@ func TestHTTPLog(t *testing.T) {
 	if got := send("the password of http-log"); got != http.StatusAccepted {
 		t.Fatalf("the password: %d", got)
 	}
-	eventually(t, 20*time.Second, "both entries delivered", func() bool { return len(w.lost()) == 0 })
+	eventually(t, patient, "both entries delivered", func() bool { return len(w.lost()) == 0 })
 }

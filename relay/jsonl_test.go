@@ -27,7 +27,7 @@ func TestRotatedFile(t *testing.T) {
 	}
 	w.kong.Add(rows("a", 3, func(int) time.Time { return time.Now() })...)
 	r, url, _ := w.serve("RELAY_DESTINATION=jsonl:" + path)
-	eventually(t, 20*time.Second, "the first pass", func() bool { return lines(path) == 3 })
+	eventually(t, patient, "the first pass", func() bool { return lines(path) == 3 })
 	for i, signal := range []bool{true, false} {
 		if err := os.Rename(path, path+".1"); err != nil {
 			t.Fatal(err)
@@ -36,13 +36,13 @@ func TestRotatedFile(t *testing.T) {
 			if err := r.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 10*time.Second, "a new file", func() bool { _, err := os.Stat(path); return err == nil })
+			eventually(t, patient, "a new file", func() bool { _, err := os.Stat(path); return err == nil })
 		} else if err := os.Remove(path + ".1"); err != nil {
 			t.Fatal(err)
 		}
 		w.kong.Add(rows(string(rune('b'+i)), 4, func(int) time.Time { return time.Now() })...)
 		notifyOnce(t, url)
-		eventually(t, 20*time.Second, "new lines in a new file", func() bool { return lines(path) == 4 })
+		eventually(t, patient, "new lines in a new file", func() bool { return lines(path) == 4 })
 	}
 }
 

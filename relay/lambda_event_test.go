@@ -51,6 +51,7 @@ func urlEvent(t *testing.T, id, body, secret string, change func(map[string]any)
 }
 
 func TestLambdaURL(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 30*time.Second, "RELAY_TRIGGER_SECRET="+testWebhookSecret)
 	l.result(scheduleEvent)
@@ -124,6 +125,7 @@ func TestLambdaURL(t *testing.T) {
 }
 
 func TestLambdaUnknownEvents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 20*time.Second)
 	for _, event := range []string{
@@ -144,6 +146,7 @@ func TestLambdaUnknownEvents(t *testing.T) {
 }
 
 func TestLambdaWrongSettings(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.without("KONG_ADMIN_API", "CHANNEL_ARN")
 	l := newFakeLambda(w, 20*time.Second)

@@ -37,6 +37,7 @@ func triggerEvent(ids ...string) string {
 // One process serves every kind of schedule, over one connection to Kong, and
 // tells its metrics each time, also when there is nothing to do.
 func TestLambdaSchedule(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	var connections atomic.Int32
 	front := httptest.NewUnstartedServer(w.kong)
@@ -91,6 +92,7 @@ func TestLambdaSchedule(t *testing.T) {
 }
 
 func TestLambdaTrigger(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 300 * time.Millisecond}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, time.Minute)
 	l.result(scheduleEvent)
@@ -124,6 +126,7 @@ func TestLambdaTrigger(t *testing.T) {
 
 // An id that does not show up is waited for over several invocations.
 func TestLambdaTriggerGoesOn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, HoldRows: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 3*time.Second)
 	l.arn += ":live"
@@ -147,6 +150,7 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 
 // A ledger of another Kong is a matter of settings: the hint is in the answer.
 func TestLambdaLedgerOfAnotherKong(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: w.destination()})
 	if err != nil {
@@ -174,6 +178,7 @@ func TestLambdaLedgerOfAnotherKong(t *testing.T) {
 
 // Who finds another at work leaves word, and has done its part.
 func TestLambdaLeaseHeld(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 20*time.Second, "RELAY_LEASE_WAIT=0s")
 	l.result(scheduleEvent)
@@ -218,12 +223,17 @@ func recent() kongtest.Mix {
 	return kongtest.Mix{From: time.Now().Add(-20 * time.Hour), To: time.Now()}
 }
 
-// slow gives a destination that takes a third of a second for a call.
+// slow gives a destination that takes most of a second for a call.
 func slow() cloudtrailtest.Options {
-	return cloudtrailtest.Options{Faults: cloudtrailtest.Faults{Delay: 300 * time.Millisecond}}
+	return cloudtrailtest.Options{Faults: cloudtrailtest.Faults{Delay: 700 * time.Millisecond}}
 }
 
+// short is the time of an invocation that does not suffice for a backlog. It is long enough
+// for a busy machine to get something done in it.
+const short = 6 * time.Second
+
 func TestLambdaWorksOffABacklog(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		kong  kongtest.Options
@@ -236,11 +246,12 @@ func TestLambdaWorksOffABacklog(t *testing.T) {
 		{"slow, no order", kongtest.Options{Order: kongtest.Unordered}, slow(), 4},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			tc.kong.SkipReads = true
 			w := newWorld(t, tc.kong, tc.trail)
 			now := time.Now()
 			w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now}))
-			l := newFakeLambda(w, 3*time.Second)
+			l := newFakeLambda(w, short)
 			results := append([]lambdahost.Result{l.result(scheduleEvent)}, l.drain()...)
 			var delivered []int
 			for i, r := range results {
@@ -249,7 +260,7 @@ func TestLambdaWorksOffABacklog(t *testing.T) {
 					t.Errorf("invocation %d: %+v", i, r)
 				}
 			}
-			t.Logf("%d invocations of 3 s delivered %v", len(results), delivered)
+			t.Logf("%d invocations of %s delivered %v", len(results), short, delivered)
 			if len(results) < tc.least {
 				t.Errorf("%d invocations tell nothing about going on", len(results))
 			}
@@ -265,9 +276,10 @@ func TestLambdaWorksOffABacklog(t *testing.T) {
 }
 
 func TestLambdaChainEnds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, slow())
 	w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{}))
-	l := newFakeLambda(w, 3*time.Second)
+	l := newFakeLambda(w, short)
 	r := l.result(`{"continue":{"kind":"reconcile","chain":10}}`)
 	if r.Outcome != lambdahost.Left || r.Left == "" || r.Delivered == 0 {
 		t.Errorf("%+v", r)
@@ -291,6 +303,7 @@ func TestLambdaChainEnds(t *testing.T) {
 
 // A destination that is down fails the invocation, and its entries get older.
 func TestLambdaDestinationDown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	now := time.Now()
 	w.kong.Add(rows("d", 500, func(i int) time.Time { return now.Add(-time.Duration(2*i+60) * time.Second) })...)
@@ -322,6 +335,7 @@ func TestLambdaDestinationDown(t *testing.T) {
 
 // A rotated token is picked up by the process that runs.
 func TestLambdaRotatedSecret(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.without("KONG_ADMIN_TOKEN")
 	store := &secretStore{text: testToken}
@@ -333,7 +347,7 @@ func TestLambdaRotatedSecret(t *testing.T) {
 	w.kong.Update(func(o *kongtest.Options) { o.Token = rotated })
 	w.kong.Add(row("afterRotation", time.Now()))
 	// The old token is refused; it was read a moment ago, and may have to be asked for again.
-	eventually(t, 20*time.Second, "the rotated token", func() bool {
+	eventually(t, patient, "the rotated token", func() bool {
 		l.invoke(scheduleEvent)
 		return w.trail.Times("afterRotation") == 1
 	})
@@ -372,11 +386,12 @@ func TestLambdaColdStart(t *testing.T) {
 
 // Told to stop, the relay records what is in flight and ends; a killed one repeats at most that.
 func TestLambdaStops(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, slow())
 	w.kong.AddSeq(kongtest.Generate(5_000, 6, kongtest.Mix{}))
 	l := newFakeLambda(w, time.Minute)
 	e := l.send(scheduleEvent)
-	eventually(t, 20*time.Second, "events", func() bool { return w.trail.Counts().Events > 500 })
+	eventually(t, patient, "events", func() bool { return w.trail.Counts().Events > 500 })
 	l.stop()
 	select {
 	case <-e.done:
@@ -396,7 +411,7 @@ func TestLambdaStops(t *testing.T) {
 	w.kong.AddSeq(kongtest.Generate(5_000, 7, recent()))
 	l.start()
 	l.send(scheduleEvent)
-	eventually(t, 20*time.Second, "events", func() bool { return w.trail.Counts().Events > 5_500 })
+	eventually(t, patient, "events", func() bool { return w.trail.Counts().Events > 5_500 })
 	l.kill()
 	l.start()
 	if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete { // once the lease of the killed one has run out

@@ -34,7 +34,7 @@ func TestLambdaIDThatNeverShowsUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := l.invoke(triggerEvent("never"))
-	if e.failed || e.took > 10*time.Second || !strings.Contains(string(e.answer), `"outcome":"left"`) {
+	if e.failed || e.took > 30*time.Second || !strings.Contains(string(e.answer), `"outcome":"left"`) {
 		t.Errorf("after %s: %s", e.took, e.answer)
 	}
 	if queued := l.queued(); len(queued) != 0 {

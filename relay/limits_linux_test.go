@@ -43,7 +43,7 @@ func TestTooManyConnections(t *testing.T) {
 			t.Log(tail(said.String(), 2000))
 		}
 	})
-	eventually(t, 20*time.Second, "relay serve listens", func() bool {
+	eventually(t, patient, "relay serve listens", func() bool {
 		c, err := net.Dial("tcp", triggers)
 		if err == nil {
 			c.Close()
@@ -70,7 +70,7 @@ func TestTooManyConnections(t *testing.T) {
 	}
 	id := adminRequest(t, w)
 	notifyOnce(t, "http://"+triggers, id)
-	eventually(t, 20*time.Second, "the event", func() bool { return w.trail.Times(id) > 0 })
+	eventually(t, patient, "the event", func() bool { return w.trail.Times(id) > 0 })
 }
 
 // smallDisk returns a folder with little room: a file system of 64 KiB where the tests

@@ -18,6 +18,7 @@ import (
 // TestLogKeys compares the keys that log lines of the product use with the list in
 // CONTRIBUTING.md, so that who searches logs meets one name for one thing.
 func TestLogKeys(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../CONTRIBUTING.md")
 	if err != nil {
 		t.Fatal(err)

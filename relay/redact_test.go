@@ -12,6 +12,7 @@ import (
 
 // TestRedactedPayloads follows a secret through the relay to what it delivers and keeps.
 func TestRedactedPayloads(t *testing.T) {
+	t.Parallel()
 	var list []kongtest.Row
 	for i, payload := range []string{`{"config":{"api_key":"hunter2"}}`, `{"consumer":{"password":"hunter2"},"tags":["x"]}`, `{"config":{"api_key":["hunter2"]}}`,
 		"name=x&config.api_key=hunter2"} {

@@ -120,6 +120,7 @@ const patient = 2 * time.Minute // for a busy machine
 // Every fault is named by log, /status, page, metric and relay status, with what to
 // do about it, and its end is said.
 func TestEveryFaultIsNamed(t *testing.T) {
+	t.Parallel()
 	if !redistest.Real() {
 		t.Log("needs a redis-server")
 		return
@@ -462,7 +463,7 @@ func TestEmptiedLedgerIsSaid(t *testing.T) {
 			t.Logf("%+v, repeated %s\n%s", w.trail.Counts(), "?", tail(r.stderr.String(), 4000))
 		}
 	}()
-	eventually(t, 20*time.Second, "everything again", func() bool {
+	eventually(t, patient, "everything again", func() bool {
 		n := metric(t, ops, "entries_repeated_total")
 		return n == "50" || n == "51" // with the new one, if it is of the same second
 	})

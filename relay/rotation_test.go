@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -74,8 +73,8 @@ func TestTriggerSecretRotatedAtOnce(t *testing.T) {
 	// Reading again is bounded to once in five seconds, from the last reading on.
 	write("trigger", second)
 	write("log", "two")
-	eventually(t, 10*time.Second, "the new secret is good", func() bool { return notify(second) == 202 })
-	eventually(t, 10*time.Second, "the new password is good", func() bool { return httpLog("two") == 202 })
+	eventually(t, patient, "the new secret is good", func() bool { return notify(second) == 202 })
+	eventually(t, patient, "the new password is good", func() bool { return httpLog("two") == 202 })
 	expect("the old secret", notify(first), 401)
 	expect("the old password", httpLog("one"), 401)
 	// A file that is gone takes nothing away from what is known, however many guess.

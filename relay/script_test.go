@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 // and what is said and returned. KONG, TRAIL and REDIS are servers that work, OTHER is
 // a second address of KONG, and CLOSED a port at which nobody listens. Each script has a ledger in a file of its own.
 func TestScript(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	now, i := time.Now(), 0
 	w.kong.AddSeq(kongtest.Generate(1500, 1, kongtest.Mix{From: now.Add(-48 * time.Hour), To: now.Add(-time.Minute)}))
@@ -37,11 +39,16 @@ func TestScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	binary, err := relayBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", filepath.Dir(binary)+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			env.Vars = append(env.Vars,
 				"CLOSED=127.0.0.1:1", "REDIS="+w.redis.Addr, "KONG="+w.kongURL, "OTHER="+other, "TRAIL="+w.trailURL, "TOKEN="+testToken, "CHANNEL="+cloudtrailtest.ChannelARN,
 				"RELAY_LEDGER=bolt:"+env.WorkDir+"/ledger.db", "REGION=eu-central-1", "AWS_EC2_METADATA_DISABLED=true",

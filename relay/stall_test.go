@@ -73,6 +73,7 @@ func look(tb testing.TB, ops string) (v vitals, ok bool) {
 // A relay that is alive and moves nothing says so, also one that was started in
 // the middle of it, and says when it is over.
 func TestStalls(t *testing.T) {
+	t.Parallel()
 	const behind = time.Hour // Kong's clock, so that what its marks say cannot be this process's own age
 	for _, tc := range []struct {
 		name        string
@@ -117,7 +118,7 @@ func TestStalls(t *testing.T) {
 						t.Logf("%+v", v)
 					}
 				}()
-				eventually(t, 40*time.Second, what, func() bool {
+				eventually(t, patient, what, func() bool {
 					var answered bool
 					v, answered = look(t, ops)
 					return answered && v.alive && ok()

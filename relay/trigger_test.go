@@ -58,18 +58,19 @@ func (w *world) reconcile(takes time.Duration) (url string) {
 	retained := int((takes+4*time.Second)/time.Second) * 100 * 100 // events a call, calls a second
 	w.kong.AddSeq(kongtest.Generate(retained, 11, kongtest.Mix{Plain: true, From: now.Add(-20 * 24 * time.Hour), To: now.Add(-time.Hour)}))
 	_, url, _ = w.serve()
-	eventually(w.tb, 20*time.Second, "the reconcile is at work", func() bool { return w.trail.Counts().Events > 1000 })
+	eventually(w.tb, patient, "the reconcile is at work", func() bool { return w.trail.Counts().Events > 1000 })
 	return url
 }
 
 func TestTriggerDuringAReconcile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 100 * time.Millisecond}, cloudtrailtest.Options{
 		Faults: cloudtrailtest.Faults{Delay: 50 * time.Millisecond}})
 	url := w.reconcile(time.Second)
 	for range 3 {
 		id := adminRequest(t, w)
 		notifyOnce(t, url, id)
-		eventually(t, 10*time.Second, "the event", func() bool { return w.trail.Times(id) > 0 })
+		eventually(t, patient, "the event", func() bool { return w.trail.Times(id) > 0 })
 	}
 	if n, all := w.trail.Counts().Distinct, w.kong.Len(); n >= all {
 		t.Errorf("the reconcile had delivered all %d entries by then", n)
@@ -77,27 +78,31 @@ func TestTriggerDuringAReconcile(t *testing.T) {
 }
 
 func TestBurstCostsFewPages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 100 * time.Millisecond}, cloudtrailtest.Options{})
 	_, url, _ := w.serve("RELAY_TRIGGER_RATE=10000")
-	eventually(t, 20*time.Second, "first pass", func() bool { return w.kong.Stats().Pages > 1 })
+	eventually(t, patient, "first pass", func() bool { return w.kong.Stats().Pages > 1 })
 	before := w.kong.Stats().Pages
 	var ids []string
+	begin := time.Now()
 	for i := range 1000 {
 		ids = append(ids, adminRequest(t, w))
 		if i%20 == 19 { // as the plugin gathers them
 			notifyOnce(t, url, ids[i-19:]...)
 		}
 	}
-	eventually(t, 30*time.Second, "all events", func() bool { return w.trail.Counts().Distinct >= 1000 })
+	eventually(t, patient, "all events", func() bool { return w.trail.Counts().Distinct >= 1000 })
 	pages := w.kong.Stats().Pages - before
 	t.Logf("%d pages for %d requests", pages, len(ids))
-	if pages > 20 {
-		t.Errorf("%d pages, want at most 20", pages)
+	// Polls keep a distance of 100 ms, and a busy machine takes longer for the burst.
+	if limit := max(20, int64(time.Since(begin)/(100*time.Millisecond))); pages > limit {
+		t.Errorf("%d pages in %s, want at most %d", pages, time.Since(begin), limit)
 	}
 	w.expectAll(0)
 }
 
 func TestAnnouncedAndMissing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	_, url, _ := w.serve()
 	notifyOnce(t, url, "neverRecorded")

@@ -16,6 +16,7 @@ import (
 
 // A file is read: what was removed, doubled, torn or emptied is found, and repaired.
 func TestVerifyFile(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{"cloudtrail", "ocsf"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
@@ -125,7 +126,7 @@ func TestFileFaults(t *testing.T) {
 	for i := range kills {
 		r := w.start(nil, "once", "--json")
 		before := size()
-		eventually(t, time.Minute, "lines before the kill", func() bool { return size() > before+int64(i)*50_000 || r.cmd.ProcessState != nil })
+		eventually(t, patient, "lines before the kill", func() bool { return size() > before+int64(i)*50_000 || r.cmd.ProcessState != nil })
 		if err := r.cmd.Process.Signal(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -37,6 +37,7 @@ func hostileRows(n int, now time.Time) []kongtest.Row {
 // Nothing is lost of what is hard to deliver, and verify finds each event that is
 // removed or doubled, whichever way Kong is read and whatever the format.
 func TestVerifyLogs(t *testing.T) {
+	t.Parallel()
 	for i, tc := range orders {
 		format := []string{"cloudtrail", "ocsf"}[i%2]
 		t.Run(tc.name+" "+format, func(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 // TestVerifyOwnReads has a Kong that audits the relay's own reads: their rows
 // follow the pass that they belong to.
 func TestVerifyOwnReads(t *testing.T) {
+	t.Parallel()
 	for _, tc := range orders {
 		for _, skip := range []string{"false", "true"} {
 			t.Run(tc.name+" skip "+skip, func(t *testing.T) {
@@ -41,6 +42,7 @@ func TestVerifyOwnReads(t *testing.T) {
 }
 
 func TestVerifyWindow(t *testing.T) {
+	t.Parallel()
 	for _, tc := range orders {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -77,6 +79,7 @@ func TestVerifyWindow(t *testing.T) {
 // TestVerifySlices has many slices, seconds that hold several entries, and
 // differences everywhere.
 func TestVerifySlices(t *testing.T) {
+	t.Parallel()
 	for _, tc := range orders {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -139,6 +142,7 @@ func TestVerifySlices(t *testing.T) {
 }
 
 func TestVerifyWhatIsNotDue(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.askable()
 	now := time.Now()
@@ -171,6 +175,7 @@ func TestVerifyWhatIsNotDue(t *testing.T) {
 }
 
 func TestVerifyEventsThatKongDoesNotHold(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.askable()
 	at := time.Now().Add(-time.Hour)

@@ -91,6 +91,7 @@ func expectIDs(t *testing.T, what string, f verify.Finding, want ...string) {
 }
 
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	for _, tc := range orders {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -159,6 +160,7 @@ func TestVerify(t *testing.T) {
 }
 
 func TestVerifyWithoutAskingTheDestination(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{}, cloudtrailtest.Options{})
 	w.kong.AddSeq(kongtest.Generate(500, 12, kongtest.Mix{}))
 	w.once()
@@ -176,11 +178,12 @@ func TestVerifyWithoutAskingTheDestination(t *testing.T) {
 }
 
 func TestVerifyBesideARelayThatRuns(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{RowDelay: 100 * time.Millisecond, Nodes: []kongtest.Node{
 		{Hostname: "one"}, {Hostname: "two", Skew: -2 * time.Second}}}, cloudtrailtest.Options{})
 	w.askable()
 	_, url, _ := w.serve()
-	eventually(t, 20*time.Second, "first pass", func() bool { return w.kong.Stats().Pages > 1 })
+	eventually(t, patient, "first pass", func() bool { return w.kong.Stats().Pages > 1 })
 	for range 5 {
 		for range 20 {
 			id := adminRequest(t, w)
@@ -191,6 +194,7 @@ func TestVerifyBesideARelayThatRuns(t *testing.T) {
 }
 
 func TestVerifyErrors(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.kong.AddSeq(kongtest.Generate(100, 14, kongtest.Mix{Plain: true}))
 	w.once()
@@ -227,6 +231,7 @@ func TestVerifyErrors(t *testing.T) {
 
 // TestVerifyRepairWaitsForTheLease has another relay at work.
 func TestVerifyRepairWaitsForTheLease(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.kong.AddSeq(kongtest.Generate(100, 15, kongtest.Mix{Plain: true}))
 	w.once()
@@ -251,6 +256,7 @@ func TestVerifyRepairWaitsForTheLease(t *testing.T) {
 }
 
 func TestVerifyShowsSignaturesThatFail(t *testing.T) {
+	t.Parallel()
 	signer, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)

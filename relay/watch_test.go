@@ -37,8 +37,8 @@ func TestOutageIsNamedAndKept(t *testing.T) {
 	r, url, ops := w.serve("RELAY_EMF=true")
 	address := strings.TrimPrefix(ops, "http://")
 	w.env = append(w.env, "RELAY_OPS_LISTEN="+address)
-	eventually(t, time.Minute, "the first pass", func() bool { return metric(t, ops, `passes_total{kind="reconcile",outcome="complete"}`) == "1" })
-	eventually(t, 20*time.Second, "the verdict", func() bool {
+	eventually(t, patient, "the first pass", func() bool { return metric(t, ops, `passes_total{kind="reconcile",outcome="complete"}`) == "1" })
+	eventually(t, patient, "the verdict", func() bool {
 		_, text := fetchOps(t, ops+"/status")
 		return strings.Contains(text, "all that Kong recorded up to")
 	})
@@ -49,7 +49,7 @@ func TestOutageIsNamedAndKept(t *testing.T) {
 	w.kong.Add(rows("b", 5, func(int) time.Time { return time.Now() })...)
 	notifyOnce(t, url)
 	const up = `dependency_up{dependency="destination"}`
-	eventually(t, 5*time.Second, "the metric", func() bool { return metric(t, ops, up) == "0" })
+	eventually(t, patient, "the metric", func() bool { return metric(t, ops, up) == "0" })
 	var status struct {
 		Failing       bool
 		Verdict, Hint string
@@ -77,11 +77,11 @@ func TestOutageIsNamedAndKept(t *testing.T) {
 	}
 
 	w.trail.SetDown(false)
-	eventually(t, 40*time.Second, "the end", func() bool {
+	eventually(t, patient, "the end", func() bool {
 		return metric(t, ops, up) == "1" && metric(t, ops, "oldest_undelivered_timestamp_seconds") == "0"
 	})
 	w.says(exitOK, "status")
-	eventually(t, 20*time.Second, "the record of the outage", func() bool {
+	eventually(t, patient, "the record of the outage", func() bool {
 		out, _ := w.says(exitOK, "outages", "--csv")
 		lines := strings.Split(strings.TrimSpace(out), "\n")
 		return len(lines) == 2 && strings.HasPrefix(lines[1], "destination,") && strings.Contains(lines[1], ",5,")
