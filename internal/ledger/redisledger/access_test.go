@@ -28,6 +28,7 @@ import (
 
 // TestRedisAccess has an ACL user with the least rights, and others with fewer.
 func TestRedisAccess(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -114,6 +115,7 @@ func certificates(t *testing.T) (ca, cert, key string, pool *x509.CertPool) {
 }
 
 func TestRedisTLS(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}

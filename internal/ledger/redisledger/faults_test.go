@@ -18,6 +18,7 @@ import (
 )
 
 func TestRedisServerDown(t *testing.T) {
+	t.Parallel()
 	port := redistest.FreePort(t)
 	r := openRedis(t, Options{Addrs: []string{"127.0.0.1:" + port}, Username: "u", Password: "hunter2"})
 	err := r.Ping(bg())
@@ -32,6 +33,7 @@ func TestRedisServerDown(t *testing.T) {
 
 // TestRedisRestarts kills a server, and starts it again with and without its data.
 func TestRedisRestarts(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -70,6 +72,7 @@ func TestRedisRestarts(t *testing.T) {
 
 // TestRedisSnapshot restarts a server with an older snapshot of its data.
 func TestRedisSnapshot(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -95,6 +98,7 @@ func TestRedisSnapshot(t *testing.T) {
 }
 
 func TestRedisFull(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -120,6 +124,7 @@ func TestRedisFull(t *testing.T) {
 }
 
 func TestRedisCheck(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -149,6 +154,7 @@ func TestRedisCheck(t *testing.T) {
 // TestRedisCheckUntold checks servers that answer, but not to the question about
 // their policy.
 func TestRedisCheckUntold(t *testing.T) {
+	t.Parallel()
 	servers := map[string]*redistest.Server{"section unknown": redistest.StartMini(t)}
 	if haveServer(t) {
 		servers["command renamed away"] = redistest.Start(t, "--rename-command", "INFO", "")
@@ -164,6 +170,7 @@ func TestRedisCheckUntold(t *testing.T) {
 // TestRedisAnswersAreExplained has servers that answer and do not serve: the hint is
 // about that, not about a server that is down.
 func TestRedisAnswersAreExplained(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}

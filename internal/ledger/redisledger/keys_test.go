@@ -20,6 +20,7 @@ import (
 // touches without having declared it breaks a cluster that moves slots, and is
 // refused by some servers.
 func TestRedisDeclaresKeys(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}

@@ -20,6 +20,7 @@ import (
 // TestRedisSentinelPassword has Sentinels that ask for the server's password, for
 // another one, and for one that nobody gave.
 func TestRedisSentinelPassword(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -45,6 +46,7 @@ func TestRedisSentinelPassword(t *testing.T) {
 // TestRedisListAccess has a user with exactly the documented rights, who may not
 // ask for ROLE, and a list of addresses.
 func TestRedisListAccess(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -63,6 +65,7 @@ func TestRedisListAccess(t *testing.T) {
 // TestRedisRotated has a server whose password changes, and credentials that are
 // kept until they are refused.
 func TestRedisRotated(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -89,6 +92,7 @@ func TestRedisRotated(t *testing.T) {
 
 // TestRedisTLSName connects to a certificate that is for a name only.
 func TestRedisTLSName(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -192,6 +196,7 @@ func TestRedisForgottenConnections(t *testing.T) {
 
 // TestRedisRequestTooLarge has a server that takes no more than a mebibyte.
 func TestRedisRequestTooLarge(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}

@@ -14,6 +14,7 @@ import (
 )
 
 func TestRedis(t *testing.T) {
+	t.Parallel()
 	if redistest.Real() {
 		t.Log("ledger in redis-server")
 	} else {
@@ -24,12 +25,14 @@ func TestRedis(t *testing.T) {
 
 // TestMiniredis keeps the stand-in usable for who has no redis-server.
 func TestMiniredis(t *testing.T) {
+	t.Parallel()
 	ledgertest.Conform(t, redisBackend(Options{Addrs: []string{redistest.StartMini(t).Addr}}))
 }
 
 // TestRedisBuckets checks what no method shows: that every bucket is packed and
 // expires, and when.
 func TestRedisBuckets(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -120,6 +123,7 @@ func TestRedisBuckets(t *testing.T) {
 // TestRedisSplitsInSteps fills the buckets of a day nearly, and then all of them
 // at once: that is more than one call may move.
 func TestRedisSplitsInSteps(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -168,6 +172,7 @@ func TestRedisSplitsInSteps(t *testing.T) {
 
 // TestRedisExpires sees a bucket go.
 func TestRedisExpires(t *testing.T) {
+	t.Parallel()
 	s := redistest.StartMini(t)
 	r := openRedis(t, Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
@@ -184,6 +189,7 @@ func TestRedisExpires(t *testing.T) {
 }
 
 func TestOpenRedisRefuses(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]Options{
 		"cluster and sentinel": {Cluster: true, SentinelMaster: "main"},
 		"cluster and database": {Cluster: true, DB: 1},

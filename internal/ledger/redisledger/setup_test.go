@@ -3,6 +3,7 @@ package redisledger
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,6 +25,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	LogTo(slog.New(slog.DiscardHandler))
+	// Most of a test is waiting for a server. A -parallel that is given goes before.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

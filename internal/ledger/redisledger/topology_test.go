@@ -18,6 +18,7 @@ import (
 
 // TestRedisList has a primary and a replica, of which nobody says which is which.
 func TestRedisList(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -84,6 +85,7 @@ func TestRedisList(t *testing.T) {
 }
 
 func TestRedisSentinel(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -95,6 +97,7 @@ func TestRedisSentinel(t *testing.T) {
 // TestRedisCluster has three primaries. Every ledger is in one slot, and the
 // suite's ledgers are spread over all of them.
 func TestRedisCluster(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
@@ -159,6 +162,7 @@ func startCluster(t *testing.T, n int) []*redistest.Server {
 // ledger is in use: it forgets nothing meanwhile, and no key is left behind or made
 // anew at the wrong node.
 func TestRedisReshards(t *testing.T) {
+	t.Parallel()
 	if !haveServer(t) {
 		return
 	}
