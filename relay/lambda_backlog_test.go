@@ -1,0 +1,131 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/lambdahost"
+)
+
+// recent are rows that every reconcile reads.
+func recent() kongtest.Mix {
+	return kongtest.Mix{From: time.Now().Add(-20 * time.Hour), To: time.Now()}
+}
+
+// slow gives a destination that takes most of a second for a call.
+func slow() cloudtrailtest.Options {
+	return cloudtrailtest.Options{Faults: cloudtrailtest.Faults{Delay: 700 * time.Millisecond}}
+}
+
+// short is the time of an invocation that does not suffice for a backlog. It is long enough
+// for a busy machine to get something done in it.
+const short = 6 * time.Second
+
+func TestLambdaWorksOffABacklog(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		kong  kongtest.Options
+		trail cloudtrailtest.Options
+		least int
+	}{
+		{"fast", kongtest.Options{}, cloudtrailtest.Options{}, 1},
+		{"slow", kongtest.Options{}, slow(), 4},
+		{"slow, newest first", kongtest.Options{Order: kongtest.NewestFirst}, slow(), 4},
+		{"slow, no order", kongtest.Options{Order: kongtest.Unordered}, slow(), 4},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.kong.SkipReads = true
+			w := newWorld(t, tc.kong, tc.trail)
+			now := time.Now()
+			w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now}))
+			l := newFakeLambda(w, short)
+			results := append([]lambdahost.Result{l.result(scheduleEvent)}, l.drain()...)
+			var delivered []int
+			for i, r := range results {
+				delivered = append(delivered, r.Delivered)
+				if r.Chain != i || (r.Outcome == lambdahost.Continued) != (i < len(results)-1) || r.Outcome == lambdahost.Continued && r.Left == "" {
+					t.Errorf("invocation %d: %+v", i, r)
+				}
+			}
+			t.Logf("%d invocations of %s delivered %v", len(results), short, delivered)
+			if len(results) < tc.least {
+				t.Errorf("%d invocations tell nothing about going on", len(results))
+			}
+			w.expectAll(0)
+			l.stop()
+			for i, m := range l.emf() {
+				if m["PassFailures"] != 0 {
+					t.Errorf("line %d: %v", i, m)
+				}
+			}
+		})
+	}
+}
+
+func TestLambdaChainEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, slow())
+	w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{}))
+	l := newFakeLambda(w, short)
+	r := l.result(`{"continue":{"kind":"reconcile","chain":10}}`)
+	if r.Outcome != lambdahost.Left || r.Left == "" || r.Delivered == 0 {
+		t.Errorf("%+v", r)
+	}
+	if next := l.queued(); len(next) != 0 {
+		t.Errorf("goes on with %s", next)
+	}
+	// The schedule begins a new chain where that one ended.
+	if results := append([]lambdahost.Result{l.result(scheduleEvent)}, l.drain()...); results[0].Chain != 0 || results[len(results)-1].Outcome != lambdahost.Complete {
+		t.Errorf("%+v", results)
+	}
+	w.expectAll(0)
+
+	// Without the permission to go on it fails, and says what is missing.
+	w.kong.AddSeq(kongtest.Generate(20_000, 5, recent()))
+	l.refuse = http.StatusForbidden
+	if kind, message := l.fault(scheduleEvent); kind != "SettingsError" || !strings.Contains(message, "lambda:InvokeFunction") {
+		t.Errorf("%s %s", kind, message)
+	}
+}
+
+// Told to stop, the relay records what is in flight and ends; a killed one repeats at most that.
+func TestLambdaStops(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, slow())
+	w.kong.AddSeq(kongtest.Generate(5_000, 6, kongtest.Mix{}))
+	l := newFakeLambda(w, time.Minute)
+	e := l.send(scheduleEvent)
+	eventually(t, patient, "events", func() bool { return w.trail.Counts().Events > 500 })
+	l.stop()
+	select {
+	case <-e.done:
+	default:
+		t.Error("ended without an answer")
+	}
+	if !e.failed {
+		t.Errorf("answered %s", e.answer)
+	}
+	l.start()
+	l.result(scheduleEvent)
+	w.expectAll(0)
+	if log := l.stop(); !strings.Contains(log, "invocation done") {
+		t.Error(log)
+	}
+
+	w.kong.AddSeq(kongtest.Generate(5_000, 7, recent()))
+	l.start()
+	l.send(scheduleEvent)
+	eventually(t, patient, "events", func() bool { return w.trail.Counts().Events > 5_500 })
+	l.kill()
+	l.start()
+	if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete { // once the lease of the killed one has run out
+		t.Errorf("%+v", r)
+	}
+	w.expectAll(8 * 100)
+}
