@@ -57,27 +57,31 @@ func TestLambdaSchedule(t *testing.T) {
 			t.Errorf("%s: %+v", event, r)
 		}
 	}
-	if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete || r.New != 0 {
-		t.Errorf("quiet: %+v", r)
+	const invocations = 10
+	for range invocations - 3 {
+		if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete || r.New != 0 {
+			t.Errorf("quiet: %+v", r)
+		}
 	}
 	w.expectAll(0)
 	log := l.stop()
-	if n := connections.Load(); n != 1 {
-		t.Errorf("%d connections to Kong", n)
+	// One as a rule: on a busy machine an answer's end may be read after the next request.
+	if n := connections.Load(); n > invocations/2 {
+		t.Errorf("%d connections to Kong for %d invocations", n, invocations)
 	}
 	if !l.registered {
 		t.Error("did not ask for SIGTERM")
 	}
-	if n := strings.Count(log, `"invocation done"`); n != 4 {
-		t.Errorf("%d lines about 4 invocations: %s", n, log)
+	if n := strings.Count(log, `"invocation done"`); n != invocations {
+		t.Errorf("%d lines about %d invocations: %s", n, invocations, log)
 	}
 	lines := l.emf()
-	if len(lines) != 4 {
-		t.Fatalf("%d lines of metrics for 4 invocations", len(lines))
+	if len(lines) != invocations {
+		t.Fatalf("%d lines of metrics for %d invocations", len(lines), invocations)
 	}
 	for i, m := range lines {
 		want := map[string]float64{"DeadLetters": 0, "Deferred": 0, "OldestUndeliveredAge": 0, "PassFailures": 0, "EntriesDelivered": 1500}
-		if i == 3 {
+		if i >= 3 {
 			want["EntriesDelivered"] = 0
 		}
 		for name, v := range want {

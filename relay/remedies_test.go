@@ -68,7 +68,7 @@ func (w *namedWorld) work() {
 }
 
 func (w *namedWorld) notify(secret string, ids ...string) error {
-	c, err := trigger.NewClient(trigger.ClientOptions{URL: w.url, Secret: secret})
+	c, err := trigger.NewClient(trigger.ClientOptions{URL: w.url, Secret: secret, Delivery: trigger.Delivery{Timeout: 10 * time.Second}})
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func TestTriggerSecretRotatedAtOnce(t *testing.T) {
 	_, url, _ := w.serve("RELAY_TRIGGER_SECRET_FILE="+write("trigger", first), "RELAY_HTTP_LOG_SECRET_FILE="+write("log", "one"), "RELAY_SECRET_REFRESH=1h")
 	notify := func(secret string) int {
 		t.Helper()
-		c, err := trigger.NewClient(trigger.ClientOptions{URL: url, Secret: secret, Delivery: trigger.Delivery{Retries: -1}})
+		c, err := trigger.NewClient(trigger.ClientOptions{URL: url, Secret: secret, Delivery: trigger.Delivery{Retries: -1, Timeout: patient}})
 		if err != nil {
 			t.Fatal(err)
 		}

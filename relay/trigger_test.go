@@ -17,7 +17,7 @@ import (
 // notifyOnce sends a trigger.
 func notifyOnce(tb testing.TB, url string, ids ...string) {
 	tb.Helper()
-	c, err := trigger.NewClient(trigger.ClientOptions{URL: url})
+	c, err := trigger.NewClient(trigger.ClientOptions{URL: url, Delivery: trigger.Delivery{Timeout: patient}})
 	if err != nil {
 		tb.Fatal(err)
 	}
