@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	// Most of these tests wait for something. A -parallel that is given goes before.
-	if err := flag.Set("test.parallel", "10"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}

@@ -190,7 +190,7 @@ func TestReadsOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Unsigned: true, Lean: true, CallsPerSecond: -1})
-	const retained = 200_000
+	const retained = 60_000 // sixty pages, of which a pass reads three
 	w.kong.AddSeq(kongtest.Generate(retained, 7, kongtest.Mix{Plain: true, From: now.Add(-29 * 24 * time.Hour), To: now.Add(-time.Minute)}))
 	first := w.start([]string{"RELAY_PUT_RATE=10000"}, "once", "--full")
 	if code := first.wait(t); code != 0 {

@@ -28,7 +28,7 @@ func TestSecretInAFileIsRotated(t *testing.T) {
 				t.Errorf("not %s: %v", want, err)
 			}
 			write("two\n")
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 		}
 	})
 }

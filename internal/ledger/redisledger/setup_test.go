@@ -107,6 +107,7 @@ func redisBackend(o Options) ledgertest.Backend {
 	return ledgertest.Backend{Open: func(tb testing.TB, lease time.Duration) (ledgertest.Ledger, ledgertest.Ledger, func()) {
 		tb.Helper()
 		o := o
+		o.Timeout = 20 * time.Second // for a busy machine
 		o.Source, o.Destination, o.LeaseTTL = fmt.Sprint("kong", opened.Add(1)), "arn:aws:test", lease
 		a, b := openRedis(tb, o), openRedis(tb, o)
 		return a, b, func() { emptyRedis(tb, a) }
