@@ -16,14 +16,14 @@ func recent() kongtest.Mix {
 	return kongtest.Mix{From: time.Now().Add(-20 * time.Hour), To: time.Now()}
 }
 
-// slow gives a destination that takes most of a second for a call.
+// slow gives a destination that takes a second for a call.
 func slow() cloudtrailtest.Options {
-	return cloudtrailtest.Options{Faults: cloudtrailtest.Faults{Delay: 700 * time.Millisecond}}
+	return cloudtrailtest.Options{Faults: cloudtrailtest.Faults{Delay: time.Second}}
 }
 
 // short is the time of an invocation that does not suffice for a backlog. It is long enough
 // for a busy machine to get something done in it.
-const short = 6 * time.Second
+const short = 9 * time.Second
 
 func TestLambdaWorksOffABacklog(t *testing.T) {
 	t.Parallel()
