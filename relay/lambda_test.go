@@ -65,8 +65,8 @@ func TestLambdaSchedule(t *testing.T) {
 	}
 	w.expectAll(0)
 	log := l.stop()
-	// One as a rule: on a busy machine an answer's end may be read after the next request.
-	if n := connections.Load(); n > invocations/2 {
+	// One as a rule: on a busy machine a request may come before the end of the last answer is read.
+	if n := connections.Load(); n >= invocations {
 		t.Errorf("%d connections to Kong for %d invocations", n, invocations)
 	}
 	if !l.registered {
