@@ -17,8 +17,8 @@ import (
 
 const (
 	// While ids are waited for, tails are repeated after an interval that grows from
-	// minInterval to maxInterval. Most rows appear within a second: for that long
-	// after a trigger two tails are at most promptInterval apart.
+	// minInterval to maxInterval. Most rows appear within a second: for that long after a
+	// trigger that this process received, two tails are at most promptInterval apart.
 	minInterval    = 100 * time.Millisecond
 	promptInterval = 150 * time.Millisecond
 	promptFor      = time.Second
@@ -73,7 +73,7 @@ type Scheduler struct {
 	lastNotified  time.Time
 	interval      time.Duration // between the last tail and the next
 	followUntil   time.Time     // tails are repeated for ids until then
-	tailRequested bool          // by a trigger without ids, a rerun request or a retry
+	tailRequested bool          // a tail is due whether or not ids are waited for
 	repeatUntil   time.Time     // tails are repeated until then for a trigger without ids
 
 	// Passes.

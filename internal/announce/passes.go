@@ -94,7 +94,8 @@ type Result struct {
 	Blocked bool
 	// Unordered: the log has no order, so that the tail read all of it.
 	Unordered bool
-	// Rerun: another relay requested a rerun, and the lease is free or kept for it.
+	// Rerun: another relay requested a rerun while the lease was being released. Make one
+	// more tail.
 	Rerun bool
 	// Reconciled is the start of a recent reconcile that made this one unnecessary, or zero.
 	Reconciled time.Time

@@ -44,7 +44,8 @@ type destinationKind struct {
 	bindAccount func(s *config.Settings) bool
 	hint        string // what to do about an error that does not say it
 	caveat      string // what relay check cannot find out; may be empty
-	// holdings returns a reader of the events in the destination, nil if it cannot be read.
+	// holdings opens a reader of the events in the destination. Required; it returns nil, nil
+	// if the destination cannot be read.
 	holdings func(ctx context.Context, s *config.Settings) (*Holdings, error)
 	// checkQueries makes relay check try the holdings, where there are any.
 	checkQueries func(s *config.Settings) bool // may be nil

@@ -47,7 +47,7 @@ type Failure struct {
 	Code   string // AWS's, or a word of ours where AWS gave none
 	Reason string // for a person
 	Hint   string
-	// Whole: the failure has nothing to do with what is in the call.
+	// Whole: the failure is of the call as a whole, whatever events are in it.
 	Whole bool
 	// Answered: something answered, perhaps because of what is in the call.
 	Answered bool

@@ -8,7 +8,7 @@ const (
 	hintExternalID = "the channel's policy may ask for an external ID: set the one that it names"
 )
 
-// service says which failures of a call a person must act on.
+// service says what CloudTrail's error codes mean, of a call and of an event.
 var service = awscall.Service{
 	Name:       "CloudTrail",
 	Endpoint:   "AWS_ENDPOINT_URL_CLOUDTRAIL_DATA",

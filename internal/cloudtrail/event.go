@@ -29,9 +29,9 @@ const (
 	maxSmall     = 512
 	maxHostname  = 1024
 	maxSignature = 4096
-	// marksReserve is kept free in additionalEventData for the marks of what was cut:
-	// there are at most 19 of them, of at most 160 bytes.
-	marksReserve = 3072
+	// truncatedReserve is kept free in additionalEventData for the list of what was cut: it
+	// has at most 19 members, of at most 160 bytes.
+	truncatedReserve = 3072
 	// kongShare is what a long removed_from_payload leaves to unknown fields.
 	kongShare = 4096
 	// restReserve is for what stands between responseElements and additionalEventData.
@@ -236,7 +236,7 @@ func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, add
 	}
 	if e.RemovedFromPayload != "" {
 		w.key("removedFromPayload")
-		reserve := marksReserve
+		reserve := truncatedReserve
 		if hasFields(e.Unknown) {
 			reserve += min(kongShare, 16+6*len(e.Unknown))
 		}
@@ -244,11 +244,11 @@ func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, add
 	}
 	if hasFields(e.Unknown) {
 		w.key("kong")
-		w.object(object, "kong", e.Unknown, w.left(marksReserve))
+		w.object(object, "kong", e.Unknown, w.left(truncatedReserve))
 	}
 	if len(w.cuts) > 0 {
 		w.key("truncated")
-		w.marks()
+		w.truncated()
 	}
 	w.raw(`}`)
 }

@@ -118,8 +118,8 @@ func (w *writer) cut(path, original string) {
 	w.cuts = append(w.cuts, c)
 }
 
-// marks appends the object that describes what was cut.
-func (w *writer) marks() {
+// truncated appends the object that describes what was cut.
+func (w *writer) truncated() {
 	w.raw(`{`)
 	for _, c := range w.cuts {
 		w.key(c.path)

@@ -19,7 +19,7 @@ const (
 	hintStream = "name another stream with --log-stream (RELAY_LOG_STREAM)"
 )
 
-// service says which failures of a call a person must act on.
+// service says what the error codes of CloudWatch Logs mean.
 var service = awscall.Service{
 	Name:       "CloudWatch Logs",
 	Endpoint:   "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS",

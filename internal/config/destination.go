@@ -21,9 +21,10 @@ const (
 type destinationRow struct {
 	kind  Destination
 	title string // for a person
-	// setting is the name of the setting that says where it is in AWS, and that chooses this
-	// destination where --destination does not; needs says what that setting names. Both
-	// are empty for a file, which --destination names itself.
+	// setting is the name of the setting that holds the destination's address in AWS (an
+	// ARN, a log group), and that selects this destination if --destination is not set.
+	// needs says what that setting names. Both are empty for a file, which --destination
+	// names itself.
 	setting, needs string
 	isFile         bool
 	ownFormat      bool     // it takes no other event format than its own

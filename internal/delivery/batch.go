@@ -9,9 +9,10 @@ import (
 // batch is entries that are put together.
 type batch struct {
 	entries []audit.Entry
-	// slot is that of all entries of a batch that was not put before, and past is nil then.
+	// slot is the slot of every entry if the batch has not been put before; past is nil
+	// then. Otherwise past has the slot of each entry.
 	slot *slot
-	past []history // of each entry
+	past []history
 
 	patience      time.Duration // for calls that fail while the destination accepts other batches
 	patienceStart time.Time

@@ -149,7 +149,7 @@ func New(opts Options) *Delivery {
 type slot struct {
 	oldest   int64 // least timestamp in it, or of batches that are still to come
 	reserved bool  // it has no entries itself, and keeps a place for such batches
-	left     int   // entries that have no outcome, once the batch is whole
+	left     int   // entries without an outcome; 0 until the batch is put
 	weight   int   // bytes that they count towards those in flight
 	done     bool
 }
@@ -296,8 +296,8 @@ func (d *Delivery) SafeOffset() string {
 	return d.offset
 }
 
-// Safe returns the Unix second up to which everything that was read has an outcome, just
-// before the first entry that has none. It returns 0 where no order is proven.
+// Safe returns the Unix second up to which everything that was read has an outcome: one
+// second before the oldest entry that has none. It returns 0 where no order is proven.
 func (d *Delivery) Safe() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -26,14 +26,14 @@ func (w *Workers) giveUp(ctx context.Context, b *batch, failure error, closed ti
 	switch {
 	case audit.IsDestinationError(failure): // smaller batches would fare no better
 		if recently {
-			return nil, w.postpone(b)
+			return nil, w.deferEntries(b)
 		}
 	case len(b.entries) == 1:
 		// There is nothing to compare a lone entry with but what was accepted since it
 		// was first put. To defer it in an outage does no harm: a deferred entry becomes
 		// a dead letter only if others are accepted.
 		if w.d.gate.acceptedSince(b.comparable) && !w.d.gate.crowded() {
-			return nil, w.postpone(b)
+			return nil, w.deferEntries(b)
 		}
 	case recently:
 		return nil, w.bisect(ctx, b)
@@ -127,8 +127,8 @@ func (w *Workers) trySome(ctx context.Context, b *batch) (*batch, error) {
 	return &rest, nil
 }
 
-// postpone defers the entries of a batch.
-func (w *Workers) postpone(b *batch) error {
+// deferEntries defers the entries of a batch.
+func (w *Workers) deferEntries(b *batch) error {
 	records := make([]audit.Record, len(b.entries))
 	for i := range b.entries {
 		records[i] = w.d.newRecord(&b.entries[i], audit.Deferred, undelivered(&b.entries[i], audit.Deferred, b.of(i)))

@@ -86,9 +86,9 @@ func (p *retryPool) start() bool {
 	return true
 }
 
-// take removes entries that are due, as many as fit a batch. If it returns none, the
-// caller waits, or until woken, and tries again. done means that the pool is empty and
-// that the caller need not empty it any more.
+// take removes entries that are due, as many as fit a batch. If list is empty and done is
+// false, the caller sleeps for wait, or until wake fires, and calls take again. done means
+// that the pool is empty and that the caller need not empty it any more.
 func (p *retryPool) take(maxEntries, maxBytes int) (list []waitingEntry, wait time.Duration, done bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,7 +144,7 @@ func (w *Workers) retry(left *batch) error {
 	if first := late.past[0]; len(late.entries) > fewBatches && !w.d.gate.acceptedSince(first.firstPut) {
 		return fmt.Errorf("%w for %s: %s: %s", ErrUnavailable, w.d.opts.RetryFor.Round(time.Millisecond), first.last.Code, first.last.Reason)
 	}
-	return w.postpone(&late)
+	return w.deferEntries(&late)
 }
 
 // putRetries puts what is in the retry pool until the pool is empty, unless another

@@ -118,10 +118,10 @@ func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 	ctx, cancel := context.WithTimeout(ctx, releaseWithin)
 	defer cancel()
 	rerun, err := h.lease.Release(ctx)
-	if rerun {
-		// The caller learns of the request, and takes the lease anew. Until then another
-		// process may have it.
-		_, err = h.lease.Release(ctx)
+	for kept := rerun; kept && err == nil; {
+		// Release kept the lease because of a request. The caller takes it anew for the
+		// request; until then another process may have it.
+		kept, err = h.lease.Release(ctx)
 	}
 	if err != nil && !errors.Is(err, audit.ErrLeaseLost) {
 		k.log.Warn("lease not released, it will run out by itself", "err", err)
@@ -136,7 +136,7 @@ func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Durat
 			return nil, fmt.Errorf("opening the ledger: %w", err)
 		}
 	}
-	// A rerun is requested once: more requests would keep the holder from ending.
+	// A rerun is requested once, not with each attempt: that would keep the holder from ending.
 	for begin := time.Now(); ; requestRerun = false {
 		asked := thisMoment()
 		l, err := k.opts.Acquire(ctx, requestRerun)

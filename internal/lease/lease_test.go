@@ -28,6 +28,8 @@ type store struct {
 	requests int
 	told     int
 	renew    error // that Renew fails with
+
+	releasing func() // is called by Release first; may be nil
 }
 
 func (s *store) Acquire(_ context.Context, requestRerun bool) (ledger.Lease, error) {
@@ -81,6 +83,9 @@ func (l *storeLease) RerunRequested(context.Context) (requested bool, err error)
 
 func (l *storeLease) Release(context.Context) (rerun bool, err error) {
 	err = l.held(func() {
+		if l.releasing != nil {
+			l.releasing()
+		}
 		if rerun, l.told = l.requests != l.told, l.requests; !rerun {
 			l.holder = 0
 		}
@@ -254,3 +259,23 @@ func TestRerunIsToldOnce(t *testing.T) {
 
 // pause lets time pass in a bubble.
 func pause(d time.Duration) { <-time.After(d) }
+
+// Requests that come while the lease is released keep it from nobody: it is released until
+// no new one has come.
+func TestRequestsDuringARelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{}
+		n := 3
+		s.releasing = func() {
+			if n > 0 {
+				n--
+				s.requests++
+			}
+		}
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire})
+		rerun, err := k.Do(t.Context(), true, 0, func(context.Context, *Held) error { return nil })
+		if err != nil || !rerun || s.holder != 0 {
+			t.Errorf("rerun %t, %v; holder %d", rerun, err, s.holder)
+		}
+	})
+}

@@ -17,7 +17,7 @@ import (
 const (
 	tailLookback      = 5                // seconds: rows are written after the response
 	wideLookback      = 5 * 60           // seconds, in some tails: the clocks of control planes differ
-	wideEvery         = 10 * time.Second // how often a tail looks back that far, so that it does before an announced id counts as missing
+	wideEvery         = 10 * time.Second // how often a tail looks back that far: at least once before an announced id counts as missing (30 s)
 	reconcileLookback = 25 * 60 * 60     // seconds
 	fullEvery         = 24 * 60 * 60     // seconds after which a reconcile reads everything
 	saveEvery         = time.Second      // how often marks move during a pass

@@ -137,16 +137,16 @@ func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err 
 	defer sweep.Stop()
 	listed := time.Now()
 	for {
-		start, wake := s.Next(time.Now())
+		start, nextAt := s.Next(time.Now())
 		if start.Kind != audit.NoPass {
 			underWay++
 			go func() { results <- r.pass(passes, start) }()
 			continue
 		}
-		if done != nil && underWay == 0 && done(wake) {
+		if done != nil && underWay == 0 && done(nextAt) {
 			return nil
 		}
-		timer := newTimer(wake)
+		timer := newTimer(nextAt)
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -12,7 +12,8 @@ import (
 const announceSkew = 5 * time.Minute
 
 // Notify takes a trigger that was sent at a time: it notes the ids in the ledger, and then
-// asks for a poll. It is durable once it returns nil. A trigger without ids is a poll too.
+// asks for a poll. It is durable once it returns nil. A trigger without ids asks for
+// one as well.
 func (r *Runner) Notify(ctx context.Context, ids []string, at time.Time) error {
 	fresh, err := r.Announce(ctx, ids, at)
 	if err == nil && (len(fresh) > 0 || len(ids) == 0) {

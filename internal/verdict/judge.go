@@ -15,9 +15,9 @@ const (
 	// alike is how many entries in a row must be refused with unknown codes, while
 	// none is accepted, before that counts as the state of the destination.
 	alike = 3
-	// maxSuspects and maxPassing bound the memory of a Judge.
-	maxSuspects = 10_000
-	maxPassing  = 64
+	// maxSuspects and maxTransient bound the memory of a Judge.
+	maxSuspects  = 10_000
+	maxTransient = 64
 )
 
 // Judge keeps a destination from rejecting entries wholesale. An account that
@@ -30,13 +30,13 @@ const (
 //
 // The zero value is ready. It is safe for concurrent use.
 type Judge struct {
-	mu       sync.Mutex
-	clock    int64             // counts calls and refusals
-	accepted int64             // start of the latest call that accepted something
-	suspects map[string]*entry // refused with an unknown code, by ID
-	passing  map[string]bool   // unknown codes that turned out to pass
-	first    int64             // the first refusal since something was accepted
-	refused  int               // entries since then
+	mu        sync.Mutex
+	clock     int64             // counts calls and refusals
+	accepted  int64             // start of the latest call that accepted something
+	suspects  map[string]*entry // refused with an unknown code, by ID
+	transient map[string]bool   // unknown codes that turned out to be transient
+	first     int64             // the first refusal since something was accepted
+	refused   int               // entries since then
 }
 
 // entry is one that was refused with a code that is not known.
@@ -77,11 +77,11 @@ func (j *Judge) Accept(call int64, ids ...string) {
 	for _, id := range ids {
 		if e := j.suspects[id]; e != nil {
 			delete(j.suspects, id)
-			if len(j.passing) < maxPassing {
-				if j.passing == nil {
-					j.passing = map[string]bool{}
+			if len(j.transient) < maxTransient {
+				if j.transient == nil {
+					j.transient = map[string]bool{}
 				}
-				j.passing[e.code] = true
+				j.transient[e.code] = true
 			}
 		}
 	}
@@ -95,7 +95,7 @@ func (j *Judge) Refuse(id, code string, since int64, amid bool) Decision {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.clock++
-	if j.passing[code] {
+	if j.transient[code] {
 		return Retry
 	}
 	e := j.suspects[id]
