@@ -33,7 +33,7 @@ const (
 	// What the relay holds does not grow with the log, so neither need its memory:
 	// garbage is collected often enough to stay near memoryLimit. GOMEMLIMIT and
 	// GOGC have their usual meaning where they are set.
-	memoryLimit = 24 << 20 // bytes, of what Go allocates
+	memoryLimit = 23 << 20 // bytes, of what Go allocates
 	gcPercent   = 400
 )
 

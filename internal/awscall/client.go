@@ -129,7 +129,7 @@ func httpClient(c aws.HTTPClient) aws.HTTPClient {
 func newHTTPClient(t *http.Transport) *http.Client {
 	t.ResponseHeaderTimeout = headerTimeout
 	t.MaxIdleConnsPerHost = idlePerHost
-	t.WriteBufferSize = 64 << 10
+	t.WriteBufferSize = 16 << 10
 	t.DisableCompression = true
 	t.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 		if resp.StatusCode != http.StatusOK {
