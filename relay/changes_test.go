@@ -287,8 +287,8 @@ func TestPageLinksHistory(t *testing.T) {
 	w := &edited{world: newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})}
 	_, url, ops := w.serve("RELAY_OBJECTS=true")
 	w.urls = []string{url}
-	open := "127.0.0.1:" + redistest.FreePort(t)
-	w.start([]string{"RELAY_OBJECTS=true", "RELAY_OPS_LISTEN=" + strings.Replace(open, "127.0.0.1", "0.0.0.0", 1)}, "serve")
+	port := redistest.FreePort(t)
+	w.serve("RELAY_OBJECTS=true", "RELAY_OPS_LISTEN=0.0.0.0:"+port)
 	w.one(entities.Edit{Method: "POST", Path: "/services", Body: map[string]any{"name": "orders", "path": "/a"}}, true)
 	w.one(entities.Edit{Method: "PATCH", Path: "/services/orders", Body: map[string]any{"path": "/b"}}, true)
 	get := func(url, host string) (int, string) {
@@ -324,8 +324,8 @@ func TestPageLinksHistory(t *testing.T) {
 	if status, _ := get(ops+"/history/services/none", ""); status != http.StatusNotFound {
 		t.Errorf("a history of nothing: %d", status)
 	}
-	eventually(t, patient, "the page that others can open", func() bool { status, _ := get("http://"+open+"/", ""); return status != 0 })
-	if status, _ := get("http://"+open+"/"+link, ""); status != http.StatusNotFound {
+	eventually(t, patient, "the page that others can open", func() bool { status, _ := get("http://127.0.0.1:"+port+"/", ""); return status != 0 })
+	if status, _ := get("http://127.0.0.1:"+port+"/"+link, ""); status != http.StatusNotFound {
 		t.Errorf("a history for anyone: %d", status)
 	}
 }

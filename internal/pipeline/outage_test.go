@@ -177,7 +177,8 @@ func TestChokingHoldsUpNothing(t *testing.T) {
 		if took, allowed := last.Sub(begin), entries*time.Second/9000; took > allowed*11/10 {
 			t.Errorf("the others took %s, the rate allows %s", took, allowed)
 		}
-		if n := w.destination.putCalls(); n > 250 {
+		// 200 would do for all; the rest narrows the batch down to the entry, between the others.
+		if n := w.destination.putCalls(); n > 275 {
 			t.Errorf("%d calls", n)
 		}
 	})
