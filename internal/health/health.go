@@ -229,19 +229,6 @@ func Clean(s string) string {
 	return s
 }
 
-// store keeps an outage until TakeOutages. t.mu is held.
-func (t *Tracker) store(o *audit.Outage) {
-	for i := range t.changed {
-		if t.changed[i].ID == o.ID {
-			t.changed[i] = *o
-			return
-		}
-	}
-	if len(t.changed) < maxOutages {
-		t.changed = append(t.changed, *o)
-	}
-}
-
 // Tick begins the spells of what has not recovered in time, and logs what goes on.
 // Its host calls it a few times a second.
 func (t *Tracker) Tick(now time.Time) {
@@ -295,27 +282,6 @@ func (t *Tracker) Completed(now time.Time) {
 			"seconds", now.Sub(o.From).Round(time.Millisecond).Seconds())
 	}
 	t.recovering = nil
-}
-
-// TakeOutages returns the outages that have changed since it was last called. The caller
-// gives back those that it could not store.
-func (t *Tracker) TakeOutages() []audit.Outage {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	list := t.changed
-	t.changed = nil
-	return list
-}
-
-// GiveBack takes outages that could not be stored, unless they have changed again.
-func (t *Tracker) GiveBack(list []audit.Outage) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	newer := t.changed
-	t.changed = list
-	for i := range newer {
-		t.store(&newer[i])
-	}
 }
 
 // SetNextTry notes when the passes will be tried again; zero for not known.

@@ -1,0 +1,95 @@
+package cloudwatch_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
+)
+
+// What answers 200 to everything is not CloudWatch Logs: nothing was accepted by it, and
+// a stream of which it shows nothing is not empty.
+func TestSuccessThatIsNotOfAWS(t *testing.T) {
+	for name, c := range map[string]struct {
+		status       int
+		kind, answer string
+	}{
+		"JSON":       {http.StatusOK, "application/json", `{"ok":true}`},
+		"nothing":    {http.StatusOK, "", ""},
+		"accepted":   {http.StatusAccepted, "text/plain", "{}"},
+		"no content": {http.StatusNoContent, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Content-Type"] = []string{c.kind}
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, c.answer)
+			}))
+			t.Cleanup(server.Close)
+			cfg := aws.Config{Region: cloudwatchtest.Region, BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "example", "")}
+			_, d := start(t, func(o *cloudwatch.Options) { o.Config = cfg })
+			verdicts, err := d.Put(t.Context(), []audit.Entry{{ID: "a", Timestamp: noon.Unix()}})
+			if err == nil || audit.Hint(err) == "" || verdicts[0].Status != audit.Retryable || verdicts[0].Code != "BadAnswer" {
+				t.Errorf("%v: %+v", err, verdicts)
+			}
+			r, err := cloudwatch.NewReader(cfg, "audit", "kong")
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = nil
+			for _, err = range r.Events(t.Context(), noon.Unix(), noon.Unix()+60) {
+			}
+			if err == nil || audit.Hint(err) == "" {
+				t.Errorf("the stream counts as empty: %v", err)
+			}
+		})
+	}
+}
+
+// No member of the answer is required.
+func TestSuccessThatSaysLittle(t *testing.T) {
+	for name, c := range map[string]struct{ id, answer string }{
+		"an empty object":         {answer: `{}`},
+		"a member that is new":    {id: "a-b-c", answer: `{"somethingNew":1}`},
+		"nothing, but a request":  {id: "a-b-c"},
+		"null":                    {answer: `{"rejectedLogEventsInfo":null,"rejectedEntityInfo":null}`},
+		"one that is known":       {answer: `{"nextSequenceToken":"1","somethingNew":1}`},
+		"something of the entity": {answer: `{"rejectedEntityInfo":{"errorType":"UnsupportedLogGroupType"}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Content-Type"] = nil
+				if c.id != "" {
+					w.Header().Set("X-Amzn-Requestid", c.id)
+				}
+				_, _ = io.WriteString(w, c.answer)
+			}))
+			t.Cleanup(server.Close)
+			_, d := start(t, func(o *cloudwatch.Options) { o.Config.BaseEndpoint = &server.URL })
+			verdicts, err := d.Put(t.Context(), []audit.Entry{{ID: "a", Timestamp: noon.Unix()}})
+			if err != nil || verdicts[0].Status != audit.Accepted {
+				t.Errorf("%v: %+v", err, verdicts)
+			}
+		})
+	}
+}
+
+func TestPutWithoutAnAnswer(t *testing.T) {
+	_, s := start(t, func(o *cloudwatch.Options) { o.Config.BaseEndpoint = aws.String("http://127.0.0.1:1") })
+	verdicts, err := s.Put(t.Context(), entries(1, 0, ""))
+	var settings *audit.SettingsError
+	if err == nil || errors.As(err, &settings) {
+		t.Errorf("error %v", err)
+	}
+	if verdicts[0].Status != audit.Retryable {
+		t.Errorf("verdict %+v", verdicts[0])
+	}
+}
