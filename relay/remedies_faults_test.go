@@ -85,7 +85,8 @@ func namedLedgerFaults() []namedFault {
 	}
 	list := []namedFault{
 		{name: "killed", cause: "redis at", hint: "start Redis or Valkey", begin: func(w *namedWorld) { w.redis.Kill() }, over: func(w *namedWorld) { w.redis.Restart() }},
-		{name: "refuses connections", cause: "connection refused", hint: "start Redis or Valkey", begin: at(redis, func(*namedWorld) frontMode { return frontMode{refused: true} }), over: over},
+		// A call that is under way when the connections are cut ends with EOF.
+		{name: "refuses connections", cause: "connection refused|EOF|reset by peer", hint: "start Redis or Valkey", begin: at(redis, func(*namedWorld) frontMode { return frontMode{refused: true} }), over: over},
 		{name: "frozen", cause: "no answer within|deadline exceeded", hint: "the load of the ledger's server", begin: func(w *namedWorld) {
 			if err := w.redis.Stop(); err != nil {
 				w.tb.Error(err)
