@@ -161,3 +161,46 @@ func TestEventIsCut(t *testing.T) {
 		t.Errorf("event %s", text)
 	}
 }
+
+// Texts that are secrets by their form, whatever their field is called, and texts that look
+// much like them.
+func TestSecretsByTheirForm(t *testing.T) {
+	letters := strings.Repeat("aB3", 14)
+	for _, text := range []string{
+		"-----BEGIN EC PRIVATE KEY-----\nMHc", base64.StdEncoding.EncodeToString([]byte("-----BEGIN PRIVATE KEY-----")),
+		"AKIAIOSFODNN7EXAMPLE", "id ASIAIOSFODNN7EXAMPLE.", "sk-" + letters, "sk_live_" + letters, "ghp_" + letters, "ghs_" + letters, "github_pat_11A", "glpat-x",
+		"xoxb-1", "AIza" + letters, "ya29.a", "hvs." + letters, "kpat_" + letters, "spat_" + letters, "https://hooks.slack.com/services/T0/B0/x",
+		"https://discord.com/api/webhooks/1/x", "https://discordapp.com/api/webhooks/1/x", "https://a.webhook.office.com/x", "Bearer " + letters, " basic\tYTpi\n", "eyJhbGciOiJI.eyJzdWIiOiIx.x",
+	} {
+		b, err := json.Marshal(map[string]string{"note": text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := testMasker.Mask("unheard_of", "k", string(b), "")
+		if !strings.HasPrefix(string(state), `{"note":"[secret `) || len(state) > 64 {
+			t.Errorf("%q is not hidden as a whole: %s", text, state)
+		}
+	}
+	for _, text := range []string{"task-" + letters, "AKIAshort", "high", "xoxo", "discord", "hv", "pat_x", "keyJ", "basic auth is off", "token"} {
+		b, err := json.Marshal(map[string]string{"note": text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state := testMasker.Mask("unheard_of", "k", string(b), ""); string(state) != string(b) {
+			t.Errorf("%q became %s", text, state)
+		}
+	}
+}
+
+// BenchmarkMask hides the secrets of an entity as most are: a route.
+func BenchmarkMask(b *testing.B) {
+	const route = `{"id":"5f0f9a52-7a3f-4ac9-a1c1-2d3a43b3a001","name":"orders","created_at":1790000000,"updated_at":1790000100,"paths":["/orders","/v2/orders"],` +
+		`"protocols":["http","https"],"methods":null,"hosts":["api.example"],"headers":null,"https_redirect_status_code":426,"path_handling":"v0","preserve_host":false,` +
+		`"regex_priority":0,"request_buffering":true,"response_buffering":true,"service":{"id":"0c61e164-6171-4837-8836-8f5298726d53"},"snis":null,"sources":null,` +
+		`"destinations":null,"strip_path":true,"tags":["team:orders"]}`
+	for b.Loop() {
+		if s := testMasker.Mask("routes", "k", route, ""); s.Name() != "orders" {
+			b.Fatal(s)
+		}
+	}
+}

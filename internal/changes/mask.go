@@ -221,13 +221,16 @@ func (v *visitor) text(s scalar, name string) any {
 			return s
 		}
 	}
-	if wholeSecret.MatchString(text) {
+	if wholeSecret(text) {
 		return v.secret(name, s)
 	}
-	clean := text
+	if !strings.ContainsAny(text, "=:") {
+		return s
+	}
+	clean := ""
 	if m := headerLine.FindStringSubmatch(text); m != nil && (SecretName(m[1]) || v.headers && name == "headers") {
 		clean = strings.TrimSuffix(text, m[2]) + v.hide(m[1], m[2])
-	} else if strings.ContainsAny(text, "=:") {
+	} else {
 		clean = v.parts(text)
 	}
 	if clean == text {
