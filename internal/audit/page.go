@@ -16,6 +16,10 @@ type Query struct {
 	Ascending bool
 	// Offset is the opaque token of the page before, or empty.
 	Offset string
+	// Entities reports whether a row's entity is wanted, for rows of /audit/objects; nil wants
+	// all. It is given the row, and the entity as it stands in the answer, with escapes. It
+	// may be called by several goroutines at once.
+	Entities func(o *Object, escaped string) bool
 }
 
 // Page is one answer of the audit log, complete and well-formed.

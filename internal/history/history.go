@@ -65,9 +65,9 @@ func Read(ctx context.Context, o Options) (*Report, error) {
 	rand.Read(key)
 	r := &reading{
 		Options: o, masker: changes.NewMasker(key, o.Redact), dao: daoOf(o.Entity), part: longestPart(o.Name),
-		objects:  walk.NewReader(walk.Options{Source: o.Objects, Logger: o.Logger}),
 		requests: walk.NewReader(walk.Options{Source: o.Requests, Logger: o.Logger}),
 	}
+	r.objects = walk.NewReader(walk.Options{Source: source{o.Objects, r.wants}, Logger: o.Logger})
 	if err := r.readObjects(ctx); err != nil {
 		return nil, err
 	}

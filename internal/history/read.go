@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/changes"
@@ -22,14 +23,17 @@ type reading struct {
 	dao               string
 	part              string // of the name, as any JSON text of it has it
 
-	keys   map[string]bool  // ids of the entities that are meant
-	rows   map[string][]row // by entity
-	held   int              // bytes of their texts
-	cut    bool             // rows of entities that may be meant were not kept
-	names  map[string]bool  // some names of that kind of entity
-	ids    map[uint64]struct{}
-	now    int64 // Kong's clock
-	oldest int64
+	mu      sync.Mutex          // for what follows, up to oldest
+	known   bool                // all of keys are known
+	keys    map[string]bool     // ids of the entities that are meant
+	rows    map[string][]row    // by entity: those that are meant, and some that may turn out to be
+	seen    map[string]bool     // ids of those rows
+	held    int                 // bytes of their texts
+	dropped map[uint64]struct{} // entities of which a row was not kept, as hashes of their ids
+	names   map[string]bool     // some names of that kind of entity
+	ids     map[uint64]struct{} // requests that left rows, as hashes of their ids
+	now     int64               // Kong's clock
+	oldest  int64
 
 	asked   map[string]*audit.Entry // requests by id
 	rowless []*audit.Entry          // requests that may have changed the entity and left no row
@@ -37,16 +41,18 @@ type reading struct {
 
 // row is a row of /audit/objects.
 type row struct {
-	id, requestID, userID, key, operation string
-	at                                    int64
-	guessed                               bool // at was not given by Kong
-	text, removed                         string
-	state                                 changes.State
+	requestID, userID, key, operation string
+
+	at            int64
+	guessed       bool // at was not given by Kong
+	text, removed string
+	state         changes.State
 }
 
 const (
-	// maxHeld bounds the rows of entities that may be meant. The log is read once more
-	// where there are more of them, as a relay that serves has little memory.
+	// maxHeld bounds the rows of entities that may turn out to be meant, as an entity that
+	// was renamed later does. A relay that serves has little memory, so the log is read once
+	// more where that is one of the entities beyond it.
 	maxHeld = 2 << 20
 	// maxMeant bounds those of entities that are meant.
 	maxMeant   = 512 << 20
@@ -58,25 +64,27 @@ var errTooLarge = fmt.Errorf("the states of the entity take more than %d MB: giv
 
 // readObjects finds the entities that are meant, and their rows.
 func (r *reading) readObjects(ctx context.Context) error {
-	r.keys = map[string]bool{}
-	if err := r.scanObjects(ctx, r.Since, 0, false); err != nil {
+	if err := r.scanObjects(ctx, r.Since, 0); err != nil {
 		return err
 	}
-	if r.cut && len(r.keys) > 0 {
-		if err := r.scanObjects(ctx, r.Since, 0, true); err != nil {
-			return err
+	r.known = true
+	for key := range r.keys {
+		if _, incomplete := r.dropped[hash(key)]; incomplete {
+			if err := r.scanObjects(ctx, r.Since, 0); err != nil {
+				return err
+			}
+			break
 		}
 	}
-	if r.Since > 0 && len(r.keys) > 0 && !r.cut { // the states before
-		oldest := r.oldest
-		later := r.rows
-		if err := r.scanObjects(ctx, 0, r.Since, true); err != nil {
+	if r.Since > 0 && len(r.keys) > 0 { // the states before
+		oldest, later := r.oldest, r.rows
+		if err := r.scanObjects(ctx, 0, r.Since); err != nil {
 			return err
 		}
 		for key, rows := range later {
 			r.rows[key] = append(r.rows[key], rows...)
 		}
-		r.oldest = cmpOldest(oldest, r.oldest)
+		r.oldest = older(oldest, r.oldest)
 	}
 	for key, rows := range r.rows {
 		if !r.keys[key] {
@@ -91,25 +99,27 @@ func (r *reading) readObjects(ctx context.Context) error {
 	return nil
 }
 
-func cmpOldest(a, b int64) int64 {
+// older returns the earlier of two times, of which 0 is none.
+func older(a, b int64) int64 {
 	if a == 0 || b != 0 && b < a {
 		return b
 	}
 	return a
 }
 
-// scanObjects reads a part of the log. known: the entities that are meant are known.
-func (r *reading) scanObjects(ctx context.Context, since, until int64, known bool) error {
-	seen := map[string]bool{}
+// scanObjects reads a part of the log.
+func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 	begin := func() {
-		r.rows, r.held, r.cut, r.names, r.oldest = map[string][]row{}, 0, false, map[string]bool{}, 0
-		if r.ids == nil || !known {
-			r.ids = map[uint64]struct{}{}
+		r.rows, r.held, r.names, r.oldest = map[string][]row{}, 0, map[string]bool{}, 0
+		r.seen = map[string]bool{}
+		if !r.known {
+			r.keys, r.ids, r.dropped = map[string]bool{}, map[uint64]struct{}{}, map[uint64]struct{}{}
 		}
-		clear(seen)
 	}
 	begin()
 	return scan(ctx, r.objects, since, until, func(page walk.Scanned) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		if page.Restart {
 			begin()
 			return nil
@@ -122,12 +132,12 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64, known boo
 			}
 			r.ids[hash(e.RequestID)] = struct{}{}
 			if !e.TimestampGuessed {
-				r.oldest = cmpOldest(r.oldest, e.Timestamp)
+				r.oldest = older(r.oldest, e.Timestamp)
 			}
-			if e.Object.DAO != r.dao || seen[e.ID] {
+			if e.Object.DAO != r.dao || r.seen[e.ID] {
 				continue
 			}
-			if err := r.keep(e, known, seen); err != nil {
+			if err := r.keep(e); err != nil {
 				return err
 			}
 		}
@@ -135,30 +145,52 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64, known boo
 	})
 }
 
-// keep keeps a row of the kind of entity that is meant.
-func (r *reading) keep(e *audit.Entry, known bool, seen map[string]bool) error {
-	o := e.Object
-	if !r.keys[o.Key] {
-		if known {
-			return nil
-		}
-		if r.means(o) {
-			r.keys[strings.Clone(o.Key)] = true
-		}
+// source is Kong's log of changed entities, without the entities that do not matter.
+type source struct {
+	walk.Source
+
+	wants func(o *audit.Object, escaped string) bool
+}
+
+func (s source) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	q.Entities = s.wants
+	return s.Source.Page(ctx, q)
+}
+
+// wants reports whether a row must have its entity; see [audit.Query.Entities].
+func (r *reading) wants(o *audit.Object, escaped string) bool {
+	if o.DAO != r.dao {
+		return false
 	}
-	if !known && (r.cut || r.held+len(o.Entity) > maxHeld) {
-		r.cut, r.rows = true, map[string][]row{}
+	r.mu.Lock()
+	wanted := r.keys[o.Key] || !r.known && (o.Key == r.Name || r.held < maxHeld || len(r.names) < maxSimilar)
+	may := !r.known
+	r.mu.Unlock()
+	return wanted || may && strings.Contains(escaped, r.part)
+}
+
+// keep keeps a row of the kind of entity that is meant.
+func (r *reading) keep(e *audit.Entry) error {
+	o := e.Object
+	if !r.known && !o.Omitted && r.means(o) {
+		r.keys[strings.Clone(o.Key)] = true
+	}
+	switch meant := r.keys[o.Key]; {
+	case r.known && !meant:
+		return nil
+	case o.Omitted, !meant && r.held+len(o.Entity) > maxHeld:
+		r.dropped[hash(o.Key)] = struct{}{}
 		return nil
 	}
 	if r.held += len(o.Entity); r.held > maxMeant {
 		return errTooLarge
 	}
 	w := row{
-		id: strings.Clone(e.ID), requestID: strings.Clone(e.RequestID), userID: strings.Clone(e.RBACUserID), key: strings.Clone(o.Key), operation: strings.Clone(o.Operation),
+		requestID: strings.Clone(e.RequestID), userID: strings.Clone(e.RBACUserID), key: strings.Clone(o.Key), operation: strings.Clone(o.Operation),
 		at: e.Timestamp, text: strings.Clone(o.Entity), removed: strings.Clone(o.Removed), guessed: e.TimestampGuessed,
 	}
-	seen[w.id] = true
 	r.rows[w.key] = append(r.rows[w.key], w)
+	r.seen[strings.Clone(e.ID)] = true
 	return nil
 }
 
@@ -167,16 +199,12 @@ func (r *reading) means(o *audit.Object) bool {
 	if o.Key == r.Name {
 		return true
 	}
-	found := strings.Contains(o.Entity, r.part)
-	if !found && len(r.names) >= maxSimilar {
-		return false
-	}
 	if len(r.names) < maxSimilar {
 		if name := r.masker.Mask(o.DAO, o.Key, o.Entity, o.Removed).Name(); name != "" {
 			r.names[name] = true
 		}
 	}
-	return changes.State(o.Entity).Name() == r.Name
+	return strings.Contains(o.Entity, r.part) && changes.State(o.Entity).Name() == r.Name
 }
 
 func (r *reading) similar() []string { return slices.Sorted(maps.Keys(r.names)) }

@@ -10,8 +10,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// parts is into how many parts a log is cut that are read at once.
-const parts = 2
+// parts is into how many parts a log is cut that are read at once: as many as the client
+// keeps connections, as most of the time goes by waiting for Kong.
+const parts = 4
 
 var (
 	errPeek     = errors.New("one page is enough")       // ends a scan after its first page

@@ -44,7 +44,9 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 	if err != nil {
 		clock = time.Now()
 	}
-	if page, err = decodePage(body, log, clock, c.rowVerifier()); err != nil {
+	r := newPageReader(body, log, clock, c.rowVerifier())
+	r.wanted = q.Entities
+	if page, err = r.decode(); err != nil {
 		return audit.Page{}, "", err
 	}
 	page.Bytes, page.Date = len(body), date

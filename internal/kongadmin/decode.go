@@ -24,30 +24,41 @@ type pageReader struct {
 	date    time.Time // Kong's clock, for rows without a usable timestamp
 	latest  int64     // newest second that a row may have
 	verify  rowVerifier
+	wanted  func(o *audit.Object, escaped string) bool // see [audit.Query.Entities]
 	scratch []byte
 
 	// Of the current row.
-	unknown unknownFields
-	rawTime string // request_timestamp as written
+	unknown   unknownFields
+	rawTime   string // request_timestamp as written
+	rawEntity string // entity as written
 }
 
 // decodePage reads the envelope {"data":[…],"offset":…,"next":…}. Anything else is
 // an error, because it could hide rows. Kong passes on whatever bytes a path held,
 // so texts need not be UTF-8; those of the entries always are.
 func decodePage(body []byte, log logName, date time.Time, verify rowVerifier) (audit.Page, error) {
+	return newPageReader(body, log, date, verify).decode()
+}
+
+func newPageReader(body []byte, log logName, date time.Time, verify rowVerifier) *pageReader {
 	r := &pageReader{
 		Decoder: jsontext.NewDecoder(bytes.NewBuffer(body),
 			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
 		log: log, text: string(body), valid: utf8.Valid(body), date: date, verify: verify,
 	}
 	r.latest = max(date.Unix(), time.Now().Unix()) + int64(ahead/time.Second)
+	return r
+}
+
+// decode is [decodePage].
+func (r *pageReader) decode() (audit.Page, error) {
 	page, err := r.page()
 	var wrong *notAPage
 	switch {
 	case errors.As(err, &wrong):
-		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", wrong.what, len(body))}
+		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", wrong.what, len(r.text))}
 	case err != nil: // which may quote the body
-		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", malformed(r.text), len(body))}
+		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", malformed(r.text), len(r.text))}
 	}
 	return page, nil
 }
@@ -207,7 +218,7 @@ func (r *pageReader) row(e *audit.Entry) error {
 		e.Object = &audit.Object{}
 	}
 	r.unknown.reset()
-	r.rawTime = "null"
+	r.rawTime, r.rawEntity = "null", "null"
 	if _, err := r.ReadToken(); err != nil {
 		return err
 	}
@@ -232,6 +243,11 @@ func (r *pageReader) row(e *audit.Entry) error {
 	}
 	if r.verify != nil {
 		e.Verification = r.verify(r.text[begin:r.InputOffset()])
+	}
+	if o := e.Object; o != nil {
+		if o.Omitted = r.wanted != nil && !r.wanted(o, r.rawEntity); !o.Omitted {
+			o.Entity = r.unquoted(r.rawEntity)
+		}
 	}
 	// The identity is that of the row as Kong sent it.
 	if r.log == objectLog {
@@ -309,7 +325,7 @@ func (r *pageReader) objectField(e *audit.Entry, name, raw string) {
 	case "operation":
 		o.Operation = r.unquoted(raw)
 	case "entity":
-		o.Entity = r.unquoted(raw)
+		r.rawEntity = raw
 	case "removed_from_entity":
 		o.Removed = r.unquoted(raw)
 	case "expire":

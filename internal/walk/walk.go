@@ -6,8 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"io"
+	"hash/maphash"
 	"log/slog"
 	"strings"
 	"sync"
@@ -153,11 +152,14 @@ type query struct {
 // log whose offsets never end, in front of the same rows, would be read without end.
 const maxIdle = 100
 
+var pageSeed = maphash.MakeSeed()
+
 // isIdle notes a page, and reports whether too many have shown nothing new.
 func (q *query) isIdle(entries []audit.Entry) bool {
-	h := fnv.New64a()
+	var h maphash.Hash
+	h.SetSeed(pageSeed)
 	for i := range entries {
-		_, _ = io.WriteString(h, entries[i].ID) // never fails
+		_, _ = h.WriteString(entries[i].ID) // never fails
 	}
 	sum := h.Sum64()
 	if q.shown[sum] {
