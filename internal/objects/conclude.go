@@ -31,6 +31,11 @@ func (r *round) conclude(ctx context.Context) error {
 	if err := r.askUnseen(ctx); err != nil {
 		r.log.Debug("announced ids not read, no history is exact", "err", err)
 	}
+	for _, p := range r.pending {
+		if _, told := r.told.get(p.entry.ID); !told && !r.isOld(p) {
+			r.meta.Untold = r.now.Unix()
+		}
+	}
 	r.touches = map[string][]touch{}
 	for _, x := range r.rows {
 		r.noticed(x)
@@ -67,7 +72,7 @@ func (r *round) conclude(ctx context.Context) error {
 // waits no longer. before are older writes that wait.
 func (r *round) wait(p *pending, before []*pending) time.Time {
 	waited := r.now.Sub(p.first)
-	old := !r.w.Live && r.date != 0 && !p.entry.TimestampGuessed && p.entry.Timestamp <= r.date-settled
+	old := r.isOld(p)
 	lagging := r.now.Sub(r.lagged) < untoldFor
 	p.settled = old || waited >= firstRow && !lagging
 	if old || waited >= firstRow+apart {
@@ -97,6 +102,12 @@ func (r *round) wait(p *pending, before []*pending) time.Time {
 	return time.Time{}
 }
 
+// isOld reports whether a write was made so long ago that its rows, and those of all earlier
+// ones, are there.
+func (r *round) isOld(p *pending) bool {
+	return !r.w.Live && r.date != 0 && !p.entry.TimestampGuessed && p.entry.Timestamp <= r.date-settled
+}
+
 // lastRow returns when the last row of a write was first seen.
 func (p *pending) lastRow() (last time.Time) {
 	for _, x := range p.rows {
@@ -114,16 +125,13 @@ func (p *pending) shares(o *pending) bool {
 	})
 }
 
-// allAnnounced reports whether every write is announced these days, this one too, and
-// everything that was announced has shown up: then no earlier write is still to come.
+// allAnnounced reports whether every write has been announced for some time, and everything
+// that was announced has shown up: then no write that was made before p is still to show up.
 func (r *round) allAnnounced(p *pending) bool {
 	if !r.unseenKnown {
 		return false
 	}
-	if _, told := r.told.get(p.entry.ID); !told {
-		r.lastUntold = r.now
-	}
-	if r.now.Sub(r.lastUntold) < untoldFor {
+	if r.now.Sub(time.Unix(r.meta.Untold, 0)) < untoldFor {
 		return false
 	}
 	for _, a := range r.unseen {

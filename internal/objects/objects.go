@@ -146,17 +146,16 @@ type Joiner struct {
 	rowsOf  idSet   // requests of which there were rows
 	told    timeSet // when a request was announced
 
-	lastUntold time.Time        // when a write was met that was not announced
-	lagged     time.Time        // when a write was met whose row came later than firstRow
-	rowFirst   map[string]sight // of a row that is not applied
-	made       timeSet          // before when the change of a row was made, and of any that may be later
-	readAt     time.Time        // when the last read of all rows from readFrom on began
-	readFrom   int64
-	undated    map[string][]row // by request
-	lastRead   time.Time
-	lastWide   time.Time
-	failing    bool
-	full       time.Time // when items were last dropped
+	lagged   time.Time        // when a write was met whose row came later than firstRow
+	rowFirst map[string]sight // of a row that is not applied
+	made     timeSet          // before when the change of a row was made, and of any that may be later
+	readAt   time.Time        // when the last read of all rows from readFrom on began
+	readFrom int64
+	undated  map[string][]row // by request
+	lastRead time.Time
+	lastWide time.Time
+	failing  bool
+	full     time.Time // when items were last dropped
 }
 
 // New returns a joiner.
@@ -173,8 +172,7 @@ func New(o Options) *Joiner {
 	source := &impatient{source: o.Source}
 	return &Joiner{
 		source: source, opts: o, log: o.Logger, turn: make(chan struct{}, 1), first: map[string]time.Time{}, rowFirst: map[string]sight{}, undated: map[string][]row{},
-		lastUntold: time.Now(), // until the contrary has been seen
-		reader:     walk.NewReader(walk.Options{Source: source, PageSize: o.PageSize, StartAt: o.StartAt, Logger: o.Logger}),
+		reader: walk.NewReader(walk.Options{Source: source, PageSize: o.PageSize, StartAt: o.StartAt, Logger: o.Logger}),
 	}
 }
 
@@ -322,6 +320,9 @@ func (r *round) load(ctx context.Context) error {
 		j.loaded, j.version = true, version
 	}
 	r.meta = j.meta.clone()
+	if r.meta.Untold == 0 { // it is not known yet
+		r.meta.Untold = r.now.Unix()
+	}
 	for i := range r.w.Entries {
 		e := r.w.Entries[i]
 		if said := values[2+i]; said != nil {

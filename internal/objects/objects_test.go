@@ -379,3 +379,42 @@ func TestContinuedState(t *testing.T) {
 		}
 	})
 }
+
+// An update waits two seconds for earlier changes that may still show up, until every
+// write has been announced for ten minutes. A new process knows that from the ledger.
+func TestAnnouncedWritesWaitLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, n := newBench(t), 0
+		edit := func(operation, method string, announced bool) (string, time.Duration) {
+			n++
+			id := fmt.Sprint("w", n)
+			if announced {
+				if err := b.ledger.Announce(context.Background(), []string{id}, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.row(fmt.Sprint(n), id, operation, fmt.Sprintf(`{"name":"orders","paths":["/%d"]}`, n))
+			said, took := b.join(write(id, method, "/routes/orders"))
+			pause(30 * time.Second)
+			return said[id], took
+		}
+		expect := func(when string, announced bool, least, most time.Duration) {
+			t.Helper()
+			if said, took := edit("update", "PUT", announced); took < least || took > most || !strings.Contains(said, `"exact"`) {
+				t.Errorf("%s an update waited %s: %s", when, took, said)
+			}
+		}
+		edit("create", "POST", true)
+		expect("at first", true, 2*time.Second, 2500*time.Millisecond)
+		for range 20 {
+			edit("update", "PUT", true)
+		}
+		expect("after ten minutes", true, 0, 700*time.Millisecond)
+		b.restart(objects.Options{})
+		expect("after a restart", true, 0, 700*time.Millisecond)
+		expect("without an announcement", false, 2*time.Second, 2500*time.Millisecond)
+		expect("after one without an announcement", true, 2*time.Second, 2500*time.Millisecond)
+		b.restart(objects.Options{})
+		expect("after that and a restart", true, 2*time.Second, 2500*time.Millisecond)
+	})
+}
