@@ -186,10 +186,7 @@ func (s *Status) Judge() {
 			}
 		}
 	}
-	upTo := "nothing has been delivered yet"
-	if !s.DeliveredUpTo.IsZero() {
-		upTo = "all that Kong recorded up to " + clock(s.At, s.DeliveredUpTo) + " is delivered"
-	}
+	upTo := s.upTo()
 	var but []string
 	if s.Dead > 0 {
 		but = append(but, Plural(s.Dead, "dead letter"))
@@ -220,6 +217,18 @@ func (s *Status) Judge() {
 		return
 	}
 	s.Verdict = upTo
+}
+
+// upTo says how far delivery has come.
+func (s *Status) upTo() string {
+	ledgerFails := func(d health.State) bool { return d.Dependency == health.Ledger && d.Status == health.Failing }
+	switch {
+	case !s.DeliveredUpTo.IsZero():
+		return "all that Kong recorded up to " + clock(s.At, s.DeliveredUpTo) + " is delivered"
+	case slices.ContainsFunc(s.Dependencies, ledgerFails):
+		return "how far delivery has come is not known without the ledger"
+	}
+	return "nothing has been delivered yet"
 }
 
 // clock formats a time for a person: without the day if it is today.

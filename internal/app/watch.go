@@ -21,6 +21,10 @@ import (
 // must not block.
 type Report func(d health.Dependency, operation string, err error)
 
+// RecordOperation is the operation of recording outcomes. Its failure also ends with a
+// complete pass, which may have nothing to record.
+const RecordOperation = "record"
+
 // A call that takes much longer than those before it is reported as one that does not
 // answer, although it goes on.
 const (
@@ -190,7 +194,7 @@ func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) ([]audi
 
 // Record implements [delivery.Ledger].
 func (s watchedStore) Record(ctx context.Context, records []audit.Record) error {
-	done := s.ledgerCall("write")
+	done := s.ledgerCall(RecordOperation) // a full disk may take the lease and not the records
 	err := s.Store.Record(ctx, records)
 	done(err)
 	return err

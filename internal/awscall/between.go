@@ -8,22 +8,34 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
+// product matches the name of a server, with its version. It is too short for a secret.
+var product = regexp.MustCompile(`^[A-Za-z][A-Za-z-]{0,14}(/[0-9][0-9.]{0,11})?$`)
+
 // explainIntermediary is for an answer without an error code: it comes from something
 // between the relay and AWS, which knows nothing of entries.
 func (s *Service) explainIntermediary(f *Failure, resp *http.Response) {
 	f.Code, f.NotAWS = fmt.Sprintf("HTTP%d", f.status), true
+	f.between = "something"
 	between := "something between the relay and AWS answers, or another service"
+	if server := product.FindString(resp.Header.Get("Server")); server != "" {
+		f.between = server
+		between = server + " answers in AWS's place"
+	}
 	host := ""
 	if resp.Request != nil {
 		host = resp.Request.URL.Host
 		if proxy, err := http.ProxyFromEnvironment(resp.Request); err == nil && proxy != nil {
 			between = "the proxy " + proxy.Host + " may answer in AWS's place"
+			if f.between == "something" {
+				f.between = "something behind the proxy " + proxy.Host
+			}
 		}
 	}
 	f.Hint = fmt.Sprintf("%s (%s): check HTTPS_PROXY, firewalls, %s and AWS_ENDPOINT_URL", between, host, s.Endpoint)

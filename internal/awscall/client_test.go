@@ -191,3 +191,22 @@ func TestCredentialsThatAreGoneForAMoment(t *testing.T) {
 		t.Errorf("no source of credentials: %v", f)
 	}
 }
+
+// What answers in AWS's place is named by its product, and by nothing that may be a secret.
+func TestWhatAnswersIsNamed(t *testing.T) {
+	for server, named := range map[string]string{
+		"squid/5.7": "squid/5.7 answered HTTP502", "nginx": "nginx answered HTTP502",
+		"FwoGZXIvYXdzSECRETTOKENSECRETTOKEN": "something answered HTTP502", "a <b>": "something answered HTTP502",
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Server", server)
+			w.WriteHeader(http.StatusBadGateway)
+			_, _ = io.WriteString(w, "<html>")
+		}))
+		_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: static("")}, 1)
+		srv.Close()
+		if f == nil || !strings.Contains(f.Error(), named) || strings.Contains(f.Error()+f.Hint, "SECRET") {
+			t.Errorf("%s: %v", server, f)
+		}
+	}
+}

@@ -56,10 +56,14 @@ type Failure struct {
 
 	service string
 	status  int
+	between string // what answered in AWS's place
 	cause   error
 }
 
 func (f *Failure) Error() string {
+	if f.NotAWS {
+		return fmt.Sprintf("calling %s: %s answered %s (%s), which is not from AWS", f.service, f.between, f.Code, f.Reason)
+	}
 	if f.status != 0 {
 		return fmt.Sprintf("%s answered %s (HTTP status %d): %s", f.service, f.Code, f.status, f.Reason)
 	}

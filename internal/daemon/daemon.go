@@ -48,6 +48,7 @@ type server struct {
 
 	lastRead  atomic.Int64 // when Kong last gave a page, Unix seconds
 	running   atomic.Int32 // passes under way
+	forgot    atomic.Bool  // the ledger was emptied or set back since the last pass
 	recording recording
 	freshness health.Freshness
 	history   history
@@ -254,6 +255,7 @@ func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	switch {
 	case errors.Is(err, audit.ErrLeaseHeld):
 		s.metrics.standby()
+		s.health.Recovered(time.Now(), health.Ledger, app.RecordOperation)
 		s.report(health.Passes, "pass", nil)
 		log.Debug("another relay makes the pass")
 		return
@@ -268,6 +270,7 @@ func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	s.history.add(now, &sum, err)
 	s.report(health.Passes, "pass", app.Explain(err))
 	if err == nil && !sum.Beside {
+		s.health.Recovered(now, health.Ledger, app.RecordOperation)
 		s.health.Completed(now)
 	}
 	switch {

@@ -164,6 +164,9 @@ func (s *server) readMarks(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*marksEvery)
 	defer cancel()
 	marks, err := s.app.Store.Marks(ctx)
+	if forgot := audit.LedgerForgot(err); s.forgot.Swap(forgot) != forgot && forgot {
+		s.runner.RequestRerun() // the pass says it, and reads everything again
+	}
 	if err != nil {
 		s.log.Debug("marks not read", "err", err) // the ledger's state says it
 		return

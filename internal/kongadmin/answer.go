@@ -81,11 +81,14 @@ func newRefusal(resp *http.Response, q audit.Query, secrets secrets) error {
 }
 
 // between returns what answered in Kong's place, by its Server header, or nothing if
-// it was Kong or does not say.
+// it was Kong or may have been. Kong answers in JSON.
 func between(resp *http.Response) string {
 	server := resp.Header.Get("Server")
 	if resp.Header.Get(requestIDHeader) != "" || strings.HasPrefix(strings.ToLower(server), "kong") {
 		return ""
+	}
+	if server == "" && strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+		return "something without a name"
 	}
 	return shorten(server)
 }

@@ -296,3 +296,34 @@ func FuzzErrorAnswers(f *testing.F) {
 		}
 	})
 }
+
+// Who answers in Kong's place is said, and what it says is not taken for Kong's.
+func TestWhoAnswersIsSaid(t *testing.T) {
+	const html = "<html><body><h1>503 Service Unavailable</h1></body></html>"
+	for name, c := range map[string]struct {
+		server, contentType, body string
+		status                    int
+		said, hint                string
+	}{
+		"a load balancer":              {"awselb/2.0", "text/html", html, 503, "said by awselb/2.0", "awselb/2.0, which stands before Kong"},
+		"a load balancer with no name": {"", "text/html", html, 503, "said by something without a name", "which stands before Kong"},
+		"Kong":                         {"kong/3.10.0.2", "application/json", `{"message":"down"}`, 503, "503", "Kong's error log"},
+		"Kong without a name":          {"", "application/json", `{"message":"down"}`, 503, "503", "Kong's error log"},
+		"Kong without a licence":       {"kong/3.10.0.2", "application/json", `{"message":"Enterprise license missing or expired"}`, 403, "license", "KONG_LICENSE_DATA"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", c.contentType)
+				if c.server != "" {
+					w.Header().Set("Server", c.server)
+				}
+				w.WriteHeader(c.status)
+				say(w, c.body)
+			})
+			err := refused(t, newClient(t, Options{URL: s.URL}), all)
+			if !strings.Contains(err.Error(), c.said) || !strings.Contains(audit.Hint(err), c.hint) {
+				t.Errorf("%v, hint %q", err, audit.Hint(err))
+			}
+		})
+	}
+}

@@ -183,10 +183,12 @@ func (c *Client) passingHint(err error) string {
 		return "check that the host in KONG_ADMIN_API is spelt right and known to this machine's DNS"
 	case errors.As(err, &op) && op.Op == "dial":
 		return "check that KONG_ADMIN_API is right, the Admin API listens there, and no firewall stands between"
-	case errors.Is(err, io.EOF) && c.base.Scheme == "http":
-		return "something closes connections without an answer: if the Admin API speaks TLS there, give KONG_ADMIN_API with https://; else look at Kong's error log and at what is between"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return "something closes connections without an answer: look at Kong's error log, and at what is between (a firewall, a load balancer)"
+		hint := "something closes connections without an answer: "
+		if c.base.Scheme == "http" {
+			hint += "if the Admin API speaks TLS there, give KONG_ADMIN_API with https://; else "
+		}
+		return hint + "look at Kong's error log, and at what is between (a firewall, a load balancer)"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Sprintf("Kong or its database is slow or down: it gave no whole page within %s; --kong-timeout waits longer", c.opts.Timeout)
 	}
@@ -269,6 +271,8 @@ func (c *Client) refusalHint(log logName, r *refusal) string {
 		return "Kong asks for an RBAC token: set KONG_SUPERADMIN=true and KONG_ADMIN_TOKEN (or KONG_ADMIN_TOKEN_FILE)"
 	case status == http.StatusUnauthorized:
 		return "Kong does not know this token: check KONG_ADMIN_TOKEN against the RBAC user's token"
+	case status == http.StatusForbidden && strings.Contains(strings.ToLower(r.message), "license"):
+		return "Kong has no valid Enterprise licence, and without one it keeps no audit log: renew KONG_LICENSE_DATA of the node at KONG_ADMIN_API"
 	case status == http.StatusForbidden:
 		return "the token's user may not read the audit log: give it a role with read on /audit/" + string(log) + " in the default workspace"
 	case status == http.StatusNotFound:

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -108,6 +109,30 @@ func pool(t *testing.T, k *kongtest.Server) *x509.CertPool {
 		t.Fatal("the CA is not PEM")
 	}
 	return p
+}
+
+// Something that speaks TLS only may close the connection without a word.
+func TestPlainHTTPThatIsReset(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.(*net.TCPConn).SetLinger(0)
+			_, _ = c.Read(make([]byte, 1))
+			_ = c.Close() // with a reset
+		}
+	}()
+	err = refused(t, newClient(t, Options{URL: "http://" + l.Addr().String(), Retries: 1}), all)
+	if !strings.Contains(audit.Hint(err), "https://") {
+		t.Errorf("%v, hint %q", err, audit.Hint(err))
+	}
 }
 
 // nginx answers with pages of its own where TLS is amiss.

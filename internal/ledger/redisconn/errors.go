@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 
@@ -19,6 +20,8 @@ import (
 const (
 	sizeHint   = "raise proto-max-bulk-len, or the limit of the service that Redis comes from"
 	scriptHint = "use Redis 6.0 or later, or Valkey, with scripts allowed"
+	lateHint   = "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it: it does not answer in time"
+	cutHint    = "start Redis or Valkey if it is down; else look at its log: it, or something between, closes connections (maxclients, client-output-buffer-limit, tls-auth-clients, a load balancer)"
 	rightsHint = "let the ACL user do +@all -@dangerous +info on the ledger's keys, ~relay:* unless the prefix was changed"
 )
 
@@ -100,6 +103,14 @@ func Cut(err error) bool {
 // TooLarge is the error for a request that the server does not take because of its size.
 func TooLarge(err error) error { return audit.NewSettingsError(err, sizeHint) }
 
+// isLate reports whether a server that was connected to has not answered in time.
+func isLate(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return false
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // Wrap says what failed and where. What only a person can heal becomes an
 // [audit.SettingsError]; all else (no connection, loading, read-only,
 // a cluster that is down) may heal.
@@ -128,25 +139,35 @@ func (c *Client) Wrap(doing string, err error) error {
 	if hint := tlsHint(err); hint != "" {
 		return audit.NewSettingsError(wrapped, hint)
 	}
+	if errors.As(err, &answer) {
+		return audit.WithHint(wrapped, "the server answers with an error that the relay does not know: look it up, and at the server's log")
+	}
+	return c.explainConnection(wrapped)
+}
+
+// explainConnection adds what may be wrong to an error of a connection.
+func (c *Client) explainConnection(err error) error {
 	var name *net.DNSError
 	switch {
 	case errors.As(err, &name):
-		return audit.WithHint(wrapped, "check that the host in REDIS_HOST is spelt right and known to this machine's DNS")
-	case errors.Is(err, context.DeadlineExceeded) && c.tls:
-		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped),
-			"look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it: it does not answer in time; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS")
+		return audit.WithHint(err, "check that the host in REDIS_HOST is spelt right and known to this machine's DNS")
+	case isLate(err) && c.tls:
+		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", err),
+			lateHint+"; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS")
+	case isLate(err):
+		return audit.WithHint(err, lateHint)
+	case Cut(err) && c.tls:
+		return audit.WithHint(fmt.Errorf("%w, does REDIS_HOST speak TLS?", err), cutHint+"; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS")
 	case Unreachable(err) && c.tls:
-		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", wrapped),
+		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", err),
 			"start Redis or Valkey, or name its TLS port with REDIS_HOST; leave out --redis-tls and --redis-ca if it speaks none")
 	case Cut(err):
-		return audit.WithHint(fmt.Errorf("%w, does it want TLS (--redis-tls)?", wrapped),
-			"look at the server's log: it, or something between, closes connections (maxclients, client-output-buffer-limit, a load balancer); set --redis-tls if it speaks TLS only")
+		return audit.WithHint(fmt.Errorf("%w, does it want TLS (--redis-tls)?", err),
+			cutHint+"; set --redis-tls if it speaks TLS only")
 	case Unreachable(err):
-		return fmt.Errorf("%w, is REDIS_HOST right?", wrapped)
-	case errors.As(err, &answer):
-		return audit.WithHint(wrapped, "the server answers with an error that the relay does not know: look it up, and at the server's log")
+		return fmt.Errorf("%w, is REDIS_HOST right?", err)
 	}
-	return wrapped
+	return err
 }
 
 // tlsHint returns a hint for a connection that TLS refused, or "".

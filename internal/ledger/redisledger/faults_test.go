@@ -1,6 +1,7 @@
 package redisledger
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -214,6 +216,41 @@ func TestRedisAnswersAreExplained(t *testing.T) {
 		if err == nil || !strings.Contains(audit.Hint(err), c.hint) {
 			t.Errorf("%s: %v; hint: %s", what, err, audit.Hint(err))
 		}
+	}
+}
+
+// TestRedisThatDoesNotAnswer has servers that take connections and say nothing.
+func TestRedisThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	silent := value(net.Listen("tcp", "127.0.0.1:0"))(t)
+	t.Cleanup(func() { silent.Close() })
+	for what, c := range map[string]struct {
+		addr    string
+		timeout time.Duration
+		tls     *tls.Config
+		hint    string
+	}{
+		"silent":              {silent.Addr().String(), 100 * time.Millisecond, nil, "load of the ledger's server"},
+		"silent over TLS":     {silent.Addr().String(), 100 * time.Millisecond, &tls.Config{MinVersion: tls.VersionTLS12}, "load of the ledger's server"},
+		"closing":             {answering(t, ""), 0, nil, "maxclients"},
+		"closing without TLS": {answering(t, ""), 0, &tls.Config{MinVersion: tls.VersionTLS12}, "maxclients"},
+	} {
+		err := openRedis(t, Options{Addrs: []string{c.addr}, TLS: c.tls, Timeout: c.timeout}).Ping(bg())
+		if err == nil || !strings.Contains(audit.Hint(err), c.hint) || !strings.Contains(c.hint, "maxclients") && strings.Contains(audit.Hint(err), "start Redis") {
+			t.Errorf("%s: %v; hint: %s", what, err, audit.Hint(err))
+		}
+	}
+}
+
+// TestRedisMarksOfSomethingElse has a key of the ledger's written by something else.
+func TestRedisMarksOfSomethingElse(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	value(r.Begin(bg()))(t)
+	must(t, plainClient(t, s).Set(bg(), r.keys("marks")[0], "x", 0).Err())
+	if _, err := r.Marks(bg()); !audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), "--redis-prefix") || !strings.Contains(err.Error(), s.Addr) {
+		t.Errorf("%v; hint: %s", err, audit.Hint(err))
 	}
 }
 
