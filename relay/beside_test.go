@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"net/http"
 	"os"
 	"strings"
@@ -42,7 +41,7 @@ func TestCommandsBesideARelayWithAFile(t *testing.T) {
 	contains(t, out, "no outages")
 	out, _ = w.says(exitDifference, "verify", "--json")
 	var report verify.Report
-	if err := json.Unmarshal([]byte(out), &report); err != nil || report.Delivered != 49 || report.Dead.Count != 1 || report.Missing.Count != 0 {
+	if err := decode([]byte(out), &report); err != nil || report.Delivered != 49 || report.Dead.Count != 1 || report.Missing.Count != 0 {
 		t.Errorf("%v: %s", err, out)
 	}
 	out, _ = w.says(exitOK, "verify", "--since", "1m") // the dead letter is older
@@ -110,7 +109,7 @@ func TestVerifyDuringAPass(t *testing.T) {
 	})
 	out, _ := w.says(exitOK, "verify", "--json")
 	var report verify.Report
-	if err := json.Unmarshal([]byte(out), &report); err != nil || report.OnTheWay != 500 || report.Missing.Count != 0 {
+	if err := decode([]byte(out), &report); err != nil || report.OnTheWay != 500 || report.Missing.Count != 0 {
 		t.Errorf("%v: %s", err, out)
 	}
 	if report.CompleteThrough >= at.UTC().Format(time.RFC3339) {

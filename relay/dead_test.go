@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,15 +28,14 @@ func (w *world) letters() map[string]audit.Undelivered {
 	w.tb.Helper()
 	out, _ := w.says(exitOK, "dead", "list", "--json")
 	found := map[string]audit.Undelivered{}
-	for d := json.NewDecoder(strings.NewReader(out)); ; {
+	for line := range strings.Lines(out) {
 		var l shownUndelivered
-		if err := d.Decode(&l); err == io.EOF {
-			return found
-		} else if err != nil {
+		if err := decode([]byte(line), &l); err != nil {
 			w.tb.Fatalf("%v:\n%s", err, out)
 		}
 		found[l.Entry.ID] = l.undelivered()
 	}
+	return found
 }
 
 // undelivered returns what was printed as the ledger has it.
@@ -92,7 +90,7 @@ func TestDeadLetters(t *testing.T) {
 			contains(t, list, "AGE", "REASON", id(10), "InvalidData", id(50), "FieldTooLong", "GET /services")
 			shown, _ := w.says(exitOK, "dead", "show", id(10))
 			var l shownUndelivered
-			if err := json.Unmarshal([]byte(shown), &l); err != nil || l.Entry.ID != id(10) || l.Code != "InvalidData" || l.Outcome != "dead" ||
+			if err := decode([]byte(shown), &l); err != nil || l.Entry.ID != id(10) || l.Code != "InvalidData" || l.Outcome != "dead" ||
 				l.Reason == "" || l.Entry.Path != "/services" || time.Since(l.Since) > time.Minute {
 				t.Errorf("%+v: %v", l, err)
 			}

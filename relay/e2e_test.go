@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -218,11 +219,16 @@ func (w *world) once(args ...string) pipeline.Summary {
 func (r *relayRun) summary(tb testing.TB) pipeline.Summary {
 	tb.Helper()
 	var s shownSummary
-	if err := json.Unmarshal(r.stdout.Bytes(), &s); err != nil {
+	if err := decode(r.stdout.Bytes(), &s); err != nil {
 		tb.Fatalf("summary is not JSON: %v\n%s\n%s", err, r.stdout.String(), tail(r.stderr.String(), 4000))
 	}
 	s.Summary.Through = s.Through.Unix()
 	return s.Summary
+}
+
+// decode decodes JSON into a value whose fields are named without regard to case.
+func decode(text []byte, into any) error {
+	return json.Unmarshal(text, into, json.MatchCaseInsensitiveNames(true))
 }
 
 // lost returns the ids that Kong holds and that did not arrive.

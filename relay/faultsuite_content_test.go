@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -50,13 +51,9 @@ func contentOf(r *kongtest.Row, id string) content {
 
 // onePayload is a JSON object in one form, and any other text as it is.
 func onePayload(text []byte) string {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	var object map[string]any
-	if len(text) > 0 && d.Decode(&object) == nil && object != nil {
-		if b, err := json.Marshal(object); err == nil {
-			return string(b)
-		}
+	object := jsontext.Value(text).Clone()
+	if object.Kind() == '{' && object.Format(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false), jsontext.ReorderRawObjects(true), jsontext.AllowDuplicateNames(true)) == nil {
+		return string(object)
 	}
 	return string(text)
 }
@@ -67,10 +64,10 @@ func eventContent(t *testing.T, data string, want *content) content {
 	var e struct {
 		EventName, UID, EventTime, SourceIPAddress string
 		UserIdentity                               struct{ PrincipalID string }
-		RequestParameters                          struct{ Payload json.RawMessage }
-		AdditionalEventData                        struct{ Truncated map[string]json.RawMessage }
+		RequestParameters                          struct{ Payload jsontext.Value }
+		AdditionalEventData                        struct{ Truncated map[string]jsontext.Value }
 	}
-	if err := json.Unmarshal([]byte(data), &e); err != nil {
+	if err := decode([]byte(data), &e); err != nil {
 		t.Fatalf("event of %q: %v", want.UID, err)
 	}
 	c := content{Name: e.EventName, UID: e.UID, Time: e.EventTime, Address: e.SourceIPAddress, Principal: e.UserIdentity.PrincipalID}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -87,9 +86,9 @@ func (f *faultRun) deadList() map[string]bool {
 		f.t.Fatalf("relay dead list ended with %d:\n%s", code, r.stderr.String())
 	}
 	list := map[string]bool{}
-	for d := json.NewDecoder(bytes.NewReader(r.stdout.Bytes())); d.More(); {
+	for line := range bytes.Lines(r.stdout.Bytes()) {
 		var l shownUndelivered
-		if err := d.Decode(&l); err != nil {
+		if err := decode(line, &l); err != nil {
 			f.t.Fatal(err)
 		}
 		list[l.Entry.ID] = true

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -232,7 +233,7 @@ func credentialsExpire(f *faultRun) {
 	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		c := now.Load()
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(answer{c.AccessKeyID, c.SecretAccessKey, c.SessionToken, time.Now().Add(time.Hour)})
+		_ = json.MarshalWrite(w, answer{c.AccessKeyID, c.SecretAccessKey, c.SessionToken, time.Now().Add(time.Hour)})
 	}))
 	f.t.Cleanup(metadata.Close)
 	f.env = append(slices.DeleteFunc(f.env, func(kv string) bool {

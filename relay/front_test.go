@@ -43,14 +43,7 @@ type frontMode struct {
 
 func newFront(tb testing.TB, backend string, mode frontMode) *front {
 	tb.Helper()
-	f := &front{backend: backend, tb: tb, conns: map[net.Conn]struct{}{}}
-	for f.listener == nil { // the tests of another package may take a free port first
-		f.addr = "127.0.0.1:" + redistest.FreePort(tb)
-		if l, err := net.Listen("tcp", f.addr); err == nil {
-			f.listener = l
-			go f.accept(l)
-		}
-	}
+	f := &front{backend: backend, addr: "127.0.0.1:" + redistest.FreePort(tb), tb: tb, conns: map[net.Conn]struct{}{}}
 	f.set(mode)
 	tb.Cleanup(func() { f.set(frontMode{refused: true}) })
 	return f

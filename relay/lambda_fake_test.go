@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/lambdahost"
 )
@@ -183,7 +185,7 @@ func (l *fakeLambda) invoke(payload string) *invocation {
 func (l *fakeLambda) result(payload string) (r lambdahost.Result) {
 	l.tb.Helper()
 	e := l.invoke(payload)
-	if err := json.Unmarshal(e.answer, &r); err != nil || e.failed {
+	if err := decode(e.answer, &r); err != nil || e.failed {
 		l.tb.Fatalf("%s failed: %s\n%s", payload, e.answer, l.stop())
 	}
 	return r
@@ -239,7 +241,7 @@ func (l *fakeLambda) stop() string {
 	}
 	log := l.process.stderr.String()
 	for line := range strings.Lines(log) {
-		if !json.Valid([]byte(line)) {
+		if !jsontext.Value(line).IsValid() {
 			l.tb.Errorf("a line of the log is not JSON: %s", line)
 		}
 	}
@@ -264,8 +266,8 @@ func (l *fakeLambda) emf() (lines []map[string]float64) {
 			} `json:"_aws"`
 			Source string
 		}
-		var values map[string]json.RawMessage
-		if err := json.Unmarshal(line, &in); err != nil || json.Unmarshal(line, &values) != nil {
+		var values map[string]jsontext.Value
+		if err := decode(line, &in); err != nil || json.Unmarshal(line, &values) != nil {
 			l.tb.Fatalf("metrics are not JSON: %s", line)
 		}
 		if d := time.Since(time.UnixMilli(in.AWS.Timestamp)); d < 0 || d > 5*time.Minute || len(in.AWS.CloudWatchMetrics) != 1 || in.Source != "kong" {
@@ -321,7 +323,7 @@ func (s *secretStore) start(tb testing.TB) string {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-		_ = json.NewEncoder(w).Encode(map[string]string{"SecretString": s.text})
+		_ = json.MarshalWrite(w, map[string]string{"SecretString": s.text})
 	}))
 	tb.Cleanup(server.Close)
 	return "AWS_ENDPOINT_URL_SECRETS_MANAGER=" + server.URL

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"html"
 	"slices"
@@ -85,7 +84,7 @@ type named struct {
 func (w *namedWorld) lines(message, dependency string) (found []named) {
 	for line := range strings.Lines(w.relay.stderr.String()) {
 		var n named
-		if json.Unmarshal([]byte(line), &n) == nil && n.Msg == message && (dependency == "" || n.Dependency == dependency) {
+		if decode([]byte(line), &n) == nil && n.Msg == message && (dependency == "" || n.Dependency == dependency) {
 			found = append(found, n)
 		}
 	}
@@ -100,7 +99,7 @@ func (w *namedWorld) status() (s struct {
 }) {
 	w.tb.Helper()
 	_, text := fetchOps(w.tb, w.ops+"/status")
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
+	if err := decode([]byte(text), &s); err != nil {
 		w.tb.Fatalf("%v: %s", err, text)
 	}
 	return s
@@ -172,36 +171,50 @@ func (w *namedWorld) healthy(dependency string) {
 	})
 }
 
-// names reports whether a text has the cause of a fault, or one of several between bars.
-func (c *namedFault) names(text string) bool {
-	return slices.ContainsFunc(strings.Split(c.cause, "|"), func(cause string) bool { return strings.Contains(text, cause) })
+// says reports whether a line or a state has the remedy of a fault and its cause, or one of
+// several between bars.
+func (c *namedFault) says(n named) bool {
+	return strings.Contains(n.Hint, c.hint) && slices.ContainsFunc(strings.Split(c.cause, "|"), func(cause string) bool { return strings.Contains(n.Err+n.Cause, cause) })
+}
+
+// failures returns the log's lines that say that a dependency fails, or still does.
+func (w *namedWorld) failures(dependency string) []named {
+	return append(w.lines("dependency is failing", dependency), w.lines("dependency is still failing", dependency)...)
 }
 
 // named begins a fault, and expects that everything names it.
 func (w *namedWorld) named(t *testing.T, c namedFault) {
-	begin := time.Now()
+	begin, before := time.Now(), len(w.failures(c.dependency)) // a busy machine may have had calls that took too long
+	if c.atStart {
+		before = 0
+	}
 	if c.begin != nil {
 		c.begin(w)
 	}
+	var line, state named
+	defer func() {
+		if t.Failed() {
+			t.Logf("the log says %+v, /status %+v, want %q and %q", line, state, c.cause, c.hint)
+		}
+	}()
 	again := time.Time{}
-	eventually(t, patient, "a warning", func() bool {
+	eventually(t, patient, "a warning that names cause and remedy", func() bool {
 		if time.Since(again) > time.Second {
 			again = time.Now()
 			if !c.quiet {
 				w.work()
 			}
 		}
-		return len(w.lines("dependency is failing", c.dependency)) > 0
+		if lines := w.failures(c.dependency); len(lines) > before {
+			line = lines[len(lines)-1]
+		}
+		return line.Level == "WARN" && c.says(line)
 	})
-	took := time.Since(begin)
-	line := w.lines("dependency is failing", c.dependency)[0]
-	t.Logf("named after %.1f s: %s\n\twhat to do: %s", took.Seconds(), line.Err, line.Hint)
-	if line.Level != "WARN" || !c.names(line.Err) || !strings.Contains(line.Hint, c.hint) {
-		t.Errorf("the log says %+v, want %q and %q", line, c.cause, c.hint)
-	}
-	if s := w.state(c.dependency); s.Status != "failing" || !c.names(s.Cause) || !strings.Contains(s.Hint, c.hint) {
-		t.Errorf("/status says %+v, want %q and %q", s, c.cause, c.hint)
-	}
+	t.Logf("named after %.1f s: %s\n\twhat to do: %s", time.Since(begin).Seconds(), line.Err, line.Hint)
+	eventually(t, patient, "a state that names cause and remedy", func() bool {
+		state = w.state(c.dependency)
+		return state.Status == "failing" && c.says(state)
+	})
 	if n := metric(t, w.ops, `dependency_up{dependency="`+c.dependency+`"}`); n != "0" {
 		t.Errorf("dependency_up is %q", n)
 	}
@@ -239,8 +252,9 @@ func (w *namedWorld) ended(t *testing.T, c namedFault) {
 	eventually(t, patient, "everything delivered", func() bool { return len(w.lost()) == 0 })
 	eventually(t, patient, "the verdict", func() bool { return strings.HasPrefix(w.status().Verdict, "all that Kong recorded") })
 	w.says(exitOK, "status")
-	if n := len(w.lines("dependency is failing", c.dependency)); n != 1 {
-		t.Errorf("named %d times", n)
+	// A busy machine may have been said to be slow besides.
+	if lines := slices.DeleteFunc(w.lines("dependency is failing", c.dependency), func(n named) bool { return !c.says(n) }); len(lines) > 1 {
+		t.Errorf("named %d times", len(lines))
 	}
 }
 
@@ -291,7 +305,7 @@ func TestFatalErrorIsALogLine(t *testing.T) {
 	found := 0
 	for line := range strings.Lines(r.stderr.String()) {
 		var n named
-		if err := json.Unmarshal([]byte(line), &n); err != nil {
+		if err := decode([]byte(line), &n); err != nil {
 			t.Errorf("not a line of the log: %q", line)
 		}
 		if n.Level == "ERROR" && strings.Contains(n.Err, "allkeys-lru") && strings.Contains(n.Hint, "noeviction") {

@@ -1,13 +1,14 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -42,9 +43,9 @@ func look(tb testing.TB, ops string) (v vitals, ok bool) {
 	v.ready = status == http.StatusOK
 	var answer struct {
 		Reason, Hint string
-		Degraded     []json.RawMessage
+		Degraded     []jsontext.Value
 	}
-	if json.Unmarshal(body, &answer) != nil {
+	if decode(body, &answer) != nil {
 		return v, false
 	}
 	v.reason, v.hint, v.degraded = answer.Reason, answer.Hint, len(answer.Degraded)

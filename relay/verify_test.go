@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"slices"
@@ -36,7 +35,7 @@ func (w *world) verify(want int, args ...string) verify.Report {
 	r := w.start(nil, append([]string{"verify", "--json"}, args...)...)
 	code := r.wait(w.tb)
 	var report verify.Report
-	if err := json.Unmarshal(r.stdout.Bytes(), &report); err != nil {
+	if err := decode(r.stdout.Bytes(), &report); err != nil {
 		w.tb.Fatalf("verify ended with %d, and its report is not JSON: %v\n%s", code, err, tail(r.stderr.String(), 4000))
 	}
 	if code != want || report.OK != (want == exitOK) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -55,7 +54,7 @@ func TestOutageIsNamedAndKept(t *testing.T) {
 		Verdict, Hint string
 	}
 	_, text := fetchOps(t, ops+"/status")
-	if err := json.Unmarshal([]byte(text), &status); err != nil || !status.Failing || !strings.Contains(status.Verdict, "destination has been failing since") || status.Hint == "" {
+	if err := decode([]byte(text), &status); err != nil || !status.Failing || !strings.Contains(status.Verdict, "destination has been failing since") || status.Hint == "" {
 		t.Errorf("%v: %s", err, text)
 	}
 	header, page := fetchOps(t, ops+"/")

@@ -1,9 +1,11 @@
 package cloudtrail
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
@@ -16,8 +18,10 @@ func TestResponseElements(t *testing.T) {
 		_, data := d.Event(&e)
 		checkEvent(t, data)
 		var v struct {
-			ResponseElements    json.RawMessage `json:"responseElements"`
-			AdditionalEventData struct{ Truncated json.RawMessage }
+			ResponseElements    jsontext.Value `json:"responseElements"`
+			AdditionalEventData struct {
+				Truncated jsontext.Value `json:"truncated"`
+			} `json:"additionalEventData"`
 		}
 		if err := json.Unmarshal(data, &v); err != nil {
 			t.Fatal(err)

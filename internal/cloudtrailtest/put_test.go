@@ -2,7 +2,6 @@ package cloudtrailtest
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 const account = "111122223333"
@@ -36,7 +37,7 @@ func goodData(uid string, change ...func(map[string]any)) string {
 	for _, f := range change {
 		f(d)
 	}
-	b, err := json.Marshal(d)
+	b, err := json.Marshal(d, json.Deterministic(true))
 	if err != nil {
 		panic(err)
 	}
@@ -73,13 +74,11 @@ func bodyOf(events ...wireEvent) []byte {
 	if events == nil {
 		events = []wireEvent{}
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(map[string]any{"auditEvents": events}); err != nil {
+	b, err := json.Marshal(map[string]any{"auditEvents": events})
+	if err != nil {
 		panic(err)
 	}
-	return b.Bytes()
+	return b
 }
 
 func good(ids ...string) []byte {
@@ -111,7 +110,7 @@ func put(t *testing.T, s *Server, query string, body []byte) answer {
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "POST", "/PutAuditEvents?"+query, bytes.NewReader(body)))
 	a := answer{status: w.Code, header: w.Header()}
-	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+	if err := json.Unmarshal(w.Body.Bytes(), &a, json.MatchCaseInsensitiveNames(true)); err != nil {
 		t.Fatalf("answer %d is not JSON: %v", w.Code, err)
 	}
 	return a

@@ -1,7 +1,6 @@
 package cloudwatch_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatch"
@@ -23,7 +23,7 @@ func answers(t *testing.T, operation string, list ...string) (aws.Config, *[]map
 	var seen []map[string]any
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in map[string]any
-		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || !strings.HasSuffix(r.Header.Get("X-Amz-Target"), "."+operation) {
+		if err := json.UnmarshalRead(r.Body, &in); err != nil || !strings.HasSuffix(r.Header.Get("X-Amz-Target"), "."+operation) {
 			t.Errorf("%s: %v", r.Header.Get("X-Amz-Target"), err)
 		}
 		seen = append(seen, in)

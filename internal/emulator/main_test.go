@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 var binaries string // the folder of the built programs
@@ -163,7 +164,9 @@ func (e *emulator) awaitRow(id string) row {
 	defer tick.Stop()
 	for {
 		_, body := do(e.tb, http.MethodGet, e.admin+"/audit/requests?size=1000", "")
-		var page struct{ Data []row }
+		var page struct {
+			Data []row `json:"data"`
+		}
 		if err := json.Unmarshal([]byte(body), &page); err != nil {
 			e.tb.Fatal(err)
 		}

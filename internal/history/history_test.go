@@ -3,7 +3,6 @@ package history_test
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -13,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/changes"
 	"github.com/kong-cloudtrail/relay/internal/history"

@@ -1,7 +1,6 @@
 package kongtest
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // envelope is a page as a client sees it.
@@ -59,7 +60,7 @@ func getPage(t *testing.T, h http.Handler, query url.Values) envelope {
 		t.Fatalf("Content-Length = %s, body has %s bytes", got, want)
 	}
 	var e envelope
-	if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil {
+	if err := json.Unmarshal(w.Body.Bytes(), &e, anyBytes); err != nil {
 		t.Fatalf("decoding page: %v", err)
 	}
 	return e

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"reflect"
 	"slices"
@@ -62,7 +61,7 @@ func TestTLS(t *testing.T) {
 		if (err == nil) != c.works {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if c.works && (err == nil) && (!json.Valid(b) || (res.ProtoMajor == 2) != c.http2) {
+		if c.works && (err == nil) && (!jsontext.Value(b).IsValid(anyBytes) || (res.ProtoMajor == 2) != c.http2) {
 			t.Errorf("%s: %s, %d bytes", c.name, res.Proto, len(b))
 		}
 		if c.works {
@@ -211,7 +210,7 @@ func TestGenerate(t *testing.T) {
 		is("same second", i > 0 && row.RequestTimestamp == all[i-1].RequestTimestamp)
 		is("not in order", i > 0 && row.RequestTimestamp < all[i-1].RequestTimestamp)
 		is("out of range", row.RequestTimestamp < noon.Add(-29*24*time.Hour).Unix() || row.RequestTimestamp > noon.Unix())
-		is("invalid", len(text(row.Payload)) > 100_000 && !json.Valid([]byte(*row.Payload)))
+		is("invalid", len(text(row.Payload)) > 100_000 && !jsontext.Value(*row.Payload).IsValid(anyBytes))
 	}
 	for _, name := range []string{"empty path", "no ttl", "no user", "array", "text", "object", "unicode", "unknown", "same second"} {
 		if count[name] < 100 {

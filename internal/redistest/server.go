@@ -127,6 +127,8 @@ func start(tb testing.TB, dir string, args []string) *Server {
 const (
 	firstPort = 10_000
 	ports     = 10_000
+	bus       = 10_000 // from a port to that of a cluster's bus
+	guard     = 20_000 // from a port to the one whose listener keeps it for its test
 )
 
 // nextPort counts, so that a process gives no port twice. It begins anywhere:
@@ -137,22 +139,31 @@ var nextPort = func() *atomic.Uint32 {
 	return &n
 }()
 
-// FreePort returns a port of the loopback interface that is free, together with
-// the one 10,000 above it, which a cluster's bus would take.
+// FreePort returns a port of the loopback interface that is free, together with the one
+// 10,000 above it, which a cluster's bus would take. Until the test ends no other process
+// is given the same one, whether or not anything listens there.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
+	listen := func(port uint32) (net.Listener, error) { return net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)) }
 	free := func(port uint32) bool {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		l, err := listen(port)
 		if err != nil {
 			return false
 		}
 		_ = l.Close()
 		return true
 	}
-	for range 100 {
-		if port := firstPort + nextPort.Add(1)%ports; free(port) && free(port+10_000) {
+	for range 1000 {
+		port := firstPort + nextPort.Add(1)%ports
+		keep, err := listen(port + guard)
+		if err != nil {
+			continue
+		}
+		if free(port) && free(port+bus) {
+			tb.Cleanup(func() { _ = keep.Close() })
 			return fmt.Sprint(port)
 		}
+		_ = keep.Close()
 	}
 	tb.Fatal("no free port")
 	return ""
