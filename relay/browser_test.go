@@ -91,7 +91,6 @@ func TestPagesInABrowser(t *testing.T) {
 	says := func(text string) { live.Await(fmt.Sprintf("loadedOnce && document.body.innerText.includes(%q)", text)) }
 	says("All that Kong recorded up to")
 	says("services/orders")
-	shown(t, b, "healthy", ops+"/", "All that Kong recorded up to", "DEPENDENCIES", "services/orders")
 	history := regexp.MustCompile(`href="(history/services/[^"]+)"`)
 	_, text := fetchOps(t, ops+"/")
 	link := history.FindStringSubmatch(text)
@@ -154,7 +153,7 @@ func (w *world) announcedLongAgo(id string) {
 	}
 }
 
-// The demo opens with its pages.
+// The demo opens with the page of a relay without any trouble.
 func TestDemoInABrowser(t *testing.T) {
 	binary, err := relayBinary()
 	if err != nil {
@@ -173,8 +172,10 @@ func TestDemoInABrowser(t *testing.T) {
 	address := regexp.MustCompile(`(?m)^The relay's own page +(http://\S+)`)
 	eventually(t, patient, "the demo", func() bool { return address.MatchString(said.String()) })
 	b := browsertest.Start(t)
-	p := b.Open(address.FindStringSubmatch(said.String())[1], false)
+	url := address.FindStringSubmatch(said.String())[1]
+	p := b.Open(url, false)
 	p.Await(`document.body.innerText.includes("All that Kong recorded up to") && document.body.innerText.includes("services/orders")`)
+	shown(t, b, "healthy", url, "All that Kong recorded up to", "DEPENDENCIES", "services/orders")
 	if problems := p.Problems(); len(problems) > 0 {
 		t.Errorf("%q", problems)
 	}

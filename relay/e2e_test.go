@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,11 +78,8 @@ func newWorldOn(tb testing.TB, redis *redistest.Server, kong kongtest.Options, t
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { w.kong.Close() })
-	serving, err := cloudtrailtest.Start(w.trail, "")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { serving.Close() })
+	serving := httptest.NewServer(w.trail)
+	tb.Cleanup(serving.Close)
 	w.kongURL, w.trailURL = kongURL, serving.URL
 	w.env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + tb.TempDir(),

@@ -12,7 +12,7 @@ import (
 // await waits until so many more entries have been decided, or all there are.
 func (f *faultRun) await(more int) {
 	f.t.Helper()
-	decided := func() int { return f.dest.totals().Distinct + len(f.letters) }
+	decided := func() int { return f.dest.Counts().Distinct + len(f.letters) }
 	want := min(decided()+more, len(f.rows))
 	f.eventuallyDecided(fmt.Sprintf("%d entries delivered", want), func() bool { return decided() >= want })
 }

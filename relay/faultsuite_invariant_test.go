@@ -99,7 +99,7 @@ func (f *faultRun) deadList() map[string]bool {
 // compare holds the events that came since the last time against their rows.
 func (f *faultRun) compare(step string) {
 	f.t.Helper()
-	events := f.dest.arrived()
+	events := f.dest.Events()
 	for _, e := range events[min(f.checked, len(events)):] {
 		want, known := f.rows[e.ID]
 		if !known {

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 )
 
@@ -9,48 +9,16 @@ import (
 // CloudTrail Lake.
 type faultDestination interface {
 	Times(id string) int
-	arrived() []arrival
-	totals() arrivalTotals
+	Events() []awstest.Event
+	Counts() awstest.Counts
 	SetDown(down bool)
-	SetFaults(f cloudtrailtest.Faults)
-	Script(faults ...cloudtrailtest.Fault)
-	SetCredentials(c ...cloudtrailtest.Credential)
-}
-
-// arrival is an event that a destination has accepted.
-type arrival struct{ ID, Data string }
-
-type arrivalTotals struct{ Distinct, Repeats, Lost int }
-
-// lakeFaults is CloudTrail Lake.
-type lakeFaults struct{ *cloudtrailtest.Server }
-
-func (l lakeFaults) arrived() (list []arrival) {
-	for _, e := range l.Events() {
-		list = append(list, arrival{e.ID, e.Data})
-	}
-	return list
-}
-
-func (l lakeFaults) totals() arrivalTotals {
-	c := l.Counts()
-	return arrivalTotals{c.Distinct, c.Repeats, c.Lost}
+	SetFaults(f awstest.Faults)
+	Script(faults ...awstest.Fault)
+	SetCredentials(c ...awstest.Credential)
 }
 
 // logsFaults is CloudWatch Logs, which refuses no single events but for their time.
 type logsFaults struct{ *cloudwatchtest.Server }
-
-func (l logsFaults) arrived() (list []arrival) {
-	for _, e := range l.Events() {
-		list = append(list, arrival{e.UID, e.Message})
-	}
-	return list
-}
-
-func (l logsFaults) totals() arrivalTotals {
-	c := l.Counts()
-	return arrivalTotals{c.Distinct, c.Repeats, c.Lost}
-}
 
 // logsCodes are the codes that CloudWatch Logs has in place of CloudTrail Lake's.
 var logsCodes = map[string]string{"ChannelNotFound": "ResourceNotFoundException", "ValidationException": "InvalidParameterException"}
@@ -62,28 +30,20 @@ func logsCode(code string) string {
 	return code
 }
 
-func (l logsFaults) SetFaults(f cloudtrailtest.Faults) {
+func (l logsFaults) SetFaults(f awstest.Faults) {
 	calls := map[string]float64{}
 	for code, p := range f.Calls {
 		calls[logsCode(code)] = p
 	}
-	l.Server.SetFaults(cloudwatchtest.Faults{
-		Seed: f.Seed, Delay: f.Delay, Jitter: f.Jitter, Reset: f.Reset, LoseAnswer: f.LoseAnswer, Garbage: f.Garbage, Calls: calls, Down: f.Down,
-	})
+	f.Calls, f.IDs = calls, nil
+	l.Server.SetFaults(f)
 }
 
-func (l logsFaults) Script(faults ...cloudtrailtest.Fault) {
+func (l logsFaults) Script(faults ...awstest.Fault) {
 	for _, f := range faults {
-		l.Server.Script(cloudwatchtest.Fault{Delay: f.Delay, Reset: f.Reset, Code: logsCode(f.Code), LoseAnswer: f.LoseAnswer, Garbage: f.Garbage})
+		f.Code = logsCode(f.Code)
+		l.Server.Script(f)
 	}
-}
-
-func (l logsFaults) SetCredentials(list ...cloudtrailtest.Credential) {
-	var keys []cloudwatchtest.Key
-	for _, c := range list {
-		keys = append(keys, cloudwatchtest.Key{ID: c.AccessKeyID, SessionToken: c.SessionToken, Expires: c.Expires})
-	}
-	l.SetKeys(keys...)
 }
 
 // onLogs returns the cases that CloudWatch Logs can have.

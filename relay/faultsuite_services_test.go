@@ -149,7 +149,7 @@ func trailFaults() []faultCase {
 			garbage := 1 + f.random.IntN(3)
 			f.dest.Script(slices.Repeat([]cloudtrailtest.Fault{{Garbage: true}}, garbage)...)
 			f.during(cloudtrailtest.Faults{LoseAnswer: 0.3, Reset: 0.1})
-			f.allowed += f.batch() * (garbage + f.dest.totals().Lost)
+			f.allowed += f.batch() * (garbage + f.dest.Counts().Lost)
 		}},
 		{name: "AWS out for seconds", entries: 2500, anyWay: true, play: func(f *faultRun) {
 			f.up()

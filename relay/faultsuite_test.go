@@ -141,7 +141,7 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 		trail.Faults.Delay = 60 * time.Millisecond // so that there is a middle to fail in
 	}
 	f.world = newWorldOn(t, redistest.Start(t, c.redis...), kong, trail)
-	f.dest = lakeFaults{f.trail}
+	f.dest = f.trail
 	if c.logs {
 		logs := logsFaults{f.deliverToLogs(cloudwatchtest.Options{ReadsPerSecond: -1})}
 		logs.SetFaults(trail.Faults)
@@ -195,7 +195,7 @@ func (f *faultRun) run(table *faultTable) {
 		f.t.Errorf("everything is delivered, but a further pass finds %d new entries", again.New)
 	}
 	f.verify()
-	c := f.dest.totals()
+	c := f.dest.Counts()
 	if c.Repeats > f.allowed {
 		f.t.Errorf("%d events repeated, want at most %d", c.Repeats, f.allowed)
 	}

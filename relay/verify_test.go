@@ -297,7 +297,7 @@ func BenchmarkVerify(b *testing.B) {
 		for _, asked := range []bool{false, true} {
 			b.Run(fmt.Sprintf("%s/asked=%t", order.name, asked), func(b *testing.B) {
 				w := newWorld(b, kongtest.Options{SkipReads: true, Order: order.kong},
-					cloudtrailtest.Options{Unsigned: true, Keep: cloudtrailtest.KeepDigests, CallsPerSecond: -1})
+					cloudtrailtest.Options{Unsigned: true, Digest: true, CallsPerSecond: -1})
 				plain(n)(w.kong)
 				w.once("--full", "--put-rate", "10000")
 				if asked {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,8 +25,8 @@ func BenchmarkPut(b *testing.B) {
 		name string
 		Options
 	}{
-		{"strict", Options{Keep: KeepCounts}},
-		{"unsigned", Options{Unsigned: true, Keep: KeepCounts}},
+		{"strict", Options{Digest: true}},
+		{"unsigned", Options{Unsigned: true, Digest: true}},
 		{"lean", Options{Unsigned: true, Lean: true}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
@@ -58,35 +57,4 @@ func cpu(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// BenchmarkMemory is what a million ids cost.
-func BenchmarkMemory(b *testing.B) {
-	for keep, name := range map[Keep]string{KeepDigests: "digests", KeepCounts: "counts"} {
-		b.Run(name, func(b *testing.B) {
-			const n = 1_000_000
-			for b.Loop() {
-				t := newStore(keep, 1)
-				before := heap()
-				var batch []accepted
-				for i := range n {
-					id := fmt.Sprintf("8XsOaNYwXgn0VmgA8qYYpVte%08d", i)
-					batch = append(batch, accepted{id: id, columns: columns{strings.Clone(id), "kong-gateway", int64(i)}})
-					if len(batch) == MaxEvents {
-						t.add(batch, time.Unix(int64(i), 0))
-						batch = batch[:0]
-					}
-				}
-				b.ReportMetric(float64(heap()-before)/n, "B/id")
-				runtime.KeepAlive(t)
-			}
-		})
-	}
-}
-
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

@@ -5,10 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"net/netip"
+	"slices"
 	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 // Limits of PutAuditEvents, from AWS's documentation. Where it says kB, the
@@ -20,7 +23,6 @@ const (
 	MaxEvent       = 256_000   // bytes of one eventData
 	MaxParameters  = 100_000   // bytes of requestParameters, and of responseElements
 	MaxAdditional  = 28_000    // bytes of additionalEventData
-	maxID          = 128
 	maxChannelARN  = 256
 	eventTimeShape = "2006-01-02T15:04:05Z"
 )
@@ -32,13 +34,6 @@ type failure struct {
 }
 
 func (f *failure) Error() string { return f.code + ": " + f.message }
-
-// columns are what the query side needs of an event.
-type columns struct {
-	uid    string
-	source string
-	time   int64 // Unix seconds
-}
 
 // checker checks the events of one call. Its buffer is used again for each.
 type checker struct {
@@ -84,23 +79,22 @@ var identityFields = []field{
 	{name: "details", object: true},
 }
 
-// check returns what is wrong with an event's data, or nil. AWS does not say
-// whether it takes fields that its table does not have, a field twice, or null
+// check returns what is wrong with an event's data, or nil, and notes in e what it says. AWS
+// does not say whether it takes fields that its table does not have, a field twice, or null
 // for an optional one: here they are InvalidData.
-func (c *checker) check(data []byte) (columns, *failure) {
-	var cols columns
+func (c *checker) check(data []byte, e *awstest.Event) *failure {
 	if len(data) > MaxEvent {
-		return cols, &failure{"FieldTooLong", "the event is larger than 256 kB"}
+		return &failure{"FieldTooLong", "the event is larger than 256 kB"}
 	}
 	d := jsontext.NewDecoder(bytes.NewBuffer(data), jsonOptions...)
 	if d.PeekKind() != '{' || !utf8.Valid(data) {
-		return cols, &failure{"InvalidData", "eventData is not a JSON object"}
+		return &failure{"InvalidData", "eventData is not a JSON object"}
 	}
 	f := c.fields(d, "", eventFields, func(name string, v []byte) *failure {
 		switch name {
 		case "eventSource":
-			cols.source = string(v)
-			if c.eventSource != "" && cols.source != c.eventSource {
+			e.Place = string(v)
+			if c.eventSource != "" && e.Place != c.eventSource {
 				return &failure{"InvalidEventSource", "eventSource is not the one of the channel"}
 			}
 		case "eventTime":
@@ -108,9 +102,9 @@ func (c *checker) check(data []byte) (columns, *failure) {
 			if err != nil || len(v) != len(eventTimeShape) {
 				return &failure{"InvalidData", "eventTime is not of the form yyyy-MM-ddTHH:mm:ssZ"}
 			}
-			cols.time = t.Unix()
+			e.At = t
 		case "UID":
-			cols.uid = string(v)
+			e.UID = string(v)
 		case "sourceIPAddress":
 			a, err := netip.ParseAddr(string(v))
 			if err != nil || a.Zone() != "" {
@@ -126,7 +120,7 @@ func (c *checker) check(data []byte) (columns, *failure) {
 	if f == nil && end(d) != nil {
 		f = &failure{"InvalidData", "eventData is not a JSON object"}
 	}
-	return cols, f
+	return f
 }
 
 // fields reads an object against a table. str is called with each string.
@@ -134,7 +128,7 @@ func (c *checker) fields(d *jsontext.Decoder, path string, table []field, str fu
 	var seen uint32
 	var failed *failure
 	err := object(d, func(name string) error {
-		i := find(table, name)
+		i := slices.IndexFunc(table, func(f field) bool { return f.name == name })
 		if i < 0 {
 			failed = &failure{"InvalidData", "eventData has a field that is not in its schema"}
 			return failed
@@ -162,15 +156,6 @@ func (c *checker) fields(d *jsontext.Decoder, path string, table []field, str fu
 		}
 	}
 	return nil
-}
-
-func find(table []field, name string) int {
-	for i := range table {
-		if table[i].name == name {
-			return i
-		}
-	}
-	return -1
 }
 
 func (c *checker) field(d *jsontext.Decoder, path string, f *field, str func(name string, v []byte) *failure) *failure {

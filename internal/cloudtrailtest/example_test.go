@@ -3,6 +3,7 @@ package cloudtrailtest_test
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -18,11 +19,7 @@ const exampleEvent = `{"version":"3.10","userIdentity":{"type":"Anonymous","prin
 // AWS's own client puts an event twice: CloudTrail Lake accepts both.
 func Example() {
 	trail := cloudtrailtest.New(cloudtrailtest.Options{})
-	running, err := cloudtrailtest.Start(trail, "")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
+	running := httptest.NewServer(trail)
 	defer running.Close()
 	client := cloudtraildata.NewFromConfig(aws.Config{
 		Region: "eu-central-1", BaseEndpoint: &running.URL,

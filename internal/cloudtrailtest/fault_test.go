@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"syscall"
 	"testing"
@@ -18,18 +18,11 @@ import (
 )
 
 // running starts a server for the length of a test.
-func running(t *testing.T, s *Server) *Running {
+func running(t *testing.T, s *Server) (url string) {
 	t.Helper()
-	r, err := Start(s, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return r
+	r := httptest.NewServer(s)
+	t.Cleanup(r.Close)
+	return r.URL
 }
 
 func post(ctx context.Context, c *http.Client, base string, body []byte) (int, []byte, error) {
@@ -109,18 +102,18 @@ func TestStandingFaults(t *testing.T) {
 
 func TestConnectionFaults(t *testing.T) {
 	s := unsigned()
-	r := running(t, s)
+	url := running(t, s)
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	s.Script(Fault{Reset: true}, Fault{LoseAnswer: true}, Fault{Garbage: true})
 
-	if _, _, err := post(t.Context(), client, r.URL, good("reset")); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
+	if _, _, err := post(t.Context(), client, url, good("reset")); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("reset: %v", err)
 	}
-	if _, _, err := post(t.Context(), client, r.URL, good("lost")); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+	if _, _, err := post(t.Context(), client, url, good("lost")); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("lost answer: %v", err)
 	}
-	status, b, err := post(t.Context(), client, r.URL, good("garbage"))
+	status, b, err := post(t.Context(), client, url, good("garbage"))
 	if err != nil || status != 200 || jsontext.Value(b).IsValid() {
 		t.Errorf("garbage: %d %s, %v", status, b, err)
 	}
@@ -129,11 +122,11 @@ func TestConnectionFaults(t *testing.T) {
 	}
 
 	s.SetDown(true)
-	if _, _, err := post(t.Context(), client, r.URL, good("down")); err == nil {
+	if _, _, err := post(t.Context(), client, url, good("down")); err == nil {
 		t.Error("an answer during an outage")
 	}
 	s.SetDown(false)
-	if status, _, err := post(t.Context(), client, r.URL, good("up")); err != nil || status != 200 || s.Times("down") != 0 || s.Times("up") != 1 {
+	if status, _, err := post(t.Context(), client, url, good("up")); err != nil || status != 200 || s.Times("down") != 0 || s.Times("up") != 1 {
 		t.Errorf("after the outage: %d, %v", status, err)
 	}
 }
@@ -146,12 +139,12 @@ func TestDelay(t *testing.T) {
 			return time.Now()
 		}
 	})
-	r := running(t, s)
+	url := running(t, s)
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	s.SetFaults(Faults{Delay: 30 * time.Millisecond, Jitter: time.Millisecond})
 	start := time.Now()
-	if status, _, err := post(t.Context(), client, r.URL, good("slow")); err != nil || status != 200 || time.Since(start) < 30*time.Millisecond {
+	if status, _, err := post(t.Context(), client, url, good("slow")); err != nil || status != 200 || time.Since(start) < 30*time.Millisecond {
 		t.Errorf("got %d, %v after %v", status, err, time.Since(start))
 	}
 	// A client that gives up does not take its request back.
@@ -162,7 +155,7 @@ func TestDelay(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan error, 1)
 	go func() {
-		_, _, err := post(ctx, client, r.URL, good("given-up"))
+		_, _, err := post(ctx, client, url, good("given-up"))
 		gone <- err
 	}()
 	watch, stop := context.WithCancel(t.Context())
@@ -178,38 +171,4 @@ func TestDelay(t *testing.T) {
 		}
 		stop()
 	})
-}
-
-func TestRestart(t *testing.T) {
-	s := unsigned()
-	r, err := Start(s, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := &http.Client{Transport: &http.Transport{}}
-	defer client.CloseIdleConnections()
-	if status, _, err := post(t.Context(), client, r.URL, good("a")); err != nil || status != 200 {
-		t.Fatalf("%d, %v", status, err)
-	}
-	s.Script(Fault{Reset: true})
-	if _, _, err := post(t.Context(), client, r.URL, good("b")); err == nil {
-		t.Error("an answer in spite of a reset")
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", r.Addr); err == nil {
-		_ = c.Close()
-		t.Fatal("still listening")
-	}
-	again, err := Start(s, r.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if status, _, err := post(t.Context(), client, again.URL, good("a")); err != nil || status != 200 || s.Times("a") != 2 {
-		t.Errorf("after a restart: %d, %v, %d times", status, err, s.Times("a"))
-	}
-	if err := again.Close(); err != nil {
-		t.Error(err)
-	}
 }

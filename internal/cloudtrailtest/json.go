@@ -35,23 +35,6 @@ func object(d *jsontext.Decoder, member func(name string) error) error {
 	return err
 }
 
-// array reads an array. item reads each value.
-func array(d *jsontext.Decoder, item func() error) error {
-	if d.PeekKind() != '[' {
-		return errJSON
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return err
-	}
-	for d.PeekKind() != ']' {
-		if err := item(); err != nil {
-			return err
-		}
-	}
-	_, err := d.ReadToken()
-	return err
-}
-
 // end reports whether nothing but white space is left.
 func end(d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {

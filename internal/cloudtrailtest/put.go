@@ -2,44 +2,46 @@ package cloudtrailtest
 
 import (
 	"bytes"
-	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
+	"regexp"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 // call is the memory of one call, used again for the next.
 type call struct {
 	body   bytes.Buffer
-	text   []byte // the decoded eventData of all events
 	events []auditEvent
-	taken  []accepted
+	taken  []awstest.Event
 	failed []failedEvent
 	answer []byte
 }
 
-// auditEvent is one event of a request.
+// auditEvent is one event of a request. A member that is null is one that is missing.
 type auditEvent struct {
-	id       string
-	data     []byte
-	checksum string
+	ID       *string        `json:"id"`
+	Data     jsontext.Value `json:"eventData"` // of a JSON string
+	Checksum *string        `json:"eventDataChecksum"`
 }
 
 type failedEvent struct {
-	id string
-	failure
+	ID      string `json:"id"`
+	Code    string `json:"errorCode"`
+	Message string `json:"errorMessage"`
 }
 
 func (s *Server) putAuditEvents(w http.ResponseWriter, r *http.Request) {
-	p := s.plan()
+	p := s.Plan()
 	if p.Reset {
-		s.store.count(func(c *Counts) { c.Lost++ })
-		reset(w)
+		s.Count(func(c *Counts) { c.Lost++ })
+		awstest.Reset(w)
 	}
 	c, ok := s.calls.Get().(*call)
 	if !ok {
@@ -47,36 +49,34 @@ func (s *Server) putAuditEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.calls.Put(c)
 	if e := s.put(r, &p, c); e != nil {
-		s.store.count(func(n *Counts) {
+		s.Count(func(n *Counts) {
 			n.Refused++
-			n.Codes[e.code]++
+			n.Codes[e.Code]++
 			if e == errThrottled {
 				n.Throttled++
 			}
 		})
-		s.writeError(w, dataProtocol, e)
+		dataProtocol.WriteError(w, e, s.o.ErrorsIn)
 		return
 	}
 	switch {
 	case p.LoseAnswer:
-		s.store.count(func(c *Counts) { c.Lost++ })
+		s.Count(func(c *Counts) { c.Lost++ })
 		panic(http.ErrAbortHandler)
 	case p.Garbage:
 		c.answer = append(c.answer[:0], `{"successful":[{"id":"<html><h1>`...)
 	}
-	w.Header().Set("Content-Type", dataProtocol.contentType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(c.answer)))
-	_, _ = w.Write(c.answer) // a client that has gone needs no answer
+	dataProtocol.WriteText(w, http.StatusOK, c.answer)
 }
 
-var errThrottled = refuse("ThrottlingException", "Rate exceeded")
+var errThrottled = awstest.Refuse("ThrottlingException", "Rate exceeded")
 
 // put handles a call up to its answer.
-func (s *Server) put(r *http.Request, p *plan, c *call) *apiError {
+func (s *Server) put(r *http.Request, p *awstest.Plan, c *call) *awstest.Error {
 	if e := c.read(r); e != nil {
 		return e
 	}
-	s.store.count(func(n *Counts) { n.Calls++ })
+	s.Count(func(n *Counts) { n.Calls++ })
 	if !s.o.Unsigned {
 		if e := s.verify(r, c.body.Bytes(), "cloudtrail-data"); e != nil {
 			return e
@@ -85,57 +85,61 @@ func (s *Server) put(r *http.Request, p *plan, c *call) *apiError {
 	if s.throttled() {
 		return errThrottled
 	}
-	wait(r, p.Delay)
+	awstest.Wait(r, p.Delay)
 	if p.Code != "" {
-		return refuse(p.Code, "fault on request")
+		return awstest.Refuse(p.Code, "fault on request")
 	}
 	account, e := s.channel(r.URL.Query())
 	if e != nil {
 		return e
 	}
-	if e := c.decode(s.o.Lean); e != nil {
+	if e := c.decode(); e != nil {
 		return e
 	}
 	omitted := s.judge(c, p, account)
-	s.store.add(c.taken, s.o.Now())
+	s.Take(c.taken)
 	if len(c.failed) > 0 || omitted > 0 {
-		s.store.count(func(n *Counts) {
+		s.Count(func(n *Counts) {
 			n.Omitted += omitted
 			n.Failed += len(c.failed)
 			for i := range c.failed {
-				n.Codes[c.failed[i].code]++
+				n.Codes[c.failed[i].Code]++
 			}
 		})
 	}
-	c.write()
+	s.write(c)
 	return nil
 }
 
-// judge sorts the events of a call into taken and failed. It returns how many
-// are neither.
-func (s *Server) judge(c *call, p *plan, account string) (omitted int) {
+// judge sorts the events of a call into taken and failed. It returns how many are neither.
+func (s *Server) judge(c *call, p *awstest.Plan, account string) (omitted int) {
 	check := checker{account: account, eventSource: s.o.EventSource, emptyType: s.o.AllowEmptyType}
 	c.taken, c.failed = c.taken[:0], c.failed[:0]
+	now := s.o.Now()
 	for i := range c.events {
 		e := &c.events[i]
-		a := accepted{id: e.id, data: e.data}
+		taken := awstest.Event{ID: *e.ID, Received: now}
 		if !s.o.Lean {
-			var f *failure
-			if a.columns, f = check.check(e.data); f == nil && e.checksum != "" && !checksumMatches(e.data, e.checksum) {
+			data, _ := jsontext.AppendUnquote(nil, e.Data)
+			f := check.check(data, &taken)
+			if f == nil && e.Checksum != nil && !checksumMatches(data, *e.Checksum) {
 				f = &failure{"InvalidChecksum", "eventDataChecksum is not the SHA-256 of eventData"}
 			}
 			if f != nil {
-				c.failed = append(c.failed, failedEvent{e.id, *f})
+				c.failed = append(c.failed, failedEvent{*e.ID, f.code, f.message})
 				continue
 			}
+			if !s.o.Digest {
+				taken.Data = string(data)
+			}
 		}
-		switch omit, code := p.event(e.id); {
+		switch omit, code := p.Event(*e.ID); {
 		case omit:
 			omitted++
 		case code != "":
-			c.failed = append(c.failed, failedEvent{e.id, failure{code, "fault on request"}})
+			c.failed = append(c.failed, failedEvent{*e.ID, code, "fault on request"})
 		default:
-			c.taken = append(c.taken, a)
+			c.taken = append(c.taken, taken)
 		}
 	}
 	return omitted
@@ -143,7 +147,7 @@ func (s *Server) judge(c *call, p *plan, account string) (omitted int) {
 
 // read reads the body. One that is too large is read to its end, within reason,
 // so that the client sees the answer.
-func (c *call) read(r *http.Request) *apiError {
+func (c *call) read(r *http.Request) *awstest.Error {
 	c.body.Reset()
 	if r.ContentLength > 0 && r.ContentLength <= MaxBody {
 		c.body.Grow(int(r.ContentLength) + bytes.MinRead)
@@ -151,33 +155,33 @@ func (c *call) read(r *http.Request) *apiError {
 	n, err := c.body.ReadFrom(io.LimitReader(r.Body, MaxBody+1))
 	switch {
 	case err != nil:
-		return refuse("SerializationException", "the body could not be read")
+		return awstest.Refuse("SerializationException", "the body could not be read")
 	case n > MaxBody:
 		_, _ = io.CopyN(io.Discard, r.Body, 32<<20) // the answer is the same whatever is left
-		return &apiError{http.StatusRequestEntityTooLarge, "ValidationException", "the request is larger than 1 MB"}
+		return &awstest.Error{Status: http.StatusRequestEntityTooLarge, Code: "ValidationException", Message: "the request is larger than 1 MB"}
 	}
 	return nil
 }
 
 // channel checks the query and returns the account that owns the channel.
-func (s *Server) channel(q url.Values) (string, *apiError) {
+func (s *Server) channel(q url.Values) (string, *awstest.Error) {
 	arn := q.Get("channelArn")
 	if arn == "" {
 		return "", invalid("Value null at 'channelArn' failed to satisfy constraint: Member must not be null")
 	}
 	if _, _, ok := parseChannel(arn); !ok {
-		return "", refuse("InvalidChannelARN", "The specified channel ARN is not a valid channel ARN.")
+		return "", awstest.Refuse("InvalidChannelARN", "The specified channel ARN is not a valid channel ARN.")
 	}
 	account, ok := s.accounts[arn]
 	if !ok {
-		return "", refuse("ChannelNotFound", "The channel could not be found.")
+		return "", awstest.Refuse("ChannelNotFound", "The channel could not be found.")
 	}
 	id := q.Get("externalId")
 	if q.Has("externalId") && (len(id) < 2 || len(id) > 1224 || !each(id, externalIDByte)) {
 		return "", invalid("Value at 'externalId' failed to satisfy constraint: Member must satisfy regular expression pattern")
 	}
 	if s.o.ExternalID != "" && id != s.o.ExternalID {
-		return "", refuse("ChannelInsufficientPermission", "The caller's account ID must be the same as the channel owner's account ID.")
+		return "", awstest.Refuse("ChannelInsufficientPermission", "The caller's account ID must be the same as the channel owner's account ID.")
 	}
 	return account, nil
 }
@@ -193,145 +197,63 @@ func externalIDByte(c byte) bool {
 	return false
 }
 
-func validID(b []byte) bool {
-	if len(b) == 0 || len(b) > maxID {
-		return false
-	}
-	for _, c := range b {
-		if !alphanumeric(c) && c != '-' && c != '_' {
-			return false
-		}
-	}
-	return true
-}
+var idPattern = regexp.MustCompile(`^[-_A-Za-z0-9]{1,128}$`)
 
-// decode reads the body into events. With lean, eventData stays undecoded and is left out.
-func (c *call) decode(lean bool) *apiError {
-	clear(c.events)
-	c.events = c.events[:0]
-	if n := c.body.Len(); !lean && cap(c.text) < n {
-		c.text = make([]byte, 0, n) // decoded text is never longer than encoded text
+// decode reads the body into events.
+func (c *call) decode() *awstest.Error {
+	var in struct {
+		Events *[]auditEvent `json:"auditEvents"`
 	}
-	c.text = c.text[:0]
-	present := false
-	var refused *apiError
-	d := jsontext.NewDecoder(bytes.NewBuffer(c.body.Bytes()), jsonOptions...)
-	err := object(d, func(name string) error {
-		if name != "auditEvents" {
-			return d.SkipValue()
-		}
-		present = true
-		return array(d, func() error {
-			if len(c.events) == MaxEvents {
-				refused = invalid("Value at 'auditEvents' failed to satisfy constraint: Member must have length less than or equal to 100")
-				return refused
-			}
-			e, bad, err := c.auditEvent(d, lean)
-			if err != nil {
-				return err
-			}
-			if bad != nil && refused == nil {
-				refused = bad // malformed JSON further on is worse
-			}
-			c.events = append(c.events, e)
-			return nil
-		})
-	})
-	if err == nil {
-		err = end(d)
+	err := json.Unmarshal(c.body.Bytes(), &in, jsonOptions...)
+	if err != nil || !utf8.Valid(c.body.Bytes()) {
+		return awstest.Refuse("SerializationException", "the body is not a JSON object of the expected form")
 	}
-	switch {
-	case refused != nil && (err == nil || errors.Is(err, refused)):
-		return refused
-	case err != nil || !utf8.Valid(c.body.Bytes()):
-		return refuse("SerializationException", "the body is not a JSON object of the expected form")
-	case !present:
+	if in.Events == nil {
 		return invalid("Value null at 'auditEvents' failed to satisfy constraint: Member must not be null")
-	case len(c.events) == 0:
+	}
+	c.events = *in.Events
+	switch n := len(c.events); {
+	case n == 0:
 		return invalid("Value at 'auditEvents' failed to satisfy constraint: Member must have length greater than or equal to 1")
+	case n > MaxEvents:
+		return invalid("Value at 'auditEvents' failed to satisfy constraint: Member must have length less than or equal to 100")
 	}
 	seen := make(map[string]struct{}, len(c.events))
-	for i := range c.events {
-		seen[c.events[i].id] = struct{}{}
+	for _, e := range c.events {
+		switch kind := e.Data.Kind(); {
+		case kind == 'n', kind == 0:
+			return invalid("Value null at 'auditEvents.member.eventData' failed to satisfy constraint: Member must not be null")
+		case kind != '"':
+			return awstest.Refuse("SerializationException", "eventData is not a string")
+		case e.ID == nil || !idPattern.MatchString(*e.ID):
+			return invalid("Value at 'auditEvents.member.id' failed to satisfy constraint: Member must have length between 1 and 128 " +
+				"and satisfy regular expression pattern: ^[-_A-Za-z0-9]*$")
+		}
+		seen[*e.ID] = struct{}{}
 	}
 	if len(seen) < len(c.events) {
-		return refuse("DuplicatedAuditEventId", "Two or more entries in the request have the same event ID.")
+		return awstest.Refuse("DuplicatedAuditEventId", "Two or more entries in the request have the same event ID.")
 	}
 	return nil
 }
 
-// auditEvent reads one member of auditEvents.
-func (c *call) auditEvent(d *jsontext.Decoder, lean bool) (e auditEvent, bad *apiError, err error) {
-	var hasID, hasData bool
-	err = object(d, func(name string) error {
-		kind := d.PeekKind()
-		known := name == "id" || name == "eventData" || name == "eventDataChecksum"
-		if !known || kind == 'n' {
-			return d.SkipValue()
-		}
-		v, err := d.ReadValue()
-		if err != nil {
-			return err
-		}
-		if kind != '"' {
-			return errJSON
-		}
-		switch name {
-		case "id":
-			text, _ := jsontext.AppendUnquote(nil, v)
-			hasID, e.id = validID(text), string(text)
-		case "eventData":
-			hasData = true
-			if !lean {
-				from := len(c.text)
-				c.text, _ = jsontext.AppendUnquote(c.text, v)
-				e.data = c.text[from:len(c.text):len(c.text)]
-			}
-		default:
-			text, _ := jsontext.AppendUnquote(nil, v)
-			e.checksum = string(text)
-		}
-		return nil
-	})
-	switch {
-	case err != nil:
-		return e, nil, err
-	case !hasID:
-		return e, invalid("Value at 'auditEvents.member.id' failed to satisfy constraint: Member must have length between 1 and 128 " +
-			"and satisfy regular expression pattern: ^[-_A-Za-z0-9]*$"), nil
-	case !hasData:
-		return e, invalid("Value null at 'auditEvents.member.eventData' failed to satisfy constraint: Member must not be null"), nil
-	}
-	return e, nil, nil
-}
-
 // write makes the answer. Ids need no escaping: they match their pattern.
-func (c *call) write() {
-	b := c.answer[:0]
-	b = append(b, `{"successful":[`...)
+func (s *Server) write(c *call) {
+	b := append(c.answer[:0], `{"successful":[`...)
 	for i := range c.taken {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, `{"id":"`...)
-		b = append(b, c.taken[i].id...)
-		b = append(b, `","eventID":"`...)
-		b = append(b, c.taken[i].eventID...)
-		b = append(b, `"}`...)
+		b = fmt.Appendf(b, `{"id":"%s","eventID":"%s"}`, c.taken[i].ID, s.eventID(c.taken[i].Seq))
 	}
-	b = append(b, `],"failed":[`...)
-	for i := range c.failed {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		f, err := json.Marshal(map[string]string{
-			"id": c.failed[i].id, "errorCode": c.failed[i].code, "errorMessage": c.failed[i].message,
-		})
-		if err != nil { // a map of strings always encodes
-			panic(err)
-		}
-		b = append(b, f...)
+	failed, err := json.Marshal(c.failed)
+	if err != nil { // strings always encode
+		panic(err)
 	}
-	b = append(b, `]}`...)
-	c.answer = b
+	c.answer = append(append(append(b, `],"failed":`...), failed...), '}')
+}
+
+// eventID makes a UUID of the server's random part and a Seq.
+func (s *Server) eventID(seq int) string {
+	return fmt.Sprintf("%08x-0000-4000-8000-%012x", s.boot, seq)
 }

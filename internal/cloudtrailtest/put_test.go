@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 const account = "111122223333"
@@ -134,13 +136,13 @@ func TestPutAccepts(t *testing.T) {
 		t.Fatalf("got %v", a)
 	}
 	got := s.Events()
-	if len(got) != 2 || got[0].ID != "one" || got[0].EventID != a.Successful[0].EventID || got[0].Data != goodData("one") ||
-		got[0].UID != "one" || got[0].Source != "kong-gateway" || !got[0].Received.Equal(now) || got[0].Repeat ||
-		!got[0].Time.Equal(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) {
+	if len(got) != 2 || got[0].ID != "one" || s.eventID(got[0].Seq) != a.Successful[0].EventID || got[0].Data != goodData("one") ||
+		got[0].UID != "one" || got[0].Place != "kong-gateway" || !got[0].Received.Equal(now) || got[0].Repeat ||
+		!got[0].At.Equal(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) {
 		t.Errorf("stored %+v", got)
 	}
-	if got[0].EventID == got[1].EventID || len(got[0].EventID) != 36 {
-		t.Errorf("event ids %q and %q", got[0].EventID, got[1].EventID)
+	if s.eventID(got[0].Seq) == s.eventID(got[1].Seq) || len(s.eventID(got[0].Seq)) != 36 {
+		t.Errorf("event ids %q and %q", s.eventID(got[0].Seq), s.eventID(got[1].Seq))
 	}
 	put(t, s, toChannel, good("two"))
 	if c := s.Counts(); c.Calls != 2 || c.Events != 3 || c.Distinct != 2 || c.Repeats != 1 || s.Times("two") != 2 || !s.Events()[2].Repeat {
@@ -226,7 +228,7 @@ func TestExternalIDRequired(t *testing.T) {
 }
 
 func TestErrorsIn(t *testing.T) {
-	for place, want := range map[ErrorsIn][2]bool{BodyAndHeader: {true, true}, Body: {true, false}, Header: {false, true}} {
+	for place, want := range map[awstest.ErrorsIn][2]bool{awstest.BodyAndHeader: {true, true}, awstest.Body: {true, false}, awstest.Header: {false, true}} {
 		s := unsigned(func(o *Options) { o.ErrorsIn = place })
 		a := put(t, s, "channelArn=x", good("a"))
 		header := a.header.Get("X-Amzn-ErrorType")
@@ -294,7 +296,7 @@ func FuzzPut(f *testing.F) {
 	f.Add(bodyOf(wireEvent{ID: "a", Data: `{"version":"\u0041"}`, Checksum: "x"}))
 	f.Add([]byte(`{"auditEvents":[{"id":"a","eventData":"{\"version\":1}"},{}]} `))
 	f.Add([]byte(`{"auditEvents":null}`))
-	s := unsigned(func(o *Options) { o.CallsPerSecond = -1; o.Keep = KeepCounts })
+	s := unsigned(func(o *Options) { o.CallsPerSecond = -1; o.Digest = true })
 	lean := unsigned(func(o *Options) { o.CallsPerSecond = -1; o.Lean = true })
 	f.Fuzz(func(t *testing.T, body []byte) {
 		a, b := put(t, s, toChannel, body), put(t, lean, toChannel, body)

@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 // The query side of CloudTrail Lake, as AWS's model of the cloudtrail service
 // has it (JSON 1.1): StartQuery, DescribeQuery, GetQueryResults. It sees what
-// was kept of the events: with KeepCounts nothing, and with Lean nothing either.
+// was kept of the events: with Lean nothing.
 
 const (
 	targetPrefix  = "CloudTrail_20131101."
@@ -60,20 +62,14 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 		out, e = s.operation(r.Header.Get("X-Amz-Target"), c.body.Bytes())
 	}
 	if e != nil {
-		s.store.count(func(n *Counts) { n.Codes[e.code]++ })
-		s.writeError(w, queryProtocol, e)
+		s.Count(func(n *Counts) { n.Codes[e.Code]++ })
+		queryProtocol.WriteError(w, e, s.o.ErrorsIn)
 		return
 	}
-	b, err := json.Marshal(out)
-	if err != nil { // maps and strings always encode
-		panic(err)
-	}
-	w.Header().Set("Content-Type", queryProtocol.contentType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-	_, _ = w.Write(b) // a client that has gone needs no answer
+	queryProtocol.Write(w, http.StatusOK, out)
 }
 
-func (s *Server) operation(target string, body []byte) (any, *apiError) {
+func (s *Server) operation(target string, body []byte) (any, *awstest.Error) {
 	var in struct {
 		QueryStatement  string
 		QueryID         string `json:"QueryId"`
@@ -81,7 +77,7 @@ func (s *Server) operation(target string, body []byte) (any, *apiError) {
 		MaxQueryResults *int
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
-		return nil, refuse("SerializationException", "the body is not a JSON object of the expected form")
+		return nil, awstest.Refuse("SerializationException", "the body is not a JSON object of the expected form")
 	}
 	op, ok := strings.CutPrefix(target, targetPrefix)
 	switch {
@@ -96,29 +92,29 @@ func (s *Server) operation(target string, body []byte) (any, *apiError) {
 		}
 		return s.queryResults(in.QueryID, in.NextToken, size)
 	}
-	return nil, &apiError{http.StatusBadRequest, "UnknownOperationException", "there is no such operation"}
+	return nil, &awstest.Error{Status: http.StatusBadRequest, Code: "UnknownOperationException", Message: "there is no such operation"}
 }
 
-func (s *Server) startQuery(sql string) (any, *apiError) {
+func (s *Server) startQuery(sql string) (any, *awstest.Error) {
 	if sql == "" || len(sql) > maxStatement {
 		return nil, invalid("Value at 'queryStatement' failed to satisfy constraint: Member must have length between 1 and 10000")
 	}
 	st, err := parseSQL(sql)
 	if err != nil {
-		return nil, refuse("InvalidQueryStatementException", "The query statement is not valid: "+err.Error())
+		return nil, awstest.Refuse("InvalidQueryStatementException", "The query statement is not valid: "+err.Error())
 	}
 	if st.store != s.o.EventDataStore {
-		return nil, refuse("EventDataStoreNotFoundException", "The specified event data store was not found.")
+		return nil, awstest.Refuse("EventDataStoreNotFoundException", "The specified event data store was not found.")
 	}
 	q := &queryRun{sql: sql, created: s.o.Now()}
-	q.rows, q.scanned, q.matched = s.store.run(st)
+	q.rows, q.scanned, q.matched = s.run(st)
 	s.queries.mu.Lock()
 	defer s.queries.mu.Unlock()
 	if s.queries.byID == nil {
 		s.queries.byID = map[string]*queryRun{}
 	}
 	s.queries.total++
-	q.id = fmt.Sprintf("%08x-0000-4000-9000-%012x", s.store.boot, s.queries.total)
+	q.id = fmt.Sprintf("%08x-0000-4000-9000-%012x", s.boot, s.queries.total)
 	s.queries.byID[q.id] = q
 	s.queries.order = append(s.queries.order, q.id)
 	if len(s.queries.order) > rememberedRun {
@@ -129,7 +125,7 @@ func (s *Server) startQuery(sql string) (any, *apiError) {
 }
 
 // look finds a query and returns its status. The caller holds no lock.
-func (s *Server) look(id string) (*queryRun, string, *apiError) {
+func (s *Server) look(id string) (*queryRun, string, *awstest.Error) {
 	if len(id) != 36 || !each(id, func(c byte) bool { return alphanumeric(c) || c == '-' }) {
 		return nil, "", invalid("Value at 'queryId' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-f0-9\\-]{36}$")
 	}
@@ -137,12 +133,12 @@ func (s *Server) look(id string) (*queryRun, string, *apiError) {
 	defer s.queries.mu.Unlock()
 	q, ok := s.queries.byID[id]
 	if !ok {
-		return nil, "", refuse("QueryIdNotFoundException", "The query ID does not exist or does not map to a query.")
+		return nil, "", awstest.Refuse("QueryIdNotFoundException", "The query ID does not exist or does not map to a query.")
 	}
 	return q, q.status(), nil
 }
 
-func (s *Server) describeQuery(id string) (any, *apiError) {
+func (s *Server) describeQuery(id string) (any, *awstest.Error) {
 	q, status, e := s.look(id)
 	if e != nil {
 		return nil, e
@@ -157,9 +153,9 @@ func (s *Server) describeQuery(id string) (any, *apiError) {
 	return map[string]any{"QueryId": q.id, "QueryString": q.sql, "QueryStatus": status, "QueryStatistics": statistics}, nil
 }
 
-func (s *Server) queryResults(id, token string, size int) (any, *apiError) {
+func (s *Server) queryResults(id, token string, size int) (any, *awstest.Error) {
 	if size < 1 || size > maxResults {
-		return nil, refuse("InvalidMaxResultsException", "The limit is not between 1 and 1000.")
+		return nil, awstest.Refuse("InvalidMaxResultsException", "The limit is not between 1 and 1000.")
 	}
 	q, status, e := s.look(id)
 	if e != nil {
@@ -174,7 +170,7 @@ func (s *Server) queryResults(id, token string, size int) (any, *apiError) {
 		place, ok := strings.CutPrefix(token, q.id+".")
 		n, err := strconv.Atoi(place)
 		if !ok || err != nil || n < 1 || n >= len(q.rows) {
-			return nil, refuse("InvalidNextTokenException", "The token is not valid, or is not one of this query.")
+			return nil, awstest.Refuse("InvalidNextTokenException", "The token is not valid, or is not one of this query.")
 		}
 		start = n
 	}

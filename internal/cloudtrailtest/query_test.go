@@ -79,8 +79,8 @@ func withRows(t *testing.T, o Options) *Server {
 }
 
 func TestQueryWithSDK(t *testing.T) {
-	s := withRows(t, Options{Keep: KeepDigests})
-	c := queryClient(running(t, s).URL, SecretAccessKey)
+	s := withRows(t, Options{Digest: true})
+	c := queryClient(running(t, s), SecretAccessKey)
 	sql := statementOf(EventDataStore, "kong-gateway", "2026-01-02 03:04:01", "2026-01-02 03:04:05")
 	rows, statuses, pages, err := ask(t.Context(), c, sql, 3)
 	if err != nil {
@@ -109,7 +109,7 @@ func TestQueryWithSDK(t *testing.T) {
 
 func TestQueryErrorsWithSDK(t *testing.T) {
 	s := withRows(t, Options{})
-	base := running(t, s).URL
+	base := running(t, s)
 	c := queryClient(base, SecretAccessKey)
 	code := func(err error) string {
 		var e smithy.APIError
@@ -183,13 +183,13 @@ func TestSQLRefused(t *testing.T) {
 	}
 }
 
-func TestCountsKeepNothingToQuery(t *testing.T) {
-	s := withRows(t, Options{Unsigned: true, Keep: KeepCounts})
+func TestLeanKeepsNothingToQuery(t *testing.T) {
+	s := withRows(t, Options{Unsigned: true, Lean: true})
 	st, err := parseSQL(statementOf(EventDataStore, "kong-gateway", "2026-01-01 00:00:00", "2027-01-01 00:00:00"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rows, _, _ := s.store.run(st); len(rows) != 0 {
+	if rows, _, _ := s.run(st); len(rows) != 0 {
 		t.Errorf("got %v", rows)
 	}
 }

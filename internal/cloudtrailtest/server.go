@@ -10,12 +10,22 @@ package cloudtrailtest
 import (
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
+)
+
+// What a test asks of the server in words that all emulated services of AWS share.
+type (
+	Fault      = awstest.Fault
+	Faults     = awstest.Faults
+	Event      = awstest.Event
+	Counts     = awstest.Counts
+	Credential = awstest.Credential
 )
 
 // What a server knows unless its options say otherwise. The key is the one of
@@ -47,14 +57,14 @@ type Options struct {
 	// Unsigned turns the check of signatures off.
 	Unsigned bool
 	// Lean reads ids only and believes the rest, for benchmarks of what calls the
-	// server. It implies KeepCounts.
+	// server. Of events it keeps how often each id was accepted.
 	Lean bool
+	// Digest keeps no eventData.
+	Digest bool
 	// CallsPerSecond is the quota: 0 for AWS's, negative for none.
 	CallsPerSecond int
-	// Keep says how much is remembered of accepted events.
-	Keep Keep
 	// ErrorsIn says where error answers carry their code.
-	ErrorsIn ErrorsIn
+	ErrorsIn awstest.ErrorsIn
 	// Faults from the start; SetFaults changes them.
 	Faults Faults
 	// EventDataStore is the id that queries name; [EventDataStore] if empty.
@@ -65,20 +75,16 @@ type Options struct {
 
 // Server is an http.Handler that emulates the service. It is safe for concurrent use.
 type Server struct {
+	*awstest.Store
+	awstest.Troubles
+	awstest.Credentials
+
 	o        Options
 	accounts map[string]string // channel ARN → account that owns it
-	store    *store
+	boot     uint32            // makes the event ids of two servers differ
 	queries  queries
 	calls    sync.Pool // of *call
-
-	authMu      sync.Mutex
-	credentials []Credential
-	signer      *v4.Signer
-
-	faultMu sync.Mutex
-	faults  Faults
-	script  []Fault
-	drawn   uint64 // calls for which dice were drawn
+	signer   *v4.Signer
 
 	quotaMu sync.Mutex
 	window  []time.Time // of the last calls within the quota, as a ring
@@ -99,17 +105,14 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Lean {
-		o.Keep = KeepCounts
-	}
 	if o.CallsPerSecond == 0 {
 		o.CallsPerSecond = CallsPerSecond
 	}
 	s := &Server{
-		o: o, accounts: map[string]string{}, store: newStore(o.Keep, rand.Uint32()),
-		credentials: slices.Clone(o.Credentials), signer: v4.NewSigner(),
+		Store: awstest.NewStore(o.Lean), o: o, accounts: map[string]string{}, boot: rand.Uint32(), signer: v4.NewSigner(),
 		window: make([]time.Time, max(o.CallsPerSecond, 0)),
 	}
+	s.SetCredentials(o.Credentials...)
 	for _, arn := range o.Channels {
 		if region, account, ok := parseChannel(arn); ok {
 			s.accounts[arn] = account
@@ -120,13 +123,6 @@ func New(o Options) *Server {
 	}
 	s.SetFaults(o.Faults)
 	return s
-}
-
-// SetCredentials replaces the credentials that are known, as a rotation does.
-func (s *Server) SetCredentials(c ...Credential) {
-	s.authMu.Lock()
-	defer s.authMu.Unlock()
-	s.credentials = slices.Clone(c)
 }
 
 // parseChannel reads arn:aws:cloudtrail:<region>:<account>:channel/<id>.
@@ -166,8 +162,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost && r.URL.Path == "/" && r.Header.Get("X-Amz-Target") != "":
 		s.query(w, r)
 	default:
-		s.writeError(w, dataProtocol, refuse("UnknownOperationException", "there is no such operation"))
+		dataProtocol.WriteError(w, awstest.Refuse("UnknownOperationException", "there is no such operation"), s.o.ErrorsIn)
 	}
+}
+
+var (
+	dataProtocol  = awstest.Protocol{ContentType: "application/json", Namespace: "com.amazonaws.cloudtraildata"}
+	queryProtocol = awstest.Protocol{ContentType: "application/x-amz-json-1.1", Namespace: "com.amazonaws.cloudtrail.v20131101"}
+)
+
+// invalid is how AWS refuses what breaks a constraint of its model.
+func invalid(message string) *awstest.Error {
+	return awstest.Refuse("ValidationException", "1 validation error detected: "+message)
 }
 
 // throttled counts a call against the quota: so many in any second.

@@ -10,17 +10,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-)
 
-// Credential is an access key that the server knows.
-type Credential struct {
-	AccessKeyID     string
-	SecretAccessKey string
-	// SessionToken, of temporary credentials, must come with the request.
-	SessionToken string
-	// Expires is when temporary credentials end; zero is never.
-	Expires time.Time
-}
+	"github.com/kong-cloudtrail/relay/internal/awstest"
+)
 
 const (
 	sigAlgorithm = "AWS4-HMAC-SHA256"
@@ -38,7 +30,7 @@ func (c scope) String() string { return c.date + "/" + c.region + "/" + c.servic
 // verify checks a request's signature, Signature Version 4 in the Authorization
 // header: it signs the request again. Signing is AWS's own code on both sides, as the
 // relay signs nothing itself.
-func (s *Server) verify(r *http.Request, body []byte, service string) *apiError {
+func (s *Server) verify(r *http.Request, body []byte, service string) *awstest.Error {
 	auth, e := parseAuthorization(r.Header.Get("Authorization"))
 	if e != nil {
 		return e
@@ -48,35 +40,27 @@ func (s *Server) verify(r *http.Request, body []byte, service string) *apiError 
 		return e
 	}
 	now := s.o.Now()
-	s.authMu.Lock()
-	i := slices.IndexFunc(s.credentials, func(c Credential) bool { return c.AccessKeyID == auth.keyID })
-	var cred Credential
-	if i >= 0 {
-		cred = s.credentials[i]
-	}
-	s.authMu.Unlock()
+	cred, e := s.Find(auth.keyID, r.Header.Get("X-Amz-Security-Token"), now)
 	switch {
-	case i < 0, cred.SessionToken != r.Header.Get("X-Amz-Security-Token"):
-		return refuse("UnrecognizedClientException", "The security token included in the request is invalid.")
-	case !cred.Expires.IsZero() && !now.Before(cred.Expires):
-		return refuse("ExpiredTokenException", "The security token included in the request is expired")
+	case e != nil:
+		return e
 	case now.Sub(at) > maxSkew:
-		return refuse("InvalidSignatureException", "Signature expired: "+at.Format(sigTime)+" is now earlier than "+
+		return awstest.Refuse("InvalidSignatureException", "Signature expired: "+at.Format(sigTime)+" is now earlier than "+
 			now.Add(-maxSkew).UTC().Format(sigTime)+" ("+now.UTC().Format(sigTime)+" - 5 min.)")
 	case at.Sub(now) > maxSkew:
-		return refuse("InvalidSignatureException", "Signature not yet current: "+at.Format(sigTime)+" is still later than "+
+		return awstest.Refuse("InvalidSignatureException", "Signature not yet current: "+at.Format(sigTime)+" is still later than "+
 			now.Add(maxSkew).UTC().Format(sigTime)+" ("+now.UTC().Format(sigTime)+" + 5 min.)")
 	}
 	want, err := s.signAgain(r, body, cred, auth, at)
 	if err != nil || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte(want)) != 1 {
-		return refuse("InvalidSignatureException", "The request signature we calculated does not match the signature you provided. "+
+		return awstest.Refuse("InvalidSignatureException", "The request signature we calculated does not match the signature you provided. "+
 			"Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 	}
 	return nil
 }
 
 // signAgain returns the Authorization header that a request should have.
-func (s *Server) signAgain(r *http.Request, body []byte, cred Credential, auth authorization, at time.Time) (string, error) {
+func (s *Server) signAgain(r *http.Request, body []byte, cred awstest.Credential, auth authorization, at time.Time) (string, error) {
 	again := r.Clone(r.Context())
 	again.Header = http.Header{}
 	for name, values := range r.Header {
@@ -97,14 +81,14 @@ type authorization struct {
 	signed []string
 }
 
-func parseAuthorization(header string) (authorization, *apiError) {
+func parseAuthorization(header string) (authorization, *awstest.Error) {
 	var a authorization
 	if header == "" {
-		return a, refuse("MissingAuthenticationTokenException", "Missing Authentication Token")
+		return a, awstest.Refuse("MissingAuthenticationTokenException", "Missing Authentication Token")
 	}
 	rest, ok := strings.CutPrefix(header, sigAlgorithm+" ")
 	if !ok {
-		return a, refuse("IncompleteSignatureException", "Authorization header does not begin with "+sigAlgorithm+".")
+		return a, awstest.Refuse("IncompleteSignatureException", "Authorization header does not begin with "+sigAlgorithm+".")
 	}
 	params := map[string]string{}
 	for part := range strings.SplitSeq(rest, ",") {
@@ -113,14 +97,14 @@ func parseAuthorization(header string) (authorization, *apiError) {
 	}
 	for _, name := range []string{"Credential", "Signature", "SignedHeaders"} {
 		if params[name] == "" {
-			return a, refuse("IncompleteSignatureException", "Authorization header requires '"+name+"' parameter.")
+			return a, awstest.Refuse("IncompleteSignatureException", "Authorization header requires '"+name+"' parameter.")
 		}
 	}
 	// An access key id has no slash, but let one that has be unknown rather than malformed.
 	c := strings.Split(params["Credential"], "/")
 	n := len(c) - 4
 	if n < 1 || c[n+3] != "aws4_request" {
-		return a, refuse("IncompleteSignatureException", "Credential must have exactly 5 slash-delimited elements, "+
+		return a, awstest.Refuse("IncompleteSignatureException", "Credential must have exactly 5 slash-delimited elements, "+
 			"e.g. keyid/date/region/service/term.")
 	}
 	a.scope = scope{strings.Join(c[:n], "/"), c[n], c[n+1], c[n+2]}
@@ -129,18 +113,18 @@ func parseAuthorization(header string) (authorization, *apiError) {
 }
 
 // checkScope returns the time of the signature.
-func (s *Server) checkScope(r *http.Request, a authorization, service string) (time.Time, *apiError) {
+func (s *Server) checkScope(r *http.Request, a authorization, service string) (time.Time, *awstest.Error) {
 	at, err := time.Parse(sigTime, r.Header.Get("X-Amz-Date"))
 	switch {
 	case err != nil:
-		return at, refuse("IncompleteSignatureException", "Authorization header requires existence of an 'X-Amz-Date' header "+
+		return at, awstest.Refuse("IncompleteSignatureException", "Authorization header requires existence of an 'X-Amz-Date' header "+
 			"of the form "+sigTime+".")
 	case a.service != service:
-		return at, refuse("InvalidSignatureException", "Credential should be scoped to correct service: '"+service+"'.")
+		return at, awstest.Refuse("InvalidSignatureException", "Credential should be scoped to correct service: '"+service+"'.")
 	case a.region != s.o.Region:
-		return at, refuse("InvalidSignatureException", "Credential should be scoped to a valid region.")
+		return at, awstest.Refuse("InvalidSignatureException", "Credential should be scoped to a valid region.")
 	case a.date != at.Format("20060102"):
-		return at, refuse("InvalidSignatureException", "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP.")
+		return at, awstest.Refuse("InvalidSignatureException", "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP.")
 	}
 	return at, nil
 }

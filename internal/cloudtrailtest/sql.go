@@ -45,25 +45,25 @@ func parseSQL(sql string) (statement, error) {
 }
 
 // run answers a statement with rows of cells, ordered by time and UID.
-func (t *store) run(st statement) (rows [][]string, scanned, matched int) {
+func (s *Server) run(st statement) (rows [][]string, scanned, matched int) {
 	type group struct {
 		uid string
 		at  int64
 	}
 	times := map[group]int{}
-	t.mu.Lock()
-	for i := range t.rows {
-		r := &t.rows[i]
-		if r.removed {
-			continue
+	s.View(func(events []Event) {
+		for i := range events {
+			e := &events[i]
+			if e.Removed {
+				continue
+			}
+			scanned++
+			if at := e.At.Unix(); e.Place == st.source && at >= st.since && at < st.until {
+				matched++
+				times[group{e.UID, at}]++
+			}
 		}
-		scanned++
-		if r.source == st.source && r.time >= st.since && r.time < st.until {
-			matched++
-			times[group{r.uid, r.time}]++
-		}
-	}
-	t.mu.Unlock()
+	})
 	for _, g := range slices.SortedFunc(maps.Keys(times), func(a, b group) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.uid, b.uid))
 	}) {

@@ -2,7 +2,6 @@ package cloudtrailtest
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"sync"
@@ -10,37 +9,36 @@ import (
 	"time"
 )
 
+// kept are the ways to keep events.
+var kept = []Options{{Unsigned: true}, {Unsigned: true, Digest: true}, {Unsigned: true, Lean: true}}
+
 func TestKeep(t *testing.T) {
-	for keep, name := range map[Keep]string{KeepEvents: "events", KeepDigests: "digests", KeepCounts: "counts"} {
-		t.Run(name, func(t *testing.T) {
-			s := unsigned(func(o *Options) { o.Keep = keep })
-			put(t, s, toChannel, good("a", "b"))
-			put(t, s, toChannel, good("b", "c"))
-			c := s.Counts()
-			if c.Events != 4 || c.Distinct != 3 || c.Repeats != 1 || s.Times("b") != 2 || s.Times("z") != 0 {
-				t.Errorf("counts %+v", c)
+	for _, o := range kept {
+		s := New(o)
+		put(t, s, toChannel, good("a", "b"))
+		put(t, s, toChannel, good("b", "c"))
+		c := s.Counts()
+		if c.Events != 4 || c.Distinct != 3 || c.Repeats != 1 || s.Times("b") != 2 || s.Times("z") != 0 {
+			t.Errorf("counts %+v", c)
+		}
+		got := s.Events()
+		if o.Lean {
+			if len(got) != 0 {
+				t.Errorf("kept %d events", len(got))
 			}
-			got := s.Events()
-			if keep == KeepCounts {
-				if len(got) != 0 {
-					t.Errorf("kept %d events", len(got))
-				}
-				return
+			continue
+		}
+		for i, id := range []string{"a", "b", "b", "c"} {
+			if e := got[i]; e.Seq != i+1 || e.ID != id || e.UID != id || e.Place != "kong-gateway" || e.Repeat != (i == 2) || (e.Data == goodData(id)) == o.Digest {
+				t.Errorf("event %d: %+v", i, e)
 			}
-			for i, id := range []string{"a", "b", "b", "c"} {
-				want := goodData(id)
-				if e := got[i]; e.Seq != i+1 || e.ID != id || e.UID != id || e.SHA256 != sha256.Sum256([]byte(want)) ||
-					e.Source != "kong-gateway" || e.Repeat != (i == 2) || (e.Data == want) != (keep == KeepEvents) {
-					t.Errorf("event %d: %+v", i, e)
-				}
-			}
-		})
+		}
 	}
 }
 
 func TestRemove(t *testing.T) {
-	for _, keep := range []Keep{KeepEvents, KeepDigests, KeepCounts} {
-		s := unsigned(func(o *Options) { o.Keep = keep })
+	for _, o := range kept {
+		s := New(o)
 		put(t, s, toChannel, good("a", "b"))
 		put(t, s, toChannel, good("b"))
 		if s.Remove("z") {
@@ -49,7 +47,7 @@ func TestRemove(t *testing.T) {
 		if !s.Remove("b") || s.Times("b") != 1 || !s.Remove("b") || s.Times("b") != 0 || s.Remove("b") {
 			t.Error("b was there twice")
 		}
-		if got := s.Events(); keep != KeepCounts && (len(got) != 1 || got[0].ID != "a") || s.Counts().Distinct != 1 {
+		if got := s.Events(); !o.Lean && (len(got) != 1 || got[0].ID != "a") || s.Counts().Distinct != 1 {
 			t.Errorf("left: %v", got)
 		}
 		put(t, s, toChannel, good("b"))

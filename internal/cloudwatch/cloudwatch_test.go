@@ -74,7 +74,7 @@ func TestPutFilesWhatIsPastTheGroupsRetentionUnderThePresent(t *testing.T) {
 	delivered(t, l, list, verdicts, err)
 	present := 0
 	for _, e := range l.Events() {
-		if e.Filed == noon.UnixMilli() {
+		if e.At.Equal(noon) {
 			present++
 		}
 	}
@@ -309,7 +309,7 @@ func TestCheckLeavesNoEvent(t *testing.T) {
 	if err := s.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if len(l.Streams()) != 1 || len(l.Events()) != 0 || l.Counts().Calls != 1 || l.Counts().Rejected != 1 {
+	if len(l.Streams()) != 1 || len(l.Events()) != 0 || l.Counts().Calls != 1 || l.Counts().Failed != 1 {
 		t.Errorf("streams %v, %+v", l.Streams(), l.Counts())
 	}
 	l.fault = func(operation string, _ int, _ string) (int, string) {

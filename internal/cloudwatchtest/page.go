@@ -124,14 +124,19 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 // a way back, and as JSON to the list and to programs.
 func (s *Server) detail(w http.ResponseWriter, r *http.Request, seq string) {
 	n, err := strconv.Atoi(seq)
-	events, _, _ := s.since(n-1, 1)
-	if err != nil || n < 1 || len(events) == 0 || events[0].Seq != n {
+	var e Event
+	s.View(func(events []Event) {
+		if err == nil && n > 0 && n <= len(events) && !events[n-1].Removed {
+			e = events[n-1]
+		}
+	})
+	if e.Seq == 0 {
 		http.NotFound(w, r)
 		return
 	}
-	v := jsontext.Value(events[0].Message)
+	v := jsontext.Value(e.Data)
 	if v.Indent() != nil {
-		v, _ = jsontext.AppendQuote(nil, events[0].Message)
+		v, _ = jsontext.AppendQuote(nil, e.Data)
 	}
 	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
 		w.Header().Set("Content-Type", "application/json")
@@ -140,7 +145,7 @@ func (s *Server) detail(w http.ResponseWriter, r *http.Request, seq string) {
 	}
 	var b bytes.Buffer
 	err = pageTemplate.ExecuteTemplate(&b, "event", map[string]any{
-		"Seq": n, "Received": events[0].Ingested.UTC().Format(time.DateTime), "Text": string(v),
+		"Seq": n, "Received": e.Received.UTC().Format(time.DateTime), "Text": string(v),
 	})
 	if err != nil {
 		http.Error(w, "the page could not be made", http.StatusInternalServerError)
@@ -165,12 +170,15 @@ func (s *Server) news(after int) news {
 		n.Codes = append(n.Codes, code+" "+strconv.Itoa(times))
 	}
 	slices.Sort(n.Codes)
-	events, last := s.latest(after, pageRows)
-	n.Last = last
-	rows := make([]pageRow, len(events))
-	for i := range events {
-		rows[i] = rowOf(&events[i])
-	}
+	var rows []pageRow // newest first
+	s.View(func(events []Event) {
+		n.Last = len(events)
+		for i := len(events) - 1; i >= max(after, 0) && len(rows) < pageRows; i-- {
+			if !events[i].Removed {
+				rows = append(rows, rowOf(&events[i]))
+			}
+		}
+	})
 	var b strings.Builder
 	if err := pageTemplate.ExecuteTemplate(&b, "rows", rows); err != nil { // a strings.Builder does not fail
 		panic(err)
@@ -215,7 +223,7 @@ type shownEvent struct {
 func rowOf(e *Event) pageRow {
 	var d shownEvent
 	// What does not decode stays empty: the page shows what it can.
-	_ = json.Unmarshal([]byte(e.Message), &d, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	_ = json.Unmarshal([]byte(e.Data), &d, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	r := pageRow{
 		Seq: e.Seq, UID: e.UID, Repeat: e.Repeat,
 		Name: cmp.Or(d.EventName, d.API.Operation), IP: cmp.Or(d.SourceIPAddress, d.Source.IP),
@@ -234,7 +242,7 @@ func rowOf(e *Event) pageRow {
 		at, err = time.UnixMilli(d.Time).UTC(), nil
 	}
 	if err == nil {
-		r.Time, r.Delay = at.Format(time.DateTime), delay(e.Ingested.Sub(at))
+		r.Time, r.Delay = at.Format(time.DateTime), delay(e.Received.Sub(at))
 	}
 	return r
 }

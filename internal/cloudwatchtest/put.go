@@ -1,14 +1,14 @@
 package cloudwatchtest
 
 import (
-	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
-	"unicode/utf8"
 
-	"github.com/go-json-experiment/json/jsontext"
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 // Limits of PutLogEvents, from AWS's documentation.
@@ -22,11 +22,16 @@ const (
 	maxAhead      = 2 * time.Hour
 )
 
-// incoming is one event of a call.
+// incoming is a call. A member that is null is one that is missing.
 type incoming struct {
-	message []byte
-	at      int64 // milliseconds
-	hasAt   bool
+	Group  string          `json:"logGroupName"`
+	Stream string          `json:"logStreamName"`
+	Events []incomingEvent `json:"logEvents"`
+}
+
+type incomingEvent struct {
+	Message string `json:"message"`
+	At      *int64 `json:"timestamp"` // milliseconds
 }
 
 // rejected says which events of a call were left out. Events are in order of time.
@@ -36,46 +41,47 @@ type rejected struct {
 }
 
 func (s *Server) putLogEvents(w http.ResponseWriter, r *http.Request, body []byte) {
-	p := s.plan()
-	wait(r, p.Delay)
+	p := s.Plan()
+	awstest.Wait(r, p.Delay)
 	if p.Reset {
-		s.count(func(c *Counts) { c.Lost++ })
-		reset(w)
+		s.Count(func(c *Counts) { c.Lost++ })
+		awstest.Reset(w)
 	}
-	s.count(func(c *Counts) { c.Calls++ })
+	s.Count(func(c *Counts) { c.Calls++ })
 	answer, e := s.put(body, &p)
 	switch {
 	case e != nil:
 		s.fail(w, "PutLogEvents", e)
 	case p.LoseAnswer:
-		s.count(func(c *Counts) { c.Lost++ })
+		s.Count(func(c *Counts) { c.Lost++ })
 		panic(http.ErrAbortHandler)
 	case p.Garbage:
 		_, _ = w.Write([]byte(`<html><h1>`)) // a client that has gone needs no answer
 	default:
-		write(w, http.StatusOK, answer)
+		protocol.Write(w, http.StatusOK, answer)
 	}
 }
 
 // put handles a call up to its answer.
-func (s *Server) put(body []byte, p *plan) (any, *apiError) {
+func (s *Server) put(body []byte, p *awstest.Plan) (any, *awstest.Error) {
 	if p.Code != "" {
 		return nil, refuse(p.Code, "fault on request")
 	}
-	group, stream, events, e := decodeEvents(body)
-	if e != nil {
+	var in incoming
+	if e := decode(body, &in); e != nil {
 		return nil, e
 	}
-	if e := s.group(group); e != nil {
+	if e := s.group(in.Group); e != nil {
 		return nil, e
 	}
+	events := in.Events
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Contains(s.o.Streams, stream) {
+	if !slices.Contains(s.o.Streams, in.Stream) {
 		return nil, refuse("ResourceNotFoundException", "The specified log stream does not exist.")
 	}
-	for i := range events {
-		if code := p.standing.IDs[uidIfNeeded(p, events[i].message)]; code != "" {
+	for i := 0; len(p.Standing.IDs) > 0 && i < len(events); i++ {
+		if code := p.Standing.IDs[uidOf([]byte(events[i].Message))]; code != "" {
 			return nil, refuse(code, "fault on request")
 		}
 	}
@@ -84,11 +90,11 @@ func (s *Server) put(body []byte, p *plan) (any, *apiError) {
 		if e := checkCall(events); e != nil {
 			return nil, e
 		}
-		rejection = s.checkTimes(events)
+		rejection = s.checkTimes(events, s.o.Now().Add(p.Standing.Clock))
 	}
 	first := max(rejection.tooOld, rejection.expired)
 	if first < rejection.tooNew {
-		s.add(stream, events[first:rejection.tooNew], p)
+		s.add(in.Stream, events[first:rejection.tooNew])
 	}
 	info := map[string]int{}
 	if rejection.tooOld > 0 {
@@ -100,37 +106,28 @@ func (s *Server) put(body []byte, p *plan) (any, *apiError) {
 	if rejection.tooNew < len(events) {
 		info["tooNewLogEventStartIndex"] = rejection.tooNew
 	}
-	s.counts.Rejected += len(events) - max(rejection.tooNew-first, 0)
+	s.Count(func(c *Counts) { c.Failed += len(events) - max(rejection.tooNew-first, 0) })
 	if len(info) == 0 {
 		return map[string]any{"nextSequenceToken": "ignored"}, nil
 	}
 	return map[string]any{"nextSequenceToken": "ignored", "rejectedLogEventsInfo": info}, nil
 }
 
-func uidIfNeeded(p *plan, message []byte) string {
-	if len(p.standing.IDs) == 0 {
-		return ""
-	}
-	return uidOf(message)
-}
-
 // checkCall holds a call against the limits that AWS answers with an error.
-func checkCall(events []incoming) *apiError {
+func checkCall(events []incomingEvent) *awstest.Error {
 	size := 0
 	for i := range events {
 		e := &events[i]
-		size += len(e.message) + EventOverhead
+		size += len(e.Message) + EventOverhead
 		switch {
-		case len(e.message) == 0:
+		case len(e.Message) == 0:
 			return invalid(fmt.Sprintf("1 validation error detected: Value '' at 'logEvents.%d.member.message' failed to satisfy constraint: Member must have length greater than or equal to 1", i+1))
-		case len(e.message) > MaxEvent:
-			return invalid(fmt.Sprintf("Log event too large: %d bytes exceeds limit of %d", len(e.message), MaxEvent))
-		case !e.hasAt || e.at < 0:
+		case len(e.Message) > MaxEvent:
+			return invalid(fmt.Sprintf("Log event too large: %d bytes exceeds limit of %d", len(e.Message), MaxEvent))
+		case e.At == nil || *e.At < 0:
 			return invalid("1 validation error detected: Value at 'logEvents.member.timestamp' failed to satisfy constraint: Member must have value greater than or equal to 0")
-		case i > 0 && e.at < events[i-1].at:
+		case i > 0 && *e.At < *events[i-1].At:
 			return invalid("Log events in a single PutLogEvents request must be in chronological order.")
-		case !utf8.Valid(e.message):
-			return refuse("SerializationException", "a message is not UTF-8")
 		}
 	}
 	switch {
@@ -140,18 +137,17 @@ func checkCall(events []incoming) *apiError {
 		return invalid("1 validation error detected: Value at 'logEvents' failed to satisfy constraint: Member must have length less than or equal to 10000")
 	case size > MaxCallBytes:
 		return invalid(fmt.Sprintf("Upload too large: %d bytes exceeds limit of %d", size, MaxCallBytes))
-	case events[len(events)-1].at-events[0].at > maxCallSpan.Milliseconds():
+	case *events[len(events)-1].At-*events[0].At > maxCallSpan.Milliseconds():
 		return invalid("The batch of log events in a single PutLogEvents request cannot span more than 24 hours.")
 	}
 	return nil
 }
 
 // checkTimes says which events are refused for their time.
-func (s *Server) checkTimes(events []incoming) rejected {
-	now := s.o.Now().Add(s.faults.Clock)
+func (s *Server) checkTimes(events []incomingEvent, now time.Time) rejected {
 	r := rejected{tooNew: len(events)}
 	for i := range events {
-		at := time.UnixMilli(events[i].at)
+		at := time.UnixMilli(*events[i].At)
 		switch {
 		case at.Before(now.Add(-maxAge)):
 			r.tooOld = i + 1
@@ -165,111 +161,35 @@ func (s *Server) checkTimes(events []incoming) rejected {
 }
 
 // add keeps events that were taken. The caller holds the lock.
-func (s *Server) add(stream string, events []incoming, p *plan) {
+func (s *Server) add(stream string, events []incomingEvent) {
+	taken := make([]Event, len(events))
 	now := s.o.Now()
 	for i := range events {
-		times := 1
-		switch { // nobody is told
-		case p.dice != nil && p.hit(p.standing.Drop):
-			s.counts.Dropped++
+		message := events[i].Message
+		if s.o.Lean {
+			taken[i].ID = leanUID(message)
 			continue
-		case p.dice != nil && p.hit(p.standing.Double):
-			times = 2
 		}
-		for range times {
-			if s.store.add(stream, events[i].message, events[i].at, now) {
-				s.counts.Repeats++
-			}
-			s.counts.Events++
+		id := identify([]byte(message))
+		uid := cmp.Or(id.UID, id.Metadata.UID)
+		if s.o.Digest && id.UID != "" {
+			message = fmt.Sprintf(`{"UID":%q,"eventTime":%q}`, id.UID, id.EventTime)
 		}
+		taken[i] = Event{ID: uid, UID: uid, Place: stream, Data: message, At: time.UnixMilli(*events[i].At), Received: now}
 	}
-	s.store.wake()
+	s.Take(taken)
 }
 
-// decodeEvents reads the body of a call.
-func decodeEvents(body []byte) (group, stream string, events []incoming, e *apiError) {
-	malformed := refuse("SerializationException", "the body is not a JSON object of the expected form")
-	d := jsontext.NewDecoder(bytes.NewBuffer(body))
-	text := make([]byte, 0, len(body)) // decoded text is never longer than encoded text
-	str := func() (string, error) {
-		t, err := d.ReadToken()
-		if err == nil && t.Kind() != '"' {
-			err = fmt.Errorf("no string")
-		}
-		return t.String(), err
-	}
-	err := object(d, func(name string) (err error) {
-		switch name {
-		case "logGroupName":
-			group, err = str()
-		case "logStreamName":
-			stream, err = str()
-		case "logEvents":
-			events, text, err = eventList(d, text)
-		default:
-			err = d.SkipValue()
-		}
-		return err
-	})
-	if err != nil {
-		return "", "", nil, malformed
-	}
-	return group, stream, events, nil
-}
+// uidFields begin a UID in the events that the relay writes, of either format.
+var uidFields = []string{`"UID":"`, `"metadata":{"uid":"`}
 
-func eventList(d *jsontext.Decoder, text []byte) (events []incoming, arena []byte, err error) {
-	if t, err := d.ReadToken(); err != nil || t.Kind() != '[' {
-		return nil, text, fmt.Errorf("no array: %w", err)
-	}
-	for d.PeekKind() != ']' {
-		var in incoming
-		err := object(d, func(name string) error {
-			switch name {
-			case "message":
-				v, err := d.ReadValue()
-				if err != nil || v.Kind() != '"' {
-					return fmt.Errorf("no message: %w", err)
-				}
-				from := len(text)
-				if text, err = jsontext.AppendUnquote(text, v); err != nil {
-					return err
-				}
-				in.message = text[from:len(text):len(text)]
-				return nil
-			case "timestamp":
-				t, err := d.ReadToken()
-				if err != nil || t.Kind() != '0' {
-					return fmt.Errorf("no number: %w", err)
-				}
-				in.hasAt = true
-				in.at, err = t.Int()
-				return err
-			}
-			return d.SkipValue()
-		})
-		if err != nil {
-			return nil, text, err
-		}
-		events = append(events, in)
-	}
-	_, err = d.ReadToken()
-	return events, text, err
-}
-
-// object reads an object. member is called with each name, and reads the value.
-func object(d *jsontext.Decoder, member func(name string) error) error {
-	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
-		return fmt.Errorf("no object: %w", err)
-	}
-	for d.PeekKind() == '"' {
-		name, err := d.ReadToken()
-		if err != nil {
-			return err
-		}
-		if err := member(name.String()); err != nil {
-			return err
+// leanUID finds a UID without decoding its event.
+func leanUID(message string) string {
+	for _, field := range uidFields {
+		if _, rest, ok := strings.Cut(message, field); ok {
+			uid, _, _ := strings.Cut(rest, `"`)
+			return uid
 		}
 	}
-	_, err := d.ReadToken()
-	return err
+	return ""
 }

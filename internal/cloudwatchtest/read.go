@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 const (
@@ -35,11 +37,12 @@ type filter struct {
 }
 
 func (f *filter) matches(e *Event) bool {
-	return (len(f.Streams) == 0 || slices.Contains(f.Streams, e.Stream)) && (f.Start == nil || e.Filed >= *f.Start) && (f.End == nil || e.Filed <= *f.End)
+	at := e.At.UnixMilli()
+	return (len(f.Streams) == 0 || slices.Contains(f.Streams, e.Place)) && (f.Start == nil || at >= *f.Start) && (f.End == nil || at <= *f.End)
 }
 
 // place returns how many events a page may have, and where it begins.
-func (f *filter) place() (limit, from int, e *apiError) {
+func (f *filter) place() (limit, from int, e *awstest.Error) {
 	limit = maxPageEvents
 	if f.Limit != nil {
 		limit = *f.Limit
@@ -60,17 +63,17 @@ func (f *filter) place() (limit, from int, e *apiError) {
 
 // filterLogEvents answers in the order in which events were taken, which is none
 // that a caller can rely on.
-func (s *Server) filterLogEvents(body []byte) (any, *apiError) {
+func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 	var in filter
 	if e := decode(body, &in); e != nil {
 		return nil, e
 	}
-	s.count(func(c *Counts) { c.Reads++ })
+	s.Count(func(c *Counts) { c.Reads++ })
 	if s.throttled() {
-		s.count(func(c *Counts) { c.Throttled++ })
+		s.Count(func(c *Counts) { c.Throttled++ })
 		return nil, refuse("ThrottlingException", "Rate exceeded")
 	}
-	p := s.readPlan()
+	p := s.ReadPlan()
 	if p.Code != "" {
 		return nil, refuse(p.Code, "fault on request")
 	}
@@ -88,30 +91,32 @@ func (s *Server) filterLogEvents(body []byte) (any, *apiError) {
 			return nil, refuse("ResourceNotFoundException", "The specified log stream does not exist.")
 		}
 	}
-	page, next := []filtered{}, from
-	if !p.empty {
-		page, next = s.search(from, limit, in.matches)
-	}
+	page, next, held := []filtered{}, from, 0
+	s.View(func(events []Event) {
+		if held = len(events); !p.Empty {
+			page, next = s.search(events, from, limit, in.matches)
+		}
+	})
 	answer := map[string]any{"events": page, "searchedLogStreams": []any{}}
-	if next < len(s.store.events) || p.empty {
-		answer["nextToken"] = fmt.Sprintf("%d.%d", next, s.counts.Reads) // no two are alike
+	if next < held || p.Empty {
+		answer["nextToken"] = fmt.Sprintf("%d.%d", next, s.Counts().Reads) // no two are alike
 	}
 	return answer, nil
 }
 
 // search returns a page of events from a place on, and where the next one begins.
-func (s *Server) search(from, limit int, match func(*Event) bool) (page []filtered, next int) {
+func (s *Server) search(events []Event, from, limit int, match func(*Event) bool) (page []filtered, next int) {
 	page = []filtered{}
 	size, now := 0, s.o.Now()
-	for next = from; next < len(s.store.events) && next < from+maxSearched && len(page) < limit; next++ {
-		e := &s.store.events[next]
-		if e.removed || now.Sub(e.Ingested) < s.o.VisibleAfter || !match(e) {
+	for next = from; next < len(events) && next < from+maxSearched && len(page) < limit; next++ {
+		e := &events[next]
+		if e.Removed || now.Sub(e.Received) < s.o.VisibleAfter || !match(e) {
 			continue
 		}
-		if size += len(e.Message); size > maxPageBytes && len(page) > 0 {
+		if size += len(e.Data); size > maxPageBytes && len(page) > 0 {
 			break
 		}
-		page = append(page, filtered{strconv.Itoa(e.Seq), e.Ingested.UnixMilli(), e.Stream, e.Message, e.Filed})
+		page = append(page, filtered{strconv.Itoa(e.Seq), e.Received.UnixMilli(), e.Place, e.Data, e.At.UnixMilli()})
 	}
 	return page, next
 }

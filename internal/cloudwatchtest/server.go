@@ -9,6 +9,7 @@ package cloudwatchtest
 
 import (
 	"bytes"
+	"cmp"
 	"io"
 	"net/http"
 	"regexp"
@@ -20,6 +21,17 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
+)
+
+// What a test asks of the server in words that all emulated services of AWS share.
+type (
+	Fault      = awstest.Fault
+	Faults     = awstest.Faults
+	Event      = awstest.Event
+	Counts     = awstest.Counts
+	Credential = awstest.Credential
 )
 
 // What a server knows unless its options say otherwise. The key is the one of
@@ -47,8 +59,8 @@ type Options struct {
 	Protected bool   // from deletion
 	Class     string // STANDARD if empty
 	Region    string // that requests must be signed for; [Region] if empty
-	// Keys that are known; [AccessKeyID] if empty. Signatures are not computed.
-	Keys []Key
+	// Credentials that are known; [AccessKeyID] if empty. Signatures are not computed.
+	Credentials []Credential
 	// VisibleAfter is how long readers do not see an event that was taken.
 	VisibleAfter time.Duration
 	// ReadsPerSecond is the quota of FilterLogEvents: 0 for AWS's, negative for none.
@@ -65,27 +77,18 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Key is an access key that the server knows, with its session token if it has one.
-type Key struct {
-	ID, SessionToken string
-	Expires          time.Time // zero: never
-}
-
 // Server is an http.Handler that emulates the service. It is safe for concurrent use.
 type Server struct {
-	o       Options
-	buffers sync.Pool // of *bytes.Buffer
+	*awstest.Store
+	awstest.Troubles
+	awstest.Credentials
 
+	buffers   sync.Pool // of *bytes.Buffer
 	relayPage atomic.Pointer[string]
 
-	mu     sync.Mutex
-	keys   []Key
-	store  store
-	counts Counts
-	reads  []time.Time // the last calls within the quota
-	faults Faults
-	script []Fault
-	drawn  uint64 // calls for which dice were drawn
+	mu    sync.Mutex
+	o     Options
+	reads []time.Time // the last calls within the quota
 }
 
 // New returns a server.
@@ -99,8 +102,8 @@ func New(o Options) *Server {
 	if o.Class == "" {
 		o.Class = "STANDARD"
 	}
-	if len(o.Keys) == 0 {
-		o.Keys = []Key{{ID: AccessKeyID}}
+	if len(o.Credentials) == 0 {
+		o.Credentials = []Credential{{AccessKeyID: AccessKeyID}}
 	}
 	if o.ReadsPerSecond == 0 {
 		o.ReadsPerSecond = ReadsPerSecond
@@ -109,18 +112,10 @@ func New(o Options) *Server {
 		o.Now = time.Now
 	}
 	o.Streams = slices.Clone(o.Streams)
-	return &Server{
-		o: o, keys: slices.Clone(o.Keys), store: newStore(o.Lean, o.Digest),
-		counts: Counts{Codes: map[string]int{}}, faults: o.Faults,
-		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }},
-	}
-}
-
-// SetKeys replaces the keys that are known, as a rotation does.
-func (s *Server) SetKeys(keys ...Key) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keys = slices.Clone(keys)
+	s := &Server{Store: awstest.NewStore(o.Lean), o: o, buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
+	s.SetCredentials(o.Credentials...)
+	s.SetFaults(o.Faults)
+	return s
 }
 
 // Update changes what the server is while it runs.
@@ -137,24 +132,18 @@ func (s *Server) Streams() []string {
 	return slices.Clone(s.o.Streams)
 }
 
-// apiError is the refusal of a call.
-type apiError struct {
-	status        int
-	code, message string
-}
-
-func refuse(code, message string) *apiError {
-	status := http.StatusBadRequest
-	switch code {
-	case "InternalFailure":
-		status = http.StatusInternalServerError
-	case "ServiceUnavailable", "ServiceUnavailableException":
-		status = http.StatusServiceUnavailable
+// refuse returns the refusal of a call. What is the caller's fault has the status 400, whatever it is.
+func refuse(code, message string) *awstest.Error {
+	e := awstest.Refuse(code, message)
+	if e.Status < http.StatusInternalServerError {
+		e.Status = http.StatusBadRequest
 	}
-	return &apiError{status, code, message}
+	return e
 }
 
-func invalid(message string) *apiError { return refuse("InvalidParameterException", message) }
+var protocol = awstest.Protocol{ContentType: "application/x-amz-json-1.1", Namespace: "com.amazonaws.logs"}
+
+func invalid(message string) *awstest.Error { return refuse("InvalidParameterException", message) }
 
 // maxBody bounds what is read of a request: messages are escaped in it.
 const maxBody = 8 << 20
@@ -186,7 +175,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var answer any
-	var e *apiError
+	var e *awstest.Error
 	switch operation {
 	case "PutLogEvents":
 		s.putLogEvents(w, r, buf.Bytes())
@@ -204,28 +193,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, operation, e)
 		return
 	}
-	write(w, http.StatusOK, answer)
+	protocol.Write(w, http.StatusOK, answer)
 }
 
 // fail answers with an error, and counts it.
-func (s *Server) fail(w http.ResponseWriter, operation string, e *apiError) {
-	s.mu.Lock()
-	s.counts.Codes[e.code]++
-	if operation == "PutLogEvents" {
-		s.counts.Refused++
-	}
-	s.mu.Unlock()
-	write(w, e.status, map[string]string{"__type": "com.amazonaws.logs#" + e.code, "message": e.message})
-}
-
-func write(w http.ResponseWriter, status int, answer any) {
-	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-	w.WriteHeader(status)
-	_ = json.MarshalWrite(w, answer) // a client that has gone needs no answer
+func (s *Server) fail(w http.ResponseWriter, operation string, e *awstest.Error) {
+	s.Count(func(c *Counts) {
+		c.Codes[e.Code]++
+		if operation == "PutLogEvents" {
+			c.Refused++
+		}
+	})
+	protocol.WriteError(w, e, awstest.Body)
 }
 
 // decode reads the parameters of a call.
-func decode(body []byte, in any) *apiError {
+func decode(body []byte, in any) *awstest.Error {
 	if err := json.Unmarshal(body, in); err != nil {
 		return refuse("SerializationException", "the body is not a JSON object of the expected form")
 	}
@@ -236,27 +219,20 @@ var credentialScope = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/]+)/\
 
 // authorize checks who signed, and for what. The signature is AWS's own client's, so
 // it is not computed again.
-func (s *Server) authorize(r *http.Request) *apiError {
+func (s *Server) authorize(r *http.Request) *awstest.Error {
 	m := credentialScope.FindStringSubmatch(r.Header.Get("Authorization"))
 	if m == nil || m[2] != s.o.Region {
 		return refuse("InvalidSignatureException", "Credential should be scoped to the service 'logs' and a valid region.")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := slices.IndexFunc(s.keys, func(k Key) bool {
-		return k.ID == m[1] && k.SessionToken == r.Header.Get("X-Amz-Security-Token")
-	})
-	switch {
-	case i < 0:
-		return refuse("UnrecognizedClientException", "The security token included in the request is invalid.")
-	case !s.keys[i].Expires.IsZero() && !s.o.Now().Before(s.keys[i].Expires):
-		return refuse("ExpiredTokenException", "The security token included in the request is expired")
+	_, e := s.Find(m[1], r.Header.Get("X-Amz-Security-Token"), s.o.Now())
+	if e != nil {
+		e.Status = http.StatusBadRequest
 	}
-	return nil
+	return e
 }
 
 // group checks that a call names the log group that there is.
-func (s *Server) group(name string) *apiError {
+func (s *Server) group(name string) *awstest.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.o.Missing || name != s.o.Group {
@@ -265,7 +241,7 @@ func (s *Server) group(name string) *apiError {
 	return nil
 }
 
-func (s *Server) createLogStream(body []byte) (any, *apiError) {
+func (s *Server) createLogStream(body []byte) (any, *awstest.Error) {
 	var in struct {
 		Group  string `json:"logGroupName"`
 		Stream string `json:"logStreamName"`
@@ -289,7 +265,7 @@ func (s *Server) createLogStream(body []byte) (any, *apiError) {
 }
 
 // describeLogGroups shows, before the group itself, one whose name begins with it.
-func (s *Server) describeLogGroups(body []byte) (any, *apiError) {
+func (s *Server) describeLogGroups(body []byte) (any, *awstest.Error) {
 	var in struct {
 		Prefix string `json:"logGroupNamePrefix"`
 		Token  string `json:"nextToken"`
@@ -315,19 +291,23 @@ func (s *Server) describeLogGroups(body []byte) (any, *apiError) {
 	return map[string]any{"logGroups": []any{group}}, nil
 }
 
-// uidOf finds what identifies an event in a message, which is JSON of either format.
+// identity is what identifies an event in a message, which is JSON of either format.
+type identity struct {
+	UID       string `json:"UID"`
+	EventTime string `json:"eventTime"`
+	Metadata  struct {
+		UID string `json:"uid"`
+	} `json:"metadata"`
+}
+
+func identify(message []byte) (id identity) {
+	if json.Unmarshal(message, &id, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+		return identity{}
+	}
+	return id
+}
+
 func uidOf(message []byte) string {
-	var m struct {
-		UID      string
-		Metadata struct {
-			UID string `json:"uid"`
-		} `json:"metadata"`
-	}
-	if json.Unmarshal(message, &m, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
-		return ""
-	}
-	if m.UID != "" {
-		return m.UID
-	}
-	return m.Metadata.UID
+	id := identify(message)
+	return cmp.Or(id.UID, id.Metadata.UID)
 }

@@ -38,12 +38,9 @@ func open(tb testing.TB, url, store, secret string) *Lake {
 // holding is an emulated service with events, n for each second from at on.
 func holding(tb testing.TB, seconds, each int, at time.Time) (*cloudtrailtest.Server, string) {
 	tb.Helper()
-	s := cloudtrailtest.New(cloudtrailtest.Options{Keep: cloudtrailtest.KeepDigests, CallsPerSecond: -1, Unsigned: true})
-	running, err := cloudtrailtest.Start(s, "")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { running.Close() })
+	s := cloudtrailtest.New(cloudtrailtest.Options{Digest: true, CallsPerSecond: -1, Unsigned: true})
+	running := httptest.NewServer(s)
+	tb.Cleanup(running.Close)
 	type event struct {
 		ID        string `json:"id"`
 		EventData string `json:"eventData"`
@@ -131,11 +128,8 @@ func failure(ctx context.Context, l *Lake) error {
 
 func TestRefusals(t *testing.T) {
 	s := cloudtrailtest.New(cloudtrailtest.Options{})
-	running, err := cloudtrailtest.Start(s, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { running.Close() })
+	running := httptest.NewServer(s)
+	t.Cleanup(running.Close)
 	for _, tc := range []struct{ name, store, secret, hint string }{
 		{"another store", "11111111-2222-3333-4444-555555555555", cloudtrailtest.SecretAccessKey, "--event-data-store"},
 		{"wrong key", cloudtrailtest.EventDataStore, "wrong", "AWS_SECRET_ACCESS_KEY"},
