@@ -4,6 +4,7 @@ package browsertest
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -63,7 +64,7 @@ func Start(tb testing.TB) *Browser {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	cmd := exec.Command("chromium", "--headless=new", "--remote-debugging-pipe", "--user-data-dir="+dir,
+	cmd := exec.CommandContext(context.WithoutCancel(tb.Context()), "chromium", "--headless=new", "--remote-debugging-pipe", "--user-data-dir="+dir,
 		"--no-sandbox", // which a container has not the rights for
 		"--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check", "--disable-background-networking",
 		"--disable-component-update", "--disable-extensions", "--disable-sync", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
@@ -139,7 +140,7 @@ func (b *Browser) ended() error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("Chromium has ended: %s", text)
+	return fmt.Errorf("the browser has ended: %s", text)
 }
 
 // call makes a call, and decodes its result into out unless that is nil.

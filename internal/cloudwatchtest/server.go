@@ -25,12 +25,16 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-// What a test asks of the server in words that all emulated services of AWS share.
 type (
-	Fault      = awstest.Fault
-	Faults     = awstest.Faults
-	Event      = awstest.Event
-	Counts     = awstest.Counts
+	// Fault is what goes wrong with one call that puts events.
+	Fault = awstest.Fault
+	// Faults go on until they are changed.
+	Faults = awstest.Faults
+	// Event is one that was taken.
+	Event = awstest.Event
+	// Counts are totals since the server was made.
+	Counts = awstest.Counts
+	// Credential is an access key that the server knows.
 	Credential = awstest.Credential
 )
 

@@ -50,10 +50,6 @@ func Empty(lua bool) Fault {
 	return Fault{Content: `{"data":[],"next":null}`}
 }
 
-// Drips is a page that comes so slowly that no timeout between two bytes ends it: a
-// tenth of it each pause.
-func Drips(pause time.Duration) Fault { return Fault{Pause: pause} }
-
 // NoData is an answer that is JSON, and not a page.
 func NoData() Fault { return Fault{Content: `{"next":null}`} }
 

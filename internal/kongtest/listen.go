@@ -25,40 +25,40 @@ type listeners struct {
 	mu      sync.Mutex
 	servers []*httptest.Server
 	serving sync.RWMutex // held for reading by each request
-	ca      *authority
+	ca      *tls.Certificate
 }
 
 // Start listens on a free port of the loopback interface and returns the URL.
 func (s *Server) Start() (string, error) { return s.Listen("127.0.0.1:0") }
 
-// StartTLS is Start with TLS: its certificate is for 127.0.0.1, ::1 and
-// localhost, of the authority that CA returns.
-func (s *Server) StartTLS() (string, error) { return s.ListenTLS("127.0.0.1:0") }
-
 // Listen listens on an address, host:port.
 func (s *Server) Listen(address string) (string, error) { return s.listen(address, nil) }
 
-// ListenTLS is Listen with TLS.
-func (s *Server) ListenTLS(address string) (string, error) {
+// StartTLS is Start with TLS: its certificate is for 127.0.0.1, ::1 and localhost, of the
+// authority that CA returns.
+func (s *Server) StartTLS() (string, error) {
 	ca, err := s.authority()
 	if err != nil {
 		return "", err
 	}
 	o := s.options.Load()
-	issue := func() (tls.Certificate, error) { return ca.issue("kong-admin", x509.ExtKeyUsageServerAuth) }
-	if o.DefaultCertificate {
-		issue = selfSigned
+	var cert tls.Certificate
+	if o.DefaultCertificate { // Kong makes one for the common name localhost, and no other name
+		cert, err = issue(certificate("localhost", x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth), nil)
+	} else {
+		t := certificate("kong-admin", x509.ExtKeyUsageServerAuth)
+		t.DNSNames, t.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+		cert, err = issue(t, ca)
 	}
-	cert, err := issue()
 	if err != nil {
 		return "", err
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 	if o.ClientCert {
 		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-		c.ClientCAs.AddCert(ca.cert)
+		c.ClientCAs.AddCert(ca.Leaf)
 	}
-	return s.listen(address, c)
+	return s.listen("127.0.0.1:0", c)
 }
 
 func (s *Server) listen(address string, config *tls.Config) (string, error) {
@@ -117,7 +117,7 @@ func (s *Server) CA() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Leaf.Raw}), nil
 }
 
 // ClientCertificate issues a certificate for a client, as PEM.
@@ -126,7 +126,7 @@ func (s *Server) ClientCertificate() (cert, key []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := ca.issue("relay", x509.ExtKeyUsageClientAuth)
+	c, err := issue(certificate("relay", x509.ExtKeyUsageClientAuth), ca)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -138,74 +138,46 @@ func (s *Server) ClientCertificate() (cert, key []byte, err error) {
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: b}), nil
 }
 
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func (s *Server) authority() (*authority, error) {
+// authority returns the server's own authority, which is made when it is first needed.
+func (s *Server) authority() (*tls.Certificate, error) {
 	s.listeners.mu.Lock()
 	defer s.listeners.mu.Unlock()
-	if s.listeners.ca != nil {
-		return s.listeners.ca, nil
+	if s.listeners.ca == nil {
+		t := certificate("kongtest authority")
+		t.IsCA, t.KeyUsage = true, x509.KeyUsageCertSign
+		ca, err := issue(t, nil)
+		if err != nil {
+			return nil, err
+		}
+		s.listeners.ca = &ca
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("making key: %w", err)
-	}
-	t := template("kongtest authority")
-	t.IsCA, t.BasicConstraintsValid, t.KeyUsage = true, true, x509.KeyUsageCertSign
-	b, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
-	if err != nil {
-		return nil, fmt.Errorf("making authority: %w", err)
-	}
-	cert, err := x509.ParseCertificate(b)
-	if err != nil {
-		return nil, fmt.Errorf("making authority: %w", err)
-	}
-	s.listeners.ca = &authority{cert, key}
 	return s.listeners.ca, nil
 }
 
-func (a *authority) issue(name string, usage x509.ExtKeyUsage) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("making key: %w", err)
-	}
-	t := template(name)
-	t.KeyUsage, t.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{usage}
-	t.DNSNames = []string{"localhost"}
-	t.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
-	b, err := x509.CreateCertificate(rand.Reader, t, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("issuing certificate: %w", err)
-	}
-	return tls.Certificate{Certificate: [][]byte{b}, PrivateKey: key}, nil
-}
-
-// selfSigned makes a certificate as Kong makes its own: for the common name
-// localhost, and no other name.
-func selfSigned() (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("making key: %w", err)
-	}
-	t := template("localhost")
-	t.BasicConstraintsValid = true
-	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
-	b, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("making certificate: %w", err)
-	}
-	return tls.Certificate{Certificate: [][]byte{b}, PrivateKey: key}, nil
-}
-
-func template(name string) *x509.Certificate {
+// certificate returns what is to be certified.
+func certificate(name string, usage ...x509.ExtKeyUsage) *x509.Certificate {
 	now := time.Now()
 	return &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()),
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    now.Add(-time.Hour),
-		NotAfter:     now.Add(24 * time.Hour),
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usage,
 	}
+}
+
+// issue makes a certificate with a new key, signed by an authority; nil: by itself.
+func issue(t *x509.Certificate, ca *tls.Certificate) (c tls.Certificate, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return c, fmt.Errorf("making key: %w", err)
+	}
+	parent, signer := t, any(key)
+	if ca != nil {
+		parent, signer = ca.Leaf, ca.PrivateKey
+	}
+	b, err := x509.CreateCertificate(rand.Reader, t, parent, &key.PublicKey, signer)
+	if err != nil {
+		return c, fmt.Errorf("issuing certificate: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(b)
+	return tls.Certificate{Certificate: [][]byte{b}, PrivateKey: key, Leaf: leaf}, err
 }

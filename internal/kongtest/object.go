@@ -66,20 +66,6 @@ func optional(s *string) jsontext.Value {
 	return quoted(*s)
 }
 
-// DeleteObjects removes rows of /audit/objects by their id, and returns how many there were.
-func (s *Server) DeleteObjects(ids ...string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for _, id := range ids {
-		n += s.objects.deleteID(id)
-	}
-	return n
-}
-
-// ObjectIDs yields the ids of the rows of /audit/objects that are there.
-func (s *Server) ObjectIDs() iter.Seq[string] { return s.ids(&s.objects, false) }
-
 // EverObjectIDs yields the ids of all rows of /audit/objects that were ever there.
 func (s *Server) EverObjectIDs() iter.Seq[string] { return s.ids(&s.objects, true) }
 

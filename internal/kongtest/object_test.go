@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 )
@@ -87,7 +88,7 @@ func TestObjectsThatAreMissing(t *testing.T) {
 	if len(rows) != 1 || rows[0].DAOName != "routes" { // its request was lost
 		t.Fatalf("%+v", rows)
 	}
-	if s.DeleteObjects(rows[0].ID, "none") != 1 || len(slices.Collect(s.ObjectIDs())) != 0 || len(slices.Collect(s.EverObjectIDs())) != 1 {
+	if s.Purge(time.Now().Add(time.Hour)) != 2 || len(getObjects(t, s, "").Data) != 0 || len(slices.Collect(s.EverObjectIDs())) != 1 {
 		t.Error("the row has not gone")
 	}
 }

@@ -2,7 +2,6 @@ package kongtest
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"encoding/base64"
 	"errors"
@@ -138,7 +137,7 @@ func (q *selection) parseOffset(s string, position bool) error {
 		id == nil || json.Unmarshal(fields[2], &k.number) != nil {
 		return errOffset
 	}
-	k.id = []byte(*id)
+	k.id = *id
 	q.after = &k
 	return nil
 }
@@ -159,15 +158,6 @@ func nextLink(o *Options, path string, v url.Values, offset string) string {
 	return path + "?" + n.Encode()
 }
 
-// page is what a page is made of; it is used again to spare the collector.
-type page struct {
-	lines []line
-	heads []byte
-	ends  []int // of each head
-	tail  bytes.Buffer
-	w     *bufio.Writer
-}
-
 // servePage answers with rows of the requests or of the objects.
 func (s *Server) servePage(e *exchange, from *store) {
 	o := e.options
@@ -184,58 +174,42 @@ func (s *Server) servePage(e *exchange, from *store) {
 	}
 	// The row that this read leaves has a later time than what is shown.
 	q.now = s.now(o, nil).Unix()
-	p := pages.Get().(*page)
-	defer pages.Put(p)
-	defer p.forget()
-	var (
-		last key
-		more bool
-	)
 	s.mu.Lock()
-	p.lines, last, more = from.page(p.lines[:0], q)
+	rows, last, more := from.page(q)
 	if e.Fault.Reorder {
-		s.random.Shuffle(len(p.lines), func(i, j int) { p.lines[i], p.lines[j] = p.lines[j], p.lines[i] })
+		s.random.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 	}
 	s.mu.Unlock()
-	e.Rows = len(p.lines)
+	e.Rows = len(rows)
 
 	offset := ""
 	switch {
 	case more && e.Fault.RepeatOffset && e.Query.Has("offset"):
 		offset = e.Query.Get("offset")
 	case more && o.OffsetPosition:
-		offset = positionOffset(q.skip + int64(len(p.lines)))
+		offset = positionOffset(q.skip + int64(len(rows)))
 	case more:
 		offset = last.offset()
 	}
-	p.write(e, q.now, offset)
+	e.writePage(rows, q.now, offset)
 }
 
-// write sends the page: with its length known, as Kong does, and without ever
-// holding it as a whole, for a payload can have 10 MiB.
-func (p *page) write(e *exchange, now int64, offset string) {
-	p.heads, p.ends = p.heads[:0], p.ends[:0]
-	length := len(`{"data":[`)
+// writePage sends a page: with its length known, as Kong does, and without ever holding it
+// as a whole, for a payload can have 10 MiB.
+func (e *exchange) writePage(rows []record, now int64, offset string) {
+	const begin = `{"data":[`
+	end := []byte(`],"next":null}`)
+	if offset != "" {
+		end = appendString([]byte(`],"next":`), nextLink(e.options, e.r.URL.Path, e.Query, offset))
+		end = append(appendString(append(end, `,"offset":`...), offset), '}')
+	}
 	fields := shown{ttl: !e.options.NoTTL, time: e.r.URL.Path == auditPath || e.options.Order == Filtered}
-	for i := range p.lines {
-		l := &p.lines[i]
-		if i > 0 {
-			p.heads = append(p.heads, ',')
-		}
-		p.heads = l.appendHead(p.heads, now, fields)
-		p.ends = append(p.ends, len(p.heads))
-		length += len(l.common) + len(l.own) + 1
+	length := len(begin) + len(end) + max(0, len(rows)-1) // commas
+	var head []byte
+	for i := range rows {
+		h, text := rows[i].parts(head[:0], now, fields)
+		head, length = h, length+len(h)+len(text)+1
 	}
-	p.tail.Reset()
-	p.tail.WriteString(`],"next":`)
-	if offset == "" {
-		p.tail.WriteString("null}")
-	} else {
-		b := appendString(p.tail.AvailableBuffer(), nextLink(e.options, e.r.URL.Path, e.Query, offset))
-		b = append(appendString(append(b, `,"offset":`...), offset), '}')
-		p.tail.Write(b)
-	}
-	length += len(p.heads) + p.tail.Len()
 
 	h := e.w.Header()
 	h["Content-Type"] = []string{"application/json; charset=utf-8"}
@@ -252,35 +226,32 @@ func (p *page) write(e *exchange, now int64, offset string) {
 		body = e.body(length + len(byteOrderMark))
 	}
 	e.w.WriteHeader(http.StatusOK)
-	p.w.Reset(body)
+	w, _ := writers.Get().(*bufio.Writer)
+	defer writers.Put(w)
+	w.Reset(body)
+	defer w.Reset(io.Discard)
 	if e.options.Encoding == BOM {
-		_, _ = p.w.WriteString(byteOrderMark)
+		_, _ = w.WriteString(byteOrderMark)
 	}
 	// The writer keeps its first error, and Flush returns it.
-	_, _ = p.w.WriteString(`{"data":[`)
-	start := 0
-	for i := range p.lines {
-		l := &p.lines[i]
-		_, _ = p.w.Write(p.heads[start:p.ends[i]])
-		_, _ = p.w.WriteString(l.common)
-		_, _ = p.w.Write(l.own)
-		_ = p.w.WriteByte('}')
-		start = p.ends[i]
+	_, _ = w.WriteString(begin)
+	for i := range rows {
+		if i > 0 {
+			_ = w.WriteByte(',')
+		}
+		h, text := rows[i].parts(head[:0], now, fields)
+		_, _ = w.Write(h)
+		_, _ = w.WriteString(text)
+		_ = w.WriteByte('}')
 	}
-	_, _ = p.w.Write(p.tail.Bytes())
+	_, _ = w.Write(end)
 	// An error means that the client has gone, or that the body was to be cut.
-	if errors.Is(p.w.Flush(), errCut) {
+	if errors.Is(w.Flush(), errCut) {
 		e.abort()
 	}
 }
 
-// forget lets go of the rows, and of memory that one large page needed.
-func (p *page) forget() {
-	clear(p.lines)
-	p.w.Reset(io.Discard)
-}
-
-var pages = sync.Pool{New: func() any { return &page{w: bufio.NewWriterSize(nil, 64<<10)} }}
+var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
 
 // Request is what the server has seen of a request.
 type Request struct {

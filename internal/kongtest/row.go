@@ -41,59 +41,43 @@ type Row struct {
 	Omit []string
 }
 
-// parts is a row, encoded. What differs in nearly every row is apart from what
-// many rows have in common, so that the store keeps the latter once. Every field
-// in it begins with a comma.
-type parts struct {
-	common, own        []byte
-	noID, noTime, noLT bool
-}
-
-// encode needs row to have been signed already. omit names fields that the
-// release does not have.
-func (p *parts) encode(row *Row, omit []string) {
-	p.common, p.own = p.common[:0], p.own[:0]
+// encode needs row to have been signed already. omit names fields that the release does
+// not have.
+func encode(row *Row, expires int64, omit []string) record {
 	gone := func(name string) bool {
-		if _, ok := row.Extra[name]; ok {
-			return true
-		}
-		return slices.Contains(row.Omit, name) || slices.Contains(omit, name)
+		_, other := row.Extra[name]
+		return other || slices.Contains(row.Omit, name) || slices.Contains(omit, name)
 	}
-	text := func(dst *[]byte, name string, v *string) {
+	var b []byte
+	text := func(name string, v *string) {
 		switch {
 		case gone(name):
 		case v == nil:
-			*dst = append(appendName(*dst, name), "null"...)
+			b = append(appendName(b, name), "null"...)
 		default:
-			*dst = appendString(appendName(*dst, name), *v)
+			b = appendString(appendName(b, name), *v)
 		}
 	}
-	p.noID, p.noTime, p.noLT = gone("request_id"), gone("request_timestamp"), gone("ttl")
-	text(&p.common, "client_ip", &row.ClientIP)
-	text(&p.common, "method", &row.Method)
+	text("request_id", &row.RequestID)
+	text("client_ip", &row.ClientIP)
+	text("method", &row.Method)
 	if !gone("status") {
-		p.common = strconv.AppendInt(appendName(p.common, "status"), int64(row.Status), 10)
+		b = strconv.AppendInt(appendName(b, "status"), int64(row.Status), 10)
 	}
-	text(&p.common, "workspace", row.Workspace)
-	text(&p.common, "rbac_user_id", row.RBACUserID)
-	text(&p.common, "rbac_user_name", row.RBACUserName)
-	text(&p.common, "request_source", row.RequestSource)
-	text(&p.common, "removed_from_payload", row.RemovedFromPayload)
-	if row.Signature == nil {
-		text(&p.common, "signature", nil)
-	} else {
-		text(&p.own, "signature", row.Signature)
-	}
-	text(&p.own, "path", &row.Path)
-	if row.Payload == nil {
-		text(&p.common, "payload", nil)
-	} else {
-		text(&p.own, "payload", row.Payload)
-	}
+	text("workspace", row.Workspace)
+	text("rbac_user_id", row.RBACUserID)
+	text("rbac_user_name", row.RBACUserName)
+	text("request_source", row.RequestSource)
+	text("removed_from_payload", row.RemovedFromPayload)
+	text("signature", row.Signature)
+	text("path", &row.Path)
+	text("payload", row.Payload)
 	for _, name := range slices.Sorted(maps.Keys(row.Extra)) {
-		p.own = append(p.own, ',')
-		p.own = append(appendString(p.own, name), ':')
-		p.own = append(p.own, row.Extra[name]...)
+		b = append(append(appendString(append(b, ','), name), ':'), row.Extra[name]...)
+	}
+	return record{
+		timestamp: row.RequestTimestamp, expires: expires, id: row.RequestID, text: string(b),
+		noTime: gone("request_timestamp"), noTTL: gone("ttl"),
 	}
 }
 

@@ -142,10 +142,9 @@ func (s *Server) All() iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		o := s.options.Load()
 		now := s.now(o, nil).Unix()
-		var b []byte
-		for l := range s.lines(&s.store, false) {
-			b = l.appendHead(b[:0], now, shown{ttl: !o.NoTTL, time: true})
-			b = append(append(append(b, l.common...), l.own...), '}')
+		for r := range s.records(&s.store, false) {
+			head, text := r.parts(nil, now, shown{ttl: !o.NoTTL, time: true})
+			b := append(append(head, text...), '}')
 			row, err := decodeRow(b)
 			if err != nil {
 				panic(err) // a test put something into Extra that is not JSON
@@ -165,35 +164,31 @@ func (s *Server) EverIDs() iter.Seq[string] { return s.ids(&s.store, true) }
 
 func (s *Server) ids(of *store, ever bool) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for l := range s.lines(of, ever) {
-			if !yield(string(l.id)) {
+		for r := range s.records(of, ever) {
+			if !yield(r.id) {
 				return
 			}
 		}
 	}
 }
 
-// lines yields rows as of when it is called; what is done with them may change the store.
-func (s *Server) lines(of *store, ever bool) iter.Seq[line] {
-	return func(yield func(line) bool) {
+// records yields rows as of when it is called; what is done with them may change the store.
+func (s *Server) records(of *store, ever bool) iter.Seq[record] {
+	return func(yield func(record) bool) {
 		s.mu.Lock()
-		numbers := slices.Clone(of.byTime)
+		rows := make([]record, 0, of.live)
 		if ever {
-			numbers = numbers[:0]
-			for n := range of.rows {
-				numbers = append(numbers, uint32(n))
+			rows = slices.Clone(of.rows)
+		} else {
+			for _, n := range of.byTime {
+				if r := of.rows[n]; !r.dead {
+					rows = append(rows, r)
+				}
 			}
 		}
 		s.mu.Unlock()
-		for _, n := range numbers {
-			s.mu.Lock()
-			r := of.rows[n]
-			l := of.line(&r)
-			s.mu.Unlock()
-			if r.flags&flagDead != 0 && !ever {
-				continue
-			}
-			if !yield(l) {
+		for _, r := range rows {
+			if !yield(r) {
 				return
 			}
 		}

@@ -1,111 +1,38 @@
 package kongtest
 
 import (
-	"bytes"
 	"cmp"
-	"math"
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 )
 
-// store holds rows, encoded, and keeps them sorted in two ways. Nothing in it is
-// a pointer for each row, so that a million of them cost the collector nothing.
-// It is not safe for concurrent use; what page returns stays valid for ever,
-// because the bytes of a row are never moved or freed.
+// store holds rows, encoded, and keeps them sorted in two ways. It is not safe for
+// concurrent use.
 type store struct {
 	rows   []record // by row number; deleted ones too: the log of all that was ever held
-	chunks [][]byte
-	common []string // parts that rows share
-	known  map[string]uint32
-	byTime []uint32 // row numbers by timestamp, id, number; may hold deleted ones
+	byTime []uint32 // row numbers by timestamp, id, number; holds deleted ones, too
 	byID   []uint32 // row numbers by id, number; made when it is first needed
 	inByID int      // how many rows byID knows
-	dead   int      // deleted rows in the indexes
 	live   int
-	parts  parts
 }
 
+// record is a row. Its text is what does not depend on when it is shown: fields, each after
+// a comma.
 type record struct {
 	timestamp int64
-	expires   uint32 // Unix seconds
-	chunk     uint32
-	offset    uint32
-	own       uint32 // bytes of the row's own part, after its id
-	common    uint32
-	id        uint16 // bytes
-	flags     uint8
+	expires   int64 // Unix seconds
+	id, text  string
+	noTime    bool // it has no request_timestamp
+	noTTL     bool
+	dead      bool
 }
-
-const (
-	flagDead uint8 = 1 << iota
-	flagNoID
-	flagNoTime
-	flagNoTTL
-)
-
-const (
-	chunkSize = 1 << 20
-	maxCommon = 1 << 16 // parts kept apart: beyond that, sharing is unlikely to pay
-)
 
 // add appends a row; index must be called before the next read.
 func (s *store) add(row *Row, expires int64, omit []string) {
-	p := &s.parts
-	p.encode(row, omit)
-	var common uint32
-	if c, ok := s.known[string(p.common)]; ok {
-		common = c
-	} else if len(s.common) < maxCommon {
-		if s.known == nil {
-			s.known = map[string]uint32{}
-			s.common = append(s.common, "")
-		}
-		common = uint32(len(s.common))
-		text := string(p.common)
-		s.common = append(s.common, text)
-		s.known[text] = common
-	} else {
-		p.own = append(p.own, p.common...)
-	}
-	id := row.RequestID
-	if len(id) > math.MaxUint16 {
-		id = id[:math.MaxUint16]
-	}
-	r := record{
-		timestamp: row.RequestTimestamp,
-		expires:   uint32(min(max(expires, 0), math.MaxUint32)),
-		own:       uint32(len(p.own)),
-		common:    common,
-		id:        uint16(len(id)),
-	}
-	r.chunk, r.offset = s.keep(id, p.own)
-	for _, f := range []struct {
-		set  bool
-		flag uint8
-	}{{p.noID, flagNoID}, {p.noTime, flagNoTime}, {p.noLT, flagNoTTL}} {
-		if f.set {
-			r.flags |= f.flag
-		}
-	}
-	s.rows = append(s.rows, r)
+	s.rows = append(s.rows, encode(row, expires, omit))
 	s.live++
-	if cap(p.own) > chunkSize {
-		p.own = nil
-	}
-}
-
-// keep stores the bytes of a row and says where.
-func (s *store) keep(id string, own []byte) (chunk, offset uint32) {
-	n := len(id) + len(own)
-	last := len(s.chunks) - 1
-	if last < 0 || cap(s.chunks[last])-len(s.chunks[last]) < n {
-		s.chunks = append(s.chunks, make([]byte, 0, max(chunkSize, n)))
-		last++
-	}
-	at := len(s.chunks[last])
-	s.chunks[last] = append(append(s.chunks[last], id...), own...)
-	return uint32(last), uint32(at)
 }
 
 // index takes the rows from number first on into the order by time.
@@ -131,58 +58,36 @@ func insert(index []uint32, first, end int, compare func(a, b uint32) int) []uin
 	if len(index) == 0 || compare(index[len(index)-1], batch[0]) < 0 {
 		return append(index, batch...)
 	}
-	if len(batch) <= 16 {
-		for _, n := range batch {
-			at, _ := slices.BinarySearchFunc(index, n, compare)
-			index = slices.Insert(index, at, n)
-		}
+	if len(batch) > 16 {
+		index = append(index, batch...)
+		slices.SortFunc(index, compare)
 		return index
 	}
-	// Merge from the end, in place.
-	i, j := len(index)-1, len(batch)-1
-	index = append(index, batch...)
-	for k := len(index) - 1; j >= 0; k-- {
-		if i >= 0 && compare(index[i], batch[j]) > 0 {
-			index[k] = index[i]
-			i--
-		} else {
-			index[k] = batch[j]
-			j--
-		}
+	for _, n := range batch {
+		at, _ := slices.BinarySearchFunc(index, n, compare)
+		index = slices.Insert(index, at, n)
 	}
 	return index
 }
 
-func (s *store) id(r *record) []byte {
-	return s.chunks[r.chunk][r.offset : r.offset+uint32(r.id)]
-}
-
 func (s *store) compareTime(a, b uint32) int {
-	ra, rb := &s.rows[a], &s.rows[b]
-	if ra.timestamp != rb.timestamp {
-		return cmp.Compare(ra.timestamp, rb.timestamp)
-	}
-	return s.compareID(a, b)
+	return cmp.Or(cmp.Compare(s.rows[a].timestamp, s.rows[b].timestamp), s.compareID(a, b))
 }
 
 func (s *store) compareID(a, b uint32) int {
-	if c := bytes.Compare(s.id(&s.rows[a]), s.id(&s.rows[b])); c != 0 {
-		return c
-	}
-	return cmp.Compare(a, b)
+	return cmp.Or(cmp.Compare(s.rows[a].id, s.rows[b].id), cmp.Compare(a, b))
 }
 
 // deleteID deletes the rows with this id and returns how many there were.
 func (s *store) deleteID(id string) int {
 	s.needByID()
 	count := 0
-	at := sort.Search(len(s.byID), func(i int) bool { return string(s.id(&s.rows[s.byID[i]])) >= id })
-	for ; at < len(s.byID) && string(s.id(&s.rows[s.byID[at]])) == id; at++ {
+	at := sort.Search(len(s.byID), func(i int) bool { return s.rows[s.byID[i]].id >= id })
+	for ; at < len(s.byID) && s.rows[s.byID[at]].id == id; at++ {
 		if s.kill(s.byID[at]) {
 			count++
 		}
 	}
-	s.compact()
 	return count
 }
 
@@ -197,30 +102,17 @@ func (s *store) deleteBefore(t int64) int {
 			count++
 		}
 	}
-	s.compact()
 	return count
 }
 
 func (s *store) kill(n uint32) bool {
 	r := &s.rows[n]
-	if r.flags&flagDead != 0 {
+	if r.dead {
 		return false
 	}
-	r.flags |= flagDead
+	r.dead = true
 	s.live--
-	s.dead++
 	return true
-}
-
-// compact takes deleted rows out of the indexes once they are a fair share.
-func (s *store) compact() {
-	if s.dead < 1024 || s.dead < len(s.byTime)/4 {
-		return
-	}
-	gone := func(n uint32) bool { return s.rows[n].flags&flagDead != 0 }
-	s.byTime = slices.DeleteFunc(s.byTime, gone)
-	s.byID = slices.DeleteFunc(s.byID, gone)
-	s.dead = 0
 }
 
 // selection says which rows a page shows, and in which order.
@@ -237,13 +129,13 @@ type selection struct {
 // key is what an offset holds: where a row stands in either order.
 type key struct {
 	timestamp int64
-	id        []byte
+	id        string
 	number    uint32
 }
 
 func (s *store) key(n uint32) key {
 	r := &s.rows[n]
-	return key{r.timestamp, s.id(r), n}
+	return key{r.timestamp, r.id, n}
 }
 
 func (s *store) compareKey(n uint32, k *key, order Order) int {
@@ -251,23 +143,12 @@ func (s *store) compareKey(n uint32, k *key, order Order) int {
 	if order != Unordered && r.timestamp != k.timestamp {
 		return cmp.Compare(r.timestamp, k.timestamp)
 	}
-	if c := bytes.Compare(s.id(r), k.id); c != 0 {
-		return c
-	}
-	return cmp.Compare(n, k.number)
+	return cmp.Or(cmp.Compare(r.id, k.id), cmp.Compare(n, k.number))
 }
 
-// line is a row that a page shows.
-type line struct {
-	record
-	id     []byte
-	common string
-	own    []byte
-}
-
-// page appends the rows that q selects to dst. last is the key of the last of
-// them, and more says whether others follow.
-func (s *store) page(dst []line, q selection) (lines []line, last key, more bool) {
+// page returns the rows that q selects. last is the key of the last of them, and more says
+// whether others follow.
+func (s *store) page(q selection) (rows []record, last key, more bool) {
 	index := s.byTime
 	if q.order == Unordered {
 		s.needByID()
@@ -297,7 +178,7 @@ func (s *store) page(dst []line, q selection) (lines []line, last key, more bool
 			n = index[hi]
 		}
 		r := &s.rows[n]
-		if r.flags&flagDead != 0 || int64(r.expires) <= q.now {
+		if r.dead || r.expires <= q.now {
 			continue
 		}
 		if skip > 0 {
@@ -305,49 +186,33 @@ func (s *store) page(dst []line, q selection) (lines []line, last key, more bool
 			continue
 		}
 		if count == q.size {
-			return dst, s.key(lastNumber), true
+			return rows, s.key(lastNumber), true
 		}
-		dst = append(dst, s.line(r))
+		rows = append(rows, *r)
 		lastNumber = n
 		count++
 	}
-	return dst, key{}, false
-}
-
-func (s *store) line(r *record) line {
-	b := s.chunks[r.chunk][r.offset:]
-	l := line{record: *r, id: b[:r.id:r.id], own: b[r.id : uint32(r.id)+r.own]}
-	if r.common != 0 {
-		l.common = s.common[r.common]
-	}
-	return l
+	return rows, key{}, false
 }
 
 // shown says which fields a release has.
 type shown struct{ ttl, time bool }
 
-// appendHead appends the beginning of a row, up to what the store holds of it:
-// its common part and its own, each of which begins with a comma.
-func (l *line) appendHead(dst []byte, now int64, fields shown) []byte {
-	start := len(dst)
-	if l.flags&flagNoID == 0 {
-		dst = appendString(append(dst, `,"request_id":`...), l.id)
+// parts returns the row as an object without its last brace: what depends on when it is
+// shown, in dst, and the rest.
+func (r *record) parts(dst []byte, now int64, fields shown) (head []byte, text string) {
+	head = append(dst, '{')
+	if !r.noTime && fields.time {
+		head = strconv.AppendInt(append(head, `"request_timestamp":`...), r.timestamp, 10)
 	}
-	if l.flags&flagNoTime == 0 && fields.time {
-		dst = strconv.AppendInt(append(dst, `,"request_timestamp":`...), l.timestamp, 10)
+	if !r.noTTL && fields.ttl {
+		if len(head) > len(dst)+1 {
+			head = append(head, ',')
+		}
+		head = strconv.AppendInt(append(head, `"ttl":`...), r.expires-now, 10)
 	}
-	if l.flags&flagNoTTL == 0 && fields.ttl {
-		dst = strconv.AppendInt(append(dst, `,"ttl":`...), int64(l.expires)-now, 10)
+	if len(head) == len(dst)+1 {
+		return head, strings.TrimPrefix(r.text, ",")
 	}
-	if len(dst) > start {
-		dst[start] = '{'
-		return dst
-	}
-	dst = append(dst, '{')
-	if l.common != "" {
-		l.common = l.common[1:]
-	} else if len(l.own) > 0 {
-		l.own = l.own[1:]
-	}
-	return dst
+	return head, r.text
 }

@@ -54,15 +54,19 @@ func referred(v any) string {
 	return id
 }
 
-func (x *editing) create(key string, status int) Answer {
-	fields := clone(x.kind.preset).(map[string]any)
-	if fields == nil {
-		fields = map[string]any{}
-	}
+// given returns the fields of a new entity as the request has them, with Kong's presets.
+func (x *editing) given() map[string]any {
+	fields := map[string]any{}
+	maps.Copy(fields, clone(x.kind.preset).(map[string]any))
 	maps.Copy(fields, clone(x.Body).(map[string]any))
 	if x.parent != nil {
 		fields[x.field] = map[string]any{"id": x.parent.id()}
 	}
+	return fields
+}
+
+func (x *editing) create(key string, status int) Answer {
+	fields := x.given()
 	e := &entity{kind: x.kind, workspace: x.workspace, fields: fields}
 	switch {
 	case key != "" && (isUUID.MatchString(key) || x.kind.name == ""):
@@ -116,14 +120,7 @@ func (x *editing) upsert() Answer {
 	if e == nil || x.key == "" {
 		return x.create(x.key, http.StatusOK)
 	}
-	fields := clone(x.kind.preset).(map[string]any)
-	if fields == nil {
-		fields = map[string]any{}
-	}
-	maps.Copy(fields, clone(x.Body).(map[string]any))
-	if x.parent != nil {
-		fields[x.field] = map[string]any{"id": x.parent.id()}
-	}
+	fields := x.given()
 	if _, ok := fields[x.kind.name]; !ok && e.name() != "" {
 		fields[x.kind.name] = e.name()
 	}

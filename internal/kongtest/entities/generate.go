@@ -226,15 +226,9 @@ func (g *Generator) word(path string) string {
 func (g *Generator) fields(path, plugin string, n int) map[string]any {
 	fields := map[string]any{}
 	may := plain[path]
-	if path == "plugins" {
-		may = plain["plugins"]
-	}
-	for range n {
-		if len(may) == 0 {
-			break
-		}
+	for i := 0; i < n && len(may) > 0; i++ {
 		f := may[g.rand.IntN(len(may))]
-		set(fields, f.name, f.value(g.rand))
+		put(fields, f.name, f.value(g.rand))
 	}
 	if g.rand.IntN(6) == 0 {
 		fields["tags"] = []any{"team-" + token(g.rand)[:4], "prod/eu"}[:1+g.rand.IntN(2)]
@@ -263,21 +257,6 @@ func (g *Generator) plant(fields map[string]any, path, plugin string) {
 	value, secret := p.value(g.rand)
 	put(fields, p.field, value)
 	g.secrets = append(g.secrets, secret)
-}
-
-// set is put for a value of any type.
-func set(fields map[string]any, path string, value any) {
-	name, rest, more := strings.Cut(path, ".")
-	if !more {
-		fields[name] = value
-		return
-	}
-	record, ok := fields[name].(map[string]any)
-	if !ok {
-		record = map[string]any{}
-		fields[name] = record
-	}
-	set(record, rest, value)
 }
 
 // plainField is a field that holds nothing secret.

@@ -176,26 +176,23 @@ func token(r *rand.Rand) string {
 }
 
 // put sets what a path leads to, and makes what is missing on the way.
-func put(fields map[string]any, path, value string) {
+func put(fields map[string]any, path string, value any) {
 	name, rest, more := strings.Cut(path, ".")
-	if !more {
+	switch below, inList := strings.CutPrefix(rest, "0."); {
+	case !more:
 		fields[name] = value
-		return
-	}
-	if rest == "0" {
+	case rest == "0":
 		fields[name] = []any{value}
-		return
-	}
-	if below, ok := strings.CutPrefix(rest, "0."); ok {
+	case inList:
 		record := map[string]any{}
 		put(record, below, value)
 		fields[name] = []any{record}
-		return
+	default:
+		record, ok := fields[name].(map[string]any)
+		if !ok {
+			record = map[string]any{}
+			fields[name] = record
+		}
+		put(record, rest, value)
 	}
-	record, ok := fields[name].(map[string]any)
-	if !ok {
-		record = map[string]any{}
-		fields[name] = record
-	}
-	put(record, rest, value)
 }
