@@ -132,7 +132,7 @@ func newRelay(t testing.TB) *relay {
 
 func (r *relay) handler() http.Handler {
 	return trigger.NewHandler(trigger.Options{
-		Secrets: func() []string { return []string{secret} },
+		Secrets: func(string, bool) []string { return []string{secret} },
 		Logger:  slog.New(slog.DiscardHandler),
 		Notify: func(_ context.Context, ids []string) error {
 			r.mu.Lock()

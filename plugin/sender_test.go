@@ -308,7 +308,7 @@ func TestSenderDropsWhatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &recorder{err: func(n int) error {
 			if n == 1 {
-				return fmt.Errorf("ringing: %w", &trigger.RefusedError{Status: 409})
+				return fmt.Errorf("ringing: %w", &trigger.AnswerError{Status: 409})
 			}
 			return nil
 		}}

@@ -39,10 +39,10 @@ func TestTriggerSecretRotatedAtOnce(t *testing.T) {
 		}
 		defer c.Close()
 		err = c.Notify(t.Context(), nil)
-		var refused *trigger.RefusedError
+		var answer *trigger.AnswerError
 		switch {
-		case errors.As(err, &refused):
-			return refused.Status
+		case errors.As(err, &answer):
+			return answer.Status
 		case err != nil:
 			t.Fatal(err)
 		}

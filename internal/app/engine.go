@@ -16,6 +16,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
+// secretWithin bounds the reading of a secret while a trigger waits.
+const secretWithin = 3 * time.Second
+
 // Pipeline returns a new pipeline. keeper takes its lease; it may be nil.
 func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipeline {
 	s := a.Settings
@@ -95,31 +98,32 @@ func (a *App) Runner(s *announce.Scheduler, passes runner.Passes, o runner.Obser
 	})
 }
 
-// RereadSecrets returns a function that reads the secrets of a trigger's path again: they
-// may have been rotated at once.
-func (a *App) RereadSecrets() func(path string) []string {
+// TriggerOptions returns the options of a handler of triggers that both hosts set alike.
+func (a *App) TriggerOptions() trigger.Options {
 	s := &a.Settings
 	secrets := map[string]secret.Secret{
 		trigger.Path: s.TriggerSecret, trigger.EventHookPath: s.EventHooksSecret, trigger.HTTPLogPath: s.HTTPLogSecret,
 	}
-	return func(path string) []string {
-		secrets[path].Refresh()
-		return a.SecretsOf(secrets[path])()
+	return trigger.Options{
+		Secrets: func(path string, reread bool) []string {
+			if reread {
+				secrets[path].Refresh()
+			}
+			return a.triggerSecrets(secrets[path])
+		},
+		ReserveNonce: a.Store.ReserveNonce, Rate: s.TriggerRate, Logger: a.Log,
 	}
 }
 
-// SecretsOf returns a function that reads the secrets of triggers anew each time, so
-// that they can be rotated. It returns none if they cannot be read, and then every
-// trigger is refused.
-func (a *App) SecretsOf(secret secret.Secret) func() []string {
-	return func() []string {
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
-		text, err := secret.Reveal(ctx)
-		if err != nil {
-			a.Log.Error("secret not readable, triggers are refused", "err", err)
-			return nil
-		}
-		return config.SplitSecrets(text)
+// triggerSecrets returns the secrets that a setting holds; none if they cannot be read, and
+// then every trigger is refused.
+func (a *App) triggerSecrets(secret secret.Secret) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), secretWithin)
+	defer cancel()
+	text, err := secret.Reveal(ctx)
+	if err != nil {
+		a.Log.Error("secret not readable, triggers are refused", "err", err)
+		return nil
 	}
+	return config.SplitSecrets(text)
 }

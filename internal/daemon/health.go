@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/health"
-	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 const (
@@ -280,18 +278,6 @@ func (w watchedRetries) Put(ctx context.Context, entries []audit.Entry) ([]audit
 		w.metrics.retried(code)
 	}
 	return verdicts, err
-}
-
-// triggered notes the outcome of a trigger.
-func (s *server) triggered(path, outcome string) {
-	s.metrics.triggers.WithLabelValues(path, outcome).Inc()
-	switch outcome {
-	case trigger.Accepted:
-		s.report(health.Triggers, path, nil)
-	case trigger.Unauthorized:
-		s.report(health.Triggers, path, audit.WithHint(fmt.Errorf("triggers at %s are refused: their signature, time or password is wrong", path),
-			"give plugin and relay the same secret, and clocks that differ by less than 5 minutes"))
-	}
 }
 
 // sample notes how far delivery is behind, for the chart of the status page.

@@ -2,28 +2,34 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
+	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 // triggerHandler takes triggers.
 func (s *server) triggerHandler() http.Handler {
-	set := s.app.Settings
-	return trigger.NewHandler(trigger.Options{
-		Secrets:          s.app.SecretsOf(set.TriggerSecret),
-		EventHookSecrets: s.app.SecretsOf(set.EventHooksSecret),
-		HTTPLogSecrets:   s.app.SecretsOf(set.HTTPLogSecret),
-		Reread:           s.app.RereadSecrets(),
-		Unsigned:         !set.TriggerSecret.IsSet() && trigger.Loopback(set.Listen),
-		ReserveNonce:     s.app.Store.ReserveNonce,
-		Notify: func(ctx context.Context, ids []string) error {
-			return s.runner.Notify(ctx, ids, time.Now())
-		},
-		Poll:    s.runner.RequestPoll,
-		Rate:    set.TriggerRate,
-		Observe: s.triggered,
-		Logger:  s.log,
-	})
+	set := &s.app.Settings
+	o := s.app.TriggerOptions()
+	o.Unsigned = !set.TriggerSecret.IsSet() && trigger.Loopback(set.Listen)
+	o.Notify = func(ctx context.Context, ids []string) error { return s.runner.Notify(ctx, ids, time.Now()) }
+	o.Poll = s.runner.RequestPoll
+	o.Observe = s.triggered
+	return trigger.NewHandler(o)
+}
+
+// triggered notes the outcome of a trigger.
+func (s *server) triggered(path, outcome string) {
+	s.metrics.triggers.WithLabelValues(path, outcome).Inc()
+	switch outcome {
+	case trigger.Accepted:
+		s.report(health.Triggers, path, nil)
+	case trigger.Unauthorized:
+		s.report(health.Triggers, path, audit.WithHint(fmt.Errorf("triggers at %s are refused: their signature, time or password is wrong", path),
+			"give plugin and relay the same secret, and clocks that differ by less than 5 minutes"))
+	}
 }

@@ -74,7 +74,7 @@ func (i *selfInvoker) invoke(ctx context.Context, payload any) error {
 	defer cancel()
 	_, err = client.Invoke(ctx, in)
 	err = trigger.InvokeError(err)
-	if refused, ok := errors.AsType[*trigger.RefusedError](err); ok && (refused.Status == http.StatusForbidden || refused.Status == http.StatusNotFound) {
+	if answer, ok := errors.AsType[*trigger.AnswerError](err); ok && (answer.Status == http.StatusForbidden || answer.Status == http.StatusNotFound) {
 		return audit.NewSettingsError(err, "allow lambda:InvokeFunction on the function to the function's own role")
 	}
 	return audit.WithHint(err, "make Lambda's endpoint reachable from the function's subnets: a NAT gateway, or an interface endpoint for lambda")

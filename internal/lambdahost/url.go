@@ -19,27 +19,23 @@ import (
 // listener has. A function cannot go on after its answer, so it notes the ids,
 // invokes itself for them, and then says 202. Without a secret it takes nothing.
 func (h *host) urlHandler() http.Handler {
-	set := &h.app.Settings
-	return trigger.NewHandler(trigger.Options{
-		Secrets:          h.app.SecretsOf(set.TriggerSecret),
-		EventHookSecrets: h.app.SecretsOf(set.EventHooksSecret),
-		HTTPLogSecrets:   h.app.SecretsOf(set.HTTPLogSecret),
-		Reread:           h.app.RereadSecrets(),
-		ReserveNonce:     h.app.Store.ReserveNonce,
-		Rate:             set.TriggerRate,
-		Logger:           h.log,
-		Notify: func(ctx context.Context, ids []string) error {
-			now := time.Now()
-			if err := h.app.Store.Announce(ctx, ids, now); err != nil {
-				return err
-			}
-			if ids == nil {
-				ids = []string{}
-			}
-			return h.self.invoke(ctx, trigger.Invocation{Trigger: &trigger.Body{RequestIDs: ids, SentAt: now.UTC()}})
-		},
-		Poll: func() { h.pollWanted = true },
-	})
+	o := h.app.TriggerOptions()
+	o.Notify = func(ctx context.Context, ids []string) error {
+		now := time.Now()
+		if err := h.app.Store.Announce(ctx, ids, now); err != nil {
+			return err
+		}
+		return h.invokeForIDs(ctx, ids, now)
+	}
+	o.Poll = func() { h.pollWanted = true }
+	return trigger.NewHandler(o)
+}
+
+// invokeForIDs invokes the function for ids that were announced at a time, or for a poll
+// if there are none.
+func (h *host) invokeForIDs(ctx context.Context, ids []string, at time.Time) error {
+	body := trigger.Body{RequestIDs: append([]string{}, ids...), SentAt: at.UTC()} // an empty list, not null
+	return h.self.invoke(ctx, trigger.Invocation{Trigger: &body})
 }
 
 // pollEvery is the least time between two invocations for polls alone, by environment.
@@ -53,7 +49,7 @@ func (h *host) passPollOn(ctx context.Context) {
 		return
 	}
 	h.pollWanted, h.polled = false, now
-	if err := h.self.invoke(ctx, trigger.Invocation{Trigger: &trigger.Body{RequestIDs: []string{}, SentAt: now.UTC()}}); err != nil {
+	if err := h.invokeForIDs(ctx, nil, now); err != nil {
 		h.log.Warn("poll not passed on, the schedule makes up for it", app.ErrorAttrs(err)...)
 	}
 }

@@ -13,8 +13,7 @@ import (
 // that follow "What to do: ".
 func Advice(err error) string {
 	var (
-		refused   *RefusedError
-		unable    *UnableError
+		answer    *AnswerError
 		authority x509.UnknownAuthorityError
 		name      x509.HostnameError
 		invalid   x509.CertificateInvalidError
@@ -22,10 +21,8 @@ func Advice(err error) string {
 		timeout   net.Error
 	)
 	switch {
-	case errors.As(err, &refused):
-		return refusedAdvice(refused.Status)
-	case errors.As(err, &unable):
-		return unableAdvice(unable.Status)
+	case errors.As(err, &answer):
+		return answerAdvice(answer.Status)
 	case errors.As(err, &authority):
 		return "trust the authority that signed the certificate: ca_cert of the plugin, SSL_CERT_FILE for this command"
 	case errors.As(err, &name):
@@ -46,7 +43,7 @@ func Advice(err error) string {
 	return "look at the address, and at what lies between"
 }
 
-func refusedAdvice(status int) string {
+func answerAdvice(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
 		return "make the secret the relay's, which has it as RELAY_TRIGGER_SECRET; clocks may differ by 5 minutes at most"
@@ -56,12 +53,6 @@ func refusedAdvice(status int) string {
 		return "what answers there is not the relay's listener for triggers: give the address of its --listen, not of --ops-listen"
 	case http.StatusBadRequest:
 		return "the relay could not read the trigger: something on the way changed it, or the port speaks TLS, which wants https://"
-	}
-	return "what answers there may not be the relay: give the address of its --listen"
-}
-
-func unableAdvice(status int) string {
-	switch status {
 	case http.StatusTooManyRequests:
 		return "nothing: it is the relay, it polls for such a trigger too, and --trigger-rate (RELAY_TRIGGER_RATE) is its limit"
 	case http.StatusServiceUnavailable:
@@ -69,5 +60,8 @@ func unableAdvice(status int) string {
 	case http.StatusBadGateway, http.StatusGatewayTimeout:
 		return "something in front of the relay does not reach it: start relay serve, and look at that one's settings"
 	}
-	return "look into the relay's log"
+	if transient(status) {
+		return "look into the relay's log"
+	}
+	return "what answers there may not be the relay: give the address of its --listen"
 }

@@ -48,39 +48,27 @@ func (d Delivery) withDefaults() Delivery {
 	return d
 }
 
-// RefusedError is a refusal that the same trigger would meet again.
-type RefusedError struct {
+// AnswerError is an answer other than success, of the relay or of something before it.
+type AnswerError struct {
 	Status int
 	Reason string // printable, at most 100 bytes, may be empty
 }
 
-func (e *RefusedError) Error() string {
+func (e *AnswerError) Error() string {
 	s := "refused with " + strconv.Itoa(e.Status)
+	if transient(e.Status) {
+		s = "answered with " + strconv.Itoa(e.Status)
+	}
 	if e.Reason != "" {
 		s += ": " + e.Reason
 	}
 	return s
 }
 
-// UnableError is an answer that another attempt may not meet: the relay, or something
-// before it, could not take the trigger.
-type UnableError struct {
-	Status int
-	Reason string // as of a RefusedError
-}
-
-func (e *UnableError) Error() string {
-	s := "it answered " + strconv.Itoa(e.Status)
-	if e.Reason != "" {
-		s += ": " + e.Reason
-	}
-	return s
-}
-
-// Final reports whether err means that repeating the trigger would not help.
+// Final reports whether err means that the same trigger would be refused again.
 func Final(err error) bool {
-	_, ok := errors.AsType[*RefusedError](err)
-	return ok
+	answer, ok := errors.AsType[*AnswerError](err)
+	return ok && !transient(answer.Status)
 }
 
 // ClientOptions are the settings of a [Client].
@@ -93,11 +81,14 @@ type ClientOptions struct {
 	Delivery
 }
 
-// Client sends triggers to a relay over HTTP. It is safe for concurrent use.
+// Client sends triggers to a relay over HTTP, with a bounded number of attempts. It
+// trusts nothing in the answers. It is safe for concurrent use.
 type Client struct {
-	url     string
-	webhook *standardwebhooks.Webhook // nil: unsigned
-	poster  *poster
+	url       string
+	webhook   *standardwebhooks.Webhook // nil: unsigned
+	delivery  Delivery
+	transport *http.Transport
+	http      *http.Client
 }
 
 // NewClient checks the options and returns a client. It makes no connection.
@@ -119,7 +110,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if !strings.HasSuffix(u.Path, Path) {
 		u = u.JoinPath(Path)
 	}
-	c := &Client{url: u.String()}
+	c := &Client{url: u.String(), delivery: o.withDefaults()}
 	if o.Secret == "" {
 		if !loopbackHost(u.Hostname()) {
 			return nil, errors.New("a secret is needed: only a relay on a loopback address accepts triggers without one")
@@ -132,8 +123,23 @@ func NewClient(o ClientOptions) (*Client, error) {
 			return nil, errors.New("the secret is not base64")
 		}
 	}
-	c.poster, err = newPoster(o.Delivery)
-	return c, err
+	config, err := c.delivery.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	c.transport = &http.Transport{
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: (&net.Dialer{Timeout: c.delivery.Timeout}).DialContext,
+	}
+	c.delivery.bound(c.transport, config)
+	c.http = &http.Client{
+		Transport: c.transport,
+		Timeout:   c.delivery.Timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // a signed trigger goes only where it was meant to go
+		},
+	}
+	return c, nil
 }
 
 // Notify announces ids, or asks for a poll if there are none. It returns nil once
@@ -146,12 +152,12 @@ func (c *Client) Notify(ctx context.Context, ids []string) error {
 		if err != nil {
 			return fmt.Errorf("encoding a trigger: %w", err)
 		}
-		return c.poster.post(ctx, c.url, body, func(r *http.Request) error { return c.sign(r, body) })
+		return c.post(ctx, body)
 	})
 }
 
 // Close closes idle connections.
-func (c *Client) Close() { c.poster.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // sign gives every attempt a new id and a new time. With the same id a relay that
 // answered 503 after it had reserved the id would refuse the next attempt as a
@@ -195,39 +201,11 @@ func split(ids []string, send func([]string) error) error {
 	}
 }
 
-// poster posts triggers with a bounded number of attempts. It trusts nothing in
-// the answers.
-type poster struct {
-	delivery  Delivery
-	transport *http.Transport
-	http      *http.Client
-}
-
 const (
 	maxAnswer       = 4 << 10  // bytes of an answer's body that are read
 	maxAnswerHeader = 16 << 10 // bytes of its header
 	firstWait       = 100 * time.Millisecond
 )
-
-func newPoster(d Delivery) (*poster, error) {
-	d = d.withDefaults()
-	config, err := d.tlsConfig()
-	if err != nil {
-		return nil, err
-	}
-	transport := &http.Transport{
-		Proxy:       http.ProxyFromEnvironment,
-		DialContext: (&net.Dialer{Timeout: d.Timeout}).DialContext,
-	}
-	d.bound(transport, config)
-	return &poster{delivery: d, transport: transport, http: &http.Client{
-		Transport: transport,
-		Timeout:   d.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse // a signed trigger goes only where it was meant to go
-		},
-	}}, nil
-}
 
 // bound sets what a transport may spend on a trigger.
 func (d Delivery) bound(t *http.Transport, config *tls.Config) {
@@ -260,28 +238,28 @@ func (d Delivery) tlsConfig() (*tls.Config, error) {
 }
 
 // post sends body until it is accepted, refused with a final status, or the
-// attempts are used up. prepare signs each attempt.
-func (p *poster) post(ctx context.Context, address string, body []byte, prepare func(*http.Request) error) error {
-	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodPost, address, body)
+// attempts are used up.
+func (c *Client) post(ctx context.Context, body []byte) error {
+	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodPost, c.url, body)
 	if err != nil {
 		return fmt.Errorf("making a trigger: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "cloudtrail-relay")
-	if err := prepare(req.Request); err != nil {
+	if err := c.sign(req.Request, body); err != nil {
 		return err
 	}
 	client := &retryablehttp.Client{
-		HTTPClient:   p.http,
+		HTTPClient:   c.http,
 		RetryWaitMin: firstWait,
-		RetryWaitMax: p.delivery.MaxWait,
-		RetryMax:     p.delivery.Retries,
+		RetryWaitMax: c.delivery.MaxWait,
+		RetryMax:     c.delivery.Retries,
 		CheckRetry:   retry,
 		Backoff:      backoff,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 		PrepareRetry: func(r *http.Request) error {
 			r.Header = r.Header.Clone() // the last attempt may still be using the old one
-			return prepare(r)
+			return c.sign(r, body)
 		},
 	}
 	resp, err := client.Do(req)
@@ -291,14 +269,11 @@ func (p *poster) post(ctx context.Context, address string, body []byte, prepare 
 	if err != nil {
 		return fmt.Errorf("triggering the relay: %w", err)
 	}
-	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection can be used again
-		return nil
+	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
+		return fmt.Errorf("triggering the relay: %w", &AnswerError{Status: resp.StatusCode, Reason: reason(resp.Body)})
 	}
-	if transient(resp.StatusCode) {
-		return fmt.Errorf("triggering the relay: %w", &UnableError{Status: resp.StatusCode, Reason: reason(resp.Body)})
-	}
-	return fmt.Errorf("triggering the relay: %w", &RefusedError{Status: resp.StatusCode, Reason: reason(resp.Body)})
+	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection can be used again
+	return nil
 }
 
 func transient(status int) bool {
@@ -315,9 +290,8 @@ func retry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 // backoff returns the time that Retry-After asks for, or one that grows, with
 // jitter, and never more than limit.
 func backoff(first, limit time.Duration, attempt int, resp *http.Response) time.Duration {
-	d := max(retryablehttp.DefaultBackoff(first, limit, attempt, resp),
-		// an absurd Retry-After overflows to a negative time
-		first)
+	// An absurd Retry-After overflows to a negative time.
+	d := max(retryablehttp.DefaultBackoff(first, limit, attempt, resp), first)
 	return min(d+mathrand.N(d/4+1), limit)
 }
 

@@ -15,7 +15,7 @@ func Example() {
 	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 	relay := httptest.NewServer(trigger.NewHandler(trigger.Options{
-		Secrets: func() []string { return []string{secret} },
+		Secrets: func(string, bool) []string { return []string{secret} },
 		Notify: func(_ context.Context, ids []string) error {
 			fmt.Println("announced:", ids)
 			return nil
@@ -40,7 +40,7 @@ func Example() {
 // would not help.
 func ExampleClient_Notify_refused() {
 	relay := httptest.NewServer(trigger.NewHandler(trigger.Options{
-		Secrets: func() []string { return []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"} },
+		Secrets: func(string, bool) []string { return []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"} },
 		Notify:  func(context.Context, []string) error { return nil },
 	}))
 	defer relay.Close()

@@ -18,8 +18,9 @@ import (
 // a line or two.
 func TestHandlerBearsAFlood(t *testing.T) {
 	now := time.Now()
-	secrets := func() []string { return []string{"kong-hook"} }
-	r := newRelay(Options{Rate: 50, Now: func() time.Time { return now }, EventHookSecrets: secrets})
+	r := newRelay(Options{Rate: 50, Now: func() time.Time { return now }, Secrets: func(path string, _ bool) []string {
+		return []string{map[string]string{Path: secretA, EventHookPath: "kong-hook"}[path]}
+	}})
 	statuses := map[int]int{}
 	count := func(requests ...*http.Request) {
 		for _, req := range requests {

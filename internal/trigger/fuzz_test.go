@@ -21,7 +21,7 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) {
 		noted := false
 		h := NewHandler(Options{
-			Secrets: func() []string { return []string{secretA} },
+			Secrets: only(Path, secretA),
 			Notify: func(_ context.Context, ids []string) error {
 				noted = true
 				for _, id := range ids {
@@ -55,8 +55,9 @@ func FuzzHeaders(f *testing.F) {
 	f.Add("msg.1", "9223372036854775807", "v1, v1 , ,", "=")
 	f.Fuzz(func(t *testing.T, id, at, signature, kong string) {
 		h := NewHandler(Options{
-			Secrets:          func() []string { return []string{secretA} },
-			EventHookSecrets: func() []string { return []string{secretB} },
+			Secrets: func(path string, _ bool) []string {
+				return []string{map[string]string{Path: secretA, EventHookPath: secretB}[path]}
+			},
 			Notify: func(context.Context, []string) error {
 				t.Errorf("passed: %q %q %q %q", id, at, signature, kong)
 				return nil

@@ -26,19 +26,13 @@ type Options struct {
 	// coalesce the calls. It must return at once.
 	Poll func()
 
-	// Secrets returns the secrets that may sign a trigger, in the form that
-	// [CheckSecret] accepts: two of them while one is being replaced. It is called
-	// for each request. Without a secret every request is refused, unless Unsigned
-	// is set. The same holds for the other paths and their secrets.
-	Secrets func() []string
-	// EventHookSecrets returns the secrets of Kong's event hooks, as plain text.
-	EventHookSecrets func() []string
-	// HTTPLogSecrets returns the passwords of Kong's http-log plugin, as plain text.
-	HTTPLogSecrets func() []string
-	// Reread, if not nil, reads the secrets of a path again after those that it has did
-	// not fit a request, as they may have been rotated. It is called for each such
-	// request, whoever sent it, so it has to bound how often it really reads.
-	Reread func(path string) []string
+	// Secrets returns the secrets of a path, two of them while one is being replaced:
+	// those of [Path] in the form that [CheckSecret] accepts, those of [EventHookPath]
+	// and the passwords of [HTTPLogPath] as plain text. It is called for each request.
+	// It is called again, with reread, if none of them fits, as they may have been
+	// rotated; anyone can cause this, so it has to bound how often it really reads.
+	// Without a secret every request is refused, unless Unsigned is set.
+	Secrets func(path string, reread bool) []string
 	// Unsigned accepts requests without a signature on a path that has no secret.
 	// It is meant for a listener that [Loopback] holds for, and for no other.
 	Unsigned bool
@@ -60,11 +54,13 @@ type Options struct {
 	Now    func() time.Time // time.Now if nil
 }
 
-// reserveFor is how long a webhook id stays reserved: a timestamp may be as far
-// in the future as in the past.
-const reserveFor = 2*Tolerance + time.Minute
-
 const (
+	// reserveFor is how long a webhook id stays reserved: a timestamp may be as far
+	// in the future as in the past.
+	reserveFor = 2*Tolerance + time.Minute
+	// maxNonces bounds the webhook ids that this process remembers. Replaying one that it
+	// has forgotten costs a poll.
+	maxNonces   = 100_000
 	defaultRate = 500
 	// readFor is the time in which a body must arrive.
 	readFor = 10 * time.Second
@@ -76,8 +72,8 @@ type handler struct {
 	Options
 
 	refusals, failures logLimiter
-	nonces             *nonces // webhook ids
-	hooks              *repeats
+	nonces             recent[struct{}]      // webhook ids
+	hooks              recent[*rate.Limiter] // by digest
 	bodies             bodyLimiter
 }
 
@@ -112,12 +108,14 @@ func NewHandler(o Options) http.Handler {
 	if o.Poll == nil {
 		o.Poll = func() {}
 	}
-	for _, secrets := range []*func() []string{&o.Secrets, &o.EventHookSecrets, &o.HTTPLogSecrets} {
-		if *secrets == nil {
-			*secrets = func() []string { return nil }
-		}
+	if o.Secrets == nil {
+		o.Secrets = func(string, bool) []string { return nil }
 	}
-	h := &handler{Options: o, nonces: newNonces(o.Now), hooks: newRepeats(o.Now)}
+	h := &handler{
+		Options: o,
+		nonces:  recent[struct{}]{most: maxNonces, keep: reserveFor},
+		hooks:   recent[*rate.Limiter]{most: maxRepeats, keep: repeatBurst * repeatEvery},
+	}
 	mux := http.NewServeMux()
 	mux.Handle(Path, h.serve(Path, h.trigger))
 	mux.Handle(EventHookPath, h.serve(EventHookPath, h.eventHook))
@@ -227,7 +225,7 @@ func (h *handler) failed(ctx context.Context, path string, err error) {
 
 // trigger checks a request to Path.
 func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
-	secrets, err := h.begin(r, MaxBody, h.Secrets)
+	secrets, err := h.begin(r, Path, MaxBody, limiter)
 	if err != nil {
 		return nil, err
 	}
@@ -236,12 +234,12 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 		if err := h.checkHeaders(r.Header); err != nil {
 			return nil, err
 		}
-	} else if !limiter.AllowN(h.Now(), 1) {
-		return nil, errRate
 	}
-	body, err := h.readBody(w, r)
+	reader, done := h.body(w, r, MaxBody)
+	defer done()
+	body, err := io.ReadAll(reader)
 	if err != nil {
-		return nil, err
+		return nil, readError(err)
 	}
 	if signed && !h.fits(Path, secrets, func(list []string) bool { return verified(list, body, r.Header) }) {
 		return nil, errSignature
@@ -261,18 +259,18 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 // fits reports whether one of the secrets of a path is right, as they are now or as
 // they are read again.
 func (h *handler) fits(path string, secrets []string, right func([]string) bool) bool {
-	return right(secrets) || h.Reread != nil && right(h.Reread(path))
+	return right(secrets) || right(h.Secrets(path, true))
 }
 
 // reserve reserves a webhook id, first in this process and then by ReserveNonce,
 // and counts the request against the rate in between. An id that was not passed
 // to ReserveNonce stays free.
 func (h *handler) reserve(ctx context.Context, id string, limiter *rate.Limiter) error {
-	if !h.nonces.reserve(id, reserveFor) {
+	if _, used := h.nonces.loadOrStore(h.Now(), id, struct{}{}); used {
 		return errReplay
 	}
 	if err := h.limit(limiter); err != nil {
-		h.nonces.release(id)
+		h.nonces.delete(id)
 		return err
 	}
 	if h.ReserveNonce == nil {
@@ -281,7 +279,7 @@ func (h *handler) reserve(ctx context.Context, id string, limiter *rate.Limiter)
 	fresh, err := h.ReserveNonce(ctx, id, reserveFor)
 	switch {
 	case err != nil:
-		h.nonces.release(id)
+		h.nonces.delete(id)
 		h.failed(ctx, Path, err)
 		return errNotStored
 	case !fresh:
@@ -300,35 +298,37 @@ func (h *handler) limit(limiter *rate.Limiter) error {
 	return errRate
 }
 
-// begin checks the head of a request; the body may still turn out to be larger.
-// It returns the secrets that may have signed the request. There are none only if
-// the request need not be signed.
-func (h *handler) begin(r *http.Request, limit int64, secrets func() []string) ([]string, error) {
+// begin checks the head of a request to path, whose body may have size bytes; it may
+// still turn out to be larger. It returns the secrets that may have signed the request.
+// There are none only if the request need not be signed, and is within the rate.
+func (h *handler) begin(r *http.Request, path string, size int64, limiter *rate.Limiter) ([]string, error) {
 	switch {
 	case r.Method != http.MethodPost:
 		return nil, errMethod
-	case r.ContentLength > limit:
+	case r.ContentLength > size:
 		return nil, errTooLarge
 	}
-	list := secrets()
-	if len(list) == 0 && !h.Unsigned {
+	secrets := h.Secrets(path, false)
+	switch {
+	case len(secrets) > 0:
+	case !h.Unsigned:
 		return nil, errNoSecret
+	case !limiter.AllowN(h.Now(), 1):
+		return nil, errRate
 	}
-	return list, nil
+	return secrets, nil
 }
 
-func (h *handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// body returns the body of a request, of which at most size bytes can be read, and a
+// function that the caller calls once it has read it.
+func (h *handler) body(w http.ResponseWriter, r *http.Request, size int64) (body io.Reader, done func()) {
 	c := http.NewResponseController(w)
 	h.bodies.begin(c)
-	defer h.bodies.end(c)
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
-	return body, readError(err)
+	return http.MaxBytesReader(w, r.Body, size), func() { h.bodies.end(c) }
 }
 
+// readError returns the refusal for an error of reading a body.
 func readError(err error) error {
-	if err == nil {
-		return nil
-	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return errTooLarge
 	}
@@ -365,19 +365,7 @@ const maxSignatures = 10 * 48
 
 // validMessageID reports whether s can be part of a key in the ledger. A dot is
 // not allowed: it separates the parts of the signed text.
-func validMessageID(s string) bool {
-	if s == "" || len(s) > 128 {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '_', c == '-':
-		default:
-			return false
-		}
-	}
-	return true
-}
+func validMessageID(s string) bool { return isToken(s, 128, "_-") }
 
 // verified reports whether one of the secrets signed the body. It does not check
 // the timestamp: checkHeaders has compared it with the handler's own clock.

@@ -36,6 +36,16 @@ type relay struct {
 	outcomes map[string]int
 }
 
+// only returns the secrets of one path.
+func only(path string, secrets ...string) func(string, bool) []string {
+	return func(p string, _ bool) []string {
+		if p == path {
+			return secrets
+		}
+		return nil
+	}
+}
+
 func newRelay(o Options) *relay {
 	r := &relay{outcomes: map[string]int{}}
 	o.Notify = func(_ context.Context, ids []string) error {
@@ -56,7 +66,7 @@ func newRelay(o Options) *relay {
 	}
 	o.Logger = slog.New(slog.NewTextHandler(&r.log, nil))
 	if o.Secrets == nil && !o.Unsigned {
-		o.Secrets = func() []string { return []string{secretA} }
+		o.Secrets = only(Path, secretA)
 	}
 	r.Handler = NewHandler(o)
 	return r
@@ -232,7 +242,7 @@ func TestHandlerReadsNoMoreThanItTakes(t *testing.T) {
 
 func TestHandlerRotatesSecrets(t *testing.T) {
 	var secrets []string
-	r := newRelay(Options{Secrets: func() []string { return secrets }})
+	r := newRelay(Options{Secrets: func(string, bool) []string { return secrets }})
 	n := 0
 	try := func(secret string) int {
 		n++
@@ -276,7 +286,7 @@ func TestHandlerUnsigned(t *testing.T) {
 		t.Errorf("noted %q in %d calls", ids, calls)
 	}
 	// A secret wins over Unsigned.
-	r = newRelay(Options{Unsigned: true, Secrets: func() []string { return []string{secretA} }})
+	r = newRelay(Options{Unsigned: true, Secrets: only(Path, secretA)})
 	if code, _, _ := answerOf(t, r, httptest.NewRequest(http.MethodPost, Path, strings.NewReader(`{}`))); code != 401 {
 		t.Errorf("%d without a signature where there is a secret", code)
 	}
@@ -301,7 +311,7 @@ func BenchmarkHandler(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			h := NewHandler(Options{
-				Rate: 1 << 30, Secrets: func() []string { return []string{secretA} },
+				Rate: 1 << 30, Secrets: only(Path, secretA),
 				Notify: func(context.Context, []string) error { return nil }, Logger: slog.New(slog.DiscardHandler),
 			})
 			now := time.Now()

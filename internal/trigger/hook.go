@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -25,12 +24,12 @@ const maxEventHook = 1 << 20
 // poll. The body can hold secrets: it is hashed while it is read and not kept.
 //
 // Kong signs neither an id nor a time. A captured hook stays valid, so the same
-// one is accepted a few times at once and then once in a while; see [repeats].
+// one is accepted a few times at once and then once in a while; see allowHook.
 //
 // Kong documents x-kong-signature as sha1=<hex of HMAC-SHA1>, and HMAC-SHA256
 // from 3.14 on.
 func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
-	secrets, err := h.begin(r, maxEventHook, h.EventHookSecrets)
+	secrets, err := h.begin(r, EventHookPath, maxEventHook, limiter)
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +42,6 @@ func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rat
 		if newHash, want = kongSignature(r.Header); newHash == nil {
 			return nil, errHookSignature
 		}
-	} else if !limiter.AllowN(h.Now(), 1) {
-		return nil, errRate
 	}
 	var (
 		macs    []hash.Hash
@@ -56,10 +53,9 @@ func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rat
 			macs, writers = append(macs, mac), append(writers, mac)
 		}
 	}
-	c := http.NewResponseController(w)
-	h.bodies.begin(c)
-	defer h.bodies.end(c)
-	if _, err := io.Copy(io.MultiWriter(writers...), http.MaxBytesReader(w, r.Body, maxEventHook)); err != nil {
+	body, done := h.body(w, r, maxEventHook)
+	defer done()
+	if _, err := io.Copy(io.MultiWriter(writers...), body); err != nil {
 		return nil, readError(err)
 	}
 	if !signed {
@@ -67,15 +63,13 @@ func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rat
 	}
 	for _, mac := range macs {
 		if sum := mac.Sum(nil); hmac.Equal(sum, want) {
-			if !h.hooks.allow(string(sum)) {
+			if !h.allowHook(string(sum)) {
 				return nil, errHookRepeated
 			}
 			return nil, h.limit(limiter)
 		}
 	}
-	if h.Reread != nil {
-		h.Reread(EventHookPath) // for the next one: this one has been read, and is not kept
-	}
+	h.Secrets(EventHookPath, true) // for the next one: this one has been read, and is not kept
 	return nil, errSignature
 }
 
@@ -103,17 +97,6 @@ func kongSignature(header http.Header) (func() hash.Hash, []byte) {
 	return newHash, sum
 }
 
-// repeats limits how often the same event hook is accepted. Two true hooks can
-// be equal (a custom handler may send a constant text), so the second one is not
-// refused outright; but whoever replays a captured one gets repeatBurst polls and
-// then one in repeatEvery.
-type repeats struct {
-	mu        sync.Mutex
-	now       func() time.Time
-	turned    time.Time
-	cur, prev map[string]*rate.Limiter
-}
-
 const (
 	repeatBurst = 5
 	repeatEvery = time.Minute
@@ -121,25 +104,13 @@ const (
 	maxRepeats = 10_000
 )
 
-func newRepeats(now func() time.Time) *repeats {
-	return &repeats{now: now, turned: now(), cur: map[string]*rate.Limiter{}}
-}
-
-// allow reports whether the hook with this digest may cause another poll.
-func (r *repeats) allow(digest string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.now()
-	// After this time a limiter has recovered, and need not be remembered.
-	if len(r.cur) >= maxRepeats || now.Sub(r.turned) >= repeatBurst*repeatEvery {
-		r.prev, r.cur, r.turned = r.cur, map[string]*rate.Limiter{}, now
-	}
-	limiter := r.cur[digest]
-	if limiter == nil {
-		if limiter = r.prev[digest]; limiter == nil {
-			limiter = rate.NewLimiter(rate.Every(repeatEvery), repeatBurst)
-		}
-		r.cur[digest] = limiter
-	}
+// allowHook reports whether the event hook with this digest may cause another poll. Two
+// true hooks can be equal (a custom handler may send a constant text), so the second
+// one is not refused outright; but whoever replays a captured one gets repeatBurst polls
+// and then one in repeatEvery.
+func (h *handler) allowHook(digest string) bool {
+	now := h.Now()
+	// A limiter that is forgotten has recovered by then.
+	limiter, _ := h.hooks.loadOrStore(now, digest, rate.NewLimiter(rate.Every(repeatEvery), repeatBurst))
 	return limiter.AllowN(now, 1)
 }

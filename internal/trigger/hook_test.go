@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 func hook(body io.Reader, signature string) *http.Request {
@@ -62,7 +64,7 @@ func TestEventHooks(t *testing.T) {
 		"trigger's own secret": {signedPath(t, EventHookPath), 401},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRelay(Options{EventHookSecrets: func() []string { return []string{secret, "next", ""} }})
+			r := newRelay(Options{Secrets: only(EventHookPath, secret, "next", "")})
 			code, reason, _ := answerOf(t, r, test.request)
 			if code != test.status {
 				t.Errorf("%d %s, want %d", code, reason, test.status)
@@ -91,9 +93,9 @@ func signedPath(t *testing.T, path string) *http.Request {
 func TestCapturedEventHookCannotPollWithoutEnd(t *testing.T) {
 	now := time.Now()
 	r := newRelay(Options{
-		EventHookSecrets: func() []string { return []string{"kong-hook"} },
-		Now:              func() time.Time { return now },
-		Poll:             func() { t.Error("a repeated hook polls all the same") },
+		Secrets: only(EventHookPath, "kong-hook"),
+		Now:     func() time.Time { return now },
+		Poll:    func() { t.Error("a repeated hook polls all the same") },
 	})
 	accepted := 0
 	const hour = 3600
@@ -118,11 +120,11 @@ func TestCapturedEventHookCannotPollWithoutEnd(t *testing.T) {
 }
 
 func TestRepeatsAreBounded(t *testing.T) {
-	r := newRepeats(time.Now)
+	h := handler{Options: Options{Now: time.Now}, hooks: recent[*rate.Limiter]{most: maxRepeats, keep: repeatEvery}}
 	for i := range 3 * maxRepeats {
-		r.allow(fmt.Sprint(i))
+		h.allowHook(fmt.Sprint(i))
 	}
-	if n := len(r.cur) + len(r.prev); n > 2*maxRepeats {
+	if n := len(h.hooks.cur) + len(h.hooks.prev); n > 2*maxRepeats {
 		t.Errorf("%d hooks are remembered", n)
 	}
 }

@@ -21,15 +21,11 @@ const maxHTTPLog = 1 << 20
 // is one log entry or an array of them. Nothing is read of an entry but its
 // request_id, and an entry without one asks for a poll.
 func (h *handler) httpLog(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
-	secrets, err := h.begin(r, maxHTTPLog, h.HTTPLogSecrets)
+	secrets, err := h.begin(r, HTTPLogPath, maxHTTPLog, limiter)
 	if err != nil {
 		return nil, err
 	}
-	if len(secrets) == 0 {
-		if !limiter.AllowN(h.Now(), 1) {
-			return nil, errRate
-		}
-	} else {
+	if len(secrets) > 0 {
 		if !h.fits(HTTPLogPath, secrets, func(list []string) bool { return authenticated(list, r) }) {
 			return nil, errPassword
 		}
@@ -37,10 +33,9 @@ func (h *handler) httpLog(w http.ResponseWriter, r *http.Request, limiter *rate.
 			return nil, err
 		}
 	}
-	c := http.NewResponseController(w)
-	h.bodies.begin(c)
-	defer h.bodies.end(c)
-	ids, anonymous, err := readHTTPLog(http.MaxBytesReader(w, r.Body, maxHTTPLog))
+	body, done := h.body(w, r, maxHTTPLog)
+	defer done()
+	ids, anonymous, err := readHTTPLog(body)
 	if err != nil {
 		if _, ok := errors.AsType[*jsontext.SyntacticError](err); ok || errors.Is(err, errHTTPLog) {
 			return nil, errHTTPLog

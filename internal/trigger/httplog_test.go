@@ -54,8 +54,8 @@ func TestHTTPLog(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			polls := 0
 			r := newRelay(Options{
-				HTTPLogSecrets: func() []string { return []string{password, "next", ""} },
-				Poll:           func() { polls++ },
+				Secrets: only(HTTPLogPath, password, "next", ""),
+				Poll:    func() { polls++ },
 			})
 			code, reason, _ := answerOf(t, r, httpLog(strings.NewReader(test.body), test.password))
 			if code != test.status {
@@ -76,7 +76,7 @@ func TestHTTPLog(t *testing.T) {
 	}{
 		"no secret":        {Options{}, httpLog(strings.NewReader(`{}`), "x"), 401},
 		"unsigned":         {Options{Unsigned: true}, httpLog(strings.NewReader(`{}`), ""), 202},
-		"the other secret": {Options{HTTPLogSecrets: func() []string { return []string{password} }}, signedPath(t, HTTPLogPath), 401},
+		"the other secret": {Options{Secrets: only(HTTPLogPath, password)}, signedPath(t, HTTPLogPath), 401},
 		"GET":              {Options{}, httptest.NewRequest(http.MethodGet, HTTPLogPath, nil), 405},
 	} {
 		if code, reason, _ := answerOf(t, newRelay(test.options), test.request); code != test.status {
@@ -92,8 +92,9 @@ func TestRefusedForItsRatePolls(t *testing.T) {
 	polls := 0
 	r := newRelay(Options{
 		Rate: 1, Now: func() time.Time { return now }, Poll: func() { polls++ },
-		EventHookSecrets: func() []string { return []string{"kong-hook"} },
-		HTTPLogSecrets:   func() []string { return []string{"log-secret"} },
+		Secrets: func(path string, _ bool) []string {
+			return []string{map[string]string{Path: secretA, EventHookPath: "kong-hook", HTTPLogPath: "log-secret"}[path]}
+		},
 	})
 	for name, request := range map[string]func(secret, id string) *http.Request{
 		"trigger": func(secret, id string) *http.Request {

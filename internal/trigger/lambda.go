@@ -120,12 +120,9 @@ func InvokeError(err error) error {
 		}
 		return fmt.Errorf("invoking the relay's function: %w", err)
 	}
-	refused := &RefusedError{Status: answer.HTTPStatusCode()}
+	out := &AnswerError{Status: answer.HTTPStatusCode()}
 	if api, ok := errors.AsType[smithy.APIError](err); ok && len(api.ErrorCode()) <= 100 && !notPrintable(api.ErrorCode()) {
-		refused.Reason = api.ErrorCode()
+		out.Reason = api.ErrorCode()
 	}
-	if transient(refused.Status) {
-		return fmt.Errorf("invoking the relay's function: Lambda answered %d %s", refused.Status, refused.Reason)
-	}
-	return fmt.Errorf("invoking the relay's function: %w", refused)
+	return fmt.Errorf("invoking the relay's function: %w", out)
 }

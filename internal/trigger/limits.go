@@ -62,3 +62,39 @@ func (b *bodyLimiter) end(c *http.ResponseController) {
 		b.open = slices.Delete(b.open, i, i+1)
 	}
 }
+
+// recent is a map that forgets. A key stays for at least keep, unless there are more than
+// most of them: then the oldest go first. It is safe for concurrent use.
+type recent[V any] struct {
+	most int
+	keep time.Duration
+
+	mu        sync.Mutex
+	turned    time.Time // when cur was begun
+	cur, prev map[string]V
+}
+
+// loadOrStore returns the value of a key if there is one. Otherwise it stores v, and
+// returns it.
+func (r *recent[V]) loadOrStore(now time.Time, key string, v V) (value V, loaded bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur == nil || len(r.cur) >= r.most || now.Sub(r.turned) >= r.keep {
+		r.prev, r.cur, r.turned = r.cur, map[string]V{}, now
+	}
+	value, loaded = r.cur[key]
+	if !loaded {
+		if value, loaded = r.prev[key]; !loaded {
+			value = v
+		}
+		r.cur[key] = value
+	}
+	return value, loaded
+}
+
+func (r *recent[V]) delete(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.cur, key)
+	delete(r.prev, key)
+}

@@ -78,12 +78,15 @@ func TestHandlerBearsAFloodOfReplays(t *testing.T) {
 
 func TestNoncesAreBounded(t *testing.T) {
 	now := time.Unix(1000, 0)
-	c := newNonces(func() time.Time { return now })
-	fresh := func(id string) bool { return c.reserve(id, time.Minute) }
+	c := recent[struct{}]{most: maxNonces, keep: time.Minute}
+	fresh := func(id string) bool {
+		_, used := c.loadOrStore(now, id, struct{}{})
+		return !used
+	}
 	if !fresh("a") || fresh("a") {
 		t.Error("an id is free once")
 	}
-	c.release("a")
+	c.delete("a")
 	if !fresh("a") {
 		t.Error("taken although it was forgotten")
 	}

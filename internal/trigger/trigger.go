@@ -130,18 +130,19 @@ func (b Body) check() error {
 
 // ValidID reports whether s can be announced, that is whether it matches
 // ^[0-9A-Za-z]{1,64}$. Kong's ids have 32 of these characters.
-func ValidID(s string) bool {
-	if s == "" || len(s) > MaxID {
-		return false
-	}
+func ValidID(s string) bool { return isToken(s, MaxID, "") }
+
+// isToken reports whether s has 1 to most bytes, each of them an ASCII letter, a digit
+// or one of extra.
+func isToken(s string, most int, extra string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z':
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', strings.IndexByte(extra, c) >= 0:
 		default:
 			return false
 		}
 	}
-	return true
+	return s != "" && len(s) <= most
 }
 
 // Fit returns how many of the ids, beginning with the first, fit into one trigger.
