@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -96,7 +96,7 @@ func (e *env) deadList(ctx context.Context, c *cli.Command, from ledgerView) err
 		}
 		n++
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%.60q\t%s\t%.120q\n", l.Entry.ID, l.Outcome, time.Since(l.Since).Round(time.Second), l.Tries,
-			l.Entry.Method+" "+l.Entry.Path, app.OrDash(l.Code), l.Reason)
+			l.Entry.Method+" "+l.Entry.Path, cmp.Or(l.Code, "-"), l.Reason)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -138,19 +138,16 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
 		r   app.Retried
 		out = e.Stdout
 	)
-	err := e.withLedger(config.NeedLedger|config.NeedDestination, func(ctx context.Context, _ *cli.Command, a *app.App) (err error) {
+	err := e.withLedgerOrRelay(ctx, c, config.NeedLedger|config.NeedDestination, func(ctx context.Context, a *app.App) (err error) {
 		out = e.out(a.Settings)
 		r, err = a.Retry(ctx, selection(c))
 		return err
-	})(ctx, c)
-	if errors.Is(err, audit.ErrLedgerInUse) {
-		var relay *opsclient.Client
-		if relay, err = e.relayWithLedger(c, err); err == nil {
-			r, err = relay.Retry(ctx, selection(c))
-		}
-	}
+	}, func(ctx context.Context, relay *opsclient.Client) (err error) {
+		r, err = relay.Retry(ctx, selection(c))
+		return err
+	})
 	for _, l := range r.Left {
-		fmt.Fprintf(out, "%s: %s %s\n", l.ID, app.OrDash(l.Code), l.Reason)
+		fmt.Fprintf(out, "%s: %s %s\n", l.ID, cmp.Or(l.Code, "-"), l.Reason)
 	}
 	if err == nil || r.Delivered+len(r.Left) > 0 {
 		fmt.Fprintf(out, "%d delivered, %d not delivered\n", r.Delivered, len(r.Left))
@@ -170,16 +167,13 @@ func validateDrop(c *cli.Command) error {
 
 func (e *env) deadDrop(ctx context.Context, c *cli.Command) error {
 	dropped, reason := 0, c.String("reason")
-	err := e.withLedger(config.NeedLedger, func(ctx context.Context, _ *cli.Command, a *app.App) (err error) {
+	err := e.withLedgerOrRelay(ctx, c, config.NeedLedger, func(ctx context.Context, a *app.App) (err error) {
 		dropped, err = a.Drop(ctx, selection(c), reason)
 		return err
-	})(ctx, c)
-	if errors.Is(err, audit.ErrLedgerInUse) {
-		var relay *opsclient.Client
-		if relay, err = e.relayWithLedger(c, err); err == nil {
-			dropped, err = relay.Drop(ctx, selection(c), reason)
-		}
-	}
+	}, func(ctx context.Context, relay *opsclient.Client) (err error) {
+		dropped, err = relay.Drop(ctx, selection(c), reason)
+		return err
+	})
 	if err == nil || dropped > 0 {
 		fmt.Fprintf(e.Stdout, "%d dropped\n", dropped)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -15,10 +14,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/history"
 )
-
-// historyMemory is what Go may allocate before it collects garbage more often than it would:
-// a history can be longer than what the relay holds otherwise.
-const historyMemory = 512 << 20
 
 func (e *env) historyCommand() *cli.Command {
 	return &cli.Command{
@@ -50,18 +45,12 @@ func (e *env) history(ctx context.Context, c *cli.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := e.settings(c, config.NeedKong)
-	if err != nil {
-		return err
-	}
-	a, err := app.OpenKong(s, e.Logger(s))
+	a, err := e.open(ctx, c, config.NeedKong)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	if e.Getenv("GOMEMLIMIT") == "" && e.Getenv("GOGC") == "" {
-		defer debug.SetMemoryLimit(debug.SetMemoryLimit(historyMemory))
-	}
+	defer allowHistoryMemory(e.Getenv)()
 	report, err := a.History(ctx, kind, name, since)
 	if err != nil {
 		return err
@@ -70,7 +59,7 @@ func (e *env) history(ctx context.Context, c *cli.Command) (err error) {
 		return nothingFound(report, since)
 	}
 	if !c.Bool("json") {
-		return report.Print(e.Stdout, e.colour())
+		return report.Print(e.Stdout, e.showsColours(e.Stdout))
 	}
 	for i := range report.Events {
 		if err := printJSON(e.Stdout, &report.Events[i]); err != nil {
@@ -84,9 +73,9 @@ func (e *env) history(ctx context.Context, c *cli.Command) (err error) {
 func nothingFound(r *history.Report, since int64) error {
 	back := "in Kong's log"
 	if since > 0 {
-		back += " since " + moment(time.Unix(since, 0))
+		back += " since " + app.Moment(time.Unix(since, 0))
 	} else if r.Oldest > 0 {
-		back += ", which begins at " + moment(time.Unix(r.Oldest, 0))
+		back += ", which begins at " + app.Moment(time.Unix(r.Oldest, 0))
 	}
 	err := fmt.Errorf("there is no change of %s/%s %s", r.Entity, r.Name, back)
 	switch {
@@ -96,9 +85,4 @@ func nothingFound(r *history.Report, since int64) error {
 		return audit.WithHint(err, "look at the name: entities of this type that did change are called "+strings.Join(r.Similar, ", "))
 	}
 	return audit.WithHint(err, "look at type and name, and at audit_log_ignore_tables in kong.conf; what was last changed longer ago than audit_log_record_ttl is not in the log")
-}
-
-// colour reports whether standard output shows colours, and the person wants them.
-func (e *env) colour() bool {
-	return app.IsTerminal(e.Stdout) && e.Getenv("NO_COLOR") == "" && e.Getenv("TERM") != "dumb"
 }

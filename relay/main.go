@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/demo"
 	"github.com/kong-cloudtrail/relay/internal/lambdahost"
 )
 
@@ -29,19 +31,8 @@ const (
 	exitDifference = 3 // verify found a difference
 )
 
-const (
-	// What the relay holds does not grow with the log, so neither need its memory:
-	// garbage is collected often enough to stay near memoryLimit. GOMEMLIMIT and
-	// GOGC have their usual meaning where they are set.
-	memoryLimit = 23 << 20 // bytes, of what Go allocates
-	gcPercent   = 400
-)
-
 func main() {
-	if os.Getenv("GOMEMLIMIT") == "" && os.Getenv("GOGC") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-		debug.SetGCPercent(gcPercent)
-	}
+	limitMemory(os.Getenv)
 	cli.SubcommandHelpTemplate = commandHelp // the library has no other way for a command with commands
 	// What libraries write to Go's standard logger can hold parts of an answer.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
@@ -106,7 +97,7 @@ func (e *env) commands() []*cli.Command {
 		e.initCommand(), e.checkCommand(), e.serveCommand(), e.onceCommand(), e.verifyCommand(), e.statusCommand(), e.historyCommand(), e.outagesCommand(), e.deadCommand(), e.healthCommand(),
 		e.settingsCommand(), e.tapCommand(),
 	}
-	commands = append(commands, e.demoCommands()...)
+	commands = append(commands, demo.Commands(buildVersion(), e.Stdout, e.Stderr)...)
 	return append(commands, e.versionCommand())
 }
 
@@ -142,3 +133,34 @@ func (e *env) report(err error) int {
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+// version is set by the release build.
+var version = ""
+
+func (e *env) versionCommand() *cli.Command {
+	return &cli.Command{
+		Name: "version", Usage: "print the version", Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print it as JSON, with what it was built by"}},
+		Action: func(_ context.Context, c *cli.Command) error {
+			if !c.Bool("json") {
+				fmt.Fprintln(e.Stdout, buildVersion())
+				return nil
+			}
+			return printJSON(e.Stdout, struct {
+				Version string `json:"version"`
+				Go      string `json:"go"`
+				OS      string `json:"os"`
+				Arch    string `json:"arch"`
+			}{buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH})
+		},
+	}
+}
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

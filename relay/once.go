@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -35,23 +34,31 @@ func (e *env) onceCommand() *cli.Command {
 	}
 }
 
+// needsOfPass is what a pass uses.
+const needsOfPass = config.NeedKong | config.NeedLedger | config.NeedDestination
+
+// passRequest returns the pass that the command line asks for.
+func passRequest(c *cli.Command) (req pipeline.Request, err error) {
+	req = pipeline.Request{Kind: audit.Reconcile, Full: c.Bool("full")}
+	if !c.IsSet("since") && !c.IsSet("until") {
+		return req, nil
+	}
+	if req.Full {
+		return req, config.Usagef("--full reads everything: leave out --since and --until, or --full")
+	}
+	req.Kind = audit.Window
+	req.Since, req.Until, err = config.Window(c.String("since"), c.String("until"), time.Now())
+	return req, err
+}
+
 func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
-	req := pipeline.Request{Kind: audit.Reconcile, RequestRerun: true, Full: c.Bool("full"), DryRun: c.Bool("dry-run")}
-	if c.IsSet("since") || c.IsSet("until") {
-		if req.Full {
-			return config.Usagef("--full reads everything: leave out --since and --until, or --full")
-		}
-		req.Kind = audit.Window
-		if req.Since, req.Until, err = config.Window(c.String("since"), c.String("until"), time.Now()); err != nil {
-			return err
-		}
+	req, err := passRequest(c)
+	if err != nil {
+		return err
 	}
-	if e.Getenv("GOMAXPROCS") == "" {
-		// A pass waits for others most of the time. One processor does more than AWS's
-		// quota takes, and goroutines that need not wake up threads cost a tenth less.
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	}
-	a, err := e.open(ctx, c, config.NeedKong|config.NeedLedger|config.NeedDestination)
+	req.RequestRerun, req.DryRun = true, c.Bool("dry-run")
+	defer useOneProcessor(e.Getenv)()
+	a, err := e.open(ctx, c, needsOfPass)
 	if err != nil {
 		return err
 	}
@@ -72,7 +79,7 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 	bar.end()
 	out := e.out(a.Settings)
 	if c.Bool("json") {
-		err = errors.Join(err, printJSON(out, shownSummary{sum, unixTime(sum.Through)}))
+		err = errors.Join(err, printJSON(out, shownSummary{sum, app.UnixTime(sum.Through)}))
 	} else if err == nil || sum.Pages > 0 {
 		printSummary(out, sum, req.DryRun)
 	}
@@ -91,14 +98,6 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 type shownSummary struct {
 	pipeline.Summary
 	Through time.Time `json:"through,omitzero"`
-}
-
-// unixTime returns the time of a Unix second, the zero time for 0.
-func unixTime(second int64) time.Time {
-	if second == 0 {
-		return time.Time{}
-	}
-	return time.Unix(second, 0).UTC()
 }
 
 // printSummary writes a summary for a person.
@@ -162,4 +161,48 @@ func (p *progress) end() {
 	if p.bar != nil {
 		_ = p.bar.Finish()
 	}
+}
+
+func (e *env) tapCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "tap",
+		Usage: "print the events that a pass would deliver now; deliver nothing, move nothing",
+		Description: "Reads what relay once would read and prints a line of JSON for each entry that is not in the ledger, as the\n" +
+			"destination would get it, after redaction. Standard error says how many there were.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "full", Usage: "read all that Kong still has"},
+			&cli.StringFlag{Name: "since", Usage: "read from this time on (RFC 3339, a date, Unix seconds, or a span such as 36h)"},
+			&cli.StringFlag{Name: "until", Usage: "read up to this time, without it"},
+		},
+		Action: e.tap,
+	}
+}
+
+func (e *env) tap(ctx context.Context, c *cli.Command) (err error) {
+	req, err := passRequest(c)
+	if err != nil {
+		return err
+	}
+	req.DryRun = true
+	s, err := e.settings(c, needsOfPass)
+	if err != nil {
+		return err
+	}
+	a, err := app.Open(ctx, s, e.Logger(s), e.Stdout, config.NeedKong|config.NeedLedger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	encode, err := a.Encoder()
+	if err != nil {
+		return err
+	}
+	var failed error
+	sum, err := a.Pipeline(pipeline.Observer{New: func(entry *audit.Entry) {
+		if _, err := e.Stdout.Write(append(encode(nil, entry), '\n')); err != nil && failed == nil {
+			failed = err
+		}
+	}}, nil).Run(ctx, req)
+	fmt.Fprintf(e.Stderr, "%d read, %d would be delivered; nothing was\n", sum.Read, sum.New)
+	return app.Explain(errors.Join(a.ExplainLedger(err), failed))
 }

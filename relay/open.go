@@ -7,64 +7,18 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"os"
 	"os/signal"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/go-json-experiment/json"
+	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/opsclient"
-
-	"github.com/go-json-experiment/json/jsontext"
-	"github.com/urfave/cli/v3"
 )
-
-// settingFlags returns a flag for each that the settings have.
-func settingFlags() []cli.Flag {
-	var flags []cli.Flag
-	for _, f := range config.Flags() {
-		usage := f.Help + " [$" + f.Env + "]"
-		if f.IsSwitch() {
-			flags = append(flags, &cli.BoolFlag{Name: f.Name, Usage: usage, Category: f.Group, HideDefault: true})
-			continue
-		}
-		if f.Default != "" {
-			usage += " (default " + f.Default + ")"
-		}
-		flags = append(flags, &cli.StringFlag{Name: f.Name, Usage: usage, Category: f.Group, HideDefault: true})
-	}
-	return flags
-}
-
-// flagValue returns a function that reads the flags of a command.
-func flagValue(c *cli.Command) func(name string) (value string, set bool) {
-	return func(name string) (string, bool) {
-		if !c.IsSet(name) {
-			return "", false
-		}
-		return fmt.Sprint(c.Value(name)), true
-	}
-}
-
-// settings reads flags and variables of a command. A variable that only looks
-// like a setting is often why another one is missing, so it is named in any case.
-func (e *env) settings(c *cli.Command, n config.Need) (config.Settings, error) {
-	s, err := config.Load(n, flagValue(c), e.Getenv, os.ReadFile)
-	unknown := config.UnknownVariables(e.Environ)
-	if err != nil {
-		for _, w := range unknown {
-			fmt.Fprintf(e.Stderr, "relay: warning: %s\n", w)
-		}
-		return s, err
-	}
-	s.Warnings = append(s.Warnings, unknown...)
-	return s, nil
-}
 
 // open reads the settings and opens what a command needs. The caller closes it.
 func (e *env) open(ctx context.Context, c *cli.Command, n config.Need) (*app.App, error) {
@@ -73,7 +27,7 @@ func (e *env) open(ctx context.Context, c *cli.Command, n config.Need) (*app.App
 		return nil, err
 	}
 	handlePipe(s)
-	return app.Open(ctx, s, e.Logger(s), e.Stdout)
+	return app.Open(ctx, s, e.Logger(s), e.Stdout, n)
 }
 
 // sayStop has the log say that the program was told to stop, as it may take a while.
@@ -119,21 +73,36 @@ func (e *env) reopenOnHangup(a *app.App) (stop func()) {
 	return func() { close(done); running.Wait() }
 }
 
-// withLedger opens what a command needs that works without Kong, and closes it after.
-func (e *env) withLedger(n config.Need, f func(ctx context.Context, c *cli.Command, a *app.App) error) cli.ActionFunc {
-	return func(ctx context.Context, c *cli.Command) (err error) {
-		s, err := e.settings(c, n|config.NeedDestination) // the ledger's keys name the destination
-		if err != nil {
-			return err
-		}
-		handlePipe(s)
-		a, err := app.OpenLedger(ctx, s, e.Logger(s), e.Stdout, n&config.NeedDestination != 0)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, a.Close()) }()
-		return f(ctx, c, a)
+// withLedger opens the ledger and what else a command needs that works without Kong, and
+// closes it after f.
+func (e *env) withLedger(ctx context.Context, c *cli.Command, n config.Need, f func(ctx context.Context, a *app.App) error) (err error) {
+	s, err := e.settings(c, n|config.NeedDestination) // the ledger's keys name the destination
+	if err != nil {
+		return err
 	}
+	handlePipe(s)
+	a, err := app.Open(ctx, s, e.Logger(s), e.Stdout, n)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	return f(ctx, a)
+}
+
+// withLedgerOrRelay calls here as withLedger does, or there if the ledger is a file that a
+// relay of this machine has open.
+func (e *env) withLedgerOrRelay(ctx context.Context, c *cli.Command, n config.Need,
+	here func(ctx context.Context, a *app.App) error, there func(ctx context.Context, relay *opsclient.Client) error,
+) error {
+	err := e.withLedger(ctx, c, n, here)
+	if !errors.Is(err, audit.ErrLedgerInUse) {
+		return err
+	}
+	relay, err := e.relayWithLedger(c, err)
+	if err != nil {
+		return err
+	}
+	return there(ctx, relay)
 }
 
 // ledgerView is what commands read of a ledger: the ledger itself, or the relay that
@@ -144,21 +113,12 @@ type ledgerView interface {
 	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
 }
 
-// reading opens what a command needs that only reads the ledger, also beside a relay
-// whose ledger is a file.
+// reading opens what a command needs that only reads the ledger.
 func (e *env) reading(f func(ctx context.Context, c *cli.Command, l ledgerView) error) cli.ActionFunc {
 	return func(ctx context.Context, c *cli.Command) error {
-		err := e.withLedger(config.NeedLedger, func(ctx context.Context, c *cli.Command, a *app.App) error {
-			return a.ExplainLedger(f(ctx, c, a.Store))
-		})(ctx, c)
-		if !errors.Is(err, audit.ErrLedgerInUse) {
-			return err
-		}
-		relay, err := e.relayWithLedger(c, err)
-		if err != nil {
-			return err
-		}
-		return f(ctx, c, relay)
+		return e.withLedgerOrRelay(ctx, c, config.NeedLedger,
+			func(ctx context.Context, a *app.App) error { return a.ExplainLedger(f(ctx, c, a.Store)) },
+			func(ctx context.Context, relay *opsclient.Client) error { return f(ctx, c, relay) })
 	}
 }
 
@@ -178,6 +138,3 @@ func (e *env) relayWithLedger(c *cli.Command, inUse error) (*opsclient.Client, e
 	}
 	return relay, nil
 }
-
-// printJSON writes a value as a line of JSON.
-func printJSON(w io.Writer, v any) error { return json.MarshalEncode(jsontext.NewEncoder(w), v) }

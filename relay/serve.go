@@ -3,14 +3,21 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/daemon"
+	"github.com/kong-cloudtrail/relay/internal/opsclient"
 )
+
+// needsOfServe is what relay serve uses, and all that there are settings for.
+const needsOfServe = needsOfPass | config.NeedTrigger
 
 func (e *env) serveCommand() *cli.Command {
 	return &cli.Command{
@@ -20,7 +27,7 @@ func (e *env) serveCommand() *cli.Command {
 			"Ends on SIGINT or SIGTERM once the batches in flight are recorded; SIGHUP opens the file of a jsonl destination again.",
 		CustomHelpTemplate: serveHelp(),
 		Action: func(ctx context.Context, c *cli.Command) error {
-			s, err := e.settings(c, config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger)
+			s, err := e.settings(c, needsOfServe)
 			if err != nil {
 				return err
 			}
@@ -37,7 +44,7 @@ func (e *env) serveCommand() *cli.Command {
 // serve runs the daemon. What ends it before it was told to stop is for the log.
 func (e *env) serve(ctx context.Context, s config.Settings, log *slog.Logger) error {
 	handlePipe(s)
-	a, err := app.Open(ctx, s, log, e.Stdout)
+	a, err := app.Open(ctx, s, log, e.Stdout, needsOfServe)
 	if err != nil {
 		return err
 	}
@@ -46,4 +53,80 @@ func (e *env) serve(ctx context.Context, s config.Settings, log *slog.Logger) er
 	err = daemon.Run(ctx, a, daemon.Options{Version: buildVersion(), Stdout: e.Stdout, Stderr: e.Stderr})
 	stop()
 	return errors.Join(err, a.Close())
+}
+
+// serveHelp is the help of serve, with the settings: those that most installations
+// set first, then all others by group.
+func serveHelp() string {
+	var b strings.Builder
+	write := func(headline string, flags []config.Flag) {
+		fmt.Fprintf(&b, "\n%s:\n", headline)
+		for _, f := range flags {
+			value := ""
+			if !f.IsSwitch() {
+				value = " " + f.Value
+			}
+			def := ""
+			if f.Default != "" {
+				def = " (default " + f.Default + ")"
+			}
+			fmt.Fprintf(&b, "   --%s%s [$%s]%s\n      %s\n", f.Name, value, f.Env, def, f.Help)
+		}
+	}
+	short, all := config.ShortList(), config.Flags()
+	var first []config.Flag
+	for _, name := range short {
+		if i := slices.IndexFunc(all, func(f config.Flag) bool { return f.Name == name }); i >= 0 {
+			first = append(first, all[i])
+		}
+	}
+	write("SETTINGS THAT MOST INSTALLATIONS NEED", first)
+	for len(all) > 0 {
+		group := all[0].Group
+		var rest, those []config.Flag
+		for _, f := range all {
+			switch {
+			case f.Group != group:
+				rest = append(rest, f)
+			case !slices.Contains(short, f.Name):
+				those = append(those, f)
+			}
+		}
+		if len(those) > 0 {
+			write(strings.ToUpper(group), those)
+		}
+		all = rest
+	}
+	text := strings.NewReplacer("{{", "{", "}}", "}").Replace(b.String()) // it becomes a template
+	return commandUsage + text + "\nEach is a flag, before or after the command, and a variable; --env-file reads variables from a file. relay settings\nshows what is in force and where it came from.\n"
+}
+
+// healthCommand is for images without a shell or curl: their health check is the
+// program itself, with the settings of the one that serves.
+func (e *env) healthCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "health",
+		Usage: "ask the relay that serves at --ops-listen whether it is alive, for a container's health check",
+		Description: "Asks /healthz, or with --ready /readyz: whether Kong, ledger and destination have been reached since the\n" +
+			"start, and the ledger can be used now. Exits with 0 if it is so, with 1 if not.",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "ready", Usage: "ask whether it is ready, not only alive"}},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			listen, err := config.OpsListen(flagValue(c), e.Getenv)
+			if err != nil {
+				return err
+			}
+			if listen == "" {
+				return config.Usagef("--ops-listen (RELAY_OPS_LISTEN) is off: there is nothing to ask")
+			}
+			path := "/healthz"
+			if c.Bool("ready") {
+				path = "/readyz"
+			}
+			relay, err := opsclient.New(listen)
+			if err != nil {
+				return err
+			}
+			return relay.Health(ctx, path)
+		},
+	}
 }

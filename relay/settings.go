@@ -1,15 +1,101 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/setup"
 )
+
+// settingFlags returns a flag for each that the settings have.
+func settingFlags() []cli.Flag {
+	var flags []cli.Flag
+	for _, f := range config.Flags() {
+		usage := f.Help + " [$" + f.Env + "]"
+		if f.IsSwitch() {
+			flags = append(flags, &cli.BoolFlag{Name: f.Name, Usage: usage, Category: f.Group, HideDefault: true})
+			continue
+		}
+		if f.Default != "" {
+			usage += " (default " + f.Default + ")"
+		}
+		flags = append(flags, &cli.StringFlag{Name: f.Name, Usage: usage, Category: f.Group, HideDefault: true})
+	}
+	return flags
+}
+
+// flagValue returns a function that reads the flags of a command.
+func flagValue(c *cli.Command) func(name string) (value string, set bool) {
+	return func(name string) (string, bool) {
+		if !c.IsSet(name) {
+			return "", false
+		}
+		return fmt.Sprint(c.Value(name)), true
+	}
+}
+
+// settings reads flags and variables of a command. A variable that only looks
+// like a setting is often why another one is missing, so it is named in any case.
+func (e *env) settings(c *cli.Command, n config.Need) (config.Settings, error) {
+	s, err := config.Load(n, flagValue(c), e.Getenv, os.ReadFile)
+	unknown := config.UnknownVariables(e.Environ)
+	if err != nil {
+		for _, w := range unknown {
+			fmt.Fprintf(e.Stderr, "relay: warning: %s\n", w)
+		}
+		return s, err
+	}
+	s.Warnings = append(s.Warnings, unknown...)
+	return s, nil
+}
+
+// useEnvFile takes the variables of --env-file, where the environment does not set them.
+func (e *env) useEnvFile(c *cli.Command) error {
+	path := c.String(envFile)
+	if path == "" || e.fromFile != nil {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return config.Usagef("--%s: %w", envFile, err)
+	}
+	vars, err := config.ParseEnvFile(string(text))
+	if err != nil {
+		return config.Usagef("--%s: %s: %w", envFile, path, err)
+	}
+	e.fromFile = map[string]bool{}
+	before := e.Getenv
+	for name, value := range vars {
+		if before(name) != "" {
+			continue
+		}
+		e.fromFile[name] = true
+		e.Environ = append(e.Environ, name+"="+value)
+		// AWS's SDK and net/http read the environment themselves.
+		if err := os.Setenv(name, value); err != nil {
+			return config.Usagef("--%s: %s: setting %s: %w", envFile, path, name, err)
+		}
+	}
+	e.Getenv = func(name string) string {
+		if e.fromFile[name] {
+			return vars[name]
+		}
+		return before(name)
+	}
+	return nil
+}
+
+// envFile names the flag of a file of variables.
+const envFile = "env-file"
 
 func (e *env) settingsCommand() *cli.Command {
 	return &cli.Command{
@@ -22,7 +108,7 @@ func (e *env) settingsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each"},
 		},
 		Action: func(_ context.Context, c *cli.Command) error {
-			s, err := e.settings(c, config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger)
+			s, err := e.settings(c, needsOfServe)
 			if err != nil {
 				return err
 			}
@@ -41,7 +127,7 @@ func (e *env) settingsCommand() *cli.Command {
 						return err
 					}
 				default:
-					fmt.Fprintf(w, "%s\t%s\t%s\n", in.Name, app.OrDash(in.Value), in.From)
+					fmt.Fprintf(w, "%s\t%s\t%s\n", in.Name, cmp.Or(in.Value, "-"), in.From)
 				}
 			}
 			if err := w.Flush(); err != nil {
@@ -53,4 +139,88 @@ func (e *env) settingsCommand() *cli.Command {
 			return nil
 		},
 	}
+}
+
+func (e *env) initCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "init",
+		Usage: "make the files of a new installation: settings, secrets, Kong's side, permissions",
+		Description: "Takes what flags and variables say, asks for the rest on a terminal, and writes files for the relay, Kong and AWS\n" +
+			"into a folder, or prints them. It contacts nothing, changes nothing, and overwrites no file.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "dir", Usage: "`folder` to write to; without it the files are printed"},
+			&cli.StringFlag{Name: "relay-url", Usage: "`address` of the relay as Kong reaches it, such as http://relay:8080"},
+			&cli.StringFlag{Name: "admin-url", Usage: "`address` of the Admin API as the gateway reaches it (default: http://127.0.0.1:8001)"},
+			&cli.BoolFlag{Name: "no-rbac", Usage: "the Admin API asks for no token"},
+		},
+		Action: e.init,
+	}
+}
+
+func (e *env) init(_ context.Context, c *cli.Command) error {
+	p := &setup.Plan{
+		Variables: e.given(c), RelayURL: strings.TrimRight(c.String("relay-url"), "/"), AdminURL: c.String("admin-url"), RBAC: !c.Bool("no-rbac"),
+	}
+	dir := c.String("dir")
+	if app.IsTerminal(e.stdin) {
+		d := setup.NewDialog(e.stdin, e.Stderr)
+		if err := d.Questions(p); err != nil {
+			return err
+		}
+		if !c.IsSet("dir") {
+			var err error
+			if dir, err = d.Ask("Folder for the files, or - to print them", "kong-audit"); err != nil {
+				return err
+			}
+		}
+	}
+	if err := p.Complete(); err != nil {
+		return err
+	}
+	files, err := p.Files()
+	if err != nil {
+		return err
+	}
+	if dir == "" || dir == "-" {
+		for _, f := range files {
+			fmt.Fprintf(e.Stdout, "=== %s: %s\n%s\n", f.Name, f.What, f.Text)
+		}
+		return nil
+	}
+	if err := setup.Write(dir, files); err != nil {
+		return err
+	}
+	for _, f := range files {
+		fmt.Fprintf(e.Stdout, "%-32s %s\n", filepath.Join(dir, f.Name), f.What)
+	}
+	fmt.Fprintf(e.Stdout, "\nNext: %s\n", strings.Join(p.Next(dir), "\n      "))
+	return nil
+}
+
+// given returns the settings that flags and variables give, by variable.
+func (e *env) given(c *cli.Command) map[string]string {
+	flags := flagValue(c)
+	given := map[string]string{}
+	for _, name := range config.Variables() {
+		given[name] = e.Getenv(name)
+	}
+	for _, f := range config.Flags() {
+		value, set := flags(f.Name)
+		if !set {
+			continue
+		}
+		for _, form := range []string{"_FILE", "_SECRET_ARN"} { // a flag of a secret beats its variables
+			if secret, ok := strings.CutSuffix(f.Env, form); ok {
+				given[secret], given[secret+"_FILE"], given[secret+"_SECRET_ARN"] = "", "", ""
+			}
+		}
+		given[f.Env] = value
+	}
+	for name, value := range given {
+		given[name] = strings.TrimSpace(value)
+	}
+	if given["REGION"] == "" {
+		given["REGION"] = strings.TrimSpace(e.Getenv("AWS_REGION"))
+	}
+	return given
 }

@@ -3,15 +3,18 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/opsclient"
 )
@@ -77,11 +80,10 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 		said = fmt.Errorf("no relay answers at %s (--ops-listen), and the ledger cannot be asked", listen)
 	}
 	var s app.Status
-	err = e.withLedger(config.NeedLedger, func(ctx context.Context, _ *cli.Command, a *app.App) error {
-		var err error
+	err = e.withLedger(ctx, c, config.NeedLedger, func(ctx context.Context, a *app.App) (err error) {
 		s, err = a.LedgerStatus(ctx)
 		return a.ExplainLedger(err)
-	})(ctx, c)
+	})
 	if err != nil && said != nil {
 		err = fmt.Errorf("%w: %w", said, err)
 	}
@@ -118,7 +120,7 @@ func writeStatus(w io.Writer, s *app.Status) {
 	}
 	from := "the ledger: no relay answers at --ops-listen"
 	if s.From == "relay" {
-		from = "the running relay " + s.Version + ", since " + moment(s.StartedAt)
+		from = "the running relay " + s.Version + ", since " + app.Moment(s.StartedAt)
 	}
 	line("said by", "%s", from)
 	line("kong", "%s", cmp.Or(s.Names.Kong, "-"))
@@ -130,7 +132,7 @@ func writeStatus(w io.Writer, s *app.Status) {
 	for _, d := range s.Dependencies {
 		text := string(d.Status)
 		if !d.Since.IsZero() {
-			text += " since " + moment(d.Since)
+			text += " since " + app.Moment(d.Since)
 		}
 		if d.Cause != "" {
 			text += ": " + d.Cause
@@ -157,21 +159,84 @@ func writeStatus(w io.Writer, s *app.Status) {
 	}
 	line("announced ids", "%d waited for, %d missing", s.Waiting, s.Missing)
 	for _, l := range s.Lost {
-		line("  missing", "%s, announced %s", l.ID, moment(l.At))
+		line("  missing", "%s, announced %s", l.ID, app.Moment(l.At))
 	}
 	if len(s.Outages) > 0 {
 		o := s.Outages[0]
-		line("last outage", "%s, %s to %s: %s", o.Dependency, moment(o.From), outageEnd(o, s.At), o.Cause)
+		line("last outage", "%s, %s to %s: %s", o.Dependency, app.Moment(o.From), outageEnd(o, s.At), o.Cause)
 	}
 }
-
-// moment formats a time for a person.
-func moment(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }
 
 // ago formats a time and how long ago it is, or a dash for none.
 func ago(now, t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return fmt.Sprintf("%s (%s ago)", moment(t), max(0, now.Sub(t)).Round(time.Second))
+	return fmt.Sprintf("%s (%s ago)", app.Moment(t), max(0, now.Sub(t)).Round(time.Second))
+}
+
+func (e *env) outagesCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "outages",
+		Usage: "list when Kong, the ledger or the destination failed, and how long entries waited",
+		Description: "The ledger keeps outages for 400 days: a record of failures of the audit mechanism, their causes, and when\n" +
+			"everything was complete again.",
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "since", Usage: "how far to look back", Value: 30 * 24 * time.Hour},
+			&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each"},
+			&cli.BoolFlag{Name: "csv", Usage: "print comma-separated values"},
+		},
+		Action: e.outages,
+	}
+}
+
+func (e *env) outages(ctx context.Context, c *cli.Command) error {
+	if c.Bool("json") && c.Bool("csv") {
+		return config.Usagef("give one of --json and --csv")
+	}
+	now := time.Now()
+	return e.reading(func(ctx context.Context, c *cli.Command, l ledgerView) error {
+		list, err := l.Outages(ctx, now.Add(-c.Duration("since")))
+		if err != nil {
+			return err
+		}
+		switch {
+		case c.Bool("json"):
+			for i := range list {
+				if err := printJSON(e.Stdout, &list[i]); err != nil {
+					return err
+				}
+			}
+		case c.Bool("csv"):
+			return e.outagesCSV(list, now)
+		case len(list) == 0:
+			fmt.Fprintln(e.Stdout, "no outages")
+		default:
+			for _, o := range list {
+				fmt.Fprintf(e.Stdout, "%-12s %s to %-22s %4d entries waited, complete again %s\n             %s\n",
+					o.Dependency, app.Moment(o.From), outageEnd(o, now), o.Waited, cmp.Or(app.Moment(o.CompleteAt), "-"), o.Cause)
+			}
+		}
+		return nil
+	})(ctx, c)
+}
+
+func (e *env) outagesCSV(list []audit.Outage, now time.Time) error {
+	w := csv.NewWriter(e.Stdout)
+	rows := [][]string{{"dependency", "from", "to", "cause", "entries_waited", "complete_at"}}
+	for _, o := range list {
+		rows = append(rows, []string{o.Dependency, app.Moment(o.From), outageEnd(o, now), o.Cause, strconv.Itoa(o.Waited), cmp.Or(app.Moment(o.CompleteAt), "-")})
+	}
+	return w.WriteAll(rows)
+}
+
+// outageEnd says when an outage ended.
+func outageEnd(o audit.Outage, now time.Time) string {
+	switch {
+	case !o.To.IsZero():
+		return app.Moment(o.To)
+	case now.Sub(o.Seen) < app.OutageStale:
+		return "now"
+	}
+	return "unknown (relay stopped after " + app.Moment(o.Seen) + ")"
 }

@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"os"
-	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
@@ -94,101 +93,24 @@ COMMANDS:{{template "visibleCommandTemplate" .}}
 FLAGS:{{template "visibleFlagTemplate" .}}
 {{end}}`
 
-// serveHelp is the help of serve, with the settings: those that most installations
-// set first, then all others by group.
-func serveHelp() string {
-	var b strings.Builder
-	write := func(headline string, flags []config.Flag) {
-		fmt.Fprintf(&b, "\n%s:\n", headline)
-		for _, f := range flags {
-			value := ""
-			if !f.IsSwitch() {
-				value = " " + f.Value
-			}
-			def := ""
-			if f.Default != "" {
-				def = " (default " + f.Default + ")"
-			}
-			fmt.Fprintf(&b, "   --%s%s [$%s]%s\n      %s\n", f.Name, value, f.Env, def, f.Help)
-		}
-	}
-	short, all := config.ShortList(), config.Flags()
-	var first []config.Flag
-	for _, name := range short {
-		if i := slices.IndexFunc(all, func(f config.Flag) bool { return f.Name == name }); i >= 0 {
-			first = append(first, all[i])
-		}
-	}
-	write("SETTINGS THAT MOST INSTALLATIONS NEED", first)
-	for len(all) > 0 {
-		group := all[0].Group
-		var rest, those []config.Flag
-		for _, f := range all {
-			switch {
-			case f.Group != group:
-				rest = append(rest, f)
-			case !slices.Contains(short, f.Name):
-				those = append(those, f)
-			}
-		}
-		if len(those) > 0 {
-			write(strings.ToUpper(group), those)
-		}
-		all = rest
-	}
-	text := strings.NewReplacer("{{", "{", "}}", "}").Replace(b.String()) // it becomes a template
-	return commandUsage + text + "\nEach is a flag, before or after the command, and a variable; --env-file reads variables from a file. relay settings\nshows what is in force and where it came from.\n"
-}
-
-// useEnvFile takes the variables of --env-file, where the environment does not set them.
-func (e *env) useEnvFile(c *cli.Command) error {
-	path := c.String(envFile)
-	if path == "" || e.fromFile != nil {
-		return nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return config.Usagef("--%s: %w", envFile, err)
-	}
-	vars, err := config.ParseEnvFile(string(text))
-	if err != nil {
-		return config.Usagef("--%s: %s: %w", envFile, path, err)
-	}
-	e.fromFile = map[string]bool{}
-	before := e.Getenv
-	for name, value := range vars {
-		if before(name) != "" {
-			continue
-		}
-		e.fromFile[name] = true
-		e.Environ = append(e.Environ, name+"="+value)
-		// AWS's SDK and net/http read the environment themselves.
-		if err := os.Setenv(name, value); err != nil {
-			return config.Usagef("--%s: %s: setting %s: %w", envFile, path, name, err)
-		}
-	}
-	e.Getenv = func(name string) string {
-		if e.fromFile[name] {
-			return vars[name]
-		}
-		return before(name)
-	}
-	return nil
-}
-
-// envFile names the flag of a file of variables.
-const envFile = "env-file"
-
 // Colours of a terminal.
 const (
 	green = "32"
 	red   = "31"
 )
 
-// paint colours a text for a person at a terminal, unless NO_COLOR is set.
+// paint colours a text for a person at a terminal.
 func (e *env) paint(w io.Writer, colour, text string) string {
-	if !app.IsTerminal(w) || e.Getenv("NO_COLOR") != "" || e.Getenv("TERM") == "dumb" {
+	if !e.showsColours(w) {
 		return text
 	}
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
+
+// showsColours reports whether w is a terminal that shows colours, and the person wants them.
+func (e *env) showsColours(w io.Writer) bool {
+	return app.IsTerminal(w) && e.Getenv("NO_COLOR") == "" && e.Getenv("TERM") != "dumb"
+}
+
+// printJSON writes a value as a line of JSON.
+func printJSON(w io.Writer, v any) error { return json.MarshalEncode(jsontext.NewEncoder(w), v) }

@@ -64,7 +64,7 @@ func TestVerifyWindow(t *testing.T) {
 			if r.Entries != 1000 || r.Destination.Confirmed != 996 || r.Destination.Unknown.Count+r.Destination.Gone > 0 {
 				t.Errorf("%d entries, %+v", r.Entries, r.Destination)
 			}
-			if r.CompleteThrough != app.Moment(at.Unix()+9999) {
+			if r.CompleteThrough != app.Moment(at.Add(9999*time.Second)) {
 				t.Errorf("complete through %s", r.CompleteThrough)
 			}
 			w.verify(exitOK, "--since", second(1002), "--until", second(1500))
@@ -116,7 +116,7 @@ func TestVerifySlices(t *testing.T) {
 			s.UseAWS(aws.Config{Region: s.Region, BaseEndpoint: &w.trailURL, Credentials: credentials.NewStaticCredentialsProvider(
 				cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")})
 			s.PageSize = 100
-			a, err := app.Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard)
+			a, err := app.Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard, config.NeedKong|config.NeedLedger|config.NeedDestination)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +152,7 @@ func TestVerifyWhatIsNotDue(t *testing.T) {
 	w.kong.Add(rows("b", 5, func(i int) time.Time { return now.Add(-10*time.Minute + time.Duration(i)*time.Second) })...)
 	w.kong.Add(rows("c", 3, func(int) time.Time { return now.Add(time.Hour) })...)
 	r := w.verify(exitOK)
-	if r.NotDue != 8 || r.CompleteThrough != app.Moment(now.Add(-10*time.Minute).Unix()-1) {
+	if r.NotDue != 8 || r.CompleteThrough != app.Moment(now.Add(-10*time.Minute-time.Second)) {
 		t.Errorf("%d not due, complete through %s", r.NotDue, r.CompleteThrough)
 	}
 	r = w.verify(exitDifference, "--schedule", "4m")

@@ -23,17 +23,14 @@ import (
 
 // App is a relay with its connections: to Kong, the ledger and the destination.
 type App struct {
-	Settings    config.Settings
-	Log         *slog.Logger
-	Kong        *kongadmin.Client
-	Store       Store
-	Destination Destination
+	Settings config.Settings
+	Log      *slog.Logger
+	Kong     *kongadmin.Client
+	Store    Store
 
-	kind         destinationKind                               // zero if no destination is set
-	source       walk.Source                                   // Kong
-	urgent       delivery.Destination                          // for entries that a trigger asked for; nil: Destination
-	reopen       func() error                                  // opens the destination's file again; nil if it has none
-	inspect      func(ctx context.Context) (warnings []string) // looks at the destination's settings; may be nil
+	kind         destinationKind // zero if no destination is set
+	source       walk.Source     // Kong
+	destination  opened
 	certificates *certificates
 	report       Report         // set by Watch
 	pace         *pace          // set by Watch
@@ -44,64 +41,44 @@ func newApp(s config.Settings, log *slog.Logger) *App {
 	return &App{Settings: s, Log: log, kind: destinations()[s.Destination], certificates: &certificates{}}
 }
 
-// Open wires Kong, ledger and destination. It opens files, and makes no connection except
-// to a secret store.
-func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer) (*App, error) {
+// Open wires what is needed of Kong, ledger and destination. It opens files, and makes no
+// connection except to a secret store; but if a ledger is needed without Kong, it has to
+// be there already, and Open fails if it cannot be reached. The ledger's name contains that of
+// the destination, so the settings must say the destination even if it is not opened.
+func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer, n config.Need) (*App, error) {
 	a := newApp(s, log)
-	err := a.openKong()
-	if err == nil {
-		err = a.openDestination(ctx, stdout)
-	}
-	if err == nil {
-		err = a.openStore(ctx, false)
-	}
-	if err != nil {
+	if err := a.open(ctx, stdout, n); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
 
-// OpenSource wires Kong and the ledger, but no destination.
-func OpenSource(ctx context.Context, s config.Settings, log *slog.Logger) (*App, error) {
-	a := newApp(s, log)
-	err := a.openKong()
-	if err == nil {
-		err = a.openStore(ctx, false)
+func (a *App) open(ctx context.Context, stdout io.Writer, n config.Need) error {
+	existing := n&config.NeedKong == 0
+	if !existing {
+		if err := a.openKong(); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return nil, errors.Join(err, a.Close())
+	if n&config.NeedLedger != 0 {
+		if err := a.openStore(ctx, existing); err != nil {
+			return err
+		}
 	}
-	return a, nil
+	if n&config.NeedDestination != 0 {
+		if err := a.openDestination(ctx, stdout); err != nil {
+			return err
+		}
+	}
+	if n&config.NeedLedger != 0 && existing {
+		_, err := a.Store.Begin(ctx)
+		return a.ExplainLedger(err)
+	}
+	return nil
 }
 
 // Encoder returns a function that maps entries to the events that the destination gets.
-func (a *App) Encoder() (audit.Encode, error) {
-	return newEncoder(&a.Settings)
-}
-
-// OpenLedger wires the ledger, and the destination if it is wanted, but not Kong.
-// It fails if the ledger cannot be reached, or is a file that does not exist.
-func OpenLedger(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Writer, destination bool) (*App, error) {
-	a := newApp(s, log)
-	err := a.openStore(ctx, true)
-	if err == nil && destination {
-		err = a.openDestination(ctx, stdout)
-	}
-	if err == nil {
-		_, err = a.Store.Begin(ctx)
-		err = a.ExplainLedger(err)
-	}
-	if err != nil {
-		return nil, errors.Join(err, a.Close())
-	}
-	return a, nil
-}
-
-// OpenKong wires Kong alone.
-func OpenKong(s config.Settings, log *slog.Logger) (*App, error) {
-	a := newApp(s, log)
-	return a, a.openKong()
-}
+func (a *App) Encoder() (audit.Encode, error) { return newEncoder(&a.Settings) }
 
 // Close undoes Open, last opened first.
 func (a *App) Close() error {
@@ -114,29 +91,31 @@ func (a *App) Close() error {
 
 // Reopen opens the destination's file again, if it is one.
 func (a *App) Reopen() error {
-	if a.reopen == nil {
+	if a.destination.reopen == nil {
 		return nil
 	}
-	return a.reopen()
+	return a.destination.reopen()
 }
 
-// WrapDestination makes passes put by way of another destination.
-func (a *App) WrapDestination(wrap func(delivery.Destination) delivery.Destination) {
-	a.Destination = wrappedDestination{a.Destination, wrap(a.Destination)}
-	if a.urgent != nil {
-		a.urgent = wrap(a.urgent)
+// AroundPuts has put called in place of each put of a pass. put calls to, the destination.
+func (a *App) AroundPuts(put func(ctx context.Context, to delivery.Destination, entries []audit.Entry) ([]audit.Verdict, error)) {
+	around := func(to delivery.Destination) delivery.Destination {
+		return destinationFunc(func(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+			return put(ctx, to, entries)
+		})
+	}
+	a.destination.Destination = around(a.destination.Destination)
+	if a.destination.urgent != nil {
+		a.destination.urgent = around(a.destination.urgent)
 	}
 }
 
-// wrappedDestination is a destination whose puts go another way.
-type wrappedDestination struct {
-	Destination
-	puts delivery.Destination
-}
+// destinationFunc implements [delivery.Destination].
+type destinationFunc func(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error)
 
 // Put implements [delivery.Destination].
-func (w wrappedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
-	return w.puts.Put(ctx, entries)
+func (f destinationFunc) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	return f(ctx, entries)
 }
 
 func (a *App) openKong() error {

@@ -13,19 +13,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 )
 
-type counting struct {
-	delivery.Destination
-	puts *int
-}
-
-func (c counting) Put(context.Context, []audit.Entry) ([]audit.Verdict, error) {
-	*c.puts++
-	return nil, nil
-}
-
 // What a trigger asked for goes before the entries of a pass, also where a host puts
 // something between the passes and the destination.
-func TestWrapDestinationKeepsTheUrgentDestination(t *testing.T) {
+func TestAroundPutsKeepsTheUrgentDestination(t *testing.T) {
 	t.Parallel()
 	vars := map[string]string{
 		"KONG_ADMIN_API": "http://127.0.0.1:1", "RELAY_LEDGER": "bolt:" + filepath.Join(t.TempDir(), "ledger.db"),
@@ -37,29 +27,26 @@ func TestWrapDestinationKeepsTheUrgentDestination(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard)
+	a, err := Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard, config.NeedKong|config.NeedLedger|config.NeedDestination)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	plain, urgent := a.Destination, a.urgent
-	if urgent == nil || urgent == delivery.Destination(plain) {
+	plain, urgent := a.destination.Destination, a.destination.urgent
+	if urgent == nil || urgent == plain {
 		t.Fatal("no urgent destination")
 	}
-	puts, wrapped := 0, []delivery.Destination{}
-	a.WrapDestination(func(d delivery.Destination) delivery.Destination {
-		wrapped = append(wrapped, d)
-		return counting{d, &puts}
+	var called []delivery.Destination
+	a.AroundPuts(func(_ context.Context, to delivery.Destination, _ []audit.Entry) ([]audit.Verdict, error) {
+		called = append(called, to)
+		return nil, nil
 	})
-	if len(wrapped) != 2 || wrapped[0] != delivery.Destination(plain) || wrapped[1] != urgent {
-		t.Errorf("wrapped %v", wrapped)
-	}
-	for _, d := range []delivery.Destination{a.Destination, a.urgent} {
+	for _, d := range []delivery.Destination{a.destination, a.destination.urgent} {
 		if _, err := d.Put(t.Context(), nil); err != nil {
 			t.Error(err)
 		}
 	}
-	if puts != 2 {
-		t.Errorf("%d puts went by way of what was put between", puts)
+	if len(called) != 2 || called[0] != plain || called[1] != urgent {
+		t.Errorf("puts to %v", called)
 	}
 }

@@ -2,7 +2,9 @@ package app
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,7 +18,7 @@ type certificates struct {
 // watch returns a copy of a configuration that notes the certificates of each
 // connection; nil for nil. Its own certificate is noted as one of the relay's.
 func (c *certificates) watch(of string, config *tls.Config) *tls.Config {
-	if config == nil || c == nil {
+	if config == nil {
 		return config
 	}
 	config = config.Clone()
@@ -26,13 +28,10 @@ func (c *certificates) watch(of string, config *tls.Config) *tls.Config {
 		}
 	}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
-		first := time.Time{}
-		for _, cert := range state.PeerCertificates {
-			if first.IsZero() || cert.NotAfter.Before(first) {
-				first = cert.NotAfter
-			}
+		if len(state.PeerCertificates) > 0 {
+			first := slices.MinFunc(state.PeerCertificates, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+			c.note(of, first.NotAfter)
 		}
-		c.note(of, first)
 		return nil
 	}
 	return config
@@ -49,9 +48,6 @@ func (c *certificates) note(of string, until time.Time) {
 
 // Certificates returns the expiry of the certificates of Kong, the ledger and the relay.
 func (a *App) Certificates() map[string]time.Time {
-	if a.certificates == nil {
-		return nil
-	}
 	a.certificates.mu.Lock()
 	defer a.certificates.mu.Unlock()
 	return maps.Clone(a.certificates.until)

@@ -18,14 +18,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ocsf"
 )
 
-// Destination takes events, and can be tried without one.
-type Destination interface {
-	delivery.Destination
-	// Check returns an error with a hint unless the destination can be expected to
-	// accept events. It delivers nothing.
-	Check(ctx context.Context) error
-}
-
 // destinationKind is everything that differs between destinations, except their settings,
 // which are in config's table of destinations.
 type destinationKind struct {
@@ -53,8 +45,11 @@ type destinationKind struct {
 
 // opened is a destination that is open.
 type opened struct {
-	Destination
-	urgent  delivery.Destination               // for entries that a trigger asked for; nil: Destination
+	delivery.Destination
+	urgent delivery.Destination // for entries that a trigger asked for; nil: Destination
+	// check returns an error with a hint unless the destination can be expected to
+	// accept events. It delivers nothing.
+	check   func(ctx context.Context) error
 	reopen  func() error                       // opens its file again; nil if it has none
 	close   func() error                       // may be nil
 	inspect func(ctx context.Context) []string // looks at its settings, and returns what is worth a warning; may be nil
@@ -139,13 +134,11 @@ func (a *App) openDestination(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	o, err := kind.open(ctx, &a.Settings, stdout)
-	if err != nil {
+	if a.destination, err = kind.open(ctx, &a.Settings, stdout); err != nil {
 		return err
 	}
-	a.Destination, a.urgent, a.reopen, a.inspect = o.Destination, o.urgent, o.reopen, o.inspect
-	if o.close != nil {
-		a.closers = append(a.closers, o.close)
+	if a.destination.close != nil {
+		a.closers = append(a.closers, a.destination.close)
 	}
 	return nil
 }
@@ -162,7 +155,7 @@ func openCloudTrail(ctx context.Context, s *config.Settings, _ io.Writer) (opene
 	if err != nil {
 		return opened{}, err
 	}
-	return opened{Destination: d, urgent: d.Urgent()}, nil
+	return opened{Destination: d, urgent: d.Urgent(), check: d.Check}, nil
 }
 
 func openCloudWatch(ctx context.Context, s *config.Settings, _ io.Writer) (opened, error) {
@@ -185,7 +178,7 @@ func openCloudWatch(ctx context.Context, s *config.Settings, _ io.Writer) (opene
 		}
 		return group.Warnings()
 	}
-	return opened{Destination: d, inspect: inspect}, nil
+	return opened{Destination: d, check: d.Check, inspect: inspect}, nil
 }
 
 func openJSONL(_ context.Context, s *config.Settings, stdout io.Writer) (opened, error) {
@@ -197,7 +190,7 @@ func openJSONL(_ context.Context, s *config.Settings, stdout io.Writer) (opened,
 	if err != nil {
 		return opened{}, err
 	}
-	return opened{Destination: w, reopen: w.Reopen, close: w.Close}, nil
+	return opened{Destination: w, check: w.Check, reopen: w.Reopen, close: w.Close}, nil
 }
 
 func jsonlName(_ context.Context, s *config.Settings) (string, error) {

@@ -27,7 +27,7 @@ func (a *App) Pipeline(o pipeline.Observer, keeper *lease.Keeper) *pipeline.Pipe
 	}
 	options := pipeline.Options{
 		Source: a.source, Ledger: a.Store, Marks: a.Store, Undelivered: a.Store, OwnReads: a.Store, Lease: keeper,
-		Destination: a.Destination, UrgentDestination: a.urgent,
+		Destination: a.destination.Destination, UrgentDestination: a.destination.urgent,
 		BatchEntries: a.kind.batchEntries, BatchBytes: a.kind.batchBytes, FlightBytes: a.kind.flightBytes,
 		PageSize: s.PageSize, Workers: s.PutConcurrency, RetryFor: s.RetryFor, RecordTTL: s.RecordTTL,
 		SkipOwnReads: s.SkipOwnReads, Adopt: s.Adopt, Observer: o, Logger: a.Log,

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -119,14 +118,8 @@ func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 
 // SetMarks sets the times that marks say.
 func (s *Status) SetMarks(m *audit.Marks) {
-	at := func(second int64) time.Time {
-		if second == 0 {
-			return time.Time{}
-		}
-		return time.Unix(second, 0).UTC()
-	}
-	s.DeliveredUpTo, s.ReconciledThrough, s.FullAt = at(m.Cursor), at(m.ReconciledThrough), at(m.FullAt)
-	s.LastComplete, s.Resumes = at(m.Completed), m.Resume != nil
+	s.DeliveredUpTo, s.ReconciledThrough, s.FullAt = UnixTime(m.Cursor), UnixTime(m.ReconciledThrough), UnixTime(m.FullAt)
+	s.LastComplete, s.Resumes = UnixTime(m.Completed), m.Resume != nil
 }
 
 // AddDetails adds the reasons of undelivered entries, and the outages of the last 30 days.
@@ -177,12 +170,12 @@ func (s *Status) Judge() {
 		if s.Hint == "" {
 			s.Hint = d.Hint
 		}
-		failing = append(failing, fmt.Sprintf("%s has been failing since %s: %s", d.Dependency, clock(s.At, d.Since), d.Cause))
+		failing = append(failing, fmt.Sprintf("%s has been failing since %s: %s", d.Dependency, ShortTime(s.At, d.Since), d.Cause))
 	}
 	if s.From == "ledger" {
 		for _, o := range s.Outages {
 			if o.To.IsZero() && s.At.Sub(o.Seen) < OutageStale {
-				failing = append(failing, fmt.Sprintf("%s has been failing since %s: %s", o.Dependency, clock(s.At, o.From), o.Cause))
+				failing = append(failing, fmt.Sprintf("%s has been failing since %s: %s", o.Dependency, ShortTime(s.At, o.From), o.Cause))
 			}
 		}
 	}
@@ -224,20 +217,11 @@ func (s *Status) upTo() string {
 	ledgerFails := func(d health.State) bool { return d.Dependency == health.Ledger && d.Status == health.Failing }
 	switch {
 	case !s.DeliveredUpTo.IsZero():
-		return "all that Kong recorded up to " + clock(s.At, s.DeliveredUpTo) + " is delivered"
+		return "all that Kong recorded up to " + ShortTime(s.At, s.DeliveredUpTo) + " is delivered"
 	case slices.ContainsFunc(s.Dependencies, ledgerFails):
 		return "how far delivery has come is not known without the ledger"
 	}
 	return "nothing has been delivered yet"
-}
-
-// clock formats a time for a person: without the day if it is today.
-func clock(now, t time.Time) string {
-	t = t.UTC()
-	if t.Format(time.DateOnly) == now.UTC().Format(time.DateOnly) {
-		return t.Format("15:04:05 UTC")
-	}
-	return t.Format("2006-01-02 15:04:05 UTC")
 }
 
 // Names name Kong, ledger and destination for a person. They hold no secret.
@@ -260,26 +244,4 @@ func NamesOf(s *config.Settings) Names {
 		n.Destination = kind.label(s)
 	}
 	return n
-}
-
-// Plural counts things: "1 page", "2 pages".
-func Plural(n int, one string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	if stem, ok := strings.CutSuffix(one, "y"); ok {
-		return fmt.Sprintf("%d %sies", n, stem)
-	}
-	return fmt.Sprintf("%d %ss", n, one)
-}
-
-// OrDash returns s, or a dash if it is empty.
-func OrDash(s string) string { return cmp.Or(s, "-") }
-
-// Moment formats a Unix second for a person, 0 as the empty string.
-func Moment(second int64) string {
-	if second == 0 {
-		return ""
-	}
-	return time.Unix(second, 0).UTC().Format(time.RFC3339)
 }

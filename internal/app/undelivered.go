@@ -145,7 +145,7 @@ func (a *App) putAgain(ctx context.Context, undelivered []audit.Undelivered) (le
 	for i := range undelivered {
 		entries[i] = undelivered[i].Entry
 	}
-	verdicts, putErr := a.Destination.Put(ctx, entries)
+	verdicts, putErr := a.destination.Put(ctx, entries)
 	var records []audit.Record
 	accepted := 0
 	for i, v := range verdicts {

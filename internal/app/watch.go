@@ -66,7 +66,7 @@ func (a *App) Watch(report Report) {
 	a.report, a.pace = report, &pace{usual: map[health.Dependency]time.Duration{}}
 	a.source = watchedSource{a.source, a}
 	a.Store = watchedStore{a.Store, a}
-	a.WrapDestination(func(d delivery.Destination) delivery.Destination { return watchedDestination{d, a} })
+	a.AroundPuts(a.watchedPut)
 }
 
 // attempted reports the outcome of an attempt to read a page.
@@ -128,16 +128,11 @@ func (s watchedSource) Page(ctx context.Context, q audit.Query) (audit.Page, err
 	return p, err
 }
 
-type watchedDestination struct {
-	delivery.Destination
-	app *App
-}
-
-// Put implements [delivery.Destination].
-func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
-	done := d.app.begin(health.Destination, "put")
-	verdicts, err := d.Destination.Put(ctx, entries)
-	done(defaultHint(putFailure(verdicts, err), d.app.kind.hint))
+// watchedPut puts entries, and reports the outcome.
+func (a *App) watchedPut(ctx context.Context, to delivery.Destination, entries []audit.Entry) ([]audit.Verdict, error) {
+	done := a.begin(health.Destination, "put")
+	verdicts, err := to.Put(ctx, entries)
+	done(defaultHint(putFailure(verdicts, err), a.kind.hint))
 	return verdicts, err
 }
 
@@ -172,10 +167,12 @@ type watchedStore struct {
 	app *App
 }
 
-// ledgerCall is begin for a call to the ledger.
-func (s watchedStore) ledgerCall(operation string) func(err error) {
+// call is begin for a call to the ledger. The function that it returns reports the error
+// that the call has returned by then.
+func (s watchedStore) call(operation string) func(returned *error) {
 	done := s.app.begin(health.Ledger, operation)
-	return func(err error) {
+	return func(returned *error) {
+		err := *returned
 		switch {
 		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerMismatch), audit.LedgerForgot(err):
 			err = nil // the ledger answered
@@ -185,51 +182,39 @@ func (s watchedStore) ledgerCall(operation string) func(err error) {
 }
 
 // Lookup implements [delivery.Ledger].
-func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
-	done := s.ledgerCall("lookup") // a script: that marks can be read says nothing of it
-	o, err := s.Store.Lookup(ctx, entries)
-	done(err)
-	return o, err
+func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) (outcomes []audit.Outcome, err error) {
+	defer s.call("lookup")(&err) // a script: that marks can be read says nothing of it
+	return s.Store.Lookup(ctx, entries)
 }
 
 // Record implements [delivery.Ledger].
-func (s watchedStore) Record(ctx context.Context, records []audit.Record) error {
-	done := s.ledgerCall(RecordOperation) // a full disk may take the lease and not the records
-	err := s.Store.Record(ctx, records)
-	done(err)
-	return err
+func (s watchedStore) Record(ctx context.Context, records []audit.Record) (err error) {
+	defer s.call(RecordOperation)(&err) // a full disk may take the lease and not the records
+	return s.Store.Record(ctx, records)
 }
 
 // Marks implements [pipeline.Marks].
-func (s watchedStore) Marks(ctx context.Context) (audit.Marks, error) {
-	done := s.ledgerCall("read")
-	m, err := s.Store.Marks(ctx)
-	done(err)
-	return m, err
+func (s watchedStore) Marks(ctx context.Context) (m audit.Marks, err error) {
+	defer s.call("read")(&err)
+	return s.Store.Marks(ctx)
 }
 
 // Announce implements [runner.List].
-func (s watchedStore) Announce(ctx context.Context, ids []string, at time.Time) error {
-	done := s.ledgerCall("write")
-	err := s.Store.Announce(ctx, ids, at)
-	done(err)
-	return err
+func (s watchedStore) Announce(ctx context.Context, ids []string, at time.Time) (err error) {
+	defer s.call("write")(&err)
+	return s.Store.Announce(ctx, ids, at)
 }
 
 // Announced implements [runner.List].
-func (s watchedStore) Announced(ctx context.Context) ([]audit.Announcement, error) {
-	done := s.ledgerCall("read")
-	list, err := s.Store.Announced(ctx)
-	done(err)
-	return list, err
+func (s watchedStore) Announced(ctx context.Context) (list []audit.Announcement, err error) {
+	defer s.call("read")(&err)
+	return s.Store.Announced(ctx)
 }
 
 // Unannounce implements [runner.List].
-func (s watchedStore) Unannounce(ctx context.Context, ids []string) error {
-	done := s.ledgerCall("write")
-	err := s.Store.Unannounce(ctx, ids)
-	done(err)
-	return err
+func (s watchedStore) Unannounce(ctx context.Context, ids []string) (err error) {
+	defer s.call("write")(&err)
+	return s.Store.Unannounce(ctx, ids)
 }
 
 // UndeliveredEntries implements [pipeline.Undelivered].
@@ -237,7 +222,7 @@ func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Un
 	return func(yield func(audit.Undelivered, error) bool) {
 		for u, err := range s.Store.UndeliveredEntries(ctx) {
 			if err != nil {
-				s.ledgerCall("read")(err)
+				s.call("read")(&err)
 			}
 			if !yield(u, err) {
 				return
@@ -247,19 +232,15 @@ func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Un
 }
 
 // Begin implements [Store].
-func (s watchedStore) Begin(ctx context.Context) (bool, error) {
-	done := s.ledgerCall("begin") // as a rule it only reads: its success says nothing of writes
-	fresh, err := s.Store.Begin(ctx)
-	done(err)
-	return fresh, err
+func (s watchedStore) Begin(ctx context.Context) (fresh bool, err error) {
+	defer s.call("begin")(&err) // as a rule it only reads: its success says nothing of writes
+	return s.Store.Begin(ctx)
 }
 
 // Acquire implements [Store].
-func (s watchedStore) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
-	done := s.ledgerCall("write")
-	l, err := s.Store.Acquire(ctx, requestRerun)
-	done(err)
-	if err != nil {
+func (s watchedStore) Acquire(ctx context.Context, requestRerun bool) (l ledger.Lease, err error) {
+	defer s.call("write")(&err)
+	if l, err = s.Store.Acquire(ctx, requestRerun); err != nil {
 		return l, err
 	}
 	return watchedLease{l, s}, nil
@@ -271,19 +252,15 @@ type watchedLease struct {
 }
 
 // SetMarks implements [ledger.Lease].
-func (l watchedLease) SetMarks(ctx context.Context, m audit.Marks) error {
-	done := l.store.ledgerCall("write")
-	err := l.Lease.SetMarks(ctx, m)
-	done(err)
-	return err
+func (l watchedLease) SetMarks(ctx context.Context, m audit.Marks) (err error) {
+	defer l.store.call("write")(&err)
+	return l.Lease.SetMarks(ctx, m)
 }
 
 // Bind implements [Store].
-func (s watchedStore) Bind(ctx context.Context, url string, adopt bool) error {
-	done := s.ledgerCall("bind")
-	err := s.Store.Bind(ctx, url, adopt)
-	done(err)
-	return err
+func (s watchedStore) Bind(ctx context.Context, url string, adopt bool) (err error) {
+	defer s.call("bind")(&err)
+	return s.Store.Bind(ctx, url, adopt)
 }
 
 // Probe makes a small call to a dependency.
@@ -296,7 +273,7 @@ func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 		return a.Store.Ping(ctx)
 	case health.Destination:
 		done := a.begin(d, "check")
-		err := a.Destination.Check(ctx)
+		err := a.destination.check(ctx)
 		done(defaultHint(err, a.kind.hint))
 		return err
 	case health.Triggers, health.Recording, health.Passes: // cannot be asked

@@ -21,7 +21,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/changes"
-	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -104,7 +103,7 @@ func newServer(a *app.App, o Options) *server {
 		}
 	}
 	a.Watch(s.report)
-	a.WrapDestination(func(d delivery.Destination) delivery.Destination { return watchedRetries{d, s.metrics} })
+	a.AroundPuts(s.put)
 	passes := a.Pipeline(pipeline.Observer{
 		Stage: func(stage string, took time.Duration) {
 			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())

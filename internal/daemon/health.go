@@ -257,15 +257,9 @@ func (s *server) writeEMF(context.Context) {
 	}
 }
 
-// watchedRetries counts puts that delivered nothing.
-type watchedRetries struct {
-	delivery.Destination
-	metrics *metrics
-}
-
-// Put implements [delivery.Destination].
-func (w watchedRetries) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
-	verdicts, err := w.Destination.Put(ctx, entries)
+// put puts entries, and counts the call if some of them have to be put again.
+func (s *server) put(ctx context.Context, to delivery.Destination, entries []audit.Entry) ([]audit.Verdict, error) {
+	verdicts, err := to.Put(ctx, entries)
 	if i := slices.IndexFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Retryable }); i >= 0 && ctx.Err() == nil {
 		code := verdicts[i].Code
 		switch {
@@ -275,7 +269,7 @@ func (w watchedRetries) Put(ctx context.Context, entries []audit.Entry) ([]audit
 		default:
 			code = "unavailable"
 		}
-		w.metrics.retried(code)
+		s.metrics.retried(code)
 	}
 	return verdicts, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/health"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -243,7 +244,7 @@ func (m *metrics) write(_ context.Context, w io.Writer) error {
 func (m *metrics) newestDelivered() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return unix(m.newest)
+	return app.UnixTime(m.newest)
 }
 
 // lastComplete returns when a pass was last complete, or when this relay started.
@@ -254,14 +255,6 @@ func (m *metrics) lastComplete() time.Time {
 		return m.start
 	}
 	return m.completed
-}
-
-// unix is a time of Unix seconds, zero for 0.
-func unix(second int64) time.Time {
-	if second == 0 {
-		return time.Time{}
-	}
-	return time.Unix(second, 0)
 }
 
 // complete notes a pass that was complete.
@@ -284,7 +277,7 @@ func (m *metrics) waiting(oldest int64) {
 func (m *metrics) oldestWaiting() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return unix(m.oldest)
+	return app.UnixTime(m.oldest)
 }
 
 // standby notes that another relay makes the passes, and counts them in its own metrics.

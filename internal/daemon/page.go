@@ -76,14 +76,6 @@ func capital(s string) string {
 	return strings.ToUpper(s[:first]) + s[first:]
 }
 
-// shortTime formats a time without the day if it is today.
-func shortTime(t time.Time) string {
-	if t = t.UTC(); t.Format(time.DateOnly) == time.Now().UTC().Format(time.DateOnly) {
-		return t.Format(time.TimeOnly)
-	}
-	return t.Format(time.DateTime)
-}
-
 // newPage returns the template of the page, and the policy that lets it use its own
 // style and script, ask the relay again, and load nothing else from anywhere.
 func newPage() (page *template.Template, policy string) {
@@ -92,9 +84,9 @@ func newPage() (page *template.Template, policy string) {
 			if t.IsZero() {
 				return "–"
 			}
-			return shortTime(t) + " UTC"
+			return app.ShortTime(time.Now(), t)
 		},
-		"short": shortTime,
+		"short": func(t time.Time) string { return strings.TrimSuffix(app.ShortTime(time.Now(), t), " UTC") },
 		"outageEnd": func(o audit.Outage) string {
 			if time.Since(o.Seen) < app.OutageStale {
 				return "now"

@@ -1,3 +1,5 @@
+//go:build !lambda.norpc
+
 // Package demo shows the whole loop on one machine: an emulated Kong whose Admin
 // requests go through the plugin, the relay, and an emulated CloudWatch Logs.
 package demo
@@ -133,7 +135,8 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, 
 		"KONG_ADMIN_API": emu.kongURL, "RELAY_LOG_GROUP": emu.logGroup, "REGION": emu.region, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
 		"RELAY_OBJECTS": "true", "RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
 	}
-	s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger, noFlags,
+	const needed = config.NeedKong | config.NeedLedger | config.NeedDestination | config.NeedTrigger
+	s, err := config.Load(needed, noFlags,
 		func(name string) string { return variables[name] }, os.ReadFile)
 	if err != nil {
 		return nil, err
@@ -143,7 +146,7 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, 
 		Credentials: credentials.NewStaticCredentialsProvider(emu.accessKeyID, emu.secretAccessKey, ""),
 	})
 	log := slog.New(slog.NewTextHandler(d.opts.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	return app.Open(ctx, s, log, io.Discard)
+	return app.Open(ctx, s, log, io.Discard, needed)
 }
 
 // notifier returns a function that notifies the relay after an answer: the plugin as a process

@@ -31,6 +31,9 @@ import (
 // RuntimeAPI is the variable that Lambda sets for a program that is its own runtime.
 const RuntimeAPI = "AWS_LAMBDA_RUNTIME_API"
 
+// needed is what the function uses of the settings.
+const needed = config.NeedKong | config.NeedLedger | config.NeedDestination
+
 // fetchMost bounds the reading of secrets at the start, for which Lambda gives ten seconds in all.
 const fetchMost = 3 * time.Second
 
@@ -106,7 +109,7 @@ func (h *host) open(ctx context.Context) error {
 		return nil
 	}
 	noFlags := func(string) (string, bool) { return "", false }
-	s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination, noFlags, h.env.Getenv, os.ReadFile)
+	s, err := config.Load(needed, noFlags, h.env.Getenv, os.ReadFile)
 	if err != nil {
 		return err
 	}
@@ -115,11 +118,11 @@ func (h *host) open(ctx context.Context) error {
 		s.Warn("the ledger is a file: a function loses its files, and what it has delivered is delivered again; use Redis")
 	}
 	log := h.env.Logger(s)
-	a, err := app.Open(ctx, s, log, h.env.Stdout)
+	a, err := app.Open(ctx, s, log, h.env.Stdout, needed)
 	if err != nil {
 		return err
 	}
-	a.WrapDestination(h.unresolved.watch)
+	a.AroundPuts(h.unresolved.put)
 	h.log, h.app, h.self = log, a, newSelfInvoker(&s, h.env.Getenv)
 	h.pipeline = a.Pipeline(pipeline.Observer{
 		Seen:    func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },

@@ -15,33 +15,17 @@ type unresolved struct {
 	oldest int64 // Unix seconds; 0: none
 }
 
-// watch returns a destination that notes what it could not deliver.
-func (u *unresolved) watch(s delivery.Destination) delivery.Destination {
-	return watchedDestination{s, u}
-}
-
-type watchedDestination struct {
-	delivery.Destination
-	unresolved *unresolved
-}
-
-// Put implements [delivery.Destination].
-func (s watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
-	verdicts, err := s.Destination.Put(ctx, entries)
-	for i, v := range verdicts {
-		if v.Status == audit.Retryable && i < len(entries) {
-			s.unresolved.note(entries[i].Timestamp)
+// put puts entries, and notes those that are to be put again.
+func (u *unresolved) put(ctx context.Context, to delivery.Destination, entries []audit.Entry) ([]audit.Verdict, error) {
+	verdicts, err := to.Put(ctx, entries)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i := range min(len(verdicts), len(entries)) {
+		if at := entries[i].Timestamp; verdicts[i].Status == audit.Retryable && (u.oldest == 0 || at < u.oldest) {
+			u.oldest = at
 		}
 	}
 	return verdicts, err
-}
-
-func (u *unresolved) note(timestamp int64) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.oldest == 0 || timestamp < u.oldest {
-		u.oldest = timestamp
-	}
 }
 
 // take returns the timestamp of the oldest entry without an outcome since the last

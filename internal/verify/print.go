@@ -85,9 +85,9 @@ func (p *printer) conclusion(r *Report) {
 	case r.Repaired != nil && r.OK:
 		p.printf("No difference is left\n")
 	case r.OK:
-		p.printf("No difference; complete through %s\n", app.OrDash(r.CompleteThrough))
+		p.printf("No difference; complete through %s\n", cmp.Or(r.CompleteThrough, "-"))
 	default:
-		p.printf("DIFFERENCE; complete through %s only\n", app.OrDash(r.CompleteThrough))
+		p.printf("DIFFERENCE; complete through %s only\n", cmp.Or(r.CompleteThrough, "-"))
 		if r.Repaired == nil && r.differs() {
 			p.printf("--repair puts what is missing\n")
 		}

@@ -109,10 +109,12 @@ func (v *verification) run(ctx context.Context) error {
 	if v.capped {
 		through = min(through, v.through)
 	}
-	r.Since, r.Until, r.CompleteThrough = app.Moment(v.since), app.Moment(end), app.Moment(max(through, 0))
+	r.Since, r.Until, r.CompleteThrough = moment(v.since), moment(end), moment(max(through, 0))
 	r.Seconds = time.Since(v.begun).Seconds()
 	return nil
 }
+
+func moment(second int64) string { return app.Moment(app.UnixTime(second)) }
 
 // believe returns audit.ErrLogMismatch if the log is not the one that was read before:
 // it shows none of the entries that the marks name and that Kong must still have. Those

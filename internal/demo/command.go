@@ -1,20 +1,20 @@
 //go:build !lambda.norpc
 
-package main
+package demo
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/kong-cloudtrail/relay/internal/config"
-	"github.com/kong-cloudtrail/relay/internal/demo"
 )
 
-// demoCommands returns the demo, which the build for Lambda leaves out together with
-// the test doubles that it runs on.
-func (e *env) demoCommands() []*cli.Command {
+// Commands returns the command that runs the demo. The build for Lambda has none: it leaves
+// out this package but for its other Commands, and with it the doubles.
+func Commands(version string, stdout, stderr io.Writer) []*cli.Command {
 	return []*cli.Command{{
 		Name:  "demo",
 		Usage: "show the whole loop on this machine: no Kong, no AWS account, no Redis",
@@ -30,9 +30,9 @@ func (e *env) demoCommands() []*cli.Command {
 			if c.Duration("every") <= 0 {
 				return config.Usagef("--every must be longer than 0")
 			}
-			return demo.Run(ctx, demo.Options{
+			return Run(ctx, Options{
 				For: c.Duration("for"), Every: c.Duration("every"), Page: c.String("page"), Plugin: !c.Bool("no-plugin"),
-				Version: buildVersion(), Stdout: e.Stdout, Stderr: e.Stderr,
+				Version: version, Stdout: stdout, Stderr: stderr,
 			})
 		},
 	}}
