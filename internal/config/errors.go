@@ -60,10 +60,13 @@ func (s setting) advice(err error) string {
 // maxShown is how much of a value an error shows, in bytes.
 const maxShown = 100
 
+// notRepeated stands for a value that may hold a credential.
+const notRepeated = "set to something that is not repeated here"
+
 // shown quotes a value, unless it may hold a credential or is a whole file.
 func shown(text string) string {
 	if strings.ContainsAny(text, "@?\n") || strings.Contains(text, "-----") {
-		return "set to something that is not repeated here"
+		return notRepeated
 	}
 	if len(text) > maxShown {
 		text = strings.ToValidUTF8(text[:maxShown], "") + "…"

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 )
@@ -39,7 +38,7 @@ func (l *loader) valueInForce(row setting, s *Settings) InForce {
 	}
 	f := row.flags()[0]
 	text := l.text(f)
-	_, flag := l.flags(f.Name)
+	_, flag := l.flag(f.Name)
 	switch {
 	case text != "" && flag:
 		return InForce{Value: masked(text), From: "flag"}
@@ -58,48 +57,27 @@ func (l *loader) valueInForce(row setting, s *Settings) InForce {
 }
 
 func (l *loader) secretInForce(row setting) InForce {
-	in := InForce{From: "not set"}
-	f := row.flags()
-	file, arn := f[0], f[1]
-	switch {
-	case l.text(arn) != "":
-		in.Value, in.From = "set", "Secrets Manager, "+l.text(arn)
-	case l.text(file) != "":
-		in.Value, in.From = "set", "file "+l.text(file)
-	case strings.TrimSpace(l.getenv(row.env)) != "":
-		in.Value, in.From = "set", "variable"
+	switch text, file, id := l.secretGiven(row); {
+	case id != "":
+		return InForce{Value: "set", From: "Secrets Manager, " + id}
+	case file != "":
+		return InForce{Value: "set", From: "file " + file}
+	case text != "":
+		return InForce{Value: "set", From: "variable"}
 	}
-	return in
+	return InForce{From: "not set"}
 }
 
 // masked returns a value for a person: not the text of a file, and nothing that may
 // hold a credential.
 func masked(text string) string {
 	switch {
-	case strings.Contains(text, "-----"), strings.ContainsAny(text, "\n"):
+	case strings.Contains(text, "-----"), strings.Contains(text, "\n"):
 		return "PEM text"
 	case strings.Index(text, "@") > 0: // @hourly and @secrets are words
-		return "set to something that is not repeated here"
+		return notRepeated
 	}
 	return text
-}
-
-// Nearest returns the known name that a name was most likely meant to be, or "".
-func Nearest(name string, known []string) string {
-	best, least := "", min(max(3, len(name)/2), 4) // with as many differences it is another name
-	for _, other := range known {
-		if d := distance(name, other); d < least {
-			best, least = other, d
-		}
-	}
-	if best == "" {
-		for _, other := range known {
-			if len(name) > 2 && strings.HasPrefix(other, name) {
-				return cmp.Or(best, other)
-			}
-		}
-	}
-	return best
 }
 
 // ShortList returns the names of the settings that most installations set.

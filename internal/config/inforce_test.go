@@ -3,6 +3,7 @@ package config
 import (
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +44,36 @@ func TestInForce(t *testing.T) {
 	} {
 		if in := got[name]; in.Value != want[0] || in.From != want[1] {
 			t.Errorf("%s is %+v, want %v", name, in, want)
+		}
+	}
+}
+
+// A flag of a secret beats its variables, also in what is shown of it.
+func TestSecretInForce(t *testing.T) {
+	vars := map[string]string{
+		"KONG_ADMIN_API": "http://kong:8001", "RELAY_LOG_GROUP": "g", "REGION": "eu-central-1", "REDIS_PASSWORD": "sesame",
+		"REDIS_PASSWORD_SECRET_ARN": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:redis-AbCdEf",
+	}
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("open"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := func(name string) (string, bool) {
+		if name == "redis-password-file" {
+			return file, true
+		}
+		return "", false
+	}
+	s, err := Load(NeedKong|NeedLedger|NeedDestination, flags, func(name string) string { return vars[name] }, os.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := s.RedisPassword.Reveal(t.Context()); text != "open" || err != nil {
+		t.Fatalf("%q, %v", text, err)
+	}
+	for _, in := range s.InForce() {
+		if in.Name == "redis-password" && in.From != "file "+file {
+			t.Errorf("%+v, want the file", in)
 		}
 	}
 }

@@ -28,7 +28,7 @@ const (
 // loader gathers what Load reads, and what it finds wrong.
 type loader struct {
 	need     Need
-	flags    func(name string) (value string, set bool)
+	flags    func(name string) (value string, set bool) // nil: there are none
 	getenv   func(string) string
 	readFile func(string) ([]byte, error)
 	problems Error
@@ -42,7 +42,7 @@ type loader struct {
 
 // Load reads and checks all settings. A flag beats its variable, which
 // beats the default; an empty variable counts as not set, and an empty flag
-// stands for the default. The error is an [*Error] that names everything
+// stands for the default; flags may be nil. The error is an [*Error] that names everything
 // that is wrong, not just the first. Load reads files and contacts nothing.
 func Load(n Need, flags func(name string) (value string, set bool), getenv func(string) string,
 	readFile func(string) ([]byte, error),
@@ -68,7 +68,7 @@ func Load(n Need, flags func(name string) (value string, set bool), getenv func(
 			l.problems.wrongValue(row, text, err)
 		}
 	}
-	for _, row := range secrets { // they Need --secret-refresh
+	for _, row := range secrets { // they need --secret-refresh
 		l.loadSecret(row, &s)
 	}
 	l.checkRules(&s)
@@ -79,25 +79,39 @@ func Load(n Need, flags func(name string) (value string, set bool), getenv func(
 	return s, nil
 }
 
+// flag returns what a flag says.
+func (l *loader) flag(name string) (value string, set bool) {
+	if l.flags == nil {
+		return "", false
+	}
+	return l.flags(name)
+}
+
 // text is what the flag or the variable says, or "", without blanks and line ends at
 // both sides: files of variables leave a carriage return, or quote what they should not.
 func (l *loader) text(f Flag) string {
-	if text, set := l.flags(f.Name); set {
+	if text, set := l.flag(f.Name); set {
 		return strings.TrimSpace(text)
 	}
 	return strings.TrimSpace(l.getenv(f.Env))
 }
 
+// secretGiven returns what flags and variables say of a secret: its text, the path of its
+// file, and its ARN. A flag beats all of the variables.
+func (l *loader) secretGiven(row setting) (text, file, id string) {
+	f := row.flags()
+	file, fileFlag := l.flag(f[0].Name)
+	id, arnFlag := l.flag(f[1].Name)
+	if !fileFlag && !arnFlag {
+		text, file, id = l.getenv(row.env), l.getenv(f[0].Env), l.getenv(f[1].Env)
+	}
+	return strings.TrimSpace(text), strings.TrimSpace(file), strings.TrimSpace(id)
+}
+
 // loadSecret takes a secret from the one place that says where it is.
 func (l *loader) loadSecret(row setting, s *Settings) {
 	f := row.flags()
-	file, fileFlag := l.flags(f[0].Name)
-	id, arnFlag := l.flags(f[1].Name)
-	value := ""
-	if !fileFlag && !arnFlag { // a flag beats all of the variables
-		value, file, id = l.getenv(row.env), l.getenv(f[0].Env), l.getenv(f[1].Env)
-	}
-	value, file, id = strings.TrimSpace(value), strings.TrimSpace(file), strings.TrimSpace(id)
+	value, file, id := l.secretGiven(row)
 	given := 0
 	for _, text := range []string{value, file, id} {
 		if text != "" {
@@ -144,8 +158,8 @@ func (s setting) takeSecret(to *Settings, where string, source secret.Source) se
 // OpsListen returns the address of the operations listener, "" for none. It reads
 // that one setting: a health check has no use for the others, and must not fetch
 // their secrets every few seconds.
-func OpsListen(flag func(name string) (value string, set bool), getenv func(string) string) (string, error) {
-	l := &loader{flags: flag, getenv: getenv}
+func OpsListen(flags func(name string) (value string, set bool), getenv func(string) string) (string, error) {
+	l := &loader{flags: flags, getenv: getenv}
 	var s Settings
 	row := rowNamed("ops-listen")
 	text := cmp.Or(l.text(row.flags()[0]), row.def)

@@ -3,12 +3,10 @@ package config
 import (
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 )
 
 func startAt(_ *loader, s *Settings, text string) error {
-	text = strings.TrimSpace(text)
 	if text == "now" {
 		// It would be another time at each start: what a relay missed while it was
 		// down, or whose ledger was lost, would be older than that, and skipped.
@@ -56,18 +54,13 @@ func Window(since, until string, now time.Time) (from, to int64, err error) {
 	return from, to, nil
 }
 
-// parseMoment reads a time: RFC 3339, a date, Unix seconds, or a span back from now.
+// parseMoment reads a time as parseTime does, or a span back from now.
 func parseMoment(text string, now time.Time) (int64, error) {
 	if d, err := time.ParseDuration(text); err == nil && d > 0 {
 		return now.Add(-d).Unix(), nil
 	}
-	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
-		return n, nil
-	}
-	for _, layout := range []string{time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil && t.Unix() > 0 {
-			return t.Unix(), nil
-		}
+	if t, err := parseTime(text); err == nil && t.Unix() > 0 {
+		return t.Unix(), nil
 	}
 	return 0, errors.New("expected RFC 3339 such as 2026-01-31T12:00:00Z, a date, Unix seconds, or a span back from now such as 36h")
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,14 +9,15 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/secret"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// setter reads a value's text into Settings.
+// setter reads a value's text, which has no blanks around it, into Settings.
 type setter = func(l *loader, s *Settings, text string) error
 
 func toggle(field func(*Settings) *bool) setter {
 	return func(_ *loader, s *Settings, text string) error {
-		switch strings.ToLower(strings.TrimSpace(text)) {
+		switch strings.ToLower(text) {
 		case "true", "1", "yes", "on":
 			*field(s) = true
 		case "false", "0", "no", "off":
@@ -31,7 +31,7 @@ func toggle(field func(*Settings) *bool) setter {
 
 func number(field func(*Settings) *int, least, most int) setter {
 	return func(_ *loader, s *Settings, text string) error {
-		n, err := strconv.Atoi(strings.TrimSpace(text))
+		n, err := strconv.Atoi(text)
 		if err != nil || n < least || n > most {
 			return expected(fmt.Sprintf("a whole number from %d to %d", least, most), "")
 		}
@@ -42,7 +42,7 @@ func number(field func(*Settings) *int, least, most int) setter {
 
 func duration(field func(*Settings) *time.Duration, least, most time.Duration) setter {
 	return func(_ *loader, s *Settings, text string) error {
-		d, err := time.ParseDuration(strings.TrimSpace(text))
+		d, err := time.ParseDuration(text)
 		if err != nil || d < least || d > most {
 			return expected(fmt.Sprintf("a duration such as 90s or 5m, from %s to %s", brief(least), brief(most)), "")
 		}
@@ -80,7 +80,6 @@ func brief(d time.Duration) string {
 // seconds takes whole seconds, and a duration as well.
 func seconds(field func(*Settings) *time.Duration, least, most time.Duration) setter {
 	return func(_ *loader, s *Settings, text string) error {
-		text = strings.TrimSpace(text)
 		d, err := time.ParseDuration(text)
 		if n, errN := strconv.ParseUint(text, 10, 32); errN == nil {
 			d, err = time.Duration(n)*time.Second, nil
@@ -184,13 +183,11 @@ func headerText(text string) error {
 }
 
 // webhookSecrets returns an error unless a text is one or several secrets of Standard
-// Webhooks: 24 to 64 bytes in base64, after whsec_.
+// Webhooks.
 func webhookSecrets(text string) error {
 	list := SplitSecrets(text)
 	for _, secret := range list {
-		encoded, ok := strings.CutPrefix(secret, "whsec_")
-		key, err := base64.StdEncoding.DecodeString(encoded)
-		if !ok || err != nil || len(key) < 24 || len(key) > 64 {
+		if trigger.CheckSecret(secret) != nil {
 			return expected("whsec_ and 24 to 64 bytes in base64", `Make one with: echo "whsec_$(openssl rand -base64 32)"`)
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -44,8 +45,8 @@ func publicKey(l *loader, s *Settings, text string) error {
 	if err != nil {
 		return err
 	}
-	key, err := parsePublicKey(string(content))
-	if err != nil {
+	key, ok := parsePublicKey(content)
+	if !ok {
 		return expected("an RSA public key in PEM", "Make it from Kong's key: openssl rsa -in <key> -pubout.")
 	}
 	s.AuditPublicKey = key
@@ -71,40 +72,24 @@ func fileReason(err error) string {
 	return err.Error() + "."
 }
 
-// parsePublicKey reads an RSA public key in PEM: PKIX, PKCS #1, or a certificate.
-func parsePublicKey(text string) (*rsa.PublicKey, error) {
-	key, err := parseKey(text)
-	if err != nil {
-		return nil, err
-	}
-	if key.N.BitLen() < minKey {
-		return nil, errors.New("public key is shorter than 1024 bits, which nothing is checked with")
-	}
-	return key, nil
-}
-
 // minKey is the shortest key, in bits, that crypto/rsa verifies with.
 const minKey = 1024
 
-func parseKey(text string) (*rsa.PublicKey, error) {
-	block, _ := pem.Decode([]byte(strings.TrimSpace(text)))
+// parsePublicKey reads an RSA public key in PEM: PKIX, PKCS #1, or a certificate.
+func parsePublicKey(text []byte) (key *rsa.PublicKey, ok bool) {
+	block, _ := pem.Decode(bytes.TrimSpace(text))
 	if block == nil {
-		return nil, errors.New("no PEM block found")
+		return nil, false
 	}
 	if key, err := x509.ParsePKCS1PublicKey(block.Bytes); err == nil {
-		return key, nil
+		return key, key.N.BitLen() >= minKey
 	}
-	var public any
+	public, _ := x509.ParsePKIXPublicKey(block.Bytes)
 	if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
 		public = cert.PublicKey
-	} else if public, err = x509.ParsePKIXPublicKey(block.Bytes); err != nil {
-		return nil, errors.New("PEM block holds no public key")
 	}
-	key, ok := public.(*rsa.PublicKey)
-	if !ok {
-		return nil, errors.New("public key is not an RSA key")
-	}
-	return key, nil
+	key, ok = public.(*rsa.PublicKey)
+	return key, ok && key.N.BitLen() >= minKey
 }
 
 // TLSToKong returns how the relay speaks TLS to Kong, but for KongRootCA.

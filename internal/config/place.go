@@ -13,7 +13,7 @@ import (
 
 func adminAPI(l *loader, s *Settings, text string) error {
 	const what = "an http or https URL"
-	u, err := url.Parse(strings.TrimSpace(text))
+	u, err := url.Parse(text)
 	switch {
 	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
 		return expected(what, "")
@@ -22,7 +22,7 @@ func adminAPI(l *loader, s *Settings, text string) error {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return expected(what+" without ? and #", "")
 	}
-	l.adminURL, s.KongAdminAPI = u, strings.TrimSpace(text)
+	l.adminURL, s.KongAdminAPI = u, text
 	return nil
 }
 

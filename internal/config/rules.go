@@ -1,13 +1,12 @@
 package config
 
 import (
-	"cmp"
 	"crypto/tls"
 	"net"
-	"net/netip"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 // checkRules checks what no value shows by itself: settings that a command
@@ -64,7 +63,7 @@ func (l *loader) checkKong(s *Settings) {
 		if s.KongRootCA != nil || s.KongClientCert != nil {
 			s.Warn("KONG_ADMIN_API is an http address: certificates for Kong are not used")
 		}
-		if s.KongSendToken && !isLoopback(l.adminURL.Hostname()) {
+		if s.KongSendToken && !trigger.LoopbackHost(l.adminURL.Hostname()) {
 			s.Warn("KONG_ADMIN_API is an http address: the token is sent in clear")
 		}
 	}
@@ -87,75 +86,11 @@ func (l *loader) checkTriggers(s *Settings) {
 	if l.need&NeedTrigger == 0 {
 		return
 	}
-	if s.Listen != "" && !s.TriggerSecret.IsSet() && !l.given("trigger-secret") && !loopbackAddress(s.Listen) {
+	if s.Listen != "" && !s.TriggerSecret.IsSet() && !l.given("trigger-secret") && !trigger.Loopback(s.Listen) {
 		l.problems.add("--listen (RELAY_LISTEN) is %s: expected a loopback address, as there is no trigger secret. "+
 			"Set RELAY_TRIGGER_SECRET (make one with: echo \"whsec_$(openssl rand -base64 32)\"), or listen on 127.0.0.1.", shown(s.Listen))
 	}
 	if _, port, _ := net.SplitHostPort(s.Listen); s.Listen != "" && s.Listen == s.OpsListen && port != "0" {
 		l.problems.add("--ops-listen (RELAY_OPS_LISTEN) is %s: expected another address than --listen. Choose another port for one of them.", shown(s.OpsListen))
 	}
-}
-
-// loopbackAddress reports whether a host:port can be reached from this machine only.
-func loopbackAddress(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	return err == nil && isLoopback(host)
-}
-
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
-}
-
-// UnknownVariables returns a warning for each variable of an environment
-// (NAME=value, as os.Environ gives it) that begins with RELAY_ and is not a
-// setting. No value is repeated.
-func UnknownVariables(environ []string) []string {
-	known := Variables()
-	var warnings []string
-	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, "RELAY_") || slices.Contains(known, name) || kubernetesService(name) {
-			continue
-		}
-		text := name + " is not a setting and has no effect"
-		// RELAY_REGION is meant to be REGION.
-		if other := cmp.Or(Nearest(strings.TrimPrefix(name, "RELAY_"), known), Nearest(name, known)); other != "" {
-			text += "; did you mean " + other + "?"
-		}
-		warnings = append(warnings, text)
-	}
-	slices.Sort(warnings)
-	return warnings
-}
-
-// kubernetesService reports whether Kubernetes sets such a variable by itself, for
-// a Service called relay.
-func kubernetesService(name string) bool {
-	return name == "RELAY_PORT" || strings.HasPrefix(name, "RELAY_PORT_") || strings.HasPrefix(name, "RELAY_SERVICE_")
-}
-
-// distance is how many letters have to be put in, taken out or replaced to make
-// one name from another.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

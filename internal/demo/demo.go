@@ -130,14 +130,12 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 // open wires the relay to the emulators and to a ledger in a file.
 func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, error) {
-	noFlags := func(string) (string, bool) { return "", false }
 	variables := map[string]string{
 		"KONG_ADMIN_API": emu.kongURL, "RELAY_LOG_GROUP": emu.logGroup, "REGION": emu.region, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
 		"RELAY_OBJECTS": "true", "RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
 	}
 	const needed = config.NeedKong | config.NeedLedger | config.NeedDestination | config.NeedTrigger
-	s, err := config.Load(needed, noFlags,
-		func(name string) string { return variables[name] }, os.ReadFile)
+	s, err := config.Load(needed, nil, func(name string) string { return variables[name] }, os.ReadFile)
 	if err != nil {
 		return nil, err
 	}

@@ -108,8 +108,7 @@ func (h *host) open(ctx context.Context) error {
 	if h.app != nil {
 		return nil
 	}
-	noFlags := func(string) (string, bool) { return "", false }
-	s, err := config.Load(needed, noFlags, h.env.Getenv, os.ReadFile)
+	s, err := config.Load(needed, nil, h.env.Getenv, os.ReadFile)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 // Plan says what an installation is to be.
@@ -62,7 +62,7 @@ func (p *Plan) Complete() error {
 		return config.Usagef("--admin-url is %q: expected http(s)://host:port, the Admin API as the gateway reaches it", p.AdminURL)
 	}
 	p.settings, err = config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger,
-		func(string) (string, bool) { return "", false }, func(name string) string { return p.Variables[name] }, os.ReadFile)
+		nil, func(name string) string { return p.Variables[name] }, os.ReadFile)
 	return err
 }
 
@@ -85,7 +85,7 @@ func listenAddress(relay string) (string, error) {
 		return "0.0.0.0:8080", nil
 	}
 	host, port := "0.0.0.0", u.Port()
-	if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && ip.IsLoopback() {
+	if trigger.LoopbackHost(u.Hostname()) {
 		host = u.Hostname()
 	}
 	if port == "" {

@@ -181,13 +181,11 @@ func CheckSecret(secret string) error {
 // false for them.
 func Loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	return loopbackHost(host)
+	return err == nil && LoopbackHost(host)
 }
 
-func loopbackHost(host string) bool {
+// LoopbackHost reports whether a host is this machine: localhost, or a loopback address.
+func LoopbackHost(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}
