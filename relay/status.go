@@ -52,12 +52,10 @@ func (e *env) status(ctx context.Context, c *cli.Command) error {
 		} else if err := e.printStatus(c, &s); err != nil && !errors.As(err, new(exitCode)) {
 			return err
 		}
-		timer := time.NewTimer(watchEvery)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
-		case <-timer.C:
+		case <-time.After(watchEvery):
 		}
 	}
 }

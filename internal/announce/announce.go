@@ -122,20 +122,11 @@ func (s *Scheduler) Notify(now time.Time, ids []string) {
 	s.bringRetryForward(now)
 }
 
-// RequestTail asks for one tail at once.
-func (s *Scheduler) RequestTail(now time.Time) {
+// RequestTail asks for one tail at a time, whether or not ids are waited for.
+func (s *Scheduler) RequestTail(now, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tailRequested = true
-	s.tailSoon(now, 0)
-}
-
-// RequestTailAt asks for one tail at a time.
-func (s *Scheduler) RequestTailAt(now, at time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tailRequested = true
-	s.tailSoon(now, at.Sub(now))
+	s.requestTail(now, at)
 }
 
 // Listed takes the ledger's list of announced ids: those that other relays noted, and
@@ -270,6 +261,12 @@ func (s *Scheduler) follow(now, announced time.Time) {
 // searching reports whether there is a reason for a tail. s.mu is held.
 func (s *Scheduler) searching(now time.Time) bool {
 	return s.tailRequested || now.Before(s.repeatUntil) || len(s.ids.waiting) > 0 && now.Before(s.followUntil)
+}
+
+// requestTail is RequestTail. s.mu is held.
+func (s *Scheduler) requestTail(now, at time.Time) {
+	s.tailRequested = true
+	s.tailSoon(now, at.Sub(now))
 }
 
 // tailSoon plans a tail after a wait, or as soon as the last one allows. s.mu is held.

@@ -17,6 +17,9 @@ const (
 	ownReadTime  = 2 * time.Second // how long another relay may take to note its own read
 )
 
+// IsMissing reports whether an id that was announced at a time counts as missing.
+func IsMissing(now, announced time.Time) bool { return now.Sub(announced) >= MissingAfter }
+
 // announced holds the ids that triggers named, from the trigger until the entry
 // has been delivered and the ledger's list no longer has the id.
 type announced struct {
@@ -64,7 +67,7 @@ func (a *announced) merge(now, began time.Time, list []audit.Announcement) (late
 		_, waits := a.waiting[l.ID]
 		switch {
 		case a.toStrikeOff[l.ID], !a.struckOff[l.ID].IsZero():
-		case now.Sub(l.At) >= MissingAfter:
+		case IsMissing(now, l.At):
 			delete(a.waiting, l.ID)
 			a.missing[l.ID] = l.At
 		case !waits && len(a.waiting) < maxWaiting:
@@ -148,7 +151,7 @@ func (a *announced) markStruckOff(now time.Time, ids []string) {
 // forgets what is no longer needed.
 func (a *announced) expire(now time.Time) (lost []string) {
 	for id, w := range a.waiting {
-		if now.Sub(w.announced) >= MissingAfter {
+		if IsMissing(now, w.announced) {
 			delete(a.waiting, id)
 			a.missing[id] = w.announced
 			lost = append(lost, id)

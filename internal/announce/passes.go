@@ -119,15 +119,13 @@ func (s *Scheduler) Ended(now time.Time, p audit.PassKind, r Result) {
 	case r.Failed:
 		s.retry(now, p)
 	case r.Blocked:
-		s.tailRequested = true
-		s.tailSoon(now, 0)
+		s.requestTail(now, now)
 		s.tailNotBefore = now.Add(blockedRetry)
 	default:
 		s.succeeded(now, p, r)
 	}
 	if r.Rerun {
-		s.tailRequested = true
-		s.tailSoon(now, 0)
+		s.requestTail(now, now)
 	}
 }
 
@@ -140,19 +138,18 @@ func (s *Scheduler) TailRead() {
 	s.delivering++
 }
 
+// succeeded takes the end of a pass that did not fail. s.mu is held.
 func (s *Scheduler) succeeded(now time.Time, p audit.PassKind, r Result) {
 	if s.failed == p || p == audit.Reconcile {
 		s.failed, s.retryAfter = audit.NoPass, firstRetry
 	}
 	if p == audit.Reconcile {
+		began := r.Began
 		if !r.Reconciled.IsZero() { // a tail takes its place
-			s.tailRequested = true
-			s.tailSoon(now, 0)
+			s.requestTail(now, now)
+			began = r.Reconciled
 		}
-		if began := r.Reconciled; s.opts.Schedule > 0 {
-			if began.IsZero() {
-				began = r.Began
-			}
+		if s.opts.Schedule > 0 {
 			s.reconcileAt = later(began.Add(s.opts.Schedule), now)
 		}
 		return

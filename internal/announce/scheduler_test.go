@@ -217,7 +217,7 @@ func TestATriggerBringsARetryForward(t *testing.T) {
 			if failing == audit.Reconcile {
 				s.RequestReconcile(now, false)
 			} else {
-				s.RequestTail(now)
+				s.RequestTail(now, now)
 			}
 			var waits []time.Duration
 			for range 6 { // an outage of about two minutes
@@ -277,7 +277,7 @@ func TestStandby(t *testing.T) {
 		t.Run(string(p), func(t *testing.T) {
 			s := newScheduler()
 			if p == audit.Tail {
-				s.RequestTail(epoch)
+				s.RequestTail(epoch, epoch)
 			} else {
 				s.RequestReconcile(epoch, false)
 			}
@@ -319,7 +319,7 @@ func TestATailBesideAReconcile(t *testing.T) {
 
 func TestARerunBringsATail(t *testing.T) {
 	s := newScheduler()
-	s.RequestTail(epoch)
+	s.RequestTail(epoch, epoch)
 	started(t, s, epoch, audit.Tail)
 	s.Ended(epoch.Add(ms), audit.Tail, Result{Began: epoch, Rerun: true})
 	if tails := run(s, epoch.Add(ms), time.Minute); len(tails) != 1 || tails[0].Sub(epoch) > 2*minInterval {

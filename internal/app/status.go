@@ -96,24 +96,24 @@ func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 	if _, s.OldestUndelivered, err = a.Store.OldestUndelivered(ctx); err != nil {
 		return s, err
 	}
-	list, err := a.Store.Announced(ctx)
+	waiting, missing, err := a.Announced(ctx, now)
 	if err != nil {
 		return s, err
 	}
-	for _, l := range list {
-		if now.Sub(l.At) < announce.MissingAfter {
-			s.Waiting++
-			continue
-		}
-		if s.Missing++; len(s.Lost) < maxShown {
-			s.Lost = append(s.Lost, l)
-		}
-	}
+	s.Waiting, s.Missing, s.Lost = waiting, len(missing), missing[:min(len(missing), maxShown)]
 	if err := a.AddDetails(ctx, &s); err != nil {
 		return s, err
 	}
 	s.Judge()
 	return s, nil
+}
+
+// Announced returns how many of the ids on the ledger's list are waited for, and those
+// that are missing.
+func (a *App) Announced(ctx context.Context, now time.Time) (waiting int, missing []audit.Announcement, err error) {
+	list, err := a.Store.Announced(ctx)
+	missing = slices.DeleteFunc(list, func(l audit.Announcement) bool { return !announce.IsMissing(now, l.At) })
+	return len(list) - len(missing), missing, err
 }
 
 // SetMarks sets the times that marks say.

@@ -92,11 +92,7 @@ func newServer(a *app.App, o Options) *server {
 		recording: recording{every: a.Settings.Canary, asked: time.Now()}}
 	s.template, s.policy = newPage()
 	s.scheduler = announce.New(announce.Options{Debounce: a.Settings.Debounce, Schedule: a.Settings.Schedule})
-	s.metrics = newMetrics(o.Version, sources{
-		announced: s.scheduler.Counts, undelivered: s.undelivered, states: s.health.States, outages: s.health.Ended, oldest: s.oldestUndelivered,
-		proven: s.recording.provenAt, retention: s.retention, certificates: a.Certificates, secrets: a.Settings.SecretsChanged,
-		running: func() int { return int(s.running.Load()) },
-	})
+	s.metrics = newMetrics(s)
 	if a.Settings.Objects {
 		for _, h := range []changes.History{changes.Exact, changes.Approximate, changes.Unavailable} {
 			s.metrics.changes.WithLabelValues(string(h)) // a rate needs the zero
@@ -235,12 +231,10 @@ func (s *server) bindOrWait(ctx context.Context) error {
 		}
 		s.metrics.failing.Inc()
 		s.log.Debug("ledger not bound, trying again", "err", err) // its state says why
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return ctx.Err()
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 	}
 }

@@ -87,12 +87,10 @@ func (s *server) tick(context.Context) {
 // work. That may be a destination to which there is nothing to put.
 func (s *server) probe(ctx context.Context, d health.Dependency) {
 	for wait := probeAfter; ; wait = probeAgain {
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 		now := time.Now()
 		if s.health.State(d).Status == health.OK || s.health.Idle(now, d) < wait {

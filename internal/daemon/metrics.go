@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
@@ -29,20 +30,6 @@ type metricInfo struct {
 	Help   string
 }
 
-// sources are what the metrics read when they are collected.
-type sources struct {
-	announced    func() (waiting, missing int)
-	undelivered  func() undelivered
-	states       func() []health.State
-	outages      func(health.Dependency) int
-	running      func() int
-	certificates func() map[string]time.Time // until when each is valid
-	secrets      func() map[string]time.Time // when each was changed
-	proven       func() time.Time            // when Kong last recorded something
-	retention    func() time.Duration        // how long Kong keeps entries
-	oldest       func() time.Time            // when the oldest undelivered entry was made; zero: none
-}
-
 // metrics are the metrics of /metrics.
 type metrics struct {
 	registry *prometheus.Registry
@@ -59,7 +46,7 @@ type metrics struct {
 	stages     *prometheus.HistogramVec
 	triggers   *prometheus.CounterVec
 	retries    *prometheus.CounterVec
-	answer     prometheus.Histogram
+	answer     prometheus.Observer
 	missing    prometheus.Counter
 	changes    *prometheus.CounterVec
 	lateRows   prometheus.Counter
@@ -77,7 +64,9 @@ type metrics struct {
 	failures  int       // of passes
 }
 
-func newMetrics(version string, s sources) *metrics {
+// newMetrics returns the metrics of a server, from which some are read when they are
+// collected.
+func newMetrics(s *server) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), start: time.Now(), retryCodes: map[string]bool{}}
 	m.entries = m.counterVec("entries_total", "Entries that have got their outcome: delivered, dead (rejected permanently) or own (own reads that were left out).", "outcome")
 	m.read = m.counter("entries_read_total", "Entries that the audit log showed, with those that were known.")
@@ -95,19 +84,20 @@ func newMetrics(version string, s sources) *metrics {
 	m.lateRows = m.counter("changes_late_total", "Changed entities that Kong showed after their event had gone, or whose request it lost. Only with --objects.")
 	m.failing = m.gauge("passes_failed_in_a_row", "Passes that failed since the last one that did not.")
 	m.mayForget = m.gauge("ledger_may_forget", "1 if the settings of the ledger's server may make it forget what must be kept.")
-	m.stages = prometheus.NewHistogramVec(m.histogram("stage_duration_seconds", "Time that a stage (read, lookup, put, record) took for a page or a batch.",
-		prometheus.ExponentialBuckets(0.001, 4, 8), "stage"), []string{"stage"})
-	m.answer = prometheus.NewHistogram(m.histogram("announced_to_accepted_seconds", "Time from a trigger to the acceptance of an entry that it announced.",
-		prometheus.ExponentialBuckets(0.025, 2, 12)))
-	m.registry.MustRegister(m.stages, m.answer, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	build := m.gaugeVec("build_info", "1, with the versions of the relay and of Go.", "version", "goversion")
-	build.WithLabelValues(version, runtime.Version()).Set(1)
+	m.stages = m.histogram("stage_duration_seconds", "Time that a stage (read, lookup, put, record) took for a page or a batch.",
+		prometheus.ExponentialBuckets(0.001, 4, 8), "stage")
+	m.answer = m.histogram("announced_to_accepted_seconds", "Time from a trigger to the acceptance of an entry that it announced.",
+		prometheus.ExponentialBuckets(0.025, 2, 12)).WithLabelValues()
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.collected(prometheus.GaugeValue, "build_info", "1, with the versions of the relay and of Go.", []string{"version", "goversion"}, func(emit func(float64, ...string)) {
+		emit(1, s.opts.Version, runtime.Version())
+	})
 	m.sampled(s)
 	return m
 }
 
 // sampled registers what is read when the metrics are collected.
-func (m *metrics) sampled(s sources) {
+func (m *metrics) sampled(s *server) {
 	number := func(name, help string, f func() int) { m.gaugeFunc(name, help, func() float64 { return float64(f()) }) }
 	moment := func(name, help string, f func() time.Time) {
 		m.gaugeFunc(name, help, func() float64 {
@@ -117,18 +107,18 @@ func (m *metrics) sampled(s sources) {
 			return 0
 		})
 	}
-	number("passes_running", "Passes that this relay makes at the moment.", func() int { return s.running() })
-	number("announced_ids_waiting", "Announced ids that are being looked for.", func() int { n, _ := s.announced(); return n })
-	number("announced_ids_missing", "Announced ids that are missing at the moment.", func() int { _, n := s.announced(); return n })
+	number("passes_running", "Passes that this relay makes at the moment.", func() int { return int(s.running.Load()) })
+	number("announced_ids_waiting", "Announced ids that are being looked for.", func() int { n, _ := s.scheduler.Counts(); return n })
+	number("announced_ids_missing", "Announced ids that are missing at the moment.", func() int { _, n := s.scheduler.Counts(); return n })
 	number("dead_letters", "Entries that the destination rejected permanently, and that nobody has retried or dropped.", func() int { return s.undelivered().dead })
 	number("deferred_entries", "Entries whose retries are exhausted. Each pass puts them first.", func() int { return s.undelivered().deferred })
 	moment("newest_delivered_timestamp_seconds", "Timestamp of the newest delivered entry; 0 if this relay has delivered none.", m.newestDelivered)
 	moment("last_complete_pass_timestamp_seconds", "When a pass of any relay on this ledger last read to the end and everything had an outcome; the start of this relay if none is known.", m.lastComplete)
-	moment("oldest_undelivered_timestamp_seconds", "Timestamp of the oldest entry that is known and has not been delivered, or since when Kong could not be read; 0 if there is neither.", func() time.Time { return s.oldest() })
-	moment("recorded_timestamp_seconds", "Timestamp of the newest entry that Kong's audit log has shown; 0 if it has shown none.", func() time.Time { return s.proven() })
+	moment("oldest_undelivered_timestamp_seconds", "Timestamp of the oldest entry that is known and has not been delivered, or since when Kong could not be read; 0 if there is neither.", s.oldestUndelivered)
+	moment("recorded_timestamp_seconds", "Timestamp of the newest entry that Kong's audit log has shown; 0 if it has shown none.", s.recording.provenAt)
 	m.gaugeFunc("kong_retention_seconds", "How long Kong keeps its entries, as the newest says that it has shown, else the setting record-ttl.", func() float64 { return s.retention().Seconds() })
 	m.collected(prometheus.GaugeValue, "dependency_up", "1 while a dependency works, 0 while it fails; nothing for one that is not known.", []string{"dependency"}, func(emit func(float64, ...string)) {
-		for _, state := range s.states() {
+		for _, state := range s.health.States() {
 			switch state.Status {
 			case health.OK:
 				emit(1, string(state.Dependency))
@@ -145,56 +135,40 @@ func (m *metrics) sampled(s sources) {
 			}
 		})
 	}
-	moments("certificate_expiry_timestamp_seconds", "Until when the certificate is valid that Kong or the ledger last showed, or that the relay shows them.", "certificate", func() map[string]time.Time { return s.certificates() })
-	moments("secret_changed_timestamp_seconds", "When a secret was last changed: the time of its file, or of its version in Secrets Manager; nothing for one whose time is not known.", "secret", func() map[string]time.Time { return s.secrets() })
+	moments("certificate_expiry_timestamp_seconds", "Until when the certificate is valid that Kong or the ledger last showed, or that the relay shows them.", "certificate", func() map[string]time.Time { return s.app.Certificates() })
+	moments("secret_changed_timestamp_seconds", "When a secret was last changed: the time of its file, or of its version in Secrets Manager; nothing for one whose time is not known.", "secret", func() map[string]time.Time { return s.app.Settings.SecretsChanged() })
 	m.collected(prometheus.CounterValue, "outages_total", "Outages of a dependency that have ended.", []string{"dependency"}, func(emit func(float64, ...string)) {
 		for _, d := range health.Dependencies() {
-			emit(float64(s.outages(d)), string(d))
+			emit(float64(s.health.Ended(d)), string(d))
 		}
 	})
 }
 
-// describe adds a metric to the table.
-func (m *metrics) describe(kind, name, help string, labels ...string) {
+// describe adds a metric to the table, and returns its options.
+func (m *metrics) describe(kind, name, help string, labels ...string) prometheus.Opts {
 	m.table = append(m.table, metricInfo{Name: name, Type: kind, Labels: labels, Help: help})
+	return prometheus.Opts{Namespace: namespace, Name: name, Help: help}
 }
 
 func (m *metrics) counter(name, help string) prometheus.Counter {
-	m.describe("counter", name, help)
-	c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
-	m.registry.MustRegister(c)
-	return c
+	return promauto.With(m.registry).NewCounter(prometheus.CounterOpts(m.describe("counter", name, help)))
 }
 
 func (m *metrics) counterVec(name, help string, labels ...string) *prometheus.CounterVec {
-	m.describe("counter", name, help, labels...)
-	c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
-	m.registry.MustRegister(c)
-	return c
+	return promauto.With(m.registry).NewCounterVec(prometheus.CounterOpts(m.describe("counter", name, help, labels...)), labels)
 }
 
 func (m *metrics) gauge(name, help string) prometheus.Gauge {
-	m.describe("gauge", name, help)
-	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
-	m.registry.MustRegister(g)
-	return g
-}
-
-func (m *metrics) gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec {
-	m.describe("gauge", name, help, labels...)
-	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
-	m.registry.MustRegister(g)
-	return g
+	return promauto.With(m.registry).NewGauge(prometheus.GaugeOpts(m.describe("gauge", name, help)))
 }
 
 func (m *metrics) gaugeFunc(name, help string, f func() float64) {
-	m.describe("gauge", name, help)
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, f))
+	promauto.With(m.registry).NewGaugeFunc(prometheus.GaugeOpts(m.describe("gauge", name, help)), f)
 }
 
-func (m *metrics) histogram(name, help string, buckets []float64, labels ...string) prometheus.HistogramOpts {
-	m.describe("histogram", name, help, labels...)
-	return prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets}
+func (m *metrics) histogram(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	o := m.describe("histogram", name, help, labels...)
+	return promauto.With(m.registry).NewHistogramVec(prometheus.HistogramOpts{Namespace: o.Namespace, Name: o.Name, Help: o.Help, Buckets: buckets}, labels)
 }
 
 // collector is a metric whose values are read when it is collected.
@@ -219,8 +193,8 @@ func (m *metrics) collected(kind prometheus.ValueType, name, help string, labels
 	if kind == prometheus.CounterValue {
 		text = "counter"
 	}
-	m.describe(text, name, help, labels...)
-	m.registry.MustRegister(collector{prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil), kind, read})
+	o := m.describe(text, name, help, labels...)
+	m.registry.MustRegister(collector{prometheus.NewDesc(prometheus.BuildFQName(o.Namespace, "", o.Name), o.Help, labels, nil), kind, read})
 }
 
 // metricsFormat is the text that every release of Prometheus reads.

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "rewrite the table of relay/README.md to
 func metricsMarkdown() string {
 	var b strings.Builder
 	b.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
-	for _, m := range newMetrics("", sources{}).table {
+	for _, m := range newMetrics(&server{}).table {
 		labels := make([]string, len(m.Labels))
 		for i, l := range m.Labels {
 			labels[i] = "`" + l + "`"
@@ -47,7 +47,7 @@ func TestReadmeListsTheMetrics(t *testing.T) {
 
 // Names and types are what Prometheus' conventions ask for.
 func TestNamesOfMetrics(t *testing.T) {
-	for _, m := range newMetrics("", sources{}).table {
+	for _, m := range newMetrics(&server{}).table {
 		if counter := strings.HasSuffix(m.Name, "_total"); counter != (m.Type == "counter") {
 			t.Errorf("%s is a %s", m.Name, m.Type)
 		}

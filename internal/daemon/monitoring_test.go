@@ -25,7 +25,7 @@ func fileText(t *testing.T, name string) string {
 // Alerts and dashboard ask for metrics that there are.
 func TestQueriesNameMetrics(t *testing.T) {
 	served := map[string]bool{}
-	for _, m := range newMetrics("", sources{}).table {
+	for _, m := range newMetrics(&server{}).table {
 		served[m.Name] = true
 		if m.Type == "histogram" {
 			served[m.Name+"_bucket"] = true

@@ -152,11 +152,9 @@ func (l *Lake) await(ctx context.Context, id *string) error {
 		default:
 			return ended(out.QueryStatus, out.ErrorMessage)
 		}
-		t := time.NewTimer(wait)
 		select {
-		case <-t.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
-			t.Stop()
 			return context.Cause(ctx)
 		}
 	}

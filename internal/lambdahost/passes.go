@@ -122,7 +122,7 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 	case event.kind == audit.Reconcile:
 		s.RequestReconcile(now, true) // the schedule is somebody else's
 	default:
-		s.RequestTail(now)
+		s.RequestTail(now, now)
 	}
 
 	err = h.runner.RunUntilIdle(timed, end.Add(-min(budget/4, startMost)))
@@ -243,10 +243,10 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	} else if m.Completed > 0 {
 		metrics = append(metrics, emf.Age(emf.LastCompletePassAge, now, time.Unix(m.Completed, 0)))
 	}
-	if n, err := h.missing(ctx, now); err != nil {
+	if _, missing, err := a.Announced(ctx, now); err != nil {
 		log.Warn("announced ids not counted for the metrics", "err", err)
 	} else {
-		metrics = append(metrics, emf.Count(emf.AnnouncedMissing, n))
+		metrics = append(metrics, emf.Count(emf.AnnouncedMissing, len(missing)))
 	}
 	dead, deferred, err := a.Store.UndeliveredCounts(ctx)
 	_, oldest, oldestErr := a.Store.OldestUndelivered(ctx)
@@ -271,16 +271,4 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	if err := emf.Write(h.env.Stdout, now, a.Settings.Source, metrics); err != nil {
 		log.Warn("metrics not written", "err", err)
 	}
-}
-
-// missing returns how many ids were announced long enough ago to have shown up in
-// the log, and have not.
-func (h *host) missing(ctx context.Context, now time.Time) (n int, err error) {
-	list, err := h.app.Store.Announced(ctx)
-	for _, a := range list {
-		if now.Sub(a.At) >= announce.MissingAfter {
-			n++
-		}
-	}
-	return n, err
 }

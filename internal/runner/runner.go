@@ -146,10 +146,12 @@ func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err 
 		if done != nil && underWay == 0 && done(nextAt) {
 			return nil
 		}
-		timer := newTimer(nextAt)
+		var due <-chan time.Time // never, if nothing is planned
+		if !nextAt.IsZero() {
+			due = time.After(time.Until(nextAt))
+		}
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return context.Cause(ctx)
 		case e := <-results:
 			underWay--
@@ -160,13 +162,12 @@ func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err 
 				listed = time.Now()
 			}
 			if e.err != nil && done != nil {
-				timer.Stop()
 				return e.err
 			}
 		case <-r.reruns:
 			// The ids that the other process noted are on the list.
 			r.readList(ctx)
-			s.RequestTail(time.Now())
+			s.RequestTail(time.Now(), time.Now())
 		case <-sweep.C:
 			r.sweep(ctx)
 			if time.Since(listed) >= listEvery {
@@ -174,20 +175,9 @@ func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err 
 				listed = time.Now()
 			}
 		case <-r.wake:
-		case <-timer.C:
+		case <-due:
 		}
-		timer.Stop()
 	}
-}
-
-// newTimer returns a timer that fires at a time, or not at all for the zero time.
-func newTimer(at time.Time) *time.Timer {
-	if at.IsZero() {
-		t := time.NewTimer(time.Hour)
-		t.Stop()
-		return t
-	}
-	return time.NewTimer(max(0, time.Until(at)))
 }
 
 // pass makes a pass and returns how it ended.
@@ -212,7 +202,7 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 			signal(r.wake)
 		}
 		req.OnHeld = func(at time.Time) {
-			r.opts.Scheduler.RequestTailAt(time.Now(), at)
+			r.opts.Scheduler.RequestTail(time.Now(), at)
 			signal(r.wake)
 		}
 	}

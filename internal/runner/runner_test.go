@@ -301,7 +301,7 @@ func TestRunUntilIdle(t *testing.T) {
 		}
 		broken := errors.New("broken")
 		w.passes.do = func(context.Context, pipeline.Request) (pipeline.Summary, error) { return pipeline.Summary{}, broken }
-		s.RequestTail(time.Now())
+		s.RequestTail(time.Now(), time.Now())
 		if err := w.RunUntilIdle(t.Context(), time.Now().Add(time.Minute)); !errors.Is(err, broken) {
 			t.Errorf("%v", err)
 		}

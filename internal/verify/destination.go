@@ -81,10 +81,8 @@ func (v *verification) waitUntil(ctx context.Context, end time.Time, n int) bool
 		return false
 	}
 	v.app.Log.Info("waiting for the destination to show what it has accepted", "events", n, "until", end.UTC().Format(time.RFC3339))
-	t := time.NewTimer(min(left, max(v.grace/looks, leastWait)))
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(min(left, max(v.grace/looks, leastWait))):
 		return true
 	case <-ctx.Done():
 		return false

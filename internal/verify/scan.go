@@ -299,10 +299,8 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	if len(v.young) == 0 {
 		return nil
 	}
-	t := time.NewTimer(settle)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(settle):
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
