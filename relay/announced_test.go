@@ -1,8 +1,6 @@
 package main
 
 import (
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -10,26 +8,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
-
-// metric returns the value of a line of /metrics.
-func metric(tb testing.TB, ops, name string) string {
-	tb.Helper()
-	resp, err := http.Get(ops + "/metrics")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "kong_cloudtrail_relay_"+name+" "); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
-}
 
 // Rows that come late, or with the time of a clock that is behind, are found by
 // what announced them: a trigger with their id, or one that names none.

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -12,16 +10,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
-
-// says runs relay, which has to end with a code, and returns what it prints.
-func (w *world) says(want int, args ...string) (stdout, stderr string) {
-	w.tb.Helper()
-	r := w.start(nil, args...)
-	if code := r.wait(w.tb); code != want {
-		w.tb.Errorf("relay %s ended with %d, want %d:\n%s%s", strings.Join(args, " "), code, want, r.stdout.String(), tail(r.stderr.String(), 2000))
-	}
-	return r.stdout.String(), r.stderr.String()
-}
 
 // letters are what relay dead list --json shows, by id.
 func (w *world) letters() map[string]audit.Undelivered {
@@ -47,15 +35,6 @@ func (s shownUndelivered) undelivered() audit.Undelivered {
 		}
 	}
 	return u
-}
-
-func contains(t *testing.T, text string, want ...string) {
-	t.Helper()
-	for _, s := range want {
-		if !strings.Contains(text, s) {
-			t.Errorf("%q is not in:\n%s", s, text)
-		}
-	}
 }
 
 func TestDeadLetters(t *testing.T) {
@@ -149,25 +128,20 @@ func TestDeadLettersInMetrics(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{
 		IDs: map[string]string{id(3): "InvalidData", id(4): "InvalidData"}}})
 	w.kong.Add(rows("d", 10, func(int) time.Time { return time.Now().Add(-time.Hour) })...)
-	shows := func(ops string, want ...string) func() bool {
+	shows := func(ops string, want map[string]string) func() bool {
 		return func() bool {
-			resp, err := http.Get(ops + "/metrics")
-			if err != nil {
-				return false
-			}
-			defer resp.Body.Close()
-			text, err := io.ReadAll(resp.Body)
-			for _, line := range want {
-				if err != nil || !strings.Contains(string(text), "\n"+line+"\n") {
+			for name, value := range want {
+				if metric(t, ops, name) != value {
 					return false
 				}
 			}
 			return true
 		}
 	}
-	const ns = "kong_cloudtrail_relay_"
 	first, _, ops := w.serve()
-	eventually(t, patient, "metrics of the first relay", shows(ops, ns+`entries_total{outcome="dead"} 2`, ns+`entries_total{outcome="delivered"} 8`, ns+"dead_letters 2"))
+	eventually(t, patient, "metrics of the first relay", shows(ops, map[string]string{
+		`entries_total{outcome="dead"}`: "2", `entries_total{outcome="delivered"}`: "8", "dead_letters": "2",
+	}))
 	if err := first.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -176,9 +150,9 @@ func TestDeadLettersInMetrics(t *testing.T) {
 		t.Errorf("%d letters survived", n)
 	}
 	_, _, ops = w.serve("RELAY_LEASE_WAIT=15s")
-	eventually(t, patient, "metrics of the second relay", shows(ops, ns+"dead_letters 2"))
+	eventually(t, patient, "metrics of the second relay", shows(ops, map[string]string{"dead_letters": "2"}))
 	w.trail.SetFaults(cloudtrailtest.Faults{})
 	w.says(exitOK, "dead", "retry", "--all") // beside a relay that runs
-	eventually(t, patient, "metrics after the retry", shows(ops, ns+"dead_letters 0"))
+	eventually(t, patient, "metrics after the retry", shows(ops, map[string]string{"dead_letters": "0"}))
 	w.expectAll(0)
 }

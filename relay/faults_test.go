@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
-	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
 // orders are the ways in which releases of Kong answer.
@@ -25,6 +23,17 @@ var orders = []struct {
 	{"offsets by position", kongtest.Options{OffsetPosition: true}},
 	{"newest first", kongtest.Options{Order: kongtest.NewestFirst}},
 	{"no order", kongtest.Options{Order: kongtest.Unordered}},
+}
+
+// inEachOrder runs a test with each of them, in a world whose Kong records no reads.
+func inEachOrder(t *testing.T, test func(t *testing.T, w *world)) {
+	for _, tc := range orders {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.kong.SkipReads = true
+			test(t, newWorld(t, tc.kong, cloudtrailtest.Options{}))
+		})
+	}
 }
 
 // row is a row of a moment.
@@ -88,61 +97,46 @@ func TestKillAtAnyMoment(t *testing.T) {
 
 func TestOneSecondHoldsManyRows(t *testing.T) {
 	t.Parallel()
-	for _, tc := range orders {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			tc.kong.SkipReads = true
-			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
-			at := time.Now().Add(-time.Hour)
-			w.kong.Add(rows("s", 3000, func(int) time.Time { return at })...)
-			w.once()
-			w.expectAll(0)
-			w.kong.Add(rows("t", 2500, func(i int) time.Time { return at.Add(time.Duration(i/1250) * time.Second) })...)
-			w.once()
-			w.expectAll(0)
-		})
-	}
+	inEachOrder(t, func(t *testing.T, w *world) {
+		at := time.Now().Add(-time.Hour)
+		w.kong.Add(rows("s", 3000, func(int) time.Time { return at })...)
+		w.once()
+		w.expectAll(0)
+		w.kong.Add(rows("t", 2500, func(i int) time.Time { return at.Add(time.Duration(i/1250) * time.Second) })...)
+		w.once()
+		w.expectAll(0)
+	})
 }
 
 func TestRowsAheadOfTheClock(t *testing.T) {
 	t.Parallel()
-	for _, tc := range orders {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			tc.kong.SkipReads = true
-			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
-			now := time.Now()
-			w.kong.Add(rows("a", 10, func(i int) time.Time { return now.Add(24*time.Hour + time.Duration(i)*time.Minute) })...)
-			w.kong.Add(rows("p", 1200, func(i int) time.Time { return now.Add(-time.Duration(i) * time.Minute) })...)
-			if s := w.once(); s.Ahead != 10 {
-				t.Errorf("%+v", s)
-			}
-			w.expectAll(0)
-			// What comes at the real time after that is not behind any mark.
-			w.kong.Add(rows("n", 50, func(int) time.Time { return now })...)
-			w.once()
-			w.expectAll(0)
-		})
-	}
+	inEachOrder(t, func(t *testing.T, w *world) {
+		now := time.Now()
+		w.kong.Add(rows("a", 10, func(i int) time.Time { return now.Add(24*time.Hour + time.Duration(i)*time.Minute) })...)
+		w.kong.Add(rows("p", 1200, func(i int) time.Time { return now.Add(-time.Duration(i) * time.Minute) })...)
+		if s := w.once(); s.Ahead != 10 {
+			t.Errorf("%+v", s)
+		}
+		w.expectAll(0)
+		// What comes at the real time after that is not behind any mark.
+		w.kong.Add(rows("n", 50, func(int) time.Time { return now })...)
+		w.once()
+		w.expectAll(0)
+	})
 }
 
 func TestDownForThreeDays(t *testing.T) {
 	t.Parallel()
-	for _, tc := range orders {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			clock := time.Now().Add(-4 * 24 * time.Hour)
-			tc.kong.SkipReads = true
-			tc.kong.Now = func() time.Time { return clock }
-			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
-			w.kong.Add(rows("a", 500, func(i int) time.Time { return clock.Add(-time.Duration(i) * time.Minute) })...)
-			w.once()
-			w.kong.Update(func(o *kongtest.Options) { o.Now = time.Now })
-			w.kong.Add(rows("b", 3000, func(i int) time.Time { return clock.Add(time.Duration(i) * 90 * time.Second) })...)
-			w.once()
-			w.expectAll(0)
-		})
-	}
+	inEachOrder(t, func(t *testing.T, w *world) {
+		clock := time.Now().Add(-4 * 24 * time.Hour)
+		w.kong.Update(func(o *kongtest.Options) { o.Now = func() time.Time { return clock } })
+		w.kong.Add(rows("a", 500, func(i int) time.Time { return clock.Add(-time.Duration(i) * time.Minute) })...)
+		w.once()
+		w.kong.Update(func(o *kongtest.Options) { o.Now = time.Now })
+		w.kong.Add(rows("b", 3000, func(i int) time.Time { return clock.Add(time.Duration(i) * 90 * time.Second) })...)
+		w.once()
+		w.expectAll(0)
+	})
 }
 
 func TestSecondGateway(t *testing.T) {
@@ -205,26 +199,6 @@ func TestReadsOnlyWhatIsNew(t *testing.T) {
 		t.Errorf("a reconcile took %d pages, want at most %d: %+v", pages, limit, s)
 	}
 	w.expectAll(0)
-}
-
-// serve starts relay serve and returns it with the address of its operations listener.
-func (w *world) serve(env ...string) (r *relayRun, trigger, ops string) {
-	w.tb.Helper()
-	trigger, ops = "127.0.0.1:"+redistest.FreePort(w.tb), "127.0.0.1:"+redistest.FreePort(w.tb)
-	r = w.start(append([]string{"RELAY_LISTEN=" + trigger, "RELAY_OPS_LISTEN=" + ops}, env...), "serve")
-	eventually(w.tb, patient, "relay serve listens", func() bool {
-		select {
-		case <-r.waited:
-			w.tb.Fatalf("relay serve ended by itself: %v\n%s", r.cmd.ProcessState, tail(r.stderr.String(), 4000))
-		default:
-		}
-		c, err := net.Dial("tcp", trigger)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
-	return r, "http://" + trigger, "http://" + ops
 }
 
 func TestTailReadsFewPages(t *testing.T) {

@@ -290,22 +290,6 @@ func (l *fakeLambda) emf() (lines []map[string]float64) {
 	return lines
 }
 
-// without returns the world's environment less some variables.
-func (w *world) without(names ...string) {
-	var kept []string
-	for _, kv := range w.env {
-		name, _, _ := strings.Cut(kv, "=")
-		drop := false
-		for _, n := range names {
-			drop = drop || n == name
-		}
-		if !drop {
-			kept = append(kept, kv)
-		}
-	}
-	w.env = kept
-}
-
 // secretStore is a Secrets Manager with one secret, and its settings.
 type secretStore struct {
 	mu   sync.Mutex

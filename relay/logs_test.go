@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/http/httptest"
-	"strings"
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
@@ -24,25 +23,4 @@ func (w *world) deliverToLogs(o cloudwatchtest.Options) *cloudwatchtest.Server {
 	w.tb.Cleanup(server.Close)
 	w.instead("CHANNEL_ARN=", "RELAY_LOG_GROUP="+cloudwatchtest.Group, "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS="+server.URL)
 	return s
-}
-
-// instead replaces a variable by others.
-func (w *world) instead(prefix string, env ...string) {
-	var kept []string
-	for _, kv := range w.env {
-		if !strings.HasPrefix(kv, prefix) {
-			kept = append(kept, kv)
-		}
-	}
-	w.env = append(kept, env...)
-}
-
-// get returns a variable.
-func (w *world) get(name string) string {
-	for _, kv := range w.env {
-		if key, value, _ := strings.Cut(kv, "="); key == name {
-			return value
-		}
-	}
-	return ""
 }

@@ -113,8 +113,6 @@ func (w *namedWorld) state(dependency string) named {
 	return named{}
 }
 
-const patient = 2 * time.Minute // for a busy machine
-
 // Every fault is named by log, /status, page, metric and relay status, with what to
 // do about it, and its end is said.
 func TestEveryFaultIsNamed(t *testing.T) {

@@ -2,54 +2,13 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"testing"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
-	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
-
-// notifyOnce sends a trigger.
-func notifyOnce(tb testing.TB, url string, ids ...string) {
-	tb.Helper()
-	c, err := trigger.NewClient(trigger.ClientOptions{URL: url, Delivery: trigger.Delivery{Timeout: patient}})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.Notify(context.Background(), ids); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// adminRequest makes a request to the emulated Admin API and returns its id.
-func adminRequest(tb testing.TB, w *world) string {
-	tb.Helper()
-	url := ""
-	for _, kv := range w.env {
-		if len(kv) > 15 && kv[:15] == "KONG_ADMIN_API=" {
-			url = kv[15:]
-		}
-	}
-	req, err := http.NewRequest(http.MethodPost, url+"/services", bytes.NewReader([]byte(`{"name":"x"}`)))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	req.Header.Set("Kong-Admin-Token", testToken)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.Header.Get("X-Kong-Admin-Request-ID")
-}
 
 // reconcile starts a relay, and returns once it is at work on a reconcile that
 // takes at least so long at AWS's quota.

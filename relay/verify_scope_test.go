@@ -43,102 +43,84 @@ func TestVerifyOwnReads(t *testing.T) {
 
 func TestVerifyWindow(t *testing.T) {
 	t.Parallel()
-	for _, tc := range orders {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			tc.kong.SkipReads = true
-			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
-			w.askable()
-			at := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
-			w.kong.Add(rows("w", 2400, func(i int) time.Time { return at.Add(time.Duration(i) * 10 * time.Second) })...)
-			w.once()
-			name := func(i int) string { return fmt.Sprintf("w%031d", i) }
-			second := func(i int) string { return fmt.Sprint(at.Unix() + int64(i)*10) }
-			for _, i := range []int{500, 1000, 1500, 2000} {
-				w.forget(name(i))
-				w.trail.Remove(name(i + 1))
-			}
-			r := w.verify(exitDifference, "--since", second(1000), "--until", second(2000))
-			expectIDs(t, "missing in the ledger", r.Missing, name(1000), name(1500))
-			expectIDs(t, "missing at the destination", r.Destination.Missing, name(1001), name(1501))
-			if r.Entries != 1000 || r.Destination.Confirmed != 996 || r.Destination.Unknown.Count+r.Destination.Gone > 0 {
-				t.Errorf("%d entries, %+v", r.Entries, r.Destination)
-			}
-			if r.CompleteThrough != app.Moment(at.Add(9999*time.Second)) {
-				t.Errorf("complete through %s", r.CompleteThrough)
-			}
-			w.verify(exitOK, "--since", second(1002), "--until", second(1500))
-			w.verify(exitOK, "--repair", "--since", second(1000), "--until", second(2000))
-			r = w.verify(exitDifference)
-			expectIDs(t, "left in the ledger", r.Missing, name(500), name(2000))
-			expectIDs(t, "left at the destination", r.Destination.Missing, name(501), name(2001))
-		})
-	}
+	inEachOrder(t, func(t *testing.T, w *world) {
+		w.askable()
+		at := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
+		w.kong.Add(rows("w", 2400, func(i int) time.Time { return at.Add(time.Duration(i) * 10 * time.Second) })...)
+		w.once()
+		name := func(i int) string { return fmt.Sprintf("w%031d", i) }
+		second := func(i int) string { return fmt.Sprint(at.Unix() + int64(i)*10) }
+		for _, i := range []int{500, 1000, 1500, 2000} {
+			w.forget(name(i))
+			w.trail.Remove(name(i + 1))
+		}
+		r := w.verify(exitDifference, "--since", second(1000), "--until", second(2000))
+		expectIDs(t, "missing in the ledger", r.Missing, name(1000), name(1500))
+		expectIDs(t, "missing at the destination", r.Destination.Missing, name(1001), name(1501))
+		if r.Entries != 1000 || r.Destination.Confirmed != 996 || r.Destination.Unknown.Count+r.Destination.Gone > 0 {
+			t.Errorf("%d entries, %+v", r.Entries, r.Destination)
+		}
+		if r.CompleteThrough != app.Moment(at.Add(9999*time.Second)) {
+			t.Errorf("complete through %s", r.CompleteThrough)
+		}
+		w.verify(exitOK, "--since", second(1002), "--until", second(1500))
+		w.verify(exitOK, "--repair", "--since", second(1000), "--until", second(2000))
+		r = w.verify(exitDifference)
+		expectIDs(t, "left in the ledger", r.Missing, name(500), name(2000))
+		expectIDs(t, "left at the destination", r.Destination.Missing, name(501), name(2001))
+	})
 }
 
 // TestVerifySlices has many slices, seconds that hold several entries, and
 // differences everywhere.
 func TestVerifySlices(t *testing.T) {
 	t.Parallel()
-	for _, tc := range orders {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			tc.kong.SkipReads = true
-			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
-			w.askable()
-			const n = 5000
-			at := time.Now().Add(-20 * 24 * time.Hour).Truncate(time.Second)
-			second := func(i int) time.Time { return at.Add(time.Duration(i/7*i/7) * 3 * time.Second / 2) }
-			w.kong.Add(rows("v", n, second)...)
-			w.once("--page-size", "500")
-			var lost, forgotten []string
-			for i := 3; i < n; i += 97 {
-				lost = append(lost, fmt.Sprintf("v%031d", i))
-				w.trail.Remove(lost[len(lost)-1])
-			}
-			for i := 5; i < n; i += 501 {
-				forgotten = append(forgotten, fmt.Sprintf("v%031d", i))
-				w.forget(forgotten[len(forgotten)-1])
-			}
-			getenv := func(name string) string {
-				for _, line := range w.env {
-					if key, value, _ := strings.Cut(line, "="); key == name {
-						return value
-					}
-				}
-				return ""
-			}
-			noFlags := func(string) (string, bool) { return "", false }
-			s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination, noFlags, getenv, os.ReadFile)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.UseAWS(aws.Config{Region: s.Region, BaseEndpoint: &w.trailURL, Credentials: credentials.NewStaticCredentialsProvider(
-				cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")})
-			s.PageSize = 100
-			a, err := app.Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard, config.NeedKong|config.NeedLedger|config.NeedDestination)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := a.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-			for _, slice := range []int{100, 999, n} {
-				r, err := verify.Run(t.Context(), a, verify.Options{Slice: slice})
-				if err != nil {
-					t.Fatal(err)
-				}
-				expectIDs(t, "missing in the ledger", r.Missing, forgotten...)
-				expectIDs(t, "missing at the destination", r.Destination.Missing, lost...)
-				d := r.Destination
-				if r.Entries != n || d.Confirmed != n-len(lost)-len(forgotten) || d.Unknown.Count+d.Gone+d.NotDue+d.Repeated.Count > 0 {
-					t.Errorf("slices of %d: %d entries, %+v", slice, r.Entries, d)
-				}
+	inEachOrder(t, func(t *testing.T, w *world) {
+		w.askable()
+		const n = 5000
+		at := time.Now().Add(-20 * 24 * time.Hour).Truncate(time.Second)
+		second := func(i int) time.Time { return at.Add(time.Duration(i/7*i/7) * 3 * time.Second / 2) }
+		w.kong.Add(rows("v", n, second)...)
+		w.once("--page-size", "500")
+		var lost, forgotten []string
+		for i := 3; i < n; i += 97 {
+			lost = append(lost, fmt.Sprintf("v%031d", i))
+			w.trail.Remove(lost[len(lost)-1])
+		}
+		for i := 5; i < n; i += 501 {
+			forgotten = append(forgotten, fmt.Sprintf("v%031d", i))
+			w.forget(forgotten[len(forgotten)-1])
+		}
+		noFlags := func(string) (string, bool) { return "", false }
+		s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination, noFlags, w.get, os.ReadFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.UseAWS(aws.Config{Region: s.Region, BaseEndpoint: &w.trailURL, Credentials: credentials.NewStaticCredentialsProvider(
+			cloudtrailtest.AccessKeyID, cloudtrailtest.SecretAccessKey, "")})
+		s.PageSize = 100
+		a, err := app.Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard, config.NeedKong|config.NeedLedger|config.NeedDestination)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := a.Close(); err != nil {
+				t.Error(err)
 			}
 		})
-	}
+		for _, slice := range []int{100, 999, n} {
+			r, err := verify.Run(t.Context(), a, verify.Options{Slice: slice})
+			if err != nil {
+				t.Fatal(err)
+			}
+			expectIDs(t, "missing in the ledger", r.Missing, forgotten...)
+			expectIDs(t, "missing at the destination", r.Destination.Missing, lost...)
+			d := r.Destination
+			if r.Entries != n || d.Confirmed != n-len(lost)-len(forgotten) || d.Unknown.Count+d.Gone+d.NotDue+d.Repeated.Count > 0 {
+				t.Errorf("slices of %d: %d entries, %+v", slice, r.Entries, d)
+			}
+		}
+	})
 }
 
 func TestVerifyWhatIsNotDue(t *testing.T) {

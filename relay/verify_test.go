@@ -91,71 +91,66 @@ func expectIDs(t *testing.T, what string, f verify.Finding, want ...string) {
 
 func TestVerify(t *testing.T) {
 	t.Parallel()
-	for _, tc := range orders {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			now := time.Now()
-			tc.kong.SkipReads = true
-			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
-			w.askable()
-			const n = 3000
-			w.kong.AddSeq(kongtest.Generate(n, 11, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now.Add(-time.Hour), NoIDEvery: 100}))
+	inEachOrder(t, func(t *testing.T, w *world) {
+		now := time.Now()
+		w.askable()
+		const n = 3000
+		w.kong.AddSeq(kongtest.Generate(n, 11, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now.Add(-time.Hour), NoIDEvery: 100}))
 
-			r := w.verify(exitDifference)
-			if r.Missing.Count != n || len(r.Missing.IDs) != n || r.Delivered != 0 || r.Entries != n {
-				t.Errorf("before the first pass: %d of %d missing, %d named", r.Missing.Count, r.Entries, len(r.Missing.IDs))
-			}
-			w.once()
-			healthy := w.verify(exitOK)
-			if d := healthy.Destination; healthy.Delivered != n || d == nil || d.Confirmed != n || d.Repeated.Count+d.Unknown.Count+d.Gone > 0 {
-				t.Errorf("after a pass: %+v, %+v", healthy, d)
-			}
-			through, err := time.Parse(time.RFC3339, healthy.CompleteThrough)
-			if err != nil || through.Before(now.Add(-2*time.Second)) || through.After(time.Now()) {
-				t.Errorf("complete through %s", healthy.CompleteThrough)
-			}
+		r := w.verify(exitDifference)
+		if r.Missing.Count != n || len(r.Missing.IDs) != n || r.Delivered != 0 || r.Entries != n {
+			t.Errorf("before the first pass: %d of %d missing, %d named", r.Missing.Count, r.Entries, len(r.Missing.IDs))
+		}
+		w.once()
+		healthy := w.verify(exitOK)
+		if d := healthy.Destination; healthy.Delivered != n || d == nil || d.Confirmed != n || d.Repeated.Count+d.Unknown.Count+d.Gone > 0 {
+			t.Errorf("after a pass: %+v, %+v", healthy, d)
+		}
+		through, err := time.Parse(time.RFC3339, healthy.CompleteThrough)
+		if err != nil || through.Before(now.Add(-2*time.Second)) || through.After(time.Now()) {
+			t.Errorf("complete through %s", healthy.CompleteThrough)
+		}
 
-			held := slices.DeleteFunc(ids(w), func(id string) bool { return id == "" })
-			byLedger, byLake := held[len(held)/3], held[len(held)/2]
-			w.forget(byLedger)
-			if !w.trail.Remove(byLake) {
-				t.Fatal("the event is not there")
-			}
-			r = w.verify(exitDifference)
-			expectIDs(t, "missing in the ledger", r.Missing, byLedger)
-			expectIDs(t, "missing at the destination", r.Destination.Missing, byLake)
+		held := slices.DeleteFunc(ids(w), func(id string) bool { return id == "" })
+		byLedger, byLake := held[len(held)/3], held[len(held)/2]
+		w.forget(byLedger)
+		if !w.trail.Remove(byLake) {
+			t.Fatal("the event is not there")
+		}
+		r = w.verify(exitDifference)
+		expectIDs(t, "missing in the ledger", r.Missing, byLedger)
+		expectIDs(t, "missing at the destination", r.Destination.Missing, byLake)
 
-			human := w.start(nil, "verify", "--grace", "0s")
-			if code := human.wait(t); code != exitDifference {
-				t.Errorf("ended with %d", code)
+		human := w.start(nil, "verify", "--grace", "0s")
+		if code := human.wait(t); code != exitDifference {
+			t.Errorf("ended with %d", code)
+		}
+		for _, want := range []string{byLedger, byLake, "DIFFERENCE", "--repair"} {
+			if !strings.Contains(human.stdout.String(), want) {
+				t.Errorf("%q is not in:\n%s", want, human.stdout.String())
 			}
-			for _, want := range []string{byLedger, byLake, "DIFFERENCE", "--repair"} {
-				if !strings.Contains(human.stdout.String(), want) {
-					t.Errorf("%q is not in:\n%s", want, human.stdout.String())
-				}
-			}
+		}
 
-			r = w.verify(exitOK, "--repair")
-			if r.Repaired == nil || r.Repaired.Delivered != 2 || !r.Repaired.Healed {
-				t.Errorf("repaired: %+v", r.Repaired)
-			}
-			if w.trail.Times(byLake) != 1 || w.trail.Times(byLedger) != 2 {
-				t.Errorf("the lost one is there %d times, the forgotten one %d", w.trail.Times(byLake), w.trail.Times(byLedger))
-			}
-			r = w.verify(exitOK)
-			expectIDs(t, "repeated", r.Destination.Repeated, byLedger)
-			w.verify(exitDifference, "--strict")
+		r = w.verify(exitOK, "--repair")
+		if r.Repaired == nil || r.Repaired.Delivered != 2 || !r.Repaired.Healed {
+			t.Errorf("repaired: %+v", r.Repaired)
+		}
+		if w.trail.Times(byLake) != 1 || w.trail.Times(byLedger) != 2 {
+			t.Errorf("the lost one is there %d times, the forgotten one %d", w.trail.Times(byLake), w.trail.Times(byLedger))
+		}
+		r = w.verify(exitOK)
+		expectIDs(t, "repeated", r.Destination.Repeated, byLedger)
+		w.verify(exitDifference, "--strict")
 
-			w.flush()
-			if r = w.verify(exitDifference); r.Missing.Count != n {
-				t.Errorf("%d missing after Redis was emptied", r.Missing.Count)
-			}
-			w.once("--full")
-			if r = w.verify(exitOK); r.Destination.Repeated.Count != n {
-				t.Errorf("%d repeated after Redis was emptied", r.Destination.Repeated.Count)
-			}
-		})
-	}
+		w.flush()
+		if r = w.verify(exitDifference); r.Missing.Count != n {
+			t.Errorf("%d missing after Redis was emptied", r.Missing.Count)
+		}
+		w.once("--full")
+		if r = w.verify(exitOK); r.Destination.Repeated.Count != n {
+			t.Errorf("%d repeated after Redis was emptied", r.Destination.Repeated.Count)
+		}
+	})
 }
 
 func TestVerifyWithoutAskingTheDestination(t *testing.T) {

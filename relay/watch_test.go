@@ -1,8 +1,6 @@
 package main
 
 import (
-	"io"
-	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,21 +9,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
-
-// fetchOps gets a path of a relay's operations listener.
-func fetchOps(tb testing.TB, url string) (http.Header, string) {
-	tb.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return resp.Header, string(text)
-}
 
 // A destination that goes down under a relay that runs is named within seconds, once,
 // by log, status, page, metric and command, and its end is said and kept.

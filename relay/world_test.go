@@ -2,13 +2,14 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"flag"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -252,54 +253,55 @@ func (w *world) expectAll(repeats int) {
 	}
 }
 
-// eventually waits for a condition.
-func eventually(tb testing.TB, within time.Duration, what string, ok func() bool) {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
+// serve starts relay serve and returns it with the address of its operations listener.
+func (w *world) serve(env ...string) (r *relayRun, trigger, ops string) {
+	w.tb.Helper()
+	trigger, ops = "127.0.0.1:"+redistest.FreePort(w.tb), "127.0.0.1:"+redistest.FreePort(w.tb)
+	r = w.start(append([]string{"RELAY_LISTEN=" + trigger, "RELAY_OPS_LISTEN=" + ops}, env...), "serve")
+	eventually(w.tb, patient, "relay serve listens", func() bool {
 		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			tb.Fatalf("%s: not within %s", what, within)
+		case <-r.waited:
+			w.tb.Fatalf("relay serve ended by itself: %v\n%s", r.cmd.ProcessState, tail(r.stderr.String(), 4000))
+		default:
 		}
-	}
+		c, err := net.Dial("tcp", trigger)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	return r, "http://" + trigger, "http://" + ops
 }
 
-func TestOnceDeliversEverything(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	for _, tc := range []struct {
-		name string
-		kong kongtest.Options
-	}{
-		{"oldest first", kongtest.Options{}},
-		{"newest first", kongtest.Options{Order: kongtest.NewestFirst}},
-		{"no order", kongtest.Options{Order: kongtest.Unordered}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			tc.kong.SkipReads = true
-			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
-			w.kong.AddSeq(kongtest.Generate(20_000, 1, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now, LargeEvery: 500}))
-			s := w.once("--full")
-			t.Logf("%+v", s)
-			w.expectAll(0)
-			c := w.trail.Counts()
-			// That calls go out under the quota is shown to the millisecond in
-			// cloudtrail's TestPutKeepsTheRate. Here a busy machine may have some of them
-			// arrive closer together; without a rate every third one would be refused.
-			if c.Failed > 0 || c.Refused != c.Throttled || c.Throttled > c.Calls/20 {
-				t.Errorf("the service had to refuse: %+v", c)
-			}
-			if s.Read != 20_000 || s.Delivered != 20_000 || !s.Complete {
-				t.Errorf("summary is %+v", s)
-			}
-			if again := w.once("--full"); again.Delivered != 0 || again.New != 0 {
-				t.Errorf("second run: %+v", again)
-			}
-			w.expectAll(0)
-		})
+// says runs relay, which has to end with a code, and returns what it prints.
+func (w *world) says(want int, args ...string) (stdout, stderr string) {
+	w.tb.Helper()
+	r := w.start(nil, args...)
+	if code := r.wait(w.tb); code != want {
+		w.tb.Errorf("relay %s ended with %d, want %d:\n%s%s", strings.Join(args, " "), code, want, r.stdout.String(), tail(r.stderr.String(), 2000))
+	}
+	return r.stdout.String(), r.stderr.String()
+}
+
+// instead replaces a variable by others.
+func (w *world) instead(prefix string, env ...string) {
+	kept := slices.DeleteFunc(slices.Clone(w.env), func(kv string) bool { return strings.HasPrefix(kv, prefix) })
+	w.env = append(kept, env...)
+}
+
+// get returns a variable: the last one, as a process does.
+func (w *world) get(name string) string {
+	for _, kv := range slices.Backward(w.env) {
+		if key, value, _ := strings.Cut(kv, "="); key == name {
+			return value
+		}
+	}
+	return ""
+}
+
+// without removes variables.
+func (w *world) without(names ...string) {
+	for _, name := range names {
+		w.instead(name + "=")
 	}
 }
