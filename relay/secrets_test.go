@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,40 +16,105 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
 // Secrets of entities are nowhere but in Kong, in no form: neither in events, the ledger, the
-// log, the page, the status and the metrics, nor in what relay history prints.
+// log, the relay's pages and metrics, the page that shows what arrived, nor in what commands
+// print.
 func TestSecretsStayInKong(t *testing.T) {
-	for _, ledger := range []string{"redis", "file"} {
-		t.Run(ledger, func(t *testing.T) {
+	for ledger, destination := range map[string]string{"redis": "lake", "file": "logs"} {
+		t.Run(ledger+" and "+destination, func(t *testing.T) {
 			t.Parallel()
 			w := &edited{world: newWorld(t, kongtest.Options{SkipReads: true, NoPayloads: true, PayloadExclude: []string{}}, cloudtrailtest.Options{})}
 			file := filepath.Join(t.TempDir(), "ledger.db")
 			if ledger == "file" {
 				w.env = append(w.env, "RELAY_LEDGER=bolt:"+file)
 			}
+			arrived := func() (events []string) {
+				for _, e := range w.trail.Events() {
+					events = append(events, e.Data)
+				}
+				return events
+			}
+			page := ""
+			if destination == "logs" {
+				logs := w.deliverToLogs(cloudwatchtest.Options{})
+				page = w.get("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")
+				arrived = func() (events []string) {
+					for _, e := range logs.Events() {
+						events = append(events, e.Message)
+					}
+					return events
+				}
+			}
 			planted := entities.Plantings(7)
 			r, url, ops := w.serve("RELAY_OBJECTS=true", "RELAY_LOG_LEVEL=debug")
 			w.urls = []string{url}
 			all := func(what string, edit func(*entities.Planting) entities.Edit) {
 				t.Helper()
-				before := w.trail.Counts().Events
+				before := len(arrived())
 				for i := range planted {
 					w.one(edit(&planted[i]), true)
 				}
-				eventually(t, 2*time.Minute, what, func() bool { return w.trail.Counts().Events >= before+len(planted) })
+				eventually(t, 2*time.Minute, what, func() bool { return len(arrived()) >= before+len(planted) })
 			}
 			all("the entities that were made", func(p *entities.Planting) entities.Edit { return p.Create })
 			all("the secrets that were changed", func(p *entities.Planting) entities.Edit { return p.Change })
 			all("the other changes", func(p *entities.Planting) entities.Edit { return p.Other })
 
+			w.judgePlantings(planted, arrived())
+
 			shown := map[string]string{}
-			for _, page := range []string{"/", "/status", "/metrics"} {
-				_, shown[page] = fetchOps(t, ops+page)
+			get := func(url string) {
+				res, err := http.Get(url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				text, err := io.ReadAll(res.Body)
+				if err != nil || res.StatusCode != http.StatusOK {
+					t.Fatalf("%s: %d, %v", url, res.StatusCode, err)
+				}
+				shown[url] = string(text)
 			}
+			for _, path := range []string{"/", "/status", "/metrics", "/history/" + planted[2].DAO + "/" + planted[2].Key} {
+				get(ops + path)
+			}
+			if page != "" {
+				get(page)
+				get(page + "/latest?after=0")
+				for n := range arrived() {
+					get(fmt.Sprint(page, "/events/", n+1))
+				}
+			} else { // what the destination refuses is kept
+				w.trail.SetFaults(cloudtrailtest.Faults{Events: map[string]float64{"InvalidData": 1}})
+				for i := range planted {
+					w.one(planted[i].Change, true)
+				}
+				eventually(t, 2*time.Minute, "dead letters", func() bool {
+					out, _ := w.says(exitOK, "dead", "list", "--json")
+					shown["dead list"] = out
+					return strings.Count(out, "\n") >= len(planted)
+				})
+				for id := range w.letters() {
+					out, log := w.says(exitOK, "dead", "show", id)
+					shown["dead show"] = out + log
+					if strings.Contains(out, "[secret ") {
+						break
+					}
+				}
+				if !strings.Contains(shown["dead show"], "[secret ") {
+					t.Error("no dead letter says what changed")
+				}
+			}
+			tapped := w.start([]string{"RELAY_LEDGER=bolt:" + filepath.Join(t.TempDir(), "tap.db"), "RELAY_OBJECTS=true", "RELAY_LOG_LEVEL=debug"}, "tap", "--full")
+			if code := tapped.wait(t); code != exitOK || strings.Count(tapped.stdout.String(), "\n") < len(planted) {
+				t.Errorf("relay tap ended with %d: %s", code, tail(tapped.stderr.String(), 1000))
+			}
+			shown["relay tap"] = tapped.stdout.String() + tapped.stderr.String()
 			for i, p := range planted {
 				if i%4 > 1 { // a process each
 					continue
@@ -56,16 +122,13 @@ func TestSecretsStayInKong(t *testing.T) {
 				out, log := w.says(exitOK, "history", fmt.Sprintf("--json=%t", i%4 == 0), p.DAO+"/"+p.Key)
 				shown["relay history"] += out + log
 			}
-			w.judgePlantings(planted)
 			if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
 			}
 			r.wait(t)
 			shown["log"] = r.stderr.String() + r.stdout.String()
 			shown["ledger"] = inflated(w.ledgerBytes(ledger, file))
-			for _, e := range w.trail.Events() {
-				shown["events"] += e.Data
-			}
+			shown["events"] = strings.Join(arrived(), "\n")
 			if !strings.Contains(shown["ledger"], "[secret ") {
 				t.Error("the ledger holds no digest: it was not read")
 			}
@@ -92,7 +155,7 @@ func TestSecretsStayInKong(t *testing.T) {
 }
 
 // judgePlantings checks that what events say of a secret is that it changed where it did.
-func (w *edited) judgePlantings(planted []entities.Planting) {
+func (w *edited) judgePlantings(planted []entities.Planting, arrived []string) {
 	w.tb.Helper()
 	said := map[string][]string{} // by key, in the order of time: fields that differ
 	var events []struct {
@@ -104,9 +167,9 @@ func (w *edited) judgePlantings(planted []entities.Planting) {
 			}
 		}
 	}
-	for _, ev := range w.trail.Events() {
+	for _, ev := range arrived {
 		events = slices.Grow(events, 1)[:len(events)+1]
-		if err := json.Unmarshal([]byte(ev.Data), &events[len(events)-1], json.MatchCaseInsensitiveNames(true)); err != nil {
+		if err := json.Unmarshal([]byte(ev), &events[len(events)-1], json.MatchCaseInsensitiveNames(true)); err != nil {
 			w.tb.Fatal(err)
 		}
 	}

@@ -7,7 +7,9 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"hash"
+	"html"
 	"math/rand/v2"
 	"net/url"
 	"strconv"
@@ -27,7 +29,14 @@ type Secret struct {
 func (s *Secret) Forms() []string {
 	forms := []string{s.Value, strings.ToLower(s.Value), strings.ToUpper(s.Value), url.QueryEscape(s.Text)}
 	hexed := hex.EncodeToString([]byte(s.Value))
-	forms = append(forms, hexed, strings.ToUpper(hexed))
+	forms = append(forms, hexed, strings.ToUpper(hexed), html.EscapeString(s.Text))
+	for _, format := range []string{"%%%02x", "%%%02X", `\u%04x`, `\u%04X`, "&#%d;", "&#%03d;", "&#x%x;", "&#x%X;", `\x%02x`, "%02x:", "%02X "} {
+		var coded strings.Builder // each byte of it
+		for _, b := range []byte(s.Value) {
+			fmt.Fprintf(&coded, format, b)
+		}
+		forms = append(forms, strings.TrimRight(coded.String(), ": "))
+	}
 	for shift := range 3 { // within a longer text, base64 has three forms
 		text := strings.Repeat("x", shift) + s.Value
 		for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
