@@ -158,8 +158,7 @@ func escape(name string) string { return strings.NewReplacer("~", "~0", "/", "~1
 
 // Text returns the text of a field at the top of a state, or the empty string if there is none.
 func (s State) Text(name string) string {
-	n, _ := parse(string(s))
-	o, _ := n.(object)
+	o, _ := objectIn(string(s))
 	if t, ok := isText(o[name]); ok {
 		return unquote(t)
 	}
@@ -168,8 +167,7 @@ func (s State) Text(name string) string {
 
 // Name returns the name of the entity for a person, or the empty string if it has none.
 func (s State) Name() string {
-	n, _ := parse(string(s))
-	o, _ := n.(object)
+	o, _ := objectIn(string(s))
 	for _, field := range []string{"name", "username", "custom_id", "prefix", "target", "group"} {
 		if t, ok := isText(o[field]); ok && t != `""` {
 			return unquote(t)
@@ -181,8 +179,7 @@ func (s State) Name() string {
 // Names returns every text by which a path of the Admin API may mean the entity: those
 // of its fields, and of lists of them.
 func (s State) Names() []string {
-	n, _ := parse(string(s))
-	o, _ := n.(object)
+	o, _ := objectIn(string(s))
 	var names []string
 	for _, v := range o {
 		switch v := v.(type) {
@@ -203,8 +200,7 @@ func (s State) Names() []string {
 
 // Number returns a whole number at the top of a state, such as updated_at.
 func (s State) Number(name string) (int64, bool) {
-	n, _ := parse(string(s))
-	o, _ := n.(object)
+	o, _ := objectIn(string(s))
 	t, ok := o[name].(scalar)
 	if !ok {
 		return 0, false
@@ -254,60 +250,35 @@ func event(list []Change, left int, late bool) string {
 
 // shrink leaves at least n bytes out of the longest fields. It reports whether it could.
 func shrink(list []Change, n int) bool {
-	type place struct {
-		change int
-		to     bool
-		at     int
-		size   int
-	}
-	var places []place
+	size := func(f Field) int { return len(f.Path) + len(f.Value) }
+	var sizes []int
 	for i := range list {
-		for k, f := range list[i].From {
-			places = append(places, place{i, false, k, len(f.Value) + len(f.Path)})
-		}
-		for k, f := range list[i].To {
-			places = append(places, place{i, true, k, len(f.Value) + len(f.Path)})
+		for _, f := range slices.Concat(list[i].From, list[i].To) {
+			sizes = append(sizes, size(f))
 		}
 	}
-	if len(places) == 0 {
+	if len(sizes) == 0 {
 		return false
 	}
-	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(b.size, a.size) })
-	drop := map[place]bool{}
-	for _, p := range places {
-		if n <= 0 {
-			break
-		}
-		drop[p] = true
-		n -= p.size
+	slices.Sort(sizes)
+	least := sizes[len(sizes)-1] // size of what goes
+	for i := len(sizes) - 1; i >= 0 && n > 0; i-- {
+		least = sizes[i]
+		n -= sizes[i]
 	}
 	for i := range list {
 		c := &list[i]
-		for _, to := range []bool{false, true} {
-			fields := &c.From
-			if to {
-				fields = &c.To
-			}
-			var kept []Field
-			for k, f := range *fields {
-				if drop[place{i, to, k, len(f.Value) + len(f.Path)}] {
-					c.Truncated++
-					continue
-				}
-				kept = append(kept, f)
-			}
-			*fields = kept
-		}
+		isLong := func(f Field) bool { return size(f) >= least }
+		before := len(c.From) + len(c.To)
+		c.From = slices.DeleteFunc(slices.Clone(c.From), isLong)
+		c.To = slices.DeleteFunc(slices.Clone(c.To), isLong)
+		c.Truncated += before - len(c.From) - len(c.To)
 	}
 	return true
 }
 
 // Fields returns the names at the top of a JSON object.
 func Fields(text string) (names []string, ok bool) {
-	n, ok := parse(text)
-	if !ok {
-		return nil, false
-	}
-	o, ok := n.(object)
+	o, ok := objectIn(text)
 	return slices.Collect(maps.Keys(o)), ok
 }

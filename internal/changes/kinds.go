@@ -19,6 +19,21 @@ func KindIn(list string) (kind string, ok bool) {
 	return kind, ok
 }
 
+// KindNamed returns the kind of entity that a person calls by a name: routes for route,
+// keyauth_credentials for key-auth. A name that says nothing else is that of a kind.
+func KindNamed(name string) string {
+	for _, list := range []string{name, name + "s"} {
+		if kind, ok := lists[list]; ok {
+			return kind
+		}
+	}
+	kind := strings.ReplaceAll(name, "-", "_")
+	if !strings.HasSuffix(kind, "s") {
+		kind += "s"
+	}
+	return kind
+}
+
 // Kind returns the kind of the entity that a request to a path of the Admin API writes, or
 // the empty string if the path does not tell.
 func Kind(path string) string {

@@ -84,6 +84,13 @@ func parse(text string) (n any, ok bool) {
 	return n, true
 }
 
+// objectIn reads a text that is a JSON object.
+func objectIn(text string) (o object, ok bool) {
+	n, _ := parse(text)
+	o, ok = n.(object)
+	return o, ok
+}
+
 func read(dec *jsontext.Decoder) (any, error) {
 	if dec.StackDepth() > maxNesting {
 		return nil, fmt.Errorf("nested more than %d levels deep", maxNesting)

@@ -64,7 +64,7 @@ func Read(ctx context.Context, o Options) (*Report, error) {
 	key := make([]byte, 32)
 	rand.Read(key)
 	r := &reading{
-		Options: o, masker: changes.NewMasker(key, o.Redact), dao: daoOf(o.Entity), part: longestPart(o.Name),
+		Options: o, masker: changes.NewMasker(key, o.Redact), dao: changes.KindNamed(o.Entity), part: longestPart(o.Name),
 		requests: walk.NewReader(walk.Options{Source: o.Requests, Logger: o.Logger}),
 	}
 	r.objects = walk.NewReader(walk.Options{Source: source{o.Objects, r.wants}, Logger: o.Logger})

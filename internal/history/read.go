@@ -285,7 +285,7 @@ func (r *reading) concerns(path string, called map[string]bool) bool {
 	if name, err := url.PathUnescape(last); err == nil {
 		last = name
 	}
-	return len(steps) > 1 && called[last] && daoOf(steps[len(steps)-2]) == r.dao
+	return len(steps) > 1 && called[last] && changes.KindNamed(steps[len(steps)-2]) == r.dao
 }
 
 // detach returns the parts of a request that a history shows, copied out of its page's memory.
@@ -295,24 +295,4 @@ func detach(e *audit.Entry) *audit.Entry {
 		Status: e.Status, Workspace: strings.Clone(e.Workspace), RBACUserID: strings.Clone(e.RBACUserID), RBACUserName: strings.Clone(e.RBACUserName),
 		RequestSource: strings.Clone(e.RequestSource),
 	}
-}
-
-// daos are the kinds of entity that a path of the Admin API calls otherwise than the log.
-var daos = map[string]string{
-	"key-auth": "keyauth_credentials", "basic-auth": "basicauth_credentials", "hmac-auth": "hmacauth_credentials", "jwt": "jwt_secrets",
-	"oauth2": "oauth2_credentials", "acl": "acls", "ca-certificates": "ca_certificates", "key-sets": "key_sets", "event-hooks": "event_hooks",
-	"consumer-groups": "consumer_groups", "rbac-users": "rbac_users", "rbac-roles": "rbac_roles",
-}
-
-// daoOf returns the name that the log has for a kind of entity: routes for route.
-func daoOf(kind string) string {
-	for _, k := range []string{kind, kind + "s"} {
-		if dao, ok := daos[k]; ok {
-			return dao
-		}
-	}
-	if !strings.HasSuffix(kind, "s") {
-		return kind + "s"
-	}
-	return kind
 }

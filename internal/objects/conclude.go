@@ -340,13 +340,13 @@ func (r *round) advance(x *row, p *pending) {
 			if t < s.T {
 				s.rival(next)
 				s.Prior = max(s.Prior, t)
-				r.made.add(s.Row, r.madeBefore(s))
-				r.made.add(s.Row, x.madeBefore)
+				putLater(&r.made, s.Row, r.madeBefore(s))
+				putLater(&r.made, s.Row, x.madeBefore)
 				r.changed[x.entity()] = true
 				return
 			}
 			next.rival(s)
-			r.made.add(x.id, r.madeBefore(s))
+			putLater(&r.made, x.id, r.madeBefore(s))
 		case sooner:
 			return
 		}
@@ -355,5 +355,5 @@ func (r *round) advance(x *row, p *pending) {
 	next.Doubtful = next.Doubtful || p == nil && x.t >= r.meta.Enabled
 	r.states[x.entity()] = next
 	r.changed[x.entity()] = true
-	r.made.add(x.id, x.madeBefore)
+	putLater(&r.made, x.id, x.madeBefore)
 }

@@ -186,7 +186,7 @@ func (r *round) askUnseen(ctx context.Context) error {
 	var ask []audit.Entry
 	for _, a := range list {
 		id := requestID(a.ID)
-		r.told.add(id, a.At)
+		putLater(&r.told, id, a.At)
 		if p := r.waits(a.ID); p != nil && p.first.After(r.prevRead) && r.prevRead.Sub(a.At) > firstRow {
 			r.lagged = r.now // its row was not there at the read before
 		}
@@ -211,7 +211,8 @@ func (r *round) askUnseen(ctx context.Context) error {
 
 // announced reports whether a request may have come in between that was announced and
 // has not shown up. One that is missing for long was most likely no write, or its rows
-// would be there: it does not count if the change is just what the request asked for.
+// would be there: it does not count if the change is just what a PATCH asked for, or of a
+// single field where it is not known what that was.
 func (r *round) announced(x *row, p *pending, s *state) bool {
 	if !r.unseenKnown {
 		return true
@@ -220,7 +221,8 @@ func (r *round) announced(x *row, p *pending, s *state) bool {
 	if r.date != 0 {
 		ahead = r.date - r.now.Unix()
 	}
-	explained := patched(&p.entry) != nil && !r.contradicts(x, &p.entry, s, s.text)
+	explained := p.entry.Method == http.MethodPatch && !r.contradicts(x, &p.entry, s, s.text) &&
+		(patched(&p.entry) != nil || len(differing(s.text, x.text)) <= 1)
 	for _, a := range r.unseen {
 		if explained && r.now.Sub(a.At) > lost*time.Second {
 			continue

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -69,9 +70,8 @@ const (
 	maxOpen    = 1000    // writes without rows that are kept in mind
 	maxOthers  = 1000    // rows that no write waits for, applied at once
 	maxUndated = 10_000  // rows without a time that are kept in mind
-	maxSeen    = 50_000  // ids, twice
+	maxRecent  = 50_000  // keys that are remembered, twice
 	maxFirst   = 10 * time.Minute
-	maxTimes   = 10_000 // ids of which a time is remembered, twice
 
 	defaultEntities = 50_000
 )
@@ -133,7 +133,7 @@ type Joiner struct {
 	source *impatient // of reader
 
 	seenMu sync.Mutex
-	seen   idSet                // requests that the log has shown
+	seen   recent[struct{}]     // requests that the log has shown
 	first  map[string]time.Time // when a write that waits was first seen
 
 	turn    chan struct{} // has an element while Join is under way, which what follows belongs to
@@ -142,14 +142,14 @@ type Joiner struct {
 	meta    meta
 	masker  *changes.Masker
 	key     []byte
-	applied idSet   // rows
-	rowsOf  idSet   // requests of which there were rows
-	told    timeSet // when a request was announced
+	applied recent[struct{}]  // rows
+	rowsOf  recent[struct{}]  // requests of which there were rows
+	told    recent[time.Time] // when a request was announced
 
-	lagged   time.Time        // when a write was met whose row came later than firstRow
-	rowFirst map[string]sight // of a row that is not applied
-	made     timeSet          // before when the change of a row was made, and of any that may be later
-	readAt   time.Time        // when the last read of all rows from readFrom on began
+	lagged   time.Time         // when a write was met whose row came later than firstRow
+	rowFirst map[string]sight  // of a row that is not applied
+	made     recent[time.Time] // before when the change of a row was made, and of any that may be later
+	readAt   time.Time         // when the last read of all rows from readFrom on began
 	readFrom int64
 	undated  map[string][]row // by request
 	lastRead time.Time
@@ -199,7 +199,7 @@ func (j *Joiner) Hold(e *audit.Entry) bool {
 	holds := e.Changes == "" && e.IsWrite() && !changesNothing(e.Path)
 	j.seenMu.Lock()
 	defer j.seenMu.Unlock()
-	j.seen.add(e.ID)
+	j.seen.put(e.ID, struct{}{})
 	if holds {
 		if _, waits := j.first[e.ID]; !waits {
 			j.first[e.ID] = time.Now()
@@ -310,7 +310,7 @@ func (r *round) load(ctx context.Context) error {
 		return fmt.Errorf("recalling what is known of entities: %w", err)
 	}
 	if !j.loaded || version != j.version {
-		j.applied, j.meta, j.key = idSet{}, decodeMeta(values[0]), values[1]
+		j.applied, j.meta, j.key = recent[struct{}]{}, decodeMeta(values[0]), values[1]
 		if len(j.key) == 0 {
 			j.key = make([]byte, 32)
 			_, _ = rand.Read(j.key) // it does not fail
@@ -350,43 +350,34 @@ func journalKey(id string) string { return "changes:" + id }
 // sight is when a row was first seen, and when it was not there yet.
 type sight struct{ first, absent time.Time }
 
-// idSet remembers the latest ids, some tens of thousands. The zero value is ready.
-type idSet struct{ young, old map[string]struct{} }
+// recent remembers a value for each of the latest keys, some ten thousands. The zero value is
+// ready.
+type recent[V any] struct{ young, old map[string]V }
 
-func (s *idSet) add(id string) {
-	if s.young == nil || len(s.young) >= maxSeen {
-		s.young, s.old = make(map[string]struct{}, 64), s.young
+// put remembers a value for a key, which it copies.
+func (r *recent[V]) put(key string, v V) {
+	if r.young == nil || len(r.young) >= maxRecent {
+		r.young, r.old = make(map[string]V, 64), r.young
 	}
-	s.young[string(append([]byte(nil), id...))] = struct{}{}
+	r.young[strings.Clone(key)] = v
 }
 
-func (s *idSet) has(id string) bool {
-	if _, ok := s.young[id]; ok {
-		return true
+func (r *recent[V]) get(key string) (V, bool) {
+	if v, ok := r.young[key]; ok {
+		return v, true
 	}
-	_, ok := s.old[id]
+	v, ok := r.old[key]
+	return v, ok
+}
+
+func (r *recent[V]) has(key string) bool {
+	_, ok := r.get(key)
 	return ok
 }
 
-// timeSet remembers a time for each of the latest ids, some thousands. The zero value is
-// ready.
-type timeSet struct{ young, old map[string]time.Time }
-
-// add remembers a time, unless a later one is.
-func (s *timeSet) add(id string, t time.Time) {
-	if was, ok := s.get(id); ok && !was.Before(t) {
-		return
+// putLater remembers a time for a key, unless a later one is remembered.
+func putLater(r *recent[time.Time], key string, t time.Time) {
+	if was, ok := r.get(key); !ok || was.Before(t) {
+		r.put(key, t)
 	}
-	if s.young == nil || len(s.young) >= maxTimes {
-		s.young, s.old = make(map[string]time.Time, 64), s.young
-	}
-	s.young[id] = t
-}
-
-func (s *timeSet) get(id string) (time.Time, bool) {
-	if t, ok := s.young[id]; ok {
-		return t, true
-	}
-	t, ok := s.old[id]
-	return t, ok
 }

@@ -226,10 +226,10 @@ func (r *round) page(ctx context.Context, entries []audit.Entry) error {
 
 // take takes a row that may have to be taken into account. known: it has been.
 func (r *round) take(e *audit.Entry, known bool) {
-	r.rowsOf.add(requestID(e.RequestID))
+	r.rowsOf.put(requestID(e.RequestID), struct{}{})
 	p := r.waits(e.RequestID)
 	if known && p == nil {
-		r.applied.add(e.ID)
+		r.applied.put(e.ID, struct{}{})
 		return
 	}
 	o := e.Object

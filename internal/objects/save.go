@@ -84,7 +84,7 @@ func (r *round) count(ctx context.Context) error {
 			return fmt.Errorf("recording %d rows of changed entities: %w", len(records), err)
 		}
 		for _, x := range r.counted {
-			r.applied.add(x.id)
+			r.applied.put(x.id, struct{}{})
 			delete(r.rowFirst, x.id)
 			if !x.dated {
 				delete(r.undated, x.request)
