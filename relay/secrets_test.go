@@ -89,10 +89,10 @@ func TestSecretsStayInKong(t *testing.T) {
 				for n := range arrived() {
 					get(fmt.Sprint(page, "/events/", n+1))
 				}
-			} else { // what the destination refuses is kept
+			} else { // what the destination refuses is kept: here the first secrets again
 				w.trail.SetFaults(cloudtrailtest.Faults{Events: map[string]float64{"InvalidData": 1}})
 				for i := range planted {
-					w.one(planted[i].Change, true)
+					w.one(planted[i].Create, true)
 				}
 				eventually(t, 2*time.Minute, "dead letters", func() bool {
 					out, _ := w.says(exitOK, "dead", "list", "--json")

@@ -418,3 +418,68 @@ func TestAnnouncedWritesWaitLess(t *testing.T) {
 		expect("after that and a restart", true, 2*time.Second, 2500*time.Millisecond)
 	})
 }
+
+// A pass that finds no new write asks Kong for its rows once at the most.
+func TestPassesWithoutWritesCostOneRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		for i := range 20 {
+			b.row(fmt.Sprint(i), fmt.Sprint("w", i), "update", fmt.Sprintf(`{"name":"orders","paths":["/%d"]}`, i))
+			e := write(fmt.Sprint("w", i), "PUT", "/routes/orders")
+			b.join(e)
+			b.delivered(e)
+			pause(10 * time.Second)
+		}
+		for i := range 100 {
+			before := b.objects.reads
+			for _, w := range []audit.Writes{{Live: true}, {Sweep: i%10 == 0}} {
+				w.Floor, w.Through = 1, time.Now().Unix()
+				if _, _, err := b.joiner.Join(context.Background(), w); err != nil {
+					t.Fatal(err)
+				}
+				if n := b.objects.reads - before; n > 1 {
+					t.Fatalf("pass %d asked %d times", i, n)
+				}
+				before = b.objects.reads
+			}
+			pause(3 * time.Second)
+		}
+		if n := b.objects.reads; n > 150 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+// An id that was announced and is missing for long forbids an exact history, unless a
+// PATCH changed just what it named, or a single field where Kong does not say what it named.
+func TestIDThatIsMissingForLong(t *testing.T) {
+	for name, c := range map[string]struct {
+		method, payload, paths, tags string
+		exact                        bool
+	}{
+		"a PATCH of one field":                 {"PATCH", "", "/b", "x", true},
+		"a PATCH of two fields":                {"PATCH", "", "/b", "y", false},
+		"a PATCH that names what it changed":   {"PATCH", `{"paths":["/b"],"tags":["y"]}`, "/b", "y", true},
+		"a PATCH that does not name all of it": {"PATCH", `{"paths":["/b"]}`, "/b", "y", false},
+		"a PUT":                                {"PUT", `{"paths":["/b"],"tags":["x"]}`, "/b", "x", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.row("1", "a", "create", `{"name":"orders","paths":["/a"],"tags":["x"]}`)
+				b.join(write("a", "POST", "/routes"))
+				pause(time.Minute)
+				if err := b.ledger.Announce(context.Background(), []string{"missing"}, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				pause(time.Minute)
+				b.row("2", "b", "update", fmt.Sprintf(`{"name":"orders","paths":["%s"],"tags":["%s"]}`, c.paths, c.tags))
+				e := write("b", c.method, "/routes/orders")
+				e.Payload = c.payload
+				if said, _ := b.join(e); strings.Contains(said["b"], `"exact"`) != c.exact {
+					t.Errorf("said %s", said["b"])
+				}
+			})
+		})
+	}
+}
