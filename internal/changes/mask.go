@@ -227,7 +227,7 @@ func (v *visitor) text(s scalar, name string) any {
 	if !strings.ContainsAny(text, "=:") {
 		return s
 	}
-	clean := ""
+	var clean string
 	if m := headerLine.FindStringSubmatch(text); m != nil && (SecretName(m[1]) || v.headers && name == "headers") {
 		clean = strings.TrimSuffix(text, m[2]) + v.hide(m[1], m[2])
 	} else {
