@@ -33,22 +33,16 @@ func TestSecretsStayInKong(t *testing.T) {
 			if ledger == "file" {
 				w.env = append(w.env, "RELAY_LEDGER=bolt:"+file)
 			}
-			arrived := func() (events []string) {
-				for _, e := range w.trail.Events() {
-					events = append(events, e.Data)
-				}
-				return events
-			}
-			page := ""
+			page, events := "", w.trail.Events
 			if destination == "logs" {
-				logs := w.deliverToLogs(cloudwatchtest.Options{})
+				events = w.deliverToLogs(cloudwatchtest.Options{}).Events
 				page = w.get("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")
-				arrived = func() (events []string) {
-					for _, e := range logs.Events() {
-						events = append(events, e.Message)
-					}
-					return events
+			}
+			arrived := func() (texts []string) {
+				for _, e := range events() {
+					texts = append(texts, e.Data)
 				}
+				return texts
 			}
 			planted := entities.Plantings(7)
 			r, url, ops := w.serve("RELAY_OBJECTS=true", "RELAY_LOG_LEVEL=debug")
