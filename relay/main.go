@@ -56,6 +56,7 @@ type env struct {
 
 // run is the program: everything but the process's own exit and signals.
 func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	trimEnvironment()
 	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, hangup, os.Stdin, nil}
 	if getenv(lambdahost.RuntimeAPI) != "" {
 		lambdahost.Run(ctx, e.Env)
@@ -90,6 +91,19 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	}
 	err := root.Run(ctx, args)
 	return e.report(err)
+}
+
+// trimEnvironment removes blanks and line ends around the values of those variables that
+// AWS's SDK and net/http read by themselves. A file with line ends of Windows leaves them.
+func trimEnvironment() {
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		trimmed := strings.TrimSpace(value)
+		if trimmed == value || !strings.HasPrefix(name, "AWS_") && !strings.HasSuffix(strings.ToUpper(name), "_PROXY") {
+			continue
+		}
+		_ = os.Setenv(name, trimmed) // fails only for a name or a value that no environment holds
+	}
 }
 
 func (e *env) commands() []*cli.Command {

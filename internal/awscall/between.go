@@ -93,7 +93,25 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 		f.Code, f.Reason = "Timeout", "no answer from "+host+" in time: whether AWS accepted the call is unknown"
 		f.Hint = "look at what is between the relay and " + host + ": something takes the connection and does not answer"
 	}
+	if proxy == nil && at != nil && f.Code != "Certificate" {
+		if by := proxyOf(at.URL); by != "" {
+			f.Hint += "; the call goes through the proxy " + by + " (HTTPS_PROXY, NO_PROXY)"
+		}
+	}
 	return s.failure(sent, f)
+}
+
+// proxyOf returns the host of the proxy through which a URL is called, or nothing.
+func proxyOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u})
+	if err != nil || proxy == nil {
+		return ""
+	}
+	return proxy.Host
 }
 
 // certificate returns the problem with the certificate of a host, and a hint.

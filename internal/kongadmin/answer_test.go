@@ -1,6 +1,7 @@
 package kongadmin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -325,5 +327,20 @@ func TestWhoAnswersIsSaid(t *testing.T) {
 				t.Errorf("%v, hint %q", err, audit.Hint(err))
 			}
 		})
+	}
+}
+
+// If the time for a page ends between two attempts, what the last answer said goes before
+// the time.
+func TestDeadlineKeepsTheAnswer(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Server", "nginx/1.25.3")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	err := refused(t, newClient(t, Options{
+		URL: s.URL, Retries: 1e6, Timeout: 300 * time.Millisecond, RetryWait: [2]time.Duration{10 * time.Millisecond, 10 * time.Millisecond},
+	}), all)
+	if h := audit.Hint(err); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(h, "nginx/1.25.3, which stands before Kong") {
+		t.Errorf("%v, hint %q", err, h)
 	}
 }

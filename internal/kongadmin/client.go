@@ -260,7 +260,7 @@ func (c *Client) page(ctx context.Context, log logName, q audit.Query, freshToke
 	}
 	switch {
 	case ctx.Err() != nil && last != nil:
-		return audit.Page{}, fmt.Errorf("%w (before that: %v)", ctx.Err(), last) //nolint:errorlint // not a cause
+		return audit.Page{}, fmt.Errorf("%w (before that: %w)", ctx.Err(), last) // whose hint is the better one
 	case ctx.Err() != nil && err != nil:
 		return audit.Page{}, ctx.Err()
 	case last != nil:

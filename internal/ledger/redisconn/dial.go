@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -99,6 +100,7 @@ type conn struct {
 	distrust *distrust
 	used     atomic.Int64
 	resumed  atomic.Bool // written to after a pause, and no answer yet
+	said     string      // the answer that was read last, if it is an error
 }
 
 var errForgotten = errors.New("connection was idle when another one turned out to be forgotten")
@@ -108,14 +110,47 @@ func (c *conn) Write(b []byte) (int, error) {
 	if now-c.used.Swap(now) > int64(pause) {
 		c.resumed.Store(true)
 	}
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	if err != nil && Cut(err) {
+		// One that has too many clients says so, and reads nothing.
+		if c.Conn.SetReadDeadline(time.Now().Add(firstAnswer)) == nil {
+			_, _ = c.Read(make([]byte, 512)) // what counts is what it says
+		}
+		err = c.explain(err)
+	}
+	return n, err
 }
+
+// explain returns the error that the server sent before the connection was cut, if it sent
+// nothing after that.
+func (c *conn) explain(err error) error {
+	if c.said == "" {
+		return err
+	}
+	return serverError(c.said)
+}
+
+// serverError is an error that a server answered, as the client's library knows them.
+type serverError string
+
+func (e serverError) Error() string { return string(e) }
+
+// RedisError implements [redis.Error].
+func (serverError) RedisError() {}
 
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
 		c.used.Store(wall())
 		c.resumed.Store(false)
+		c.said = ""
+		if b[0] == '-' {
+			line, _, _ := strings.Cut(string(b[1:n]), "\r\n")
+			c.said = line
+		}
+	}
+	if err != nil && Cut(err) {
+		err = c.explain(err)
 	}
 	var network net.Error
 	if errors.As(err, &network) && network.Timeout() && c.resumed.Load() {

@@ -18,11 +18,12 @@ import (
 )
 
 const (
-	sizeHint   = "raise proto-max-bulk-len, or the limit of the service that Redis comes from"
-	scriptHint = "use Redis 6.0 or later, or Valkey, with scripts allowed"
-	lateHint   = "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it: it does not answer in time"
-	cutHint    = "start Redis or Valkey if it is down; else look at its log: it, or something between, closes connections (maxclients, client-output-buffer-limit, tls-auth-clients, a load balancer)"
-	rightsHint = "let the ACL user do +@all -@dangerous +info on the ledger's keys, ~relay:* unless the prefix was changed"
+	sizeHint     = "raise proto-max-bulk-len, or the limit of the service that Redis comes from"
+	scriptHint   = "use Redis 6.0 or later, or Valkey, with scripts allowed"
+	lateHint     = "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it: it does not answer in time"
+	cutHint      = "start Redis or Valkey if it is down; else look at its log: it, or something between, closes connections (maxclients, client-output-buffer-limit, tls-auth-clients, a load balancer)"
+	sentinelHint = "name the Sentinels (port 26379 as a rule) with REDIS_HOST, or leave out --redis-sentinel-master"
+	rightsHint   = "let the ACL user do +@all -@dangerous +info on the ledger's keys, ~relay:* unless the prefix was changed"
 )
 
 // refusals are answers that trying again cannot change. A script that is refused
@@ -47,6 +48,8 @@ var refusals = []struct{ text, hint string }{
 	{"DB index", "check REDIS_DB"},
 	{"SELECT is not allowed", "set REDIS_DB to 0: a cluster has only that one"},
 	{"cluster support disabled", "leave out --redis-cluster: this server is not one"},
+	{"unknown command 'sentinel'", sentinelHint},
+	{"unknown command `sentinel`", sentinelHint}, // before Redis 7
 	{"unknown command", scriptHint},
 	{"Unknown Redis command", "let the server have the commands of Redis by their names: rename-command has renamed one that the ledger's scripts use"},
 	{"DENIED", "the server takes connections from its own machine only (protected mode): give it a password, and set REDIS_PASSWORD"},

@@ -242,6 +242,31 @@ func TestRedisThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// TestRedisThatClosesWithAWord has a server that says why it closes a connection, and does
+// not read from it.
+func TestRedisThatClosesWithAWord(t *testing.T) {
+	t.Parallel()
+	l := value(net.Listen("tcp", "127.0.0.1:0"))(t)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "-ERR max number of clients reached\r\n")
+			_ = c.Close() // with a reset, once the client has written
+		}
+	}()
+	r := openRedis(t, Options{Addrs: []string{l.Addr().String()}})
+	for range 20 {
+		err := r.Ping(bg())
+		if err == nil || !strings.Contains(err.Error(), "max number of clients") || !strings.Contains(audit.Hint(err), "maxclients") {
+			t.Fatalf("%v; hint: %s", err, audit.Hint(err))
+		}
+	}
+}
+
 // TestRedisMarksOfSomethingElse has a key of the ledger's written by something else.
 func TestRedisMarksOfSomethingElse(t *testing.T) {
 	t.Parallel()

@@ -62,8 +62,8 @@ func (r *Ledger) Marks(ctx context.Context) (audit.Marks, error) {
 	}
 	var marks audit.Marks
 	if err := json.Unmarshal([]byte(text), &marks); err != nil {
-		return audit.Marks{}, audit.NewSettingsError(r.wrap(doing, fmt.Errorf("they are not what a relay writes: %w", err)),
-			"something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own")
+		return audit.Marks{}, audit.SettingsErrorf("something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own",
+			"%s: redis at %s: they are not what a relay writes: %w", doing, r.client.Where, err)
 	}
 	return marks, nil
 }

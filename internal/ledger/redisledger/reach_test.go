@@ -41,6 +41,10 @@ func TestRedisSentinelPassword(t *testing.T) {
 			t.Errorf("unknown master: %v", err)
 		}
 	}
+	err := openRedis(t, Options{Addrs: []string{primary.Addr}, SentinelMaster: "main", Password: "first"}).Ping(bg())
+	if !audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), "name the Sentinels") {
+		t.Errorf("a server that is no Sentinel: %v; hint: %s", err, audit.Hint(err))
+	}
 }
 
 // TestRedisListAccess has a user with exactly the documented rights, who may not
