@@ -219,6 +219,18 @@ func TestVerifyKongsClockIsAhead(t *testing.T) {
 	}
 }
 
+// A log without any entry proves nothing, as one that is off or of another Kong.
+func TestVerifyEmptyLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	w.once()
+	if r := w.verify(exitOK); r.CompleteThrough != "" {
+		t.Errorf("complete through %s", r.CompleteThrough)
+	}
+	out, _ := w.says(exitOK, "verify")
+	contains(t, out, "shows no entry at all")
+}
+
 // An outcome of dead whose stored entry is gone, or in no list any more, is found, and
 // the entry read again. What is repaired is no difference any more.
 func TestVerifyFindsWhatTheLedgerLost(t *testing.T) {

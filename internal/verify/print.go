@@ -84,6 +84,8 @@ func (p *printer) conclusion(r *Report) {
 	switch {
 	case r.Repaired != nil && r.OK:
 		p.printf("No difference is left\n")
+	case r.OK && r.Entries == 0 && r.CompleteThrough == "":
+		p.printf("No difference, but Kong shows no entry at all, which proves nothing: look at audit_log in kong.conf, and at KONG_ADMIN_API\n")
 	case r.OK:
 		p.printf("No difference; complete through %s\n", cmp.Or(r.CompleteThrough, "-"))
 	default:

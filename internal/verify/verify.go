@@ -93,7 +93,8 @@ type Report struct {
 	Until string `json:"until"`
 	Order string `json:"order"`
 	// CompleteThrough: every entry that Kong showed and that is not newer has been
-	// delivered, or has been refused, dropped or left out as the counts say.
+	// delivered, or has been refused, dropped or left out as the counts say. Empty if Kong
+	// showed no entry at all.
 	CompleteThrough string  `json:"complete_through,omitempty"`
 	Seconds         float64 `json:"seconds"`
 
