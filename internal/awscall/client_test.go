@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/credentials/ssocreds"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtraildata/types"
 	"github.com/aws/smithy-go"
@@ -207,6 +209,27 @@ func TestWhatAnswersIsNamed(t *testing.T) {
 		srv.Close()
 		if f == nil || !strings.Contains(f.Error(), named) || strings.Contains(f.Error()+f.Hint, "SECRET") {
 			t.Errorf("%s: %v", server, f)
+		}
+	}
+}
+
+// Credentials that come from a file, or from a session, that is not there.
+func TestCredentialsOfAFileThatIsNotThere(t *testing.T) {
+	missing := &fs.PathError{Op: "open", Path: "/token", Err: fs.ErrNotExist}
+	for name, c := range map[string]struct {
+		err    error
+		kind   awscall.Kind
+		reason string
+		hint   string
+	}{
+		"a token's file":     {fmt.Errorf("failed to retrieve jwt: %w", missing), awscall.Retryable, "open /token", "AWS_WEB_IDENTITY_TOKEN_FILE"},
+		"a session of SSO":   {&ssocreds.InvalidTokenError{Err: missing}, awscall.Settings, "SSO session", "aws sso login"},
+		"an expired session": {fmt.Errorf("refresh: %w", &ssocreds.InvalidTokenError{}), awscall.Settings, "SSO session", "aws sso login"},
+	} {
+		provider := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return aws.Credentials{}, c.err })
+		_, f := put(t, aws.Config{Region: "us-east-1", Credentials: provider}, 1)
+		if f == nil || f.Kind != c.kind || !strings.Contains(f.Error(), c.reason) || !strings.Contains(f.Hint, c.hint) {
+			t.Errorf("%s: %v, hint %q", name, f, f.Hint)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/restjson"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/credentials/ssocreds"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -95,6 +97,8 @@ func (f *Failure) Err() error {
 const (
 	hintCredentials = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones), or run the relay with AWS_PROFILE or a role; `aws sts get-caller-identity` shows what is in use"
 	hintSource      = "the source of the credentials does not answer: look at the role's endpoint (STS, the instance's or the container's metadata, the identity provider) and at the way there"
+	hintSSO         = "sign in with `aws sso login`, or run the relay with a role"
+	hintFile        = "sign in with `aws sso login` if the profile uses SSO; else make the file readable that AWS_WEB_IDENTITY_TOKEN_FILE or the profile names"
 	hintRole        = "the role is not given to the relay: look at its trust policy and at the identity token"
 	hintExpired     = "the session has expired and was not renewed: sign in again, or renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or run the relay with a role"
 	hintSignature   = "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or REGION is not the Region of the endpoint, or this machine's clock is wrong"
@@ -248,6 +252,8 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 		status interface{ HTTPStatusCode() int }
 		op     *smithy.OperationError
 		dial   *net.OpError
+		sso    *ssocreds.InvalidTokenError
+		file   *fs.PathError
 	)
 	switch {
 	case errors.Is(e.err, context.Canceled):
@@ -259,6 +265,10 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 		f.Kind, f.Reason, f.Hint = Settings, "the credentials have expired", hintExpired
 	case errors.As(e.err, &api) && api.ErrorCode() != unknownError:
 		f.Kind, f.Reason, f.Hint = Settings, "the source of the credentials answers "+Clean(api.ErrorCode()), hintRole
+	case errors.As(e.err, &sso):
+		f.Kind, f.Reason, f.Hint = Settings, "there is no SSO session, or it has expired", hintSSO
+	case errors.As(e.err, &file):
+		f.Reason, f.Hint = "the source of the credentials cannot be read: "+Clean(file.Error()), hintFile
 	case errors.Is(e.err, errNoKeys), errors.Is(e.err, errNoProvider):
 		f.Kind, f.Reason, f.Hint = Settings, "there are no credentials", hintCredentials
 	case !e.had && errors.As(e.err, &op) && op.ServiceID == "ec2imds" && (!errors.As(e.err, &dial) || dial.Op == "dial"):
