@@ -233,7 +233,7 @@ func table() []setting {
 		},
 		{
 			name: "objects", env: "RELAY_OBJECTS", group: groupDestination, def: "false", onPage: true,
-			help: "say in each event what the request changed, from what to what, without secrets; reads `/audit/objects` as well, and a write waits about half a second, 2 s at most, for what it changed",
+			help: "say in each event what the request changed, from what to what, without secrets; reads `/audit/objects` as well, and a write waits for what it changed: about half a second; an update 2 s, until every write has been announced for ten minutes",
 			set:  toggle(func(s *Settings) *bool { return &s.Objects }),
 		},
 

@@ -32,8 +32,8 @@ func (r *round) conclude(ctx context.Context) error {
 		r.log.Debug("announced ids not read, no history is exact", "err", err)
 	}
 	for _, p := range r.pending {
-		if _, told := r.told.get(p.entry.ID); !told && !r.isOld(p) {
-			r.meta.Untold = r.now.Unix()
+		if _, told := r.announcedAt.get(p.entry.ID); !told && !r.isOld(p) {
+			r.meta.Unannounced = r.now.Unix()
 		}
 	}
 	r.touches = map[string][]touch{}
@@ -73,7 +73,7 @@ func (r *round) conclude(ctx context.Context) error {
 func (r *round) wait(p *pending, before []*pending) time.Time {
 	waited := r.now.Sub(p.first)
 	old := r.isOld(p)
-	lagging := r.now.Sub(r.lagged) < untoldFor
+	lagging := r.now.Sub(r.lagged) < unannouncedFor
 	p.settled = old || waited >= firstRow && !lagging
 	if old || waited >= firstRow+apart {
 		p.settled = p.settled || r.allAnnounced(p)
@@ -131,7 +131,7 @@ func (r *round) allAnnounced(p *pending) bool {
 	if !r.unseenKnown {
 		return false
 	}
-	if r.now.Sub(time.Unix(r.meta.Untold, 0)) < untoldFor {
+	if r.now.Sub(time.Unix(r.meta.Unannounced, 0)) < unannouncedFor {
 		return false
 	}
 	for _, a := range r.unseen {

@@ -46,7 +46,7 @@ func (r *round) history(x *row, p *pending) changes.History {
 	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || t < s.T && r.order(x, t, nil, s) != later {
 		return changes.Unavailable
 	}
-	if !p.settled || !r.certain(x, p) || r.announced(x, p, s) {
+	if !p.settled || !r.certain(x, p) || r.unseenBetween(x, p, s) {
 		return changes.Approximate
 	}
 	return changes.Exact
@@ -186,7 +186,7 @@ func (r *round) askUnseen(ctx context.Context) error {
 	var ask []audit.Entry
 	for _, a := range list {
 		id := requestID(a.ID)
-		putLater(&r.told, id, a.At)
+		putLater(&r.announcedAt, id, a.At)
 		if p := r.waits(a.ID); p != nil && p.first.After(r.prevRead) && r.prevRead.Sub(a.At) > firstRow {
 			r.lagged = r.now // its row was not there at the read before
 		}
@@ -209,11 +209,11 @@ func (r *round) askUnseen(ctx context.Context) error {
 	return nil
 }
 
-// announced reports whether a request may have come in between that was announced and
+// unseenBetween reports whether a request may have come in between that was announced and
 // has not shown up. One that is missing for long was most likely no write, or its rows
 // would be there: it does not count if the change is just what a PATCH asked for, or of a
 // single field where it is not known what that was.
-func (r *round) announced(x *row, p *pending, s *state) bool {
+func (r *round) unseenBetween(x *row, p *pending, s *state) bool {
 	if !r.unseenKnown {
 		return true
 	}

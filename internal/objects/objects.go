@@ -39,8 +39,8 @@ const (
 	// announcedWithin within which it is announced: the order of two changes may rest on them.
 	shownWithin     = 3 * time.Second
 	announcedWithin = time.Second
-	// untoldFor is for how long a write that was not announced shows that others may not be.
-	untoldFor = 10 * time.Minute
+	// unannouncedFor is for how long a write that was not announced shows that others may not be.
+	unannouncedFor = 10 * time.Minute
 	// lookback is how many seconds before what has been read a read begins: rows come late.
 	lookback = 30
 	// wideLookback is the same for some reads, one every wideEvery.
@@ -136,15 +136,15 @@ type Joiner struct {
 	seen   recent[struct{}]     // requests that the log has shown
 	first  map[string]time.Time // when a write that waits was first seen
 
-	turn    chan struct{} // has an element while Join is under way, which what follows belongs to
-	loaded  bool
-	version int64
-	meta    meta
-	masker  *changes.Masker
-	key     []byte
-	applied recent[struct{}]  // rows
-	rowsOf  recent[struct{}]  // requests of which there were rows
-	told    recent[time.Time] // when a request was announced
+	turn        chan struct{} // has an element while Join is under way, which what follows belongs to
+	loaded      bool
+	version     int64
+	meta        meta
+	masker      *changes.Masker
+	key         []byte
+	applied     recent[struct{}]  // rows
+	rowsOf      recent[struct{}]  // requests of which there were rows
+	announcedAt recent[time.Time] // when a request was announced
 
 	lagged   time.Time         // when a write was met whose row came later than firstRow
 	rowFirst map[string]sight  // of a row that is not applied
@@ -320,8 +320,8 @@ func (r *round) load(ctx context.Context) error {
 		j.loaded, j.version = true, version
 	}
 	r.meta = j.meta.clone()
-	if r.meta.Untold == 0 { // it is not known yet
-		r.meta.Untold = r.now.Unix()
+	if r.meta.Unannounced == 0 { // it is not known yet
+		r.meta.Unannounced = r.now.Unix()
 	}
 	for i := range r.w.Entries {
 		e := r.w.Entries[i]

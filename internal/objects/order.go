@@ -83,7 +83,7 @@ func (r *round) madeBefore(s *state) time.Time {
 // at most so long after its change. An announcement that comes before its row is seen is
 // not late.
 func (r *round) noticed(x *row) {
-	announced, told := r.told.get(x.request)
+	announced, told := r.announcedAt.get(x.request)
 	x.madeBefore = x.first
 	if !x.absent.IsZero() {
 		x.madeAfter = x.absent.Add(-shownWithin)

@@ -97,9 +97,9 @@ type meta struct {
 	Through int64 `json:"through"`
 	// Gap is the last second before which rows may have been missed.
 	Gap int64 `json:"gap,omitzero"`
-	// Untold is when a write was last met that was not announced, or when the first rows
+	// Unannounced is when a write was last met that was not announced, or when the first rows
 	// were read.
-	Untold int64 `json:"untold,omitzero"`
+	Unannounced int64 `json:"unannounced,omitzero"`
 	// Newest is the newest row that was seen. If it is not there any more, others may
 	// have gone unread.
 	Newest witness `json:"newest"`
