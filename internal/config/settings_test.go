@@ -398,3 +398,17 @@ func BenchmarkLoadSettings(b *testing.B) {
 		}
 	}
 }
+
+// Every partition of AWS has its own name in ARNs.
+func TestPermissionsOfEveryPartition(t *testing.T) {
+	for region, partition := range map[string]string{
+		"eu-central-1": "aws", "us-gov-west-1": "aws-us-gov", "cn-north-1": "aws-cn", "eusc-de-east-1": "aws-eusc", "us-iso-east-1": "aws-iso",
+		"us-isob-east-1": "aws-iso-b",
+	} {
+		s := Settings{Destination: ToCloudWatch, LogGroup: "/kong/audit", Region: region, AccountID: "123456789012"}
+		want := "arn:" + partition + ":logs:" + region + ":123456789012:log-group:/kong/audit:*"
+		if got := s.Permissions()[0].Resource; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
