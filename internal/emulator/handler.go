@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
 
 // healthPath is answered beside AWS's calls, which have no such path. The
@@ -69,41 +70,13 @@ func health(ctx context.Context, address string) error {
 
 // logged logs Admin requests, without query and body: both can hold secrets.
 // Reads of the audit log are for those who look for them.
-func logged(log *slog.Logger, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func logged(log *slog.Logger) func(kongtest.Request) {
+	return func(r kongtest.Request) {
 		level := slog.LevelInfo
-		if strings.HasPrefix(r.URL.Path, "/audit/") {
+		if strings.HasPrefix(r.Path, "/audit/") {
 			level = slog.LevelDebug
 		}
-		begin, path := time.Now(), r.URL.Path
-		sw := &statusWriter{ResponseWriter: w}
-		defer func() { // also of an answer that was cut
-			log.Log(context.WithoutCancel(r.Context()), level, "admin request", "method", r.Method, "path", path,
-				"status", sw.status, "request_id", w.Header().Get("X-Kong-Admin-Request-ID"), "ms", time.Since(begin).Milliseconds())
-		}()
-		next.ServeHTTP(sw, r)
-	})
-}
-
-// statusWriter notes the status of an answer; 0 for none.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *statusWriter) WriteHeader(status int) {
-	if status >= 200 && w.status == 0 {
-		w.status = status
+		log.Log(context.Background(), level, "admin request", "method", r.Method, "path", r.Path,
+			"status", r.Status, "request_id", r.RequestID, "ms", time.Since(r.Time).Milliseconds())
 	}
-	w.ResponseWriter.WriteHeader(status)
 }
-
-func (w *statusWriter) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(b)
-}
-
-// Unwrap lets http.ResponseController flush.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -109,7 +109,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return health(ctx, s.awsListen)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: s.logLevel}))
-	kong, err := newKong(s)
+	kong, err := newKong(s, log)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	err = h.serve(ctx, ctx, "aws", s.awsListen, withHealth(awsOf(logs, trail)))
 	if err == nil && s.adminListen != "off" {
 		// Admin requests may end: their connections do not know of ctx.
-		err = h.serve(ctx, context.WithoutCancel(ctx), "admin", s.adminListen, logged(log, kong))
+		err = h.serve(ctx, context.WithoutCancel(ctx), "admin", s.adminListen, kong)
 	}
 	if err != nil {
 		group.Go(func() error { return err }) // ends what runs by then
@@ -135,8 +135,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	return err
 }
 
-func newKong(s settings) (*kongtest.Server, error) {
-	o := kongtest.Options{Token: s.token, RowDelay: s.rowDelay, RowDelayMax: s.rowDelayMax}
+func newKong(s settings, log *slog.Logger) (*kongtest.Server, error) {
+	o := kongtest.Options{Token: s.token, RowDelay: s.rowDelay, RowDelayMax: s.rowDelayMax, Answered: logged(log)}
 	if s.upstream == "" {
 		return kongtest.New(o), nil
 	}

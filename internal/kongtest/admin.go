@@ -127,6 +127,9 @@ func (e *exchange) json(status int, v any) {
 func (s *Server) finish(e *exchange) {
 	e.Status, e.Bytes = e.w.status, e.w.bytes
 	s.count(e.Request)
+	if f := e.options.Answered; f != nil {
+		f(e.Request)
+	}
 	s.record(e)
 }
 

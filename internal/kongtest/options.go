@@ -157,6 +157,8 @@ type Options struct {
 	// are several readers. It may add and delete rows; the fault it returns goes
 	// before those of Inject and Chances. r.Query must not be changed.
 	OnPage func(r Request) Fault
+	// Answered is called after each request, from several goroutines.
+	Answered func(r Request)
 	// Chances are tried for each page in turn; the first that hits is the fault.
 	Chances []Chance
 	// Seed makes Chances, LoseRows and delays repeatable. Request ids are always
