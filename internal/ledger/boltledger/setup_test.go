@@ -3,13 +3,11 @@ package boltledger
 import (
 	"context"
 	"path/filepath"
-	"reflect"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
 
-	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 )
 
@@ -47,31 +45,13 @@ func empty(tb testing.TB, b *Ledger) {
 	}
 }
 
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
+// What the suite checks with.
+var (
+	must     = ledgertest.Must
+	equal    = ledgertest.Equal
+	outcomes = ledgertest.Outcomes
+)
 
-func value[T any](v T, err error) func(tb testing.TB) T {
-	return func(tb testing.TB) T {
-		tb.Helper()
-		must(tb, err)
-		return v
-	}
-}
-
-func equal(tb testing.TB, got, want any) {
-	tb.Helper()
-	if !reflect.DeepEqual(got, want) {
-		tb.Fatalf("got %v, want %v", got, want)
-	}
-}
+func value[T any](v T, err error) func(tb testing.TB) T { return ledgertest.Value(v, err) }
 
 func bg() context.Context { return context.Background() }
-
-func outcomes(t testing.TB, l ledgertest.Ledger, entries ...audit.Entry) []audit.Outcome {
-	t.Helper()
-	return value(l.Lookup(bg(), entries))(t)
-}

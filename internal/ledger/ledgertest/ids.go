@@ -25,7 +25,7 @@ func testRecord(t *testing.T, b Backend) {
 		Record("12345", Noon, audit.Delivered), Record("007", Noon, audit.Delivered), Record("", Noon, audit.Delivered),
 	}
 	for range 2 { // the second time changes nothing
-		must(t, x.Record(bg(), records))
+		Must(t, x.Record(bg(), records))
 		for _, l := range []Ledger{x, y} {
 			entries := []audit.Entry{{ID: "unknown", Timestamp: Noon}, {ID: "a", Timestamp: Noon + 86400}, {ID: "7", Timestamp: Noon}}
 			want := []audit.Outcome{audit.NoOutcome, audit.NoOutcome, audit.NoOutcome}
@@ -33,11 +33,11 @@ func testRecord(t *testing.T, b Backend) {
 				entries = append(entries, audit.Entry{ID: records[i].ID, Timestamp: records[i].Timestamp})
 				want = append(want, records[i].Outcome)
 			}
-			equal(t, outcomes(t, l, entries...), want)
+			Equal(t, Outcomes(t, l, entries...), want)
 		}
 	}
-	equal(t, outcomes(t, x), []audit.Outcome{})
-	must(t, x.Record(bg(), nil))
+	Equal(t, Outcomes(t, x), []audit.Outcome{})
+	Must(t, x.Record(bg(), nil))
 }
 
 func testDelivered(t *testing.T, b Backend) {
@@ -49,18 +49,18 @@ func testDelivered(t *testing.T, b Backend) {
 				id := fmt.Sprint("id", i, j, together)
 				one, two := Record(id, Noon, first), Record(id, Noon, second)
 				if together {
-					must(t, x.Record(bg(), []audit.Record{one, two}))
+					Must(t, x.Record(bg(), []audit.Record{one, two}))
 				} else {
-					must(t, x.Record(bg(), []audit.Record{one}))
-					must(t, x.Record(bg(), []audit.Record{two}))
+					Must(t, x.Record(bg(), []audit.Record{one}))
+					Must(t, x.Record(bg(), []audit.Record{two}))
 				}
 				want := second
 				if first == audit.Delivered {
 					want = first
 				}
-				equal(t, outcomes(t, x, audit.Entry{ID: id, Timestamp: Noon}), []audit.Outcome{want})
+				Equal(t, Outcomes(t, x, audit.Entry{ID: id, Timestamp: Noon}), []audit.Outcome{want})
 				u, ok, err := x.UndeliveredEntry(bg(), id)
-				must(t, err)
+				Must(t, err)
 				if ok != (want == audit.Dead || want == audit.Deferred) || ok && u.Outcome != want {
 					t.Fatalf("%v then %v: undelivered entry %v, %v", first, second, ok, u.Outcome)
 				}
@@ -84,13 +84,13 @@ func testAbsurd(t *testing.T, b Backend) {
 			entries = append(entries, audit.Entry{ID: r.ID, Timestamp: at})
 		}
 	}
-	must(t, x.Record(bg(), records))
-	for i, got := range outcomes(t, x, entries...) {
+	Must(t, x.Record(bg(), records))
+	for i, got := range Outcomes(t, x, entries...) {
 		if got != audit.Delivered {
 			t.Errorf("%s at %d: %v", entries[i].ID, entries[i].Timestamp, got)
 		}
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: entries[0].ID, Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
+	Equal(t, Outcomes(t, x, audit.Entry{ID: entries[0].ID, Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
 }
 
 func testRefusedRecords(t *testing.T, b Backend) {
@@ -102,7 +102,7 @@ func testRefusedRecords(t *testing.T, b Backend) {
 			t.Errorf("outcome %d was recorded", r.Outcome)
 		}
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: "good", Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
+	Equal(t, Outcomes(t, x, audit.Entry{ID: "good", Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
 }
 
 func testConcurrentRecords(t *testing.T, b Backend) {
@@ -132,7 +132,7 @@ func testConcurrentRecords(t *testing.T, b Backend) {
 	for n := range users / 2 * each * batch {
 		entries = append(entries, audit.Entry{ID: ID(n), Timestamp: Noon})
 	}
-	for i, got := range outcomes(t, x, entries...) {
+	for i, got := range Outcomes(t, x, entries...) {
 		if got != audit.Delivered {
 			t.Fatalf("%s: %v", entries[i].ID, got)
 		}
@@ -148,8 +148,8 @@ func testModel(t *testing.T, b Backend) {
 			return
 		}
 		empty()
-		value(x.Begin(bg()))(t)
-		value(y.Begin(bg()))(t)
+		Value(x.Begin(bg()))(t)
+		Value(y.Begin(bg()))(t)
 		type place struct {
 			day int64
 			id  string
@@ -186,7 +186,7 @@ func testModel(t *testing.T, b Backend) {
 					stored[r.ID] = u
 				}
 			}
-			must(t, l.Record(bg(), records))
+			Must(t, l.Record(bg(), records))
 		}
 		var entries []audit.Entry
 		var want []audit.Outcome
@@ -194,12 +194,12 @@ func testModel(t *testing.T, b Backend) {
 			e := audit.Entry{ID: ID(i), Timestamp: Noon + int64(i%2)*86400}
 			entries, want = append(entries, e), append(want, known[place{ledger.DayOf(e.Timestamp), e.ID}])
 		}
-		if got := outcomes(t, y, entries...); !slices.Equal(got, want) {
+		if got := Outcomes(t, y, entries...); !slices.Equal(got, want) {
 			rt.Fatalf("outcomes differ")
 		}
 		got := map[string]audit.Undelivered{}
 		for u, err := range x.UndeliveredEntries(bg()) {
-			must(t, err)
+			Must(t, err)
 			if _, twice := got[u.Entry.ID]; twice {
 				rt.Fatalf("u %s twice", u.Entry.ID)
 			}

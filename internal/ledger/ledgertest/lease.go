@@ -13,97 +13,97 @@ import (
 
 func testMarks(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	equal(t, value(x.Marks(bg()))(t), audit.Marks{})
+	Equal(t, Value(x.Marks(bg()))(t), audit.Marks{})
 	marks := audit.Marks{
 		Cursor: Noon, ReconciledThrough: 1, FullAt: 2, Completed: 4,
 		Resume: &audit.Resume{Order: "none", Started: 5, Floor: 6, From: 7, Offset: "o", Newest: 8, Full: true},
 	}
-	lease := value(x.Acquire(bg(), true))(t)
-	must(t, lease.SetMarks(bg(), marks))
-	equal(t, value(y.Marks(bg()))(t), marks)
-	equal(t, value(lease.Release(bg()))(t), false)
-	wantErr(t, lease.SetMarks(bg(), audit.Marks{}), audit.ErrLeaseLost)
-	next := value(y.Acquire(bg(), true))(t)
-	wantErr(t, lease.SetMarks(bg(), audit.Marks{}), audit.ErrLeaseLost)
-	equal(t, value(x.Marks(bg()))(t), marks)
-	must(t, next.SetMarks(bg(), audit.Marks{Cursor: 1}))
-	equal(t, value(x.Marks(bg()))(t), audit.Marks{Cursor: 1})
+	lease := Value(x.Acquire(bg(), true))(t)
+	Must(t, lease.SetMarks(bg(), marks))
+	Equal(t, Value(y.Marks(bg()))(t), marks)
+	Equal(t, Value(lease.Release(bg()))(t), false)
+	WantErr(t, lease.SetMarks(bg(), audit.Marks{}), audit.ErrLeaseLost)
+	next := Value(y.Acquire(bg(), true))(t)
+	WantErr(t, lease.SetMarks(bg(), audit.Marks{}), audit.ErrLeaseLost)
+	Equal(t, Value(x.Marks(bg()))(t), marks)
+	Must(t, next.SetMarks(bg(), audit.Marks{Cursor: 1}))
+	Equal(t, Value(x.Marks(bg()))(t), audit.Marks{Cursor: 1})
 }
 
 func testLease(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	lease := value(x.Acquire(bg(), true))(t)
+	lease := Value(x.Acquire(bg(), true))(t)
 	_, err := y.Acquire(bg(), true)
-	wantErr(t, err, audit.ErrLeaseHeld)
-	must(t, lease.Renew(bg()))
-	equal(t, value(lease.Release(bg()))(t), true)
-	equal(t, value(lease.Release(bg()))(t), false)
+	WantErr(t, err, audit.ErrLeaseHeld)
+	Must(t, lease.Renew(bg()))
+	Equal(t, Value(lease.Release(bg()))(t), true)
+	Equal(t, Value(lease.Release(bg()))(t), false)
 	_, err = lease.Release(bg())
-	wantErr(t, err, audit.ErrLeaseLost)
-	next := value(y.Acquire(bg(), true))(t)
-	wantErr(t, lease.Renew(bg()), audit.ErrLeaseLost)
+	WantErr(t, err, audit.ErrLeaseLost)
+	next := Value(y.Acquire(bg(), true))(t)
+	WantErr(t, lease.Renew(bg()), audit.ErrLeaseLost)
 	_, err = lease.RerunRequested(bg())
-	wantErr(t, err, audit.ErrLeaseLost)
+	WantErr(t, err, audit.ErrLeaseLost)
 	_, err = lease.Release(bg())
-	wantErr(t, err, audit.ErrLeaseLost)
-	must(t, next.Renew(bg()))
-	equal(t, value(next.Release(bg()))(t), false)
+	WantErr(t, err, audit.ErrLeaseLost)
+	Must(t, next.Renew(bg()))
+	Equal(t, Value(next.Release(bg()))(t), false)
 }
 
 func testLeaseRunsOut(t *testing.T, b Backend) {
 	x, y, _ := b.Open(t, 150*time.Millisecond)
-	value(x.Begin(bg()))(t)
-	value(y.Begin(bg()))(t)
+	Value(x.Begin(bg()))(t)
+	Value(y.Begin(bg()))(t)
 	start := time.Now()
-	lease := value(x.Acquire(bg(), true))(t)
-	eventually(t, func() error {
+	lease := Value(x.Acquire(bg(), true))(t)
+	Eventually(t, func() error {
 		_, err := y.Acquire(bg(), true)
 		return err
 	})
 	if took := time.Since(start); took < 140*time.Millisecond {
 		t.Errorf("lease of 150 ms ended after %v", took)
 	}
-	wantErr(t, lease.Renew(bg()), audit.ErrLeaseLost)
-	wantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), audit.ErrLeaseLost)
+	WantErr(t, lease.Renew(bg()), audit.ErrLeaseLost)
+	WantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), audit.ErrLeaseLost)
 	_, err := lease.Release(bg())
-	wantErr(t, err, audit.ErrLeaseLost)
+	WantErr(t, err, audit.ErrLeaseLost)
 }
 
 func testLeaseLeft(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	equal(t, value(y.LeaseLeft(bg()))(t), time.Duration(0))
-	lease := value(x.Acquire(bg(), true))(t)
-	if left := value(y.LeaseLeft(bg()))(t); left <= 0 || left > time.Minute {
+	Equal(t, Value(y.LeaseLeft(bg()))(t), time.Duration(0))
+	lease := Value(x.Acquire(bg(), true))(t)
+	if left := Value(y.LeaseLeft(bg()))(t); left <= 0 || left > time.Minute {
 		t.Errorf("%v are left of a lease of a minute", left)
 	}
-	equal(t, value(lease.RerunRequested(bg()))(t), false) // it requests none
-	equal(t, value(lease.Release(bg()))(t), false)
-	equal(t, value(y.LeaseLeft(bg()))(t), time.Duration(0))
+	Equal(t, Value(lease.RerunRequested(bg()))(t), false) // it requests none
+	Equal(t, Value(lease.Release(bg()))(t), false)
+	Equal(t, Value(y.LeaseLeft(bg()))(t), time.Duration(0))
 }
 
 func testRerun(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	lease := value(x.Acquire(bg(), true))(t)
-	equal(t, value(lease.RerunRequested(bg()))(t), false)
+	lease := Value(x.Acquire(bg(), true))(t)
+	Equal(t, Value(lease.RerunRequested(bg()))(t), false)
 	_, err := y.Acquire(bg(), false)
-	wantErr(t, err, audit.ErrLeaseHeld)
-	equal(t, value(lease.RerunRequested(bg()))(t), false)
+	WantErr(t, err, audit.ErrLeaseHeld)
+	Equal(t, Value(lease.RerunRequested(bg()))(t), false)
 	for _, request := range []bool{true, true, false} {
 		_, err := y.Acquire(bg(), request)
-		wantErr(t, err, audit.ErrLeaseHeld)
+		WantErr(t, err, audit.ErrLeaseHeld)
 	}
-	equal(t, value(lease.RerunRequested(bg()))(t), true)
-	equal(t, value(lease.RerunRequested(bg()))(t), false)
+	Equal(t, Value(lease.RerunRequested(bg()))(t), true)
+	Equal(t, Value(lease.RerunRequested(bg()))(t), false)
 	_, err = y.Acquire(bg(), true)
-	wantErr(t, err, audit.ErrLeaseHeld)
-	equal(t, value(lease.Release(bg()))(t), true)
-	equal(t, value(lease.RerunRequested(bg()))(t), false)
-	must(t, lease.Renew(bg()))
-	equal(t, value(lease.Release(bg()))(t), false)
+	WantErr(t, err, audit.ErrLeaseHeld)
+	Equal(t, Value(lease.Release(bg()))(t), true)
+	Equal(t, Value(lease.RerunRequested(bg()))(t), false)
+	Must(t, lease.Renew(bg()))
+	Equal(t, Value(lease.Release(bg()))(t), false)
 	// A request to one holder is not one to the next.
-	next := value(y.Acquire(bg(), true))(t)
-	equal(t, value(next.RerunRequested(bg()))(t), false)
-	equal(t, value(next.Release(bg()))(t), false)
+	next := Value(y.Acquire(bg(), true))(t)
+	Equal(t, Value(next.RerunRequested(bg()))(t), false)
+	Equal(t, Value(next.Release(bg()))(t), false)
 }
 
 // testNoRerunOverlooked has many users who each want a pass to begin after they

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -76,7 +75,7 @@ func Conform(t *testing.T, b Backend) {
 		{"lease runs out", testLeaseRunsOut},
 		{"lease left", testLeaseLeft},
 		{"reruns", testRerun},
-		{"no word overlooked", testNoRerunOverlooked},
+		{"no rerun request overlooked", testNoRerunOverlooked},
 		{"announcements", testAnnouncements},
 		{"own reads", testOwnReads},
 		{"nonces", testNonces},
@@ -95,35 +94,6 @@ func Conform(t *testing.T, b Backend) {
 // Noon is the Unix second of 2026-01-05T12:00:00Z.
 const Noon = 1767614400
 
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func value[T any](v T, err error) func(tb testing.TB) T {
-	return func(tb testing.TB) T {
-		tb.Helper()
-		must(tb, err)
-		return v
-	}
-}
-
-func wantErr(tb testing.TB, err, want error) {
-	tb.Helper()
-	if !errors.Is(err, want) {
-		tb.Fatalf("error %v, want %v", err, want)
-	}
-}
-
-func equal(tb testing.TB, got, want any) {
-	tb.Helper()
-	if !reflect.DeepEqual(got, want) {
-		tb.Fatalf("got %v, want %v", got, want)
-	}
-}
-
 // Record returns a record of an outcome, with its entry if it is undelivered.
 func Record(id string, at int64, outcome audit.Outcome) audit.Record {
 	r := audit.Record{ID: id, Timestamp: at, Retention: 720 * time.Hour, Outcome: outcome}
@@ -139,56 +109,51 @@ func Record(id string, at int64, outcome audit.Outcome) audit.Record {
 func begun(t testing.TB, b Backend) (Ledger, Ledger, func()) {
 	t.Helper()
 	x, y, empty := b.Open(t, time.Minute)
-	value(x.Begin(bg()))(t)
-	value(y.Begin(bg()))(t)
+	Value(x.Begin(bg()))(t)
+	Value(y.Begin(bg()))(t)
 	return x, y, empty
-}
-
-func outcomes(t testing.TB, l Ledger, entries ...audit.Entry) []audit.Outcome {
-	t.Helper()
-	return value(l.Lookup(bg(), entries))(t)
 }
 
 func testBegin(t *testing.T, b Backend) {
 	x, y, _ := b.Open(t, time.Minute)
-	must(t, x.Ping(bg()))
+	Must(t, x.Ping(bg()))
 	if err := x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}); err == nil {
 		t.Error("recorded before Begin")
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
-	equal(t, value(x.Begin(bg()))(t), true)
-	equal(t, value(x.Begin(bg()))(t), false)
-	equal(t, value(y.Begin(bg()))(t), false)
+	Equal(t, Outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
+	Equal(t, Value(x.Begin(bg()))(t), true)
+	Equal(t, Value(x.Begin(bg()))(t), false)
+	Equal(t, Value(y.Begin(bg()))(t), false)
 }
 
 func testReplaced(t *testing.T, b Backend) {
 	x, y, empty := begun(t, b)
-	must(t, x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}))
-	lease := value(x.Acquire(bg(), true))(t)
+	Must(t, x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}))
+	lease := Value(x.Acquire(bg(), true))(t)
 	empty()
 	check := func() {
 		t.Helper()
-		wantErr(t, x.Record(bg(), []audit.Record{Record("b", Noon, audit.Dead)}), audit.ErrLedgerReplaced)
-		wantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), audit.ErrLedgerReplaced)
+		WantErr(t, x.Record(bg(), []audit.Record{Record("b", Noon, audit.Dead)}), audit.ErrLedgerReplaced)
+		WantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), audit.ErrLedgerReplaced)
 		_, err := x.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: Noon}})
-		wantErr(t, err, audit.ErrLedgerReplaced)
+		WantErr(t, err, audit.ErrLedgerReplaced)
 		_, err = x.Marks(bg())
-		wantErr(t, err, audit.ErrLedgerReplaced)
+		WantErr(t, err, audit.ErrLedgerReplaced)
 	}
 	check()
 	if x != y { // two values: another relay has made the ledger anew
-		equal(t, value(y.Begin(bg()))(t), true)
+		Equal(t, Value(y.Begin(bg()))(t), true)
 		check()
-		equal(t, value(x.Begin(bg()))(t), false)
+		Equal(t, Value(x.Begin(bg()))(t), false)
 	} else {
-		equal(t, value(x.Begin(bg()))(t), true)
+		Equal(t, Value(x.Begin(bg()))(t), true)
 	}
-	equal(t, outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}, audit.Entry{ID: "b", Timestamp: Noon}),
+	Equal(t, Outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}, audit.Entry{ID: "b", Timestamp: Noon}),
 		[]audit.Outcome{audit.NoOutcome, audit.NoOutcome})
-	equal(t, value(x.Marks(bg()))(t), audit.Marks{})
+	Equal(t, Value(x.Marks(bg()))(t), audit.Marks{})
 	_, ok, err := x.UndeliveredEntry(bg(), "b")
-	must(t, err)
-	equal(t, ok, false)
+	Must(t, err)
+	Equal(t, ok, false)
 }
 
 func testAnnouncements(t *testing.T, b Backend) {
@@ -196,32 +161,32 @@ func testAnnouncements(t *testing.T, b Backend) {
 	now := time.Now().Truncate(time.Millisecond)
 	list := func() (ids []string) {
 		t.Helper()
-		for _, a := range value(y.Announced(bg()))(t) {
+		for _, a := range Value(y.Announced(bg()))(t) {
 			ids = append(ids, a.ID)
 		}
 		return ids
 	}
-	must(t, x.Announce(bg(), nil, now))
-	must(t, x.Unannounce(bg(), nil))
-	must(t, x.Announce(bg(), []string{"b", "a"}, now.Add(-time.Minute)))
-	must(t, x.Announce(bg(), []string{"a", "c"}, now))
-	got := value(y.Announced(bg()))(t)
-	equal(t, list(), []string{"a", "b", "c"})
+	Must(t, x.Announce(bg(), nil, now))
+	Must(t, x.Unannounce(bg(), nil))
+	Must(t, x.Announce(bg(), []string{"b", "a"}, now.Add(-time.Minute)))
+	Must(t, x.Announce(bg(), []string{"a", "c"}, now))
+	got := Value(y.Announced(bg()))(t)
+	Equal(t, list(), []string{"a", "b", "c"})
 	if !got[0].At.Equal(now.Add(-time.Minute)) || !got[2].At.Equal(now) {
 		t.Errorf("times %v", got)
 	}
-	must(t, y.Unannounce(bg(), []string{"a", "unknown"}))
-	equal(t, list(), []string{"b", "c"})
-	must(t, x.Announce(bg(), []string{"old"}, now.Add(-24*time.Hour-time.Second)))
-	equal(t, list(), []string{"b", "c"})
-	must(t, x.Announce(bg(), []string{"old"}, now.Add(time.Millisecond)))
-	equal(t, list(), []string{"b", "c", "old"})
+	Must(t, y.Unannounce(bg(), []string{"a", "unknown"}))
+	Equal(t, list(), []string{"b", "c"})
+	Must(t, x.Announce(bg(), []string{"old"}, now.Add(-24*time.Hour-time.Second)))
+	Equal(t, list(), []string{"b", "c"})
+	Must(t, x.Announce(bg(), []string{"old"}, now.Add(time.Millisecond)))
+	Equal(t, list(), []string{"b", "c", "old"})
 
 	var many []string
 	for i := range ledger.MaxListed {
 		many = append(many, fmt.Sprintf("m%05d", i))
 		if len(many) == 2000 {
-			must(t, x.Announce(bg(), many, now.Add(time.Second)))
+			Must(t, x.Announce(bg(), many, now.Add(time.Second)))
 			many = nil
 		}
 	}
@@ -233,24 +198,24 @@ func testAnnouncements(t *testing.T, b Backend) {
 
 func testOwnReads(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	must(t, x.NoteOwnReads(bg(), nil))
-	equal(t, len(value(x.AreOwnReads(bg(), nil))(t)), 0)
-	equal(t, value(y.AreOwnReads(bg(), []string{"a"}))(t), []bool{false})
+	Must(t, x.NoteOwnReads(bg(), nil))
+	Equal(t, len(Value(x.AreOwnReads(bg(), nil))(t)), 0)
+	Equal(t, Value(y.AreOwnReads(bg(), []string{"a"}))(t), []bool{false})
 	long := strings.Repeat("x", 100)
-	must(t, x.NoteOwnReads(bg(), []string{"a", "b", long}))
-	must(t, y.NoteOwnReads(bg(), []string{"b", "c"}))
-	equal(t, value(y.AreOwnReads(bg(), []string{"c", "d", "a", "b", long, ""}))(t), []bool{true, false, true, true, true, false})
-	equal(t, len(value(x.Announced(bg()))(t)), 0)
+	Must(t, x.NoteOwnReads(bg(), []string{"a", "b", long}))
+	Must(t, y.NoteOwnReads(bg(), []string{"b", "c"}))
+	Equal(t, Value(y.AreOwnReads(bg(), []string{"c", "d", "a", "b", long, ""}))(t), []bool{true, false, true, true, true, false})
+	Equal(t, len(Value(x.Announced(bg()))(t)), 0)
 
 	var many []string
 	for i := range ledger.MaxListed + 500 {
 		many = append(many, ID(i))
 	}
 	for part := range slices.Chunk(many, 2000) {
-		must(t, x.NoteOwnReads(bg(), part))
+		Must(t, x.NoteOwnReads(bg(), part))
 	}
 	own := 0
-	for _, is := range value(y.AreOwnReads(bg(), many))(t) {
+	for _, is := range Value(y.AreOwnReads(bg(), many))(t) {
 		if is {
 			own++
 		}
@@ -264,51 +229,51 @@ func testNonces(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	long := strings.Repeat("msg_", 50)
 	for _, key := range []string{"msg_1", "msg_2", long, ""} {
-		equal(t, value(x.ReserveNonce(bg(), key, time.Minute))(t), true)
-		equal(t, value(y.ReserveNonce(bg(), key, time.Minute))(t), false)
+		Equal(t, Value(x.ReserveNonce(bg(), key, time.Minute))(t), true)
+		Equal(t, Value(y.ReserveNonce(bg(), key, time.Minute))(t), false)
 	}
-	equal(t, value(x.ReserveNonce(bg(), "short", 20*time.Millisecond))(t), true)
-	eventually(t, func() error {
+	Equal(t, Value(x.ReserveNonce(bg(), "short", 20*time.Millisecond))(t), true)
+	Eventually(t, func() error {
 		fresh, err := y.ReserveNonce(bg(), "short", 20*time.Millisecond)
 		if err == nil && !fresh {
 			err = errors.New("still reserved")
 		}
 		return err
 	})
-	value(x.ReserveNonce(bg(), "no time", 0))(t)
+	Value(x.ReserveNonce(bg(), "no time", 0))(t)
 }
 
 func testBind(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	must(t, x.Bind(bg(), "https://user:hunter2@Kong:8444/", false))
-	must(t, y.Bind(bg(), "https://mistyped:8444", false)) // nothing hangs on it yet
-	must(t, y.Bind(bg(), "https://kong:8444", false))
-	lease := value(x.Acquire(bg(), true))(t)
-	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
+	Must(t, x.Bind(bg(), "https://user:hunter2@Kong:8444/", false))
+	Must(t, y.Bind(bg(), "https://mistyped:8444", false)) // nothing hangs on it yet
+	Must(t, y.Bind(bg(), "https://kong:8444", false))
+	lease := Value(x.Acquire(bg(), true))(t)
+	Must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	err := y.Bind(bg(), "https://other:8444", false)
-	wantErr(t, err, audit.ErrLedgerMismatch)
+	WantErr(t, err, audit.ErrLedgerMismatch)
 	if s := err.Error(); strings.Contains(s, "hunter2") || !strings.Contains(s, "https://kong:8444") {
 		t.Errorf("message %q", s)
 	}
-	must(t, x.Bind(bg(), "https://kong:8444", false))
-	must(t, y.Bind(bg(), "https://other:8444", true))
-	wantErr(t, x.Bind(bg(), "https://kong:8444", false), audit.ErrLedgerMismatch)
+	Must(t, x.Bind(bg(), "https://kong:8444", false))
+	Must(t, y.Bind(bg(), "https://other:8444", true))
+	WantErr(t, x.Bind(bg(), "https://kong:8444", false), audit.ErrLedgerMismatch)
 }
 
 func testBindAccount(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	must(t, x.BindAccount(bg(), "111111111111", false))
-	must(t, y.BindAccount(bg(), "222222222222", false)) // nothing hangs on it yet
-	lease := value(x.Acquire(bg(), true))(t)
-	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
-	must(t, y.BindAccount(bg(), "222222222222", false))
+	Must(t, x.BindAccount(bg(), "111111111111", false))
+	Must(t, y.BindAccount(bg(), "222222222222", false)) // nothing hangs on it yet
+	lease := Value(x.Acquire(bg(), true))(t)
+	Must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
+	Must(t, y.BindAccount(bg(), "222222222222", false))
 	err := x.BindAccount(bg(), "111111111111", false)
-	wantErr(t, err, audit.ErrAccountMismatch)
+	WantErr(t, err, audit.ErrAccountMismatch)
 	if !strings.Contains(err.Error(), "222222222222") {
 		t.Errorf("message %q", err)
 	}
-	must(t, x.BindAccount(bg(), "111111111111", true))
-	wantErr(t, y.BindAccount(bg(), "222222222222", false), audit.ErrAccountMismatch)
+	Must(t, x.BindAccount(bg(), "111111111111", true))
+	WantErr(t, y.BindAccount(bg(), "222222222222", false), audit.ErrAccountMismatch)
 }
 
 func testCancelled(t *testing.T, b Backend) {
@@ -316,28 +281,12 @@ func testCancelled(t *testing.T, b Backend) {
 	ctx, cancel := context.WithCancel(bg())
 	cancel()
 	_, err := x.Lookup(ctx, []audit.Entry{{ID: "a"}})
-	wantErr(t, err, context.Canceled)
-	wantErr(t, x.Record(ctx, []audit.Record{Record("a", 0, audit.Delivered)}), context.Canceled)
+	WantErr(t, err, context.Canceled)
+	WantErr(t, x.Record(ctx, []audit.Record{Record("a", 0, audit.Delivered)}), context.Canceled)
 	_, err = x.Acquire(ctx, true)
-	wantErr(t, err, context.Canceled)
+	WantErr(t, err, context.Canceled)
 	for _, err := range x.UndeliveredEntries(ctx) {
-		wantErr(t, err, context.Canceled)
-	}
-}
-
-// eventually tries until there is no error, for 15 seconds.
-func eventually(tb testing.TB, try func() error) {
-	tb.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(15 * time.Second); ; <-tick.C {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			tb.Fatalf("still: %v", err)
-		}
+		WantErr(t, err, context.Canceled)
 	}
 }
 

@@ -15,11 +15,11 @@ func testUndelivered(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	var none time.Time
 	dead, deferred, err := x.OldestUndelivered(bg())
-	must(t, err)
-	equal(t, []time.Time{dead, deferred}, []time.Time{none, none})
+	Must(t, err)
+	Equal(t, []time.Time{dead, deferred}, []time.Time{none, none})
 	_, ok, err := x.UndeliveredEntry(bg(), "a")
-	must(t, err)
-	equal(t, ok, false)
+	Must(t, err)
+	Equal(t, ok, false)
 
 	// 350 entries of few moments, so that many are equal in time.
 	var want []string
@@ -33,8 +33,8 @@ func testUndelivered(t *testing.T, b Backend) {
 		r.Undelivered.Since = time.UnixMilli(int64(Noon*1000 - i%3*1000 + 7)).UTC()
 		records = append(records, r)
 	}
-	must(t, x.Record(bg(), records))
-	must(t, x.Record(bg(), records))
+	Must(t, x.Record(bg(), records))
+	Must(t, x.Record(bg(), records))
 	slices.SortFunc(records, func(p, q audit.Record) int {
 		if p.Outcome != q.Outcome {
 			return int(q.Outcome) - int(p.Outcome)
@@ -49,25 +49,25 @@ func testUndelivered(t *testing.T, b Backend) {
 	}
 	var got []string
 	for entry, err := range y.UndeliveredEntries(bg()) {
-		must(t, err)
+		Must(t, err)
 		got = append(got, entry.Entry.ID)
 	}
-	equal(t, got, want)
+	Equal(t, got, want)
 
 	entry, ok, err := y.UndeliveredEntry(bg(), records[0].ID)
-	must(t, err)
-	wantLetter := *records[0].Undelivered
-	wantLetter.Outcome = records[0].Outcome
-	if !ok || !reflect.DeepEqual(entry, wantLetter) {
-		t.Fatalf("entry %v %+v, want %+v", ok, entry, wantLetter)
+	Must(t, err)
+	wantEntry := *records[0].Undelivered
+	wantEntry.Outcome = records[0].Outcome
+	if !ok || !reflect.DeepEqual(entry, wantEntry) {
+		t.Fatalf("entry %v %+v, want %+v", ok, entry, wantEntry)
 	}
-	equal(t, value(y.HasUndelivered(bg(), []string{records[0].ID, "unknown", records[1].ID}))(t), []bool{true, false, true})
-	equal(t, len(value(y.HasUndelivered(bg(), nil))(t)), 0)
+	Equal(t, Value(y.HasUndelivered(bg(), []string{records[0].ID, "unknown", records[1].ID}))(t), []bool{true, false, true})
+	Equal(t, len(Value(y.HasUndelivered(bg(), nil))(t)), 0)
 	nDead, nDeferred, err := y.UndeliveredCounts(bg())
-	must(t, err)
-	equal(t, []int{nDead, nDeferred}, []int{300, 50})
+	Must(t, err)
+	Equal(t, []int{nDead, nDeferred}, []int{300, 50})
 	dead, deferred, err = y.OldestUndelivered(bg())
-	must(t, err)
+	Must(t, err)
 	if at := int64(Noon*1000 - 2000 + 7); dead.UnixMilli() != at || deferred.UnixMilli() != at {
 		t.Errorf("oldest at %v and %v", dead, deferred)
 	}
@@ -80,19 +80,19 @@ func testUndelivered(t *testing.T, b Backend) {
 			records[i] = Record(records[i].ID, Noon, audit.Delivered)
 		}
 	}
-	must(t, x.Record(bg(), records))
+	Must(t, x.Record(bg(), records))
 	nDead, nDeferred, err = y.UndeliveredCounts(bg())
-	must(t, err)
-	equal(t, []int{nDead, nDeferred}, []int{50, 0})
+	Must(t, err)
+	Equal(t, []int{nDead, nDeferred}, []int{50, 0})
 	n := 0
 	for entry, err := range y.UndeliveredEntries(bg()) {
-		must(t, err)
-		equal(t, entry.Outcome, audit.Dead)
+		Must(t, err)
+		Equal(t, entry.Outcome, audit.Dead)
 		if n++; n == 10 {
 			break
 		}
 	}
-	equal(t, n, 10)
+	Equal(t, n, 10)
 }
 
 func testUndeliveredRemoved(t *testing.T, b Backend) {
@@ -101,17 +101,17 @@ func testUndeliveredRemoved(t *testing.T, b Backend) {
 	for i := range 450 {
 		records = append(records, Record(ID(i), Noon, audit.Dead))
 	}
-	must(t, x.Record(bg(), records))
+	Must(t, x.Record(bg(), records))
 	n := 0
 	for entry, err := range x.UndeliveredEntries(bg()) {
-		must(t, err)
-		must(t, y.Record(bg(), []audit.Record{Record(entry.Entry.ID, Noon, audit.Dropped)}))
+		Must(t, err)
+		Must(t, y.Record(bg(), []audit.Record{Record(entry.Entry.ID, Noon, audit.Dropped)}))
 		n++
 	}
-	equal(t, n, 450)
+	Equal(t, n, 450)
 	dead, deferred, err := x.UndeliveredCounts(bg())
-	must(t, err)
-	equal(t, []int{dead, deferred}, []int{0, 0})
+	Must(t, err)
+	Equal(t, []int{dead, deferred}, []int{0, 0})
 }
 
 func testLargeUndelivered(t *testing.T, b Backend) {
@@ -122,12 +122,12 @@ func testLargeUndelivered(t *testing.T, b Backend) {
 		r.Undelivered.Entry.Payload = strings.Repeat(fmt.Sprint(i), 3<<20)
 		records = append(records, r)
 	}
-	must(t, x.Record(bg(), records))
+	Must(t, x.Record(bg(), records))
 	n := 0
 	for entry, err := range x.UndeliveredEntries(bg()) {
-		must(t, err)
-		equal(t, len(entry.Entry.Payload), 3<<20)
+		Must(t, err)
+		Equal(t, len(entry.Entry.Payload), 3<<20)
 		n++
 	}
-	equal(t, n, 4)
+	Equal(t, n, 4)
 }

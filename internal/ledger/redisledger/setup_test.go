@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
@@ -117,54 +115,15 @@ func redisBackend(o Options) ledgertest.Backend {
 	}}
 }
 
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
+// What the suite checks with.
+var (
+	must       = ledgertest.Must
+	wantErr    = ledgertest.WantErr
+	equal      = ledgertest.Equal
+	outcomes   = ledgertest.Outcomes
+	eventually = ledgertest.Eventually
+)
 
-func value[T any](v T, err error) func(tb testing.TB) T {
-	return func(tb testing.TB) T {
-		tb.Helper()
-		must(tb, err)
-		return v
-	}
-}
-
-func wantErr(tb testing.TB, err, want error) {
-	tb.Helper()
-	if !errors.Is(err, want) {
-		tb.Fatalf("error %v, want %v", err, want)
-	}
-}
-
-func equal(tb testing.TB, got, want any) {
-	tb.Helper()
-	if !reflect.DeepEqual(got, want) {
-		tb.Fatalf("got %v, want %v", got, want)
-	}
-}
+func value[T any](v T, err error) func(tb testing.TB) T { return ledgertest.Value(v, err) }
 
 func bg() context.Context { return context.Background() }
-
-func outcomes(t testing.TB, l ledgertest.Ledger, entries ...audit.Entry) []audit.Outcome {
-	t.Helper()
-	return value(l.Lookup(bg(), entries))(t)
-}
-
-// eventually tries until there is no error, for 15 seconds.
-func eventually(tb testing.TB, try func() error) {
-	tb.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(15 * time.Second); ; <-tick.C {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			tb.Fatalf("still: %v", err)
-		}
-	}
-}
