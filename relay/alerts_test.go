@@ -15,7 +15,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
-	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -183,17 +182,7 @@ func TestAlertsFire(t *testing.T) {
 // marks writes marks into the ledger of a world that no relay uses yet.
 func (w *namedWorld) marks(m audit.Marks) {
 	w.tb.Helper()
-	l, err := redisledger.Open(w.tb.Context(), redisledger.Options{
-		Addrs: []string{w.redis.Addr}, Source: "kong", Destination: cloudtrailtest.ChannelARN + "@https://" + w.awsFront.addr,
-	})
-	if err != nil {
-		w.tb.Fatal(err)
-	}
-	defer l.Close()
-	if _, err := l.Begin(w.tb.Context()); err != nil {
-		w.tb.Fatal(err)
-	}
-	lease, err := l.Acquire(w.tb.Context(), false)
+	lease, err := w.ledger().Acquire(w.tb.Context(), false)
 	if err == nil {
 		err = lease.SetMarks(w.tb.Context(), m)
 	}

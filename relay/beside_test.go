@@ -30,7 +30,7 @@ func TestCommandsBesideARelayWithAFile(t *testing.T) {
 
 	out, _ := w.says(exitOK, "dead", "list")
 	contains(t, out, dead, "InvalidData")
-	if found := w.letters(); len(found) != 1 {
+	if found := w.undelivered(); len(found) != 1 {
 		t.Errorf("%v", found)
 	}
 	out, _ = w.says(exitOK, "dead", "show", dead)

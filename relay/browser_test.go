@@ -18,7 +18,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
-	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 )
 
 var screenshots = flag.String("browser.screenshots", "", "writes screenshots of the pages into this folder")
@@ -69,7 +68,10 @@ func TestPagesInABrowser(t *testing.T) {
 	logs := w.deliverToLogs(cloudwatchtest.Options{})
 	page := w.get("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")
 	b := browsertest.Start(t) // ends first: its streams keep the page's server
-	w.announcedLongAgo("neverrecordedneverrecordednever1")
+	// Kong should have shown this one long ago.
+	if err := w.ledger().Announce(t.Context(), []string{"neverrecordedneverrecordednever1"}, time.Now().Add(-time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	_, url, ops := w.serve("RELAY_OBJECTS=true", "RELAY_RETRY_FOR=1s", "RELAY_SKIP_OWN_READS=true")
 	logs.LinkRelay(ops + "/")
 	w.urls = []string{url}
@@ -133,23 +135,6 @@ func TestPagesInABrowser(t *testing.T) {
 	shown(t, b, "failing", ops+"/", "Destination has been failing since", "AccessDeniedException", "What to do: ")
 	if problems := live.Problems(); len(problems) > 0 {
 		t.Errorf("%q", problems)
-	}
-}
-
-// announcedLongAgo lists an id in the ledger of a relay that is to be started: one that Kong
-// should have shown long ago.
-func (w *world) announcedLongAgo(id string) {
-	w.tb.Helper()
-	l, err := redisledger.Open(w.tb.Context(), redisledger.Options{Addrs: []string{w.redis.Addr}, Source: "kong", Destination: w.destination()})
-	if err != nil {
-		w.tb.Fatal(err)
-	}
-	defer l.Close()
-	if _, err := l.Begin(w.tb.Context()); err != nil {
-		w.tb.Fatal(err)
-	}
-	if err := l.Announce(w.tb.Context(), []string{id}, time.Now().Add(-time.Minute)); err != nil {
-		w.tb.Fatal(err)
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
 
-// letters are what relay dead list --json shows, by id.
-func (w *world) letters() map[string]audit.Undelivered {
+// undelivered is what relay dead list --json shows, by id.
+func (w *world) undelivered() map[string]audit.Undelivered {
 	w.tb.Helper()
 	out, _ := w.says(exitOK, "dead", "list", "--json")
 	found := map[string]audit.Undelivered{}
@@ -79,7 +79,7 @@ func TestDeadLetters(t *testing.T) {
 			// Refused again: it stays, with one try more and the same age.
 			out, _ := w.says(exitFailed, "dead", "retry", id(10))
 			contains(t, out, id(10), "InvalidData", "0 delivered, 1 not delivered")
-			if again := w.letters()[id(10)]; again.Tries != l.Tries+1 || !again.Since.Equal(l.Since) || again.Outcome != audit.Dead {
+			if again := w.undelivered()[id(10)]; again.Tries != l.Tries+1 || !again.Since.Equal(l.Since) || again.Outcome != audit.Dead {
 				t.Errorf("got %+v after %+v", again, l)
 			}
 
@@ -88,8 +88,8 @@ func TestDeadLetters(t *testing.T) {
 				w.says(exitUsage, append([]string{"dead"}, args...)...)
 			}
 			w.says(exitFailed, "dead", "retry", "nothing")
-			if n := len(w.letters()); n != 5 {
-				t.Fatalf("%d letters", n)
+			if n := len(w.undelivered()); n != 5 {
+				t.Fatalf("%d dead letters", n)
 			}
 
 			w.trail.SetFaults(cloudtrailtest.Faults{})
@@ -99,7 +99,7 @@ func TestDeadLetters(t *testing.T) {
 			contains(t, out, "0 delivered")
 			out, _ = w.says(exitOK, "dead", "retry", "--code", "FieldTooLong", "--older-than", "1ms")
 			contains(t, out, "3 delivered, 0 not delivered")
-			if left := w.letters(); len(left) != 1 || left[id(20)].Code != "InvalidData" {
+			if left := w.undelivered(); len(left) != 1 || left[id(20)].Code != "InvalidData" {
 				t.Errorf("left: %+v", left)
 			}
 			out, said = w.says(exitOK, "dead", "drop", id(20), "--reason", "a test entry")
@@ -146,8 +146,8 @@ func TestDeadLettersInMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.wait(t)
-	if n := len(w.letters()); n != 2 {
-		t.Errorf("%d letters survived", n)
+	if n := len(w.undelivered()); n != 2 {
+		t.Errorf("%d dead letters survived", n)
 	}
 	_, _, ops = w.serve("RELAY_LEASE_WAIT=15s")
 	eventually(t, patient, "metrics of the second relay", shows(ops, map[string]string{"dead_letters": "2"}))

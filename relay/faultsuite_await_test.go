@@ -12,19 +12,19 @@ import (
 // await waits until so many more entries have been decided, or all there are.
 func (f *faultRun) await(more int) {
 	f.t.Helper()
-	decided := func() int { return f.dest.Counts().Distinct + len(f.letters) }
+	decided := func() int { return f.dest.Counts().Distinct + len(f.undelivered) }
 	want := min(decided()+more, len(f.rows))
 	f.eventuallyDecided(fmt.Sprintf("%d entries delivered", want), func() bool { return decided() >= want })
 }
 
-// eventuallyDecided is eventually for what is also true once entries are letters:
+// eventuallyDecided is eventually for what is also true once entries are undelivered:
 // they may become it while it waits.
 func (f *faultRun) eventuallyDecided(what string, ok func() bool) {
 	f.t.Helper()
 	asked := time.Now()
 	f.eventually(patient, what, func() bool {
 		if time.Since(asked) > 2*time.Second {
-			f.letters, asked = f.deadList(), time.Now()
+			f.undelivered, asked = f.deadList(), time.Now()
 		}
 		return ok()
 	})

@@ -8,10 +8,10 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// missing are the ids that Kong holds and that are neither delivered nor kept as letters.
+// missing are the ids that Kong holds and that are neither delivered nor kept as undelivered.
 func (f *faultRun) missing() (ids []string) {
 	for _, id := range f.held() {
-		if f.dest.Times(id) == 0 && !f.letters[id] {
+		if f.dest.Times(id) == 0 && !f.undelivered[id] {
 			ids = append(ids, id)
 		}
 	}
@@ -32,7 +32,7 @@ func (f *faultRun) held() (ids []string) {
 	return ids
 }
 
-// check is the invariant: each entry that Kong holds is delivered, or a letter,
+// check is the invariant: each entry that Kong holds is delivered, or kept as undelivered,
 // or new to the ledger; nothing unknown was delivered; and content is intact. The
 // ledger is asked before the destination, so that it holds while relays work.
 func (f *faultRun) check(step string) {
@@ -67,12 +67,12 @@ func (f *faultRun) check(step string) {
 			f.t.Errorf("%s: the ledger has %q as %s", step, ids[i], o)
 		}
 	}
-	if len(kept) > 0 || len(f.letters) > 0 {
-		f.letters = f.deadList()
+	if len(kept) > 0 || len(f.undelivered) > 0 {
+		f.undelivered = f.deadList()
 	}
 	for _, id := range kept {
-		if !f.letters[id] && f.dest.Times(id) == 0 {
-			f.t.Errorf("%s: %q is dead or deferred, but there is no letter and it never arrived", step, id)
+		if !f.undelivered[id] && f.dest.Times(id) == 0 {
+			f.t.Errorf("%s: %q is dead or deferred, but it is not kept as undelivered, and it never arrived", step, id)
 		}
 	}
 	f.compare(step)

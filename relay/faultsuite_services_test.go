@@ -142,7 +142,7 @@ func trailFaults() []faultCase {
 			f.during(cloudtrailtest.Faults{IDs: ids})
 			f.eventually(patient, "deferred entries", func() bool {
 				f.check("while they fail")
-				return len(f.letters) == len(ids)
+				return len(f.undelivered) == len(ids)
 			})
 		}},
 		{name: "answers of AWS lost", entries: 2000, anyWay: true, play: func(f *faultRun) {
@@ -167,8 +167,8 @@ func trailFaults() []faultCase {
 			f.dest.SetDown(true)
 			f.pause(6 * time.Second)
 			f.check("while it is out")
-			if len(f.letters) > 0 {
-				f.t.Errorf("%d entries were made a dead letter for an outage", len(f.letters))
+			if len(f.undelivered) > 0 {
+				f.t.Errorf("%d entries were made a dead letter for an outage", len(f.undelivered))
 			}
 			f.dest.SetDown(false)
 		}},
@@ -180,8 +180,8 @@ func trailFaults() []faultCase {
 			f.more(50, f.now())
 			f.pause(3 * time.Second)
 			f.check("while it is gone")
-			if len(f.letters) > 0 {
-				f.t.Errorf("%d entries were made a dead letter for a setting", len(f.letters))
+			if len(f.undelivered) > 0 {
+				f.t.Errorf("%d entries were made a dead letter for a setting", len(f.undelivered))
 			}
 			f.dest.SetFaults(f.standing(cloudtrailtest.Faults{}))
 		}},
@@ -248,8 +248,8 @@ func credentialsExpire(f *faultRun) {
 	f.more(50, f.now())
 	f.pause(time.Duration(500+f.random.IntN(2500)) * time.Millisecond)
 	f.check("while they are expired")
-	if len(f.letters) > 0 {
-		f.t.Errorf("%d entries were made a dead letter for credentials", len(f.letters))
+	if len(f.undelivered) > 0 {
+		f.t.Errorf("%d entries were made a dead letter for credentials", len(f.undelivered))
 	}
 	f.dest.SetCredentials(give("AKIASECOND"))
 }

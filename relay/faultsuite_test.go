@@ -63,13 +63,13 @@ type faultRun struct {
 	clockMu sync.Mutex
 	clock   func() time.Time
 
-	rows    map[string]content // everything that Kong ever held, by id
-	times   map[string]int64
-	order   []string
-	checked int // events that were compared
-	letters map[string]bool
-	allowed int // repeats that the faults so far may have caused
-	added   int
+	rows        map[string]content // everything that Kong ever held, by id
+	times       map[string]int64
+	order       []string
+	checked     int // events that were compared
+	undelivered map[string]bool
+	allowed     int // repeats that the faults so far may have caused
+	added       int
 }
 
 // faultRelay is a relay serve process.
@@ -124,7 +124,7 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 	_, _ = h.Write([]byte(c.name))
 	f := &faultRun{
 		t: t, c: c, random: rand.New(rand.NewPCG(seed, h.Sum64())), clock: time.Now,
-		rows: map[string]content{}, times: map[string]int64{}, letters: map[string]bool{},
+		rows: map[string]content{}, times: map[string]int64{}, undelivered: map[string]bool{},
 	}
 	if *faultsLong {
 		f.c.entries *= 3
@@ -174,7 +174,7 @@ func (f *faultRun) openLedger(addrs ...string) {
 	f.ledger = l
 }
 
-// run plays the fault, lets everything heal, and holds the result against what
+// run plays the fault, lets everything recover, and holds the result against what
 // Kong has.
 func (f *faultRun) run(table *faultTable) {
 	f.c.play(f)

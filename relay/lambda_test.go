@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,7 +18,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/lambdahost"
-	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 )
 
 const (
@@ -157,15 +155,8 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 func TestLambdaLedgerOfAnotherKong(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
-	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: w.destination()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer book.Close()
+	book := w.ledger()
 	if err := book.Bind(t.Context(), "http://other:8001", false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := book.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := book.Acquire(t.Context(), true)
@@ -181,20 +172,13 @@ func TestLambdaLedgerOfAnotherKong(t *testing.T) {
 	}
 }
 
-// Who finds another at work leaves word, and has done its part.
+// Who finds another relay at work requests a rerun, and has done its part.
 func TestLambdaLeaseHeld(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 20*time.Second, "RELAY_LEASE_WAIT=0s")
 	l.result(scheduleEvent)
-	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: w.destination()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer book.Close()
-	if _, err := book.Begin(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	book := w.ledger()
 	lease, err := book.Acquire(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
@@ -204,8 +188,8 @@ func TestLambdaLeaseHeld(t *testing.T) {
 		if r := l.result(event); r.Outcome != lambdahost.Held {
 			t.Errorf("%s: %+v", event, r)
 		}
-		if word, err := lease.RerunRequested(t.Context()); !word || err != nil {
-			t.Errorf("%s: word was left %v, %v", event, word, err)
+		if requested, err := lease.RerunRequested(t.Context()); !requested || err != nil {
+			t.Errorf("%s: a rerun was requested: %v, %v", event, requested, err)
 		}
 	}
 	if list, err := book.Announced(t.Context()); err != nil || len(list) != 1 || list[0].ID != id {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
@@ -12,7 +11,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/lambdahost"
-	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 )
 
 // An id that Kong never records does not hold an environment for long, and is
@@ -22,14 +20,7 @@ func TestLambdaIDThatNeverShowsUp(t *testing.T) {
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, time.Minute)
 	l.result(scheduleEvent)
-	book, err := redisledger.Open(context.Background(), redisledger.Options{Addrs: []string{w.redis.Addr}, Prefix: "relay", Source: "kong", Destination: w.destination()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer book.Close()
-	if _, err := book.Begin(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	book := w.ledger()
 	if err := book.Announce(t.Context(), []string{"old"}, time.Now().Add(-time.Minute)); err != nil {
 		t.Fatal(err)
 	}

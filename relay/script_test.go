@@ -17,7 +17,7 @@ import (
 
 // TestScript runs the program as a user does: testdata/script holds command lines,
 // and what is said and returned. KONG, TRAIL and REDIS are servers that work, OTHER is
-// a second address of KONG, and CLOSED a port at which nobody listens. Each script has a ledger in a file of its own.
+// a second address of KONG, and CLOSED a port at which nobody listens. Each script has its own ledger, in a file.
 func TestScript(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})

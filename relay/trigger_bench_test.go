@@ -41,7 +41,7 @@ func BenchmarkPrompt(b *testing.B) {
 	b.Run("burst", func(b *testing.B) {
 		var took []time.Duration
 		var polls int64
-		for range b.N { // each in a log of its own: a tail reads what the last five seconds brought
+		for range b.N { // each in its own log: a tail reads what the last five seconds brought
 			w := newWorld(b, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 			_, url, _ := w.serve("RELAY_TRIGGER_RATE=10000")
 			a := w.watchArrivals()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
@@ -97,7 +98,21 @@ func (w *world) destination() string {
 	if url := w.get("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"); url != "" {
 		return "logs::" + w.get("REGION") + ":" + w.get("RELAY_LOG_GROUP") + ":kong@" + url
 	}
-	return cloudtrailtest.ChannelARN + "@" + w.trailURL
+	return cloudtrailtest.ChannelARN + "@" + w.get("AWS_ENDPOINT_URL_CLOUDTRAIL_DATA")
+}
+
+// ledger opens the ledger of the world's relays.
+func (w *world) ledger() *redisledger.Ledger {
+	w.tb.Helper()
+	l, err := redisledger.Open(w.tb.Context(), redisledger.Options{Addrs: []string{w.redis.Addr}, Source: "kong", Destination: w.destination()})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	w.tb.Cleanup(func() { l.Close() })
+	if _, err := l.Begin(w.tb.Context()); err != nil {
+		w.tb.Fatal(err)
+	}
+	return l
 }
 
 // run is a relay process.

@@ -56,7 +56,7 @@ type Options struct {
 	Group   string   // the only log group; [Group] if empty
 	Missing bool     // the log group does not exist
 	Streams []string // that exist; CreateLogStream adds to them
-	// Retention of the group in days; 0 is for ever. Policy names the account's
+	// Retention of the group in days; 0 keeps events without end. Policy names the account's
 	// policy that replaces it.
 	Retention int
 	Policy    string

@@ -36,7 +36,7 @@ type Fault struct {
 	RepeatOffset bool
 }
 
-// HTML is the fault of something before Kong that answers with a page of its own.
+// HTML is the fault of something before Kong that answers with its own page.
 func HTML() Fault {
 	return Fault{Content: "<!DOCTYPE html>\n<html><body><h1>Please log in</h1></body></html>\n", ContentType: "text/html; charset=utf-8"}
 }

@@ -104,7 +104,7 @@ func (s *Server) serveEntity(e *exchange) {
 	s.recordObjects(e, a.Changes)
 }
 
-// recordObjects sees to it that changes get their rows: each with a delay of its own, so
+// recordObjects sees to it that changes get their rows: each with its own delay, so
 // that they come apart.
 func (s *Server) recordObjects(e *exchange, changes []entities.Change) {
 	o := e.options

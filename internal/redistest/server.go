@@ -103,7 +103,7 @@ func StartSentinel(tb testing.TB, name string, primary *Server, lines ...string)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	config := filepath.Join(tb.TempDir(), "sentinel.conf") // a file of its own: Sentinel rewrites it
+	config := filepath.Join(tb.TempDir(), "sentinel.conf") // for this Sentinel alone, which rewrites it
 	text := fmt.Sprintf("sentinel monitor %s %s %s 1\n%s\n", name, host, port, strings.Join(lines, "\n"))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)

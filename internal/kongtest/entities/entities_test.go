@@ -125,7 +125,7 @@ func TestGenerator(t *testing.T) {
 	}
 }
 
-// The log has an entity's fields in an order of its own.
+// The log has an entity's fields in any order.
 func TestText(t *testing.T) {
 	texts := map[string]bool{}
 	for range 50 {
