@@ -85,7 +85,7 @@ func TestSecretsStayInKong(t *testing.T) {
 					shown["dead list"] = out
 					return strings.Count(out, "\n") >= len(planted)
 				})
-				for id := range w.letters() {
+				for id := range w.undelivered() {
 					out, log := w.says(exitOK, "dead", "show", id)
 					shown["dead show"] = out + log
 					if strings.Contains(out, "[secret ") {
