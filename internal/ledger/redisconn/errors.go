@@ -114,14 +114,13 @@ func isLate(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// Wrap says what failed and where. What only a person can heal becomes an
+// Wrap says what failed and where. What only a person can mend becomes an
 // [audit.SettingsError]; all else (no connection, loading, read-only,
-// a cluster that is down) may heal.
+// a cluster that is down) may pass.
 func (c *Client) Wrap(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var answer redis.Error
 	wrapped := fmt.Errorf("%s: redis at %s: %w", doing, c.Where, err)
 	if audit.NeedsPerson(err) {
 		return wrapped
@@ -142,7 +141,7 @@ func (c *Client) Wrap(doing string, err error) error {
 	if hint := tlsHint(err); hint != "" {
 		return audit.NewSettingsError(wrapped, hint)
 	}
-	if errors.As(err, &answer) {
+	if _, ok := errors.AsType[redis.Error](err); ok {
 		return audit.WithHint(wrapped, "the server answers with an error that the relay does not know: look it up, and at the server's log")
 	}
 	return c.explainConnection(wrapped)
