@@ -19,15 +19,29 @@ const (
 	historyWithin = 25 * time.Second // less than the listener gives an answer
 )
 
-// changed are the entities that were changed last, according to delivered events.
-type changed struct {
+// latest holds the newest of some values. It is safe for concurrent use.
+type latest[T any] struct {
 	mu   sync.Mutex
-	list []changedEntity // newest first
-
-	reading sync.Mutex // held while a history is read, which is one at a time
+	list []T // newest first
 }
 
-// changedEntity is one of them. It has no values: the page may be open to many.
+// add adds values, newest first, and drops the oldest beyond most.
+func (l *latest[T]) add(most int, newer ...T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = slices.Concat(newer, l.list)
+	l.list = l.list[:min(len(l.list), most)]
+}
+
+// all returns the values, newest first. The caller does not change them.
+func (l *latest[T]) all() []T {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.list
+}
+
+// changedEntity is an entity that was changed, according to a delivered event. It has no
+// values: the page may be open to many.
 type changedEntity struct {
 	At        time.Time
 	Who       string
@@ -38,9 +52,10 @@ type changedEntity struct {
 	History   changes.History
 }
 
-// add takes delivered entries.
-func (c *changed) add(entries []audit.Entry, linked bool) {
+// noteChanged notes the entities that delivered entries changed.
+func (s *server) noteChanged(entries []audit.Entry) {
 	var fresh []changedEntity
+	linked := s.showsHistory()
 	for i := len(entries) - 1; i >= 0 && len(fresh) < maxChanged; i-- {
 		e := &entries[i]
 		if e.Changes == "" {
@@ -62,19 +77,9 @@ func (c *changed) add(entries []audit.Entry, linked bool) {
 			fresh = append(fresh, n)
 		}
 	}
-	if len(fresh) == 0 {
-		return
+	if len(fresh) > 0 {
+		s.changed.add(maxChanged, fresh...)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.list = append(fresh, c.list...)
-	c.list = slices.Clone(c.list[:min(len(c.list), maxChanged)])
-}
-
-func (c *changed) last() []changedEntity {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.list
 }
 
 // showsHistory reports whether the operations address serves histories. They contain
@@ -93,11 +98,11 @@ func (s *server) entityHistory(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "ask for the address itself, such as 127.0.0.1", http.StatusForbidden)
 		return
 	}
-	if !s.changed.reading.TryLock() {
+	if !s.reading.TryLock() {
 		http.Error(w, "another history is being read, try again in a moment", http.StatusTooManyRequests)
 		return
 	}
-	defer s.changed.reading.Unlock()
+	defer s.reading.Unlock()
 	ctx, cancel := context.WithTimeout(r.Context(), historyWithin)
 	defer cancel()
 	report, err := s.app.History(ctx, r.PathValue("type"), r.PathValue("name"), 0)

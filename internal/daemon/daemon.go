@@ -50,9 +50,10 @@ type server struct {
 	forgot    atomic.Bool  // the ledger was emptied or set back since the last pass
 	recording recording
 	freshness health.Freshness
-	history   history
+	history   latest[app.PassStatus] // that ended, except those that found nothing new
 	tails     tails
-	changed   changed
+	changed   latest[changedEntity]
+	reading   sync.Mutex // held while a history is read, which is one at a time
 	changes   emf.Changes
 	details   details
 	counts    atomic.Pointer[undelivered] // as last read; nil: not yet
@@ -108,7 +109,7 @@ func newServer(a *app.App, o Options) *server {
 			s.scheduler.Seen(time.Now(), entries)
 			s.recorded(entries)
 		},
-		Waiting:   s.metrics.waiting,
+		Waiting:   s.metrics.oldest.Store,
 		Delivered: s.delivered,
 		Progress:  app.LogProgress(a.Log),
 		Changed: func(history string) {
@@ -132,7 +133,7 @@ func newServer(a *app.App, o Options) *server {
 func (s *server) delivered(entries []audit.Entry) {
 	s.metrics.delivered(entries)
 	s.health.Delivered(entries)
-	s.changed.add(entries, s.showsHistory())
+	s.noteChanged(entries)
 	for _, ago := range s.scheduler.Delivered(time.Now(), entries) {
 		s.metrics.answer.Observe(ago.Seconds())
 	}
@@ -260,7 +261,7 @@ func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	}
 	now := time.Now()
 	s.metrics.pass(&sum, err)
-	s.history.add(now, &sum, err)
+	s.noteEnded(now, &sum, err)
 	s.report(health.Passes, "pass", app.Explain(err))
 	if err == nil && !sum.Beside {
 		s.health.Recovered(now, health.Ledger, app.RecordOperation)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/emf"
@@ -92,8 +93,7 @@ func (s *server) probe(ctx context.Context, d health.Dependency) {
 			return
 		case <-time.After(wait):
 		}
-		now := time.Now()
-		if s.health.State(d).Status == health.OK || s.health.Idle(now, d) < wait {
+		if state := s.health.State(d); state.Status == health.OK || time.Since(state.Asked) < wait {
 			continue
 		}
 		within, cancel := context.WithTimeout(ctx, probeWithin)
@@ -215,7 +215,7 @@ func (s *server) undelivered() undelivered {
 // nor rejected permanently, or since when Kong could not be read; zero if neither is the
 // case.
 func (s *server) oldestUndelivered() time.Time {
-	oldest := s.metrics.oldestWaiting()
+	oldest := app.UnixTime(s.metrics.oldest.Load())
 	earlier := func(t time.Time) {
 		if !t.IsZero() && (oldest.IsZero() || t.Before(oldest)) {
 			oldest = t

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,9 +60,10 @@ type metrics struct {
 	mu        sync.Mutex
 	newest    int64     // timestamp of the newest delivered entry
 	completed time.Time // when the last complete pass ended, of any relay; zero: not known
-	oldest    int64     // timestamp of the oldest entry that is known and has no outcome; 0: none
-	count     int       // entries delivered
-	failures  int       // of passes
+
+	oldest   atomic.Int64 // timestamp of the oldest entry that is known and has no outcome; 0: none
+	count    atomic.Int64 // entries delivered
+	failures atomic.Int64 // of passes
 }
 
 // newMetrics returns the metrics of a server, from which some are read when they are
@@ -138,8 +140,8 @@ func (m *metrics) sampled(s *server) {
 	moments("certificate_expiry_timestamp_seconds", "Until when the certificate is valid that Kong or the ledger last showed, or that the relay shows them.", "certificate", func() map[string]time.Time { return s.app.Certificates() })
 	moments("secret_changed_timestamp_seconds", "When a secret was last changed: the time of its file, or of its version in Secrets Manager; nothing for one whose time is not known.", "secret", func() map[string]time.Time { return s.app.Settings.SecretsChanged() })
 	m.collected(prometheus.CounterValue, "outages_total", "Outages of a dependency that have ended.", []string{"dependency"}, func(emit func(float64, ...string)) {
-		for _, d := range health.Dependencies() {
-			emit(float64(s.health.Ended(d)), string(d))
+		for _, state := range s.health.States() {
+			emit(float64(state.Outages), string(state.Dependency))
 		}
 	})
 }
@@ -240,24 +242,10 @@ func (m *metrics) complete(at time.Time) {
 	}
 }
 
-// waiting notes the timestamp of the oldest entry without an outcome; 0 if there is none.
-func (m *metrics) waiting(oldest int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.oldest = oldest
-}
-
-// oldestWaiting returns when the oldest entry without an outcome was made, zero if there is none.
-func (m *metrics) oldestWaiting() time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return app.UnixTime(m.oldest)
-}
-
 // standby notes that another relay makes the passes, and counts them in its own metrics.
 func (m *metrics) standby() {
 	m.failing.Set(0)
-	m.waiting(0)
+	m.oldest.Store(0)
 }
 
 // pass counts a pass that ended.
@@ -277,24 +265,22 @@ func (m *metrics) pass(s *pipeline.Summary, err error) {
 	m.entries.WithLabelValues("own").Add(float64(s.Own))
 	if err != nil {
 		m.failing.Inc()
-		m.mu.Lock()
-		m.failures++
-		m.mu.Unlock()
+		m.failures.Add(1)
 		return
 	}
 	if s.Beside {
 		return // the reconcile says what became of everything
 	}
 	m.failing.Set(0)
-	m.waiting(0)
+	m.oldest.Store(0)
 	m.complete(time.Now())
 }
 
 func (m *metrics) delivered(entries []audit.Entry) {
 	m.entries.WithLabelValues("delivered").Add(float64(len(entries)))
+	m.count.Add(int64(len(entries)))
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.count += len(entries)
 	for i := range entries {
 		m.newest = max(m.newest, entries[i].Timestamp)
 		if v := entries[i].Verification; v != "" {
@@ -305,11 +291,7 @@ func (m *metrics) delivered(entries []audit.Entry) {
 
 // take returns how many entries were delivered and how many passes failed since the last call.
 func (m *metrics) take() (delivered, failures int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delivered, failures = m.count, m.failures
-	m.count, m.failures = 0, 0
-	return delivered, failures
+	return int(m.count.Swap(0)), int(m.failures.Swap(0))
 }
 
 var codePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)

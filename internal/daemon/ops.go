@@ -36,7 +36,7 @@ func (s *server) readiness() readiness {
 		}
 	}
 	for _, d := range []health.Dependency{health.Kong, health.Ledger, health.Destination} {
-		if s.health.Reached(d) && (d != health.Ledger || s.health.State(d).Status == health.OK) {
+		if state := s.health.State(d); state.Reached && (d != health.Ledger || state.Status == health.OK) {
 			continue
 		}
 		r.Ready = false

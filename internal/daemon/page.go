@@ -106,7 +106,7 @@ func newPage() (page *template.Template, policy string) {
 
 // renderPage writes the page for people.
 func (s *server) renderPage(ctx context.Context, w io.Writer) error {
-	data := pageData{Status: s.status(ctx), Objects: s.app.Settings.Objects, Changed: s.changed.last()}
+	data := pageData{Status: s.status(ctx), Objects: s.app.Settings.Objects, Changed: s.changed.all()}
 	data.Sentence = capital(data.Verdict)
 	if what, rest, ok := strings.Cut(data.Verdict, ": "); ok && data.Failing {
 		if i := strings.LastIndex(rest, "; "); i >= 0 {

@@ -20,33 +20,19 @@ const (
 	marksFresh   = 250 * time.Millisecond
 )
 
-// history holds the passes that ended last, except those that found nothing new.
-type history struct {
-	mu   sync.Mutex
-	list []app.PassStatus // newest first
-}
-
-func (h *history) add(now time.Time, s *pipeline.Summary, err error) {
-	if err == nil && s.New == 0 && s.Kind != audit.Reconcile {
+// noteEnded notes a pass for the status, unless it found nothing new.
+func (s *server) noteEnded(now time.Time, sum *pipeline.Summary, err error) {
+	if err == nil && sum.New == 0 && sum.Kind != audit.Reconcile {
 		return
 	}
-	p := app.PassStatus{Kind: string(s.Kind), EndedAt: now.UTC().Truncate(time.Second), Seconds: s.Seconds, Pages: s.Pages, Read: s.Read, New: s.New, Delivered: s.Delivered}
-	if s.Full {
+	p := app.PassStatus{Kind: string(sum.Kind), EndedAt: now.UTC().Truncate(time.Second), Seconds: sum.Seconds, Pages: sum.Pages, Read: sum.Read, New: sum.New, Delivered: sum.Delivered}
+	if sum.Full {
 		p.Kind = "full " + p.Kind
 	}
 	if err != nil {
 		p.Err = health.Clean(err.Error())
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.list = slices.Insert(h.list, 0, p)
-	h.list = h.list[:min(len(h.list), maxPasses)]
-}
-
-func (h *history) passes() []app.PassStatus {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Clone(h.list)
+	s.history.add(maxPasses, p)
 }
 
 // details are the undelivered entries by reason and the outages, as they were last
@@ -114,7 +100,7 @@ func (s *server) status(ctx context.Context) app.Status {
 	u := s.undelivered()
 	st := app.Status{
 		From: "relay", At: now, Version: s.opts.Version, StartedAt: s.metrics.start.UTC(), Names: app.NamesOf(&s.app.Settings),
-		Dependencies: s.health.States(), Passes: s.history.passes(), PassRunning: s.running.Load() > 0,
+		Dependencies: s.health.States(), Passes: s.history.all(), PassRunning: s.running.Load() > 0,
 		Dead: u.dead, Deferred: u.deferred, Undelivered: details.Undelivered, Outages: outagesNow(details.Outages, s.health.States()),
 		Lost: s.scheduler.Missing(maxMissing), Settings: s.app.Settings.OnStatusPage(),
 		OldestUndelivered: s.oldestUndelivered().UTC(),

@@ -67,6 +67,15 @@ type State struct {
 	Hint       string     `json:"hint,omitempty"`
 	NextTry    time.Time  `json:"next_try,omitzero"`
 	Failures   int        `json:"failures,omitempty"` // of this spell
+
+	Reached bool      `json:"-"` // it has answered once
+	Asked   time.Time `json:"-"` // when a call last ended
+	Outages int       `json:"-"` // that have ended
+}
+
+// works begins the time in which a dependency works.
+func (s *State) works(now time.Time) {
+	s.Status, s.Since, s.Cause, s.Hint, s.NextTry, s.Failures = OK, now, "", "", time.Time{}, 0
 }
 
 // Tracker takes reports and knows the states. It is safe for concurrent use.
@@ -77,7 +86,6 @@ type Tracker struct {
 	dependencies map[Dependency]*dependency
 	recovering   []*audit.Outage // over, and not everything that waited has an outcome
 	changed      []audit.Outage  // to be stored
-	ended        map[Dependency]int
 	changes      uint64
 }
 
@@ -85,8 +93,6 @@ type Tracker struct {
 type dependency struct {
 	State
 	failing map[string]*failure // by operation, since it last succeeded
-	reached bool                // has answered once
-	asked   time.Time           // when a call last ended
 	logged  time.Time
 	outage  *audit.Outage
 }
@@ -108,7 +114,7 @@ type failure struct {
 
 // New returns a tracker that knows nothing yet.
 func New(log *slog.Logger) *Tracker {
-	t := &Tracker{log: log, dependencies: map[Dependency]*dependency{}, ended: map[Dependency]int{}}
+	t := &Tracker{log: log, dependencies: map[Dependency]*dependency{}}
 	for _, d := range Dependencies() {
 		t.dependencies[d] = &dependency{State: State{Dependency: d, Status: Unknown}, failing: map[string]*failure{}}
 	}
@@ -124,7 +130,7 @@ func (t *Tracker) Report(now time.Time, d Dependency, operation string, err erro
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	dep := t.dependencies[d]
-	dep.asked = now
+	dep.Asked = now
 	if err == nil {
 		t.succeeded(now, dep, operation)
 		return
@@ -164,7 +170,7 @@ func (t *Tracker) explained() bool {
 
 // succeeded takes an operation that did. t.mu is held.
 func (t *Tracker) succeeded(now time.Time, dep *dependency, operation string) {
-	dep.reached = true
+	dep.Reached = true
 	delete(dep.failing, operation)
 	if len(dep.failing) > 0 {
 		return
@@ -174,17 +180,17 @@ func (t *Tracker) succeeded(now time.Time, dep *dependency, operation string) {
 		dep.Failures = 0
 	case Unknown:
 		t.changes++
-		dep.State = State{Dependency: dep.Dependency, Status: OK, Since: now}
+		dep.works(now)
 	case Failing:
 		t.changes++
 		took := now.Sub(dep.Since)
 		t.log.Info("dependency works again", "dependency", string(dep.Dependency), "seconds", took.Round(time.Millisecond).Seconds(),
 			"failures", dep.Failures, "cause", dep.Cause)
-		dep.State = State{Dependency: dep.Dependency, Status: OK, Since: now}
+		dep.works(now)
+		dep.Outages++
 		o := dep.outage
 		dep.outage = nil
 		o.To, o.Seen = now, now
-		t.ended[dep.Dependency]++
 		if t.recovering = append(t.recovering, o); len(t.recovering) > maxRecovering {
 			t.recovering = t.recovering[1:] // another relay makes the passes
 		}
@@ -325,20 +331,6 @@ func (t *Tracker) State(d Dependency) State {
 	return t.dependencies[d].State
 }
 
-// Reached reports whether a dependency has answered once.
-func (t *Tracker) Reached(d Dependency) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.dependencies[d].reached
-}
-
-// Idle returns how long ago a call to a dependency last ended; very long if none did.
-func (t *Tracker) Idle(now time.Time, d Dependency) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return now.Sub(t.dependencies[d].asked)
-}
-
 // Forget ends the failures of all operations of a dependency that was seen to work by other
 // means.
 func (t *Tracker) Forget(now time.Time, d Dependency) {
@@ -357,11 +349,4 @@ func (t *Tracker) Recovered(now time.Time, d Dependency, operation string) {
 	if dep := t.dependencies[d]; dep.failing[operation] != nil {
 		t.succeeded(now, dep, operation)
 	}
-}
-
-// Ended returns how many outages of a dependency have ended since the start.
-func (t *Tracker) Ended(d Dependency) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.ended[d]
 }

@@ -54,7 +54,7 @@ func TestSpell(t *testing.T) {
 	r.Report(r.now, Destination, "put", nil)
 	r.Delivered([]audit.Entry{{Timestamp: r.now.Unix() - 20}, {Timestamp: r.now.Unix() + 20}})
 	r.Completed(r.now.Add(time.Second))
-	if r.logged("dependency works again") != 1 || r.logged("entries=1") != 1 || r.Ended(Destination) != 1 {
+	if r.logged("dependency works again") != 1 || r.logged("entries=1") != 1 || r.State(Destination).Outages != 1 {
 		t.Errorf("the end:\n%s", r.log.String())
 	}
 	list := r.TakeOutages()

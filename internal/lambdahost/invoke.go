@@ -4,18 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
-	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
@@ -58,22 +54,17 @@ func (i *selfInvoker) invoke(ctx context.Context, payload any) error {
 	if i.function == "" {
 		return errors.New("invoking this function: AWS_LAMBDA_FUNCTION_NAME is not set")
 	}
-	body, err := json.Marshal(payload)
-	if err != nil {
-		return fmt.Errorf("encoding an invocation: %w", err)
-	}
 	client, err := i.client(ctx)
 	if err != nil {
 		return err
 	}
-	in := &lambda.InvokeInput{FunctionName: &i.function, InvocationType: types.InvocationTypeEvent, Payload: body}
+	in := lambda.InvokeInput{FunctionName: &i.function}
 	if q := qualifier(ctx); q != "" {
 		in.Qualifier = aws.String(q)
 	}
 	ctx, cancel := context.WithTimeout(ctx, invokeMost)
 	defer cancel()
-	_, err = client.Invoke(ctx, in)
-	err = trigger.InvokeError(err)
+	err = trigger.Invoke(ctx, client, in, payload)
 	if answer, ok := errors.AsType[*trigger.AnswerError](err); ok && (answer.Status == http.StatusForbidden || answer.Status == http.StatusNotFound) {
 		return audit.NewSettingsError(err, "allow lambda:InvokeFunction on the function to the function's own role")
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -65,8 +66,8 @@ type host struct {
 	resultMu      sync.Mutex
 	tailNotBefore time.Time // no tail of a log without order before this
 
-	unresolved unresolved
-	changes    emf.Changes
+	waiting atomic.Int64 // timestamp of the oldest new entry without an outcome, 0 for none
+	changes emf.Changes
 }
 
 // Run hosts the relay until ctx ends, which is when the process is told to stop. A
@@ -121,10 +122,10 @@ func (h *host) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.AroundPuts(h.unresolved.put)
 	h.log, h.app, h.self = log, a, newSelfInvoker(&s, h.env.Getenv)
 	h.pipeline = a.Pipeline(pipeline.Observer{
 		Seen:    func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },
+		Waiting: h.waiting.Store,
 		Changed: h.changes.Changed, LateRows: h.changes.Late,
 	}, a.Lease(func() { h.runner.RequestRerun() }))
 	h.urls = h.urlHandler()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/announce"
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -75,7 +76,7 @@ func (h *host) work(ctx context.Context, log *slog.Logger, event task) (Result, 
 	defer h.mu.Unlock()
 	begin := time.Now()
 	r := Result{Kind: event.kind, Chain: event.chain, Outcome: Complete}
-	h.unresolved.take() // what an earlier invocation left there
+	h.waiting.Store(0) // what an earlier invocation left there
 	err := h.passes(ctx, event, &r)
 	r.Seconds = time.Since(begin).Seconds()
 	h.measure(ctx, log, &r, err)
@@ -255,11 +256,8 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	} else {
 		if r.Failed > 0 {
 			// Known to this pass, and without an outcome.
-			t := h.unresolved.take()
-			if t == 0 {
-				t = r.through
-			}
-			if known := time.Unix(t, 0); t > 0 && (oldest.IsZero() || known.Before(oldest)) {
+			known := app.UnixTime(cmp.Or(h.waiting.Load(), r.through))
+			if !known.IsZero() && (oldest.IsZero() || known.Before(oldest)) {
 				oldest = known
 			}
 		}

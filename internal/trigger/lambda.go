@@ -74,15 +74,20 @@ func (l *Lambda) Notify(ctx context.Context, ids []string) error {
 	}
 	return split(ids, func(ids []string) error {
 		b := newBody(ids)
-		payload, err := json.Marshal(Invocation{Trigger: &b})
-		if err != nil {
-			return fmt.Errorf("encoding an invocation: %w", err)
-		}
-		_, err = client.Invoke(ctx, &lambda.InvokeInput{
-			FunctionName: &l.function, InvocationType: types.InvocationTypeEvent, Payload: payload,
-		})
-		return InvokeError(err)
+		return Invoke(ctx, client, lambda.InvokeInput{FunctionName: &l.function}, Invocation{Trigger: &b})
 	})
+}
+
+// Invoke invokes the function that in names, asynchronously and with a payload in JSON. It
+// returns nil once Lambda has queued the invocation, and else an [AnswerError] or why there
+// was no answer.
+func Invoke(ctx context.Context, client *lambda.Client, in lambda.InvokeInput, payload any) (err error) {
+	if in.Payload, err = json.Marshal(payload); err != nil {
+		return fmt.Errorf("encoding an invocation: %w", err)
+	}
+	in.InvocationType = types.InvocationTypeEvent
+	_, err = client.Invoke(ctx, &in)
+	return invokeError(err)
 }
 
 func (l *Lambda) open(ctx context.Context) (*lambda.Client, error) {
@@ -106,10 +111,10 @@ func (l *Lambda) retryer() aws.Retryer {
 	})
 }
 
-// InvokeError reduces an error of Lambda's Invoke to the status and the code of the
+// invokeError reduces an error of Lambda's Invoke to the status and the code of the
 // answer; it returns nil for nil. The message is dropped: it can repeat the signed
 // request, and with it the session's token.
-func InvokeError(err error) error {
+func invokeError(err error) error {
 	if err == nil {
 		return nil
 	}

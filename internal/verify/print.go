@@ -9,17 +9,10 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 )
 
-// printer writes a report for a person. The first error stays.
-type printer struct {
-	w   io.Writer
-	err error
-}
+// printer formats a report for a person.
+type printer struct{ strings.Builder }
 
-func (p *printer) printf(format string, args ...any) {
-	if p.err == nil {
-		_, p.err = fmt.Fprintf(p.w, format, args...)
-	}
-}
+func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p, format, args...) }
 
 // line writes a count, unless it is 0 and not always wanted.
 func (p *printer) line(always bool, n int, what, note string) {
@@ -45,7 +38,7 @@ func (p *printer) found(always bool, f Finding, what, note string) {
 
 // Print writes the report for a person.
 func (r *Report) Print(w io.Writer) error {
-	p := &printer{w: w}
+	var p printer
 	p.ledger(r)
 	if r.Destination != nil {
 		p.destination(r.Destination)
@@ -53,8 +46,8 @@ func (r *Report) Print(w io.Writer) error {
 		p.printf("The destination was not asked: it cannot be, or --event-data-store does not name the one behind a CloudTrail Lake channel\n")
 	}
 	p.conclusion(r)
-	if p.err != nil {
-		return fmt.Errorf("printing the report: %w", p.err)
+	if _, err := io.WriteString(w, p.String()); err != nil {
+		return fmt.Errorf("printing the report: %w", err)
 	}
 	return nil
 }
