@@ -133,32 +133,29 @@ func (a *App) openKong() error {
 	return err
 }
 
-func (a *App) openStore(ctx context.Context, mustExist bool) error {
-	store, err := newStore(ctx, &a.Settings, mustExist, a.certificates)
+func (a *App) openStore(ctx context.Context, mustExist bool) (err error) {
+	s := &a.Settings
+	name, err := destinationName(ctx, s)
 	if err != nil {
 		return err
 	}
-	a.Store, a.closers = store, append(a.closers, store.Close)
-	return nil
-}
-
-func newStore(ctx context.Context, s *config.Settings, mustExist bool, seen *certificates) (Store, error) {
-	name, err := destinationName(ctx, s)
-	if err != nil {
-		return nil, err
-	}
 	if s.LedgerFile != "" {
-		return boltledger.Open(s.LedgerFile, boltledger.Options{Source: s.Source, Destination: name, Adopt: s.Adopt, MustExist: mustExist})
+		a.Store, err = boltledger.Open(s.LedgerFile, boltledger.Options{Source: s.Source, Destination: name, Adopt: s.Adopt, MustExist: mustExist})
+	} else {
+		o := redisledger.Options{
+			Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,
+			Prefix: s.RedisPrefix, Source: s.Source, Destination: name, TLS: a.certificates.watch("ledger", s.TLSToRedis()),
+			Credentials: credentials(s.RedisUsername, s.RedisPassword),
+		}
+		if s.RedisSentinelPassword.IsSet() {
+			o.SentinelCredentials = credentials(s.RedisSentinelUsername, s.RedisSentinelPassword)
+		}
+		a.Store, err = redisledger.Open(ctx, o)
 	}
-	o := redisledger.Options{
-		Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,
-		Prefix: s.RedisPrefix, Source: s.Source, Destination: name, TLS: seen.watch("ledger", s.TLSToRedis()),
+	if err == nil {
+		a.closers = append(a.closers, a.Store.Close)
 	}
-	o.Credentials = credentials(s.RedisUsername, s.RedisPassword)
-	if s.RedisSentinelPassword.IsSet() {
-		o.SentinelCredentials = credentials(s.RedisSentinelUsername, s.RedisSentinelPassword)
-	}
-	return redisledger.Open(ctx, o)
+	return err
 }
 
 // credentials returns a function that reads a password again once it was refused.

@@ -28,13 +28,13 @@ type valueError struct{ expected, hint string }
 
 func (e *valueError) Error() string { return "expected " + e.expected }
 
-// expected makes the error of a value. Without a hint the setting's default or
-// example is one.
+// expected returns the error for a value that is not what it should be. Without a hint
+// the setting's default or example is one.
 func expected(what, hint string) error { return &valueError{what, hint} }
 
 // wrongValue adds a line about a value that cannot be.
 func (e *Error) wrongValue(row setting, text string, err error) {
-	e.add("--%s (%s) is %s: %v. %s", row.name, row.env, shown(text), err, row.advice(err))
+	e.add("--%s (%s) is %s: %v. %s", row.name, row.env, quoteValue(text), err, row.advice(err))
 }
 
 // missing adds a line about a setting that a command cannot do without.
@@ -63,8 +63,8 @@ const maxShown = 100
 // notRepeated stands for a value that may hold a credential.
 const notRepeated = "set to something that is not repeated here"
 
-// shown quotes a value, unless it may hold a credential or is a whole file.
-func shown(text string) string {
+// quoteValue quotes a value, unless it may hold a credential or is a whole file.
+func quoteValue(text string) string {
 	if strings.ContainsAny(text, "@?\n") || strings.Contains(text, "-----") {
 		return notRepeated
 	}

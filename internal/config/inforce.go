@@ -1,8 +1,14 @@
 package config
 
 import (
+	"context"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
 // InForce is a setting as it is in force, and where its value came from.
@@ -80,10 +86,24 @@ func masked(text string) string {
 	return text
 }
 
-// ShortList returns the names of the settings that most installations set.
-func ShortList() []string {
-	return []string{
-		"kong-admin-api", "kong-superadmin", "kong-admin-token-file", "kong-root-ca", "redis-host", "redis-password-file", "ledger",
-		"log-group", "channel-arn", "region", "listen", "trigger-secret-file", "ops-listen", "schedule", "redact",
+// SecretsChanged returns for each secret when it was last changed, where that is known.
+func (s *Settings) SecretsChanged() map[string]time.Time {
+	known := map[string]time.Time{}
+	for name, text := range s.secrets {
+		if at := text.Changed(); !at.IsZero() {
+			known[name] = at
+		}
 	}
+	return known
+}
+
+// AWSConfig returns credentials, Region and endpoints for the destination. They
+// are read once; secrets in Secrets Manager share them.
+func (s *Settings) AWSConfig(ctx context.Context) (aws.Config, error) {
+	return s.aws.In(ctx, s.Region)
+}
+
+// UseAWS makes a configuration stand for the one that the environment describes.
+func (s *Settings) UseAWS(c aws.Config) {
+	s.aws = &awscall.Configs{Load: func(context.Context) (aws.Config, error) { return c, nil }}
 }

@@ -87,8 +87,8 @@ func (l *loader) flag(name string) (value string, set bool) {
 	return l.flags(name)
 }
 
-// text is what the flag or the variable says, or "", without blanks and line ends at
-// both sides: files of variables leave a carriage return, or quote what they should not.
+// text returns what the flag or the variable says, or "", without blanks and line ends
+// at both sides: files of variables leave a carriage return, or quote what they should not.
 func (l *loader) text(f Flag) string {
 	if text, set := l.flag(f.Name); set {
 		return strings.TrimSpace(text)
@@ -132,7 +132,7 @@ func (l *loader) loadSecret(row setting, s *Settings) {
 	case file != "":
 		if err := row.takeSecret(s, f[0].Env+" "+file, secret.File(file, l.readFile)).Try(context.Background()); err != nil {
 			row.help = "a file that holds " + row.help
-			l.problems.add("%s is %s: %s %s", f[0], shown(file), fileReason(err), row.advice(err))
+			l.problems.add("%s is %s: %s %s", f[0], quoteValue(file), fileReason(err), row.advice(err))
 		}
 	default:
 		here := secret.Source{Read: func(context.Context) (string, error) { return value, nil }}

@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 )
 
-// Setters of where something is: Kong, the ledger, the destination, a listener.
+// Setters for addresses: of Kong, the ledger, the destination, a listener.
 
 func adminAPI(l *loader, s *Settings, text string) error {
 	const what = "an http or https URL"

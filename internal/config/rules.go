@@ -9,8 +9,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// checkRules checks what no value shows by itself: settings that a command
-// cannot do without, and settings that do not go together.
+// checkRules checks what a value alone does not show: whether a setting is missing that a
+// command cannot do without, and whether settings go together.
 func (l *loader) checkRules(s *Settings) {
 	l.checkKong(s)
 	l.checkLedger(s)
@@ -88,9 +88,9 @@ func (l *loader) checkTriggers(s *Settings) {
 	}
 	if s.Listen != "" && !s.TriggerSecret.IsSet() && !l.given("trigger-secret") && !trigger.Loopback(s.Listen) {
 		l.problems.add("--listen (RELAY_LISTEN) is %s: expected a loopback address, as there is no trigger secret. "+
-			"Set RELAY_TRIGGER_SECRET (make one with: echo \"whsec_$(openssl rand -base64 32)\"), or listen on 127.0.0.1.", shown(s.Listen))
+			"Set RELAY_TRIGGER_SECRET (make one with: echo \"whsec_$(openssl rand -base64 32)\"), or listen on 127.0.0.1.", quoteValue(s.Listen))
 	}
 	if _, port, _ := net.SplitHostPort(s.Listen); s.Listen != "" && s.Listen == s.OpsListen && port != "0" {
-		l.problems.add("--ops-listen (RELAY_OPS_LISTEN) is %s: expected another address than --listen. Choose another port for one of them.", shown(s.OpsListen))
+		l.problems.add("--ops-listen (RELAY_OPS_LISTEN) is %s: expected another address than --listen. Choose another port for one of them.", quoteValue(s.OpsListen))
 	}
 }

@@ -33,8 +33,8 @@ type beside struct {
 	verifying sync.Mutex // held while a verification is made
 }
 
-// openBeside makes the key, and returns nil where the ledger is no file. close removes
-// the key.
+// openBeside makes the key. It returns nil if the ledger is not a file. The function that
+// it returns removes the key.
 func (s *server) openBeside() (b *beside, closed func()) {
 	file := s.app.Settings.LedgerFile
 	if file == "" || s.app.Settings.OpsListen == "" {

@@ -55,17 +55,12 @@ type server struct {
 	changed   latest[changedEntity]
 	reading   sync.Mutex // held while a history is read, which is one at a time
 	changes   emf.Changes
-	details   details
-	counts    atomic.Pointer[undelivered] // as last read; nil: not yet
-	warnings  atomic.Pointer[[]string]    // about the settings of the ledger's server; nil: not known yet
-	updates   atomic.Uint64               // of what answers show, beside the states of the dependencies
-	template  *template.Template          // of the page
-	policy    string                      // what the page may load
-	beside    *beside                     // nil: the ledger is no file
-
-	marksMu sync.Mutex
-	marks   audit.Marks // as last read
-	marksAt time.Time
+	ledger    ledgerCache
+	warnings  atomic.Pointer[[]string] // about the settings of the ledger's server; nil: not known yet
+	updates   atomic.Uint64            // of what answers show, beside the states of the dependencies
+	template  *template.Template       // of the page
+	policy    string                   // what the page may load
+	beside    *beside                  // nil: the ledger is no file
 }
 
 // Options of the daemon. All of them may be left out.

@@ -122,7 +122,7 @@ func (s *server) storeOutages(ctx context.Context) {
 		}
 	}
 	if len(list) > 0 {
-		s.details.expire()
+		s.ledger.expireDetails()
 	}
 }
 
@@ -167,18 +167,10 @@ func (s *server) readMarks(ctx context.Context) {
 		s.log.Debug("marks not read", "err", err) // the ledger's state says it
 		return
 	}
-	s.marksMu.Lock()
-	s.marks, s.marksAt = marks, time.Now()
-	s.marksMu.Unlock()
+	s.ledger.setMarks(time.Now(), marks)
 	if marks.Completed > 0 {
 		s.metrics.complete(time.Unix(marks.Completed, 0))
 	}
-}
-
-// undelivered are the ledger's counts of undelivered entries.
-type undelivered struct {
-	dead, deferred             int
-	oldestDead, oldestDeferred time.Time
 }
 
 // readCounts reads the counts of undelivered entries from the ledger, for metrics and
@@ -196,19 +188,9 @@ func (s *server) readCounts(ctx context.Context) {
 		s.log.Debug("undelivered entries not counted", "err", err)
 		return
 	}
-	now := undelivered{dead, deferred, oldestDead, oldestDeferred}
-	if before := s.counts.Swap(&now); before != nil && *before != now {
-		s.details.expire()
+	if s.ledger.setCounts(undelivered{dead, deferred, oldestDead, oldestDeferred}) {
 		s.updates.Add(1)
 	}
-}
-
-// undelivered returns the counts that were last read from the ledger.
-func (s *server) undelivered() undelivered {
-	if u := s.counts.Load(); u != nil {
-		return *u
-	}
-	return undelivered{}
 }
 
 // oldestUndelivered returns the time of the oldest known entry that is neither delivered
@@ -221,7 +203,7 @@ func (s *server) oldestUndelivered() time.Time {
 			oldest = t
 		}
 	}
-	earlier(s.undelivered().oldestDeferred)
+	earlier(s.ledger.read().counts.oldestDeferred)
 	if s.health.State(health.Kong).Status == health.Failing {
 		if read := s.lastRead.Load(); read > 0 {
 			earlier(time.Unix(read, 0))
@@ -236,7 +218,7 @@ func (s *server) oldestUndelivered() time.Time {
 func (s *server) writeEMF(context.Context) {
 	now := time.Now()
 	delivered, failures := s.metrics.take()
-	u := s.undelivered()
+	u := s.ledger.read().counts
 	_, missing := s.scheduler.Counts()
 	metrics := []emf.Metric{
 		emf.Count(emf.EntriesDelivered, delivered), emf.Count(emf.PassFailures, failures),

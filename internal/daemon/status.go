@@ -35,32 +35,63 @@ func (s *server) noteEnded(now time.Time, sum *pipeline.Summary, err error) {
 	s.history.add(maxPasses, p)
 }
 
-// details are the undelivered entries by reason and the outages, as they were last
-// read from the ledger.
-type details struct {
+// undelivered are the ledger's counts of undelivered entries.
+type undelivered struct {
+	dead, deferred             int
+	oldestDead, oldestDeferred time.Time
+}
+
+// ledgerCache holds what was last read from the ledger. It is safe for concurrent use.
+type ledgerCache struct {
 	mu   sync.Mutex
-	at   time.Time // when they were read; zero: they are to be read again
-	read app.Status
+	last ledgerRead
 }
 
-// expire makes the next status read them again.
-func (d *details) expire() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.at = time.Time{}
+// ledgerRead is what was read from the ledger, and when; the zero time: it is to be read.
+type ledgerRead struct {
+	marks     audit.Marks
+	marksAt   time.Time
+	counts    undelivered
+	counted   bool
+	details   app.Status // undelivered entries by reason, and outages
+	detailsAt time.Time
 }
 
-// last returns what was last read, and whether it may be shown still.
-func (d *details) last(now time.Time) (read app.Status, fresh bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.read, now.Sub(d.at) <= detailsEvery
+func (c *ledgerCache) read() ledgerRead {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
 }
 
-func (d *details) set(now time.Time, read *app.Status) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.at, d.read = now, *read
+func (c *ledgerCache) setMarks(now time.Time, m audit.Marks) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last.marks, c.last.marksAt = m, now
+}
+
+// setCounts reports whether the counts differ from those before. If they do, details are
+// to be read again.
+func (c *ledgerCache) setCounts(u undelivered) (changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if changed = c.last.counted && c.last.counts != u; changed {
+		c.last.detailsAt = time.Time{}
+	}
+	c.last.counts, c.last.counted = u, true
+	return changed
+}
+
+func (c *ledgerCache) setDetails(now time.Time, details *app.Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last.details, c.last.detailsAt = *details, now
+}
+
+// expireDetails makes the next status read the details again.
+func (c *ledgerCache) expireDetails() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last.detailsAt = time.Time{}
 }
 
 // refresh reads from the ledger what a status shows of it. If the ledger fails, what was
@@ -71,14 +102,11 @@ func (s *server) refresh(ctx context.Context, now time.Time) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusMost)
 	defer cancel()
-	s.marksMu.Lock()
-	at := s.marksAt
-	s.marksMu.Unlock()
-	if now.Sub(at) >= marksFresh {
+	if now.Sub(s.ledger.read().marksAt) >= marksFresh {
 		s.readMarks(ctx)
 	}
 	s.readCounts(ctx)
-	if _, fresh := s.details.last(now); fresh {
+	if now.Sub(s.ledger.read().detailsAt) <= detailsEvery {
 		return
 	}
 	read := app.Status{At: now}
@@ -86,18 +114,15 @@ func (s *server) refresh(ctx context.Context, now time.Time) {
 		s.log.Debug("undelivered entries and outages not read", "err", err)
 		return
 	}
-	s.details.set(now, &read)
+	s.ledger.setDetails(now, &read)
 }
 
 // status returns the relay's status.
 func (s *server) status(ctx context.Context) app.Status {
 	now := time.Now().UTC()
 	s.refresh(ctx, now)
-	s.marksMu.Lock()
-	marks := s.marks
-	s.marksMu.Unlock()
-	details, _ := s.details.last(now)
-	u := s.undelivered()
+	ledger := s.ledger.read()
+	details, u := &ledger.details, ledger.counts
 	st := app.Status{
 		From: "relay", At: now, Version: s.opts.Version, StartedAt: s.metrics.start.UTC(), Names: app.NamesOf(&s.app.Settings),
 		Dependencies: s.health.States(), Passes: s.history.all(), PassRunning: s.running.Load() > 0,
@@ -111,7 +136,7 @@ func (s *server) status(ctx context.Context) app.Status {
 	if kept := s.recording.kept(); kept > 0 && kept < retentionLeast {
 		st.Warnings = append(slices.Clone(st.Warnings), "kong keeps entries for "+kept.String()+" only: "+hintRetention)
 	}
-	st.SetMarks(&marks)
+	st.SetMarks(&ledger.marks)
 	st.Waiting, st.Missing = s.scheduler.Counts()
 	st.Judge()
 	return st

@@ -9,8 +9,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
-// tails sums up what tails have delivered that follow each other closely, in one line of
-// the log: on a busy gateway there are many a second.
+// tails sums up tails that follow each other closely in one line of the log: on a busy
+// gateway there are many a second.
 type tails struct {
 	mu     sync.Mutex
 	logged time.Time // when the last line was written
@@ -18,8 +18,8 @@ type tails struct {
 	sum    pipeline.Summary
 }
 
-// first reports whether a tail gets a line of its own, because there was none for some
-// time. Otherwise the tail is counted.
+// first reports whether a tail gets its own line, because there was none for some time.
+// Otherwise first counts it.
 func (t *tails) first(now time.Time, s *pipeline.Summary) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -182,8 +182,8 @@ func (h *host) Invoke(ctx context.Context, payload []byte) (answer []byte, err e
 	return nil, h.failure(log, err)
 }
 
-// failure logs an error with its hint, and returns it in the form in which Lambda shows it. The invocation counts as failed: Lambda repeats asynchronous
-// ones, and alarms see it.
+// failure logs an error with its hint, and returns it in the form in which Lambda shows
+// it. The invocation counts as failed: Lambda repeats asynchronous ones, and alarms see it.
 func (h *host) failure(log *slog.Logger, err error) error {
 	var (
 		wrong   *config.Error
