@@ -11,6 +11,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/config"
 )
 
 func (e *env) checkCommand() *cli.Command {
@@ -30,7 +31,7 @@ func (e *env) check(ctx context.Context, c *cli.Command) (err error) {
 	if c.IsSet("trigger") {
 		return e.checkTrigger(ctx, c)
 	}
-	a, err := e.open(ctx, c, needsOfPass)
+	a, err := e.open(ctx, c, config.NeedPass)
 	if err != nil {
 		return err
 	}

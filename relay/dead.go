@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
+	"iter"
 	"text/tabwriter"
 	"time"
 
@@ -31,40 +33,23 @@ func (e *env) deadCommand() *cli.Command {
 			{
 				Name: "list", Usage: "list dead letters and deferred entries, with reason and age",
 				Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "a line of JSON each, with the whole entry"}},
-				Action: e.reading(e.deadList),
+				Action: e.deadList,
 			},
 			{
 				Name: "show", Usage: "show one, whole, as JSON", ArgsUsage: "<id>",
-				Action: checked(validateShow, e.reading(e.deadShow)),
+				Action: e.deadShow,
 			},
 			{
 				Name: "retry", Usage: "put them again; waits for a pass that is being made", ArgsUsage: "[<id>…]", Flags: filter,
-				Action: checked(validateSelection, e.deadRetry),
+				Action: e.deadRetry,
 			},
 			{
 				Name: "drop", Usage: "give them up: they are not put again", ArgsUsage: "[<id>…]",
 				Flags:  append([]cli.Flag{&cli.StringFlag{Name: "reason", Usage: "why, for the log", Required: true}}, filter...),
-				Action: checked(validateDrop, e.deadDrop),
+				Action: e.deadDrop,
 			},
 		},
 	}
-}
-
-// checked makes a command look at its command line before it opens anything.
-func checked(validate func(c *cli.Command) error, action cli.ActionFunc) cli.ActionFunc {
-	return func(ctx context.Context, c *cli.Command) error {
-		if err := validate(c); err != nil {
-			return err
-		}
-		return action(ctx, c)
-	}
-}
-
-func validateShow(c *cli.Command) error {
-	if c.Args().Len() != 1 {
-		return config.Usagef("relay dead show takes one id: relay dead list shows them")
-	}
-	return nil
 }
 
 // shownUndelivered is an undelivered entry as it is printed: with a word for its outcome.
@@ -73,21 +58,28 @@ type shownUndelivered struct {
 	Outcome string `json:"outcome"`
 }
 
-func (e *env) deadList(ctx context.Context, c *cli.Command, from ledgerView) error {
-	if c.Bool("json") {
-		for l, err := range from.UndeliveredEntries(ctx) {
-			if err != nil {
-				return err
+func (e *env) deadList(ctx context.Context, c *cli.Command) error {
+	return e.reading(ctx, c, func(ctx context.Context, from ledgerView) error {
+		if c.Bool("json") {
+			for u, err := range from.UndeliveredEntries(ctx) {
+				if err != nil {
+					return err
+				}
+				if err := printJSON(e.Stdout, shownUndelivered{u, u.Outcome.String()}); err != nil {
+					return err
+				}
 			}
-			if err := printJSON(e.Stdout, shownUndelivered{l, l.Outcome.String()}); err != nil {
-				return err
-			}
+			return nil
 		}
-		return nil
-	}
-	w := tabwriter.NewWriter(e.Stdout, 0, 4, 2, ' ', 0)
+		return printUndelivered(e.Stdout, from.UndeliveredEntries(ctx))
+	})
+}
+
+// printUndelivered prints undelivered entries for a person.
+func printUndelivered(out io.Writer, list iter.Seq2[audit.Undelivered, error]) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	n := 0
-	for l, err := range from.UndeliveredEntries(ctx) {
+	for u, err := range list {
 		if err != nil {
 			return err
 		}
@@ -95,55 +87,57 @@ func (e *env) deadList(ctx context.Context, c *cli.Command, from ledgerView) err
 			fmt.Fprintln(w, "ID\tSTATE\tAGE\tTRIES\tREQUEST\tCODE\tREASON")
 		}
 		n++
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%.60q\t%s\t%.120q\n", l.Entry.ID, l.Outcome, time.Since(l.Since).Round(time.Second), l.Tries,
-			l.Entry.Method+" "+l.Entry.Path, cmp.Or(l.Code, "-"), l.Reason)
-	}
-	if err := w.Flush(); err != nil {
-		return err
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%.60q\t%s\t%.120q\n", u.Entry.ID, u.Outcome, time.Since(u.Since).Round(time.Second), u.Tries,
+			u.Entry.Method+" "+u.Entry.Path, cmp.Or(u.Code, "-"), u.Reason)
 	}
 	if n == 0 {
-		fmt.Fprintln(e.Stdout, "no dead letters, and nothing deferred")
+		fmt.Fprintln(w, "no dead letters, and nothing deferred")
 	}
-	return nil
+	return w.Flush()
 }
 
-func (e *env) deadShow(ctx context.Context, c *cli.Command, from ledgerView) error {
-	l, found, err := from.UndeliveredEntry(ctx, c.Args().First())
-	if err != nil {
-		return err
+func (e *env) deadShow(ctx context.Context, c *cli.Command) error {
+	if c.Args().Len() != 1 {
+		return config.Usagef("relay dead show takes one id: relay dead list shows them")
 	}
-	if !found {
-		return app.NoUndelivered(c.Args().First())
-	}
-	return json.MarshalEncode(jsontext.NewEncoder(e.Stdout, jsontext.WithIndent("  ")), shownUndelivered{l, l.Outcome.String()})
+	id := c.Args().First()
+	return e.reading(ctx, c, func(ctx context.Context, from ledgerView) error {
+		u, found, err := from.UndeliveredEntry(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return app.NoUndelivered(id)
+		}
+		return json.MarshalEncode(jsontext.NewEncoder(e.Stdout, jsontext.WithIndent("  ")), shownUndelivered{u, u.Outcome.String()})
+	})
 }
 
-// validateSelection returns an error unless the command line selects undelivered
-// entries in exactly one way.
-func validateSelection(c *cli.Command) error {
+// selection returns which undelivered entries the command line selects, and fails unless
+// it does so in exactly one way.
+func selection(c *cli.Command) (*app.Selection, error) {
 	filtered := c.Bool("all") || c.IsSet("code") || c.IsSet("older-than")
 	if filtered == c.Args().Present() {
-		return config.Usagef("name ids, or choose by --all, --code or --older-than: relay dead list shows them")
+		return nil, config.Usagef("name ids, or choose by --all, --code or --older-than: relay dead list shows them")
 	}
-	return nil
-}
-
-// selection returns which undelivered entries the command line selects.
-func selection(c *cli.Command) *app.Selection {
-	return &app.Selection{IDs: c.Args().Slice(), Code: c.String("code"), OlderThan: c.Duration("older-than")}
+	return &app.Selection{IDs: c.Args().Slice(), Code: c.String("code"), OlderThan: c.Duration("older-than")}, nil
 }
 
 func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
+	selected, err := selection(c)
+	if err != nil {
+		return err
+	}
 	var (
 		r   app.Retried
 		out = e.Stdout
 	)
-	err := e.withLedgerOrRelay(ctx, c, config.NeedLedger|config.NeedDestination, func(ctx context.Context, a *app.App) (err error) {
+	err = e.withLedgerOrRelay(ctx, c, config.NeedLedger|config.NeedDestination, func(ctx context.Context, a *app.App) (err error) {
 		out = e.out(a.Settings)
-		r, err = a.Retry(ctx, selection(c))
+		r, err = a.Retry(ctx, selected)
 		return err
 	}, func(ctx context.Context, relay *opsclient.Client) (err error) {
-		r, err = relay.Retry(ctx, selection(c))
+		r, err = relay.Retry(ctx, selected)
 		return err
 	})
 	for _, l := range r.Left {
@@ -158,20 +152,20 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
 	return err
 }
 
-func validateDrop(c *cli.Command) error {
-	if c.String("reason") == "" {
-		return config.Usagef("--reason is empty: say why, it goes into the log")
-	}
-	return validateSelection(c)
-}
-
 func (e *env) deadDrop(ctx context.Context, c *cli.Command) error {
 	dropped, reason := 0, c.String("reason")
-	err := e.withLedgerOrRelay(ctx, c, config.NeedLedger, func(ctx context.Context, a *app.App) (err error) {
-		dropped, err = a.Drop(ctx, selection(c), reason)
+	if reason == "" {
+		return config.Usagef("--reason is empty: say why, it goes into the log")
+	}
+	selected, err := selection(c)
+	if err != nil {
+		return err
+	}
+	err = e.withLedgerOrRelay(ctx, c, config.NeedLedger, func(ctx context.Context, a *app.App) (err error) {
+		dropped, err = a.Drop(ctx, selected, reason)
 		return err
 	}, func(ctx context.Context, relay *opsclient.Client) (err error) {
-		dropped, err = relay.Drop(ctx, selection(c), reason)
+		dropped, err = relay.Drop(ctx, selected, reason)
 		return err
 	})
 	if err == nil || dropped > 0 {

@@ -34,9 +34,6 @@ func (e *env) onceCommand() *cli.Command {
 	}
 }
 
-// needsOfPass is what a pass uses.
-const needsOfPass = config.NeedKong | config.NeedLedger | config.NeedDestination
-
 // passRequest returns the pass that the command line asks for.
 func passRequest(c *cli.Command) (req pipeline.Request, err error) {
 	req = pipeline.Request{Kind: audit.Reconcile, Full: c.Bool("full")}
@@ -58,7 +55,7 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 	}
 	req.RequestRerun, req.DryRun = true, c.Bool("dry-run")
 	defer useOneProcessor(e.Getenv)()
-	a, err := e.open(ctx, c, needsOfPass)
+	a, err := e.open(ctx, c, config.NeedPass)
 	if err != nil {
 		return err
 	}
@@ -184,7 +181,7 @@ func (e *env) tap(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	req.DryRun = true
-	s, err := e.settings(c, needsOfPass)
+	s, err := e.settings(c, config.NeedPass)
 	if err != nil {
 		return err
 	}

@@ -114,12 +114,10 @@ type ledgerView interface {
 }
 
 // reading opens what a command needs that only reads the ledger.
-func (e *env) reading(f func(ctx context.Context, c *cli.Command, l ledgerView) error) cli.ActionFunc {
-	return func(ctx context.Context, c *cli.Command) error {
-		return e.withLedgerOrRelay(ctx, c, config.NeedLedger,
-			func(ctx context.Context, a *app.App) error { return a.ExplainLedger(f(ctx, c, a.Store)) },
-			func(ctx context.Context, relay *opsclient.Client) error { return f(ctx, c, relay) })
-	}
+func (e *env) reading(ctx context.Context, c *cli.Command, f func(ctx context.Context, l ledgerView) error) error {
+	return e.withLedgerOrRelay(ctx, c, config.NeedLedger,
+		func(ctx context.Context, a *app.App) error { return a.ExplainLedger(f(ctx, a.Store)) },
+		func(ctx context.Context, relay *opsclient.Client) error { return f(ctx, relay) })
 }
 
 // relayWithLedger returns the relay of this machine that has the ledger's file open,

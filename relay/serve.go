@@ -16,9 +16,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/opsclient"
 )
 
-// needsOfServe is what relay serve uses, and all that there are settings for.
-const needsOfServe = needsOfPass | config.NeedTrigger
-
 func (e *env) serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
@@ -27,7 +24,7 @@ func (e *env) serveCommand() *cli.Command {
 			"Ends on SIGINT or SIGTERM once the batches in flight are recorded; SIGHUP opens the file of a jsonl destination again.",
 		CustomHelpTemplate: serveHelp(),
 		Action: func(ctx context.Context, c *cli.Command) error {
-			s, err := e.settings(c, needsOfServe)
+			s, err := e.settings(c, config.NeedAll)
 			if err != nil {
 				return err
 			}
@@ -44,7 +41,7 @@ func (e *env) serveCommand() *cli.Command {
 // serve runs the daemon. What ends it before it was told to stop is for the log.
 func (e *env) serve(ctx context.Context, s config.Settings, log *slog.Logger) error {
 	handlePipe(s)
-	a, err := app.Open(ctx, s, log, e.Stdout, needsOfServe)
+	a, err := app.Open(ctx, s, log, e.Stdout, config.NeedAll)
 	if err != nil {
 		return err
 	}

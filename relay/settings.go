@@ -108,7 +108,7 @@ func (e *env) settingsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each"},
 		},
 		Action: func(_ context.Context, c *cli.Command) error {
-			s, err := e.settings(c, needsOfServe)
+			s, err := e.settings(c, config.NeedAll)
 			if err != nil {
 				return err
 			}

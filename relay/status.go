@@ -193,7 +193,7 @@ func (e *env) outages(ctx context.Context, c *cli.Command) error {
 		return config.Usagef("give one of --json and --csv")
 	}
 	now := time.Now()
-	return e.reading(func(ctx context.Context, c *cli.Command, l ledgerView) error {
+	return e.reading(ctx, c, func(ctx context.Context, l ledgerView) error {
 		list, err := l.Outages(ctx, now.Add(-c.Duration("since")))
 		if err != nil {
 			return err
@@ -216,7 +216,7 @@ func (e *env) outages(ctx context.Context, c *cli.Command) error {
 			}
 		}
 		return nil
-	})(ctx, c)
+	})
 }
 
 func (e *env) outagesCSV(list []audit.Outage, now time.Time) error {

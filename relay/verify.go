@@ -73,7 +73,7 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 	if o.Since, o.Until, err = config.Window(c.String("since"), c.String("until"), time.Now()); err != nil {
 		return err
 	}
-	a, err := e.open(ctx, c, needsOfPass)
+	a, err := e.open(ctx, c, config.NeedPass)
 	if errors.Is(err, audit.ErrLedgerInUse) {
 		return e.verifyBeside(ctx, c, o, err)
 	}

@@ -22,12 +22,12 @@ func TestAroundPutsKeepsTheUrgentDestination(t *testing.T) {
 		"CHANNEL_ARN":       "arn:aws:cloudtrail:eu-central-1:123456789012:channel/11111111-2222-3333-4444-555555555555",
 		"RELAY_DESTINATION": "cloudtrail",
 	}
-	s, err := config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination, func(string) (string, bool) { return "", false },
+	s, err := config.Load(config.NeedPass, func(string) (string, bool) { return "", false },
 		func(name string) string { return vars[name] }, os.ReadFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard, config.NeedKong|config.NeedLedger|config.NeedDestination)
+	a, err := Open(t.Context(), s, slog.New(slog.DiscardHandler), io.Discard, config.NeedPass)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,9 @@ const (
 	NeedLedger
 	NeedDestination
 	NeedTrigger // the listener for triggers
+
+	NeedPass = NeedKong | NeedLedger | NeedDestination // what a pass uses
+	NeedAll  = NeedPass | NeedTrigger                  // what relay serve uses
 )
 
 // loader gathers what Load reads, and what it finds wrong.

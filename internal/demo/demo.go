@@ -134,8 +134,7 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, 
 		"KONG_ADMIN_API": emu.kongURL, "RELAY_LOG_GROUP": emu.logGroup, "REGION": emu.region, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
 		"RELAY_OBJECTS": "true", "RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
 	}
-	const needed = config.NeedKong | config.NeedLedger | config.NeedDestination | config.NeedTrigger
-	s, err := config.Load(needed, nil, func(name string) string { return variables[name] }, os.ReadFile)
+	s, err := config.Load(config.NeedAll, nil, func(name string) string { return variables[name] }, os.ReadFile)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +143,7 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, 
 		Credentials: credentials.NewStaticCredentialsProvider(emu.accessKeyID, emu.secretAccessKey, ""),
 	})
 	log := slog.New(slog.NewTextHandler(d.opts.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	return app.Open(ctx, s, log, io.Discard, needed)
+	return app.Open(ctx, s, log, io.Discard, config.NeedPass)
 }
 
 // notifier returns a function that notifies the relay after an answer: the plugin as a process

@@ -38,7 +38,7 @@ type Metric struct {
 }
 
 // Count returns a metric that counts something.
-func Count[T int | float64](name string, n T) Metric { return Metric{name, "Count", float64(n)} }
+func Count[T int | int64](name string, n T) Metric { return Metric{name, "Count", float64(n)} }
 
 // Age returns a metric for the time since then; 0 for never.
 func Age(name string, now, then time.Time) Metric {

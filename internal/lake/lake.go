@@ -45,10 +45,6 @@ var (
 	eventSource = regexp.MustCompile(`^[0-9A-Za-z._-]{1,100}$`)
 )
 
-// IsStoreID reports whether a text is the id of an event data store: a UUID, the
-// last part of its ARN.
-func IsStoreID(text string) bool { return storeID.MatchString(text) }
-
 // Options say which events are asked for. All are required.
 type Options struct {
 	// Config holds credentials and Region. Its endpoint is AWS_ENDPOINT_URL_CLOUDTRAIL's,
@@ -70,7 +66,7 @@ type Lake struct {
 
 // New checks the options and returns a Lake. It contacts nothing.
 func New(o Options) (*Lake, error) {
-	if !IsStoreID(o.EventDataStore) {
+	if !storeID.MatchString(o.EventDataStore) {
 		return nil, fmt.Errorf("event data store %q: expected a UUID", o.EventDataStore)
 	}
 	if !eventSource.MatchString(o.EventSource) {

@@ -35,29 +35,22 @@ func newSelfInvoker(s *config.Settings, getenv func(string) string) *selfInvoker
 	return &selfInvoker{function: getenv("AWS_LAMBDA_FUNCTION_NAME"), region: cmp.Or(getenv("AWS_REGION"), s.Region), settings: s}
 }
 
-// client returns Lambda's client. The endpoint is that of the Region in any partition,
-// or what AWS_ENDPOINT_URL_LAMBDA and its kind say.
-func (i *selfInvoker) client(ctx context.Context) (*lambda.Client, error) {
-	c, err := i.settings.AWSConfig(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return lambda.NewFromConfig(c, func(o *lambda.Options) {
-		o.Region = i.region
-		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = time.Second })
-	}), nil
-}
-
 // invoke returns nil once Lambda has queued an invocation with the payload. It
 // retries what is retryable for a moment.
 func (i *selfInvoker) invoke(ctx context.Context, payload any) error {
 	if i.function == "" {
 		return errors.New("invoking this function: AWS_LAMBDA_FUNCTION_NAME is not set")
 	}
-	client, err := i.client(ctx)
+	config, err := i.settings.AWSConfig(ctx)
 	if err != nil {
 		return err
 	}
+	// The endpoint is that of the Region in any partition, or what AWS_ENDPOINT_URL_LAMBDA
+	// and its kind say.
+	client := lambda.NewFromConfig(config, func(o *lambda.Options) {
+		o.Region = i.region
+		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = time.Second })
+	})
 	in := lambda.InvokeInput{FunctionName: &i.function}
 	if q := qualifier(ctx); q != "" {
 		in.Qualifier = aws.String(q)

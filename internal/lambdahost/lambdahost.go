@@ -32,9 +32,6 @@ import (
 // RuntimeAPI is the variable that Lambda sets for a program that is its own runtime.
 const RuntimeAPI = "AWS_LAMBDA_RUNTIME_API"
 
-// needed is what the function uses of the settings.
-const needed = config.NeedKong | config.NeedLedger | config.NeedDestination
-
 // fetchMost bounds the reading of secrets at the start, for which Lambda gives ten seconds in all.
 const fetchMost = 3 * time.Second
 
@@ -109,7 +106,7 @@ func (h *host) open(ctx context.Context) error {
 	if h.app != nil {
 		return nil
 	}
-	s, err := config.Load(needed, nil, h.env.Getenv, os.ReadFile)
+	s, err := config.Load(config.NeedPass, nil, h.env.Getenv, os.ReadFile)
 	if err != nil {
 		return err
 	}
@@ -118,7 +115,7 @@ func (h *host) open(ctx context.Context) error {
 		s.Warn("the ledger is a file: a function loses its files, and what it has delivered is delivered again; use Redis")
 	}
 	log := h.env.Logger(s)
-	a, err := app.Open(ctx, s, log, h.env.Stdout, needed)
+	a, err := app.Open(ctx, s, log, h.env.Stdout, config.NeedPass)
 	if err != nil {
 		return err
 	}

@@ -61,8 +61,7 @@ func (p *Plan) Complete() error {
 	if p.AdminURL != "" && !isURL(p.AdminURL) {
 		return config.Usagef("--admin-url is %q: expected http(s)://host:port, the Admin API as the gateway reaches it", p.AdminURL)
 	}
-	p.settings, err = config.Load(config.NeedKong|config.NeedLedger|config.NeedDestination|config.NeedTrigger,
-		nil, func(name string) string { return p.Variables[name] }, os.ReadFile)
+	p.settings, err = config.Load(config.NeedAll, nil, func(name string) string { return p.Variables[name] }, os.ReadFile)
 	return err
 }
 
