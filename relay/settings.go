@@ -159,7 +159,7 @@ func (e *env) initCommand() *cli.Command {
 
 func (e *env) init(_ context.Context, c *cli.Command) error {
 	p := &setup.Plan{
-		Variables: e.given(c), RelayURL: strings.TrimRight(c.String("relay-url"), "/"), AdminURL: c.String("admin-url"), RBAC: !c.Bool("no-rbac"),
+		Variables: config.Given(flagValue(c), e.Getenv), RelayURL: strings.TrimRight(c.String("relay-url"), "/"), AdminURL: c.String("admin-url"), RBAC: !c.Bool("no-rbac"),
 	}
 	dir := c.String("dir")
 	if app.IsTerminal(e.stdin) {
@@ -195,32 +195,4 @@ func (e *env) init(_ context.Context, c *cli.Command) error {
 	}
 	fmt.Fprintf(e.Stdout, "\nNext: %s\n", strings.Join(p.Next(dir), "\n      "))
 	return nil
-}
-
-// given returns the settings that flags and variables give, by variable.
-func (e *env) given(c *cli.Command) map[string]string {
-	flags := flagValue(c)
-	given := map[string]string{}
-	for _, name := range config.Variables() {
-		given[name] = e.Getenv(name)
-	}
-	for _, f := range config.Flags() {
-		value, set := flags(f.Name)
-		if !set {
-			continue
-		}
-		for _, form := range []string{"_FILE", "_SECRET_ARN"} { // a flag of a secret beats its variables
-			if secret, ok := strings.CutSuffix(f.Env, form); ok {
-				given[secret], given[secret+"_FILE"], given[secret+"_SECRET_ARN"] = "", "", ""
-			}
-		}
-		given[f.Env] = value
-	}
-	for name, value := range given {
-		given[name] = strings.TrimSpace(value)
-	}
-	if given["REGION"] == "" {
-		given["REGION"] = strings.TrimSpace(e.Getenv("AWS_REGION"))
-	}
-	return given
 }

@@ -158,6 +158,22 @@ func (s setting) takeSecret(to *Settings, where string, source secret.Source) se
 	return text
 }
 
+// Given returns what flags and variables say of each setting, by variable, unchecked.
+// REGION is AWS_REGION where nothing else says it.
+func Given(flags func(name string) (value string, set bool), getenv func(string) string) map[string]string {
+	l := &loader{flags: flags, getenv: getenv}
+	given := map[string]string{}
+	for _, row := range table() {
+		if f := row.flags(); row.secret {
+			given[row.env], given[f[0].Env], given[f[1].Env] = l.secretGiven(row)
+		} else {
+			given[row.env] = l.text(f[0])
+		}
+	}
+	given["REGION"] = cmp.Or(given["REGION"], strings.TrimSpace(getenv("AWS_REGION")))
+	return given
+}
+
 // OpsListen returns the address of the operations listener, "" for none. It reads
 // that one setting: a health check has no use for the others, and must not fetch
 // their secrets every few seconds.

@@ -1,6 +1,7 @@
 package trigger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -182,23 +183,15 @@ const (
 
 // outcomeOf returns the outcome of a trigger that was refused with a status.
 func outcomeOf(status int) string {
-	switch status {
-	case http.StatusUnauthorized:
-		return Unauthorized
-	case http.StatusMethodNotAllowed:
-		return "method"
-	case http.StatusRequestEntityTooLarge:
-		return "too_large"
-	case http.StatusTooManyRequests:
-		return "rate"
-	case http.StatusConflict:
-		return "replayed"
-	case http.StatusRequestTimeout:
-		return "slow"
-	case http.StatusServiceUnavailable:
-		return "not_stored"
-	}
-	return "malformed"
+	return cmp.Or(map[int]string{
+		http.StatusUnauthorized:          Unauthorized,
+		http.StatusMethodNotAllowed:      "method",
+		http.StatusRequestEntityTooLarge: "too_large",
+		http.StatusTooManyRequests:       "rate",
+		http.StatusConflict:              "replayed",
+		http.StatusRequestTimeout:        "slow",
+		http.StatusServiceUnavailable:    "not_stored",
+	}[status], "malformed")
 }
 
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, path string, refused *refusal) {
