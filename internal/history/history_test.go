@@ -316,3 +316,43 @@ func TestManyRowsOfAKind(t *testing.T) {
 		}
 	}
 }
+
+// The log of changed entities is read once, unless the entity was renamed and an earlier
+// row of it was not kept.
+func TestRowsAreReadOnce(t *testing.T) {
+	var c clock
+	kong := kongtest.New(kongtest.Options{Now: func() time.Time { return c.now }, SkipReads: true})
+	const others = 6000
+	add := func(i int, operation, name string) {
+		kong.AddObjects(kongtest.Object{
+			ID: fmt.Sprint(operation, i), RequestID: fmt.Sprint(operation, i), EntityKey: fmt.Sprint("key-", i), DAOName: "services", Operation: operation, RequestTimestamp: c.now.Unix(),
+			Entity: fmt.Sprintf(`{"id":"key-%d","name":"%s","tags":["%s"]}`, i, name, strings.Repeat("x", 450)),
+		})
+	}
+	for i := range others {
+		c.at(10 * i)
+		add(i, "create", fmt.Sprint("other-", i))
+	}
+	c.at(10 * others)
+	add(others-100, "update", "orders")
+	c.at(10*others + 100)
+	read := reader(t, kong)
+	shown := func(name string, events int) (rows int) {
+		before := len(kong.Requests())
+		if r := read("services", name, 0); len(r.Events) != events {
+			t.Errorf("%s: %d events", name, len(r.Events))
+		}
+		for _, r := range kong.Requests()[before:] {
+			if r.Path == "/audit/objects" {
+				rows += r.Rows
+			}
+		}
+		return rows
+	}
+	if n := shown("other-5950", 1); n > others*3/2 {
+		t.Errorf("%d rows were read of %d", n, others)
+	}
+	if n := shown("orders", 2); n < others*2 {
+		t.Errorf("%d rows were read of %d, twice", n, others)
+	}
+}
