@@ -20,6 +20,16 @@ type Query struct {
 	// all. It is given the row, and the entity as it stands in the answer, with escapes. It
 	// may be called by several goroutines at once.
 	Entities func(o *Object, escaped string) bool
+	// Preview, if not nil, is sent a preview of the page when its body has arrived whole and
+	// is yet to be decoded. A source need not send one, and does not wait for a receiver.
+	Preview chan<- Preview
+}
+
+// Preview is what a glance at the end of a page shows. It may be wrong: only the page
+// itself is to be relied on, which may even turn out to be malformed.
+type Preview struct {
+	Offset string // of the page
+	Last   int64  // timestamp of the last row, as Kong sent it
 }
 
 // Page is one answer of the audit log, complete and well-formed.

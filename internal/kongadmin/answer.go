@@ -44,6 +44,9 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 	if err != nil {
 		clock = time.Now()
 	}
+	if q.Preview != nil {
+		sendPreview(q.Preview, body)
+	}
 	r := newPageReader(body, log, clock, c.rowVerifier())
 	r.wanted = q.Entities
 	if page, err = r.decode(); err != nil {

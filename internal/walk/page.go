@@ -45,7 +45,7 @@ func (w *Walk) Probe(ctx context.Context) error {
 // page asks for a page, and for a smaller one where that may help.
 func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 	for failed := 0; ; {
-		page, err := w.reader.opts.Source.Page(ctx, q)
+		page, err := w.fetch(ctx, q)
 		if err == nil {
 			w.pages++
 			if w.kongTime.IsZero() {

@@ -127,6 +127,7 @@ type Walk struct {
 	cooldown int // pages to read before more rows are asked for again
 
 	query
+	ahead    readAhead
 	ordinals audit.Ordinals
 	seam     seam
 	changes  int      // how often the timestamp has changed, in order
@@ -232,6 +233,8 @@ func (w *Walk) stuck(ctx context.Context, err error) bool {
 // not keep that order.
 func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 	w.changes, w.last, w.newest, w.previous, w.seam, w.paged = 0, 0, 0, nil, seam{}, false
+	w.ahead.on = true
+	defer w.stopAhead()
 	q := w.firstQuery()
 	w.beginQuery(q.After)
 	firstPage := w.pages + 1
