@@ -3,11 +3,14 @@ package awscall
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -38,7 +41,9 @@ func (b withBody) HandleSerialize(ctx context.Context, in middleware.SerializeIn
 		return middleware.SerializeOutput{}, middleware.Metadata{}, err
 	}
 	in.Request = req
-	return next.HandleSerialize(ctx, in)
+	// The client would copy the body once more to compute the hash that it signs.
+	sum := sha256.Sum256(b)
+	return next.HandleSerialize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum[:])), in)
 }
 
 // WithAnswer returns an API option that reads the body of a success in place of the

@@ -68,6 +68,12 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 			}
 		}
 	}
+	if w.filling.bytes >= d.opts.BatchBytes*3/4 {
+		// The batch need not wait for the next page, nor become a copy of its entries.
+		if err := w.Flush(ctx); err != nil {
+			return err
+		}
+	}
 	if len(ownReads) > 0 {
 		if err := d.commit(w.work, ownReads, nil); err != nil {
 			return err

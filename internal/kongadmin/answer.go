@@ -99,45 +99,48 @@ func between(resp *http.Response) string {
 // unknownParameter finds what a release without filters refuses.
 var unknownParameter = regexp.MustCompile(`\b(after|sort_by|sort_desc)\b`)
 
-const byteOrderMark = "\uFEFF"
+const (
+	byteOrderMark = "\uFEFF"
+	gzipMagic     = "\x1f\x8b"
+)
 
 // readBody reads a body of at most limit bytes to its end, and decompresses one
 // that came compressed although nobody asked for it.
-func readBody(resp *http.Response, limit int64) ([]byte, error) {
+func readBody(resp *http.Response, limit int64) (string, error) {
 	if resp.ContentLength > limit {
-		return nil, fmt.Errorf("%w: %d bytes", audit.ErrPageTooLarge, resp.ContentLength)
+		return "", fmt.Errorf("%w: %d bytes", audit.ErrPageTooLarge, resp.ContentLength)
 	}
 	body, err := readAll(resp.Body, max(resp.ContentLength, 0), limit)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); {
-	case bytes.HasPrefix(body, []byte{0x1f, 0x8b}): // whatever the header says
-		z, err := gzip.NewReader(bytes.NewReader(body))
+	case strings.HasPrefix(body, gzipMagic): // whatever the header says
+		z, err := gzip.NewReader(strings.NewReader(body))
 		if err == nil {
 			body, err = readAll(z, int64(4*len(body)), limit)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("decompressing the answer: %w", err)
+			return "", fmt.Errorf("decompressing the answer: %w", err)
 		}
 	case coding == "", coding == "identity", strings.HasSuffix(coding, "gzip"): // gzip in name only
 	default:
-		return nil, &notAPage{"answer has a Content-Encoding that was not asked for and is not gzip"}
+		return "", &notAPage{"answer has a Content-Encoding that was not asked for and is not gzip"}
 	}
-	return bytes.TrimPrefix(body, []byte(byteOrderMark)), nil
+	return strings.TrimPrefix(body, byteOrderMark), nil
 }
 
 // readAll reads at most limit bytes to the end. It makes room for about size at once.
-func readAll(r io.Reader, size, limit int64) ([]byte, error) {
-	var b bytes.Buffer
-	b.Grow(int(min(size, limit, 16<<20)) + bytes.MinRead)
-	switch n, err := b.ReadFrom(io.LimitReader(r, limit+1)); {
+func readAll(r io.Reader, size, limit int64) (string, error) {
+	var b strings.Builder
+	b.Grow(int(min(size, limit, 16<<20)))
+	switch n, err := io.Copy(&b, io.LimitReader(r, limit+1)); {
 	case n > limit:
-		return nil, fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
+		return "", fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
 	case err != nil:
-		return nil, fmt.Errorf("answer broke off after %d bytes: %w", n, err)
+		return "", fmt.Errorf("answer broke off after %d bytes: %w", n, err)
 	}
-	return b.Bytes(), nil
+	return b.String(), nil
 }
 
 // message returns the reason of a refusal: Kong's own, or the title of an HTML page
@@ -145,7 +148,7 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 func message(resp *http.Response) (reason, all string) {
 	// What broke off is still a refusal.
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
-	if bytes.HasPrefix(raw, []byte{0x1f, 0x8b}) {
+	if bytes.HasPrefix(raw, []byte(gzipMagic)) {
 		if z, err := gzip.NewReader(bytes.NewReader(raw)); err == nil {
 			raw, _ = io.ReadAll(io.LimitReader(z, maxRefusal))
 		}
@@ -194,7 +197,7 @@ func rootVersion(resp *http.Response) string {
 	if resp.StatusCode == http.StatusOK {
 		if raw, err := readBody(resp, maxRoot); err == nil {
 			version := ""
-			err := members(string(raw), func(name, value string, _ bool) {
+			err := members(raw, func(name, value string, _ bool) {
 				if name == "version" {
 					version = value
 				}

@@ -1,7 +1,6 @@
 package kongadmin
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
@@ -36,15 +35,15 @@ type pageReader struct {
 // decodePage reads the envelope {"data":[…],"offset":…,"next":…}. Anything else is
 // an error, because it could hide rows. Kong passes on whatever bytes a path held,
 // so texts need not be UTF-8; those of the entries always are.
-func decodePage(body []byte, log logName, date time.Time, verify rowVerifier) (audit.Page, error) {
+func decodePage(body string, log logName, date time.Time, verify rowVerifier) (audit.Page, error) {
 	return newPageReader(body, log, date, verify).decode()
 }
 
-func newPageReader(body []byte, log logName, date time.Time, verify rowVerifier) *pageReader {
+func newPageReader(body string, log logName, date time.Time, verify rowVerifier) *pageReader {
 	r := &pageReader{
-		Decoder: jsontext.NewDecoder(bytes.NewBuffer(body),
+		Decoder: jsontext.NewDecoder(strings.NewReader(body),
 			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
-		log: log, text: string(body), valid: utf8.Valid(body), date: date, verify: verify,
+		log: log, text: body, valid: utf8.ValidString(body), date: date, verify: verify,
 	}
 	r.latest = max(date.Unix(), time.Now().Unix()) + int64(ahead/time.Second)
 	return r

@@ -17,7 +17,7 @@ import (
 
 func decodeRow(t *testing.T, row string) audit.Entry {
 	t.Helper()
-	page, err := decodePage([]byte(`{"data":[`+row+`]}`), requestLog, pageDate, nil)
+	page, err := decodePage(`{"data":[`+row+`]}`, requestLog, pageDate, nil)
 	if err != nil || len(page.Entries) != 1 {
 		t.Fatalf("%d entries, %v", len(page.Entries), err)
 	}
@@ -155,13 +155,13 @@ func TestTimestamps(t *testing.T) {
 			t.Errorf("%s: %d, guessed %v, unknown %s", raw, got.Timestamp, got.TimestampGuessed, got.Unknown)
 		}
 		// The date of another page changes nothing about which row it is.
-		page, err := decodePage([]byte(`{"data":[{"request_timestamp":`+raw+`}]}`), requestLog, pageDate.Add(time.Hour), nil)
+		page, err := decodePage(`{"data":[{"request_timestamp":`+raw+`}]}`, requestLog, pageDate.Add(time.Hour), nil)
 		if err != nil || page.Entries[0].ID != got.ID {
 			t.Errorf("%s: ID %s, then %s, %v", raw, got.ID, page.Entries[0].ID, err)
 		}
 	}
 	// A page's Date that lies in the past makes no timestamp absurd.
-	page, err := decodePage([]byte(`{"data":[{"request_timestamp":1699999000}]}`), requestLog, time.Unix(0, 0), nil)
+	page, err := decodePage(`{"data":[{"request_timestamp":1699999000}]}`, requestLog, time.Unix(0, 0), nil)
 	if err != nil || page.Entries[0].Timestamp != at {
 		t.Errorf("%+v, %v", page.Entries, err)
 	}
@@ -233,7 +233,7 @@ func TestDecodeEnvelope(t *testing.T) {
 		"unknown twice":            {`{"data":[],"x":1,"x":2}`, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			page, err := decodePage([]byte(c.raw), requestLog, pageDate, nil)
+			page, err := decodePage(c.raw, requestLog, pageDate, nil)
 			if err != nil || len(page.Entries) != c.rows || page.Offset != c.offset {
 				t.Errorf("%d entries, offset %q, %v", len(page.Entries), page.Offset, err)
 			}
@@ -245,7 +245,7 @@ func TestDecodeEnvelope(t *testing.T) {
 func TestDecodePrefixes(t *testing.T) {
 	raw := page(3)
 	for n := range len(raw) {
-		if p, err := decodePage([]byte(raw[:n]), requestLog, pageDate, nil); err == nil {
+		if p, err := decodePage(raw[:n], requestLog, pageDate, nil); err == nil {
 			t.Fatalf("the first %d bytes are a page of %d entries", n, len(p.Entries))
 		}
 	}
@@ -277,7 +277,7 @@ var idPattern = regexp.MustCompile(`^[-_A-Za-z0-9]{1,128}$`)
 // checkPage holds a page against an independent decoder.
 func checkPage(t *testing.T, raw string) {
 	t.Helper()
-	page, err := decodePage([]byte(raw), requestLog, pageDate, nil)
+	page, err := decodePage(raw, requestLog, pageDate, nil)
 	if err != nil {
 		if page.Entries != nil || page.Offset != "" {
 			t.Fatalf("entries along with %v", err)
@@ -365,7 +365,7 @@ func BenchmarkDecodePage(b *testing.B) {
 	b.SetBytes(int64(len(raw)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if p, err := decodePage([]byte(raw), requestLog, pageDate, nil); err != nil || len(p.Entries) != n {
+		if p, err := decodePage(raw, requestLog, pageDate, nil); err != nil || len(p.Entries) != n {
 			b.Fatal(err)
 		}
 	}

@@ -50,7 +50,7 @@ func TestObjectsPage(t *testing.T) {
 // an object instead of its text.
 func TestOddObjects(t *testing.T) {
 	decode := func(row string) audit.Entry {
-		page, err := decodePage([]byte(`{"data":[`+row+`]}`), objectLog, pageDate, nil)
+		page, err := decodePage(`{"data":[`+row+`]}`, objectLog, pageDate, nil)
 		if err != nil || len(page.Entries) != 1 {
 			t.Fatalf("decodePage(%s): %v", row, err)
 		}

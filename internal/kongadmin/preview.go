@@ -1,8 +1,8 @@
 package kongadmin
 
 import (
-	"bytes"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -14,13 +14,13 @@ const previewBytes = 64 << 10
 
 // sendPreview sends a preview of a page, if a glance at its body shows one. Inside a text,
 // quotes are escaped, so what looks like a member's name as a rule is one.
-func sendPreview(to chan<- audit.Preview, body []byte) {
+func sendPreview(to chan<- audit.Preview, body string) {
 	tail := body[max(0, len(body)-previewBytes):]
 	offset := memberIn(tail, `"offset":`)
-	if offset == nil {
+	if offset == "" {
 		offset = memberIn(body[:min(len(body), previewBytes)], `"offset":`)
 	}
-	last, err := strconv.ParseInt(string(memberIn(tail, `"request_timestamp":`)), 10, 64)
+	last, err := strconv.ParseInt(memberIn(tail, `"request_timestamp":`), 10, 64)
 	if err != nil {
 		return
 	}
@@ -35,15 +35,15 @@ func sendPreview(to chan<- audit.Preview, body []byte) {
 }
 
 // memberIn returns the value of the last member of a name, if it is a number or a text
-// without escapes, else nil.
-func memberIn(text []byte, name string) []byte {
-	at := bytes.LastIndex(text, []byte(name))
+// without escapes, else the empty string.
+func memberIn(text, name string) string {
+	at := strings.LastIndex(text, name)
 	if at < 0 {
-		return nil
+		return ""
 	}
 	value := text[at+len(name):]
-	if end := bytes.IndexAny(value, ",}"); end >= 0 {
+	if end := strings.IndexAny(value, ",}"); end >= 0 {
 		return value[:end]
 	}
-	return nil
+	return ""
 }

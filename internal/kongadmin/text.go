@@ -1,7 +1,6 @@
 package kongadmin
 
 import (
-	"bytes"
 	"errors"
 	"strconv"
 	"strings"
@@ -114,7 +113,7 @@ func pairSurrogates(payload string) string {
 // a string without quotes and escapes, and any other as it was written.
 func members(object string, f func(name, value string, null bool)) error {
 	r := &pageReader{
-		Decoder: jsontext.NewDecoder(bytes.NewBufferString(object),
+		Decoder: jsontext.NewDecoder(strings.NewReader(object),
 			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
 		text: object,
 	}

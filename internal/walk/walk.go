@@ -145,6 +145,7 @@ type query struct {
 	rows       int             // rows seen
 	timed      int             // of those, rows with a timestamp
 	badOffsets int             // offsets that Kong gave and did not accept
+	hash       maphash.Hash
 	shown      map[uint64]bool // pages that were read, as hashes of their ids
 	idle       int             // of them, those that showed nothing new: the same rows again, or none
 }
@@ -153,16 +154,13 @@ type query struct {
 // log whose offsets never end, in front of the same rows, would be read without end.
 const maxIdle = 100
 
-var pageSeed = maphash.MakeSeed()
-
 // isIdle notes a page, and reports whether too many have shown nothing new.
 func (q *query) isIdle(entries []audit.Entry) bool {
-	var h maphash.Hash
-	h.SetSeed(pageSeed)
+	q.hash.Reset()
 	for i := range entries {
-		_, _ = h.WriteString(entries[i].ID) // never fails
+		_, _ = q.hash.WriteString(entries[i].ID) // never fails
 	}
-	sum := h.Sum64()
+	sum := q.hash.Sum64()
 	if q.shown[sum] {
 		q.idle++
 	}
@@ -369,7 +367,11 @@ func (w *Walk) handOn(entries []audit.Entry) []audit.Entry {
 		if (w.bounds.Until != 0 && e.Timestamp >= w.bounds.Until) || (since != 0 && e.Timestamp < since) {
 			continue
 		}
-		kept = append(kept, *e)
+		if len(kept) == i { // as a rule: no need for a copy
+			kept = entries[: i+1 : len(entries)]
+		} else {
+			kept = append(kept, *e)
+		}
 	}
 	return kept
 }

@@ -265,7 +265,11 @@ func (r *Ledger) record(ctx context.Context, lines []line) error {
 		if err := r.split(ctx, &p, full); err != nil {
 			return err
 		}
-		var left []line
+		n := 0
+		for i := range full {
+			n += len(full[i].at)
+		}
+		left := make([]line, 0, n)
 		for _, b := range full {
 			for _, at := range b.at {
 				left = append(left, lines[at])
