@@ -41,11 +41,11 @@ func (s *Service) explainIntermediary(f *Failure, resp *http.Response) {
 	f.Hint = fmt.Sprintf("%s (%s): check HTTPS_PROXY, firewalls, %s and AWS_ENDPOINT_URL", between, host, s.Endpoint)
 	switch {
 	case f.status == http.StatusTooManyRequests:
-		f.Whole = true
+		f.AnyCall = true
 	case f.status == http.StatusRequestEntityTooLarge:
 		f.Kind = TooLarge
 	case f.status < 400, f.status == http.StatusProxyAuthRequired, f.status == http.StatusUnauthorized:
-		f.Kind, f.Whole = Settings, true
+		f.Kind, f.AnyCall = Settings, true
 	}
 }
 
@@ -72,22 +72,22 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	}
 	switch {
 	case errors.As(sent, &proxy):
-		f.Code, f.Reason, f.Whole = "Proxy", proxy.Error(), true
+		f.Code, f.Reason, f.AnyCall = "Proxy", proxy.Error(), true
 		f.Hint = "let the proxy " + proxy.proxy + " connect to " + host + ", or name another in HTTPS_PROXY, or add the host to NO_PROXY"
 		if proxy.status == http.StatusProxyAuthRequired || proxy.status == http.StatusForbidden {
 			f.Kind = Settings
 		}
 	case errors.As(sent, &cert):
-		f.Kind, f.Code, f.Whole = Settings, "Certificate", true
+		f.Kind, f.Code, f.AnyCall = Settings, "Certificate", true
 		f.Reason, f.Hint = certificate(cert, host)
 	case strings.Contains(sent.Error(), "server gave HTTP response to HTTPS client"), errors.As(sent, &plain): // net/http has no type for the first one
-		f.Kind, f.Code, f.Reason, f.Whole = Settings, "PlainHTTP", host+" answers without TLS", true
+		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" answers without TLS", true
 		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL (http:// for an emulator without TLS), or HTTPS_PROXY"
 	case errors.As(sent, &dns):
-		f.Code, f.Reason, f.Whole = "Connection", "the name "+dns.Name+" does not resolve", true
+		f.Code, f.Reason, f.AnyCall = "Connection", "the name "+dns.Name+" does not resolve", true
 		f.Hint = fmt.Sprintf("check REGION, %s, and this machine's name server", s.Endpoint)
 	case errors.As(sent, &dial) && (dial.Op == "dial" || dial.Op == "proxyconnect"):
-		f.Reason, f.Whole = "no connection to "+host+" ("+dial.Op+")", true
+		f.Reason, f.AnyCall = "no connection to "+host+" ("+dial.Op+")", true
 		f.Hint = "check the way to " + host + ": routes, NAT or an interface endpoint, security groups, HTTPS_PROXY"
 	case errors.As(sent, &limit) && limit.Timeout():
 		f.Code, f.Reason = "Timeout", "no answer from "+host+" in time: whether AWS accepted the call is unknown"

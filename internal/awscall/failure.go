@@ -49,8 +49,8 @@ type Failure struct {
 	Code   string // AWS's, or a word of ours where AWS gave none
 	Reason string // for a person
 	Hint   string
-	// Whole: the failure is of the call as a whole, whatever events are in it.
-	Whole bool
+	// AnyCall: any other call would have failed as well, whatever events are in it.
+	AnyCall bool
 	// Answered: something answered, perhaps because of what is in the call.
 	Answered bool
 	// NotAWS: the answer has no error code, so it is not AWS's.
@@ -84,7 +84,7 @@ func (f *Failure) Err() error {
 		return audit.NewSettingsError(f, f.Hint)
 	}
 	var err error = f
-	if f.Whole {
+	if f.AnyCall {
 		err = &audit.DestinationError{Err: f}
 	}
 	if f.Hint != "" {
@@ -175,7 +175,7 @@ func (s *Service) explain(ctx context.Context, err error) *Failure {
 	case errors.As(err, &creds):
 		return s.explainCredentials(creds)
 	case ctx.Err() != nil:
-		return s.failure(err, Failure{Code: "Canceled", Reason: "the call was given up: whether AWS accepted it is unknown", Whole: true})
+		return s.failure(err, Failure{Code: "Canceled", Reason: "the call was given up: whether AWS accepted it is unknown", AnyCall: true})
 	case errors.As(err, &sent): // the SDK puts an empty answer around it
 		return s.explainTransport(sent)
 	case errors.As(err, &resp):
@@ -183,7 +183,7 @@ func (s *Service) explain(ctx context.Context, err error) *Failure {
 	}
 	// The SDK refused to make the call: an endpoint that does not go with its settings, for example.
 	return s.failure(err, Failure{
-		Kind: Settings, Code: "NotSent", Reason: Clean(rootText(err)), Whole: true,
+		Kind: Settings, Code: "NotSent", Reason: Clean(rootText(err)), AnyCall: true,
 		Hint: fmt.Sprintf("check REGION, %s, AWS_ENDPOINT_URL, AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT", s.Endpoint),
 	})
 }
@@ -207,7 +207,7 @@ func (s *Service) failure(err error, f Failure) *Failure {
 
 // Canceled is the failure of a call that was not made, because ctx ended first.
 func (s *Service) Canceled(err error) *Failure {
-	return s.failure(err, Failure{Code: "Canceled", Reason: "no time was left for the call", Whole: true})
+	return s.failure(err, Failure{Code: "Canceled", Reason: "no time was left for the call", AnyCall: true})
 }
 
 // BadAnswer is the failure of a call whose answer does not say what became of it.
@@ -246,7 +246,7 @@ func rootText(err error) string {
 // explainCredentials: a source of credentials that fails may work a moment later.
 // One that refuses, or that does not exist, needs a person.
 func (s *Service) explainCredentials(e *credentialsError) *Failure {
-	f := Failure{Code: "NoCredentials", Whole: true}
+	f := Failure{Code: "NoCredentials", AnyCall: true}
 	var (
 		api    smithy.APIError
 		status interface{ HTTPStatusCode() int }
@@ -321,7 +321,7 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 	case a.code == "":
 		s.explainIntermediary(&f, resp.Response.Response)
 	case Throttled(a.code), a.status == http.StatusTooManyRequests:
-		f.Whole, f.Hint = true, hintThrottled
+		f.AnyCall, f.Hint = true, hintThrottled
 	case s.IsTransient(a.code), a.status >= 500, a.status == http.StatusRequestTimeout:
 		f.Hint = hintFailing
 	case a.status == http.StatusRequestEntityTooLarge:
@@ -330,7 +330,7 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 		f.Hint = "AWS cannot read what arrives: look for a proxy or firewall that changes requests"
 	default:
 		if f.Hint = s.hint(a, resp.Response.Response); f.Hint != "" {
-			f.Kind, f.Whole = Settings, true
+			f.Kind, f.AnyCall = Settings, true
 		} else {
 			f.Kind = Refused
 		}

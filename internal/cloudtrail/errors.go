@@ -33,3 +33,8 @@ var eventSettings = map[string]string{
 	"InvalidRecipient":     "the account in CHANNEL_ARN is not the one that owns the channel: take the ARN from `aws cloudtrail list-channels` in that account",
 	"InvalidEventSource":   "the channel does not take events of the source kong-gateway: CHANNEL_ARN must name a channel of the type Custom",
 }
+
+// aboutEvent are the codes of an event that are known to be about it.
+var aboutEvent = map[string]bool{
+	"FieldTooLong": true, "FieldNotFound": true, "InvalidChecksum": true, "InvalidData": true,
+}

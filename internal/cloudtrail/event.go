@@ -38,13 +38,6 @@ const (
 	restReserve = 256
 )
 
-// eventTime is written with four digits for the year: these are the first and
-// the last second that can be.
-var (
-	minTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
-	maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
-)
-
 // mapping turns entries into events. It holds what is the same for all of them.
 type mapping struct {
 	account    string // that owns the channel
@@ -90,7 +83,7 @@ func (m *mapping) write(w *writer, e *audit.Entry) {
 		w.field("", "eventName", string(w.tmp), maxLong)
 	}
 	w.raw(`,"eventTime":"`)
-	at := min(max(e.Timestamp, minTime), maxTime)
+	at := e.EventTime()
 	w.buf = time.Unix(at, 0).UTC().AppendFormat(w.buf, time.RFC3339)
 	w.raw(`","UID":`)
 	w.field("", "UID", id, maxLong)

@@ -53,7 +53,7 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 			break
 		}
 	}
-	if failure = verdict.Settle(failure, verdicts); failure != nil {
+	if failure = verdict.PutError(failure, verdicts); failure != nil {
 		return verdicts, fmt.Errorf("putting %d entries into CloudTrail: %w", len(entries), failure)
 	}
 	return verdicts, nil
@@ -67,7 +67,7 @@ func stopsPut(err error) bool {
 	if verdict.IsUndecided(err) {
 		return false
 	}
-	return audit.NeedsPerson(err) || !errors.As(err, &f) || f.Whole || !f.Answered
+	return audit.NeedsPerson(err) || !errors.As(err, &f) || f.AnyCall || !f.Answered
 }
 
 // send puts a batch in one call, and in smaller ones if AWS refuses it for what
@@ -79,7 +79,7 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 	}
 	out, failure := d.call(ctx, b.body)
 	if failure == nil {
-		return d.settle(call, b, out)
+		return d.setVerdicts(call, b, out)
 	}
 	for i := range b.verdicts {
 		b.verdicts[i] = audit.Verdict{Code: failure.Code, Reason: failure.Reason}
@@ -154,13 +154,8 @@ func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Fail
 	return out, failure
 }
 
-// aboutEvent are the codes of an event that are known to be about it.
-var aboutEvent = map[string]bool{
-	"FieldTooLong": true, "FieldNotFound": true, "InvalidChecksum": true, "InvalidData": true,
-}
-
-// settle reads out of an answer what became of the events of a call.
-func (d *Destination) settle(call int64, b batch, out *answer) error {
+// setVerdicts sets the verdicts that an answer gives on the events of a call.
+func (d *Destination) setVerdicts(call int64, b batch, out *answer) error {
 	index := make(map[string]int, len(b.events))
 	for i := range b.events {
 		index[b.events[i].id] = i

@@ -173,7 +173,7 @@ func TestPutFillsABodyToTheByte(t *testing.T) {
 	}
 }
 
-func TestPutSettlesEvents(t *testing.T) {
+func TestPutVerdictsOfEvents(t *testing.T) {
 	for _, c := range []struct {
 		code, want string
 		setting    bool

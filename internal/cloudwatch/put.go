@@ -62,7 +62,7 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	if call == nil {
 		return p.verdicts, nil
 	}
-	return p.verdicts, verdict.Settle(p.send(ctx, call, 0), p.verdicts)
+	return p.verdicts, verdict.PutError(p.send(ctx, call, 0), p.verdicts)
 }
 
 // filedAt is the time, in milliseconds, under which an entry of a Unix second
@@ -144,7 +144,7 @@ func (p *put) failed(f *awscall.Failure) error {
 // of its time is put once more, under the present: the group's retention may be
 // shorter than 14 days, and nothing that Kong still has is too old to keep.
 func (p *put) taken(ctx context.Context, call int64, b *body, r rejection) error {
-	again := p.settle(call, b.events, r)
+	again := p.setVerdicts(call, b.events, r)
 	if len(again) == 0 {
 		return nil
 	}
@@ -155,16 +155,16 @@ func (p *put) taken(ctx context.Context, call int64, b *body, r rejection) error
 		p.note(again, failure)
 		return p.failed(failure)
 	}
-	if left := p.settle(call, again, r); len(left) > 0 {
+	if left := p.setVerdicts(call, again, r); len(left) > 0 {
 		return audit.WithHint(fmt.Errorf("putting log events into %s: %d events are filed under the present time, and AWS calls that %s", p.group, len(left), p.verdicts[left[0].entry].Code),
 			"set this machine's clock, by NTP")
 	}
 	return nil
 }
 
-// settle marks the events of a call that was taken, and returns those that AWS
-// left out because of their time.
-func (p *put) settle(call int64, events []event, r rejection) []event {
+// setVerdicts sets the verdicts on the events of a call that was taken, and returns those
+// that AWS left out because of their time.
+func (p *put) setVerdicts(call int64, events []event, r rejection) []event {
 	var left []event
 	accepted := make([]string, 0, len(events))
 	for i, e := range events {

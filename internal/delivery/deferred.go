@@ -19,7 +19,7 @@ const deadAfter = 24 * time.Hour
 
 // deferredTries is the state of the workers' tries of deferred entries.
 type deferredTries struct {
-	failed      int       // calls in a row that failed and settled nothing
+	failed      int       // calls in a row that failed and gave no entry an outcome
 	lastSuccess time.Time // of a call; before the first one, when PutDeferred began
 	overdue     batch     // entries deferred for too long, whose call failed
 	bytes       int       // of those

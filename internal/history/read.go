@@ -117,7 +117,7 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 		}
 	}
 	begin()
-	return scan(ctx, r.objects, since, until, func(page walk.Scanned) error {
+	return scan(ctx, r.objects, since, until, func(page walk.Step) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if page.Restart {
@@ -240,7 +240,7 @@ func (r *reading) readRequests(ctx context.Context) error {
 	}
 	begin := func() { r.asked, r.rowless = map[string]*audit.Entry{}, nil }
 	begin()
-	err := scan(ctx, r.requests, max(floor, 0), 0, func(page walk.Scanned) error {
+	err := scan(ctx, r.requests, max(floor, 0), 0, func(page walk.Step) error {
 		if page.Restart {
 			begin()
 			return nil

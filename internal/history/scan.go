@@ -21,10 +21,10 @@ var (
 
 // scan reads a log, in parts at once if Kong can filter by time. f is called by one
 // goroutine at a time, and sees some rows twice. until is 0 for the end of the log.
-func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk.Scanned) error) error {
+func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk.Step) error) error {
 	first := since
 	var now int64
-	err := log.Scan(ctx, since, until, func(page walk.Scanned) error {
+	err := log.Scan(ctx, since, until, func(page walk.Step) error {
 		if page.Order != walk.OldestFirst || page.Restart {
 			return errPeek
 		}
@@ -60,7 +60,7 @@ func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk
 			continue
 		}
 		group.Go(func() error {
-			return log.Scan(ctx, from, to, func(page walk.Scanned) error {
+			return log.Scan(ctx, from, to, func(page walk.Step) error {
 				if page.Restart || page.Order != walk.OldestFirst {
 					return errDisorder
 				}
@@ -73,7 +73,7 @@ func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk
 	if err := group.Wait(); !errors.Is(err, errDisorder) {
 		return err
 	}
-	if err := f(walk.Scanned{Restart: true}); err != nil {
+	if err := f(walk.Step{Restart: true}); err != nil {
 		return err
 	}
 	return log.Scan(outer, since, until, f)

@@ -174,12 +174,6 @@ func endpointOf(host string) endpoint {
 	return endpoint{Hostname: host}
 }
 
-// The first and the last second whose milliseconds have a date.
-var (
-	minTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
-	maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
-)
-
 // AppendEvent is an [audit.Encode] whose events the schema takes. They have at most
 // [MaxEvent] bytes.
 func (enc *Encoder) AppendEvent(dst []byte, e *audit.Entry) []byte {
@@ -234,7 +228,7 @@ func (enc *Encoder) event(e *audit.Entry) event {
 	ev := event{
 		ActivityID: activity, CategoryUID: categoryUID, ClassUID: classUID, TypeUID: classUID*100 + activity,
 		SeverityID: 1, // Informational
-		Time:       min(max(e.Timestamp, minTime), maxTime) * 1000,
+		Time:       e.EventTime() * 1000,
 		Metadata: metadata{
 			UID: uid, Version: Version, LogName: "audit_requests",
 			Product: product{

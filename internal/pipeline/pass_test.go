@@ -222,7 +222,7 @@ func TestScan(t *testing.T) {
 			now := w.now()
 			w.kong.add(span(now-100, 100, 1)...)
 			got := map[string]int{}
-			err := w.p.Reader().Scan(t.Context(), now-60, now-20, func(s walk.Scanned) error {
+			err := w.p.Reader().Scan(t.Context(), now-60, now-20, func(s walk.Step) error {
 				if s.Restart {
 					clear(got)
 				}
@@ -244,7 +244,7 @@ func TestScan(t *testing.T) {
 				}
 			}
 			stop := errors.New("enough")
-			if err := w.p.Reader().Scan(t.Context(), 0, 0, func(walk.Scanned) error { return stop }); !errors.Is(err, stop) {
+			if err := w.p.Reader().Scan(t.Context(), 0, 0, func(walk.Step) error { return stop }); !errors.Is(err, stop) {
 				t.Errorf("%v", err)
 			}
 			if w.store.writes != 0 || w.destination.putCalls() != 0 {

@@ -158,9 +158,9 @@ func (e *UndecidedError) Error() string {
 	return fmt.Sprintf("%s refuses with a code that is not known, %s (%s), and accepts nothing that could tell whether that is about the entry", e.Destination, e.Code, e.Reason)
 }
 
-// Settle returns the error of a put: an [UndecidedError] says nothing where some
+// PutError returns the error of a put: an [UndecidedError] says nothing where some
 // entry was accepted, as what was refused is simply put again then.
-func Settle(err error, verdicts []audit.Verdict) error {
+func PutError(err error, verdicts []audit.Verdict) error {
 	if IsUndecided(err) && slices.ContainsFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Accepted }) {
 		return nil
 	}

@@ -227,7 +227,7 @@ func (v *verification) nameLost(ctx context.Context) error {
 	f := &v.report.Destination.Missing
 	f.Count = len(v.lost)
 	named := map[uint64]bool{}
-	return v.log.Scan(ctx, v.first, v.last+1, func(s walk.Scanned) error {
+	return v.log.Scan(ctx, v.first, v.last+1, func(s walk.Step) error {
 		for i := range s.Entries {
 			h := v.held.hash(s.Entries[i].ID)
 			if _, ok := v.lost[h]; ok && !named[h] && len(named) < maxNames {

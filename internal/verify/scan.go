@@ -76,7 +76,7 @@ func (v *verification) run(ctx context.Context) error {
 	}
 	v.passing = left > 0
 	v.reset()
-	if err := v.log.Scan(ctx, v.since, v.until, func(s walk.Scanned) error { return v.page(ctx, s) }); err != nil {
+	if err := v.log.Scan(ctx, v.since, v.until, func(s walk.Step) error { return v.page(ctx, s) }); err != nil {
 		return err
 	}
 	if err := v.believe(ctx); err != nil {
@@ -139,7 +139,7 @@ func (v *verification) believe(ctx context.Context) error {
 	if n == 0 {
 		return nil
 	}
-	err := v.log.Scan(ctx, first, last+1, func(s walk.Scanned) error {
+	err := v.log.Scan(ctx, first, last+1, func(s walk.Step) error {
 		for i := range s.Entries {
 			v.shown = v.shown || pipeline.Shown(v.marks.Witnesses, &s.Entries[i])
 		}
@@ -178,7 +178,7 @@ func (v *verification) reset() {
 	v.first, v.last = 0, 0
 }
 
-func (v *verification) page(ctx context.Context, s walk.Scanned) error {
+func (v *verification) page(ctx context.Context, s walk.Step) error {
 	if s.Restart {
 		v.reset()
 	}

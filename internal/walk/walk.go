@@ -103,6 +103,7 @@ type Step struct {
 	// than [OldestFirst].
 	Offset  string
 	Restart bool
+	Now     int64         // Kong's clock when the walk began, Unix seconds
 	Took    time.Duration // for the page
 	Position
 }
@@ -215,7 +216,7 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 		}
 		w.bounds.Offset, w.bounds.Floor = "", w.bounds.RestartFloor
 		w.ordinals = audit.Ordinals{}
-		if err := emit(Step{Restart: true, Position: w.Position()}); err != nil {
+		if err := emit(Step{Restart: true, Now: w.kongTime.Unix(), Position: w.Position()}); err != nil {
 			return err
 		}
 	}
@@ -258,7 +259,7 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		}
 		// From here on the entries belong to the caller of Run.
 		end := page.Offset == "" || w.pastBounds(page.Entries)
-		s := Step{Offset: page.Offset, Position: w.Position()}
+		s := Step{Offset: page.Offset, Now: w.kongTime.Unix(), Position: w.Position()}
 		s.Entries = w.handOn(page.Entries)
 		s.Took = time.Since(begin)
 		if w.order == OldestFirst && w.proven() {
