@@ -16,13 +16,27 @@ type previewing struct {
 }
 
 func (k *previewing) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
-	time.Sleep(time.Second)
+	if !second(ctx) {
+		return audit.Page{}, ctx.Err()
+	}
 	page, err := k.table.Page(ctx, q)
 	if n := len(page.Entries); n > 0 && q.Preview != nil {
 		q.Preview <- k.guess(audit.Preview{Offset: page.Offset, Last: page.Entries[n-1].Timestamp})
 	}
-	time.Sleep(time.Second)
+	if !second(ctx) {
+		return audit.Page{}, ctx.Err()
+	}
 	return page, err
+}
+
+// second reports whether a second passed before ctx ended.
+func second(ctx context.Context) bool {
+	select {
+	case <-time.After(time.Second):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // The next page is asked for while one is decoded. Whatever the previews say, the walk
