@@ -340,3 +340,29 @@ func TestCheckWaitsForASlowKong(t *testing.T) {
 	out, _ := w.says(exitOK, "check")
 	contains(t, out, "ok      kong")
 }
+
+// Without Kong there are no triggers, and the schedule is far: the relay notices by itself,
+// and asks for nothing that Kong would record.
+func TestKongIsGoneWhileNothingAsks(t *testing.T) {
+	t.Parallel()
+	w := newNamedWorld(t, []string{"RELAY_CANARY=off"})
+	w.up()
+	w.work()
+	eventually(t, patient, "Kong works", func() bool { return w.state("kong").Status == "ok" })
+	before := len(w.kong.Requests())
+	w.kongFront.set(frontMode{refused: true})
+	eventually(t, patient, "it is named", func() bool {
+		lines := w.lines("dependency is failing", "kong")
+		return len(lines) == 1 && strings.Contains(lines[0].Cause+lines[0].Err, "connection refused") && strings.Contains(lines[0].Hint, "firewall")
+	})
+	w.kongFront.set(w.wrong["expired"])
+	eventually(t, patient, "another cause", func() bool { return strings.Contains(w.state("kong").Cause, "expired") })
+	if now := len(w.kong.Requests()); now != before {
+		t.Errorf("Kong was sent %d requests", now-before)
+	}
+	w.kongFront.set(w.good)
+	eventually(t, patient, "its end is said", func() bool {
+		return w.state("kong").Status == "ok" && len(w.lines("dependency works again", "kong")) == 1
+	})
+	eventually(t, patient, "a pass shows that nothing is missing", func() bool { return len(w.lines("everything from an outage is delivered", "")) == 1 })
+}

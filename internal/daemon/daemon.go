@@ -48,7 +48,7 @@ type server struct {
 	lastRead  atomic.Int64 // when Kong last gave a page, Unix seconds
 	running   atomic.Int32 // passes under way
 	forgot    atomic.Bool  // the ledger was emptied or set back since the last pass
-	recording recording
+	recording *recording
 	freshness health.Freshness
 	history   latest[app.PassStatus] // that ended, except those that found nothing new
 	tails     tails
@@ -85,7 +85,7 @@ func newServer(a *app.App, o Options) *server {
 		o.Stderr = io.Discard
 	}
 	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log),
-		recording: recording{every: a.Settings.Canary, asked: time.Now()}}
+		recording: newRecording(a.Settings.Canary, time.Now())}
 	s.template, s.policy = newPage()
 	s.scheduler = announce.New(announce.Options{Debounce: a.Settings.Debounce, Schedule: a.Settings.Schedule})
 	s.metrics = newMetrics(s)

@@ -23,11 +23,15 @@ const (
 	outagesEvery = 5 * time.Second
 	countsEvery  = 5 * time.Second // also how soon dead letters show in the metrics
 	checkEvery   = 2 * time.Second // of the settings of the ledger's server
+	reachEvery   = 5 * time.Second // of Kong, while nothing else asks it
 	checkWithin  = 15 * time.Second
 	emfEvery     = time.Minute
 	sampleEvery  = 10 * time.Second
 	tailsEvery   = 30 * time.Second // between lines about tails that follow each other
 )
+
+// operationConnect is the name of a connection to Kong without a request.
+const operationConnect = "connect"
 
 // report notes the outcome of a call to a dependency.
 func (s *server) report(d health.Dependency, operation string, err error) {
@@ -35,6 +39,7 @@ func (s *server) report(d health.Dependency, operation string, err error) {
 	if d == health.Kong {
 		if err == nil {
 			s.lastRead.Store(now.Unix())
+			s.health.Recovered(now, d, operationConnect)
 		}
 		s.reportLog(err)
 	}
@@ -51,7 +56,7 @@ func (s *server) followHealth(ctx context.Context) error {
 		do    func(context.Context)
 	}{
 		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {countsEvery, s.readCounts}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample},
-		{checkEvery, s.checkLedger}, {canaryTick, s.followRecording}, {tickEvery, s.logTails},
+		{checkEvery, s.checkLedger}, {reachEvery, s.checkKong}, {canaryTick, s.followRecording}, {tickEvery, s.logTails},
 	} {
 		wait.Go(func() { repeat(ctx, job.every, job.do) })
 	}
@@ -123,6 +128,23 @@ func (s *server) storeOutages(ctx context.Context) {
 	}
 	if len(list) > 0 {
 		s.ledger.expireDetails()
+	}
+}
+
+// checkKong connects to Kong if nothing has asked it lately. Else only the next scheduled
+// pass would find that it cannot be reached: without it there are no triggers either.
+func (s *server) checkKong(ctx context.Context) {
+	was := s.health.State(health.Kong)
+	if time.Since(was.Asked) < reachEvery/2 {
+		return
+	}
+	if err := s.app.Kong.Reach(ctx); err == nil {
+		s.health.Recovered(time.Now(), health.Kong, operationConnect)
+		if was.Status == health.Failing && s.health.State(health.Kong).Status == health.OK {
+			s.runner.RequestPoll() // which shows whether everything is delivered again
+		}
+	} else if ctx.Err() == nil {
+		s.report(health.Kong, operationConnect, err)
 	}
 }
 

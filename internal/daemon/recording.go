@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,9 +16,12 @@ import (
 )
 
 const (
-	// canaryWithin is how long a canary read is looked for, at most, before another one
-	// is made.
+	// canaryWithin is the least time between two canary reads: each is looked for first.
 	canaryWithin = time.Minute
+	// rememberCanary is how long the id of a canary read is known as such. If the ledger's
+	// answer is lost, the id can be on the ledger's list of announced ids all the same, and
+	// be found missing a day later.
+	rememberCanary = 25 * time.Hour
 	// canaryTick is the time between two checks whether a canary read is due.
 	canaryTick = 5 * time.Second
 	// provenFor is how old an entry may be to prove that Kong records, where no canary
@@ -47,11 +51,16 @@ type recording struct {
 	mu     sync.Mutex
 	proven time.Time // when the newest entry was made that the log has shown; zero: not known
 	asked  time.Time // when the last canary read was made, or the relay started
-	canary string    // id of the canary read that is being looked for; empty: none
 	lost   time.Time // when ids were last found missing; zero: never
+
+	canaries map[string]time.Time // when the canary reads of the last day were made, by id
 
 	retention time.Duration // how long Kong keeps what it recorded last; 0: not known
 	short     bool          // and that is too short, and has been said
+}
+
+func newRecording(every time.Duration, now time.Time) *recording {
+	return &recording{every: every, asked: now, canaries: map[string]time.Time{}}
 }
 
 // keeps notes when an entry was made and how long Kong keeps it. It reports whether to warn
@@ -85,15 +94,18 @@ func (r *recording) due(now time.Time) bool {
 	if r.asked.After(last) {
 		last = r.asked
 	}
-	pending := r.canary != "" && now.Sub(r.asked) < canaryWithin
-	return r.every > 0 && !pending && now.Sub(last) >= r.every
+	return r.every > 0 && now.Sub(last) >= max(r.every, canaryWithin)
 }
 
-// made notes a canary read.
+// made notes a canary read, whose id is empty if Kong's answer had none.
 func (r *recording) made(now time.Time, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.asked, r.canary = now, id
+	r.asked = now
+	maps.DeleteFunc(r.canaries, func(_ string, at time.Time) bool { return now.Sub(at) > rememberCanary })
+	if id != "" {
+		r.canaries[id] = now
+	}
 }
 
 // seen takes the timestamp of an entry, and reports whether it proves that Kong
@@ -107,9 +119,6 @@ func (r *recording) seen(now, at time.Time) bool {
 	if at.After(r.proven) {
 		r.proven = at
 	}
-	if !at.Before(r.asked.Truncate(time.Second)) {
-		r.canary = ""
-	}
 	within := r.every
 	if within == 0 {
 		within = provenFor
@@ -117,15 +126,20 @@ func (r *recording) seen(now, at time.Time) bool {
 	return !at.Before(r.lost.Truncate(time.Second)) && now.Sub(at) < within
 }
 
-// missing takes ids that were not recorded. It reports whether the canary is one of them,
-// and returns the others. If a newer entry was recorded, a missing canary proves nothing.
+// missing takes ids that were not recorded. It reports whether a canary read is one of them
+// and no newer entry was recorded, which would show that Kong only ignores such reads. It
+// returns the ids that are not of canary reads.
 func (r *recording) missing(now time.Time, ids []string) (canary bool, others []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	others = ids
-	if i := slices.Index(ids, r.canary); r.canary != "" && i >= 0 {
-		others = slices.Delete(slices.Clone(ids), i, i+1)
-		canary, r.canary = r.proven.Before(r.asked.Truncate(time.Second)), ""
+	for _, id := range ids {
+		made, ok := r.canaries[id]
+		if !ok {
+			others = append(others, id)
+		} else if r.proven.Before(made.Truncate(time.Second)) {
+			canary = true
+		}
+		delete(r.canaries, id)
 	}
 	if canary || len(others) > 0 {
 		r.lost = now

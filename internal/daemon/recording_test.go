@@ -10,7 +10,7 @@ import (
 // recorded meanwhile proves as much as its own entry does.
 func TestRecording(t *testing.T) {
 	start := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
-	r := &recording{every: 15 * time.Minute, asked: start}
+	r := newRecording(15*time.Minute, start)
 	at := func(minutes float64) time.Time { return start.Add(time.Duration(minutes * float64(time.Minute))) }
 	if r.due(at(14)) || !r.due(at(15)) {
 		t.Error("the first canary read is not due after 15 minutes")
@@ -32,10 +32,14 @@ func TestRecording(t *testing.T) {
 	if !r.seen(at(50.2), at(50.1)) {
 		t.Error("a fresh entry proves nothing")
 	}
-	if canary, _ := r.missing(at(50.5), []string{"again"}); canary {
-		t.Error("a canary read that Kong ignores is missed although it records others")
+	r.made(at(51), "later")
+	if canary, others := r.missing(at(51.5), []string{"again"}); canary || len(others) > 0 {
+		t.Errorf("a canary read that Kong ignores is missed although it records others: canary %v, others %v", canary, others)
 	}
-	off := &recording{asked: start}
+	if canary, others := r.missing(at(200), []string{"later"}); !canary || len(others) > 0 {
+		t.Errorf("a canary read that was noted late and never recorded: canary %v, others %v", canary, others)
+	}
+	off := newRecording(0, start)
 	if off.due(at(10_000)) {
 		t.Error("off, and due")
 	}
@@ -44,7 +48,7 @@ func TestRecording(t *testing.T) {
 // That Kong keeps entries for too short a time is said once, and of fresh entries only.
 func TestRetention(t *testing.T) {
 	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
-	r := &recording{}
+	r := newRecording(0, now)
 	for _, c := range []struct {
 		age, retention time.Duration
 		say            bool

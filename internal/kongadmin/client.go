@@ -77,6 +77,7 @@ const (
 // Client reads pages. It is safe for concurrent use.
 type Client struct {
 	base    *url.URL
+	tls     *tls.Config
 	opts    Options
 	http    *http.Client
 	proxy   func(*http.Request) (*url.URL, error)
@@ -118,6 +119,7 @@ func New(opts Options) (*Client, error) {
 		return nil, err
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
+	c.tls = config.Clone() // net/http adds to its own
 	t.TLSClientConfig = config
 	t.DisableCompression = true // readBody decompresses, within its limit
 	t.MaxIdleConnsPerHost = 4
