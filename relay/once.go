@@ -54,12 +54,14 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	req.RequestRerun, req.DryRun = true, c.Bool("dry-run")
-	defer useOneProcessor(e.Getenv)()
 	a, err := e.open(ctx, c, config.NeedPass)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
+	if a.Settings.Destination == config.ToCloudTrail {
+		defer useOneProcessor(e.Getenv)()
+	}
 	if err := a.Bind(ctx); err != nil {
 		return err
 	}

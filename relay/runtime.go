@@ -33,9 +33,9 @@ func allowHistoryMemory(getenv func(string) string) (undo func()) {
 	return func() { debug.SetMemoryLimit(before) }
 }
 
-// useOneProcessor lets Go use one processor until the returned function is called. A
-// single pass waits for others most of the time: one processor does more than AWS's quota
-// takes, and goroutines that need not wake up threads cost a tenth less.
+// useOneProcessor lets Go use one processor until the returned function is called. A pass
+// to CloudTrail Lake waits for its quota most of the time: one processor does more than
+// that takes, and goroutines that need not wake up threads cost a tenth less.
 func useOneProcessor(getenv func(string) string) (undo func()) {
 	if getenv("GOMAXPROCS") != "" {
 		return func() {}
