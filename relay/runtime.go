@@ -5,10 +5,10 @@ import (
 	"runtime/debug"
 )
 
-// All tuning of Go's runtime is in this file. GOMEMLIMIT, GOGC and GOMAXPROCS have their
-// usual meaning where the environment sets them.
+// All tuning of Go's runtime is in this file. If the environment sets GOMEMLIMIT or GOGC,
+// nothing is done about memory; if it sets GOMAXPROCS, nothing about processors.
 const (
-	// What the relay holds does not grow with the log, so neither need its memory:
+	// What the relay holds does not grow with the log, so its memory need not grow either:
 	// garbage is collected often enough to stay near memoryLimit.
 	memoryLimit = 23 << 20 // bytes, of what Go allocates
 	gcPercent   = 400

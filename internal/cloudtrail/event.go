@@ -215,7 +215,7 @@ func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, add
 	if e.RequestID != id {
 		small("requestID", e.RequestID, maxSmall)
 	}
-	if e.RBACUserID == "" { // details says something else then
+	if e.RBACUserID == "" { // userIdentity.details holds the notice about RBAC instead
 		small("rbac_user_name", e.RBACUserName, maxSmall)
 		small("request_source", e.RequestSource, maxSmall)
 	}

@@ -24,7 +24,7 @@ type destinationRow struct {
 	// setting is the name of the setting that holds the destination's address in AWS (an
 	// ARN, a log group), and that selects this destination if --destination is not set.
 	// needs says what that setting names. Both are empty for a file, which --destination
-	// names itself.
+	// names itself, and must not be for anything else.
 	setting, needs string
 	isFile         bool
 	ownFormat      bool     // it takes no other event format than its own

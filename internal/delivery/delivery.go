@@ -297,7 +297,7 @@ func (d *Delivery) SafeOffset() string {
 }
 
 // Safe returns the Unix second up to which everything that was read has an outcome: one
-// second before the oldest entry that has none. It returns 0 where no order is proven.
+// second before the oldest entry that has none. It returns 0 where pages come in no order of time.
 func (d *Delivery) Safe() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()

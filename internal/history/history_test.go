@@ -334,7 +334,12 @@ func TestRowsAreReadOnce(t *testing.T) {
 		add(i, "create", fmt.Sprint("other-", i))
 	}
 	c.at(10 * others)
-	add(others-100, "update", "orders")
+	// Rows beyond maxHeld are not kept: which ones depends on how far each part of the log
+	// has been read by then, but one of so many has to be among them.
+	const renamed, every = others / 500, 500
+	for i := range renamed {
+		add(i*every, "update", "orders")
+	}
 	c.at(10*others + 100)
 	read := reader(t, kong)
 	shown := func(name string, events int) (rows int) {
@@ -349,10 +354,10 @@ func TestRowsAreReadOnce(t *testing.T) {
 		}
 		return rows
 	}
-	if n := shown("other-5950", 1); n > others*3/2 {
+	if n := shown("other-5950", 1); n >= others*2 {
 		t.Errorf("%d rows were read of %d", n, others)
 	}
-	if n := shown("orders", 2); n < others*2 {
+	if n := shown("orders", 2*renamed); n < others*2 {
 		t.Errorf("%d rows were read of %d, twice", n, others)
 	}
 }

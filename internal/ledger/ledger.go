@@ -219,9 +219,10 @@ type Lease interface {
 	// Acquire, or since RerunRequested or Release last reported one. It fails as
 	// Renew does; a call that fails has reported nothing.
 	RerunRequested(ctx context.Context) (bool, error)
-	// Release gives up the lease, unless a rerun has been requested: then it keeps
-	// and renews the lease and returns true, and the holder makes another pass.
-	// Both are one step: no request is lost between them. It fails as Renew does.
+	// Release gives up the lease, unless a rerun has been requested since: then it renews
+	// the lease and returns true. The caller calls it again, and makes another pass. To
+	// look and to give up are one step: no request is lost between them. It fails as Renew
+	// does.
 	Release(ctx context.Context) (rerun bool, err error)
 	// SetMarks replaces the marks. It fails with [audit.ErrLeaseLost],
 	// [audit.ErrLedgerReplaced] or [audit.ErrLedgerMismatch], and then writes nothing.

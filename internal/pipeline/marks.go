@@ -96,7 +96,8 @@ func (ps *pass) resumed(b walk.Bounds) walk.Bounds {
 
 // reached returns the Unix second up to which every entry that Kong has shown has an
 // outcome, or 0 if that is not known. The cursor must not pass it, or entries would be
-// skipped. kongStart is when the pass began, by Kong's clock.
+// skipped. A pass is complete if it has come to the end of the log and all that it read
+// has an outcome. kongStart is when it began, by Kong's clock.
 func (ps *pass) reached(complete bool, kongStart int64) int64 {
 	if ps.untrustedStart {
 		return 0
