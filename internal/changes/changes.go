@@ -261,14 +261,23 @@ func shrink(list []Change, n int) bool {
 		return false
 	}
 	slices.Sort(sizes)
-	least := sizes[len(sizes)-1] // size of what goes
-	for i := len(sizes) - 1; i >= 0 && n > 0; i-- {
-		least = sizes[i]
+	least, equal := sizes[len(sizes)-1], 0 // size of what goes, and how many fields of just that size do
+	for i := len(sizes) - 1; i >= 0 && (n > 0 || equal == 0); i-- {
+		if sizes[i] < least {
+			least, equal = sizes[i], 0
+		}
+		equal++
 		n -= sizes[i]
+	}
+	isLong := func(f Field) bool {
+		if size(f) == least {
+			equal--
+			return equal >= 0
+		}
+		return size(f) > least
 	}
 	for i := range list {
 		c := &list[i]
-		isLong := func(f Field) bool { return size(f) >= least }
 		before := len(c.From) + len(c.To)
 		c.From = slices.DeleteFunc(slices.Clone(c.From), isLong)
 		c.To = slices.DeleteFunc(slices.Clone(c.To), isLong)

@@ -4,10 +4,12 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 var testMasker = NewMasker([]byte("key of the ledger"), []string{"config.custom.inner", "*.hidden"})
@@ -201,6 +203,20 @@ func BenchmarkMask(b *testing.B) {
 	for b.Loop() {
 		if s := testMasker.Mask("routes", "k", route, ""); s.Name() != "orders" {
 			b.Fatal(s)
+		}
+	}
+}
+
+// Of fields of one size just as many are left out as have to be.
+func TestShrinkLeavesOutNoMoreThanItMust(t *testing.T) {
+	var fields []Field
+	for i := range 300 {
+		fields = append(fields, Field{Path: fmt.Sprintf("/tags/%03d", i), Value: jsontext.Value(`"0123456789"`)})
+	}
+	for n, want := range map[int]int{0: 1, 1: 1, 21: 1, 22: 2, 100: 5, 21 * 300: 300} {
+		list := []Change{{From: slices.Clone(fields[:150]), To: slices.Clone(fields[150:])}}
+		if !shrink(list, n) || list[0].Truncated != want || len(list[0].From)+len(list[0].To) != 300-want {
+			t.Errorf("%d bytes: %d of %d fields left out, want %d", n, list[0].Truncated, 300, want)
 		}
 	}
 }

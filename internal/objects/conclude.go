@@ -32,7 +32,13 @@ func (r *round) conclude(ctx context.Context) error {
 		r.log.Debug("announced ids not read, no history is exact", "err", err)
 	}
 	for _, p := range r.pending {
-		if _, told := r.announcedAt.get(p.entry.ID); !told && !r.isOld(p) {
+		_, told := r.announcedAt.get(p.entry.ID)
+		shown := p.first
+		if last := p.lastRow(); !last.IsZero() && last.Before(shown) {
+			shown = last
+		}
+		// A trigger may come a little after the rows.
+		if !told && r.unseenKnown && !r.isOld(p) && r.now.Sub(shown) >= apart {
 			r.meta.Unannounced = r.now.Unix()
 		}
 	}

@@ -229,8 +229,8 @@ func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.
 		}
 	}
 	reader, done := h.body(w, r, MaxBody)
-	defer done()
 	body, err := io.ReadAll(reader)
+	done() // what follows may take the ledger's time
 	if err != nil {
 		return nil, readError(err)
 	}

@@ -100,7 +100,11 @@ type conn struct {
 	distrust *distrust
 	used     atomic.Int64
 	resumed  atomic.Bool // written to after a pause, and no answer yet
-	said     string      // the answer that was read last, if it is an error
+	cut      atomic.Bool // not to be used again
+
+	// Of a connection that has had no answer but errors:
+	answered bool   // it has had another one
+	said     string // the first line of the last error
 }
 
 var errForgotten = errors.New("connection was idle when another one turned out to be forgotten")
@@ -112,7 +116,8 @@ func (c *conn) Write(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(b)
 	if err != nil && Cut(err) {
-		// One that has too many clients says so, and reads nothing.
+		c.cut.Store(true)
+		// A server that has too many clients says so, and reads nothing.
 		if c.Conn.SetReadDeadline(time.Now().Add(firstAnswer)) == nil {
 			_, _ = c.Read(make([]byte, 512)) // what counts is what it says
 		}
@@ -121,10 +126,10 @@ func (c *conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// explain returns the error that the server sent before the connection was cut, if it sent
-// nothing after that.
+// explain returns the error with which the server refused the connection before it was cut.
+// What a server answers later is about a command, and does not say why it is cut.
 func (c *conn) explain(err error) error {
-	if c.said == "" {
+	if c.answered || c.said == "" {
 		return err
 	}
 	return serverError(c.said)
@@ -143,13 +148,12 @@ func (c *conn) Read(b []byte) (int, error) {
 	if n > 0 {
 		c.used.Store(wall())
 		c.resumed.Store(false)
-		c.said = ""
-		if b[0] == '-' {
-			line, _, _ := strings.Cut(string(b[1:n]), "\r\n")
-			c.said = line
+		if c.answered = c.answered || b[0] != '-'; !c.answered {
+			c.said, _, _ = strings.Cut(string(b[1:n]), "\r\n")
 		}
 	}
 	if err != nil && Cut(err) {
+		c.cut.Store(true)
 		err = c.explain(err)
 	}
 	var network net.Error
@@ -171,6 +175,9 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	if c.used.Load() < c.distrust.until.Load() {
 		return nil, errForgotten
+	}
+	if c.cut.Load() {
+		return nil, net.ErrClosed
 	}
 	if c.sys == nil {
 		return unread{}, nil

@@ -267,6 +267,41 @@ func TestRedisThatClosesWithAWord(t *testing.T) {
 	}
 }
 
+// TestRedisCutAfterAnError has a connection end whose last answer was an error: what is asked
+// next is not answered with that error.
+func TestRedisCutAfterAnError(t *testing.T) {
+	t.Parallel()
+	if !redistest.Real() {
+		t.Log("needs a redis-server")
+		return
+	}
+	ca, cert, key, pool := certificates(t)
+	port := redistest.FreePort(t)
+	s := redistest.Start(t, "--tls-port", port, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
+	for name, o := range map[string]Options{
+		"plain": {Addrs: []string{s.Addr}},
+		"TLS":   {Addrs: []string{net.JoinHostPort("127.0.0.1", port)}, TLS: &tls.Config{RootCAs: pool}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Prefix = name
+			r := openRedis(t, o)
+			value(r.Begin(bg()))(t)
+			c := plainClient(t, s)
+			for range 10 {
+				must(t, c.Set(bg(), r.keys("announced")[0], "x", 0).Err())
+				if _, err := r.Announced(bg()); err == nil || !strings.Contains(err.Error(), "WRONGTYPE") {
+					t.Fatalf("a list of a wrong type: %v", err)
+				}
+				must(t, c.Del(bg(), r.keys("announced")[0]).Err())
+				must(t, c.ClientKillByFilter(bg(), "TYPE", "normal", "SKIPME", "yes").Err())
+				for range 3 {
+					must(t, r.Ping(bg()))
+				}
+			}
+		})
+	}
+}
+
 // TestRedisMarksOfSomethingElse has a key of the ledger's written by something else.
 func TestRedisMarksOfSomethingElse(t *testing.T) {
 	t.Parallel()
