@@ -4,8 +4,9 @@ import "context"
 
 // Scan reads the log as a pass does and hands it over page by page. since and
 // until (excluded) are Unix seconds; 0 leaves a side open. Entries older than
-// Options.StartAt are left out. It holds one page in memory: entries are valid until f
-// returns. After a [Step] with Restart set, f is shown all of its entries once more.
+// Options.StartAt are left out. It holds two pages in memory, one of which is still
+// being read: entries are valid until f returns. After a [Step] with Restart set, f is
+// shown all of its entries once more.
 //
 // A row may be shown twice where Kong's log changes meanwhile. An error of f ends
 // the scan and is returned as it is.
