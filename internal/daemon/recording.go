@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// canaryWithin is the least time between two canary reads: each is looked for first.
+	// canaryWithin is how long a canary read is looked for, at most, before another one
+	// is made.
 	canaryWithin = time.Minute
 	// rememberCanary is how long the id of a canary read is known as such. If the ledger's
 	// answer is lost, the id can be on the ledger's list of announced ids all the same, and
@@ -94,7 +95,12 @@ func (r *recording) due(now time.Time) bool {
 	if r.asked.After(last) {
 		last = r.asked
 	}
-	return r.every > 0 && now.Sub(last) >= max(r.every, canaryWithin)
+	for _, made := range r.canaries {
+		if now.Sub(made) < canaryWithin && r.unproven(made) {
+			return false // it is still looked for
+		}
+	}
+	return r.every > 0 && now.Sub(last) >= r.every
 }
 
 // made notes a canary read, whose id is empty if Kong's answer had none.
@@ -136,7 +142,7 @@ func (r *recording) missing(now time.Time, ids []string) (canary bool, others []
 		made, ok := r.canaries[id]
 		if !ok {
 			others = append(others, id)
-		} else if r.proven.Before(made.Truncate(time.Second)) {
+		} else if r.unproven(made) {
 			canary = true
 		}
 		delete(r.canaries, id)
@@ -145,6 +151,11 @@ func (r *recording) missing(now time.Time, ids []string) (canary bool, others []
 		r.lost = now
 	}
 	return canary, others
+}
+
+// unproven reports whether the log has shown nothing since. r.mu is held.
+func (r *recording) unproven(since time.Time) bool {
+	return r.proven.Before(since.Truncate(time.Second))
 }
 
 func (r *recording) provenAt() time.Time {
