@@ -23,7 +23,7 @@ const (
 	outagesEvery = 5 * time.Second
 	countsEvery  = 5 * time.Second // also how soon dead letters show in the metrics
 	checkEvery   = 2 * time.Second // of the settings of the ledger's server
-	reachEvery   = 5 * time.Second // of Kong, while nothing else asks it
+	reachEvery   = 5 * time.Second // between two connections to Kong while nothing else asks it
 	checkWithin  = 15 * time.Second
 	emfEvery     = time.Minute
 	sampleEvery  = 10 * time.Second
@@ -131,8 +131,8 @@ func (s *server) storeOutages(ctx context.Context) {
 	}
 }
 
-// checkKong connects to Kong if nothing has asked it lately. Else only the next scheduled
-// pass would find that it cannot be reached: without it there are no triggers either.
+// checkKong connects to Kong if nothing has asked it lately. A Kong that is gone sends no
+// triggers, so otherwise only the next scheduled pass would find that it cannot be reached.
 func (s *server) checkKong(ctx context.Context) {
 	was := s.health.State(health.Kong)
 	if time.Since(was.Asked) < reachEvery/2 {

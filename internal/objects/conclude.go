@@ -37,7 +37,7 @@ func (r *round) conclude(ctx context.Context) error {
 		if last := p.lastRow(); !last.IsZero() && last.Before(shown) {
 			shown = last
 		}
-		// A trigger may come a little after the rows.
+		// A trigger may come a little after the rows, so a write is not judged at once.
 		if !told && r.unseenKnown && !r.isOld(p) && r.now.Sub(shown) >= apart {
 			r.meta.Unannounced = r.now.Unix()
 		}

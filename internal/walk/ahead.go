@@ -6,8 +6,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// readAhead asks for a walk's next page while the one before is still being decoded: with
-// Kong's answers 20 ms away, decoding would otherwise take a quarter of the time of a walk.
+// readAhead asks for a walk's next page while the one before is still being decoded. If
+// Kong takes 20 ms for a page, a tenth of the time to deliver a log is saved
+// (BenchmarkOnceLogs, two processors).
 //
 // Which page is next is guessed from a preview of the one before, and the guess is used only
 // if it is exactly what the walk asks for in the end, having checked the page. The first

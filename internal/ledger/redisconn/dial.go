@@ -102,9 +102,8 @@ type conn struct {
 	resumed  atomic.Bool // written to after a pause, and no answer yet
 	cut      atomic.Bool // not to be used again
 
-	// Of a connection that has had no answer but errors:
-	answered bool   // it has had another one
-	said     string // the first line of the last error
+	answered bool   // it has had an answer that is no error
+	said     string // until then: the first line of the last error
 }
 
 var errForgotten = errors.New("connection was idle when another one turned out to be forgotten")
