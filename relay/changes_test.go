@@ -287,8 +287,6 @@ func TestPageLinksHistory(t *testing.T) {
 	w := &edited{world: newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})}
 	_, url, ops := w.serve("RELAY_OBJECTS=true")
 	w.urls = []string{url}
-	port := redistest.FreePort(t)
-	w.serve("RELAY_OBJECTS=true", "RELAY_OPS_LISTEN=0.0.0.0:"+port)
 	w.one(entities.Edit{Method: "POST", Path: "/services", Body: map[string]any{"name": "orders", "path": "/a"}}, true)
 	w.one(entities.Edit{Method: "PATCH", Path: "/services/orders", Body: map[string]any{"path": "/b"}}, true)
 	get := func(url, host string) (int, string) {
@@ -324,6 +322,9 @@ func TestPageLinksHistory(t *testing.T) {
 	if status, _ := get(ops+"/history/services/none", ""); status != http.StatusNotFound {
 		t.Errorf("a history of nothing: %d", status)
 	}
+	// Only now: a page tells of what its own relay delivered.
+	port := redistest.FreePort(t)
+	w.serve("RELAY_OBJECTS=true", "RELAY_OPS_LISTEN=0.0.0.0:"+port)
 	eventually(t, patient, "the page that others can open", func() bool { status, _ := get("http://127.0.0.1:"+port+"/", ""); return status != 0 })
 	if status, _ := get("http://127.0.0.1:"+port+"/"+link, ""); status != http.StatusNotFound {
 		t.Errorf("a history for anyone: %d", status)
