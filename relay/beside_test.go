@@ -72,15 +72,13 @@ func TestCommandsBesideARelayWithAFile(t *testing.T) {
 	if info, err := os.Stat(key); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	for _, path := range []string{"/ledger/undelivered", "/ledger/outages?since=2026-01-01T00:00:00Z"} {
-		resp, err := http.Get(ops + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusUnauthorized {
-			t.Errorf("%s without the key: %s", path, resp.Status)
-		}
+	resp, err := http.Post(ops+"/ledger/command", "application/json", strings.NewReader(`["relay","dead","list"]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without the key: %s", resp.Status)
 	}
 	if err := os.WriteFile(key, []byte("another"), 0o600); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
-	"github.com/kong-cloudtrail/relay/internal/opsclient"
 )
 
 func (e *env) deadCommand() *cli.Command {
@@ -59,19 +58,20 @@ type shownUndelivered struct {
 }
 
 func (e *env) deadList(ctx context.Context, c *cli.Command) error {
-	return e.reading(ctx, c, func(ctx context.Context, from ledgerView) error {
-		if c.Bool("json") {
-			for u, err := range from.UndeliveredEntries(ctx) {
-				if err != nil {
-					return err
-				}
-				if err := printJSON(e.Stdout, shownUndelivered{u, u.Outcome.String()}); err != nil {
-					return err
-				}
-			}
-			return nil
+	return e.withLedger(ctx, c, config.NeedLedger, func(a *app.App) error {
+		list := a.Store.UndeliveredEntries(ctx)
+		if !c.Bool("json") {
+			return a.ExplainLedger(printUndelivered(e.Stdout, list))
 		}
-		return printUndelivered(e.Stdout, from.UndeliveredEntries(ctx))
+		for u, err := range list {
+			if err != nil {
+				return a.ExplainLedger(err)
+			}
+			if err := printJSON(e.Stdout, shownUndelivered{u, u.Outcome.String()}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -100,11 +100,11 @@ func (e *env) deadShow(ctx context.Context, c *cli.Command) error {
 	if c.Args().Len() != 1 {
 		return config.Usagef("relay dead show takes one id: relay dead list shows them")
 	}
-	id := c.Args().First()
-	return e.reading(ctx, c, func(ctx context.Context, from ledgerView) error {
-		u, found, err := from.UndeliveredEntry(ctx, id)
+	return e.withLedger(ctx, c, config.NeedLedger, func(a *app.App) error {
+		id := c.Args().First()
+		u, found, err := a.Store.UndeliveredEntry(ctx, id)
 		if err != nil {
-			return err
+			return a.ExplainLedger(err)
 		}
 		if !found {
 			return app.NoUndelivered(id)
@@ -128,32 +128,24 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	var (
-		r   app.Retried
-		out = e.Stdout
-	)
-	err = e.withLedgerOrRelay(ctx, c, config.NeedLedger|config.NeedDestination, func(ctx context.Context, a *app.App) (err error) {
-		out = e.out(a.Settings)
-		r, err = a.Retry(ctx, selected)
-		return err
-	}, func(ctx context.Context, relay *opsclient.Client) (err error) {
-		r, err = relay.Retry(ctx, selected)
+	return e.withLedger(ctx, c, config.NeedLedger|config.NeedDestination, func(a *app.App) error {
+		r, err := a.Retry(ctx, selected)
+		out := e.out(a.Settings)
+		for _, l := range r.Left {
+			fmt.Fprintf(out, "%s: %s %s\n", l.ID, cmp.Or(l.Code, "-"), l.Reason)
+		}
+		if err == nil || r.Delivered+len(r.Left) > 0 {
+			fmt.Fprintf(out, "%d delivered, %d not delivered\n", r.Delivered, len(r.Left))
+		}
+		if err == nil && len(r.Left) > 0 {
+			return exitCode(exitFailed)
+		}
 		return err
 	})
-	for _, l := range r.Left {
-		fmt.Fprintf(out, "%s: %s %s\n", l.ID, cmp.Or(l.Code, "-"), l.Reason)
-	}
-	if err == nil || r.Delivered+len(r.Left) > 0 {
-		fmt.Fprintf(out, "%d delivered, %d not delivered\n", r.Delivered, len(r.Left))
-	}
-	if err == nil && len(r.Left) > 0 {
-		return exitCode(exitFailed)
-	}
-	return err
 }
 
 func (e *env) deadDrop(ctx context.Context, c *cli.Command) error {
-	dropped, reason := 0, c.String("reason")
+	reason := c.String("reason")
 	if reason == "" {
 		return config.Usagef("--reason is empty: say why, it goes into the log")
 	}
@@ -161,15 +153,11 @@ func (e *env) deadDrop(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	err = e.withLedgerOrRelay(ctx, c, config.NeedLedger, func(ctx context.Context, a *app.App) (err error) {
-		dropped, err = a.Drop(ctx, selected, reason)
-		return err
-	}, func(ctx context.Context, relay *opsclient.Client) (err error) {
-		dropped, err = relay.Drop(ctx, selected, reason)
+	return e.withLedger(ctx, c, config.NeedLedger, func(a *app.App) error {
+		dropped, err := a.Drop(ctx, selected, reason)
+		if err == nil || dropped > 0 {
+			fmt.Fprintf(e.Stdout, "%d dropped\n", dropped)
+		}
 		return err
 	})
-	if err == nil || dropped > 0 {
-		fmt.Fprintf(e.Stdout, "%d dropped\n", dropped)
-	}
-	return err
 }

@@ -48,30 +48,37 @@ func main() {
 // env is what a command has of the outside world. The commands are its methods.
 type env struct {
 	app.Env
+	args   []string         // of the command line
 	hangup <-chan os.Signal // SIGHUP: the destination's file is opened again
 	stdin  *os.File
 	// fromFile are the variables that --env-file has set; nil: it was not read.
 	fromFile map[string]bool
+	serving  *serving // of a command that another process has this relay run; else nil
 }
 
 // run is the program: everything but the process's own exit and signals.
 func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	trimEnvironment()
-	e := &env{app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, hangup, os.Stdin, nil}
+	e := &env{Env: app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, args: args, hangup: hangup, stdin: os.Stdin}
 	if getenv(lambdahost.RuntimeAPI) != "" {
 		lambdahost.Run(ctx, e.Env)
 		return exitOK
 	}
+	return e.run(ctx, e.commands())
+}
+
+// run runs the one of the commands that the command line names, and returns the exit code.
+func (e *env) run(ctx context.Context, commands []*cli.Command) int {
 	root := &cli.Command{
 		Name:  "relay",
 		Usage: "delivers Kong Gateway's audit log to CloudWatch Logs, CloudTrail Lake or a file",
 		Description: "Every setting is a flag and a variable; relay/README.md lists them. Exit codes: 0 done, 1 failed,\n" +
 			"2 wrong usage or settings, 3 verify found a difference.",
 		Version:   buildVersion(),
-		Writer:    stdout,
-		ErrWriter: stderr,
+		Writer:    e.Stdout,
+		ErrWriter: e.Stderr,
 		Flags:     append(settingFlags(), &cli.StringFlag{Name: envFile, Category: "Running", Usage: "file of variables, NAME=value lines; those of the environment go before"}),
-		Commands:  e.commands(),
+		Commands:  commands,
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {
 				return noCommand(c, "", "relay help")
@@ -89,8 +96,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	for _, c := range root.Commands {
 		e.applyDefaults(c)
 	}
-	err := root.Run(ctx, args)
-	return e.report(err)
+	return e.report(root.Run(ctx, e.args))
 }
 
 // trimEnvironment removes blanks and line ends around the values of those variables that

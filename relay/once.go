@@ -183,11 +183,7 @@ func (e *env) tap(ctx context.Context, c *cli.Command) (err error) {
 		return err
 	}
 	req.DryRun = true
-	s, err := e.settings(c, config.NeedPass)
-	if err != nil {
-		return err
-	}
-	a, err := app.Open(ctx, s, e.Logger(s), e.Stdout, config.NeedKong|config.NeedLedger)
+	a, err := e.open(ctx, c, config.NeedKong|config.NeedLedger)
 	if err != nil {
 		return err
 	}

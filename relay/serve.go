@@ -47,7 +47,9 @@ func (e *env) serve(ctx context.Context, s config.Settings, log *slog.Logger) er
 	}
 	defer sayStop(ctx, log)()
 	stop := e.reopenOnHangup(a)
-	err = daemon.Run(ctx, a, daemon.Options{Version: buildVersion(), Stdout: e.Stdout, Stderr: e.Stderr})
+	err = daemon.Run(ctx, a, daemon.Options{
+		Version: buildVersion(), Stdout: e.Stdout, Stderr: e.Stderr, Command: (&serving{app: a}).run,
+	})
 	stop()
 	return errors.Join(err, a.Close())
 }

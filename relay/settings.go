@@ -61,7 +61,7 @@ func (e *env) settings(c *cli.Command, n config.Need) (config.Settings, error) {
 // useEnvFile takes the variables of --env-file, where the environment does not set them.
 func (e *env) useEnvFile(c *cli.Command) error {
 	path := c.String(envFile)
-	if path == "" || e.fromFile != nil {
+	if path == "" || e.fromFile != nil || e.serving != nil {
 		return nil
 	}
 	text, err := os.ReadFile(path)

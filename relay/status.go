@@ -77,15 +77,22 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 		}
 		said = fmt.Errorf("no relay answers at %s (--ops-listen), and the ledger cannot be asked", listen)
 	}
-	var s app.Status
-	err = e.withLedger(ctx, c, config.NeedLedger, func(ctx context.Context, a *app.App) (err error) {
-		s, err = a.LedgerStatus(ctx)
-		return a.ExplainLedger(err)
-	})
+	s, err := e.ledgerStatus(ctx, c)
 	if err != nil && said != nil {
 		err = fmt.Errorf("%w: %w", said, err)
 	}
 	return s, err
+}
+
+// ledgerStatus asks the ledger how things stand.
+func (e *env) ledgerStatus(ctx context.Context, c *cli.Command) (s app.Status, err error) {
+	a, err := e.open(ctx, c, config.NeedLedger)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	s, err = a.LedgerStatus(ctx)
+	return s, a.ExplainLedger(err)
 }
 
 func (e *env) printStatus(c *cli.Command, s *app.Status) error {
@@ -192,11 +199,11 @@ func (e *env) outages(ctx context.Context, c *cli.Command) error {
 	if c.Bool("json") && c.Bool("csv") {
 		return config.Usagef("give one of --json and --csv")
 	}
-	now := time.Now()
-	return e.reading(ctx, c, func(ctx context.Context, l ledgerView) error {
-		list, err := l.Outages(ctx, now.Add(-c.Duration("since")))
+	return e.withLedger(ctx, c, config.NeedLedger, func(a *app.App) error {
+		now := time.Now()
+		list, err := a.Store.Outages(ctx, now.Add(-c.Duration("since")))
 		if err != nil {
-			return err
+			return a.ExplainLedger(err)
 		}
 		switch {
 		case c.Bool("json"):

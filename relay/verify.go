@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/verify"
 )
@@ -73,57 +71,36 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 	if o.Since, o.Until, err = config.Window(c.String("since"), c.String("until"), time.Now()); err != nil {
 		return err
 	}
-	a, err := e.open(ctx, c, config.NeedPass)
-	if errors.Is(err, audit.ErrLedgerInUse) {
-		return e.verifyBeside(ctx, c, o, err)
-	}
-	if err != nil {
+	return e.withLedger(ctx, c, config.NeedPass, func(a *app.App) error {
+		if e.serving != nil {
+			if !e.serving.verifying.TryLock() {
+				return errors.New("another relay verify is under way")
+			}
+			defer e.serving.verifying.Unlock()
+		}
+		if err := a.Bind(ctx); err != nil {
+			return err
+		}
+		bar := e.progress(c)
+		defer bar.end()
+		o.Progress = bar.show
+		report, err := verify.Run(ctx, a, o)
+		if report == nil {
+			return err
+		}
+		bar.end()
+		out := e.Stdout
+		if o.Repair {
+			out = e.out(a.Settings)
+		}
+		if c.Bool("json") {
+			err = errors.Join(err, printJSON(out, report))
+		} else {
+			err = errors.Join(err, report.Print(out))
+		}
+		if err == nil && !report.OK {
+			return exitCode(exitDifference)
+		}
 		return err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	if err := a.Bind(ctx); err != nil {
-		return err
-	}
-	bar := e.progress(c)
-	defer bar.end()
-	o.Progress = bar.show
-	report, err := verify.Run(ctx, a, o)
-	if report == nil {
-		return err
-	}
-	bar.end()
-	out := e.Stdout
-	if o.Repair {
-		out = e.out(a.Settings)
-	}
-	return printReport(c, out, report, err)
-}
-
-// verifyBeside has the relay that has the ledger's file open verify.
-func (e *env) verifyBeside(ctx context.Context, c *cli.Command, o verify.Options, inUse error) error {
-	relay, err := e.relayWithLedger(c, inUse)
-	if err != nil {
-		return err
-	}
-	report, err := relay.Verify(ctx, o)
-	if err != nil {
-		return err
-	}
-	if r := report.Repaired; r != nil && r.Error != "" {
-		err = fmt.Errorf("repairing: %s", r.Error)
-	}
-	return printReport(c, e.Stdout, report, err)
-}
-
-// printReport prints a report, and returns err, or the exit code that the report asks for.
-func printReport(c *cli.Command, out io.Writer, report *verify.Report, err error) error {
-	if c.Bool("json") {
-		err = errors.Join(err, printJSON(out, report))
-	} else {
-		err = errors.Join(err, report.Print(out))
-	}
-	if err == nil && !report.OK {
-		return exitCode(exitDifference)
-	}
-	return err
+	})
 }

@@ -64,16 +64,18 @@ type Store interface {
 	Close() error
 }
 
-// Paths of the operations listener at which a relay answers the commands that need its
-// ledger, where that is a file.
-const (
-	PathUndelivered = "/ledger/undelivered"
-	PathOutages     = "/ledger/outages"
-	PathVerify      = "/ledger/verify"
-	PathRetry       = "/ledger/retry"
-	PathDrop        = "/ledger/drop"
-)
+// CommandPath is the path of the operations listener at which a relay whose ledger is a file
+// runs commands for others, as one process at a time can open it. The request is the command
+// line, the answer a [CommandOutput] for each part of the output.
+const CommandPath = "/ledger/command"
 
-// KeyFile returns where a relay keeps the key for these paths while it runs: beside
-// the ledger's file.
+// CommandOutput is what a command has written, or how it has ended.
+type CommandOutput struct {
+	Stdout []byte `json:"stdout,omitempty"`
+	Stderr []byte `json:"stderr,omitempty"`
+	Exit   *int   `json:"exit,omitempty"` // set in the last one
+}
+
+// KeyFile returns where a relay keeps the key for CommandPath while it runs: beside the
+// ledger's file.
 func KeyFile(ledgerFile string) string { return ledgerFile + ".key" }

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -16,18 +15,6 @@ type Selection struct {
 	IDs       []string
 	Code      string        // empty: any
 	OlderThan time.Duration // 0: any age
-}
-
-// Query returns a selection as the parameters of a request.
-func (s *Selection) Query() url.Values {
-	return url.Values{"id": s.IDs, "code": {s.Code}, "older-than": {s.OlderThan.String()}}
-}
-
-// ParseSelection is the reverse of Query.
-func ParseSelection(q url.Values) (s Selection, err error) {
-	s.IDs, s.Code = q["id"], q.Get("code")
-	s.OlderThan, err = time.ParseDuration(q.Get("older-than"))
-	return s, err
 }
 
 // Refusal is why an undelivered entry was not delivered.

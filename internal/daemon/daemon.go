@@ -60,7 +60,6 @@ type server struct {
 	updates   atomic.Uint64            // of what answers show, beside the states of the dependencies
 	template  *template.Template       // of the page
 	policy    string                   // what the page may load
-	beside    *beside                  // nil: the ledger is no file
 }
 
 // Options of the daemon. All of them may be left out.
@@ -70,6 +69,9 @@ type Options struct {
 	Delivered      func(entries []audit.Entry) // called with what was accepted and recorded
 	Listening      func(addr string)           // called with the trigger listener's address
 	Operations     func(addr string)           // called with the operations listener's address
+	// Command runs a command for another process, which needs the ledger's file, and
+	// returns its exit code.
+	Command func(ctx context.Context, args []string, stdout, stderr io.Writer) int
 }
 
 // Run listens and makes passes until ctx ends. It returns nil if ctx ended it.
@@ -174,11 +176,10 @@ func (s *server) run(ctx context.Context) error {
 		})
 		return l.Addr(), nil
 	}
-	var closeBeside func()
-	s.beside, closeBeside = s.openBeside()
-	defer closeBeside()
+	key, closeCommands := s.openCommands()
+	defer closeCommands()
 	if set.OpsListen != "" {
-		addr, err := listen("operations", set.OpsListen, s.opsHandler())
+		addr, err := listen("operations", set.OpsListen, s.opsHandler(key))
 		if err != nil {
 			return abort(err)
 		}

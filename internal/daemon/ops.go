@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/health"
 )
 
@@ -63,7 +64,9 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = json.MarshalEncode(jsontext.NewEncoder(w), v) // a client that went away
 }
 
-func (s *server) opsHandler() http.Handler {
+// opsHandler serves the operations listener. It runs commands for requests that have the key,
+// unless that is empty.
+func (s *server) opsHandler(key string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -85,8 +88,8 @@ func (s *server) opsHandler() http.Handler {
 	if s.showsHistory() {
 		mux.HandleFunc("GET /history/{type}/{name}", s.entityHistory)
 	}
-	if s.beside != nil {
-		s.beside.register(mux)
+	if key != "" {
+		mux.HandleFunc("POST "+app.CommandPath, s.command(key))
 	}
 	return mux
 }

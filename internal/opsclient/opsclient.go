@@ -3,15 +3,14 @@
 package opsclient
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -20,8 +19,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
-	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/verify"
 )
 
 // timeout is less than container runtimes wait for a health check.
@@ -58,8 +55,8 @@ func (c *Client) Unlock(ledgerFile string) error {
 
 // do makes a request. The caller closes the body, for which there is as much time as
 // for the answer: within, or no limit if that is 0.
-func (c *Client) do(ctx context.Context, method, path string, within time.Duration) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, http.NoBody)
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader, within time.Duration) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +70,7 @@ func (c *Client) do(ctx context.Context, method, path string, within time.Durati
 
 // Health returns an error unless the relay answers a path with 200.
 func (c *Client) Health(ctx context.Context, path string) error {
-	resp, err := c.do(ctx, http.MethodGet, path, timeout)
+	resp, err := c.do(ctx, http.MethodGet, path, http.NoBody, timeout)
 	if err != nil {
 		return fmt.Errorf("asking for health: %w", err)
 	}
@@ -86,7 +83,7 @@ func (c *Client) Health(ctx context.Context, path string) error {
 
 // Status returns how things stand, if a relay answers.
 func (c *Client) Status(ctx context.Context) (s app.Status, ok bool) {
-	resp, err := c.do(ctx, http.MethodGet, "/status", timeout)
+	resp, err := c.do(ctx, http.MethodGet, "/status", http.NoBody, timeout)
 	if err != nil {
 		return s, false
 	}
@@ -96,113 +93,34 @@ func (c *Client) Status(ctx context.Context) (s app.Status, ok bool) {
 	return s, err == nil && json.Unmarshal(text, &s) == nil && s.From == "relay"
 }
 
-// ledger asks about the ledger.
-func (c *Client) ledger(ctx context.Context, method, path string) (*http.Response, error) {
-	resp, err := c.do(ctx, method, path, 0)
+// Run has the relay run a command of this process, with its output here, and returns the
+// command's exit code.
+func (c *Client) Run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int, err error) {
+	text, err := json.Marshal(args)
 	if err != nil {
-		return nil, fmt.Errorf("asking the relay that has the ledger: %w", err)
+		return 0, err
 	}
-	if resp.StatusCode == http.StatusOK {
-		return resp, nil
+	resp, err := c.do(ctx, http.MethodPost, app.CommandPath, bytes.NewReader(text), 0)
+	if err != nil {
+		return 0, fmt.Errorf("asking the relay that has the ledger: %w", err)
 	}
 	defer resp.Body.Close()
-	var refusal struct{ Error, Hint string }
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if json.Unmarshal(text, &refusal, json.MatchCaseInsensitiveNames(true)) != nil || refusal.Error == "" {
-		refusal.Error = resp.Status
+	if resp.StatusCode != http.StatusOK {
+		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return 0, fmt.Errorf("the relay that has the ledger answers %s: %s", resp.Status, bytes.TrimSpace(reason))
 	}
-	err = fmt.Errorf("the relay that has the ledger answers: %s", refusal.Error)
-	if refusal.Hint != "" {
-		err = audit.WithHint(err, refusal.Hint)
-	}
-	return nil, err
-}
-
-// each reads the values of an answer, one after the other.
-func each[T any](c *Client, ctx context.Context, path string) iter.Seq2[T, error] { //nolint:revive // a method cannot have a type parameter
-	return func(yield func(T, error) bool) {
-		var none T
-		resp, err := c.ledger(ctx, http.MethodGet, path)
-		if err != nil {
-			yield(none, err)
-			return
+	for d := jsontext.NewDecoder(resp.Body); ; {
+		var out app.CommandOutput
+		if err := json.UnmarshalDecode(d, &out); err != nil {
+			return 0, fmt.Errorf("reading what the relay answers: %w", err)
 		}
-		defer resp.Body.Close()
-		for d := jsontext.NewDecoder(resp.Body); ; {
-			var v T
-			switch err := json.UnmarshalDecode(d, &v); {
-			case errors.Is(err, io.EOF):
-				return
-			case err != nil:
-				yield(none, fmt.Errorf("reading what the relay answers: %w", err))
-				return
-			case !yield(v, nil):
-				return
-			}
+		if out.Exit != nil {
+			return *out.Exit, nil
+		}
+		_, err := stdout.Write(out.Stdout)
+		_, errorsErr := stderr.Write(out.Stderr)
+		if err := errors.Join(err, errorsErr); err != nil {
+			return 0, err
 		}
 	}
-}
-
-// UndeliveredEntries goes over dead letters and deferred entries.
-func (c *Client) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
-	return each[audit.Undelivered](c, ctx, app.PathUndelivered)
-}
-
-// UndeliveredEntry returns one of them.
-func (c *Client) UndeliveredEntry(ctx context.Context, id string) (u audit.Undelivered, found bool, err error) {
-	for u, err := range each[audit.Undelivered](c, ctx, app.PathUndelivered+"?"+url.Values{"id": {id}}.Encode()) {
-		return u, err == nil, err
-	}
-	return u, false, nil
-}
-
-// Outages returns the outages that had not ended by a time, oldest first.
-func (c *Client) Outages(ctx context.Context, since time.Time) (list []audit.Outage, err error) {
-	for o, err := range each[audit.Outage](c, ctx, app.PathOutages+"?"+url.Values{"since": {since.UTC().Format(time.RFC3339)}}.Encode()) {
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, o)
-	}
-	return list, nil
-}
-
-// Retry has the relay put undelivered entries again.
-func (c *Client) Retry(ctx context.Context, s *app.Selection) (r app.Retried, err error) {
-	err = c.have(ctx, app.PathRetry, s.Query(), &r)
-	return r, err
-}
-
-// Drop has the relay give undelivered entries up, and returns how many it did.
-func (c *Client) Drop(ctx context.Context, s *app.Selection, reason string) (dropped int, err error) {
-	q := s.Query()
-	q.Set("reason", reason)
-	var answer struct {
-		Dropped int `json:"dropped"`
-	}
-	err = c.have(ctx, app.PathDrop, q, &answer)
-	return answer.Dropped, err
-}
-
-// have has the relay do something to the ledger, and reads its answer.
-func (c *Client) have(ctx context.Context, path string, q url.Values, answer any) error {
-	resp, err := c.ledger(ctx, http.MethodPost, path+"?"+q.Encode())
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if err := json.UnmarshalRead(resp.Body, answer); err != nil {
-		return fmt.Errorf("reading what the relay answers: %w", err)
-	}
-	return nil
-}
-
-// Verify has the relay compare Kong, ledger and destination.
-func (c *Client) Verify(ctx context.Context, o verify.Options) (*verify.Report, error) {
-	resp, err := c.ledger(ctx, http.MethodPost, app.PathVerify+"?"+o.Query().Encode())
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return verify.ReadReport(resp.Body, o)
 }

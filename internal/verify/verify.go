@@ -5,14 +5,7 @@ package verify
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net/url"
-	"strconv"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -177,33 +170,4 @@ func (r *Report) difference(strict bool) bool {
 			r.Destination != nil && r.Destination.Repeated.Count+r.Destination.Unknown.Count+r.Destination.Unreadable > 0
 	}
 	return d
-}
-
-// Query returns the options as the parameters of a request.
-func (o *Options) Query() url.Values {
-	return url.Values{
-		"since": {strconv.FormatInt(o.Since, 10)}, "until": {strconv.FormatInt(o.Until, 10)}, "grace": {o.Grace.String()},
-		"strict": {strconv.FormatBool(o.Strict)}, "repair": {strconv.FormatBool(o.Repair)},
-	}
-}
-
-// ReadReport reads a report that was asked for by such a request.
-func ReadReport(from io.Reader, o Options) (*Report, error) {
-	r := new(Report)
-	if err := json.UnmarshalRead(from, r); err != nil {
-		return nil, fmt.Errorf("reading the report: %w", err)
-	}
-	r.window = o.Since != 0 || o.Until != 0
-	return r, nil
-}
-
-// ParseQuery is the reverse of Query.
-func ParseQuery(q url.Values) (o Options, err error) {
-	var errs [5]error
-	o.Since, errs[0] = strconv.ParseInt(q.Get("since"), 10, 64)
-	o.Until, errs[1] = strconv.ParseInt(q.Get("until"), 10, 64)
-	o.Grace, errs[2] = time.ParseDuration(q.Get("grace"))
-	o.Strict, errs[3] = strconv.ParseBool(q.Get("strict"))
-	o.Repair, errs[4] = strconv.ParseBool(q.Get("repair"))
-	return o, errors.Join(errs[:]...)
 }
