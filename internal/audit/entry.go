@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -74,19 +75,20 @@ type Object struct {
 	Omitted   bool   // Entity is empty because [Query.Entities] did not want it
 }
 
-// IsAuditRead reports whether the request was a read of the audit log itself: a GET
-// of /audit/…, with or without the name of a workspace before it.
+// IsAuditRead reports whether the request can be a relay's read of the audit log: a GET of
+// exactly /audit/requests or /audit/objects, with or without the name of a workspace before
+// it, and with a query that a relay sends.
 func (e *Entry) IsAuditRead() bool {
-	if e.Method != http.MethodGet {
-		return false
-	}
-	path, _, _ := strings.Cut(e.Path, "?")
-	if rest, ok := strings.CutPrefix(path, "/audit/"); ok {
-		return rest != ""
-	}
-	_, rest, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return ok && (rest == "audit/requests" || rest == "audit/objects")
+	path, query, _ := strings.Cut(e.Path, "?")
+	return e.Method == http.MethodGet && auditPath.MatchString(path) && auditQuery.MatchString(query)
 }
+
+var (
+	auditPath = regexp.MustCompile(`^(/[^/]+)?/audit/(requests|objects)$`)
+
+	// auditQuery matches the queries of package kongadmin, which always ask for a size.
+	auditQuery = regexp.MustCompile(`^((after|offset|sort_by|sort_desc)=[^&]*&)*size=\d+(&(after|offset|sort_by|sort_desc)=[^&]*)*$`)
+)
 
 // The first and the last Unix second whose year has four digits.
 const (

@@ -196,7 +196,7 @@ func (k *kong) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		page.RequestIDs = []string{k.cachedID}
 	}
 	if k.ownReads {
-		page.RequestIDs = []string{k.insert(audit.Entry{Timestamp: k.clock().Unix(), Method: "GET", Path: "/audit/requests"})}
+		page.RequestIDs = []string{k.insert(audit.Entry{Timestamp: k.clock().Unix(), Method: "GET", Path: "/audit/requests?size=1"})}
 	}
 	return page, nil
 }
