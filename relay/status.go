@@ -240,7 +240,7 @@ func outageEnd(o audit.Outage, now time.Time) string {
 	switch {
 	case !o.To.IsZero():
 		return app.Moment(o.To)
-	case now.Sub(o.Seen) < app.OutageStale:
+	case o.Lasts(now):
 		return "now"
 	}
 	return "unknown (relay stopped after " + app.Moment(o.Seen) + ")"

@@ -25,7 +25,8 @@ A difference is an entry that Kong holds and
   - that was rejected permanently, or deferred, until it is delivered or somebody drops it with a
     reason (relay dead). Without --since and --until, so are those that Kong no longer holds.
 On the way, and no difference: what a pass that is under way still comes to. Not due yet, and no
-difference: what is newer than the last pass, for as long as --schedule.
+difference: what is newer than the last pass, for as long as --schedule. Both are a difference while
+passes fail.
 
 CloudWatch Logs is read back by FilterLogEvents, which needs logs:FilterLogEvents on the log group and costs
 nothing: up to 5 calls a second of 1 MB each, so that a million entries take some minutes. What was filed

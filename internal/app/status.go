@@ -31,6 +31,7 @@ type Status struct {
 	FullAt            time.Time `json:"full_reconcile_at,omitzero"`
 	LastComplete      time.Time `json:"last_complete_pass_at,omitzero"`
 	OldestUndelivered time.Time `json:"oldest_undelivered_at,omitzero"`
+	FailingSince      time.Time `json:"passes_failing_since,omitzero"`
 	Resumes           bool      `json:"reconcile_resumes,omitempty"`
 
 	Dependencies []health.State `json:"dependencies,omitempty"`
@@ -77,9 +78,11 @@ const (
 	shownOutages   = 30 * 24 * time.Hour
 )
 
-// OutageStale is how long after its last confirmation an outage without an end counts as
-// one whose relay was stopped.
-const OutageStale = 2 * time.Minute
+// StopsDelivery reports whether nothing can be delivered during an outage.
+func StopsDelivery(o *audit.Outage) bool {
+	d := health.Dependency(o.Dependency)
+	return d != health.Triggers && d != health.Recording
+}
 
 // LedgerStatus returns the status as the ledger knows it.
 func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
@@ -119,7 +122,7 @@ func (a *App) Announced(ctx context.Context, now time.Time) (waiting int, missin
 // SetMarks sets the times that marks say.
 func (s *Status) SetMarks(m *audit.Marks) {
 	s.DeliveredUpTo, s.ReconciledThrough, s.FullAt = UnixTime(m.Cursor), UnixTime(m.ReconciledThrough), UnixTime(m.FullAt)
-	s.LastComplete, s.Resumes = UnixTime(m.Completed), m.Resume != nil
+	s.LastComplete, s.FailingSince, s.Resumes = UnixTime(m.Completed), UnixTime(m.FailedSince), m.Resume != nil
 }
 
 // AddDetails adds the reasons of undelivered entries, and the outages of the last 30 days.
@@ -174,9 +177,13 @@ func (s *Status) Judge() {
 	}
 	if s.From == "ledger" {
 		for _, o := range s.Outages {
-			if o.To.IsZero() && s.At.Sub(o.Seen) < OutageStale {
+			if o.Lasts(s.At) {
 				failing = append(failing, fmt.Sprintf("%s has been failing since %s: %s", o.Dependency, ShortTime(s.At, o.From), o.Cause))
 			}
+		}
+		if len(failing) == 0 && !s.FailingSince.IsZero() {
+			failing = append(failing, fmt.Sprintf("passes have been failing since %s", ShortTime(s.At, s.FailingSince)))
+			s.Hint = "relay once makes a pass and says why it fails"
 		}
 	}
 	upTo := s.upTo()

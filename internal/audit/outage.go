@@ -19,3 +19,10 @@ type Outage struct {
 	// after it.
 	Waited int `json:"entries_waited"`
 }
+
+// outageStale is how long after it was last seen an outage without an end counts as over:
+// its relay was stopped.
+const outageStale = 2 * time.Minute
+
+// Lasts reports whether the outage goes on.
+func (o *Outage) Lasts(now time.Time) bool { return o.To.IsZero() && now.Sub(o.Seen) < outageStale }

@@ -83,6 +83,9 @@ type Marks struct {
 	FullAt int64 `json:"full_at"`
 	// Completed is when the last pass that read to its end did so.
 	Completed int64 `json:"completed,omitempty"`
+	// FailedSince is when the first pass failed of those that have failed since the last one
+	// that was complete, or 0. A pass that was stopped, or was cut by a deadline, did not fail.
+	FailedSince int64 `json:"failed_since,omitempty"`
 	// Witnesses are some of the newest entries that had an outcome when the marks were
 	// written. While Kong retains them, a log that shows none of them is another
 	// log, or an emptied one.

@@ -88,7 +88,7 @@ func newPage() (page *template.Template, policy string) {
 		},
 		"short": func(t time.Time) string { return strings.TrimSuffix(app.ShortTime(time.Now(), t), " UTC") },
 		"outageEnd": func(o audit.Outage) string {
-			if time.Since(o.Seen) < app.OutageStale {
+			if o.Lasts(time.Now()) {
 				return "now"
 			}
 			return "unknown: the relay was stopped during it"

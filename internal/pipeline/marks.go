@@ -128,8 +128,9 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 		kongStart = now
 	}
 	m.Cursor = min(max(m.Cursor, ps.reached(complete, kongStart)), now)
+	m.FailedSince = ps.before.FailedSince
 	if complete {
-		m.Completed = now
+		m.Completed, m.FailedSince = now, 0
 		m.Witnesses = ps.witnesses.next()
 		if m.Cursor <= 0 && !ps.untrustedStart { // an empty log
 			// Bounded by this machine's clock: rows may be older than Kong's clock says.
@@ -166,7 +167,10 @@ func (ps *pass) rewind(ctx context.Context) error {
 	if err := ps.lease.SetMarks(ctx, ps.before); err != nil {
 		return fmt.Errorf("taking marks back: %w", err)
 	}
-	ps.marks = trusted(ps.before, ps.walk.KongTime().Unix())
+	ps.marks = ps.before
+	if now := ps.walk.KongTime(); !now.IsZero() {
+		ps.marks = trusted(ps.before, now.Unix())
+	}
 	return nil
 }
 
@@ -190,15 +194,27 @@ func (ps *pass) resume(now int64) *audit.Resume {
 }
 
 // finish saves the marks at the end of the pass. If the log is not the one that was read
-// before, it restores them.
+// before, or was not reached, it restores them. Either way they say whether passes fail.
 func (ps *pass) finish(ctx context.Context, err error) error {
-	if !ps.movesMarks() || ps.walk.KongTime().IsZero() {
+	if !ps.movesMarks() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveWithin)
 	defer cancel()
-	if errors.Is(err, audit.ErrLogMismatch) {
+	// Marks that no pass has made yet are not made by one that fails: an address of Kong
+	// that was mistyped would be bound to them.
+	if failed(err) && ps.before.FailedSince == 0 && ps.before.Cursor != 0 {
+		ps.before.FailedSince = time.Now().Unix()
+	}
+	if ps.walk.KongTime().IsZero() || errors.Is(err, audit.ErrLogMismatch) {
 		return ps.rewind(ctx)
 	}
 	return ps.save(ctx, err == nil)
+}
+
+// failed reports whether a pass with this error failed, rather than was stopped, lost the
+// lease or ran out of time.
+func failed(err error) bool {
+	return err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, audit.ErrLeaseLost) &&
+		(!errors.Is(err, ErrOutOfTime) || audit.Hint(err) != "")
 }

@@ -86,6 +86,9 @@ func (p *printer) conclusion(r *Report) {
 		if r.Repaired == nil && r.differs() {
 			p.printf("--repair puts what is missing\n")
 		}
+		if n := r.waiting(); n > 0 {
+			p.printf("%s not delivered, since %s\n", app.Plural(n, "entry"), r.Failing)
+		}
 		if n := r.undelivered(); n > 0 {
 			p.printf("%s not delivered: relay dead retry puts them again, relay dead drop --reason gives them up\n", app.Plural(n, "entry"))
 		}

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
@@ -94,6 +95,9 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.nameLost(ctx); err != nil {
 		return err
 	}
+	if err := v.findFailing(ctx); err != nil {
+		return err
+	}
 	r := &v.report
 	if r.DeadLetters, r.DeferredEntries, err = v.app.Store.UndeliveredCounts(ctx); err != nil {
 		return err
@@ -147,6 +151,32 @@ func (v *verification) believe(ctx context.Context) error {
 	})
 	if err == nil && !v.shown {
 		err = pipeline.LogMismatch(n)
+	}
+	return err
+}
+
+// findFailing finds out whether something keeps entries from being delivered: a dependency
+// that a running relay calls failing and during whose outage no pass was completed, or passes
+// that fail.
+func (v *verification) findFailing(ctx context.Context) error {
+	m, err := v.app.Store.Marks(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	outages, err := v.app.Store.Outages(ctx, now.Add(-time.Hour))
+	if err != nil {
+		return err
+	}
+	for _, o := range outages {
+		if app.StopsDelivery(&o) && o.Lasts(now) && (m.FailedSince > 0 || o.From.Unix() >= m.Completed) {
+			v.report.Failing = fmt.Sprintf("%s has been failing since %s: %s", o.Dependency, app.Moment(o.From), o.Cause)
+			return nil
+		}
+	}
+	left, err := v.app.Store.LeaseLeft(ctx)
+	if err == nil && left == 0 && m.FailedSince > 0 { // else the pass under way may be the one that delivers
+		v.report.Failing = "passes have been failing since " + moment(m.FailedSince) + "; relay once says why"
 	}
 	return err
 }

@@ -91,6 +91,9 @@ type Report struct {
 	CompleteThrough string  `json:"complete_through,omitempty"`
 	Seconds         float64 `json:"seconds"`
 
+	// Failing is why nothing is being delivered. NotDue and OnTheWay are a difference then.
+	Failing string `json:"failing,omitempty"`
+
 	// Of the entries that Kong holds, by what the ledger knows of them.
 	Entries   int     `json:"entries"`
 	Delivered int     `json:"delivered"`
@@ -162,9 +165,17 @@ func (r *Report) undelivered() int {
 	return n
 }
 
+// waiting returns how many entries wait only because nothing is being delivered.
+func (r *Report) waiting() int {
+	if r.Failing == "" {
+		return 0
+	}
+	return r.NotDue + r.OnTheWay
+}
+
 // difference reports whether the exit code must say that there is one.
 func (r *Report) difference(strict bool) bool {
-	d := r.differs() || r.undelivered() > 0
+	d := r.differs() || r.undelivered() > 0 || r.waiting() > 0
 	if strict {
 		d = d || r.SignatureFailed.Count > 0 ||
 			r.Destination != nil && r.Destination.Repeated.Count+r.Destination.Unknown.Count+r.Destination.Unreadable > 0
