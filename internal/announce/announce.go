@@ -25,7 +25,8 @@ const (
 	maxInterval    = 5 * time.Second
 
 	// repeatFor is how long tails are repeated after a trigger that named no id: nothing
-	// tells when its entry has shown up, and Kong can take some seconds to write it.
+	// tells when its entry has shown up, and Kong can take some seconds to write it. It is
+	// at most Options.Follow.
 	repeatFor = 7 * time.Second
 
 	// blockedRetry is after how long a tail is tried again that had to wait for a reconcile
@@ -114,7 +115,7 @@ func (s *Scheduler) Notify(now time.Time, ids []string) {
 	s.ids.add(now, ids)
 	if len(ids) == 0 {
 		s.tailRequested = true
-		s.repeatUntil = now.Add(repeatFor)
+		s.repeatUntil = now.Add(min(repeatFor, s.opts.Follow))
 	}
 	s.follow(now, now)
 	s.lastNotified = now
@@ -260,7 +261,16 @@ func (s *Scheduler) follow(now, announced time.Time) {
 
 // searching reports whether there is a reason for a tail. s.mu is held.
 func (s *Scheduler) searching(now time.Time) bool {
-	return s.tailRequested || now.Before(s.repeatUntil) || len(s.ids.waiting) > 0 && now.Before(s.followUntil)
+	return s.tailRequested || !now.After(s.searchUntil())
+}
+
+// searchUntil returns when the last tail is made unless something happens before. s.mu is
+// held.
+func (s *Scheduler) searchUntil() time.Time {
+	if len(s.ids.waiting) > 0 {
+		return later(s.repeatUntil, s.followUntil)
+	}
+	return s.repeatUntil
 }
 
 // requestTail is RequestTail. s.mu is held.
@@ -291,11 +301,12 @@ func (s *Scheduler) cancelTail(now time.Time) {
 // planRepeat plans the tail after the one that begins now. s.mu is held.
 func (s *Scheduler) planRepeat(now time.Time) {
 	s.lastTail, s.nextTail = now, time.Time{}
-	if !s.searching(now) {
+	left := s.searchUntil().Sub(now)
+	if left < minInterval {
 		s.interval = minInterval
 		return
 	}
-	s.nextTail = now.Add(s.interval)
+	s.nextTail = now.Add(min(s.interval, left))
 	s.interval = min(s.interval*3/2, maxInterval)
 	if now.Sub(s.lastNotified) < promptFor {
 		s.interval = min(s.interval, promptInterval)

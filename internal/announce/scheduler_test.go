@@ -86,16 +86,27 @@ func TestAnIDThatNeverShowsUpIsMissing(t *testing.T) {
 	}
 }
 
-// A host that must not be held polls for a few seconds only.
+// A host that must not be held polls for a few seconds only, and does not wait for a tail
+// that would come later.
 func TestFollow(t *testing.T) {
-	s := New(Options{Follow: 3 * time.Second})
-	s.Notify(epoch, []string{"a"})
-	tails := run(s, epoch, time.Minute)
-	if last := tails[len(tails)-1].Sub(epoch); last > 3*time.Second || last < time.Second {
-		t.Errorf("the last tail began after %s", last)
-	}
-	if waiting, _ := s.Counts(); waiting != 1 {
-		t.Errorf("%d ids are waited for", waiting)
+	for _, ids := range [][]string{{"a"}, nil} {
+		s := New(Options{Follow: 3 * time.Second})
+		s.Notify(epoch, ids)
+		last := time.Duration(0)
+		for now := epoch; now.Before(epoch.Add(time.Minute)); now = now.Add(ms) {
+			if at := s.Planned(now); at.Sub(epoch) > 3*time.Second {
+				t.Fatalf("%v: after the tail at %s, the next one is planned at %s", ids, last, at.Sub(epoch))
+			}
+			if len(run(s, now, ms)) > 0 {
+				last = now.Sub(epoch)
+			}
+		}
+		if last < 3*time.Second-minInterval {
+			t.Errorf("%v: the last tail began after %s", ids, last)
+		}
+		if waiting, _ := s.Counts(); waiting != len(ids) {
+			t.Errorf("%d ids are waited for", waiting)
+		}
 	}
 }
 
