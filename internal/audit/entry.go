@@ -17,8 +17,8 @@ import (
 // Entry is one Admin API request, as GET /audit/requests shows it. A field that
 // Kong left out or set to null is empty.
 //
-// The strings of a page may share memory. Whoever keeps an Entry for longer than its page
-// should clone them, or they keep the whole page.
+// The texts of a page may share memory. Whoever keeps an Entry for longer than its page
+// must call Detach, or they keep the whole page.
 type Entry struct {
 	// ID identifies the entry in the ledger and at the destination. It matches
 	// ^[-_A-Za-z0-9]{1,128}$ and never changes between two reads of the same row.
@@ -117,16 +117,49 @@ const (
 
 // Size is roughly the memory that the entry holds, in bytes. Queues are bounded by it.
 func (e *Entry) Size() int {
-	return 256 + len(e.ID) + len(e.RequestID) + len(e.ClientIP) + len(e.Method) + len(e.Path) + len(e.Workspace) +
-		len(e.Payload) + len(e.RemovedFromPayload) + len(e.Signature) + len(e.RBACUserID) + len(e.RBACUserName) +
-		len(e.RequestSource) + len(e.Unknown) + len(e.Withheld) + len(e.Changes) + e.Object.size()
+	size := 256
+	for _, text := range e.texts() {
+		size += len(*text)
+	}
+	if e.Object != nil {
+		size += 96
+		for _, text := range e.Object.texts() {
+			size += len(*text)
+		}
+	}
+	return size
 }
 
-func (o *Object) size() int {
-	if o == nil {
-		return 0
+// Detach copies the entry's texts out of the memory of its page.
+func (e *Entry) Detach() { e.replaceTexts(strings.Clone) }
+
+// MakeValid replaces what is not UTF-8 in the entry's texts, so that every encoder takes
+// them.
+func (e *Entry) MakeValid() {
+	e.replaceTexts(func(text string) string { return strings.ToValidUTF8(text, "\uFFFD") })
+}
+
+func (e *Entry) replaceTexts(by func(string) string) {
+	for _, text := range e.texts() {
+		*text = by(*text)
 	}
-	return 96 + len(o.ID) + len(o.DAO) + len(o.Key) + len(o.Operation) + len(o.Entity) + len(o.Removed)
+	if e.Object != nil {
+		for _, text := range e.Object.texts() {
+			*text = by(*text)
+		}
+	}
+}
+
+// texts returns all texts of the entry, except those of its object.
+func (e *Entry) texts() [16]*string {
+	return [...]*string{
+		&e.ID, &e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
+		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource, &e.Unknown, &e.Withheld, &e.KongVersion, &e.Changes,
+	}
+}
+
+func (o *Object) texts() [6]*string {
+	return [...]*string{&o.ID, &o.DAO, &o.Key, &o.Operation, &o.Entity, &o.Removed}
 }
 
 // maxID is the length of an id that PutAuditEvents and a ledger accept.

@@ -1,11 +1,13 @@
 package audit
 
 import (
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"pgregory.net/rapid"
 )
@@ -247,16 +249,43 @@ func TestOrdinalsByTime(t *testing.T) {
 	})
 }
 
-func TestSize(t *testing.T) {
-	var e Entry
-	empty := e.Size()
-	if empty < 200 {
-		t.Errorf("an empty entry has %d bytes", empty)
+// What goes over an entry's texts leaves none out: a text that is not copied keeps its whole
+// page in memory, one that is not counted has no bound, and an encoder refuses one that is
+// not UTF-8.
+func TestEveryText(t *testing.T) {
+	empty := Entry{Object: &Object{}}
+	e := Entry{Object: &Object{}, Verification: Verified, Timestamp: 1, TTL: 2, Status: 3}
+	page := strings.Repeat("1234567\xff", 100)
+	begin := uintptr(unsafe.Pointer(unsafe.StringData(page)))
+	texts, bytes := map[string]*string{}, 0
+	for _, v := range []reflect.Value{reflect.ValueOf(&e).Elem(), reflect.ValueOf(e.Object).Elem()} {
+		for i := range v.NumField() {
+			if text, ok := v.Field(i).Addr().Interface().(*string); ok {
+				*text = page[bytes : bytes+8]
+				texts[v.Type().Name()+"."+v.Type().Field(i).Name] = text
+				bytes += 8
+			}
+		}
 	}
-	e.Payload = strings.Repeat("x", 10<<20)
-	e.ClientIP = strings.Repeat("x", 1000) // of another type than documented
-	if got := e.Size(); got < empty+10<<20+1000 {
-		t.Errorf("got %d bytes", got)
+	if got, want := e.Size(), empty.Size()+bytes; got != want {
+		t.Errorf("size %d, want %d", got, want)
+	}
+	was := e
+	e.Detach()
+	was.Object = e.Object
+	if e != was {
+		t.Errorf("%+v, was %+v", e, was)
+	}
+	for name, text := range texts {
+		if at := uintptr(unsafe.Pointer(unsafe.StringData(*text))); at >= begin && at < begin+uintptr(len(page)) {
+			t.Errorf("%s is still a part of its page", name)
+		}
+	}
+	e.MakeValid()
+	for name, text := range texts {
+		if *text != "1234567\uFFFD" {
+			t.Errorf("%s is %q", name, *text)
+		}
 	}
 }
 

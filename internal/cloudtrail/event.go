@@ -29,8 +29,8 @@ const (
 	maxSmall     = 512
 	maxHostname  = 1024
 	maxSignature = 4096
-	// truncatedReserve is kept free in additionalEventData for the list of what was cut: it
-	// has at most 19 members, of at most 160 bytes.
+	// truncatedReserve is kept free in additionalEventData for the list of what was cut.
+	// TestAdditionalEventDataLimit fails if that list can be longer.
 	truncatedReserve = 3072
 	// kongShare is what a long removed_from_payload leaves to unknown fields.
 	kongShare = 4096

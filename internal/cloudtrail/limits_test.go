@@ -1,6 +1,7 @@
 package cloudtrail
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -149,6 +150,24 @@ func TestAdditionalEventDataLimit(t *testing.T) {
 		a.wantCut(t, "additionalEventData."+key, long)
 	}
 
+	t.Run("the list of what was cut fits into its reserve", func(t *testing.T) {
+		s := newDestination(t, Options{Hostname: "https://" + strings.Repeat("h", 2000)})
+		for _, user := range []string{"", long} {
+			v := reflect.ValueOf(&e).Elem()
+			for i := range v.NumField() {
+				if v.Field(i).Kind() == reflect.String {
+					v.Field(i).SetString(long)
+				}
+			}
+			e.RBACUserID = user
+			_, data := s.Event(&e)
+			all, _, a := checkEvent(t, data)
+			_, list, _ := strings.Cut(string(all.AdditionalEventData), `,"truncated":`)
+			if got := len(`,"truncated":`) + len(list); len(a.Truncated) < 15 || got > truncatedReserve {
+				t.Errorf("%d members, %d bytes", len(a.Truncated), got)
+			}
+		}
+	})
 	t.Run("removed keys alone may be long", func(t *testing.T) {
 		want := strings.Repeat("k", 24_000)
 		_, data := s.Event(&audit.Entry{ID: "a", RequestID: "a", RemovedFromPayload: want})

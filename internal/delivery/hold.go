@@ -18,7 +18,7 @@ type held struct {
 
 // hold keeps an entry of a page until [Workers.Release]. It is not in flight meanwhile.
 func (w *Workers) hold(e audit.Entry) {
-	detach(&e)
+	e.Detach()
 	d, h := w.d, &w.held
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -60,7 +59,7 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 		default:
 			counts.New++
 			if few {
-				detach(e)
+				e.Detach()
 				d.copyInFlight(e.ID)
 			}
 			if err := w.fill(ctx, entries, i); err != nil {
@@ -157,16 +156,6 @@ func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
 		}
 	}
 	return fresh < all/2
-}
-
-// detach copies an entry out of the memory of its page.
-func detach(e *audit.Entry) {
-	for _, s := range []*string{
-		&e.ID, &e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
-		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource, &e.Unknown, &e.KongVersion, &e.Changes,
-	} {
-		*s = strings.Clone(*s)
-	}
 }
 
 // fill prepares an entry of a page and puts it into the batch. The entry must not

@@ -132,7 +132,7 @@ func (w *Workers) retry(left *batch) error {
 			late.entries, late.past = append(late.entries, e), append(late.past, h)
 			continue
 		}
-		detach(&e)
+		e.Detach()
 		w.d.copyInFlight(e.ID)
 		backoff := min(spread<<min(h.puts-1, 10), maxEntryBackoff)
 		list = append(list, waitingEntry{entry: e, past: h, due: now.Add(backoff)})

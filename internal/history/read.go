@@ -251,10 +251,10 @@ func (r *reading) readRequests(ctx context.Context) error {
 			switch {
 			case r.asked[e.RequestID] != nil:
 			case wanted[e.RequestID]:
-				r.asked[strings.Clone(e.RequestID)] = detach(e)
+				r.asked[strings.Clone(e.RequestID)] = shown(e)
 			case e.IsWrite() && e.Status < 300 && r.concerns(e.Path, called):
 				if _, has := r.ids[hash(e.RequestID)]; !has && !slices.ContainsFunc(r.rowless, func(q *audit.Entry) bool { return q.RequestID == e.RequestID && q.Timestamp == e.Timestamp }) {
-					r.rowless = append(r.rowless, detach(e))
+					r.rowless = append(r.rowless, shown(e))
 				}
 			}
 		}
@@ -288,11 +288,10 @@ func (r *reading) concerns(path string, called map[string]bool) bool {
 	return len(steps) > 1 && called[last] && changes.KindNamed(steps[len(steps)-2]) == r.dao
 }
 
-// detach returns the parts of a request that a history shows, copied out of its page's memory.
-func detach(e *audit.Entry) *audit.Entry {
-	return &audit.Entry{
-		RequestID: strings.Clone(e.RequestID), Timestamp: e.Timestamp, ClientIP: strings.Clone(e.ClientIP), Method: strings.Clone(e.Method), Path: strings.Clone(e.Path),
-		Status: e.Status, Workspace: strings.Clone(e.Workspace), RBACUserID: strings.Clone(e.RBACUserID), RBACUserName: strings.Clone(e.RBACUserName),
-		RequestSource: strings.Clone(e.RequestSource),
-	}
+// shown returns what a history shows of a request, copied out of its page's memory.
+func shown(e *audit.Entry) *audit.Entry {
+	q := *e
+	q.Payload, q.Unknown, q.Signature = "", "", ""
+	q.Detach()
+	return &q
 }

@@ -257,7 +257,7 @@ func (r *pageReader) row(e *audit.Entry) error {
 	r.timestamp(e)
 	e.Unknown = r.unknown.object()
 	if !r.valid {
-		makeValid(e)
+		e.MakeValid()
 	}
 	e.Payload = pairSurrogates(e.Payload)
 	if e.Object != nil {

@@ -8,8 +8,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
-
-	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // unquoted returns the text of a string, the empty string for null, and any other
@@ -52,21 +50,6 @@ func validPrefix(s string) int {
 		i += n
 	}
 	return len(s)
-}
-
-// makeValid replaces what is not UTF-8, so that every encoder takes the entry.
-func makeValid(e *audit.Entry) {
-	for _, s := range []*string{
-		&e.RequestID, &e.ClientIP, &e.Method, &e.Path, &e.Workspace, &e.Payload, &e.RemovedFromPayload,
-		&e.Signature, &e.RBACUserID, &e.RBACUserName, &e.RequestSource,
-	} {
-		*s = strings.ToValidUTF8(*s, "\uFFFD")
-	}
-	if o := e.Object; o != nil {
-		for _, s := range []*string{&o.ID, &o.DAO, &o.Key, &o.Operation, &o.Entity, &o.Removed} {
-			*s = strings.ToValidUTF8(*s, "\uFFFD")
-		}
-	}
 }
 
 // pairSurrogates replaces escapes of half a surrogate pair in a payload that looks
