@@ -58,43 +58,31 @@ func (e *env) serve(ctx context.Context, s config.Settings, log *slog.Logger) er
 // set first, then all others by group.
 func serveHelp() string {
 	var b strings.Builder
-	write := func(headline string, flags []config.Flag) {
-		fmt.Fprintf(&b, "\n%s:\n", headline)
-		for _, f := range flags {
-			value := ""
-			if !f.IsSwitch() {
-				value = " " + f.Value
-			}
-			def := ""
-			if f.Default != "" {
-				def = " (default " + f.Default + ")"
-			}
-			fmt.Fprintf(&b, "   --%s%s [$%s]%s\n      %s\n", f.Name, value, f.Env, def, f.Help)
+	write := func(f config.Flag) {
+		value, def := "", ""
+		if !f.IsSwitch() {
+			value = " " + f.Value
 		}
+		if f.Default != "" {
+			def = " (default " + f.Default + ")"
+		}
+		fmt.Fprintf(&b, "   --%s%s [$%s]%s\n      %s\n", f.Name, value, f.Env, def, f.Help)
 	}
 	short, all := config.ShortList(), config.Flags()
-	var first []config.Flag
+	b.WriteString("\nSETTINGS THAT MOST INSTALLATIONS NEED:\n")
 	for _, name := range short {
-		if i := slices.IndexFunc(all, func(f config.Flag) bool { return f.Name == name }); i >= 0 {
-			first = append(first, all[i])
-		}
+		write(all[slices.IndexFunc(all, func(f config.Flag) bool { return f.Name == name })])
 	}
-	write("SETTINGS THAT MOST INSTALLATIONS NEED", first)
-	for len(all) > 0 {
-		group := all[0].Group
-		var rest, those []config.Flag
-		for _, f := range all {
-			switch {
-			case f.Group != group:
-				rest = append(rest, f)
-			case !slices.Contains(short, f.Name):
-				those = append(those, f)
-			}
+	group := ""
+	for _, f := range all {
+		if slices.Contains(short, f.Name) {
+			continue
 		}
-		if len(those) > 0 {
-			write(strings.ToUpper(group), those)
+		if f.Group != group {
+			group = f.Group
+			fmt.Fprintf(&b, "\n%s:\n", strings.ToUpper(group))
 		}
-		all = rest
+		write(f)
 	}
 	text := strings.NewReplacer("{{", "{", "}}", "}").Replace(b.String()) // it becomes a template
 	return commandUsage + text + "\nEach is a flag, before or after the command, and a variable; --env-file reads variables from a file. relay settings\nshows what is in force and where it came from.\n"

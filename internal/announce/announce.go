@@ -7,6 +7,7 @@ package announce
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -142,22 +143,6 @@ func (s *Scheduler) Listed(now, began time.Time, list []audit.Announcement) {
 	s.cancelTail(now)
 }
 
-// Seen takes entries that the log shows.
-func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ids.markSeen(entries)
-	s.cancelTail(now)
-}
-
-// Delivered takes entries that were delivered. For each that was announced, it returns
-// how long ago.
-func (s *Scheduler) Delivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ids.markDelivered(now, entries)
-}
-
 // MaybeOwnReads returns the ids that were noted so recently that they may still turn out
 // to be own reads of another relay.
 func (s *Scheduler) MaybeOwnReads(now time.Time) (ids []string) {
@@ -193,29 +178,10 @@ func (s *Scheduler) TailNeeded(now time.Time) bool {
 
 // ToStrikeOff returns the ids that are to be struck off the ledger's list. It returns
 // them again until [Scheduler.StruckOff] confirms them.
-func (s *Scheduler) ToStrikeOff() (ids []string) {
+func (s *Scheduler) ToStrikeOff() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id := range s.ids.toStrikeOff {
-		ids = append(ids, id)
-	}
-	return ids
-}
-
-// StruckOff confirms that the ledger's list no longer has ids.
-func (s *Scheduler) StruckOff(now time.Time, ids []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ids.markStruckOff(now, ids)
-}
-
-// Expire returns the ids that have become missing since it was last called.
-func (s *Scheduler) Expire(now time.Time) (lost []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lost = s.ids.expire(now)
-	s.cancelTail(now)
-	return lost
+	return slices.Collect(maps.Keys(s.ids.toStrikeOff))
 }
 
 // Counts returns how many ids are waited for and how many are missing.

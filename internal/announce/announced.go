@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"maps"
 	"strings"
 	"time"
 
@@ -92,8 +93,11 @@ func (a *announced) merge(now, began time.Time, list []audit.Announcement) (late
 	return latest
 }
 
-// markSeen notes entries that the log shows.
-func (a *announced) markSeen(entries []audit.Entry) {
+// Seen takes entries that the log shows.
+func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := &s.ids
 	if len(a.waiting)+len(a.missing) == 0 {
 		return
 	}
@@ -113,6 +117,7 @@ func (a *announced) markSeen(entries []audit.Entry) {
 			a.undelivered[id] = at
 		}
 	}
+	s.cancelTail(now)
 }
 
 // strikeOff stops waiting for an id, and has it struck off the ledger's list.
@@ -122,34 +127,42 @@ func (a *announced) strikeOff(id string) {
 	a.toStrikeOff[id] = true
 }
 
-// markDelivered notes entries that were delivered. For each that was announced, it returns
+// Delivered takes entries that were delivered. For each that was announced, it returns
 // how long ago.
-func (a *announced) markDelivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
-	if len(a.undelivered) == 0 {
+func (s *Scheduler) Delivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	undelivered := s.ids.undelivered
+	if len(undelivered) == 0 {
 		return nil
 	}
 	for i := range entries {
-		if at, ok := a.undelivered[entries[i].RequestID]; ok {
-			delete(a.undelivered, entries[i].RequestID)
+		if at, ok := undelivered[entries[i].RequestID]; ok {
+			delete(undelivered, entries[i].RequestID)
 			ago = append(ago, now.Sub(at))
 		}
 	}
 	return ago
 }
 
-// markStruckOff notes that the ledger's list no longer has ids.
-func (a *announced) markStruckOff(now time.Time, ids []string) {
+// StruckOff confirms that the ledger's list no longer has ids.
+func (s *Scheduler) StruckOff(now time.Time, ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, id := range ids {
-		if a.toStrikeOff[id] {
-			delete(a.toStrikeOff, id)
-			a.struckOff[id] = now
+		if s.ids.toStrikeOff[id] {
+			delete(s.ids.toStrikeOff, id)
+			s.ids.struckOff[id] = now
 		}
 	}
 }
 
-// expire makes ids missing that have been waited for too long, and returns them. It
+// Expire makes ids missing that have been waited for too long, and returns them. It
 // forgets what is no longer needed.
-func (a *announced) expire(now time.Time) (lost []string) {
+func (s *Scheduler) Expire(now time.Time) (lost []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := &s.ids
 	for id, w := range a.waiting {
 		if IsMissing(now, w.announced) {
 			delete(a.waiting, id)
@@ -160,13 +173,10 @@ func (a *announced) expire(now time.Time) (lost []string) {
 	forget(a.missing, now, forgetAfter)
 	forget(a.undelivered, now, forgetAfter)
 	forget(a.struckOff, now, struckOffFor)
+	s.cancelTail(now)
 	return lost
 }
 
 func forget(m map[string]time.Time, now time.Time, after time.Duration) {
-	for id, at := range m {
-		if now.Sub(at) >= after {
-			delete(m, id)
-		}
-	}
+	maps.DeleteFunc(m, func(_ string, at time.Time) bool { return now.Sub(at) >= after })
 }

@@ -71,7 +71,6 @@ func (s *Scheduler) planned(now time.Time) (next Start, at time.Time) {
 func (s *Scheduler) begin(now time.Time, start Start) Start {
 	s.standby = audit.NoPass
 	if start.Kind == audit.Reconcile {
-		start.Forced = s.reconcileForced
 		s.reconciling, s.reconcileAt, s.reconcileForced = true, time.Time{}, false
 		return start
 	}

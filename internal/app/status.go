@@ -93,12 +93,11 @@ func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	s.SetMarks(&m)
-	if s.Dead, s.Deferred, err = a.Store.UndeliveredCounts(ctx); err != nil {
+	counts, err := a.CountUndelivered(ctx)
+	if err != nil {
 		return s, err
 	}
-	if _, s.OldestUndelivered, err = a.Store.OldestUndelivered(ctx); err != nil {
-		return s, err
-	}
+	s.Dead, s.Deferred, s.OldestUndelivered = counts.Dead, counts.Deferred, counts.OldestDeferred
 	waiting, missing, err := a.Announced(ctx, now)
 	if err != nil {
 		return s, err
@@ -109,6 +108,21 @@ func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 	}
 	s.Judge()
 	return s, nil
+}
+
+// UndeliveredCounts are the numbers of undelivered entries in the ledger.
+type UndeliveredCounts struct {
+	Dead, Deferred int
+	OldestDeferred time.Time // when Kong made the oldest deferred one; zero for none
+}
+
+// CountUndelivered counts the undelivered entries.
+func (a *App) CountUndelivered(ctx context.Context) (c UndeliveredCounts, err error) {
+	if c.Dead, c.Deferred, err = a.Store.UndeliveredCounts(ctx); err != nil {
+		return c, err
+	}
+	_, c.OldestDeferred, err = a.Store.OldestUndelivered(ctx)
+	return c, err
 }
 
 // Announced returns how many of the ids on the ledger's list are waited for, and those

@@ -266,8 +266,12 @@ func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	switch {
 	case err != nil:
 		log.Debug("pass failed", "err", err) // what fails says why
-	case p == audit.Reconcile || sum.New > 0 && s.tails.first(now, &sum):
+	case p == audit.Reconcile:
 		log.Info("pass complete")
+	case sum.New > 0:
+		s.tails.add(sum)
+		s.logTails(now)
+		fallthrough
 	default:
 		log.Debug("pass complete")
 	}

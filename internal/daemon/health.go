@@ -56,7 +56,7 @@ func (s *server) followHealth(ctx context.Context) error {
 		do    func(context.Context)
 	}{
 		{tickEvery, s.tick}, {marksEvery, s.readMarks}, {countsEvery, s.readCounts}, {outagesEvery, s.storeOutages}, {sampleEvery, s.sample},
-		{checkEvery, s.checkLedger}, {reachEvery, s.checkKong}, {canaryTick, s.followRecording}, {tickEvery, s.logTails},
+		{checkEvery, s.checkLedger}, {reachEvery, s.checkKong}, {canaryTick, s.followRecording},
 	} {
 		wait.Go(func() { repeat(ctx, job.every, job.do) })
 	}
@@ -86,7 +86,9 @@ func repeat(ctx context.Context, every time.Duration, do func(context.Context)) 
 
 func (s *server) tick(context.Context) {
 	s.health.SetNextTry(s.scheduler.NextTry())
-	s.health.Tick(time.Now())
+	now := time.Now()
+	s.health.Tick(now)
+	s.logTails(now)
 }
 
 // probe calls a dependency that nothing has called for some time, unless it is known to
@@ -127,7 +129,7 @@ func (s *server) storeOutages(ctx context.Context) {
 		}
 	}
 	if len(list) > 0 {
-		s.ledger.expireDetails()
+		s.ledger.update(func(l *ledgerRead) { l.detailsAt = time.Time{} })
 	}
 }
 
@@ -189,7 +191,7 @@ func (s *server) readMarks(ctx context.Context) {
 		s.log.Debug("marks not read", "err", err) // the ledger's state says it
 		return
 	}
-	s.ledger.setMarks(time.Now(), marks)
+	s.ledger.update(func(l *ledgerRead) { l.marks, l.marksAt = marks, time.Now() })
 	if marks.Completed > 0 {
 		s.metrics.complete(time.Unix(marks.Completed, 0))
 	}
@@ -200,19 +202,18 @@ func (s *server) readMarks(ctx context.Context) {
 func (s *server) readCounts(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, countsEvery)
 	defer cancel()
-	dead, deferred, err := s.app.Store.UndeliveredCounts(ctx)
+	counts, err := s.app.CountUndelivered(ctx)
 	if err != nil {
 		s.log.Debug("undelivered entries not counted", "err", err) // the ledger's state says it
 		return
 	}
-	oldestDead, oldestDeferred, err := s.app.Store.OldestUndelivered(ctx)
-	if err != nil {
-		s.log.Debug("undelivered entries not counted", "err", err)
-		return
-	}
-	if s.ledger.setCounts(undelivered{dead, deferred, oldestDead, oldestDeferred}) {
-		s.updates.Add(1)
-	}
+	s.ledger.update(func(l *ledgerRead) {
+		if l.counted && l.counts != counts {
+			l.detailsAt = time.Time{}
+			s.updates.Add(1)
+		}
+		l.counts, l.counted = counts, true
+	})
 }
 
 // oldestUndelivered returns the time of the oldest known entry that is neither delivered
@@ -225,7 +226,7 @@ func (s *server) oldestUndelivered() time.Time {
 			oldest = t
 		}
 	}
-	earlier(s.ledger.read().counts.oldestDeferred)
+	earlier(s.ledger.read().counts.OldestDeferred)
 	if s.health.State(health.Kong).Status == health.Failing {
 		if read := s.lastRead.Load(); read > 0 {
 			earlier(time.Unix(read, 0))
@@ -245,7 +246,7 @@ func (s *server) writeEMF(context.Context) {
 	metrics := []emf.Metric{
 		emf.Count(emf.EntriesDelivered, delivered), emf.Count(emf.PassFailures, failures),
 		emf.Age(emf.LastCompletePassAge, now, s.metrics.lastComplete()), emf.Age(emf.OldestUndeliveredAge, now, s.oldestUndelivered()),
-		emf.Count(emf.DeadLetters, u.dead), emf.Count(emf.Deferred, u.deferred), emf.Count(emf.AnnouncedMissing, missing),
+		emf.Count(emf.DeadLetters, u.Dead), emf.Count(emf.Deferred, u.Deferred), emf.Count(emf.AnnouncedMissing, missing),
 	}
 	if s.app.Settings.Objects {
 		metrics = append(metrics, s.changes.Take()...)

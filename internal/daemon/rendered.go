@@ -2,12 +2,10 @@ package daemon
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -25,12 +23,11 @@ type rendered struct {
 	mu      sync.Mutex
 	at      time.Time // when it was made; zero: not yet
 	changes uint64    // how much had changed by then
-	plain   []byte
-	gzipped []byte // nil until somebody asks for it
+	made    []byte
 }
 
 // body returns the answer. It does not end with the request that happens to make it.
-func (a *rendered) body(ctx context.Context, now time.Time, changes uint64, zip bool) ([]byte, error) {
+func (a *rendered) body(ctx context.Context, now time.Time, changes uint64) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.at.IsZero() || changes != a.changes || now.Sub(a.at) >= keepFor || now.Before(a.at) {
@@ -38,32 +35,14 @@ func (a *rendered) body(ctx context.Context, now time.Time, changes uint64, zip 
 		if err := a.render(context.WithoutCancel(ctx), &b); err != nil {
 			return nil, err
 		}
-		a.at, a.changes, a.plain, a.gzipped = now, changes, b.Bytes(), nil
+		a.at, a.changes, a.made = now, changes, b.Bytes()
 	}
-	if !zip {
-		return a.plain, nil
-	}
-	if a.gzipped == nil {
-		var b bytes.Buffer
-		z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := z.Write(a.plain); err != nil {
-			return nil, err
-		}
-		if err := z.Close(); err != nil {
-			return nil, err
-		}
-		a.gzipped = b.Bytes()
-	}
-	return a.gzipped, nil
+	return a.made, nil
 }
 
 // answer writes a rendered answer to a request.
 func (s *server) answer(w http.ResponseWriter, r *http.Request, a *rendered) {
-	zip := strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")
-	body, err := a.body(r.Context(), time.Now(), s.updates.Load()+s.health.Changes(), zip)
+	body, err := a.body(r.Context(), time.Now(), s.updates.Load()+s.health.Changes())
 	if err != nil {
 		s.log.Error("answer not made", "path", r.URL.Path, "err", err)
 		http.Error(w, "answer not made", http.StatusInternalServerError)
@@ -73,10 +52,6 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, a *rendered) {
 	h.Set("Content-Type", a.contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
-	h.Set("Vary", "Accept-Encoding")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if zip {
-		h.Set("Content-Encoding", "gzip")
-	}
 	_, _ = w.Write(body) // a client that went away
 }

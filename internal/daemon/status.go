@@ -35,12 +35,6 @@ func (s *server) noteEnded(now time.Time, sum *pipeline.Summary, err error) {
 	s.history.add(maxPasses, p)
 }
 
-// undelivered are the ledger's counts of undelivered entries.
-type undelivered struct {
-	dead, deferred             int
-	oldestDead, oldestDeferred time.Time
-}
-
 // ledgerCache holds what was last read from the ledger. It is safe for concurrent use.
 type ledgerCache struct {
 	mu   sync.Mutex
@@ -51,7 +45,7 @@ type ledgerCache struct {
 type ledgerRead struct {
 	marks     audit.Marks
 	marksAt   time.Time
-	counts    undelivered
+	counts    app.UndeliveredCounts
 	counted   bool
 	details   app.Status // undelivered entries by reason, and outages
 	detailsAt time.Time
@@ -63,35 +57,10 @@ func (c *ledgerCache) read() ledgerRead {
 	return c.last
 }
 
-func (c *ledgerCache) setMarks(now time.Time, m audit.Marks) {
+func (c *ledgerCache) update(f func(*ledgerRead)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last.marks, c.last.marksAt = m, now
-}
-
-// setCounts reports whether the counts differ from those before. If they do, details are
-// to be read again.
-func (c *ledgerCache) setCounts(u undelivered) (changed bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if changed = c.last.counted && c.last.counts != u; changed {
-		c.last.detailsAt = time.Time{}
-	}
-	c.last.counts, c.last.counted = u, true
-	return changed
-}
-
-func (c *ledgerCache) setDetails(now time.Time, details *app.Status) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last.details, c.last.detailsAt = *details, now
-}
-
-// expireDetails makes the next status read the details again.
-func (c *ledgerCache) expireDetails() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last.detailsAt = time.Time{}
+	f(&c.last)
 }
 
 // refresh reads from the ledger what a status shows of it. If the ledger fails, what was
@@ -114,7 +83,7 @@ func (s *server) refresh(ctx context.Context, now time.Time) {
 		s.log.Debug("undelivered entries and outages not read", "err", err)
 		return
 	}
-	s.ledger.setDetails(now, &read)
+	s.ledger.update(func(l *ledgerRead) { l.details, l.detailsAt = read, now })
 }
 
 // status returns the relay's status.
@@ -126,7 +95,7 @@ func (s *server) status(ctx context.Context) app.Status {
 	st := app.Status{
 		From: "relay", At: now, Version: s.opts.Version, StartedAt: s.metrics.start.UTC(), Names: app.NamesOf(&s.app.Settings),
 		Dependencies: s.health.States(), Passes: s.history.all(), PassRunning: s.running.Load() > 0,
-		Dead: u.dead, Deferred: u.deferred, Undelivered: details.Undelivered, Outages: outagesNow(details.Outages, s.health.States()),
+		Dead: u.Dead, Deferred: u.Deferred, Undelivered: details.Undelivered, Outages: outagesNow(details.Outages, s.health.States()),
 		Lost: s.scheduler.Missing(maxMissing), Settings: s.app.Settings.OnStatusPage(),
 		OldestUndelivered: s.oldestUndelivered().UTC(),
 	}

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -18,26 +17,16 @@ type tails struct {
 	sum    pipeline.Summary
 }
 
-// first reports whether a tail gets its own line, because there was none for some time.
-// Otherwise first counts it.
-func (t *tails) first(now time.Time, s *pipeline.Summary) bool {
+// add counts a tail.
+func (t *tails) add(s pipeline.Summary) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.count == 0 && now.Sub(t.logged) >= tailsEvery {
-		t.logged = now
-		return true
-	}
 	t.count++
-	t.sum.Pages += s.Pages
-	t.sum.Read += s.Read
-	t.sum.New += s.New
-	t.sum.Delivered += s.Delivered
-	t.sum.Dead += s.Dead
-	t.sum.Deferred += s.Deferred
-	return false
+	t.sum.Add(s)
 }
 
-// take returns the sum of the tails that were counted, once a line is due.
+// take returns the sum of the tails that were counted, once a line is due. A tail that none
+// came before for some time is due at once.
 func (t *tails) take(now time.Time) (count int, sum pipeline.Summary) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,8 +39,8 @@ func (t *tails) take(now time.Time) (count int, sum pipeline.Summary) {
 }
 
 // logTails writes a line about the tails since the last one.
-func (s *server) logTails(context.Context) {
-	if count, sum := s.tails.take(time.Now()); count > 0 {
+func (s *server) logTails(now time.Time) {
+	if count, sum := s.tails.take(now); count > 0 {
 		s.log.Info("passes complete", "kind", string(audit.Tail), "count", count, "pages", sum.Pages, "read", sum.Read, "new", sum.New,
 			"delivered", sum.Delivered, "dead", sum.Dead, "deferred", sum.Deferred)
 	}
