@@ -1,13 +1,14 @@
 package cloudwatch
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 // body is the text of a call as it is written event by event, and what the events
-// of it are.
+// of it are. Its memory is used for call after call.
 type body struct {
 	text   []byte
 	events []event
@@ -30,11 +31,11 @@ const (
 	maxBody = maxCallBytes * 5 / 4
 )
 
-// newBody begins a call of events like one message, up to n of them.
-func (d *Destination) newBody(message []byte, n int) *body {
-	b := &body{text: make([]byte, 0, len(d.bodyBegin)+min(n*(len(message)*5/4+50), maxBody)+len(bodyEnd))}
-	b.text = append(b.text, d.bodyBegin...)
-	return b
+// begin makes the body that of another call, with events like one message, up to n of them.
+func (b *body) begin(before, message []byte, n int) {
+	b.text = slices.Grow(b.text[:0], len(before)+min(n*(len(message)*5/4+50), maxBody)+len(bodyEnd))
+	b.text = append(b.text, before...)
+	b.events, b.size = b.events[:0], 0
 }
 
 // bodyBegin is what comes before the events.
@@ -53,32 +54,32 @@ func (b *body) takes(message []byte, at int64) bool {
 
 // add adds an event. Bytes that are not UTF-8 become U+FFFD.
 func (b *body) add(e event, message []byte) {
-	b.begin()
+	b.beginEvent()
 	e.from = len(b.text)
 	b.text, _ = jsontext.AppendQuote(b.text, message)
 	e.to = len(b.text)
 	b.size += len(message) + eventOverhead
-	b.end(e)
+	b.endEvent(e)
 }
 
 // addFrom adds an event of another call, filed under another time.
 func (b *body) addFrom(other *body, e event, at int64) {
-	b.begin()
+	b.beginEvent()
 	quoted := other.text[e.from:e.to]
 	e.at, e.from = at, len(b.text)
 	b.text = append(b.text, quoted...)
 	e.to = len(b.text)
-	b.end(e)
+	b.endEvent(e)
 }
 
-func (b *body) begin() {
+func (b *body) beginEvent() {
 	if len(b.events) > 0 {
 		b.text = append(b.text, ',')
 	}
 	b.text = append(b.text, eventBefore...)
 }
 
-func (b *body) end(e event) {
+func (b *body) endEvent(e event) {
 	b.text = append(b.text, eventAfter...)
 	b.text = append(strconv.AppendInt(b.text, e.at, 10), '}')
 	b.events = append(b.events, e)

@@ -156,9 +156,10 @@ func (d *Destination) Check(ctx context.Context) error {
 	failure := d.createStream(ctx)
 	if failure == nil {
 		message := []byte(`{"eventName":"connection check of the relay"}`)
-		b := d.newBody(message, 1)
+		var b body
+		b.begin(d.bodyBegin, message, 1)
 		b.add(event{at: 1}, message)
-		_, failure = d.putLogEvents(ctx, b)
+		_, failure = d.putLogEvents(ctx, &b)
 	}
 	if failure != nil {
 		return fmt.Errorf("checking CloudWatch Logs: %w", failure.Err())

@@ -9,6 +9,7 @@ package cloudwatch
 import (
 	"errors"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -72,7 +73,8 @@ type Destination struct {
 	encode audit.Encode
 	now    func() time.Time
 
-	bodyBegin []byte // what comes before the events of a call
+	bodyBegin []byte    // what comes before the events of a call
+	bodies    sync.Pool // of *body
 }
 
 // New returns a Destination. It contacts nothing. Names that AWS would not take
@@ -99,6 +101,7 @@ func New(o Options) (*Destination, error) {
 		now:    o.Now,
 
 		bodyBegin: bodyBegin(o.Group, o.Stream),
+		bodies:    sync.Pool{New: func() any { return new(body) }},
 	}, nil
 }
 

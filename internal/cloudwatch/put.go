@@ -35,10 +35,10 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 
-	var (
-		call *body // never more than one call's worth is held encoded
-		data []byte
-	)
+	call := d.bodies.Get().(*body) // never more than one call's worth is held encoded
+	defer d.bodies.Put(call)
+	call.events = call.events[:0]
+	var data []byte
 	for i, e := range events {
 		data = d.encode(data[:0], &entries[e.entry])
 		if len(data) == 0 || len(data) > maxEventBytes {
@@ -48,18 +48,18 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 			}
 			continue
 		}
-		if call != nil && !call.takes(data, e.at) {
+		if len(call.events) > 0 && !call.takes(data, e.at) {
 			if err := p.send(ctx, call, 0); err != nil && !verdict.IsUndecided(err) {
 				return p.verdicts, err
 			}
-			call = nil
+			call.events = call.events[:0]
 		}
-		if call == nil {
-			call = d.newBody(data, len(events)-i)
+		if len(call.events) == 0 {
+			call.begin(d.bodyBegin, data, len(events)-i)
 		}
 		call.add(e, data)
 	}
-	if call == nil {
+	if len(call.events) == 0 {
 		return p.verdicts, nil
 	}
 	return p.verdicts, verdict.PutError(p.send(ctx, call, 0), p.verdicts)
