@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,10 +25,14 @@ const (
 	eventAround = len(`{"eventData":"","eventDataChecksum":"","id":""},`) + 44 // of a checksum
 )
 
-// body is the text of a call, and what the events in it are.
+// body is the text of a call, and what the events in it are. Its memory is used for call
+// after call.
 type body struct {
 	text   []byte // without its end
 	events []bodyEvent
+	index  map[string]int // of each event by its id
+	writer writer         // of one event at a time
+	answer answer
 }
 
 // bodyEvent is an event of a call.
@@ -36,30 +41,30 @@ type bodyEvent struct {
 	from, to int // where it lies in the text
 }
 
-// encode returns a call of as many entries as fit: up to the first that would be too
+func newBody() *body { return &body{index: make(map[string]int, maxEvents)} }
+
+// encode makes b a call of as many entries as fit: up to the first that would be too
 // many, too large, or have an id that is there already. It takes at least one.
-func (d *Destination) encode(entries []audit.Entry) *body {
+func (d *Destination) encode(b *body, entries []audit.Entry) {
 	entries = entries[:min(len(entries), maxEvents)]
-	b := &body{events: make([]bodyEvent, 0, len(entries))}
-	ids := make(map[string]bool, len(entries))
-	var w writer
+	b.text, b.events = append(b.text[:0], bodyBegin...), b.events[:0]
+	clear(b.index)
+	w := &b.writer
 	for i := range entries {
 		id := eventID(&entries[i])
-		if ids[id] {
+		if _, twice := b.index[id]; twice {
 			break
 		}
-		ids[id] = true
 		w.reset()
-		d.mapping.write(&w, &entries[i])
+		d.mapping.write(w, &entries[i])
 		if i == 0 { // the others are like it as a rule
 			room := len(entries) * (len(w.buf)*5/4 + len(id) + eventAround)
-			b.text = append(make([]byte, 0, min(len(bodyBegin)+room+len(bodyEnd), maxBody)), bodyBegin...)
+			b.text = slices.Grow(b.text, min(room+len(bodyEnd), maxBody))
 		}
 		if !b.add(id, w.buf, sha256.Sum256(w.buf)) {
 			break
 		}
 	}
-	return b
 }
 
 // add adds an event, unless it is one too many for the size of a body.
@@ -79,6 +84,7 @@ func (b *body) add(id string, eventData []byte, sum [sha256.Size]byte) bool {
 		return false
 	}
 	e.to = len(b.text)
+	b.index[id] = len(b.events)
 	b.events = append(b.events, e)
 	return true
 }
@@ -89,10 +95,12 @@ func (b *body) whole() []byte { return append(b.text, bodyEnd...) }
 // part returns a call of some of the events.
 func (b *body) part(lo, hi int) *body {
 	from, to := b.events[lo].from, b.events[hi-1].to
-	p := &body{text: make([]byte, 0, len(bodyBegin)+to-from+len(bodyEnd)), events: make([]bodyEvent, 0, hi-lo)}
+	p := newBody()
+	p.text = make([]byte, 0, len(bodyBegin)+to-from+len(bodyEnd))
 	p.text = append(append(p.text, bodyBegin...), b.text[from:to]...)
 	for _, e := range b.events[lo:hi] {
 		e.from, e.to = e.from-from+len(bodyBegin), e.to-from+len(bodyBegin)
+		p.index[e.id] = len(p.events)
 		p.events = append(p.events, e)
 	}
 	return p
@@ -100,8 +108,21 @@ func (b *body) part(lo, hi int) *body {
 
 // answer is what a success says of the events of a call.
 type answer struct {
-	Successful []result `json:"successful"`
-	Failed     []result `json:"failed"`
+	Successful results `json:"successful"`
+	Failed     results `json:"failed"`
+}
+
+// results are those of an answer, in memory that is used for answer after answer.
+type results struct {
+	list  []result
+	given bool
+}
+
+// UnmarshalJSONFrom implements [json.UnmarshalerFrom]. Null gives nothing.
+func (r *results) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	err := json.UnmarshalDecode(d, &r.list)
+	r.given = r.list != nil
+	return err
 }
 
 type result struct {
@@ -116,9 +137,9 @@ var errNoAnswer = errors.New("neither successful nor failed events")
 // read decodes the body of a success. Like the client it looks at one JSON value and at
 // the fields that it knows.
 func (a *answer) read(r io.Reader) error {
-	*a = answer{}
+	*a = answer{results{list: a.Successful.list[:0]}, results{list: a.Failed.list[:0]}}
 	err := json.UnmarshalDecode(jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), a)
-	if err == nil && a.Successful == nil && a.Failed == nil {
+	if err == nil && !a.Successful.given && !a.Failed.given {
 		return errNoAnswer
 	}
 	return err

@@ -24,7 +24,8 @@ import (
 //
 // A *audit.SettingsError says what to do; any other error may pass by itself.
 func (d *Destination) Check(ctx context.Context) error {
-	call := &body{text: []byte(bodyBegin)}
+	call := newBody()
+	call.text = []byte(bodyBegin)
 	call.add("relay-check", []byte("{}"), [sha256.Size]byte{}) // the sum of no text that is known
 	out, failure := d.call(ctx, call)
 	if failure != nil {
@@ -33,10 +34,10 @@ func (d *Destination) Check(ctx context.Context) error {
 		}
 		return fmt.Errorf("checking CloudTrail: %w", failure.Err())
 	}
-	if len(out.Failed) == 0 {
+	if len(out.Failed.list) == 0 {
 		return errors.New("checking CloudTrail: an event that is not valid was not refused: is this CloudTrail?")
 	}
-	code := d.caller.Clean(out.Failed[0].ErrorCode)
+	code := d.caller.Clean(out.Failed.list[0].ErrorCode)
 	if hint, ok := eventSettings[code]; ok {
 		return audit.SettingsErrorf(hint, "checking CloudTrail: %s", code)
 	}

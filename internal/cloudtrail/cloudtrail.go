@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
@@ -56,6 +57,7 @@ type Destination struct {
 	channelARN string
 	externalID *string
 	mapping    mapping
+	bodies     *sync.Pool // of *body
 }
 
 // Urgent returns a Destination with the same channel and the same rate, whose
@@ -111,6 +113,7 @@ func New(o Options) (*Destination, error) {
 		turns:      newTurns(limit),
 		channelARN: o.ChannelARN,
 		mapping:    mapping{account: channel.AccountID, hostname: hostname, errorCodes: o.ErrorCodes},
+		bodies:     &sync.Pool{New: func() any { return newBody() }},
 	}
 	if o.ExternalID != "" {
 		d.externalID = &o.ExternalID

@@ -173,7 +173,7 @@ func (m *mapping) response(w *writer, changes string, start int) {
 	}
 	w.raw(`,"responseElements":`)
 	limit := min(maxParameters, maxEvent-maxAdditional-restReserve-(len(w.buf)-start))
-	if len(changes) > limit || !utf8.ValidString(changes) || !isObject(changes) {
+	if len(changes) > limit || !utf8.ValidString(changes) || !w.isObject(changes) {
 		w.cut("responseElements", changes)
 		changes = `{"changes":[]}`
 	}

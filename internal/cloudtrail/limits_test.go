@@ -124,7 +124,7 @@ func TestRequestParametersLimit(t *testing.T) {
 			t.Error("embedded")
 		}
 		flat := strings.Repeat(`{"a":`, maxDepth-3) + `{"b":"[[{\"","c":[` + strings.Repeat("[],", maxDepth) + `[]]}` + strings.Repeat(`}`, maxDepth-3)
-		if _, p, _ := put(flat, "/x"); !isObject(string(p.Payload)) {
+		if _, p, _ := put(flat, "/x"); !new(writer).isObject(string(p.Payload)) {
 			t.Error("not embedded, though it is as deep as may be")
 		}
 	})

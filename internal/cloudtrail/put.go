@@ -37,8 +37,10 @@ func (b batch) part(lo, hi int) batch { return batch{b.body.part(lo, hi), b.verd
 func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts := make([]audit.Verdict, len(entries))
 	var failure error
+	call := d.bodies.Get().(*body)
+	defer d.bodies.Put(call)
 	for done := 0; done < len(entries); {
-		call := d.encode(entries[done:])
+		d.encode(call, entries[done:])
 		n := len(call.events)
 		err := d.send(ctx, batch{call, verdicts[done : done+n], 0})
 		done += n
@@ -137,10 +139,9 @@ func (d *Destination) refuse(v *audit.Verdict, id string, since int64, amid bool
 
 // call makes a call, when it is its turn.
 func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Failure) {
-	out := new(answer)
 	text := b.whole()
 	own := func(o *cloudtraildata.Options) {
-		o.APIOptions = append(o.APIOptions, awscall.WithBody(text), awscall.WithAnswer(out.read))
+		o.APIOptions = append(o.APIOptions, awscall.WithBody(text), awscall.WithAnswer(b.answer.read))
 	}
 	failure := d.caller.Do(ctx, func(ctx context.Context) error {
 		if err := d.turns.wait(ctx, d.urgent); err != nil {
@@ -151,19 +152,15 @@ func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Fail
 		}, own)
 		return err
 	})
-	return out, failure
+	return &b.answer, failure
 }
 
 // setVerdicts sets the verdicts that an answer gives on the events of a call.
 func (d *Destination) setVerdicts(call int64, b batch, out *answer) error {
-	index := make(map[string]int, len(b.events))
-	for i := range b.events {
-		index[b.events[i].id] = i
-	}
 	last := -1 // the last event that was accepted
-	accepted := make([]string, 0, len(out.Successful))
-	for _, e := range out.Successful {
-		if i, ok := index[e.ID]; ok { // nothing follows from one that was not asked for
+	accepted := make([]string, 0, len(out.Successful.list))
+	for _, e := range out.Successful.list {
+		if i, ok := b.index[e.ID]; ok { // nothing follows from one that was not asked for
 			b.verdicts[i] = audit.Verdict{Status: audit.Accepted}
 			last = max(last, i)
 			accepted = append(accepted, e.ID)
@@ -173,8 +170,8 @@ func (d *Destination) setVerdicts(call int64, b batch, out *answer) error {
 		d.judge.Accept(call, accepted...)
 	}
 	var failure error
-	for _, e := range out.Failed {
-		if i, ok := index[e.ID]; ok {
+	for _, e := range out.Failed.list {
+		if i, ok := b.index[e.ID]; ok {
 			v := &b.verdicts[i]
 			if v.Status == audit.Accepted {
 				// Which is true cannot be known: rather twice than not at all.

@@ -93,7 +93,7 @@ func (w *writer) text(object, key, s string, limit int) {
 // and as a string otherwise.
 func (w *writer) object(object, key, s string, limit int) {
 	o := strings.Trim(s, " \t\r\n")
-	if len(o) <= limit && isObject(o) {
+	if len(o) <= limit && w.isObject(o) {
 		if !utf8.ValidString(o) {
 			o = replaceInvalid(o)
 		}
@@ -165,14 +165,15 @@ func replaceInvalid(s string) string {
 }
 
 // isObject reports whether s is a JSON object that can be embedded.
-func isObject(s string) bool {
+func (w *writer) isObject(s string) bool {
 	if s == "" || s[0] != '{' {
 		return false
 	}
 	if strings.Count(s, "{")+strings.Count(s, "[") > maxDepth && depth(s) > maxDepth {
 		return false
 	}
-	return jsontext.Value(s).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	w.tmp = append(w.tmp[:0], s...)
+	return jsontext.Value(w.tmp).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
 // depth returns how deep s nests, if it is JSON.
