@@ -335,9 +335,12 @@ func (r *Ledger) split(ctx context.Context, p *plan, full []bucket) error {
 		name := p.days[day]
 		keys := append(r.keys("gen", "seq"), r.prefix+name)
 		known, seen := r.pin.Get()
-		args := []any{known, seen, r.layouts.of(name)}
+		args := []any{known, seen, r.layouts.of(name), splitLevels}
 		for _, b := range full[:n] {
-			keys = append(keys, r.bucketKey(name, b.node), r.bucketKey(name, 2*b.node), r.bucketKey(name, 2*b.node+1))
+			keys = append(keys, r.bucketKey(name, b.node))
+			for part := range uint32(splitInto) {
+				keys = append(keys, r.bucketKey(name, splitInto*b.node+part))
+			}
 			args = append(args, b.node, depthOf(b.node))
 		}
 		answer, err := r.run(ctx, "splitting buckets", splitScript, keys, known, args)

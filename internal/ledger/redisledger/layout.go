@@ -1,12 +1,14 @@
 package redisledger
 
 import (
-	"github.com/kong-cloudtrail/relay/internal/ledger"
-
+	"cmp"
 	"crypto/sha1" //nolint:gosec // spreads ids over buckets, and is what scripts have
 	"math/bits"
+	"slices"
 	"strconv"
 	"sync"
+
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 // The ids of a day are in hashes of at most maxFields fields: Redis packs hashes
@@ -22,6 +24,10 @@ import (
 const (
 	maxFields = 192
 	maxDepth  = 20
+	// A full hash is split twice at once: every id moves half as often, and the hashes, which
+	// are walked from end to end, stay shorter.
+	splitLevels = 2
+	splitInto   = 1 << splitLevels
 	// splitAtOnce bounds the nodes that one script splits, to about a thousand ids.
 	splitAtOnce = 5
 	// maxLayouts bounds the days whose layouts are remembered.
@@ -88,53 +94,58 @@ type place struct {
 
 // newPlan chooses buckets for ids. Most calls have ids of one or two days.
 func (r *Ledger) newPlan(ids []place) plan {
-	type spot struct {
-		day  int
-		node uint32
-	}
 	var (
 		p     plan
 		days  = make(map[int64]int, 2)
-		spots = make(map[spot]int32, 64)
-		of    = make([]int32, len(ids)) // the bucket of each id
-		count []int
-		s     spot
+		day   int
+		spots = make([]spot, len(ids))
 	)
 	for i := range ids {
 		if number := ids[i].day; i == 0 || number != ids[i-1].day {
-			day, ok := days[number]
-			if !ok {
+			known := false
+			if day, known = days[number]; !known {
 				day = len(p.days)
 				days[number] = day
 				name := ledger.DayName(number)
 				p.days, p.layouts = append(p.days, name), append(p.layouts, r.layouts.of(name))
 			}
-			s.day = day
 		}
-		s.node = nodeOf(p.layouts[s.day], hashOf(ids[i].id))
-		b, ok := spots[s]
-		if !ok {
-			b = int32(len(p.buckets))
-			spots[s] = b
-			p.buckets, count = append(p.buckets, bucket{day: s.day, node: s.node}), append(count, 0)
+		spots[i] = spot{day, nodeOf(p.layouts[day], hashOf(ids[i].id)), int32(i)}
+	}
+	slices.SortFunc(spots, func(a, b spot) int {
+		return cmp.Or(cmp.Compare(a.day, b.day), cmp.Compare(a.node, b.node), cmp.Compare(a.at, b.at))
+	})
+	n := 0
+	for i := range spots {
+		if i == 0 || !spots[i].sameBucket(spots[i-1]) {
+			n++
 		}
-		of[i] = b
-		count[b]++
 	}
-	room := make([]int32, 0, len(ids)) // for the places of all buckets
-	for b := range p.buckets {
-		from, to := len(room), len(room)+count[b]
-		room = room[:to]
-		p.buckets[b].at = room[from:from:to]
-	}
-	for i, b := range of {
-		p.buckets[b].at = append(p.buckets[b].at, int32(i))
+	p.buckets = make([]bucket, 0, n)
+	at := make([]int32, len(ids)) // the places of all buckets
+	for i, s := range spots {
+		at[i] = s.at
+		if i == 0 || !s.sameBucket(spots[i-1]) {
+			p.buckets = append(p.buckets, bucket{day: s.day, node: s.node, at: at[i:i]})
+		}
+		b := &p.buckets[len(p.buckets)-1]
+		b.at = b.at[:len(b.at)+1]
 	}
 	return p
 }
 
+// spot is the bucket of an id, and the id's place in the call.
+type spot struct {
+	day  int // place in plan.days
+	node uint32
+	at   int32
+}
+
+func (s spot) sameBucket(other spot) bool { return s.day == other.day && s.node == other.node }
+
 // keys appends the keys of the plan: the layouts of its days, then its buckets.
 func (p *plan) keys(r *Ledger, keys []string) []string {
+	keys = slices.Grow(keys, len(p.days)+len(p.buckets))
 	for _, day := range p.days {
 		keys = append(keys, r.prefix+day)
 	}

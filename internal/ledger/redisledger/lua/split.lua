@@ -10,24 +10,32 @@ if stop then return stop end
 local layout = KEYS[3]
 local now = redis.call('GET', layout) or ''
 if now ~= ARGV[3] then return { 'layout', now } end
-for i = 0, (#KEYS - 3) / 3 - 1 do
-  local bucket, node, depth = KEYS[4 + 3 * i], ARGV[4 + 2 * i], tonumber(ARGV[5 + 2 * i])
+local levels = tonumber(ARGV[4])
+local parts = 2 ^ levels
+for i = 0, (#KEYS - 3) / (1 + parts) - 1 do
+  local at = 4 + i * (1 + parts)
+  local bucket, node, depth = KEYS[at], tonumber(ARGV[5 + 2 * i]), tonumber(ARGV[6 + 2 * i])
   local seconds = math.max(1, redis.call('TTL', bucket))
-  local all, halves = redis.call('HGETALL', bucket), { {}, {} }
+  local all, fields = redis.call('HGETALL', bucket), {}
+  for part = 1, parts do fields[part] = {} end
   for f = 1, #all, 2 do
-    local hash = tonumber(string.sub(redis.sha1hex(all[f]), 1, 6), 16)
-    local half = halves[1 + math.floor(hash / 2 ^ depth) % 2]
-    half[#half + 1] = all[f]
-    half[#half + 1] = all[f + 1]
+    local hash, part = math.floor(tonumber(string.sub(redis.sha1hex(all[f]), 1, 6), 16) / 2 ^ depth), 0
+    for _ = 1, levels do
+      part, hash = 2 * part + hash % 2, math.floor(hash / 2)
+    end
+    local to = fields[1 + part]
+    to[#to + 1] = all[f]
+    to[#to + 1] = all[f + 1]
   end
-  for h = 1, 2 do
-    local key = KEYS[4 + 3 * i + h]
-    if #halves[h] > 0 then
-      redis.call('HSET', key, unpack(halves[h]))
-      keep(key, seconds)
+  for part = 1, parts do
+    if #fields[part] > 0 then
+      redis.call('HSET', KEYS[at + part], unpack(fields[part]))
+      keep(KEYS[at + part], seconds)
     end
   end
-  redis.call('SETBIT', layout, node, 1)
+  for level = 0, levels - 1 do
+    for n = 0, 2 ^ level - 1 do redis.call('SETBIT', layout, node * 2 ^ level + n, 1) end
+  end
   redis.call('DEL', bucket)
   keep(layout, seconds + 3600)
 end
