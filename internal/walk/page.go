@@ -48,6 +48,7 @@ func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		page, err := w.fetch(ctx, q)
 		if err == nil {
 			w.pages++
+			w.asked = q.Size
 			if w.kongTime.IsZero() {
 				w.kongTime = w.reader.clock(page.Date)
 			}

@@ -2,6 +2,7 @@ package walk
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -35,6 +36,18 @@ func (s *seam) add(e *audit.Entry, edge int64) bool {
 		s.latest = max(s.latest, e.Timestamp)
 	}
 	return true
+}
+
+// shares reports whether entries hold one that the seam remembers, or it may have forgotten
+// some, or knows none.
+func (s *seam) shares(entries []audit.Entry) bool {
+	if len(s.ids) == 0 || len(s.ids) == maxSeam {
+		return true
+	}
+	return slices.ContainsFunc(entries, func(e audit.Entry) bool {
+		_, known := s.ids[e.ID]
+		return known
+	})
 }
 
 // prune forgets what is older than a Unix second.

@@ -125,6 +125,7 @@ type Walk struct {
 
 	pages    int
 	size     int // rows to ask for
+	asked    int // rows that the last page was asked for
 	cooldown int // pages to read before more rows are asked for again
 
 	query
@@ -241,6 +242,12 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		begin := time.Now()
 		page, err := w.pageInOrder(ctx, &q)
 		if err != nil {
+			return err
+		}
+		if page, err = w.confirm(ctx, q, page); err != nil {
+			return err
+		}
+		if err := w.confirmEnd(ctx, q, page); err != nil {
 			return err
 		}
 		w.paged = true

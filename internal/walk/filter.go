@@ -1,0 +1,61 @@
+package walk
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
+
+// confirm returns the first page of a query by time, and fails with a [*disorderError] if
+// Kong's filter leaves out what it must show: everything, although the log has newer rows,
+// or the rows at which the query before ended. The walk would seem complete without them.
+func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
+	if w.order != OldestFirst || q.After == 0 || q.Offset != "" {
+		return page, nil
+	}
+	switch {
+	case len(page.Entries) == 0:
+		newest, ok, err := w.one(ctx, audit.Query{Size: 1})
+		if err != nil || !ok || newest <= q.After {
+			return page, err
+		}
+		page, err = w.page(ctx, q) // the row may have come meanwhile
+		if err == nil && len(page.Entries) == 0 {
+			err = &disorderError{"a filter by time shows nothing, although the log has newer rows"}
+		}
+		return page, err
+	case w.seam.shares(page.Entries):
+		return page, nil
+	}
+	oldest, ok, err := w.one(ctx, audit.Query{Size: 1, Ascending: true})
+	if err == nil && ok && oldest <= w.last { // else Kong has purged those rows
+		err = &disorderError{"a filter by time leaves out rows that were shown before"}
+	}
+	return page, err
+}
+
+// confirmEnd fails if a full page without an offset is not the last one: one that is shorter
+// by a row must have an offset then.
+func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page) error {
+	n := len(page.Entries)
+	if page.Offset != "" || n < 2 || n < w.asked {
+		return nil
+	}
+	q.Size = n - 1
+	shorter, err := w.page(ctx, q)
+	if err == nil && shorter.Offset == "" && len(shorter.Entries) >= n-1 && w.asked == n-1 {
+		err = audit.WithHint(fmt.Errorf("kong gave %d rows and no offset for those that follow: the log cannot be read to its end", n-1),
+			"look at what is between the relay and Kong: something takes fields out of its answers; name a node of Kong itself with KONG_ADMIN_API")
+	}
+	return err
+}
+
+// one asks for a single row, and returns its timestamp.
+func (w *Walk) one(ctx context.Context, q audit.Query) (timestamp int64, ok bool, err error) {
+	page, err := w.page(ctx, q)
+	if err != nil || len(page.Entries) == 0 || page.Entries[0].TimestampGuessed {
+		return 0, false, err
+	}
+	return page.Entries[0].Timestamp, true, nil
+}
