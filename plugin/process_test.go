@@ -2,14 +2,11 @@ package main_test
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/kong-cloudtrail/relay/internal/certtest"
 	"github.com/kong-cloudtrail/relay/internal/plugintest"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
@@ -239,8 +237,8 @@ func TestTrustsACABesideTheSystems(t *testing.T) {
 	t.Cleanup(s.Close)
 	server := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	for name, test := range map[string]struct{ system, caCert []byte }{
-		"the system's": {server, selfSigned(t)},
-		"ca_cert":      {selfSigned(t), server},
+		"the system's": {server, certtest.New(t, nil).PEM},
+		"ca_cert":      {certtest.New(t, nil).PEM, server},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &relay{url: s.URL, ids: map[string]bool{}, news: make(chan struct{}, 1)}
@@ -256,21 +254,6 @@ func TestTrustsACABesideTheSystems(t *testing.T) {
 			r.wait(t, 1, 1)
 		})
 	}
-}
-
-// selfSigned is the PEM text of an authority that has signed nothing else.
-func selfSigned(t *testing.T) []byte {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(nil, template, template, public, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 func TestTriggersALambdaFunction(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // Rows that come late, or with the time of a clock that is behind, are found by
@@ -28,7 +29,7 @@ func TestLateRowsAreLookedFor(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 			now := time.Now()
-			w.kong.AddSeq(kongtest.Generate(1000, 3, kongtest.Mix{Plain: true, From: now.Add(-time.Hour), To: now}))
+			w.kong.AddSeq(auditlog.Generate(1000, 3, auditlog.Mix{Plain: true, From: now.Add(-time.Hour), To: now}))
 			_, url, ops := w.serve()
 			eventually(t, patient, "the first pass", func() bool { return w.trail.Counts().Distinct == 1000 })
 			// A tail that looks far back has just been made.

@@ -19,6 +19,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/lease"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -80,7 +81,7 @@ func benchOnce(b *testing.B, kong kongtest.Options, trail cloudtrailtest.Options
 }
 
 func plain(n int) func(*kongtest.Server) {
-	return func(k *kongtest.Server) { k.AddSeq(kongtest.Generate(n, 1, kongtest.Mix{Plain: true})) }
+	return func(k *kongtest.Server) { k.AddSeq(auditlog.Generate(n, 1, auditlog.Mix{Plain: true})) }
 }
 
 // BenchmarkOnceQuota has the delays of a network and the quota of AWS.
@@ -108,7 +109,7 @@ func BenchmarkOnceMillion(b *testing.B) {
 func BenchmarkOnceLargePayloads(b *testing.B) {
 	kong, trail := lean()
 	benchOnce(b, kong, trail, func(k *kongtest.Server) {
-		k.AddSeq(kongtest.Generate(1000, 1, kongtest.Mix{Plain: true, LargeEvery: 1, LargeBytes: 300_000}))
+		k.AddSeq(auditlog.Generate(1000, 1, auditlog.Mix{Plain: true, LargeEvery: 1, LargeBytes: 300_000}))
 	}, "--put-rate", "10000")
 }
 
@@ -222,11 +223,11 @@ func plainLoop(ctx context.Context, source *kongadmin.Client, destination delive
 func BenchmarkHistory(b *testing.B) {
 	w := newWorld(b, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	i := 0
-	for row := range kongtest.Generate(100_000, 1, kongtest.Mix{To: time.Now().Add(-time.Minute), Plain: true}) {
+	for row := range auditlog.Generate(100_000, 1, auditlog.Mix{To: time.Now().Add(-time.Minute), Plain: true}) {
 		if i++; i%10 < 3 {
 			n := i % 1000
 			row.Method, row.Path, row.Status = "PATCH", fmt.Sprintf("/routes/route-%d", n), 200
-			w.kong.AddObjects(kongtest.Object{
+			w.kong.AddObjects(auditlog.Object{
 				ID: fmt.Sprint(i), RequestID: row.RequestID, EntityKey: fmt.Sprint("key-", n), DAOName: "routes", Operation: "update", RequestTimestamp: row.RequestTimestamp,
 				Entity: fmt.Sprintf(`{"id":"key-%d","name":"route-%d","updated_at":%d,"paths":["\/a\/%d"],"tags":["%s"]}`, n, n, row.RequestTimestamp, i, strings.Repeat("x", 500)),
 			})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // orders are the ways in which releases of Kong answer.
@@ -18,7 +19,7 @@ var orders = []struct {
 	kong kongtest.Options
 }{
 	{"oldest first", kongtest.Options{}},
-	{"filters that next forgets", kongtest.Options{Next: kongtest.NextBare}},
+	{"filters that next forgets", kongtest.Options{BareNext: true}},
 	{"after exclusive", kongtest.Options{AfterExclusive: true}},
 	{"offsets by position", kongtest.Options{OffsetPosition: true}},
 	{"newest first", kongtest.Options{Order: kongtest.NewestFirst}},
@@ -37,11 +38,11 @@ func inEachOrder(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 // row is a row of a moment.
-func row(id string, at time.Time) kongtest.Row {
-	return kongtest.Row{RequestID: id, RequestTimestamp: at.Unix(), ClientIP: "127.0.0.1", Method: "GET", Path: "/services", Status: 200}
+func row(id string, at time.Time) auditlog.Row {
+	return auditlog.Row{RequestID: id, RequestTimestamp: at.Unix(), ClientIP: "127.0.0.1", Method: "GET", Path: "/services", Status: 200}
 }
 
-func rows(prefix string, n int, at func(i int) time.Time) (list []kongtest.Row) {
+func rows(prefix string, n int, at func(i int) time.Time) (list []auditlog.Row) {
 	for i := range n {
 		list = append(list, row(fmt.Sprintf("%s%0*d", prefix, 32-len(prefix), i), at(i)))
 	}
@@ -58,7 +59,7 @@ func TestFaultsOfBothServices(t *testing.T) {
 		Calls:  map[string]float64{"InternalFailure": 0.05, "ThrottlingException": 0.05},
 		Events: map[string]float64{"Throttling": 0.025, "InternalFailure": 0.025},
 	}})
-	w.kong.AddSeq(kongtest.Generate(20_000, 2, kongtest.Mix{}))
+	w.kong.AddSeq(auditlog.Generate(20_000, 2, auditlog.Mix{}))
 	s := w.once("--full")
 	t.Logf("%+v", s)
 	w.expectAll(0)
@@ -71,7 +72,7 @@ func TestKillAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, Latency: 5 * time.Millisecond}, cloudtrailtest.Options{
 		Faults: cloudtrailtest.Faults{Delay: 30 * time.Millisecond}})
-	w.kong.AddSeq(kongtest.Generate(20_000, 3, kongtest.Mix{}))
+	w.kong.AddSeq(auditlog.Generate(20_000, 3, auditlog.Mix{}))
 	random := rand.New(rand.NewPCG(1, 2))
 	kills := 4 // each costs the lease's 10 s
 	if *faultsLong {
@@ -142,7 +143,7 @@ func TestDownForThreeDays(t *testing.T) {
 func TestSecondGateway(t *testing.T) {
 	t.Parallel()
 	first := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
-	first.kong.AddSeq(kongtest.Generate(1500, 4, kongtest.Mix{}))
+	first.kong.AddSeq(auditlog.Generate(1500, 4, auditlog.Mix{}))
 	first.once()
 	second := *first
 	second.kong = kongtest.New(kongtest.Options{SkipReads: true, Token: testToken})
@@ -151,7 +152,7 @@ func TestSecondGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { second.kong.Close() })
-	second.kong.AddSeq(kongtest.Generate(1500, 5, kongtest.Mix{}))
+	second.kong.AddSeq(auditlog.Generate(1500, 5, auditlog.Mix{}))
 	second.env = append(append([]string{}, first.env...), "KONG_ADMIN_API="+url)
 	r := second.start(nil, "once")
 	if code := r.wait(t); code != exitFailed || !strings.Contains(r.stderr.String(), "--source") || !strings.Contains(r.stderr.String(), "--adopt") {
@@ -167,7 +168,7 @@ func TestWrongRecipient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{
 		Faults: cloudtrailtest.Faults{Events: map[string]float64{"InvalidRecipient": 1}}})
-	w.kong.AddSeq(kongtest.Generate(300, 6, kongtest.Mix{Plain: true}))
+	w.kong.AddSeq(auditlog.Generate(300, 6, auditlog.Mix{Plain: true}))
 	r := w.start(nil, "once", "--json")
 	if code := r.wait(t); code != exitFailed || !strings.Contains(r.stderr.String(), "What to do: ") {
 		t.Errorf("exit code %d:\n%s", code, r.stderr.String())
@@ -185,12 +186,12 @@ func TestReadsOnlyWhatIsNew(t *testing.T) {
 	now := time.Now()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Unsigned: true, Lean: true, CallsPerSecond: -1})
 	const retained = 60_000 // sixty pages, of which a pass reads three
-	w.kong.AddSeq(kongtest.Generate(retained, 7, kongtest.Mix{Plain: true, From: now.Add(-29 * 24 * time.Hour), To: now.Add(-time.Minute)}))
+	w.kong.AddSeq(auditlog.Generate(retained, 7, auditlog.Mix{Plain: true, From: now.Add(-29 * 24 * time.Hour), To: now.Add(-time.Minute)}))
 	first := w.start([]string{"RELAY_PUT_RATE=10000"}, "once", "--full")
 	if code := first.wait(t); code != 0 {
 		t.Fatalf("%d: %s", code, first.stderr.String())
 	}
-	w.kong.AddSeq(kongtest.Generate(1000, 8, kongtest.Mix{Plain: true, From: now.Add(-50 * time.Second), To: now}))
+	w.kong.AddSeq(auditlog.Generate(1000, 8, auditlog.Mix{Plain: true, From: now.Add(-50 * time.Second), To: now}))
 	before := w.kong.Stats().Pages
 	s := w.once()
 	pages := w.kong.Stats().Pages - before
@@ -205,7 +206,7 @@ func TestTailReadsFewPages(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Unsigned: true, Lean: true, CallsPerSecond: -1})
-	w.kong.AddSeq(kongtest.Generate(20_000, 9, kongtest.Mix{Plain: true, From: now.Add(-29 * 24 * time.Hour), To: now.Add(-10 * time.Minute)}))
+	w.kong.AddSeq(auditlog.Generate(20_000, 9, auditlog.Mix{Plain: true, From: now.Add(-29 * 24 * time.Hour), To: now.Add(-10 * time.Minute)}))
 	_, url, _ := w.serve("RELAY_PUT_RATE=10000")
 	eventually(t, patient, "first reconcile", func() bool { return w.trail.Counts().Events == 20_000 })
 	var pages int64

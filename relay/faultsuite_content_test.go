@@ -11,7 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // content is what an event must tell of its row, written down from the table of
@@ -30,7 +30,7 @@ type content struct {
 // maxParameters is what CloudTrail takes as requestParameters, in bytes.
 const maxParameters = 100_000
 
-func contentOf(r *kongtest.Row, id string) content {
+func contentOf(r *auditlog.Row, id string) content {
 	path, _, _ := strings.Cut(r.Path, "?")
 	if path = strings.TrimRight(path, "/"); path == "" {
 		path = "/"
@@ -111,7 +111,7 @@ func (c *content) differs(o *content) string {
 }
 
 // entryOf is the identity of a row, and what it is made of.
-func entryOf(r *kongtest.Row) audit.Entry {
+func entryOf(r *auditlog.Row) audit.Entry {
 	text := func(name string, s *string) string {
 		if s == nil || slices.Contains(r.Omit, name) {
 			return ""

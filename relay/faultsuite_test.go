@@ -19,6 +19,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 	"github.com/kong-cloudtrail/relay/internal/verify"
@@ -135,7 +136,7 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 	if c.anyWay {
 		way := orders[f.random.IntN(len(orders))]
 		t.Logf("seed %d: %s", seed, way.name)
-		kong.Order, kong.Next, kong.AfterExclusive, kong.OffsetPosition = way.kong.Order, way.kong.Next, way.kong.AfterExclusive, way.kong.OffsetPosition
+		kong.Order, kong.BareNext, kong.AfterExclusive, kong.OffsetPosition = way.kong.Order, way.kong.BareNext, way.kong.AfterExclusive, way.kong.OffsetPosition
 	}
 	if trail.Faults.Delay == 0 {
 		trail.Faults.Delay = 60 * time.Millisecond // so that there is a middle to fail in
@@ -152,13 +153,13 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 	}, c.env)
 	f.openLedger(f.redis.Addr)
 	// Kong keeps rows for 30 days, also by a clock that is two days ahead.
-	mix := kongtest.Mix{From: f.now().Add(-27 * 24 * time.Hour), To: f.now().Add(-time.Second), LargeEvery: 400, LargeBytes: 120_000}
+	mix := auditlog.Mix{From: f.now().Add(-27 * 24 * time.Hour), To: f.now().Add(-time.Second), LargeEvery: 400, LargeBytes: 120_000}
 	if !c.purged && !kong.OffsetPosition {
 		// Where pages shift, a row without an id may be shown twice, and cannot be told
 		// from two equal rows.
 		mix.NoIDEvery = 150
 	}
-	f.add(slices.Collect(kongtest.Generate(f.c.entries, seed, mix))...)
+	f.add(slices.Collect(auditlog.Generate(f.c.entries, seed, mix))...)
 	return f
 }
 
@@ -239,7 +240,7 @@ func (f *faultRun) jump(by time.Duration) {
 }
 
 // add puts rows into Kong's log and remembers what has to become of them.
-func (f *faultRun) add(rows ...kongtest.Row) {
+func (f *faultRun) add(rows ...auditlog.Row) {
 	f.t.Helper()
 	var ordinals audit.Ordinals
 	for _, r := range rows {

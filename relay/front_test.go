@@ -1,16 +1,9 @@
 package main
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kong-cloudtrail/relay/internal/certtest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -120,66 +114,26 @@ func (f *front) serve(raw net.Conn, mode frontMode) {
 
 // issuer makes certificates.
 type issuer struct {
+	certtest.Certificate
+
 	tb   testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
 	path string // of its own certificate
 }
 
 func newIssuer(tb testing.TB) *issuer {
 	tb.Helper()
-	i := &issuer{tb: tb, path: filepath.Join(tb.TempDir(), "ca.pem")}
-	t := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "issuer"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	var der []byte
-	i.key, der = i.sign(t, nil)
-	var err error
-	if i.cert, err = x509.ParseCertificate(der); err != nil {
-		tb.Fatal(err)
-	}
-	var text bytes.Buffer
-	if err := pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: der}); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(i.path, text.Bytes(), 0o600); err != nil {
+	i := &issuer{Certificate: certtest.New(tb, nil), tb: tb, path: filepath.Join(tb.TempDir(), "ca.pem")}
+	if err := os.WriteFile(i.path, i.PEM, 0o600); err != nil {
 		tb.Fatal(err)
 	}
 	return i
 }
 
-// sign makes a key and its certificate, which signs itself where there is no parent.
-func (i *issuer) sign(t *x509.Certificate, parent *x509.Certificate) (*ecdsa.PrivateKey, []byte) {
-	i.tb.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		i.tb.Fatal(err)
-	}
-	by := i.key
-	if parent == nil {
-		parent, by = t, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, parent, &key.PublicKey, by)
-	if err != nil {
-		i.tb.Fatal(err)
-	}
-	return key, der
-}
-
 // server returns a certificate for a server of this machine, changed as change says.
 func (i *issuer) server(change func(*x509.Certificate)) *tls.Certificate {
 	i.tb.Helper()
-	t := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "server"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	if change != nil {
-		change(t)
-	}
-	key, der := i.sign(t, i.cert)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	c := i.Issue(i.tb, change)
+	return &c.Certificate
 }
 
 // wrongTLS returns the ways in which a server's certificate, or the lack of one, is wrong.

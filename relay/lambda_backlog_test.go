@@ -8,12 +8,13 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/lambdahost"
 )
 
 // recent are rows that every reconcile reads.
-func recent() kongtest.Mix {
-	return kongtest.Mix{From: time.Now().Add(-20 * time.Hour), To: time.Now()}
+func recent() auditlog.Mix {
+	return auditlog.Mix{From: time.Now().Add(-20 * time.Hour), To: time.Now()}
 }
 
 // slow gives a destination that takes a second for a call.
@@ -43,7 +44,7 @@ func TestLambdaWorksOffABacklog(t *testing.T) {
 			tc.kong.SkipReads = true
 			w := newWorld(t, tc.kong, tc.trail)
 			now := time.Now()
-			w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now}))
+			w.kong.AddSeq(auditlog.Generate(20_000, 4, auditlog.Mix{From: now.Add(-29 * 24 * time.Hour), To: now}))
 			l := newFakeLambda(w, short)
 			results := append([]lambdahost.Result{l.result(scheduleEvent)}, l.drain()...)
 			var delivered []int
@@ -71,7 +72,7 @@ func TestLambdaWorksOffABacklog(t *testing.T) {
 func TestLambdaChainEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, slow())
-	w.kong.AddSeq(kongtest.Generate(20_000, 4, kongtest.Mix{}))
+	w.kong.AddSeq(auditlog.Generate(20_000, 4, auditlog.Mix{}))
 	l := newFakeLambda(w, short)
 	r := l.result(`{"continue":{"kind":"reconcile","chain":10}}`)
 	if r.Outcome != lambdahost.Left || r.Left == "" || r.Delivered == 0 {
@@ -87,7 +88,7 @@ func TestLambdaChainEnds(t *testing.T) {
 	w.expectAll(0)
 
 	// Without the permission to go on it fails, and says what is missing.
-	w.kong.AddSeq(kongtest.Generate(20_000, 5, recent()))
+	w.kong.AddSeq(auditlog.Generate(20_000, 5, recent()))
 	l.refuse = http.StatusForbidden
 	if kind, message := l.fault(scheduleEvent); kind != "SettingsError" || !strings.Contains(message, "lambda:InvokeFunction") {
 		t.Errorf("%s %s", kind, message)
@@ -98,7 +99,7 @@ func TestLambdaChainEnds(t *testing.T) {
 func TestLambdaStops(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, slow())
-	w.kong.AddSeq(kongtest.Generate(5_000, 6, kongtest.Mix{}))
+	w.kong.AddSeq(auditlog.Generate(5_000, 6, auditlog.Mix{}))
 	l := newFakeLambda(w, time.Minute)
 	e := l.send(scheduleEvent)
 	eventually(t, patient, "events", func() bool { return w.trail.Counts().Events > 500 })
@@ -118,7 +119,7 @@ func TestLambdaStops(t *testing.T) {
 		t.Error(log)
 	}
 
-	w.kong.AddSeq(kongtest.Generate(5_000, 7, recent()))
+	w.kong.AddSeq(auditlog.Generate(5_000, 7, recent()))
 	l.start()
 	l.send(scheduleEvent)
 	eventually(t, patient, "events", func() bool { return w.trail.Counts().Events > 5_500 })

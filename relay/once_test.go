@@ -6,6 +6,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 func TestOnceDeliversEverything(t *testing.T) {
@@ -22,7 +23,7 @@ func TestOnceDeliversEverything(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.kong.SkipReads = true
 			w := newWorld(t, tc.kong, cloudtrailtest.Options{})
-			w.kong.AddSeq(kongtest.Generate(20_000, 1, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now, LargeEvery: 500}))
+			w.kong.AddSeq(auditlog.Generate(20_000, 1, auditlog.Mix{From: now.Add(-29 * 24 * time.Hour), To: now, LargeEvery: 500}))
 			s := w.once("--full")
 			t.Logf("%+v", s)
 			w.expectAll(0)

@@ -8,12 +8,13 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // TestRedactedPayloads follows a secret through the relay to what it delivers and keeps.
 func TestRedactedPayloads(t *testing.T) {
 	t.Parallel()
-	var list []kongtest.Row
+	var list []auditlog.Row
 	for i, payload := range []string{`{"config":{"api_key":"hunter2"}}`, `{"consumer":{"password":"hunter2"},"tags":["x"]}`, `{"config":{"api_key":["hunter2"]}}`,
 		"name=x&config.api_key=hunter2"} {
 		r := row(fmt.Sprintf("p%031d", i), time.Now().Add(-time.Hour))

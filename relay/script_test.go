@@ -13,6 +13,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // TestScript runs the program as a user does: testdata/script holds command lines,
@@ -22,9 +23,9 @@ func TestScript(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	now, i := time.Now(), 0
-	w.kong.AddSeq(kongtest.Generate(1500, 1, kongtest.Mix{From: now.Add(-48 * time.Hour), To: now.Add(-time.Minute)}))
+	w.kong.AddSeq(auditlog.Generate(1500, 1, auditlog.Mix{From: now.Add(-48 * time.Hour), To: now.Add(-time.Minute)}))
 	for row := range w.kong.All() { // the first one created a route, and the last one changed it
-		o := kongtest.Object{RequestID: row.RequestID, RequestTimestamp: row.RequestTimestamp, EntityKey: "6c0e1a52-3a0e-4b1e-9a53-3c3f5d1d8f10", DAOName: "routes", Operation: "update"}
+		o := auditlog.Object{RequestID: row.RequestID, RequestTimestamp: row.RequestTimestamp, EntityKey: "6c0e1a52-3a0e-4b1e-9a53-3c3f5d1d8f10", DAOName: "routes", Operation: "update"}
 		switch i++; i {
 		case 1:
 			o.ID, o.Operation, o.Entity = "a", "create", fmt.Sprintf(`{"name":"orders","paths":["\/a"],"updated_at":%d}`, row.RequestTimestamp)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // reconcile starts a relay, and returns once it is at work on a reconcile that
@@ -15,7 +16,7 @@ import (
 func (w *world) reconcile(takes time.Duration) (url string) {
 	now := time.Now()
 	retained := int((takes+4*time.Second)/time.Second) * 100 * 100 // events a call, calls a second
-	w.kong.AddSeq(kongtest.Generate(retained, 11, kongtest.Mix{Plain: true, From: now.Add(-20 * 24 * time.Hour), To: now.Add(-time.Hour)}))
+	w.kong.AddSeq(auditlog.Generate(retained, 11, auditlog.Mix{Plain: true, From: now.Add(-20 * 24 * time.Hour), To: now.Add(-time.Hour)}))
 	_, url, _ = w.serve()
 	eventually(w.tb, patient, "the reconcile is at work", func() bool { return w.trail.Counts().Events > 1000 })
 	return url

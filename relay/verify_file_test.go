@@ -12,6 +12,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // A file is read: what was removed, doubled, torn or emptied is found, and repaired.
@@ -114,7 +115,7 @@ func TestFileFaults(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
 	w.env = append(w.env, "RELAY_DESTINATION=jsonl:"+path, "RELAY_LEASE_WAIT=15s")
 	const n = 20_000
-	w.kong.AddSeq(kongtest.Generate(n, 3, kongtest.Mix{}))
+	w.kong.AddSeq(auditlog.Generate(n, 3, auditlog.Mix{}))
 	size := func() int64 {
 		info, err := os.Stat(path)
 		if err != nil {

@@ -9,11 +9,12 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // hostileRows are entries that CloudWatch Logs does not take as they come: older than
 // 14 days, a day ahead, many in a second, larger than its own limits.
-func hostileRows(n int, now time.Time) []kongtest.Row {
+func hostileRows(n int, now time.Time) []auditlog.Row {
 	large := `{"config":"` + strings.Repeat(`\"é`, 75_000) + `"}`
 	list := rows("h", n, func(i int) time.Time {
 		switch i % 5 {

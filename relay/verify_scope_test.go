@@ -17,6 +17,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/verify"
 )
 
@@ -31,7 +32,7 @@ func TestVerifyOwnReads(t *testing.T) {
 				w := newWorld(t, tc.kong, cloudtrailtest.Options{})
 				w.env = append(w.env, "RELAY_SKIP_OWN_READS="+skip)
 				w.askable()
-				w.kong.AddSeq(kongtest.Generate(2500, 13, kongtest.Mix{}))
+				w.kong.AddSeq(auditlog.Generate(2500, 13, auditlog.Mix{}))
 				for range 3 {
 					w.once()
 					w.verify(exitOK)

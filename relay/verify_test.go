@@ -17,6 +17,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/verify"
 )
 
@@ -95,7 +96,7 @@ func TestVerify(t *testing.T) {
 		now := time.Now()
 		w.askable()
 		const n = 3000
-		w.kong.AddSeq(kongtest.Generate(n, 11, kongtest.Mix{From: now.Add(-29 * 24 * time.Hour), To: now.Add(-time.Hour), NoIDEvery: 100}))
+		w.kong.AddSeq(auditlog.Generate(n, 11, auditlog.Mix{From: now.Add(-29 * 24 * time.Hour), To: now.Add(-time.Hour), NoIDEvery: 100}))
 
 		r := w.verify(exitDifference)
 		if r.Missing.Count != n || len(r.Missing.IDs) != n || r.Delivered != 0 || r.Entries != n {
@@ -156,7 +157,7 @@ func TestVerify(t *testing.T) {
 func TestVerifyWithoutAskingTheDestination(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{}, cloudtrailtest.Options{})
-	w.kong.AddSeq(kongtest.Generate(500, 12, kongtest.Mix{}))
+	w.kong.AddSeq(auditlog.Generate(500, 12, auditlog.Mix{}))
 	w.once()
 	if r := w.verify(exitOK); r.Destination != nil || r.Delivered < 500 {
 		t.Errorf("%+v", r)
@@ -190,7 +191,7 @@ func TestVerifyBesideARelayThatRuns(t *testing.T) {
 func TestVerifyErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
-	w.kong.AddSeq(kongtest.Generate(100, 14, kongtest.Mix{Plain: true}))
+	w.kong.AddSeq(auditlog.Generate(100, 14, auditlog.Mix{Plain: true}))
 	w.once()
 	for _, tc := range []struct {
 		name, hint string
@@ -227,7 +228,7 @@ func TestVerifyErrors(t *testing.T) {
 func TestVerifyRepairWaitsForTheLease(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
-	w.kong.AddSeq(kongtest.Generate(100, 15, kongtest.Mix{Plain: true}))
+	w.kong.AddSeq(auditlog.Generate(100, 15, auditlog.Mix{Plain: true}))
 	w.once()
 	w.forget(ids(w)[50])
 	before := w.trail.Counts().Events

@@ -9,6 +9,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/history"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
@@ -23,11 +24,11 @@ func BenchmarkRead(b *testing.B) {
 	defer kong.Close()
 	to := time.Now().Add(-time.Minute)
 	i := 0
-	for row := range kongtest.Generate(100_000, 1, kongtest.Mix{To: to, Plain: true}) {
+	for row := range auditlog.Generate(100_000, 1, auditlog.Mix{To: to, Plain: true}) {
 		if i++; i%10 < 3 {
 			n := i % 1000
 			row.Method, row.Path, row.Status = "PATCH", fmt.Sprintf("/routes/route-%d", n), 200
-			kong.AddObjects(kongtest.Object{
+			kong.AddObjects(auditlog.Object{
 				ID: entities.UUID(), RequestID: row.RequestID, EntityKey: fmt.Sprintf("key-%d", n), DAOName: "routes", Operation: "update", RequestTimestamp: row.RequestTimestamp,
 				Entity: fmt.Sprintf(`{"id":"key-%d","name":"route-%d","created_at":1,"updated_at":%d,"paths":["\/a\/%d"],"protocols":["http","https"],"methods":null,"hosts":["api.example"],"headers":null,"https_redirect_status_code":426,"path_handling":"v0","preserve_host":false,"regex_priority":0,"request_buffering":true,"response_buffering":true,"service":{"id":"0c61e164-6171-4837-8836-8f5298726d53"},"snis":null,"sources":null,"destinations":null,"strip_path":true,"tags":["team"]}`,
 					n, n, row.RequestTimestamp, i),

@@ -19,6 +19,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/history"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
@@ -324,7 +325,7 @@ func TestRowsAreReadOnce(t *testing.T) {
 	kong := kongtest.New(kongtest.Options{Now: func() time.Time { return c.now }, SkipReads: true})
 	const others = 6000
 	add := func(i int, operation, name string) {
-		kong.AddObjects(kongtest.Object{
+		kong.AddObjects(auditlog.Object{
 			ID: fmt.Sprint(operation, i), RequestID: fmt.Sprint(operation, i), EntityKey: fmt.Sprint("key-", i), DAOName: "services", Operation: operation, RequestTimestamp: c.now.Unix(),
 			Entity: fmt.Sprintf(`{"id":"key-%d","name":"%s","tags":["%s"]}`, i, name, strings.Repeat("x", 450)),
 		})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 func TestRefusals(t *testing.T) {
@@ -225,7 +226,7 @@ func TestEmulatedFaultsHeal(t *testing.T) {
 
 func TestPageTooLarge(t *testing.T) {
 	large := strings.Repeat("x", 10<<20)
-	_, u := kong(t, kongtest.Options{}, kongtest.Row{RequestID: "large", RequestTimestamp: rows(1)[0].RequestTimestamp, Payload: &large})
+	_, u := kong(t, kongtest.Options{}, auditlog.Row{RequestID: "large", RequestTimestamp: rows(1)[0].RequestTimestamp, Payload: &large})
 	c := newClient(t, Options{URL: u})
 	for _, size := range []int{2, 1000} {
 		if err := refused(t, c, audit.Query{Size: size, Ascending: true}); !errors.Is(err, audit.ErrPageTooLarge) || hint(err) != "" {

@@ -8,18 +8,19 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 func TestObjectsPage(t *testing.T) {
-	server, address := kong(t, kongtest.Options{Encoding: kongtest.Gzip})
+	server, address := kong(t, kongtest.Options{Gzip: true})
 	now := time.Now().Unix()
 	server.AddObjects(
-		kongtest.Object{
+		auditlog.Object{
 			ID: "0a1b2c3d-0000-4000-8000-000000000001", RequestID: "QUtUa3RMbRLxomqcL68ilOjjl68h56xr", EntityKey: "5f0f9a52-7a3f-4ac9-a1c1-2d3a43b3a001",
 			DAOName: "routes", Operation: "update", Entity: `{"name":"orders","paths":["/b"]}`, RequestTimestamp: now,
 			RBACUserID: new("2e959b45-0053-41cc-9c2c-5458d0964331"), RemovedFromEntity: new("password"),
 		},
-		kongtest.Object{ID: "0a1b2c3d-0000-4000-8000-000000000002", RequestID: "r", DAOName: "services", Operation: "delete", Entity: `{}`, RequestTimestamp: 1},
+		auditlog.Object{ID: "0a1b2c3d-0000-4000-8000-000000000002", RequestID: "r", DAOName: "services", Operation: "delete", Entity: `{}`, RequestTimestamp: 1},
 	)
 	page, err := newClient(t, Options{URL: address}).Objects().Page(context.Background(), audit.Query{Size: 100})
 	if err != nil || len(page.Entries) != 2 {
@@ -84,7 +85,7 @@ func TestEntitiesThatAreNotWanted(t *testing.T) {
 	server, address := kong(t, kongtest.Options{})
 	now := time.Now().Unix()
 	for i, name := range []string{"orders", "others"} {
-		server.AddObjects(kongtest.Object{ID: []string{"1", "2"}[i], RequestID: "r", EntityKey: "k", DAOName: "routes", Operation: "create", Entity: `{"name":"` + name + `","path":"\/a"}`, RequestTimestamp: now})
+		server.AddObjects(auditlog.Object{ID: []string{"1", "2"}[i], RequestID: "r", EntityKey: "k", DAOName: "routes", Operation: "create", Entity: `{"name":"` + name + `","path":"\/a"}`, RequestTimestamp: now})
 	}
 	q := audit.Query{Size: 100, Entities: func(o *audit.Object, escaped string) bool {
 		return o.DAO == "routes" && o.Key == "k" && strings.Contains(escaped, "orders")

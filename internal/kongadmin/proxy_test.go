@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/certtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
 
@@ -139,12 +140,13 @@ func TestProxyTunnel(t *testing.T) {
 	k := kongtest.New(kongtest.Options{Token: secret})
 	t.Cleanup(func() { k.Close() })
 	k.Add(rows(2)...)
-	address, err := k.StartTLS()
+	ca := certtest.New(t, nil)
+	address, err := k.StartTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{ca.Issue(t, nil).Certificate}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	proxy := serve(t, tunnel)
-	client := newClient(t, Options{URL: address, Token: token(secret), TLS: &tls.Config{RootCAs: pool(t, k)}})
+	client := newClient(t, Options{URL: address, Token: token(secret), TLS: &tls.Config{RootCAs: ca.Pool()}})
 	through(t, client, proxy.URL)
 	if page, err := client.Page(t.Context(), all); err != nil || len(page.Entries) != 2 {
 		t.Errorf("%d entries, %v", len(page.Entries), err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -69,7 +70,7 @@ func (b *lockedBuffer) String() string {
 }
 
 // kong starts an emulated Admin API with some rows.
-func kong(t testing.TB, o kongtest.Options, rows ...kongtest.Row) (*kongtest.Server, string) {
+func kong(t testing.TB, o kongtest.Options, rows ...auditlog.Row) (*kongtest.Server, string) {
 	t.Helper()
 	k := kongtest.New(o)
 	t.Cleanup(func() { k.Close() })
@@ -81,9 +82,9 @@ func kong(t testing.TB, o kongtest.Options, rows ...kongtest.Row) (*kongtest.Ser
 	return k, u
 }
 
-func rows(n int) []kongtest.Row {
-	var rows []kongtest.Row
-	for r := range kongtest.Generate(n, 1, kongtest.Mix{Plain: true}) {
+func rows(n int) []auditlog.Row {
+	var rows []auditlog.Row
+	for r := range auditlog.Generate(n, 1, auditlog.Mix{Plain: true}) {
 		rows = append(rows, r)
 	}
 	return rows

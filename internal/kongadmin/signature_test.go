@@ -11,6 +11,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 func rsaKey(t testing.TB, size int) *rsa.PrivateKey {
@@ -26,7 +27,7 @@ func rsaKey(t testing.TB, size int) *rsa.PrivateKey {
 func TestVerification(t *testing.T) {
 	key, other := rsaKey(t, 2048), rsaKey(t, 2048)
 	payload, none, forged, removed := "{\"a\":\"é\\n|\xff\"}", "", "Zm9yZ2Vk", "token"
-	odd := kongtest.Row{
+	odd := auditlog.Row{
 		RequestID: "odd", RequestTimestamp: time.Now().Unix(), ClientIP: "::1", Method: "POST", Path: "/a?b=\"|\x01\"", Status: 201,
 		Payload: &payload, Workspace: &none, RemovedFromPayload: &removed,
 		Extra: map[string]jsontext.Value{
@@ -37,21 +38,21 @@ func TestVerification(t *testing.T) {
 	for name, c := range map[string]struct {
 		timestamp bool
 		check     *rsa.PublicKey
-		change    func(*kongtest.Row)
+		change    func(*auditlog.Row)
 		want      audit.Verification
 	}{
 		"without timestamp": {false, &key.PublicKey, nil, audit.Verified},
 		"with timestamp":    {true, &key.PublicKey, nil, audit.VerifiedWithTimestamp},
 		"no key":            {false, nil, nil, ""},
 		"another key":       {false, &other.PublicKey, nil, audit.VerificationFailed},
-		"forged":            {false, &key.PublicKey, func(r *kongtest.Row) { r.Signature = &forged }, audit.VerificationFailed},
-		"no base64":         {false, &key.PublicKey, func(r *kongtest.Row) { s := "%"; r.Signature = &s }, audit.VerificationFailed},
-		"empty":             {false, &key.PublicKey, func(r *kongtest.Row) { r.Signature = &none }, audit.Unsigned},
-		"left out":          {false, &key.PublicKey, func(r *kongtest.Row) { r.Omit = []string{"signature"} }, audit.Unsigned},
-		"null": {false, &key.PublicKey, func(r *kongtest.Row) {
+		"forged":            {false, &key.PublicKey, func(r *auditlog.Row) { r.Signature = &forged }, audit.VerificationFailed},
+		"no base64":         {false, &key.PublicKey, func(r *auditlog.Row) { s := "%"; r.Signature = &s }, audit.VerificationFailed},
+		"empty":             {false, &key.PublicKey, func(r *auditlog.Row) { r.Signature = &none }, audit.Unsigned},
+		"left out":          {false, &key.PublicKey, func(r *auditlog.Row) { r.Omit = []string{"signature"} }, audit.Unsigned},
+		"null": {false, &key.PublicKey, func(r *auditlog.Row) {
 			r.Extra = map[string]jsontext.Value{"signature": jsontext.Value("null")}
 		}, audit.Unsigned},
-		"not a text": {false, &key.PublicKey, func(r *kongtest.Row) {
+		"not a text": {false, &key.PublicKey, func(r *auditlog.Row) {
 			r.Extra = map[string]jsontext.Value{"signature": jsontext.Value("{}")}
 		}, audit.VerificationFailed},
 	} {
@@ -80,7 +81,7 @@ func TestVerification(t *testing.T) {
 func TestVerificationOfChangedRow(t *testing.T) {
 	key := rsaKey(t, 2048)
 	k := kongtest.New(kongtest.Options{SigningKey: key})
-	k.Add(kongtest.Row{RequestID: "a", RequestTimestamp: time.Now().Unix(), ClientIP: "::1", Method: "GET", Path: "/a", Status: 200})
+	k.Add(auditlog.Row{RequestID: "a", RequestTimestamp: time.Now().Unix(), ClientIP: "::1", Method: "GET", Path: "/a", Status: 200})
 	for row := range k.All() {
 		raw := `{"request_id":"a","request_timestamp":5,"client_ip":"::1","method":"GET","path":"/a","status":200,"ttl":7,"signature":"` + *row.Signature + `"}`
 		for old, c := range map[string]struct {

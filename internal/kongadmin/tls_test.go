@@ -2,7 +2,6 @@ package kongadmin
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
@@ -10,41 +9,29 @@ import (
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/certtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
 
 func TestTLS(t *testing.T) {
-	k := kongtest.New(kongtest.Options{ClientCert: true, Token: secret})
+	k, mutualAuthority, openAuthority := kongtest.New(kongtest.Options{Token: secret}), certtest.New(t, nil), certtest.New(t, nil)
+	mutualCA, openCA := mutualAuthority.Pool(), openAuthority.Pool()
+	pair, stranger := mutualAuthority.Issue(t, nil).Certificate, openAuthority.Issue(t, nil).Certificate
 	t.Cleanup(func() { k.Close() })
 	k.Add(rows(1)...)
-	mutual, err := k.StartTLS()
+	mutual, err := k.StartTLS(&tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: mutualCA,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	open := kongtest.New(kongtest.Options{})
 	t.Cleanup(func() { open.Close() })
-	oneWay, err := open.StartTLS()
+	oneWay, err := open.StartTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{stranger}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	plain, err := open.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mutualCA, openCA := pool(t, k), pool(t, open)
-	certPEM, keyPEM, err := k.ClientCertificate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM, keyPEM, err = open.ClientCertificate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stranger, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,19 +83,6 @@ func TestTLS(t *testing.T) {
 			}
 		})
 	}
-}
-
-func pool(t *testing.T, k *kongtest.Server) *x509.CertPool {
-	t.Helper()
-	ca, err := k.CA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := x509.NewCertPool()
-	if !p.AppendCertsFromPEM(ca) {
-		t.Fatal("the CA is not PEM")
-	}
-	return p
 }
 
 // Something that speaks TLS only may close the connection without a word.

@@ -1,46 +1,31 @@
 package kongadmin
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/certtest"
 )
 
 // selfSigned makes a certificate as Kong makes its own: with a common name alone.
 func selfSigned(t *testing.T, change func(*x509.Certificate)) (tls.Certificate, []byte) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: "localhost", Organization: []string{"Kong"}},
-		NotBefore:    time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
-	}
-	if change != nil {
-		change(c)
-	}
-	raw, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
+	own := certtest.New(t, func(c *x509.Certificate) {
+		c.Subject, c.IsCA, c.KeyUsage = pkix.Name{CommonName: "localhost", Organization: []string{"Kong"}}, false, 0
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+		if change != nil {
+			change(c)
+		}
+	})
+	return own.Certificate, own.PEM
 }
 
 func serveTLS(t *testing.T, cert tls.Certificate) string {
@@ -100,19 +85,12 @@ func TestPinnedCertificate(t *testing.T) {
 
 // An authority that is given as PEM is trusted for the names of its certificates only.
 func TestRootCA(t *testing.T) {
-	k, _ := kong(t, kongtest.Options{})
-	u, err := k.StartTLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, err := k.CA()
-	if err != nil {
-		t.Fatal(err)
-	}
+	authority := certtest.New(t, nil)
+	u, ca := serveTLS(t, authority.Issue(t, nil).Certificate), authority.PEM
 	if _, err := newClient(t, Options{URL: u, RootCA: ca}).Page(t.Context(), all); err != nil {
 		t.Error(err)
 	}
-	err = refused(t, newClient(t, Options{URL: u, RootCA: ca, TLS: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: "kong.internal"}}), all)
+	err := refused(t, newClient(t, Options{URL: u, RootCA: ca, TLS: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: "kong.internal"}}), all)
 	if !strings.Contains(hint(err), "--kong-tls-server-name") {
 		t.Errorf("%v, hint %q", err, hint(err))
 	}

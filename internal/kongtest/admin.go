@@ -3,7 +3,6 @@ package kongtest
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"math/rand/v2"
 	"net"
 	"net/http"
 
@@ -21,8 +20,6 @@ func (s *Server) serveAdmin(e *exchange) {
 		e.message(http.StatusNotFound, "Not found")
 	case isAudit(path):
 		e.message(http.StatusMethodNotAllowed, "Method not allowed")
-	case path == "/" && e.options.RootFails:
-		e.message(http.StatusInternalServerError, "An unexpected error occurred")
 	case path == "/" && e.r.Method == http.MethodGet:
 		e.json(http.StatusOK, e.root())
 	case path == "/status" && e.r.Method == http.MethodGet:
@@ -36,22 +33,19 @@ func (s *Server) serveAdmin(e *exchange) {
 }
 
 func (e *exchange) root() map[string]any {
-	root := map[string]any{
-		"version":  e.options.Version,
+	return map[string]any{
+		"version":  version,
+		"edition":  "enterprise",
 		"hostname": e.node.Hostname,
-		"node_id":  e.node.ID,
+		"node_id":  "f5b5e1f0-4f3e-4a64-8c5f-0f2f9e1a7b01",
 		"tagline":  "Welcome to kong",
 		"configuration": map[string]any{
 			"audit_log":            !e.options.AuditOff,
-			"audit_log_record_ttl": int64(e.options.RecordTTL.Seconds()),
+			"audit_log_record_ttl": recordTTL,
 			"role":                 "traditional",
 			"database":             "postgres",
 		},
 	}
-	if v, err := parseVersion(e.options.Version); err == nil && !v.before(3, 6, 0, 0) {
-		root["edition"] = "enterprise"
-	}
-	return root
 }
 
 // exchange is a request that is being served.
@@ -67,7 +61,6 @@ type exchange struct {
 	payload   *string   // what the audit log will hold; nil for none
 	removed   *string
 	silent    bool     // Kong does not get to write a row
-	cachedID  string   // sent in place of RequestID
 	cut       net.Conn // to be closed, once the request has been counted
 }
 
@@ -77,11 +70,8 @@ func (e *exchange) kongHeader() { e.setKong(e.w.Header()) }
 
 func (e *exchange) setKong(h http.Header) {
 	h.Set("Date", e.Time.Add(e.options.DateOffset).UTC().Format(http.TimeFormat))
-	h.Set("Server", e.options.ServerHeader)
+	h.Set("Server", "kong/"+version+"-enterprise-edition")
 	h.Set(requestIDHeader, e.RequestID)
-	if e.cachedID != "" {
-		h.Set(requestIDHeader, e.cachedID)
-	}
 }
 
 // authorize checks the token, and answers where that fails.
@@ -131,15 +121,6 @@ func (s *Server) finish(e *exchange) {
 		f(e.Request)
 	}
 	s.record(e)
-}
-
-func newRequestID() string {
-	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	var b [32]byte
-	for i := range b {
-		b[i] = letters[rand.N(len(letters))]
-	}
-	return string(b[:])
 }
 
 // countingWriter notes what is answered.

@@ -1,11 +1,16 @@
 package kongtest
 
 import (
+	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"testing"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
+	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
 // BenchmarkPage serves pages of 1000 out of a million rows, at the newest end
@@ -15,15 +20,14 @@ func BenchmarkPage(b *testing.B) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	s := New(quiet())
-	s.AddSeq(Generate(1_000_000, 1, Mix{To: noon, LargeEvery: -1}))
+	s.AddSeq(auditlog.Generate(1_000_000, 1, auditlog.Mix{To: noon, LargeEvery: -1}))
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	perRow := float64(after.HeapAlloc-before.HeapAlloc) / 1e6
 
-	s.mu.Lock()
-	k := s.store.key(s.store.byTime[500_000])
-	s.mu.Unlock()
-	middle := k.offset()
+	_, place := s.requests.Page(auditlog.Selection{From: math.MinInt64, Until: math.MaxInt64, Size: 500_000})
+	place.Skip = 0
+	middle := place.Offset()
 	for _, c := range []struct{ name, query string }{
 		{"newest", "size=1000"},
 		{"oldest", "size=1000&sort_by=request_timestamp&sort_desc=false&after=1787000000"},
@@ -46,14 +50,14 @@ func BenchmarkPage(b *testing.B) {
 // BenchmarkAddLate inserts a row at a random time into a million.
 func BenchmarkAddLate(b *testing.B) {
 	s := New(quiet())
-	s.AddSeq(Generate(1_000_000, 1, Mix{To: noon, Plain: true}))
+	s.AddSeq(auditlog.Generate(1_000_000, 1, auditlog.Mix{To: noon, Plain: true}))
 	at := noon.Unix()
 	for b.Loop() {
 		at -= 7919
 		if at < noon.Unix()-29*86400 {
 			at += 29 * 86400
 		}
-		s.Add(Row{RequestID: newRequestID(), RequestTimestamp: at, Path: "/"})
+		s.Add(auditlog.Row{RequestID: entities.RandomID(rand.IntN), RequestTimestamp: at, Path: "/"})
 	}
 }
 

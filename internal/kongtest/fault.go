@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,9 +22,9 @@ type Fault struct {
 	Status int
 	// RetryAfter is sent along with Status, in whole seconds, if it is not zero.
 	RetryAfter time.Duration
-	// Content is answered instead of the page's or the status's own body, as
-	// ContentType (JSON by default). Without Status it comes with a 200.
-	Content, ContentType string
+	// Content is answered instead of the page's or the status's own body, as HTML if it
+	// begins like that, else as JSON. Without Status it comes with a 200.
+	Content string
 	// Reset cuts the connection instead of an answer.
 	Reset bool
 	// Truncate cuts the connection in the middle of the body.
@@ -32,22 +33,11 @@ type Fault struct {
 	Pause time.Duration
 	// Reorder shuffles the page's rows.
 	Reorder bool
-	// RepeatOffset makes the page name the offset by which it was asked for.
-	RepeatOffset bool
 }
 
 // HTML is the fault of something before Kong that answers with its own page.
 func HTML() Fault {
-	return Fault{Content: "<!DOCTYPE html>\n<html><body><h1>Please log in</h1></body></html>\n", ContentType: "text/html; charset=utf-8"}
-}
-
-// Empty is a page without rows, whatever the log holds. Lua's encoder makes an empty
-// table an object unless it is told otherwise.
-func Empty(lua bool) Fault {
-	if lua {
-		return Fault{Content: `{"data":{},"next":null}`}
-	}
-	return Fault{Content: `{"data":[],"next":null}`}
+	return Fault{Content: "<!DOCTYPE html>\n<html><body><h1>Please log in</h1></body></html>\n"}
 }
 
 // NoData is an answer that is JSON, and not a page.
@@ -135,8 +125,8 @@ func (s *Server) begin(e *exchange) bool {
 		status = http.StatusOK
 	}
 	h.Set("Content-Type", "application/json; charset=utf-8")
-	if f.ContentType != "" {
-		h.Set("Content-Type", f.ContentType)
+	if strings.HasPrefix(f.Content, "<") {
+		h.Set("Content-Type", "text/html; charset=utf-8")
 	}
 	h.Set("Content-Length", strconv.Itoa(len(f.Content)))
 	e.w.WriteHeader(status)

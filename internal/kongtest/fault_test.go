@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // start serves over a real connection, for faults that only show there.
@@ -68,7 +70,7 @@ func TestStatusFaults(t *testing.T) {
 		{Fault{Status: 429, RetryAfter: 2 * time.Second}, 429, "Too Many Requests", false},
 		{Fault{Status: 502}, 502, "Bad Gateway", false},
 		{Fault{Status: 503}, 503, "Service Unavailable", false},
-		{Fault{Status: 503, Content: "<html>", ContentType: "text/html"}, 503, "<html>", false},
+		{Fault{Status: 503, Content: "<html>"}, 503, "<html>", false},
 		{HTML(), 200, "<!DOCTYPE html>", false},
 		{NoData(), 200, `{"next":null}`, false},
 		{Fault{Content: `{"data":{}}`}, 200, `{"data":{}}`, false},
@@ -92,7 +94,7 @@ func TestStatusFaults(t *testing.T) {
 	if e := getPage(t, s, nil); len(e.Data) != 8 {
 		t.Errorf("page after the faults has %d rows", len(e.Data))
 	}
-	if st := s.Stats(); st.Pages != 12 || st.Faulty != 11 || st.Requests != 12 || st.Rows != 8 {
+	if st := s.Stats(); st.Pages != 12 || st.Faulty != 11 || st.Requests != 12 {
 		t.Errorf("stats = %+v", st)
 	}
 }
@@ -184,13 +186,6 @@ func TestOrderFaults(t *testing.T) {
 	if slices.Equal(got, want) || !slices.Equal(sorted(got), sorted(want)) {
 		t.Error("a reordered page must hold the same rows in another order")
 	}
-	first := getPage(t, s, url.Values{"size": {"10"}})
-	s.Inject(Fault{RepeatOffset: true})
-	second := getPage(t, s, url.Values{"size": {"10"}, "offset": {*first.Offset}})
-	if *second.Offset != *first.Offset {
-		t.Errorf("offset %q, want %q again", *second.Offset, *first.Offset)
-	}
-	same(t, "rows of the page", second.ids(), want[10:20])
 }
 
 // The same seed gives the same faults, about as often as asked for.
@@ -235,7 +230,7 @@ func TestOnPage(t *testing.T) {
 		switch calls {
 		case 2:
 			s.Delete(idsOf(all[10:12])...)
-			s.Add(Row{RequestID: "inserted", RequestTimestamp: noon.Unix()})
+			s.Add(auditlog.Row{RequestID: "inserted", RequestTimestamp: noon.Unix()})
 		case 4:
 			return Fault{Status: 503}
 		}
@@ -263,7 +258,7 @@ func TestRequestsAreRemembered(t *testing.T) {
 		t.Fatalf("%d pages, want 1", len(p))
 	}
 	want := Request{
-		Time: noon, Node: "kong-cp-1", RequestID: w.Header().Get(requestIDHeader), Method: "GET", Path: auditPath, Page: true,
+		Time: noon, RequestID: w.Header().Get(requestIDHeader), Method: "GET", Path: auditPath, Page: true,
 		Query: url.Values{"size": {"3"}, "after": {"7"}}, Status: 200, Rows: 3, Bytes: int64(w.Body.Len()),
 	}
 	if !reflect.DeepEqual(p[0], want) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 // envelope is a page as a client sees it.
@@ -98,10 +100,10 @@ var noon = time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
 func quiet() Options { return Options{SkipReads: true, Now: (&clock{noon}).Now} }
 
 // rows makes rows a second apart, the last of them at noon.
-func rows(n int) []Row {
-	var rows []Row
+func rows(n int) []auditlog.Row {
+	var rows []auditlog.Row
 	for i := range n {
-		rows = append(rows, Row{
+		rows = append(rows, auditlog.Row{
 			RequestID:        fmt.Sprintf("%032d", (i*7919)%100_003), // not in the order of time
 			RequestTimestamp: noon.Unix() - int64(n-1-i),
 			ClientIP:         "10.0.0.1", Method: "GET", Path: "/services", Status: 200,
@@ -110,7 +112,7 @@ func rows(n int) []Row {
 	return rows
 }
 
-func idsOf(rows []Row) []string {
+func idsOf(rows []auditlog.Row) []string {
 	var ids []string
 	for _, r := range rows {
 		ids = append(ids, r.RequestID)
@@ -130,7 +132,7 @@ func sorted(ids []string) []string {
 	return ids
 }
 
-func serverWith(o Options, rows ...Row) *Server {
+func serverWith(o Options, rows ...auditlog.Row) *Server {
 	s := New(o)
 	s.Add(rows...)
 	return s

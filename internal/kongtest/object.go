@@ -4,70 +4,33 @@ import (
 	"io"
 	"iter"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
-
-// Object is a row of /audit/objects: an entity that a request changed. A nil pointer
-// is shown as null.
-type Object struct {
-	ID        string // UUID of the row itself
-	RequestID string // of the request, as in Row
-	EntityKey string // primary key of the entity
-	DAOName   string // routes
-	Operation string // create, update or delete
-	Entity    string // JSON text: the whole new entity, or the deleted one
-	// RequestTimestamp is in Unix seconds. Releases that do not filter have none, and once
-	// they are upgraded show 1.
-	RequestTimestamp  int64
-	RemovedFromEntity *string
-	RBACUserID        *string
-	Signature         *string
-}
 
 // AddObjects puts rows into /audit/objects. A request may have several, in any
 // order, and they may come late: that is up to the caller. Writes to entities that
 // the server answers by itself add theirs, with those that are deleted in cascade.
-func (s *Server) AddObjects(rows ...Object) {
+func (s *Server) AddObjects(rows ...auditlog.Object) {
 	o := s.options.Load()
-	now := s.now(o, nil)
+	now := o.Now().Unix()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first := len(s.objects.rows)
 	for _, r := range rows {
 		if o.Order != Filtered {
 			r.RequestTimestamp = 1
 		}
-		// Kept as a row whose key is the object's id, and whose fields are all extra.
-		row := Row{RequestID: r.ID, RequestTimestamp: r.RequestTimestamp, Omit: []string{
-			"request_id", "client_ip", "method", "path", "status", "workspace", "payload", "removed_from_payload", "signature", "rbac_user_id", "rbac_user_name", "request_source",
-		}, Extra: map[string]jsontext.Value{
-			"id": quoted(r.ID), "request_id": quoted(r.RequestID), "entity_key": quoted(r.EntityKey), "dao_name": quoted(r.DAOName),
-			"operation": quoted(r.Operation), "entity": quoted(r.Entity), "removed_from_entity": optional(r.RemovedFromEntity),
-			"rbac_user_id": optional(r.RBACUserID), "signature": optional(r.Signature),
-		}}
-		s.objects.add(&row, expiry(o, &row, now), nil)
+		s.objects.Add(r.Encode(now, recordTTL))
 	}
-	s.objects.index(first)
 	s.change()
 }
 
-func quoted(s string) jsontext.Value { return appendString(nil, s) }
-
-func optional(s *string) jsontext.Value {
-	if s == nil {
-		return jsontext.Value("null")
-	}
-	return quoted(*s)
-}
-
 // EverObjectIDs yields the ids of all rows of /audit/objects that were ever there.
-func (s *Server) EverObjectIDs() iter.Seq[string] { return s.ids(&s.objects, true) }
+func (s *Server) EverObjectIDs() iter.Seq[string] { return s.ids(s.objects.Ever) }
 
 // World holds the entities, and the true state before and after each change. A recorder's
 // is empty: the entities are Kong's.
@@ -108,18 +71,15 @@ func (s *Server) serveEntity(e *exchange) {
 // that they come apart.
 func (s *Server) recordObjects(e *exchange, changes []entities.Change) {
 	o := e.options
-	if o.AuditOff || o.ignores(e) {
+	if o.AuditOff {
 		return
 	}
 	for _, c := range changes {
-		if slices.Contains(o.IgnoreTables, c.DAO) {
-			continue
-		}
 		state := c.After
 		if state == nil {
 			state = c.Before
 		}
-		row := Object{ID: c.Row, RequestID: c.RequestID, EntityKey: c.Key, DAOName: c.DAO, Operation: c.Operation}
+		row := auditlog.Object{ID: c.Row, RequestID: c.RequestID, EntityKey: c.Key, DAOName: c.DAO, Operation: c.Operation}
 		text, removed := excludeKeys([]byte(entities.Text(state)), o.PayloadExclude)
 		if row.Entity = string(text); len(removed) > 0 {
 			row.RemovedFromEntity = new(strings.Join(removed, ","))
@@ -129,7 +89,7 @@ func (s *Server) recordObjects(e *exchange, changes []entities.Change) {
 		}
 		node := e.node
 		s.later(o, o.objectDelays(), func() {
-			row.RequestTimestamp = s.now(o, node).Add(-o.BackDate).Unix()
+			row.RequestTimestamp = node.now(o).Unix()
 			s.AddObjects(row)
 		})
 	}

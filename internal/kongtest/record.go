@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
@@ -33,10 +34,10 @@ type lateRow struct {
 func (s *Server) record(e *exchange) {
 	o := e.options
 	switch {
-	case o.AuditOff, e.silent, e.Status == 0, isAudit(e.r.URL.Path) && o.SkipReads, o.ignores(e):
+	case o.AuditOff, e.silent, e.Status == 0, isAudit(e.r.URL.Path) && o.SkipReads:
 		return
 	}
-	row := Row{
+	row := auditlog.Row{
 		RequestID:          e.RequestID,
 		Method:             e.r.Method,
 		Path:               e.r.URL.RequestURI(),
@@ -58,15 +59,10 @@ func (s *Server) record(e *exchange) {
 	node := e.node
 	write := func() {
 		// The timestamp is that of the insert, by the clock of who inserts it.
-		row.RequestTimestamp = s.now(o, node).Add(-o.BackDate).Unix()
+		row.RequestTimestamp = node.now(o).Unix()
 		s.Add(row)
 	}
 	s.later(o, delays{o.RowDelay, o.RowDelayMax, o.LoseRows}, write)
-}
-
-// ignores reports whether Kong is set not to record such a request.
-func (o *Options) ignores(e *exchange) bool {
-	return slices.Contains(o.IgnoreMethods, e.r.Method) || o.IgnorePaths != nil && o.IgnorePaths.MatchString(e.r.URL.RequestURI())
 }
 
 // delays say when rows of a table are written.
@@ -232,5 +228,8 @@ func excludeKeys(text []byte, exclude []string) (rest []byte, removed []string) 
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), removed
 }
 
-// lax is what Kong's own decoder lets pass.
-var lax = jsontext.AllowDuplicateNames(true)
+// Kong's own decoder lets both pass: a name that is there twice, and bytes that are not UTF-8.
+var (
+	lax      = jsontext.AllowDuplicateNames(true)
+	anyBytes = jsontext.AllowInvalidUTF8(true)
+)

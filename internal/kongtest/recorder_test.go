@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 func write(t *testing.T, w io.Writer, b []byte) {
@@ -81,7 +83,7 @@ func TestRecorder(t *testing.T) {
 		}
 		return string(b)
 	}
-	rowOf := func(res *http.Response) (found Row) {
+	rowOf := func(res *http.Response) (found auditlog.Row) {
 		t.Helper()
 		ids := res.Header.Values(requestIDHeader)
 		if len(ids) != 1 {

@@ -241,6 +241,16 @@ func (x *editing) note(operation string, e *entity, before, after map[string]any
 
 var isUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
+// RandomID returns an id as Kong gives its requests. intN is as that of [rand.Rand].
+func RandomID(intN func(n int) int) string {
+	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	var b [32]byte
+	for i := range b {
+		b[i] = letters[intN(len(letters))]
+	}
+	return string(b[:])
+}
+
 // UUID returns a random UUID.
 func UUID() string {
 	var b [16]byte

@@ -231,10 +231,10 @@ func (g *Generator) fields(path, plugin string, n int) map[string]any {
 		put(fields, f.name, f.value(g.rand))
 	}
 	if g.rand.IntN(6) == 0 {
-		fields["tags"] = []any{"team-" + token(g.rand)[:4], "prod/eu"}[:1+g.rand.IntN(2)]
+		fields["tags"] = []any{"team-" + RandomID(g.rand.IntN)[:4], "prod/eu"}[:1+g.rand.IntN(2)]
 	}
 	if g.LargeEvery > 0 && g.made%g.LargeEvery == 0 && path != "workspaces" {
-		fields["tags"] = []any{strings.Repeat(token(g.rand), 200_000/32)}
+		fields["tags"] = []any{strings.Repeat(RandomID(g.rand.IntN), 200_000/32)}
 	}
 	if g.rand.IntN(2) == 0 {
 		g.plant(fields, path, plugin)

@@ -167,21 +167,12 @@ var places = []place{
 
 // value makes a new secret, and what the field holds with it.
 func (p place) value(r *rand.Rand) (value string, s Secret) {
-	s = Secret{Value: token(r), Place: strings.TrimSuffix(p.path+"/"+p.plugin, "/") + " " + p.field}
+	s = Secret{Value: RandomID(r.IntN), Place: strings.TrimSuffix(p.path+"/"+p.plugin, "/") + " " + p.field}
 	s.Text = s.Value
 	if p.around != "" {
 		s.Text = strings.Replace(p.around, "*", s.Value, 1)
 	}
 	return s.Text, s
-}
-
-func token(r *rand.Rand) string {
-	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	var b [32]byte
-	for i := range b {
-		b[i] = letters[r.IntN(len(letters))]
-	}
-	return string(b[:])
 }
 
 // put sets what a path leads to, and makes what is missing on the way.

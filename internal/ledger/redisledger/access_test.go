@@ -2,16 +2,9 @@ package redisledger
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/certtest"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
@@ -91,27 +85,14 @@ func TestRedisAccess(t *testing.T) {
 func certificates(t *testing.T) (ca, cert, key string, pool *x509.CertPool) {
 	t.Helper()
 	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
+	write := func(name string, text []byte) string {
 		path := filepath.Join(dir, name)
-		must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		must(t, os.WriteFile(path, text, 0o600))
 		return path
 	}
-	caKey := value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der := value(x509.CreateCertificate(rand.Reader, template, template, &caKey.PublicKey, caKey))(t)
-	parent := value(x509.ParseCertificate(der))(t)
-	serverKey := value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
-	leaf := value(x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "redis"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-	}, parent, &serverKey.PublicKey, caKey))(t)
-	pool = x509.NewCertPool()
-	pool.AddCert(parent)
-	return write("ca.pem", "CERTIFICATE", der), write("cert.pem", "CERTIFICATE", leaf),
-		write("key.pem", "PRIVATE KEY", value(x509.MarshalPKCS8PrivateKey(serverKey))(t)), pool
+	authority := certtest.New(t, nil)
+	server := authority.Issue(t, nil)
+	return write("ca.pem", authority.PEM), write("cert.pem", server.PEM), write("key.pem", server.KeyPEM), authority.Pool()
 }
 
 func TestRedisTLS(t *testing.T) {

@@ -1,4 +1,4 @@
-package kongtest
+package auditlog
 
 import (
 	"fmt"
@@ -60,9 +60,12 @@ type generator struct {
 	burst int   // rows that still share it
 }
 
+// AdminID is the id of the user who is called admin.
+const AdminID = "2e959b45-0053-41cc-9c2c-5458d0964331"
+
 var (
 	people = []struct{ id, name string }{
-		{adminID, "admin"},
+		{AdminID, "admin"},
 		{"7a1c0a52-3a0e-4b1e-9a53-3c3f5d1d8f10", "deck"},
 		{"b4c9b6f8-0d5f-4f36-8a0f-6e0f8b7a2c11", "émilie"},
 		{"1f0d5a3e-5b77-4a9e-8d2b-9c1e7f6a4d12", "platform-ci"},
@@ -171,14 +174,7 @@ func (g *generator) odd(row *Row) {
 	}
 }
 
-func (g *generator) id() string {
-	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	var b [32]byte
-	for i := range b {
-		b[i] = letters[g.IntN(len(letters))]
-	}
-	return string(b[:])
-}
+func (g *generator) id() string { return entities.RandomID(g.IntN) }
 
 func (g *generator) object() string {
 	return fmt.Sprintf(`{"name":"svc-%d","host":"h%d.internal","port":%d,"tags":["team-%d"]}`,
