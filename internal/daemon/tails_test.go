@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
@@ -15,7 +16,7 @@ func TestTailsAreSummedUp(t *testing.T) {
 	lines, delivered := 0, 0
 	for i := range 6000 { // ten minutes, ten a second
 		if now = now.Add(100 * time.Millisecond); i < 5000 {
-			list.add(pipeline.Summary{Delivered: 2})
+			list.add(pipeline.Summary{Counts: delivery.Counts{Delivered: 2}})
 		}
 		if count, sum := list.take(now); count > 0 {
 			lines++

@@ -7,6 +7,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"strings"
@@ -87,20 +88,35 @@ func (o *Observer) stage(name string, begin time.Time) {
 
 // Counts are numbers of entries, by what became of them.
 type Counts struct {
-	Read      int // handed over, whether new or not
-	Ahead     int // of those, with a timestamp ahead of Kong's clock
-	New       int // not in the ledger, or without an outcome there
-	Delivered int
-	Dead      int // rejected permanently
-	Deferred  int // retries exhausted
-	Own       int // the relay's own reads, left out
+	Read      int `json:"read"` // handed over, whether new or not
+	New       int `json:"new"`  // not in the ledger, or without an outcome there
+	Delivered int `json:"delivered"`
+	Dead      int `json:"dead"`     // rejected permanently
+	Deferred  int `json:"deferred"` // retries exhausted
+	Own       int `json:"own"`      // the relay's own reads, left out on request
+	Ahead     int `json:"ahead"`    // of those read, with a timestamp ahead of Kong's clock
 	// StillDeferred counts the entries that an earlier pass deferred and that were
 	// tried again without an outcome.
-	StillDeferred int
-	Repeated      int // put again because an answer was lost
-	Retries       int // puts that had to be made again
+	StillDeferred int `json:"still_deferred"`
 	// Reason says why the last entry was rejected or deferred: code and reason.
-	Reason string
+	Reason   string `json:"reason,omitempty"`
+	Repeated int    `json:"repeated"` // put again because an answer was lost
+	Retries  int    `json:"retries"`  // puts that had to be made again
+}
+
+// Add adds other counts.
+func (c *Counts) Add(o Counts) {
+	c.Read += o.Read
+	c.New += o.New
+	c.Delivered += o.Delivered
+	c.Dead += o.Dead
+	c.Deferred += o.Deferred
+	c.Own += o.Own
+	c.Ahead += o.Ahead
+	c.StillDeferred += o.StillDeferred
+	c.Reason = cmp.Or(o.Reason, c.Reason)
+	c.Repeated += o.Repeated
+	c.Retries += o.Retries
 }
 
 // note counts an entry that has an outcome.

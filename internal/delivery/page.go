@@ -115,7 +115,7 @@ func (d *Delivery) tap(e *audit.Entry) {
 }
 
 func (d *Delivery) countPage(page Counts) {
-	d.count(func(c *Counts) { c.Read += page.Read; c.Ahead += page.Ahead; c.New += page.New; c.Own += page.Own })
+	d.count(func(c *Counts) { c.Add(page) })
 }
 
 // aheadOf returns how many entries have a timestamp ahead of Kong's clock.

@@ -344,11 +344,10 @@ func LogMismatch(missing int) error {
 
 func (ps *pass) summary() Summary {
 	c := ps.del.Counts()
+	c.Repeated += int(ps.repeated.Load())
 	return Summary{
 		Kind: ps.req.Kind, Full: ps.full, Order: ps.pos.Order.String(), Pages: ps.pos.Pages + ps.tails.pagesRead(),
-		Read: c.Read, New: c.New, Delivered: c.Delivered, Dead: c.Dead, Deferred: c.Deferred, Own: c.Own, Ahead: c.Ahead,
-		StillDeferred: c.StillDeferred, Reason: c.Reason, Repeated: c.Repeated + int(ps.repeated.Load()), Retries: c.Retries, Through: ps.marks.Cursor,
-		Seconds: time.Since(ps.began).Seconds(),
+		Counts: c, Through: ps.marks.Cursor, Seconds: time.Since(ps.began).Seconds(),
 	}
 }
 

@@ -9,7 +9,6 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -186,26 +185,13 @@ type Request struct {
 
 // Summary is what a pass did.
 type Summary struct {
-	Kind      audit.PassKind `json:"kind"`
-	Full      bool           `json:"full"`
-	Order     string         `json:"order"` // how the log was read
-	Pages     int            `json:"pages"` // requests for pages that were answered
-	Read      int            `json:"read"`  // entries that the log showed
-	New       int            `json:"new"`   // of those, not in the ledger
-	Delivered int            `json:"delivered"`
-	Failed    int            `json:"failed"`   // new, and neither delivered, dead nor deferred when the pass ended
-	Dead      int            `json:"dead"`     // rejected permanently
-	Deferred  int            `json:"deferred"` // retries exhausted
-	Own       int            `json:"own"`      // the relay's own reads, left out on request
-	Ahead     int            `json:"ahead"`    // with a timestamp ahead of Kong's clock
-	// StillDeferred counts the entries that an earlier pass deferred and that this one
-	// tried again without an outcome.
-	StillDeferred int `json:"still_deferred"`
-	// Reason says why the last entry was rejected or deferred: code and reason.
-	Reason   string  `json:"reason,omitempty"`
-	Repeated int     `json:"repeated"` // put again because an answer was lost, or because the ledger forgot them
-	Retries  int     `json:"retries"`  // puts that had to be made again
-	Seconds  float64 `json:"seconds"`
+	Kind  audit.PassKind `json:"kind"`
+	Full  bool           `json:"full"`
+	Order string         `json:"order"` // how the log was read
+	Pages int            `json:"pages"` // requests for pages that were answered
+	delivery.Counts
+	Failed  int     `json:"failed"` // new, and neither delivered, dead nor deferred when the pass ended
+	Seconds float64 `json:"seconds"`
 	// Complete: read to the end, and everything has an outcome.
 	Complete bool `json:"complete"`
 	// Through: every entry visible up to this Unix second has an outcome.
@@ -225,18 +211,8 @@ func (s *Summary) Unordered() bool { return s.Order == walk.Unordered.String() }
 // Add adds what another pass did.
 func (s *Summary) Add(o Summary) {
 	s.Pages += o.Pages
-	s.Read += o.Read
-	s.New += o.New
-	s.Delivered += o.Delivered
+	s.Counts.Add(o.Counts)
 	s.Failed += o.Failed
-	s.Dead += o.Dead
-	s.Deferred += o.Deferred
-	s.StillDeferred += o.StillDeferred
-	s.Reason = cmp.Or(o.Reason, s.Reason)
-	s.Own += o.Own
-	s.Ahead += o.Ahead
-	s.Repeated += o.Repeated
-	s.Retries += o.Retries
 	s.Seconds += o.Seconds
 	s.Complete = s.Complete && o.Complete
 	s.Through = max(s.Through, o.Through)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
@@ -236,7 +237,9 @@ func (v *verification) page(ctx context.Context, s walk.Step) error {
 		return err
 	}
 	if v.progress != nil {
-		v.progress(pipeline.Summary{Read: v.report.Entries, New: v.report.Missing.Count + len(v.young), Delivered: v.report.Delivered})
+		v.progress(pipeline.Summary{Counts: delivery.Counts{
+			Read: v.report.Entries, New: v.report.Missing.Count + len(v.young), Delivered: v.report.Delivered,
+		}})
 	}
 	return nil
 }
