@@ -260,7 +260,7 @@ func TestEveryText(t *testing.T) {
 	texts, bytes := map[string]*string{}, 0
 	for _, v := range []reflect.Value{reflect.ValueOf(&e).Elem(), reflect.ValueOf(e.Object).Elem()} {
 		for i := range v.NumField() {
-			if text, ok := v.Field(i).Addr().Interface().(*string); ok {
+			if text, ok := reflect.TypeAssert[*string](v.Field(i).Addr()); ok {
 				*text = page[bytes : bytes+8]
 				texts[v.Type().Name()+"."+v.Type().Field(i).Name] = text
 				bytes += 8

@@ -154,9 +154,9 @@ func TestAdditionalEventDataLimit(t *testing.T) {
 		s := newDestination(t, Options{Hostname: "https://" + strings.Repeat("h", 2000)})
 		for _, user := range []string{"", long} {
 			v := reflect.ValueOf(&e).Elem()
-			for i := range v.NumField() {
-				if v.Field(i).Kind() == reflect.String {
-					v.Field(i).SetString(long)
+			for _, field := range v.Fields() {
+				if field.Kind() == reflect.String {
+					field.SetString(long)
 				}
 			}
 			e.RBACUserID = user

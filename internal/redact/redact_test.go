@@ -219,14 +219,14 @@ func TestEveryText(t *testing.T) {
 	var e audit.Entry
 	v := reflect.ValueOf(&e).Elem()
 	for i := range v.NumField() {
-		if text, ok := v.Field(i).Addr().Interface().(*string); ok && !slices.Contains(asItIs, v.Type().Field(i).Name) {
+		if text, ok := reflect.TypeAssert[*string](v.Field(i).Addr()); ok && !slices.Contains(asItIs, v.Type().Field(i).Name) {
 			*text = `{"key":"s3cret"}`
 		}
 	}
 	e.Path = "/services?key=s3cret"
 	New([]string{"key"})(&e)
 	for i := range v.NumField() {
-		if text, ok := v.Field(i).Addr().Interface().(*string); ok && strings.Contains(*text, "s3cret") {
+		if text, ok := reflect.TypeAssert[*string](v.Field(i).Addr()); ok && strings.Contains(*text, "s3cret") {
 			t.Errorf("%s is %s", v.Type().Field(i).Name, *text)
 		}
 	}
