@@ -149,8 +149,8 @@ func writeStatus(w io.Writer, s *app.Status) {
 	}
 	line("delivered up to", "%s", ago(s.At, s.DeliveredUpTo))
 	line("reconciled through", "%s", ago(s.At, s.ReconciledThrough))
-	line("last full reconcile", "%s", ago(s.At, s.FullAt))
-	line("last complete pass", "%s", ago(s.At, s.LastComplete))
+	line("full reconcile began", "%s", ago(s.At, s.FullAt))
+	line("complete pass began", "%s", ago(s.At, s.LastComplete))
 	if !s.OldestUndelivered.IsZero() {
 		line("oldest undelivered", "%s", ago(s.At, s.OldestUndelivered))
 	}

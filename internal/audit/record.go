@@ -81,7 +81,7 @@ type Marks struct {
 	ReconciledThrough int64 `json:"reconciled_through"`
 	// FullAt is when the last complete reconcile began that read all that Kong has.
 	FullAt int64 `json:"full_at"`
-	// Completed is when the last pass that read to its end did so.
+	// Completed is when the last complete pass began to read.
 	Completed int64 `json:"completed,omitempty"`
 	// FailedSince is when the first pass failed of those that have failed since the last one
 	// that was complete, or 0. A pass that was stopped, or was cut by a deadline, did not fail.

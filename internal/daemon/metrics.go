@@ -59,7 +59,7 @@ type metrics struct {
 	start     time.Time
 	mu        sync.Mutex
 	newest    int64     // timestamp of the newest delivered entry
-	completed time.Time // when the last complete pass ended, of any relay; zero: not known
+	completed time.Time // when the last complete pass began, of any relay; zero: not known
 
 	oldest   atomic.Int64 // timestamp of the oldest entry that is known and has no outcome; 0: none
 	count    atomic.Int64 // entries delivered
@@ -86,7 +86,7 @@ func newMetrics(s *server) *metrics {
 	m.lateRows = m.counter("changes_late_total", "Changed entities that Kong showed after their event had gone, or whose request it lost. Only with --objects.")
 	m.failing = m.gauge("passes_failed_in_a_row", "Passes that failed since the last one that did not.")
 	m.mayForget = m.gauge("ledger_may_forget", "1 if the settings of the ledger's server may make it forget what must be kept.")
-	m.stages = m.histogram("stage_duration_seconds", "Time that a stage (read, lookup, put, record) took for a page or a batch.",
+	m.stages = m.histogram("stage_duration_seconds", "Time that a stage took: read and lookup for a page, put and record for each attempt with a batch, failed ones among them.",
 		prometheus.ExponentialBuckets(0.001, 4, 8), "stage")
 	m.answer = m.histogram("announced_to_accepted_seconds", "Time from a trigger to the acceptance of an entry that it announced.",
 		prometheus.ExponentialBuckets(0.025, 2, 12)).WithLabelValues()
@@ -115,7 +115,7 @@ func (m *metrics) sampled(s *server) {
 	number("dead_letters", "Entries that the destination rejected permanently, and that nobody has retried or dropped.", func() int { return s.ledger.read().counts.Dead })
 	number("deferred_entries", "Entries whose retries are exhausted. Each pass puts them first.", func() int { return s.ledger.read().counts.Deferred })
 	moment("newest_delivered_timestamp_seconds", "Timestamp of the newest delivered entry; 0 if this relay has delivered none.", m.newestDelivered)
-	moment("last_complete_pass_timestamp_seconds", "When a pass of any relay on this ledger last read to the end and everything had an outcome; the start of this relay if none is known.", m.lastComplete)
+	moment("last_complete_pass_timestamp_seconds", "When the last complete pass of any relay on this ledger began; the start of this relay if none is known. A pass is complete if it read to the end and everything had an outcome.", m.lastComplete)
 	moment("oldest_undelivered_timestamp_seconds", "Timestamp of the oldest entry that is known and has not been delivered, or since when Kong could not be read; 0 if there is neither.", s.oldestUndelivered)
 	moment("recorded_timestamp_seconds", "Timestamp of the newest entry that Kong's audit log has shown; 0 if it has shown none.", s.recording.provenAt)
 	m.gaugeFunc("kong_retention_seconds", "How long Kong keeps its entries, as the newest says that it has shown, else the setting record-ttl.", func() float64 { return s.retention().Seconds() })
@@ -223,7 +223,7 @@ func (m *metrics) newestDelivered() time.Time {
 	return app.UnixTime(m.newest)
 }
 
-// lastComplete returns when a pass was last complete, or when this relay started.
+// lastComplete returns when the last complete pass began, or when this relay started.
 func (m *metrics) lastComplete() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -233,12 +233,12 @@ func (m *metrics) lastComplete() time.Time {
 	return m.completed
 }
 
-// complete notes a pass that was complete.
-func (m *metrics) complete(at time.Time) {
+// complete notes when a complete pass began.
+func (m *metrics) complete(began time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if at.After(m.completed) {
-		m.completed = at
+	if began.After(m.completed) {
+		m.completed = began
 	}
 }
 
@@ -273,7 +273,7 @@ func (m *metrics) pass(s *pipeline.Summary, err error) {
 	}
 	m.failing.Set(0)
 	m.oldest.Store(0)
-	m.complete(time.Now())
+	m.complete(time.Now().Add(-time.Duration(s.Seconds * float64(time.Second))))
 }
 
 func (m *metrics) delivered(entries []audit.Entry) {

@@ -23,6 +23,20 @@ func afters(queries []audit.Query) []int64 {
 	return list
 }
 
+// Marks say when a pass began, by Kong's clock: what Kong wrote meanwhile may have been missed.
+func TestMarksAreOfTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest(), func(o *Options) { o.PageSize = 10 })
+		w.kong.skew, w.kong.delay = -time.Hour, time.Second
+		began := w.now()
+		w.kong.add(span(began-5000, 100, 30)...)
+		w.pass(Request{Kind: audit.Reconcile})
+		if m := w.store.saved(); m.Completed < began || m.Completed > began+1 || m.ReconciledThrough != m.Completed || m.FullAt != m.Completed {
+			t.Errorf("a pass that began at %d and ended at %d left %+v", began, w.now(), m)
+		}
+	})
+}
+
 func TestFloors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.PageSize = 1000 })
