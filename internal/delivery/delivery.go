@@ -277,8 +277,8 @@ func (d *Delivery) complete(s *slot) {
 	}
 }
 
-// NoteRead notes that a page of the walk has been handed over. In an ordered log it ends
-// at a timestamp, in others at an offset.
+// NoteRead notes that a page of the walk has been handed over. In a log that is read oldest
+// first it ends at a timestamp, in others at an offset.
 func (d *Delivery) NoteRead(through int64, offset string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -313,7 +313,8 @@ func (d *Delivery) SafeOffset() string {
 }
 
 // Safe returns the Unix second up to which everything that was read has an outcome: one
-// second before the oldest entry that has none. It returns 0 where pages come in no order of time.
+// second before the oldest entry that has none. It returns 0 unless the log is read oldest
+// first and that order is proven.
 func (d *Delivery) Safe() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -326,7 +327,7 @@ func (d *Delivery) Safe() int64 {
 	return safe
 }
 
-// Unfinished returns the least timestamp of what was read and has no outcome; 0 if
+// Unfinished returns the least timestamp of what has no outcome, read or reserved; 0 if
 // everything has one.
 func (d *Delivery) Unfinished() (oldest int64) {
 	d.mu.Lock()

@@ -43,9 +43,9 @@ const (
 	unannouncedFor = 10 * time.Minute
 	// lookback is how many seconds before what has been read a read begins: rows come late.
 	lookback = 30
-	// wideLookback is the same for some reads, one every wideEvery.
-	wideLookback = 5 * 60
-	wideEvery    = 10 * time.Second
+	// longLookback is the same for some reads, one every longEvery.
+	longLookback = 5 * 60
+	longEvery    = 10 * time.Second
 	// lookahead is how many seconds after an entry's its rows may have.
 	lookahead = 60
 	// readEvery is how often rows are read although no write waits: for those that come late.
@@ -153,7 +153,7 @@ type Joiner struct {
 	readFrom int64
 	undated  map[string][]row // by request
 	lastRead time.Time
-	lastWide time.Time
+	lastLong time.Time
 	failing  bool
 	full     time.Time // when items were last dropped
 }

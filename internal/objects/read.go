@@ -147,8 +147,8 @@ func (r *round) span() (from, until int64) {
 		from = r.now.Unix()
 	}
 	back := int64(lookback)
-	if r.now.Sub(r.lastWide) >= wideEvery {
-		back, r.lastWide = wideLookback, r.now
+	if r.now.Sub(r.lastLong) >= longEvery {
+		back, r.lastLong = longLookback, r.now
 	}
 	from = max(1, from-back)
 	if r.w.Sweep || r.meta.Enabled == 0 {

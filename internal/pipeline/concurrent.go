@@ -180,7 +180,7 @@ func (ps *pass) readTail(ctx context.Context, pool *delivery.Workers, sum *Summa
 				newest = max(newest, s.Entries[i].Timestamp)
 			}
 		}
-		err = pool.Add(ctx, s.Entries, w.KongTime().Unix())
+		err = pool.Add(ctx, s.Entries, w.Now().Unix())
 		return err
 	})
 	if err == nil {

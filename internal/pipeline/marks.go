@@ -13,8 +13,8 @@ import (
 // trusted returns marks without those that are far ahead of Kong's clock. Such marks
 // were made when that clock was wrong, and a pass that went on from them would skip
 // what lies between.
-func trusted(m audit.Marks, now int64) audit.Marks {
-	limit := now + wideLookback // clocks of control planes differ
+func trusted(m audit.Marks, kongTime int64) audit.Marks {
+	limit := kongTime + clockDisagreement
 	if m.FullAt > limit {
 		m.FullAt = 0
 	}
@@ -112,39 +112,41 @@ func (ps *pass) reached(complete bool, kongStart int64) int64 {
 		// Rows that came after the start may have landed on pages already read.
 		through = min(max(ps.newest, ps.pos.Newest), kongStart)
 	}
-	if open := ps.del.Unfinished(); open > 0 { // writes that wait for what they changed
-		through = min(through, open-1)
+	// Whatever has no outcome yet stays after it: in a pass that is complete, writes that
+	// wait for what they changed.
+	if oldest := ps.del.Unfinished(); oldest > 0 {
+		through = min(through, oldest-1)
 	}
 	return through
 }
 
 // save writes how far the pass has come.
 func (ps *pass) save(ctx context.Context, complete bool) error {
-	now := ps.walk.KongTime().Unix()
-	m := trusted(ps.marks, now)
+	walkStart := ps.walk.KongTime().Unix()
+	m := trusted(ps.marks, walkStart)
 	ps.untrustedStart = ps.untrustedStart || m.Cursor != ps.marks.Cursor
-	kongStart := ps.kongStart
+	kongStart := ps.kongStart // earlier than walkStart if the pass continues one that was cut
 	if kongStart == 0 {
-		kongStart = now
+		kongStart = walkStart
 	}
-	m.Cursor = min(max(m.Cursor, ps.reached(complete, kongStart)), now)
+	m.Cursor = min(max(m.Cursor, ps.reached(complete, kongStart)), walkStart)
 	m.FailedSince = ps.before.FailedSince
 	if complete {
-		m.Completed, m.FailedSince = now, 0
+		m.Completed, m.FailedSince = walkStart, 0
 		m.Witnesses = ps.witnesses.next()
 		if m.Cursor <= 0 && !ps.untrustedStart { // an empty log
 			// Bounded by this machine's clock: rows may be older than Kong's clock says.
-			m.Cursor = max(1, min(now, time.Now().Unix())-wideLookback)
+			m.Cursor = max(1, min(walkStart, time.Now().Unix())-clockDisagreement)
 		}
 	}
 	if ps.req.Kind == audit.Reconcile {
 		m.Resume = nil
 		if complete {
-			m.ReconciledThrough = min(max(m.ReconciledThrough, kongStart), now)
+			m.ReconciledThrough = min(max(m.ReconciledThrough, kongStart), walkStart)
 			if ps.full {
-				m.FullAt = min(kongStart, now)
+				m.FullAt = min(kongStart, walkStart)
 			}
-		} else if m.Resume = ps.resume(now); m.Resume == nil {
+		} else if m.Resume = ps.resume(walkStart); m.Resume == nil {
 			m.Resume = ps.marks.Resume
 		}
 	}
@@ -176,13 +178,13 @@ func (ps *pass) rewind(ctx context.Context) error {
 
 // resume returns where a later reconcile can continue this one, or nil if this one has
 // not got anywhere.
-func (ps *pass) resume(now int64) *audit.Resume {
+func (ps *pass) resume(walkStart int64) *audit.Resume {
 	r := &audit.Resume{
 		Order: ps.pos.Order.String(), Started: ps.kongStart, Floor: ps.bounds.RestartFloor, Full: ps.full,
 		Newest: max(ps.newest, ps.pos.Newest),
 	}
 	if ps.pos.Order == walk.OldestFirst {
-		if r.From = min(ps.del.Safe(), now); r.From <= 0 {
+		if r.From = min(ps.del.Safe(), walkStart); r.From <= 0 {
 			return nil
 		}
 		return r

@@ -169,6 +169,24 @@ func TestRowsAheadOfTheClock(t *testing.T) {
 	})
 }
 
+// A row that is written while the log is read is not ahead of Kong's clock.
+func TestRowsWrittenDuringAWalkAreNotAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest(), func(o *Options) { o.PageSize = 10 })
+		w.kong.delay = 3 * time.Second
+		w.kong.add(span(w.now()-5000, 50, 30)...)
+		w.kong.hook = func(n int, _ audit.Query) error {
+			if n < 7 {
+				w.kong.add(w.now())
+			}
+			return nil
+		}
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Ahead != 0 || s.Delivered != 56 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // Marks that a Kong with a wrong clock made do not hide what is written later.
 func TestClockThatWasWrong(t *testing.T) {
 	for _, kind := range []audit.PassKind{audit.Tail, audit.Reconcile} {

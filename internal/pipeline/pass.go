@@ -15,14 +15,16 @@ import (
 )
 
 const (
-	tailLookback      = 5                // seconds: rows are written after the response
-	wideLookback      = 5 * 60           // seconds, in some tails: the clocks of control planes differ
-	wideEvery         = 10 * time.Second // how often a tail looks back that far: at least once before an announced id counts as missing (30 s)
-	reconcileLookback = 25 * 60 * 60     // seconds
-	fullEvery         = 24 * 60 * 60     // seconds after which a reconcile reads everything
-	saveEvery         = time.Second      // how often marks move during a pass
-	saveWithin        = 3 * time.Second  // for the marks once the pass has ended
-	deadlineSlack     = 10 * time.Second // the most that is kept of a deadline for batches in flight
+	clockDisagreement = 5 * 60 // seconds by which the clocks of control planes may differ
+
+	tailLookback      = 5                 // seconds: rows are written after the response
+	wideLookback      = clockDisagreement // seconds, of some tails
+	wideEvery         = 10 * time.Second  // how often a tail looks back that far; short enough that it happens before an announced id counts as missing (30 s)
+	reconcileLookback = 25 * 60 * 60      // seconds
+	fullEvery         = 24 * 60 * 60      // seconds after which a reconcile reads everything
+	saveEvery         = time.Second       // how often marks move during a pass
+	saveWithin        = 3 * time.Second   // for the marks once the pass has ended
+	deadlineSlack     = 10 * time.Second  // at most this much time before a deadline is left to batches in flight
 )
 
 // pass is one walk of the log with everything that is done with it.
@@ -295,11 +297,11 @@ func (ps *pass) handlePage(ctx context.Context, s walk.Step) error {
 	if f := ps.p.opts.Observer.Stage; f != nil {
 		f("read", s.Took)
 	}
-	now := ps.walk.KongTime().Unix()
+	kongTime := ps.walk.KongTime().Unix()
 	for i := range s.Entries {
-		ps.witnesses.see(&s.Entries[i], now, ps.p.opts.RecordTTL)
+		ps.witnesses.see(&s.Entries[i], kongTime, ps.p.opts.RecordTTL)
 	}
-	if err := ps.workers.Add(ctx, s.Entries, now); err != nil {
+	if err := ps.workers.Add(ctx, s.Entries, ps.walk.Now().Unix()); err != nil {
 		return err
 	}
 	ps.del.NoteRead(s.Through, s.Offset)

@@ -24,15 +24,15 @@ type witnesses struct {
 	newest   []audit.Witness // that the log has shown, newest first
 }
 
-// see takes an entry of the log. now is Kong's clock.
-func (w *witnesses) see(e *audit.Entry, now int64, recordTTL time.Duration) {
+// see takes an entry of the log. kongTime is Kong's clock when the walk began.
+func (w *witnesses) see(e *audit.Entry, kongTime int64, recordTTL time.Duration) {
 	w.shown = w.shown || Shown(w.recorded, e)
-	if e.TimestampGuessed || e.Timestamp > now || len(w.newest) == maxWitnesses && e.Timestamp <= w.newest[maxWitnesses-1].At {
+	if e.TimestampGuessed || e.Timestamp > kongTime || len(w.newest) == maxWitnesses && e.Timestamp <= w.newest[maxWitnesses-1].At {
 		return
 	}
 	expires := e.Timestamp + int64(recordTTL/time.Second)
 	if e.TTL >= 0 {
-		expires = now + e.TTL
+		expires = kongTime + e.TTL
 	}
 	at, _ := slices.BinarySearchFunc(w.newest, e.Timestamp, func(w audit.Witness, t int64) int { return int(t - w.At) })
 	w.newest = slices.Insert(w.newest, at, audit.Witness{ID: strings.Clone(e.ID), At: e.Timestamp, Expires: expires})

@@ -50,7 +50,7 @@ func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 			w.pages++
 			w.asked = q.Size
 			if w.kongTime.IsZero() {
-				w.kongTime = w.reader.clock(page.Date)
+				w.kongTime, w.began = w.reader.clock(page.Date), time.Now()
 			}
 			switch {
 			case q.After == farFuture || page.Bytes >= smallPage:

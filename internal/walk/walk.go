@@ -122,6 +122,7 @@ type Walk struct {
 	order    Order
 	bounds   Bounds
 	kongTime time.Time // see KongTime
+	began    time.Time // by this machine's clock, when kongTime was known
 
 	pages    int
 	size     int // rows to ask for
@@ -179,6 +180,9 @@ func (w *Walk) beginQuery(after int64) { w.query = query{after: after, offsets: 
 // KongTime returns Kong's clock when it answered the walk's first request, or the
 // zero time before that.
 func (w *Walk) KongTime() time.Time { return w.kongTime }
+
+// Now returns Kong's clock as it must be by now: [Walk.KongTime] and the time since.
+func (w *Walk) Now() time.Time { return w.kongTime.Add(time.Since(w.began)) }
 
 // Order returns the order in which the walk reads.
 func (w *Walk) Order() Order { return w.order }
