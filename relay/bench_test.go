@@ -234,6 +234,9 @@ func BenchmarkHistory(b *testing.B) {
 		}
 		w.kong.Add(row)
 	}
+	if _, err := relayBinary(); err != nil { // which may have to be built
+		b.Fatal(err)
+	}
 	for b.Loop() {
 		r := w.start(nil, "history", "--json", "routes/route-42")
 		if code := r.wait(b); code != exitOK || bytes.Count(r.stdout.Bytes(), []byte("\n")) != 100 {

@@ -78,10 +78,10 @@ func Read(ctx context.Context, o Options) (*Report, error) {
 }
 
 const (
-	// apart is how many seconds two updates must lie apart for their order to be
+	// apartUpdates is how many seconds two updates must lie apart for their order to be
 	// certain, by the times that Kong keeps in entities, and apartRows by those of rows,
 	// which are written up to some seconds late.
-	apart, apartRows = 2, 5
+	apartUpdates, apartRows = 2, 5
 	// settled is the age in seconds from which no more rows are to be expected.
 	settled = 5
 )
@@ -132,9 +132,9 @@ func moment(t int64) string { return time.Unix(t, 0).UTC().Format(time.RFC3339) 
 
 // eventsOf returns the changes of one entity, newest first.
 func (r *reading) eventsOf(rows []row) []Event {
-	clock := clockOf(rows)
+	apart := clock(rows)
 	slices.SortStableFunc(rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(clock.of(&a), clock.of(&b)), cmp.Compare(rank(&a), rank(&b)), cmp.Compare(a.at, b.at))
+		return cmp.Or(cmp.Compare(a.clock, b.clock), cmp.Compare(rank(&a), rank(&b)), cmp.Compare(a.at, b.at))
 	})
 	var events []Event
 	for i := range rows {
@@ -148,7 +148,7 @@ func (r *reading) eventsOf(rows []row) []Event {
 			e.From, _ = changes.Diff(w.state, "")
 		default:
 			var before changes.State
-			if before, e.History, e.Note = r.before(rows, i, clock); e.History == changes.Unavailable {
+			if before, e.History, e.Note = r.before(rows, i, apart); e.History == changes.Unavailable {
 				_, e.To = changes.Diff("", w.state)
 			} else {
 				e.From, e.To = changes.Diff(before, w.state)
@@ -170,46 +170,46 @@ func rank(w *row) int {
 	return slices.Index([]string{changes.Create, changes.Update, changes.Delete}, w.operation)
 }
 
-// before returns the state before an update, and how much is known of it.
-func (r *reading) before(rows []row, i int, clock clock) (changes.State, changes.History, string) {
+// before returns the state before an update, and how much is known of it. Changes must be
+// so many seconds apart for their order to be certain.
+func (r *reading) before(rows []row, i int, apart int64) (changes.State, changes.History, string) {
 	w := &rows[i]
 	if i == 0 || rows[i-1].operation == changes.Delete {
 		return "", changes.Unavailable, "Kong holds no earlier state"
 	}
 	previous := &rows[i-1]
 	certain := func(a, b *row) bool {
-		return a.operation == changes.Create || b.operation == changes.Delete || clock.of(b)-clock.of(a) >= clock.apart
+		return a.operation == changes.Create || b.operation == changes.Delete || b.clock-a.clock >= apart
 	}
-	from, to := clock.of(previous), clock.of(w)
 	switch {
 	case !certain(previous, w), i+1 < len(rows) && !certain(w, &rows[i+1]), i > 1 && !certain(&rows[i-2], previous):
-		return previous.state, changes.Approximate, fmt.Sprintf("changes less than %d s apart cannot be put in order", clock.apart)
+		return previous.state, changes.Approximate, fmt.Sprintf("changes less than %d s apart cannot be put in order", apart)
 	case r.now-w.at < settled:
 		return previous.state, changes.Approximate, "rows of earlier changes may still come"
-	case slices.ContainsFunc(r.rowless, func(q *audit.Entry) bool { return q.Timestamp >= from-clock.apart && q.Timestamp <= to+clock.apart }):
+	case slices.ContainsFunc(r.rowless, func(q *audit.Entry) bool {
+		return q.Timestamp >= previous.clock-apart && q.Timestamp <= w.clock+apart
+	}):
 		return previous.state, changes.Approximate, "a request in between left no row"
 	}
 	return previous.state, changes.Exact, ""
 }
 
-// clock says when changes of an entity took place: by the time that Kong keeps in the
-// entity where all states have one, else by when their rows were written.
-type clock struct {
-	apart int64
-	of    func(*row) int64
-}
-
-func clockOf(rows []row) clock {
+// clock sets when changes of an entity took place: by the time that Kong keeps in the
+// entity where all states have one, else by when their rows were written. It returns how
+// many seconds two of them must lie apart for their order to be certain.
+func clock(rows []row) int64 {
 	for i := range rows {
-		if _, ok := rows[i].state.Number("updated_at"); !ok {
-			return clock{apartRows, func(w *row) int64 { return w.at }}
+		w := &rows[i]
+		t, ok := w.state.Number("updated_at")
+		if !ok {
+			for i := range rows {
+				rows[i].clock = rows[i].at
+			}
+			return apartRows
+		}
+		if w.clock = t; w.operation == changes.Delete { // the state is the one before
+			w.clock = w.at
 		}
 	}
-	return clock{apart, func(w *row) int64 {
-		if w.operation == changes.Delete { // the state is the one before
-			return w.at
-		}
-		t, _ := w.state.Number("updated_at")
-		return t
-	}}
+	return apartUpdates
 }

@@ -43,8 +43,9 @@ type reading struct {
 type row struct {
 	requestID, userID, key, operation string
 
-	at            int64
-	guessed       bool // at was not given by Kong
+	at            int64 // when it was written
+	guessed       bool  // at was not given by Kong
+	clock         int64 // when the change took place; see clock
 	text, removed string
 	state         changes.State
 }
@@ -55,7 +56,10 @@ const (
 	// more where that is one of the entities beyond it.
 	maxHeld = 2 << 20
 	// maxMeant bounds those of entities that are meant.
-	maxMeant   = 512 << 20
+	maxMeant = 512 << 20
+	// maxSpan is the longest part of a log in seconds that is read backwards: what is older is
+	// read at once.
+	maxSpan    = 7 * 24 * 3600
 	maxSimilar = 5
 )
 
@@ -64,7 +68,7 @@ var errTooLarge = fmt.Errorf("the states of the entity take more than %d MB: giv
 
 // readObjects finds the entities that are meant, and their rows.
 func (r *reading) readObjects(ctx context.Context) error {
-	if err := r.scanObjects(ctx, r.Since, 0); err != nil {
+	if err := r.scanObjects(ctx, max(0, r.Since-slack), 0); err != nil {
 		return err
 	}
 	r.known = true
@@ -76,9 +80,36 @@ func (r *reading) readObjects(ctx context.Context) error {
 			break
 		}
 	}
-	if r.Since > 0 && len(r.keys) > 0 { // the states before
-		oldest, later := r.oldest, r.rows
-		if err := r.scanObjects(ctx, 0, r.Since); err != nil {
+	if err := r.readBefore(ctx); err != nil {
+		return err
+	}
+	for key, rows := range r.rows {
+		if !r.keys[key] {
+			delete(r.rows, key)
+			continue
+		}
+		begin := r.begin(rows)
+		rows = slices.DeleteFunc(rows, func(w row) bool { return w.at < begin })
+		r.rows[key] = rows
+		for i := range rows {
+			rows[i].state = r.masker.Mask(r.dao, key, rows[i].text, rows[i].removed)
+			rows[i].text = ""
+		}
+	}
+	return nil
+}
+
+// readBefore finds the rows that say what the entities were before r.Since. It reads the
+// log backwards, in ever longer parts.
+func (r *reading) readBefore(ctx context.Context) error {
+	from := r.Since
+	for span := max(r.now-r.Since, 3600); from > 0 && !r.reachesBack(from); span *= 4 {
+		until := from
+		if from -= span; span > maxSpan || r.objects.Order() != walk.OldestFirst {
+			from = 0
+		}
+		later, oldest := r.rows, r.oldest
+		if err := r.scanObjects(ctx, from, until); err != nil {
 			return err
 		}
 		for key, rows := range later {
@@ -86,17 +117,29 @@ func (r *reading) readObjects(ctx context.Context) error {
 		}
 		r.oldest = older(oldest, r.oldest)
 	}
-	for key, rows := range r.rows {
-		if !r.keys[key] {
-			delete(r.rows, key)
-			continue
-		}
-		for i := range rows {
-			rows[i].state = r.masker.Mask(r.dao, key, rows[i].text, rows[i].removed)
-			rows[i].text = ""
+	return nil
+}
+
+// reachesBack reports whether rows from before a second are not needed.
+func (r *reading) reachesBack(from int64) bool {
+	for key := range r.keys {
+		if r.begin(r.rows[key])-2*slack < from {
+			return false
 		}
 	}
-	return nil
+	return true
+}
+
+// begin returns the second from which the rows of an entity are needed: from about when the
+// last change before r.Since was made, as rows come in any order. It is 0 if none was found.
+func (r *reading) begin(rows []row) int64 {
+	second := int64(0)
+	for i := range rows {
+		if w := &rows[i]; w.at < r.Since {
+			second = max(second, w.at-slack)
+		}
+	}
+	return second
 }
 
 // older returns the earlier of two times, of which 0 is none.
@@ -134,7 +177,7 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 			if !e.TimestampGuessed {
 				r.oldest = older(r.oldest, e.Timestamp)
 			}
-			if e.Object.DAO != r.dao || r.seen[e.ID] {
+			if e.Object.DAO != r.dao || r.seen[e.ID] || !r.known && e.Timestamp < r.Since {
 				continue
 			}
 			if err := r.keep(e); err != nil {
@@ -249,9 +292,10 @@ func (r *reading) readRequests(ctx context.Context) error {
 		for i := range page.Entries {
 			e := &page.Entries[i]
 			switch {
-			case r.asked[e.RequestID] != nil:
 			case wanted[e.RequestID]:
-				r.asked[strings.Clone(e.RequestID)] = shown(e)
+				if r.asked[e.RequestID] == nil {
+					r.asked[strings.Clone(e.RequestID)] = shown(e)
+				}
 			case e.IsWrite() && e.Status < 300 && r.concerns(e.Path, called):
 				if _, has := r.ids[hash(e.RequestID)]; !has && !slices.ContainsFunc(r.rowless, func(q *audit.Entry) bool { return q.RequestID == e.RequestID && q.Timestamp == e.Timestamp }) {
 					r.rowless = append(r.rowless, shown(e))
@@ -270,22 +314,32 @@ func (r *reading) readRequests(ctx context.Context) error {
 	return err
 }
 
-// slack is how many seconds the row of a request may be older than that of what it changed.
+// slack is how many seconds the row of a request may be older than that of what it changed,
+// or newer.
 const slack = 60
 
 // concerns reports whether a path of the Admin API names the entity, or may: the service
 // of a route.
 func (r *reading) concerns(path string, called map[string]bool) bool {
 	path, _, _ = strings.Cut(path, "?")
-	steps := strings.Split(strings.Trim(path, "/"), "/")
-	last := steps[len(steps)-1]
-	if len(steps) > 2 && last == strings.TrimSuffix(r.dao, "s") {
+	list, last := cutLast(strings.Trim(path, "/"))
+	if last == strings.TrimSuffix(r.dao, "s") && strings.Contains(list, "/") {
 		return true
 	}
 	if name, err := url.PathUnescape(last); err == nil {
 		last = name
 	}
-	return len(steps) > 1 && called[last] && changes.KindNamed(steps[len(steps)-2]) == r.dao
+	if !called[last] || list == "" {
+		return false
+	}
+	_, list = cutLast(list)
+	return changes.KindNamed(list) == r.dao
+}
+
+// cutLast cuts the last step off a path.
+func cutLast(path string) (before, last string) {
+	at := strings.LastIndexByte(path, '/')
+	return path[:max(at, 0)], path[at+1:]
 }
 
 // shown returns what a history shows of a request, copied out of its page's memory.

@@ -14,67 +14,67 @@ import (
 // keeps connections, as most of the time goes by waiting for Kong.
 const parts = 4
 
-var (
-	errPeek     = errors.New("one page is enough")       // ends a scan after its first page
-	errDisorder = errors.New("kong does not keep order") // ends a scan of parts
-)
+// errDisorder ends a scan of parts.
+var errDisorder = errors.New("kong does not keep order")
 
 // scan reads a log, in parts at once if Kong can filter by time. f is called by one
 // goroutine at a time, and sees some rows twice. until is 0 for the end of the log.
 func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk.Step) error) error {
-	first := since
-	var now int64
-	err := log.Scan(ctx, since, until, func(page walk.Step) error {
-		if page.Order != walk.OldestFirst || page.Restart {
-			return errPeek
-		}
-		if now = page.Now; len(page.Entries) > 0 {
-			first = page.Entries[len(page.Entries)-1].Timestamp
-		}
-		if err := f(page); err != nil {
+	first := log.Walk()
+	if first.Order() == walk.Unknown {
+		if err := first.Probe(ctx); err != nil {
 			return err
 		}
-		return errPeek
-	})
-	switch {
-	case err == nil && log.Order() == walk.OldestFirst:
-		return nil // nothing is there
-	case err != nil && !errors.Is(err, errPeek):
-		return err
-	case log.Order() != walk.OldestFirst:
-		return log.Scan(ctx, since, until, f)
-	}
-	end := until
-	if until == 0 || until > now {
-		end = now
 	}
 	var mu sync.Mutex
-	outer := ctx
-	group, ctx := errgroup.WithContext(ctx)
-	for i := range int64(parts) {
-		from, to := first+(end-first)*i/parts, first+(end-first)*(i+1)/parts
-		if i == parts-1 {
-			to = until
+	inParts := false
+	step := func(page walk.Step) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if inParts && page.Restart {
+			return errDisorder
 		}
-		if from == to {
-			continue
-		}
-		group.Go(func() error {
-			return log.Scan(ctx, from, to, func(page walk.Step) error {
-				if page.Restart || page.Order != walk.OldestFirst {
-					return errDisorder
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				return f(page)
-			})
-		})
+		return f(page)
 	}
+	group, inner := errgroup.WithContext(ctx)
+	bounds := walk.Bounds{Floor: since, RestartFloor: since, Since: since, Until: until}
+	group.Go(func() error {
+		return first.Run(inner, bounds, func(page walk.Step) error {
+			if err := step(page); err != nil || inParts || page.Through == 0 || page.Offset == "" {
+				return err
+			}
+			// What follows the first page is cut into parts, the first of which this walk reads.
+			end := until
+			if until == 0 || until > page.Now {
+				end = page.Now
+			}
+			if end-page.Through < parts {
+				return nil
+			}
+			at := func(i int64) int64 { return page.Through + (end-page.Through)*i/parts }
+			mu.Lock()
+			inParts = true
+			mu.Unlock()
+			first.EndAt(at(1))
+			for i := int64(1); i < parts; i++ {
+				from, to := at(i), at(i+1)
+				if i == parts-1 {
+					to = until
+				}
+				group.Go(func() error {
+					w := log.Walk()
+					w.ReadIn(walk.OldestFirst)
+					return w.Run(inner, walk.Bounds{Floor: from, RestartFloor: from, Since: from, Until: to}, step)
+				})
+			}
+			return nil
+		})
+	})
 	if err := group.Wait(); !errors.Is(err, errDisorder) {
 		return err
 	}
 	if err := f(walk.Step{Restart: true}); err != nil {
 		return err
 	}
-	return log.Scan(outer, since, until, f)
+	return log.Scan(ctx, since, until, f)
 }

@@ -103,6 +103,9 @@ func (w *Walk) check(entries []audit.Entry) error {
 		}
 		w.last = t
 	}
+	if w.ignoresTime(entries) {
+		return &disorderError{"rows without a time, although those from a time on were asked for"}
+	}
 	if w.order == NewestFirst {
 		w.previous = make([]string, len(entries))
 		for i := range entries {
@@ -110,4 +113,10 @@ func (w *Walk) check(entries []audit.Entry) error {
 		}
 	}
 	return nil
+}
+
+// ignoresTime reports whether a page does not answer a query by time: none of its rows has
+// one. Kong shows no times where it cannot filter by them.
+func (w *Walk) ignoresTime(entries []audit.Entry) bool {
+	return w.order == OldestFirst && w.after > 1 && w.timed == 0 && len(entries) > 0
 }

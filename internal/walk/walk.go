@@ -99,8 +99,8 @@ type Step struct {
 	// Through is the timestamp up to which everything has been read, in Unix seconds:
 	// of an [OldestFirst] walk whose order is proven, and 0 otherwise.
 	Through int64
-	// Offset is the token with which the walk goes on after this page; orders other
-	// than [OldestFirst].
+	// Offset is the token with which the walk goes on after this page, in orders other than
+	// [OldestFirst]. It is empty if no page follows.
 	Offset  string
 	Restart bool
 	Now     int64         // Kong's clock when the walk began, Unix seconds
@@ -189,6 +189,9 @@ func (w *Walk) Order() Order { return w.order }
 
 // ReadIn makes the walk read in an order, before it runs.
 func (w *Walk) ReadIn(o Order) { w.order = o }
+
+// EndAt replaces [Bounds.Until]. The function that Run hands pages to may call it.
+func (w *Walk) EndAt(until int64) { w.bounds.Until = until }
 
 // Position returns how far the walk has come.
 func (w *Walk) Position() Position {

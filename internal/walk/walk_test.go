@@ -108,3 +108,39 @@ func TestOffsetsWithoutEnd(t *testing.T) {
 		}
 	}
 }
+
+// undated is a log of which every other page comes from a node that, where it is to filter,
+// shows the newest rows instead, without their times.
+type undated struct{ table }
+
+func (k *undated) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	old := q.After != 0 && k.pages%2 == 1
+	if old {
+		q.Offset, q.After = fmt.Sprint("o", len(k.times)-q.Size), 0
+	}
+	page, err := k.table.Page(ctx, q)
+	for i := range page.Entries {
+		page.Entries[i].TimestampGuessed = old
+	}
+	return page, err
+}
+
+// A page of a node that does not filter is noticed although its rows have no times: the walk
+// would go on behind rows that it has not read.
+func TestNodeThatDoesNotFilter(t *testing.T) {
+	var times []int64
+	for i := range int64(200) {
+		times = append(times, 1_000_000+i)
+	}
+	w := NewReader(Options{Source: &undated{table{times: times}}, PageSize: 50}).Walk()
+	w.ReadIn(OldestFirst)
+	handedOn := map[string]bool{}
+	if err := w.Run(t.Context(), Bounds{}, func(s Step) error {
+		for i := range s.Entries {
+			handedOn[s.Entries[i].ID] = true
+		}
+		return nil
+	}); err != nil || len(handedOn) != len(times) || w.Order() == OldestFirst {
+		t.Errorf("%d of %d rows were read %s: %v", len(handedOn), len(times), w.Order(), err)
+	}
+}
