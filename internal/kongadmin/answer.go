@@ -35,7 +35,9 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 	if q.Size == 1 {
 		limit = max(limit, maxRow)
 	}
-	body, err := readBody(resp, limit)
+	buffer := c.bodies.Get().(*bytes.Buffer)
+	defer c.bodies.Put(buffer)
+	body, err := readBody(resp, buffer, limit)
 	if err != nil {
 		return audit.Page{}, "", err
 	}
@@ -104,43 +106,43 @@ const (
 	gzipMagic     = "\x1f\x8b"
 )
 
-// readBody reads a body of at most limit bytes to its end, and decompresses one
-// that came compressed although nobody asked for it.
-func readBody(resp *http.Response, limit int64) (string, error) {
+// readBody reads a body of at most limit bytes to its end, and decompresses one that came
+// compressed although nobody asked for it. The body may lie in buffer.
+func readBody(resp *http.Response, buffer *bytes.Buffer, limit int64) ([]byte, error) {
 	if resp.ContentLength > limit {
-		return "", fmt.Errorf("%w: %d bytes", audit.ErrPageTooLarge, resp.ContentLength)
+		return nil, fmt.Errorf("%w: %d bytes", audit.ErrPageTooLarge, resp.ContentLength)
 	}
-	body, err := readAll(resp.Body, max(resp.ContentLength, 0), limit)
+	body, err := readAll(buffer, resp.Body, max(resp.ContentLength, 0), limit)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); {
-	case strings.HasPrefix(body, gzipMagic): // whatever the header says
-		z, err := gzip.NewReader(strings.NewReader(body))
+	case bytes.HasPrefix(body, []byte(gzipMagic)): // whatever the header says
+		z, err := gzip.NewReader(bytes.NewReader(body))
 		if err == nil {
-			body, err = readAll(z, int64(4*len(body)), limit)
+			body, err = readAll(new(bytes.Buffer), z, int64(4*len(body)), limit)
 		}
 		if err != nil {
-			return "", fmt.Errorf("decompressing the answer: %w", err)
+			return nil, fmt.Errorf("decompressing the answer: %w", err)
 		}
 	case coding == "", coding == "identity", strings.HasSuffix(coding, "gzip"): // gzip in name only
 	default:
-		return "", &notAPage{"answer has a Content-Encoding that was not asked for and is not gzip"}
+		return nil, &notAPage{"answer has a Content-Encoding that was not asked for and is not gzip"}
 	}
-	return strings.TrimPrefix(body, byteOrderMark), nil
+	return bytes.TrimPrefix(body, []byte(byteOrderMark)), nil
 }
 
 // readAll reads at most limit bytes to the end. It makes room for about size at once.
-func readAll(r io.Reader, size, limit int64) (string, error) {
-	var b strings.Builder
-	b.Grow(int(min(size, limit, 16<<20)))
-	switch n, err := io.Copy(&b, io.LimitReader(r, limit+1)); {
+func readAll(buffer *bytes.Buffer, r io.Reader, size, limit int64) ([]byte, error) {
+	buffer.Reset()
+	buffer.Grow(int(min(size, limit, 16<<20)) + bytes.MinRead)
+	switch n, err := buffer.ReadFrom(io.LimitReader(r, limit+1)); {
 	case n > limit:
-		return "", fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
+		return nil, fmt.Errorf("%w: more than %d bytes", audit.ErrPageTooLarge, limit)
 	case err != nil:
-		return "", fmt.Errorf("answer broke off after %d bytes: %w", n, err)
+		return nil, fmt.Errorf("answer broke off after %d bytes: %w", n, err)
 	}
-	return b.String(), nil
+	return buffer.Bytes(), nil
 }
 
 // message returns the reason of a refusal: Kong's own, or the title of an HTML page
@@ -195,9 +197,9 @@ func shorten(s string) string {
 // rootVersion reads the version out of an answer of GET /.
 func rootVersion(resp *http.Response) string {
 	if resp.StatusCode == http.StatusOK {
-		if raw, err := readBody(resp, maxRoot); err == nil {
+		if raw, err := readBody(resp, new(bytes.Buffer), maxRoot); err == nil {
 			version := ""
-			err := members(raw, func(name, value string, _ bool) {
+			err := members(string(raw), func(name, value string, _ bool) {
 				if name == "version" {
 					version = value
 				}

@@ -6,6 +6,7 @@
 package kongadmin
 
 import (
+	"bytes"
 	"context"
 	"crypto/rsa"
 	"crypto/tls"
@@ -82,6 +83,7 @@ type Client struct {
 	http    *http.Client
 	proxy   func(*http.Request) (*url.URL, error)
 	retried atomic.Int64
+	bodies  sync.Pool // of *bytes.Buffer
 
 	mu        sync.Mutex
 	used      time.Time // when a connection was last in use, by the wall clock
@@ -114,6 +116,7 @@ func New(opts Options) (*Client, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Client{base: base, opts: opts, proxy: http.ProxyFromEnvironment}
+	c.bodies.New = func() any { return new(bytes.Buffer) }
 	config, err := trust(opts.TLS, opts.RootCA, base.Hostname())
 	if err != nil {
 		return nil, err

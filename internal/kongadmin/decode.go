@@ -1,6 +1,7 @@
 package kongadmin
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
@@ -13,43 +14,42 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// pageReader reads one page. Its texts are parts of text, except those with escapes.
+// pageReader reads one page: the envelope {"data":[…],"offset":…,"next":…}. Anything else
+// is an error, because it could hide rows. Kong passes on whatever bytes a path held, so
+// texts need not be UTF-8; those of the entries always are.
 type pageReader struct {
 	*jsontext.Decoder
 
 	log     logName
-	text    string
+	text    []byte    // of the page; nothing of it is kept
 	valid   bool      // text is valid UTF-8
 	date    time.Time // Kong's clock, for rows without a usable timestamp
 	latest  int64     // newest second that a row may have
 	verify  rowVerifier
 	wanted  func(o *audit.Object, escaped string) bool // see [audit.Query.Entities]
 	scratch []byte
+	kept    strings.Builder // texts of entries
+
+	before *audit.Entry // the row before: the next one often has the same texts
 
 	// Of the current row.
 	unknown   unknownFields
-	rawTime   string // request_timestamp as written
-	rawEntity string // entity as written
+	rawTime   []byte // request_timestamp as written
+	rawEntity []byte // entity as written
 }
 
-// decodePage reads the envelope {"data":[…],"offset":…,"next":…}. Anything else is
-// an error, because it could hide rows. Kong passes on whatever bytes a path held,
-// so texts need not be UTF-8; those of the entries always are.
-func decodePage(body string, log logName, date time.Time, verify rowVerifier) (audit.Page, error) {
-	return newPageReader(body, log, date, verify).decode()
-}
-
-func newPageReader(body string, log logName, date time.Time, verify rowVerifier) *pageReader {
-	r := &pageReader{
-		Decoder: jsontext.NewDecoder(strings.NewReader(body),
-			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
-		log: log, text: body, valid: utf8.ValidString(body), date: date, verify: verify,
-	}
+// newPageReader returns a reader of text, which must not change while it reads.
+func newPageReader(text []byte, log logName, date time.Time, verify rowVerifier) *pageReader {
+	r := &pageReader{Decoder: newDecoder(text), log: log, text: text, valid: utf8.Valid(text), date: date, verify: verify, before: &audit.Entry{}}
 	r.latest = max(date.Unix(), time.Now().Unix()) + int64(ahead/time.Second)
 	return r
 }
 
-// decode is [decodePage].
+func newDecoder(text []byte) *jsontext.Decoder {
+	return jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
+}
+
+// decode reads the page.
 func (r *pageReader) decode() (audit.Page, error) {
 	page, err := r.page()
 	var wrong *notAPage
@@ -85,7 +85,7 @@ func (r *pageReader) page() (audit.Page, error) {
 	if _, err := r.ReadToken(); err != nil {
 		return page, err
 	}
-	if strings.TrimLeft(r.text[r.InputOffset():], " \t\r\n") != "" {
+	if len(bytes.TrimLeft(r.text[r.InputOffset():], " \t\r\n")) > 0 {
 		return page, errors.New("something follows the page")
 	}
 	if !seen["data"] {
@@ -107,9 +107,9 @@ const (
 )
 
 // malformed describes a text that is not JSON.
-func malformed(text string) string {
-	switch s := strings.TrimSpace(text[:min(len(text), 512)]); {
-	case s == "":
+func malformed(text []byte) string {
+	switch s := bytes.TrimSpace(text[:min(len(text), 512)]); {
+	case len(s) == 0:
 		return "answer is empty"
 	case s[0] == '<':
 		return "answer is HTML, not JSON"
@@ -120,10 +120,10 @@ func malformed(text string) string {
 }
 
 // value reads a value as it was written.
-func (r *pageReader) value() (string, error) {
+func (r *pageReader) value() ([]byte, error) {
 	v, err := r.ReadValue()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	end := int(r.InputOffset())
 	return r.text[end-len(v) : end], nil
@@ -135,7 +135,7 @@ func (r *pageReader) member(page *audit.Page, next *string, seen map[string]bool
 	if err != nil {
 		return err
 	}
-	name := r.unquoted(raw)
+	name := string(r.unquoted(raw))
 	switch name {
 	case "data":
 		err = r.rows(page)
@@ -163,7 +163,7 @@ func (r *pageReader) token(name string) (string, error) {
 	case jsontext.KindBeginObject, jsontext.KindBeginArray, jsontext.KindTrue, jsontext.KindFalse:
 		return "", &notAPage{"answer is JSON in which " + name + " is no text"}
 	default:
-		return r.unquoted(raw), nil
+		return string(r.unquoted(raw)), nil
 	}
 }
 
@@ -174,7 +174,7 @@ func (r *pageReader) rows(page *audit.Page) error {
 	case jsontext.KindBeginObject:
 		// Lua's JSON encoder writes an empty list as {} unless told otherwise.
 		raw, err := r.value()
-		if err == nil && strings.Trim(raw, "{} \t\r\n") != "" {
+		if err == nil && len(bytes.Trim(raw, "{} \t\r\n")) > 0 {
 			err = &notAPage{notList}
 		}
 		return err
@@ -199,9 +199,11 @@ func (r *pageReader) rows(page *audit.Page) error {
 			page.Entries = make([]audit.Entry, 0, min(1000, 1+len(r.text)/400))
 		}
 		page.Entries = append(page.Entries, audit.Entry{})
-		if err := r.row(&page.Entries[len(page.Entries)-1]); err != nil {
+		e := &page.Entries[len(page.Entries)-1]
+		if err := r.row(e); err != nil {
 			return err
 		}
+		r.before = e
 	}
 	_, err := r.ReadToken()
 	return err
@@ -217,7 +219,7 @@ func (r *pageReader) row(e *audit.Entry) error {
 		e.Object = &audit.Object{}
 	}
 	r.unknown.reset()
-	r.rawTime, r.rawEntity = "null", "null"
+	r.rawTime, r.rawEntity = null, null
 	if _, err := r.ReadToken(); err != nil {
 		return err
 	}
@@ -241,11 +243,11 @@ func (r *pageReader) row(e *audit.Entry) error {
 		return err
 	}
 	if r.verify != nil {
-		e.Verification = r.verify(r.text[begin:r.InputOffset()])
+		e.Verification = r.verify(string(r.text[begin:r.InputOffset()]))
 	}
 	if o := e.Object; o != nil {
-		if o.Omitted = r.wanted != nil && !r.wanted(o, r.rawEntity); !o.Omitted {
-			o.Entity = r.unquoted(r.rawEntity)
+		if o.Omitted = r.wanted != nil && !r.wanted(o, string(r.rawEntity)); !o.Omitted {
+			o.Entity = r.keep(r.rawEntity)
 		}
 	}
 	// The identity is that of the row as Kong sent it.
@@ -267,66 +269,66 @@ func (r *pageReader) row(e *audit.Entry) error {
 }
 
 // field takes one field of a row, both as written.
-func (r *pageReader) field(e *audit.Entry, name, raw string) {
-	switch key := r.unquoted(name); key {
+func (r *pageReader) field(e *audit.Entry, name, raw []byte) {
+	switch key := r.unquoted(name); string(key) {
 	case "request_id":
-		e.RequestID = r.unquoted(raw)
+		e.RequestID = r.keep(raw)
 	case "request_timestamp":
-		e.Timestamp, _ = r.integer(key, raw)
+		e.Timestamp, _ = r.integer("request_timestamp", raw)
 		r.rawTime = raw
 	case "client_ip":
-		e.ClientIP = r.unquoted(raw)
+		e.ClientIP = r.keepOr(r.before.ClientIP, raw)
 	case "method":
-		e.Method = r.unquoted(raw)
+		e.Method = r.keepOr(r.before.Method, raw)
 	case "path":
-		e.Path = r.unquoted(raw)
+		e.Path = r.keep(raw)
 	case "status":
-		n, _ := r.integer(key, raw)
+		n, _ := r.integer("status", raw)
 		e.Status = int(n)
 	case "ttl":
 		e.TTL = audit.NoTTL
-		if n, ok := r.integer(key, raw); ok {
+		if n, ok := r.integer("ttl", raw); ok {
 			e.TTL = max(n, 0) // below 0 it is overdue
 		}
 	case "workspace":
-		e.Workspace = r.unquoted(raw)
+		e.Workspace = r.keepOr(r.before.Workspace, raw)
 	case "payload":
-		e.Payload = r.unquoted(raw)
-		e.EmptyPayload = raw == `""`
+		e.Payload = r.keep(raw)
+		e.EmptyPayload = string(raw) == `""`
 	case "removed_from_payload":
-		e.RemovedFromPayload = r.unquoted(raw)
+		e.RemovedFromPayload = r.keep(raw)
 	case "signature":
-		e.Signature = r.unquoted(raw)
+		e.Signature = r.keep(raw)
 	case "rbac_user_id":
-		e.RBACUserID = r.unquoted(raw)
+		e.RBACUserID = r.keepOr(r.before.RBACUserID, raw)
 	case "rbac_user_name":
-		e.RBACUserName = r.unquoted(raw)
+		e.RBACUserName = r.keepOr(r.before.RBACUserName, raw)
 	case "request_source":
-		e.RequestSource = r.unquoted(raw)
+		e.RequestSource = r.keepOr(r.before.RequestSource, raw)
 	default:
-		if raw != "null" || !r.unknown.empty() {
-			r.unknown.set(name, key, raw)
+		if !isNull(raw) || !r.unknown.empty() {
+			r.unknown.set(string(name), string(key), string(raw))
 		}
 	}
 }
 
 // objectField takes one field of a row of /audit/objects, both as written. The entity is
 // a JSON text, as a string or as it is.
-func (r *pageReader) objectField(e *audit.Entry, name, raw string) {
+func (r *pageReader) objectField(e *audit.Entry, name, raw []byte) {
 	o := e.Object
-	switch key := r.unquoted(name); key {
+	switch key := r.unquoted(name); string(key) {
 	case "id":
-		o.ID = r.unquoted(raw)
+		o.ID = r.keep(raw)
 	case "dao_name":
-		o.DAO = r.unquoted(raw)
+		o.DAO = r.keep(raw)
 	case "entity_key":
-		o.Key = r.unquoted(raw)
+		o.Key = r.keep(raw)
 	case "operation":
-		o.Operation = r.unquoted(raw)
+		o.Operation = r.keep(raw)
 	case "entity":
 		r.rawEntity = raw
 	case "removed_from_entity":
-		o.Removed = r.unquoted(raw)
+		o.Removed = r.keep(raw)
 	case "expire":
 	default:
 		r.field(e, name, raw)

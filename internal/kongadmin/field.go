@@ -13,11 +13,11 @@ import (
 
 // integer returns the value of a field that ought to be a number. A value that is
 // neither a number nor null is kept among the unknown fields.
-func (r *pageReader) integer(name, raw string) (int64, bool) {
-	n, ok := parseInteger(r.unquoted(raw))
+func (r *pageReader) integer(name string, raw []byte) (int64, bool) {
+	n, ok := parseInteger(string(r.unquoted(raw)))
 	switch {
-	case !ok && (raw != "null" || !r.unknown.empty()):
-		r.unknown.set(strconv.Quote(name), name, raw)
+	case !ok && (!isNull(raw) || !r.unknown.empty()):
+		r.unknown.set(strconv.Quote(name), name, string(raw))
 	case ok && !r.unknown.empty(): // an earlier one of that name may have been kept
 		r.unknown.set(strconv.Quote(name), name, "null")
 	}
@@ -64,14 +64,14 @@ func (r *pageReader) timestamp(e *audit.Entry) {
 		}
 	}
 	const name = "request_timestamp"
-	if t, ok := parseTime(r.unquoted(r.rawTime)); ok && plausible(t) {
+	if t, ok := parseTime(string(r.unquoted(r.rawTime))); ok && plausible(t) {
 		e.Timestamp = t
 		r.unknown.set(strconv.Quote(name), name, "null")
 		return
 	}
 	e.Timestamp = r.date.Unix()
-	if r.rawTime != "null" {
-		r.unknown.set(strconv.Quote(name), name, r.rawTime)
+	if !isNull(r.rawTime) {
+		r.unknown.set(strconv.Quote(name), name, string(r.rawTime))
 	}
 }
 

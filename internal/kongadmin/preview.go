@@ -1,8 +1,8 @@
 package kongadmin
 
 import (
+	"bytes"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -14,13 +14,13 @@ const previewBytes = 64 << 10
 
 // sendPreview sends a preview of a page, if a glance at its body shows one. Inside a text,
 // quotes are escaped, so what looks like a member's name as a rule is one.
-func sendPreview(to chan<- audit.Preview, body string) {
+func sendPreview(to chan<- audit.Preview, body []byte) {
 	tail := body[max(0, len(body)-previewBytes):]
 	offset := memberIn(tail, `"offset":`)
-	if offset == "" {
+	if offset == nil {
 		offset = memberIn(body[:min(len(body), previewBytes)], `"offset":`)
 	}
-	last, err := strconv.ParseInt(memberIn(tail, `"request_timestamp":`), 10, 64)
+	last, err := strconv.ParseInt(string(memberIn(tail, `"request_timestamp":`)), 10, 64)
 	if err != nil {
 		return
 	}
@@ -35,15 +35,15 @@ func sendPreview(to chan<- audit.Preview, body string) {
 }
 
 // memberIn returns the value of the last member of a name, if it is a number or a text
-// without escapes, else the empty string.
-func memberIn(text, name string) string {
-	at := strings.LastIndex(text, name)
+// without escapes, else nothing.
+func memberIn(text []byte, name string) []byte {
+	at := bytes.LastIndex(text, []byte(name))
 	if at < 0 {
-		return ""
+		return nil
 	}
 	value := text[at+len(name):]
-	if end := strings.IndexAny(value, ",}"); end >= 0 {
+	if end := bytes.IndexAny(value, ",}"); end >= 0 {
 		return value[:end]
 	}
-	return ""
+	return nil
 }

@@ -1,6 +1,7 @@
 package kongadmin
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"strings"
@@ -10,25 +11,53 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// unquoted returns the text of a string, the empty string for null, and any other
-// value as it was written. Bytes that are not UTF-8 stay.
-func (r *pageReader) unquoted(raw string) string {
+var null = []byte("null")
+
+func isNull(raw []byte) bool { return bytes.Equal(raw, null) }
+
+// keepAtOnce is how much memory the texts of entries share: little enough that one text
+// that is kept for long keeps few others.
+const keepAtOnce = 32 << 10
+
+// keep returns a copy of what [pageReader.unquoted] does.
+func (r *pageReader) keep(raw []byte) string {
+	text := r.unquoted(raw)
+	if r.kept.Cap()-r.kept.Len() < len(text) {
+		r.kept.Reset()
+		r.kept.Grow(max(keepAtOnce, len(text)))
+	}
+	from := r.kept.Len()
+	r.kept.Write(text)
+	return r.kept.String()[from:]
+}
+
+// keepOr is keep, but returns other if that is the same text.
+func (r *pageReader) keepOr(other string, raw []byte) string {
+	if string(r.unquoted(raw)) == other {
+		return other
+	}
+	return r.keep(raw)
+}
+
+// unquoted returns the text of a string, nothing for null, and any other value as it was
+// written. Bytes that are not UTF-8 stay. The text is valid until the next call.
+func (r *pageReader) unquoted(raw []byte) []byte {
 	switch {
-	case raw == "null":
-		return ""
+	case isNull(raw):
+		return nil
 	case raw[0] != '"':
 		return raw
-	case strings.IndexByte(raw, '\\') < 0:
+	case bytes.IndexByte(raw, '\\') < 0:
 		return raw[1 : len(raw)-1]
 	}
 	var err error
 	if r.scratch, err = jsontext.AppendUnquote(r.scratch[:0], raw); err == nil {
-		return string(r.scratch)
+		return r.scratch
 	}
 	// It replaces bytes that are not UTF-8 as well as half surrogate pairs. Only the
 	// latter have to be, so the bytes are set apart.
 	r.scratch = r.scratch[:0]
-	rest := raw[1 : len(raw)-1]
+	rest := string(raw[1 : len(raw)-1])
 	for rest != "" {
 		n := validPrefix(rest)
 		r.scratch, _ = jsontext.AppendUnquote(r.scratch, `"`+rest[:n]+`"`)
@@ -37,7 +66,7 @@ func (r *pageReader) unquoted(raw string) string {
 			rest = rest[1:]
 		}
 	}
-	return string(r.scratch)
+	return r.scratch
 }
 
 // validPrefix returns the length of the longest prefix of s that is valid UTF-8.
@@ -95,11 +124,8 @@ func pairSurrogates(payload string) string {
 // members calls f for each member of a JSON object, with its value as text: that of
 // a string without quotes and escapes, and any other as it was written.
 func members(object string, f func(name, value string, null bool)) error {
-	r := &pageReader{
-		Decoder: jsontext.NewDecoder(strings.NewReader(object),
-			jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)),
-		text: object,
-	}
+	text := []byte(object)
+	r := &pageReader{Decoder: newDecoder(text), text: text}
 	if r.PeekKind() != jsontext.KindBeginObject {
 		return errors.New("not a JSON object")
 	}
@@ -115,7 +141,7 @@ func members(object string, f func(name, value string, null bool)) error {
 		if err != nil {
 			return err
 		}
-		f(r.unquoted(name), r.unquoted(raw), raw == "null")
+		f(string(r.unquoted(name)), string(r.unquoted(raw)), isNull(raw))
 	}
 	_, err := r.ReadToken()
 	return err

@@ -102,7 +102,7 @@ func (r *Ledger) newPlan(ids []place) plan {
 	)
 	for i := range ids {
 		if number := ids[i].day; i == 0 || number != ids[i-1].day {
-			known := false
+			var known bool
 			if day, known = days[number]; !known {
 				day = len(p.days)
 				days[number] = day
