@@ -116,7 +116,7 @@ func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
 		{s.Own, "left out: the relay's own reads"},
 		{s.Ahead, "ahead of Kong's clock, delivered all the same"},
 		{s.Repeated, "may be repeated at the destination: the answer to their put was lost, or the ledger forgot them"},
-		{s.Retries, "puts made again"},
+		{s.RetriedCalls, "puts made again"},
 	} {
 		if more.n > 0 {
 			fmt.Fprintf(w, "  %d %s\n", more.n, more.what)

@@ -79,17 +79,18 @@ type Scheduler struct {
 	repeatUntil   time.Time     // tails are repeated until then for a trigger without ids
 
 	// Passes.
-	tailing, reconciling bool      // a pass is under way; a tail until it has read the log
-	delivering           int       // tails that have read the log and are not at their end
-	tailForced           bool      // the tail under way is to be made whatever ids are waited for
-	reconcileAt          time.Time // zero: no reconcile is planned
-	reconcileForced      bool      // to be made although another relay has recently made one
-	tailNotBefore        time.Time
-	retryAfter           time.Duration  // after the next failure
-	failed               audit.PassKind // the pass that failed last and has not succeeded since
-	failedAt             time.Time
-	standby              audit.PassKind // to be made if the relay that holds the lease has died
-	standbyAt            time.Time
+	reconciling     bool      // a reconcile is under way
+	tailing         bool      // a tail is reading; once it has read the log it counts in delivering
+	delivering      int       // tails that have read the log and are not at their end
+	tailForced      bool      // the tail under way is to be made whatever ids are waited for
+	reconcileAt     time.Time // zero: no reconcile is planned
+	reconcileForced bool      // to be made although another relay has recently made one
+	tailNotBefore   time.Time
+	retryAfter      time.Duration  // after the next failure
+	failed          audit.PassKind // the pass that failed last and has not succeeded since
+	failedAt        time.Time
+	standby         audit.PassKind // to be made if the relay that holds the lease has died
+	standbyAt       time.Time
 }
 
 // New returns a scheduler. Until [Scheduler.RequestReconcile] nothing is planned.

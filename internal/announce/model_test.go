@@ -109,7 +109,7 @@ func (m *model) advance(d time.Duration) {
 		if m.tail != nil {
 			m.Fatalf("two tails at once")
 		}
-		if gap := m.now.Sub(m.lastTail); gap < minInterval && start.RequestRerun {
+		if gap := m.now.Sub(m.lastTail); gap < minInterval && !start.Standby {
 			m.Fatalf("two tails within %s", gap)
 		}
 		m.tail, m.lastTail = u, m.now

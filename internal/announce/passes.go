@@ -12,8 +12,9 @@ const maxDelivering = 8
 // Start is a pass that is to be made.
 type Start struct {
 	Kind audit.PassKind
-	// RequestRerun: if another relay holds the lease, request a rerun of it.
-	RequestRerun bool
+	// Standby: the relay that held the lease was left to make this pass, and its lease must
+	// have run out unless it was renewed. If it still holds it, do not request a rerun.
+	Standby bool
 	// Forced: the reconcile is to be made even if another relay has recently made one.
 	Forced bool
 }
@@ -55,14 +56,14 @@ func (s *Scheduler) planned(now time.Time) (next Start, at time.Time) {
 		}
 	}
 	if !s.reconciling && s.delivering == 0 {
-		plan(Start{Kind: audit.Reconcile, RequestRerun: true, Forced: s.reconcileForced}, s.reconcileAt)
+		plan(Start{Kind: audit.Reconcile, Forced: s.reconcileForced}, s.reconcileAt)
 		if s.standby != audit.NoPass {
-			plan(Start{Kind: s.standby}, s.standbyAt)
+			plan(Start{Kind: s.standby, Standby: true}, s.standbyAt)
 		}
 	}
 	s.cancelTail(now)
 	if !s.nextTail.IsZero() {
-		plan(Start{Kind: audit.Tail, RequestRerun: true}, later(s.nextTail, s.tailNotBefore))
+		plan(Start{Kind: audit.Tail}, later(s.nextTail, s.tailNotBefore))
 	}
 	return next, at
 }
@@ -74,7 +75,7 @@ func (s *Scheduler) begin(now time.Time, start Start) Start {
 		s.reconciling, s.reconcileAt, s.reconcileForced = true, time.Time{}, false
 		return start
 	}
-	s.tailing, s.tailForced = true, s.tailRequested || !start.RequestRerun
+	s.tailing, s.tailForced = true, s.tailRequested || start.Standby
 	s.tailRequested = false
 	s.planRepeat(now)
 	return start

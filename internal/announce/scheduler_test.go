@@ -298,7 +298,7 @@ func TestStandby(t *testing.T) {
 			if start.Kind != audit.NoPass || wake.Sub(epoch) != 8*time.Second {
 				t.Fatalf("%v, next after %s", start, wake.Sub(epoch))
 			}
-			if start, _ := s.Next(wake); start.Kind != p || start.RequestRerun {
+			if start, _ := s.Next(wake); start.Kind != p || !start.Standby {
 				t.Errorf("%+v", start)
 			}
 		})

@@ -45,21 +45,21 @@ type server struct {
 	health    *health.Tracker
 	opts      Options
 
-	lastRead  atomic.Int64 // when Kong last gave a page, Unix seconds
-	running   atomic.Int32 // passes under way
-	forgot    atomic.Bool  // the ledger was emptied or set back since the last pass
-	recording *recording
-	freshness health.Freshness
-	history   latest[app.PassStatus] // that ended, except those that found nothing new
-	tails     tails
-	changed   latest[changedEntity]
-	reading   sync.Mutex // held while a history is read, which is one at a time
-	changes   emf.Changes
-	ledger    ledgerCache
-	warnings  atomic.Pointer[[]string] // about the settings of the ledger's server; nil: not known yet
-	updates   atomic.Uint64            // of what answers show, beside the states of the dependencies
-	template  *template.Template       // of the page
-	policy    string                   // what the page may load
+	lastRead     atomic.Int64 // when Kong last gave a page, Unix seconds
+	running      atomic.Int32 // passes under way
+	ledgerForgot atomic.Bool  // the ledger was emptied or set back since the last pass
+	recording    *recording
+	freshness    health.Freshness
+	endedPasses  latest[app.PassStatus] // that ended, except those that found nothing new
+	tails        tails
+	changed      latest[changedEntity]
+	reading      sync.Mutex // held while a history is read, which is one at a time
+	changes      emf.Changes
+	ledger       ledgerCache
+	warnings     atomic.Pointer[[]string] // about the settings of the ledger's server; nil: not known yet
+	updates      atomic.Uint64            // of what answers show, beside the states of the dependencies
+	template     *template.Template       // of the page
+	policy       string                   // what the page may load
 }
 
 // Options of the daemon. All of them may be left out.
@@ -106,12 +106,12 @@ func newServer(a *app.App, o Options) *server {
 			s.scheduler.Seen(time.Now(), entries)
 			s.recorded(entries)
 		},
-		Waiting:   s.metrics.oldest.Store,
-		Delivered: s.delivered,
-		Progress:  app.LogProgress(a.Log),
-		Changed: func(history string) {
-			s.metrics.changes.WithLabelValues(history).Inc()
-			s.changes.Changed(history)
+		OldestPending: s.metrics.oldestPending.Store,
+		Delivered:     s.delivered,
+		Progress:      app.LogProgress(a.Log),
+		Changed: func(certainty string) {
+			s.metrics.changes.WithLabelValues(certainty).Inc()
+			s.changes.Changed(certainty)
 		},
 		LateRows: func(n int) {
 			s.metrics.lateRows.Add(float64(n))

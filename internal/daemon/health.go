@@ -184,7 +184,7 @@ func (s *server) readMarks(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*marksEvery)
 	defer cancel()
 	marks, err := s.app.Store.Marks(ctx)
-	if forgot := audit.LedgerForgot(err); s.forgot.Swap(forgot) != forgot && forgot {
+	if forgot := audit.LedgerForgot(err); s.ledgerForgot.Swap(forgot) != forgot && forgot {
 		s.runner.RequestRerun() // the pass says it, and reads everything again
 	}
 	if err != nil {
@@ -220,7 +220,7 @@ func (s *server) readCounts(ctx context.Context) {
 // nor rejected permanently, or since when Kong could not be read; zero if neither is the
 // case.
 func (s *server) oldestUndelivered() time.Time {
-	oldest := app.UnixTime(s.metrics.oldest.Load())
+	oldest := app.UnixTime(s.metrics.oldestPending.Load())
 	earlier := func(t time.Time) {
 		if !t.IsZero() && (oldest.IsZero() || t.Before(oldest)) {
 			oldest = t

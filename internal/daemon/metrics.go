@@ -61,9 +61,9 @@ type metrics struct {
 	newest    int64     // timestamp of the newest delivered entry
 	completed time.Time // when the last complete pass began, of any relay; zero: not known
 
-	oldest   atomic.Int64 // timestamp of the oldest entry that is known and has no outcome; 0: none
-	count    atomic.Int64 // entries delivered
-	failures atomic.Int64 // of passes
+	oldestPending atomic.Int64 // timestamp of the oldest entry that is known and has no outcome; 0: none
+	count         atomic.Int64 // entries delivered
+	failures      atomic.Int64 // of passes
 }
 
 // newMetrics returns the metrics of a server, from which some are read when they are
@@ -245,7 +245,7 @@ func (m *metrics) complete(began time.Time) {
 // standby notes that another relay makes the passes, and counts them in its own metrics.
 func (m *metrics) standby() {
 	m.failing.Set(0)
-	m.oldest.Store(0)
+	m.oldestPending.Store(0)
 }
 
 // pass counts a pass that ended.
@@ -272,7 +272,7 @@ func (m *metrics) pass(s *pipeline.Summary, err error) {
 		return // the reconcile says what became of everything
 	}
 	m.failing.Set(0)
-	m.oldest.Store(0)
+	m.oldestPending.Store(0)
 	m.complete(time.Now().Add(-time.Duration(s.Seconds * float64(time.Second))))
 }
 

@@ -32,7 +32,7 @@ func (s *server) noteEnded(now time.Time, sum *pipeline.Summary, err error) {
 	if err != nil {
 		p.Err = health.Clean(err.Error())
 	}
-	s.history.add(maxPasses, p)
+	s.endedPasses.add(maxPasses, p)
 }
 
 // ledgerCache holds what was last read from the ledger. It is safe for concurrent use.
@@ -94,7 +94,7 @@ func (s *server) status(ctx context.Context) app.Status {
 	details, u := &ledger.details, ledger.counts
 	st := app.Status{
 		From: "relay", At: now, Version: s.opts.Version, StartedAt: s.metrics.start.UTC(), Names: app.NamesOf(&s.app.Settings),
-		Dependencies: s.health.States(), Passes: s.history.all(), PassRunning: s.running.Load() > 0,
+		Dependencies: s.health.States(), Passes: s.endedPasses.all(), PassRunning: s.running.Load() > 0,
 		Dead: u.Dead, Deferred: u.Deferred, Undelivered: details.Undelivered, Outages: outagesNow(details.Outages, s.health.States()),
 		Lost: s.scheduler.Missing(maxMissing), Settings: s.app.Settings.OnStatusPage(),
 		OldestUndelivered: s.oldestUndelivered().UTC(),

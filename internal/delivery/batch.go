@@ -12,7 +12,7 @@ type batch struct {
 	// slot is the slot of every entry if the batch has not been put before; past is nil
 	// then. Otherwise past has the slot of each entry.
 	slot *slot
-	past []history
+	past []pastPuts
 
 	patience      time.Duration // for calls that fail while the destination accepts other batches
 	patienceStart time.Time
@@ -21,8 +21,8 @@ type batch struct {
 	suspect       bool      // others were accepted between two of its failures, so it is at fault and must not close the gate
 }
 
-// history is what earlier puts of an entry came to.
-type history struct {
+// pastPuts is what earlier puts of an entry came to.
+type pastPuts struct {
 	slot     *slot // in reading order; nil for an entry that an earlier pass deferred
 	puts     int
 	firstPut time.Time // zero for an entry that an earlier pass deferred
@@ -30,17 +30,17 @@ type history struct {
 	deferred time.Time // when an earlier pass deferred it; zero if none did
 }
 
-func (h *history) isDeferred() bool { return !h.deferred.IsZero() }
+func (p *pastPuts) isDeferred() bool { return !p.deferred.IsZero() }
 
 func newBatch(entries []audit.Entry, s *slot, patience time.Duration) *batch {
 	now := time.Now()
 	return &batch{entries: entries, slot: s, patienceStart: now, comparable: now, patience: patience}
 }
 
-// of returns the history of an entry.
-func (b *batch) of(i int) history {
+// of returns the past of an entry.
+func (b *batch) of(i int) pastPuts {
 	if b.past == nil {
-		return history{slot: b.slot, firstPut: b.patienceStart}
+		return pastPuts{slot: b.slot, firstPut: b.patienceStart}
 	}
 	return b.past[i]
 }
@@ -67,8 +67,8 @@ type decision struct {
 func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) decision {
 	out := decision{records: make([]audit.Record, 0, len(b.entries)), accepted: b.entries[:0:0]}
 	for i, v := range verdicts {
-		e, h := &b.entries[i], b.of(i)
-		h.puts++
+		e, past := &b.entries[i], b.of(i)
+		past.puts++
 		switch {
 		case v.Status == audit.Accepted:
 			out.records = append(out.records, d.newRecord(e, audit.Delivered, nil))
@@ -78,13 +78,13 @@ func (d *Delivery) decide(b *batch, verdicts []audit.Verdict, failure error) dec
 				out.accepted = append(out.accepted, *e)
 			}
 		case v.Status == audit.Rejected:
-			h.last = v
-			out.addDeadLetter(d, e, undelivered(e, audit.Dead, h))
-		case failure == nil && h.isDeferred() && time.Since(h.deferred) >= deadAfter:
-			out.addDeadLetter(d, e, overdue(e, h))
+			past.last = v
+			out.addDeadLetter(d, e, undelivered(e, audit.Dead, past))
+		case failure == nil && past.isDeferred() && time.Since(past.deferred) >= deadAfter:
+			out.addDeadLetter(d, e, overdue(e, past))
 		default:
-			h.last = explained(v, failure)
-			out.leave(b, i, h)
+			past.last = explained(v, failure)
+			out.leave(b, i, past)
 		}
 	}
 	return out
@@ -96,13 +96,13 @@ func (o *decision) addDeadLetter(d *Delivery, e *audit.Entry, u *audit.Undeliver
 }
 
 // leave adds an entry of a batch to those that have no outcome.
-func (o *decision) leave(b *batch, i int, h history) {
+func (o *decision) leave(b *batch, i int, past pastPuts) {
 	if o.left == nil {
 		rest := *b
 		rest.entries, rest.past = nil, nil
 		o.left = &rest
 	}
-	o.left.entries, o.left.past = append(o.left.entries, b.entries[i]), append(o.left.past, h)
+	o.left.entries, o.left.past = append(o.left.entries, b.entries[i]), append(o.left.past, past)
 }
 
 // explained returns a verdict with a code and a reason.
@@ -126,17 +126,17 @@ func (d *Delivery) newRecord(e *audit.Entry, o audit.Outcome, u *audit.Undeliver
 }
 
 // undelivered returns the undelivered entry that the ledger stores.
-func undelivered(e *audit.Entry, o audit.Outcome, h history) *audit.Undelivered {
+func undelivered(e *audit.Entry, o audit.Outcome, past pastPuts) *audit.Undelivered {
 	since := time.Now().UTC()
-	if h.isDeferred() {
-		since = h.deferred
+	if past.isDeferred() {
+		since = past.deferred
 	}
-	return &audit.Undelivered{Entry: *e, Outcome: o, Code: h.last.Code, Reason: h.last.Reason, Since: since, Tries: h.puts}
+	return &audit.Undelivered{Entry: *e, Outcome: o, Code: past.last.Code, Reason: past.last.Reason, Since: since, Tries: past.puts}
 }
 
 // overdue returns the dead letter of an entry that was deferred for too long.
-func overdue(e *audit.Entry, h history) *audit.Undelivered {
-	u := undelivered(e, audit.Dead, h)
+func overdue(e *audit.Entry, past pastPuts) *audit.Undelivered {
+	u := undelivered(e, audit.Dead, past)
 	u.Reason = "deferred for too long: " + u.Reason
 	return u
 }

@@ -39,7 +39,7 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 		if u.Outcome != audit.Deferred {
 			continue
 		}
-		b.entries, b.past = append(b.entries, u.Entry), append(b.past, history{
+		b.entries, b.past = append(b.entries, u.Entry), append(b.past, pastPuts{
 			puts: u.Tries, last: audit.Verdict{Code: u.Code, Reason: u.Reason}, deferred: u.Since,
 		})
 		size += u.Entry.Size()

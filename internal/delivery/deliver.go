@@ -73,14 +73,14 @@ func (w *Workers) Wait() error {
 // put starts a batch, waiting for a worker and for room. It returns the reason
 // why nothing more should be started, if there is one.
 func (w *Workers) put(ctx context.Context, entries []audit.Entry, s *slot) error {
-	size, oldest := 0, s.oldest
+	size, from := 0, s.from
 	for i := range entries {
 		size += entries[i].Size()
-		oldest = min(oldest, entries[i].Timestamp)
+		from = min(from, entries[i].Timestamp)
 	}
 	w.d.mu.Lock()
-	s.oldest, s.left = oldest, len(entries)
-	w.d.pending(oldest)
+	s.from, s.left = from, len(entries)
+	w.d.pending(from)
 	w.d.mu.Unlock()
 	// Wait for a worker first, so that no batches queue up: the garbage collector would scan
 	// their memory again and again.
@@ -161,7 +161,7 @@ func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 		return result{}, err
 	}
 	if b.past != nil && !b.past[0].isDeferred() {
-		w.d.count(func(s *Counts) { s.Retries++ })
+		w.d.count(func(s *Counts) { s.RetriedCalls++ })
 	}
 	verdicts, failure := w.attempt(b.entries)
 	alone := w.noteFailure(b, w.d.gate.leave(c, resultOf(verdicts, failure), !b.suspect), failure)

@@ -75,9 +75,9 @@ type Observer struct {
 	Seen      func(entries []audit.Entry)            // every entry that the log showed
 	Delivered func(entries []audit.Entry)            // accepted and recorded
 	New       func(e *audit.Entry)                   // in a dry run, each entry that would be put, after Prepare
-	// Waiting is called when the timestamp of the oldest new entry without an outcome
+	// OldestPending is called when the timestamp of the oldest new entry without an outcome
 	// changes, with 0 for none.
-	Waiting func(oldest int64)
+	OldestPending func(timestamp int64)
 }
 
 func (o *Observer) stage(name string, begin time.Time) {
@@ -99,9 +99,11 @@ type Counts struct {
 	// tried again without an outcome.
 	StillDeferred int `json:"still_deferred"`
 	// Reason says why the last entry was rejected or deferred: code and reason.
-	Reason   string `json:"reason,omitempty"`
-	Repeated int    `json:"repeated"` // put again because an answer was lost
-	Retries  int    `json:"retries"`  // puts that had to be made again
+	Reason string `json:"reason,omitempty"`
+	// Repeated counts the entries that the destination may hold twice: the answer to their
+	// put was lost.
+	Repeated     int `json:"repeated"`
+	RetriedCalls int `json:"retries"` // calls of Put for entries that had been put before
 }
 
 // Add adds other counts.
@@ -116,7 +118,7 @@ func (c *Counts) Add(o Counts) {
 	c.StillDeferred += o.StillDeferred
 	c.Reason = cmp.Or(o.Reason, c.Reason)
 	c.Repeated += o.Repeated
-	c.Retries += o.Retries
+	c.RetriedCalls += o.RetriedCalls
 }
 
 // note counts an entry that has an outcome.
@@ -143,17 +145,17 @@ type Delivery struct {
 	log  *slog.Logger
 	gate *gate
 
-	mu        sync.Mutex
-	flight    map[string]bool // ids, from their look-up until they are recorded
-	slots     []*slot         // of batches, in reading order, from the first one that is not complete
-	completed int             // slots that are complete and gone from slots
-	oldest    int64           // least timestamp in those that are not complete; 0 if all are
-	through   int64           // timestamp up to which the log has been read, in order
-	pages     []pageEnd       // ends of pages that are not complete
-	offset    string          // token after the last page that is
-	outage    chan struct{}   // closed once a ledger that does not answer records again, or is given up; nil while it answers
-	silent    error           // of a ledger that was waited for in vain; nothing more is put
-	counts    Counts
+	mu            sync.Mutex
+	flight        map[string]bool // ids, from their look-up until they are recorded
+	slots         []*slot         // of batches, in reading order, from the first one that is not complete
+	completed     int             // slots that are complete and gone from slots
+	oldestPending int64           // least timestamp in those that are not complete; 0 if all are
+	through       int64           // timestamp up to which the log has been read, in order
+	pages         []pageEnd       // ends of pages that are not complete
+	offset        string          // token after the last page that is
+	ledgerBack    chan struct{}   // closed once a ledger that does not answer records again, or is given up; nil while it answers
+	ledgerGaveUp  error           // of a ledger that was waited for in vain; nothing more is put
+	counts        Counts
 }
 
 // New returns the delivery of one pass.
@@ -163,10 +165,10 @@ func New(opts Options) *Delivery {
 
 // slot is a batch's place in reading order.
 type slot struct {
-	oldest   int64 // least timestamp in it, or of batches that are still to come
+	from     int64 // least timestamp in it, or of batches that are still to come
 	reserved bool  // it has no entries itself, and keeps a place for such batches
 	left     int   // entries without an outcome; 0 until the batch is put
-	weight   int   // bytes that they count towards those in flight
+	weight   int   // bytes of its entries that count as in flight
 	done     bool
 }
 
@@ -177,7 +179,8 @@ type pageEnd struct {
 	slots  int
 }
 
-// takeIntoFlight marks a page's entries as in flight, and returns those that were not.
+// takeIntoFlight marks a page's entries as in flight, and returns those that were not in
+// flight before.
 func (d *Delivery) takeIntoFlight(entries []audit.Entry) []audit.Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -215,21 +218,21 @@ func (d *Delivery) copyInFlight(id string) {
 }
 
 // newSlot returns the next slot in reading order.
-func (d *Delivery) newSlot(first int64) *slot {
+func (d *Delivery) newSlot(from int64) *slot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := &slot{oldest: first}
+	s := &slot{from: from}
 	d.slots = append(d.slots, s)
-	d.pending(first)
+	d.pending(from)
 	return s
 }
 
 // Reserve keeps a slot for batches that are still to come, of entries from a Unix second
 // on: until finish is called, [Delivery.Safe] stays below that second.
-func (d *Delivery) Reserve(first int64) (finish func()) {
+func (d *Delivery) Reserve(from int64) (finish func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := d.reserve(first)
+	s := d.reserve(from)
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -238,8 +241,8 @@ func (d *Delivery) Reserve(first int64) (finish func()) {
 }
 
 // reserve adds a reserved slot. d.mu is held.
-func (d *Delivery) reserve(oldest int64) *slot {
-	s := &slot{oldest: oldest, reserved: true}
+func (d *Delivery) reserve(from int64) *slot {
+	s := &slot{from: from, reserved: true}
 	d.slots = append(d.slots, s)
 	return s
 }
@@ -247,12 +250,12 @@ func (d *Delivery) reserve(oldest int64) *slot {
 // pending notes an entry that has no outcome, and tells the observer if none is
 // older. d.mu is held.
 func (d *Delivery) pending(timestamp int64) {
-	if d.oldest != 0 && timestamp >= d.oldest {
+	if d.oldestPending != 0 && timestamp >= d.oldestPending {
 		return
 	}
-	d.oldest = timestamp
-	if f := d.opts.Observer.Waiting; f != nil {
-		f(d.oldest)
+	d.oldestPending = timestamp
+	if f := d.opts.Observer.OldestPending; f != nil {
+		f(d.oldestPending)
 	}
 }
 
@@ -263,17 +266,17 @@ func (d *Delivery) complete(s *slot) {
 		d.slots = d.slots[1:]
 		d.completed++
 	}
-	if s.reserved || s.oldest != d.oldest {
+	if s.reserved || s.from != d.oldestPending {
 		return
 	}
-	d.oldest = 0
+	d.oldestPending = 0
 	for _, other := range d.slots {
-		if !other.done && !other.reserved && (d.oldest == 0 || other.oldest < d.oldest) {
-			d.oldest = other.oldest
+		if !other.done && !other.reserved && (d.oldestPending == 0 || other.from < d.oldestPending) {
+			d.oldestPending = other.from
 		}
 	}
-	if f := d.opts.Observer.Waiting; f != nil {
-		f(d.oldest)
+	if f := d.opts.Observer.OldestPending; f != nil {
+		f(d.oldestPending)
 	}
 }
 
@@ -321,7 +324,7 @@ func (d *Delivery) Safe() int64 {
 	safe := d.through
 	for _, s := range d.slots {
 		if !s.done {
-			safe = min(safe, s.oldest-1)
+			safe = min(safe, s.from-1)
 		}
 	}
 	return safe
@@ -333,8 +336,8 @@ func (d *Delivery) Unfinished() (oldest int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.slots {
-		if !s.done && (oldest == 0 || s.oldest < oldest) {
-			oldest = s.oldest
+		if !s.done && (oldest == 0 || s.from < oldest) {
+			oldest = s.from
 		}
 	}
 	return oldest

@@ -34,7 +34,7 @@ func (w *Workers) hold(e audit.Entry) {
 	if h.slot == nil {
 		h.slot = d.reserve(e.Timestamp)
 	}
-	h.slot.oldest = min(h.slot.oldest, e.Timestamp)
+	h.slot.from = min(h.slot.from, e.Timestamp)
 }
 
 // Held returns the entries that are held, which must not be changed, and their size.
@@ -77,10 +77,10 @@ func (w *Workers) Release(ctx context.Context, ready []audit.Entry) error {
 		h.slot = nil
 		return nil
 	}
-	h.slot.oldest = h.entries[0].Timestamp
+	h.slot.from = h.entries[0].Timestamp
 	for i := range h.entries {
 		h.bytes += h.entries[i].Size()
-		h.slot.oldest = min(h.slot.oldest, h.entries[i].Timestamp)
+		h.slot.from = min(h.slot.from, h.entries[i].Timestamp)
 	}
 	return nil
 }

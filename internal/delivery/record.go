@@ -70,13 +70,13 @@ func (d *Delivery) commit(work context.Context, records []audit.Record, accepted
 
 // store records what was decided, and waits for a ledger that does not answer.
 func (d *Delivery) store(work context.Context, records []audit.Record) error {
-	var outage chan struct{} // of this call, if others wait for it
+	var back chan struct{} // not nil if others wait for this call
 	defer func() {
-		if outage != nil {
+		if back != nil {
 			d.mu.Lock()
-			d.outage = nil
+			d.ledgerBack = nil
 			d.mu.Unlock()
-			close(outage)
+			close(back)
 		}
 	}()
 	first, cut := time.Now(), 0
@@ -89,7 +89,7 @@ func (d *Delivery) store(work context.Context, records []audit.Record) error {
 		}
 		if time.Since(first) > d.opts.RecordFor {
 			d.mu.Lock()
-			d.silent = err
+			d.ledgerGaveUp = err
 			d.mu.Unlock()
 			return err
 		}
@@ -102,14 +102,14 @@ func (d *Delivery) store(work context.Context, records []audit.Record) error {
 				return audit.NewSettingsError(err, "let the ledger's server take larger requests (proto-max-bulk-len)")
 			}
 		}
-		if outage == nil {
+		if back == nil {
 			d.mu.Lock()
-			if d.outage == nil {
-				outage = make(chan struct{})
-				d.outage = outage
+			if d.ledgerBack == nil {
+				back = make(chan struct{})
+				d.ledgerBack = back
 			}
 			d.mu.Unlock()
-			if outage != nil {
+			if back != nil {
 				d.log.Warn("ledger does not record, waiting for it", "entries", len(records), "err", err)
 			}
 		}
@@ -230,16 +230,16 @@ func (d *Delivery) mayPut(ctx context.Context) error {
 			return err
 		}
 		d.mu.Lock()
-		outage, silent := d.outage, d.silent
+		back, gaveUp := d.ledgerBack, d.ledgerGaveUp
 		d.mu.Unlock()
-		if silent != nil {
-			return fmt.Errorf("nothing is put before the ledger answers: %w", silent)
+		if gaveUp != nil {
+			return fmt.Errorf("nothing is put before the ledger answers: %w", gaveUp)
 		}
-		if outage == nil {
+		if back == nil {
 			return nil
 		}
 		select {
-		case <-outage:
+		case <-back:
 		case <-ctx.Done():
 		}
 	}

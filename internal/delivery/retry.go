@@ -34,7 +34,7 @@ type retryPool struct {
 // waitingEntry is an entry that is to be put again.
 type waitingEntry struct {
 	entry audit.Entry
-	past  history
+	past  pastPuts
 	due   time.Time
 }
 
@@ -126,16 +126,16 @@ func (w *Workers) retry(left *batch) error {
 	late.entries, late.past = nil, nil
 	list := make([]waitingEntry, 0, len(left.entries))
 	now, spread := time.Now(), jitter(firstBackoff) // what failed together is put together
-	for i, h := range left.past {
+	for i, past := range left.past {
 		e := left.entries[i]
-		if now.Sub(h.firstPut) > w.d.opts.RetryFor {
-			late.entries, late.past = append(late.entries, e), append(late.past, h)
+		if now.Sub(past.firstPut) > w.d.opts.RetryFor {
+			late.entries, late.past = append(late.entries, e), append(late.past, past)
 			continue
 		}
 		e.Detach()
 		w.d.copyInFlight(e.ID)
-		backoff := min(spread<<min(h.puts-1, 10), maxEntryBackoff)
-		list = append(list, waitingEntry{entry: e, past: h, due: now.Add(backoff)})
+		backoff := min(spread<<min(past.puts-1, 10), maxEntryBackoff)
+		list = append(list, waitingEntry{entry: e, past: past, due: now.Add(backoff)})
 	}
 	w.retries.add(list)
 	if len(late.entries) == 0 {

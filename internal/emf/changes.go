@@ -6,9 +6,9 @@ import "sync/atomic"
 // It is safe for concurrent use, and its zero value has counted nothing.
 type Changes struct{ exact, approximate, unavailable, late atomic.Int64 }
 
-// Changed counts a change by its history: how much is known of the state before.
-func (c *Changes) Changed(history string) {
-	switch history {
+// Changed counts a change by its certainty: how much is known of the state before.
+func (c *Changes) Changed(certainty string) {
+	switch certainty {
 	case "exact":
 		c.exact.Add(1)
 	case "approximate":

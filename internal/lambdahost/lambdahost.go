@@ -63,8 +63,8 @@ type host struct {
 	resultMu      sync.Mutex
 	tailNotBefore time.Time // no tail of a log without order before this
 
-	waiting atomic.Int64 // timestamp of the oldest new entry without an outcome, 0 for none
-	changes emf.Changes
+	oldestPending atomic.Int64 // timestamp of the oldest new entry without an outcome, 0 for none
+	changes       emf.Changes
 }
 
 // Run hosts the relay until ctx ends, which is when the process is told to stop. A
@@ -121,9 +121,9 @@ func (h *host) open(ctx context.Context) error {
 	}
 	h.log, h.app, h.self = log, a, newSelfInvoker(&s, h.env.Getenv)
 	h.pipeline = a.Pipeline(pipeline.Observer{
-		Seen:    func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },
-		Waiting: h.waiting.Store,
-		Changed: h.changes.Changed, LateRows: h.changes.Late,
+		Seen:          func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },
+		OldestPending: h.oldestPending.Store,
+		Changed:       h.changes.Changed, LateRows: h.changes.Late,
 	}, a.Lease(func() { h.runner.RequestRerun() }))
 	h.urls = h.urlHandler()
 	return nil

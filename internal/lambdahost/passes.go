@@ -76,7 +76,7 @@ func (h *host) work(ctx context.Context, log *slog.Logger, event task) (Result, 
 	defer h.mu.Unlock()
 	begin := time.Now()
 	r := Result{Kind: event.kind, Chain: event.chain, Outcome: Complete}
-	h.waiting.Store(0) // what an earlier invocation left there
+	h.oldestPending.Store(0) // what an earlier invocation left there
 	err := h.passes(ctx, event, &r)
 	r.Seconds = time.Since(begin).Seconds()
 	h.measure(ctx, log, &r, err)
@@ -256,7 +256,7 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	} else {
 		if r.Failed > 0 {
 			// Known to this pass, and without an outcome.
-			known := app.UnixTime(cmp.Or(h.waiting.Load(), r.through))
+			known := app.UnixTime(cmp.Or(h.oldestPending.Load(), r.through))
 			if !known.IsZero() && (oldest.IsZero() || known.Before(oldest)) {
 				oldest = known
 			}

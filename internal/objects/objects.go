@@ -120,7 +120,7 @@ type Options struct {
 // Observer observes what happens. Every field may be nil; none may block.
 type Observer struct {
 	// Changed is called for each change that an event says something of.
-	Changed func(history string)
+	Changed func(certainty string)
 	// Late is called with how many rows came after their event.
 	Late func(rows int)
 }

@@ -123,10 +123,7 @@ func (ps *pass) concurrentTail(ctx context.Context, req *Request) (sum Summary, 
 		req.hasRead()
 		err = ps.joinTail(ctx, pool, req, audit.Writes{Floor: max(1, cursor-wideLookback), Through: ps.walk.KongTime().Unix()})
 	}
-	if waitErr := pool.Wait(); err == nil || waitErr != nil && errors.Is(err, context.Canceled) {
-		err = waitErr
-	}
-	if err != nil {
+	if err = firstFailure(err, pool.Wait()); err != nil {
 		t.failPass(err)
 		return sum, true, err
 	}

@@ -62,7 +62,7 @@ func TestWhatHeals(t *testing.T) {
 					return put(w.destination, r, entries)
 				}
 				w.kong.add(span(w.now()-900, 200, 4)...)
-				if s := w.pass(Request{Kind: audit.Reconcile}); s.Retries == 0 || s.Dead+s.Deferred != 0 {
+				if s := w.pass(Request{Kind: audit.Reconcile}); s.RetriedCalls == 0 || s.Dead+s.Deferred != 0 {
 					t.Errorf("%+v", s)
 				}
 				w.allOnce()

@@ -24,9 +24,9 @@ func (m *memory) note(marks *audit.Marks) {
 	}
 }
 
-// forgotten takes the marks that a pass begins with. If the ledger has lost its marks, it
+// forgottenUpTo takes the marks that a pass begins with. If the ledger has lost its marks, it
 // returns the second up to which the ledger had recorded everything, else 0.
-func (m *memory) forgotten(marks *audit.Marks) int64 {
+func (m *memory) forgottenUpTo(marks *audit.Marks) int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if marks.Cursor == 0 && marks.Completed == 0 {

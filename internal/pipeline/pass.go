@@ -43,7 +43,7 @@ type pass struct {
 	began          time.Time // by this machine's clock
 	saved          time.Time // when the marks were last written
 	full           bool
-	forgot         int64        // the ledger has lost what it had recorded up to this second; 0: nothing
+	forgotUpTo     int64        // the ledger has lost what it had recorded up to this second; 0: nothing
 	repeated       atomic.Int64 // entries delivered again for that reason
 	kongStart      int64        // when the pass began, by Kong's clock
 	newest         int64        // newest timestamp at the start of a reconcile that is resumed; orders other than oldest first
@@ -73,15 +73,14 @@ func (p *Pipeline) runPass(ctx, parent context.Context, held *lease.Held, req Re
 	work, cancel := p.workContext(parent)
 	defer cancel()
 
-	forgot := p.memory.forgotten(&marks)
-	if forgot > 0 {
-		p.warnForgot(nil)
-	}
 	ps := &pass{
 		p: p, req: req, lease: held, marks: marks, before: marks, began: time.Now(), saved: time.Now(),
 		walk: p.reader.Walk(), witnesses: witnesses{recorded: marks.Witnesses},
+		forgotUpTo: p.memory.forgottenUpTo(&marks),
 	}
-	ps.forgot = forgot
+	if ps.forgotUpTo > 0 {
+		p.warnForgot(nil)
+	}
 	ps.del = ps.newDelivery()
 	if err = ps.deliver(ctx, work); err == nil {
 		err = ps.workers.RejectOverdue()
@@ -135,18 +134,21 @@ func (ps *pass) deliver(ctx, work context.Context) error {
 		ps.req.hasRead()
 		walkErr = ps.joinRest(walking)
 	}
-	err := main.Wait()
-	if err == nil || errors.Is(err, context.Canceled) && walkErr != nil && !errors.Is(walkErr, context.Canceled) {
-		err = walkErr
-	}
+	err := firstFailure(main.Wait(), walkErr)
 	if err != nil {
 		cancel(err)
 	}
 	p.setCurrent(nil)
-	if tailErr := ps.tails.close(err); err == nil || tailErr != nil && errors.Is(err, context.Canceled) {
-		err = tailErr
+	return firstFailure(err, ps.tails.close(err))
+}
+
+// firstFailure returns the first of two errors that is not nil. context.Canceled never
+// hides the other one.
+func firstFailure(a, b error) error {
+	if a == nil || errors.Is(a, context.Canceled) && b != nil && !errors.Is(b, context.Canceled) {
+		return b
 	}
-	return err
+	return a
 }
 
 // workContext returns the context of batches in flight. It outlives the caller's context
@@ -175,7 +177,7 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 		RetryFor: o.RetryFor, RecordFor: o.RecordFor,
 		DryRun: ps.req.DryRun, Prepare: o.Prepare, Logger: ps.p.log,
 		Observer: delivery.Observer{
-			Stage: o.Observer.Stage, Seen: o.Observer.Seen, Delivered: o.Observer.Delivered, Waiting: o.Observer.Waiting, New: o.Observer.New,
+			Stage: o.Observer.Stage, Seen: o.Observer.Seen, Delivered: o.Observer.Delivered, OldestPending: o.Observer.OldestPending, New: o.Observer.New,
 		},
 	}
 	if ps.lease != nil {
@@ -187,7 +189,7 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 	if o.SkipOwnReads && o.OwnReads != nil {
 		options.OwnReads = ps.p.ownReads
 	}
-	if ps.forgot > 0 {
+	if ps.forgotUpTo > 0 {
 		options.Observer.Delivered = ps.countRepeated(o.Observer.Delivered)
 	}
 	return delivery.New(options)
@@ -198,7 +200,7 @@ func (ps *pass) newDelivery() *delivery.Delivery {
 func (ps *pass) countRepeated(delivered func([]audit.Entry)) func([]audit.Entry) {
 	return func(entries []audit.Entry) {
 		for i := range entries {
-			if entries[i].Timestamp <= ps.forgot {
+			if entries[i].Timestamp <= ps.forgotUpTo {
 				ps.repeated.Add(1)
 			}
 		}

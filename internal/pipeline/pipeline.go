@@ -93,12 +93,12 @@ type Observer struct {
 	Delivered func(entries []audit.Entry)            // accepted and recorded
 	New       func(e *audit.Entry)                   // in a dry run, each entry that would be put, as it would be
 	Progress  func(Summary)                          // now and then during a pass
-	// Waiting is called when the timestamp of the oldest new entry without an outcome
+	// OldestPending is called when the timestamp of the oldest new entry without an outcome
 	// changes, with 0 for none. After a pass that failed, the last value stays until a
 	// later pass changes it.
-	Waiting func(oldest int64)
-	// Changed is called for each change that an event describes, with its history.
-	Changed func(history string)
+	OldestPending func(timestamp int64)
+	// Changed is called for each change that an event describes, with how certain it is.
+	Changed func(certainty string)
 	// LateRows is called with the number of changed entities that Kong showed only after
 	// their event had been put.
 	LateRows func(n int)

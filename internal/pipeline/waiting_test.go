@@ -18,7 +18,7 @@ func TestOldestWaiting(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var told, during atomic.Int64
 			w := newWorld(t, gateway(), func(o *Options) {
-				o.Observer.Waiting = func(oldest int64) { told.Store(oldest) }
+				o.Observer.OldestPending = told.Store
 				o.BatchEntries = 7
 			})
 			first := w.now() - 400

@@ -183,7 +183,7 @@ func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err 
 // pass makes a pass and returns how it ended.
 func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 	e := ended{pass: start.Kind, result: announce.Result{Began: time.Now()}}
-	req := pipeline.Request{Kind: start.Kind, RequestRerun: start.RequestRerun}
+	req := pipeline.Request{Kind: start.Kind, RequestRerun: !start.Standby}
 	if start.Kind == audit.Reconcile {
 		req.Wait = r.opts.LeaseWait
 		if e.result.Reconciled = r.recentReconcile(ctx, start.Forced); !e.result.Reconciled.IsZero() {

@@ -56,7 +56,7 @@ const maxBadOffsets = 3
 
 // proven reports whether the order can be relied on. A thousand rows of one second
 // look ordered every way.
-func (w *Walk) proven() bool { return w.order != Unordered && w.changes >= provenBy }
+func (w *Walk) proven() bool { return w.order != Unordered && w.timeSteps >= provenBy }
 
 // descends reports whether rows are newest first. A whole page of rows without order
 // hardly ever is.
@@ -99,7 +99,7 @@ func (w *Walk) check(entries []audit.Entry) error {
 			w.newest = max(w.newest, t)
 		}
 		if !first && t != w.last {
-			w.changes++
+			w.timeSteps++
 		}
 		w.last = t
 	}

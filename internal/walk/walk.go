@@ -112,7 +112,7 @@ type Step struct {
 type Position struct {
 	Order  Order
 	Pages  int   // answered requests
-	Newest int64 // timestamp: of the first page, [NewestFirst]; of all pages, [Unordered]
+	Newest int64 // newest timestamp. NewestFirst: of the first row; Unordered: of all rows read; OldestFirst: 0
 	Last   int64 // timestamp of the last row read
 }
 
@@ -130,15 +130,15 @@ type Walk struct {
 	cooldown int // pages to read before more rows are asked for again
 
 	query
-	ahead    readAhead
-	ordinals audit.Ordinals
-	seam     seam
-	changes  int      // how often the timestamp has changed, in order
-	last     int64    // timestamp of the last row read
-	newest   int64    // see Position
-	previous []string // ids of the page before, newest first
-	paged    bool     // a page of this order was read
-	reopened bool     // started over because Kong did not accept an offset
+	ahead       readAhead
+	ordinals    audit.Ordinals
+	seam        seam
+	timeSteps   int      // how often the timestamp has changed, in order
+	last        int64    // timestamp of the last row read
+	newest      int64    // see Position
+	previous    []string // in a NewestFirst walk: ids of the page before
+	paged       bool     // a page of this order was read
+	startedOver bool     // because Kong did not accept an offset
 }
 
 // query is the state of the query by time that a walk is making.
@@ -153,8 +153,8 @@ type query struct {
 	idle       int             // of them, those that showed nothing new: the same rows again, or none
 }
 
-// maxIdle is how many pages of a query may show nothing new. An offset leads on, so a
-// log whose offsets never end, in front of the same rows, would be read without end.
+// maxIdle is how many pages of a query may show nothing new. If Kong gave ever new offsets
+// for the same rows, the walk would never end.
 const maxIdle = 100
 
 // isIdle notes a page, and reports whether too many have shown nothing new.
@@ -216,8 +216,8 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 			w.order = w.order.fallback()
 		case errors.Is(err, errReordered):
 			w.order = NewestFirst
-		case w.order != OldestFirst && !w.reopened && (errors.Is(err, audit.ErrBadOffset) || w.stuck(ctx, err)):
-			w.reopened = true
+		case w.order != OldestFirst && !w.startedOver && (errors.Is(err, audit.ErrBadOffset) || w.stuck(ctx, err)):
+			w.startedOver = true
 			w.reader.log.Warn("kong does not accept an offset, starting over", "resumed", w.bounds.Offset != "", "err", err)
 		default:
 			return err
@@ -239,7 +239,7 @@ func (w *Walk) stuck(ctx context.Context, err error) bool {
 // inOrder reads to the end in one order. It fails with a [*disorderError] where Kong does
 // not keep that order.
 func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
-	w.changes, w.last, w.newest, w.previous, w.seam, w.paged = 0, 0, 0, nil, seam{}, false
+	w.timeSteps, w.last, w.newest, w.previous, w.seam, w.paged = 0, 0, 0, nil, seam{}, false
 	w.ahead.on = true
 	defer w.stopAhead()
 	q := w.firstQuery()
@@ -344,7 +344,7 @@ func (w *Walk) firstQuery() audit.Query {
 // the one before are read again, because some nodes of Kong leave the second of
 // `after` itself out and others do not.
 func (w *Walk) nextTime() (int64, bool) {
-	if w.order != OldestFirst || w.changes == 0 || w.last-1 <= w.after {
+	if w.order != OldestFirst || w.timeSteps == 0 || w.last-1 <= w.after {
 		return 0, false
 	}
 	return w.last - 1, true
