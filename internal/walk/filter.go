@@ -7,10 +7,20 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// confirm returns the first page of a query by time, and fails with a [*disorderError] if
-// Kong's filter leaves out what it must show: everything, although the log has newer rows,
-// or the rows at which the query before ended. The walk would seem complete without them.
+// confirm returns a page that the answer to a query can be believed to be. A page that shows
+// too little would end the walk as if it were complete.
 func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
+	page, err := w.confirmFilter(ctx, q, page)
+	if err == nil {
+		err = w.confirmEnd(ctx, q, page)
+	}
+	return page, err
+}
+
+// confirmFilter returns the first page of a query by time, and fails with a [*disorderError]
+// if Kong's filter leaves out what it must show: everything, although the log has newer rows,
+// or the rows at which the query before ended.
+func (w *Walk) confirmFilter(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
 	if w.order != OldestFirst || q.After == 0 || q.Offset != "" {
 		return page, nil
 	}

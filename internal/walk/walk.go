@@ -248,13 +248,10 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 	for {
 		begin := time.Now()
 		page, err := w.pageInOrder(ctx, &q)
+		if err == nil {
+			page, err = w.confirm(ctx, q, page)
+		}
 		if err != nil {
-			return err
-		}
-		if page, err = w.confirm(ctx, q, page); err != nil {
-			return err
-		}
-		if err := w.confirmEnd(ctx, q, page); err != nil {
 			return err
 		}
 		w.paged = true
