@@ -45,11 +45,15 @@ func (w *Walk) confirmFilter(ctx context.Context, q audit.Query, page audit.Page
 	return page, err
 }
 
-// confirmEnd fails if a full page without an offset is not the last one: one that is shorter
-// by a row must have an offset then.
+// usualSize divides the sizes to which a page is cut that was asked for more: Kong's default
+// is 100.
+const usualSize = 100
+
+// confirmEnd fails if a page without an offset that seems to be a full one is not the last: one
+// that is shorter by a row must have an offset then.
 func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page) error {
 	n := len(page.Entries)
-	if page.Offset != "" || n < 2 || n < w.asked {
+	if page.Offset != "" || n < 2 || n < w.asked && n%usualSize != 0 {
 		return nil
 	}
 	q.Size = n - 1

@@ -16,6 +16,7 @@ type edited struct {
 	after  func(int64) int64 // what the filter makes of a time
 	answer func(audit.Query, *audit.Page)
 	purged int // rows, of the oldest ones
+	most   int // rows of a page, whatever is asked for
 }
 
 const (
@@ -36,6 +37,9 @@ func (k *edited) Page(_ context.Context, q audit.Query) (audit.Page, error) {
 	}
 	if !q.Ascending {
 		slices.Reverse(times)
+	}
+	if k.most > 0 {
+		q.Size = min(q.Size, k.most)
 	}
 	begin := 0
 	if q.Offset != "" {
@@ -59,9 +63,9 @@ func (k *edited) Page(_ context.Context, q audit.Query) (audit.Page, error) {
 }
 
 // read walks the log, and returns how many rows from the floor on it was not shown.
-func (k *edited) read(t *testing.T, order Order, floor int64) (missing int, err error) {
+func (k *edited) read(t *testing.T, order Order, size int, floor int64) (missing int, err error) {
 	t.Helper()
-	w := NewReader(Options{Source: k, PageSize: 100}).Walk()
+	w := NewReader(Options{Source: k, PageSize: size}).Walk()
 	w.ReadIn(order)
 	shown := map[int64]bool{}
 	err = w.Run(t.Context(), Bounds{Floor: floor, RestartFloor: floor}, func(s Step) error {
@@ -90,7 +94,7 @@ func TestFilterThatShowsTooLittle(t *testing.T) {
 		"what is exclusive": {after: func(at int64) int64 { return at + 1 }},
 	} {
 		for _, floor := range []int64{0, editedFirst + 5} {
-			if missing, err := k.read(t, OldestFirst, floor); err != nil || missing > 0 {
+			if missing, err := k.read(t, OldestFirst, 100, floor); err != nil || missing > 0 {
 				t.Errorf("%s, from %d: %d rows are missing, %v", name, floor, missing, err)
 			}
 		}
@@ -112,11 +116,15 @@ func TestFilterWhilePurging(t *testing.T) {
 func TestOffsetsThatAreTakenOut(t *testing.T) {
 	for _, order := range []Order{OldestFirst, NewestFirst, Unordered} {
 		k := &edited{answer: func(_ audit.Query, page *audit.Page) { page.Offset = "" }}
-		if missing, err := k.read(t, order, 0); err == nil || !strings.Contains(audit.Hint(err), "takes fields out") {
+		if missing, err := k.read(t, order, 200, 0); err == nil || !strings.Contains(audit.Hint(err), "takes fields out") {
 			t.Errorf("%s: %d rows are missing, %v", order, missing, err)
 		}
+		k.most = 100
+		if _, err := k.read(t, order, 200, 0); err == nil || !strings.Contains(audit.Hint(err), "takes fields out") {
+			t.Errorf("%s, pages of 100 rows at most: %v", order, err)
+		}
 		k = &edited{}
-		if missing, err := k.read(t, order, 0); err != nil || missing > 0 { // the last page is full
+		if missing, err := k.read(t, order, 200, 0); err != nil || missing > 0 { // the last page is full
 			t.Errorf("%s: %d rows are missing, %v", order, missing, err)
 		}
 	}
