@@ -39,6 +39,11 @@ type Ledger struct {
 	pin  ledger.Pin
 	now  func() time.Time
 
+	file struct {
+		sync.Mutex
+		info   os.FileInfo // when it was opened, or last written to
+		broken error       // once bbolt has met a broken page, as it may hold its lock since
+	}
 	purge struct {
 		sync.Mutex
 		next time.Time
@@ -130,7 +135,12 @@ func (b *Ledger) update(ctx context.Context, doing string, f func(tx *bbolt.Tx) 
 	if err := ctx.Err(); err != nil {
 		return b.wrap(doing, err)
 	}
-	return b.guarded(doing, func() error { return b.db.Update(f) })
+	return b.guarded(doing, func() error {
+		if err := b.checkFile(); err != nil {
+			return err
+		}
+		return b.db.Update(f)
+	})
 }
 
 func (b *Ledger) view(ctx context.Context, doing string, f func(tx *bbolt.Tx) error) error {
@@ -241,6 +251,9 @@ func (b *Ledger) Check(context.Context) (warnings []string, err error) { return 
 
 // Close closes the file, once the calls under way have ended.
 func (b *Ledger) Close() error {
+	if b.broken() != nil {
+		return nil // bbolt may hold its lock, and close without end; the process ends
+	}
 	return b.wrap("closing", b.db.Close())
 }
 

@@ -188,3 +188,35 @@ func TestBoltBroken(t *testing.T) {
 	}
 	t.Logf("%d damaged files were refused", failed)
 }
+
+// A file that is removed, replaced or cut off while it is open is an error at the next write:
+// what is recorded in it would be gone once the relay ends.
+func TestBoltFileIsGone(t *testing.T) {
+	entry := []audit.Record{ledgertest.Record(ledgertest.ID(1), noon, audit.Delivered)}
+	for name, harm := range map[string]func(path string) error{
+		"removed":  os.Remove,
+		"moved":    func(path string) error { return os.Rename(path, path+".old") },
+		"replaced": func(path string) error { return os.Rename(path+".copy", path) },
+		"cut":      func(path string) error { return os.Truncate(path, 100) },
+		"emptied":  func(path string) error { return os.Truncate(path, 0) },
+	} {
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		b := openBolt(t, path)
+		value(b.Begin(bg()))(t)
+		must(t, b.Record(bg(), entry))
+		content, err := os.ReadFile(path)
+		must(t, err)
+		must(t, os.WriteFile(path+".copy", content, 0o600))
+		must(t, harm(path))
+		for range 2 {
+			if err := b.Record(bg(), entry); !audit.NeedsPerson(err) || audit.Hint(err) == "" {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if name == "moved" {
+			must(t, os.Rename(path+".old", path))
+			must(t, b.Record(bg(), entry)) // it is back
+		}
+		must(t, b.Close())
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -28,6 +29,9 @@ func (b *Ledger) open() error {
 		// The freelist is synced: bbolt would otherwise gather it at each start, and
 		// panics where nobody can recover if a page is broken.
 		b.db, err = bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
+		if err == nil {
+			b.file.info, err = os.Stat(b.path)
+		}
 		return err
 	})
 	switch {
@@ -79,14 +83,51 @@ func checkSize(path string) error {
 	return nil
 }
 
+// checkFile returns an error if the path no longer names the file that is open, which would
+// be gone with everything recorded since once the relay ends, or if the file was cut off.
+func (b *Ledger) checkFile() error {
+	info, err := os.Stat(b.path)
+	b.file.Lock()
+	defer b.file.Unlock()
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist): // writing works all the same
+		return nil
+	case err != nil || !os.SameFile(info, b.file.info):
+		return audit.SettingsErrorf("put the file back if it was moved; else restart the relay, which goes on with what is there, or begins a new ledger and repeats what the old one had recorded",
+			"the file was removed or replaced while the relay has it open")
+	case info.Size() < b.file.info.Size():
+		return audit.SettingsErrorf(brokenHint, "the file was cut off: %d bytes instead of %d", info.Size(), b.file.info.Size())
+	}
+	b.file.info = info
+	return nil
+}
+
+// broken returns the error of an earlier call that met a broken page.
+func (b *Ledger) broken() error {
+	b.file.Lock()
+	defer b.file.Unlock()
+	return b.file.broken
+}
+
 // guarded runs f, and turns a panic of bbolt, which does not expect broken files,
 // and a fault in the memory that maps the file into an error.
 func (b *Ledger) guarded(doing string, f func() error) (err error) {
+	if err := b.broken(); err != nil {
+		return b.wrap(doing, err)
+	}
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
 		if r := recover(); r != nil {
-			err = audit.NewSettingsError(b.wrap(doing, fmt.Errorf("the file is broken: %v", r)), brokenHint)
+			cause := errors.New("the file is broken")
+			if _, fault := r.(runtime.Error); !fault { // whose text says nothing to a person
+				cause = fmt.Errorf("the file is broken: %v", r)
+			}
+			broken := audit.NewSettingsError(cause, brokenHint)
+			b.file.Lock()
+			b.file.broken = broken
+			b.file.Unlock()
+			err = b.wrap(doing, broken)
 		}
 	}()
 	return b.wrap(doing, explainFileSystem(f()))
