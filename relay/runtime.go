@@ -10,7 +10,7 @@ import (
 const (
 	// What the relay holds does not grow with the log, so its memory need not grow either:
 	// garbage is collected often enough to stay near memoryLimit.
-	memoryLimit = 23 << 20 // bytes, of what Go allocates
+	memoryLimit = 22 << 20 // bytes, of what Go allocates
 	gcPercent   = 400
 	// historyMemory is the limit of relay history: a history can be longer than what
 	// the relay holds otherwise.
