@@ -156,7 +156,7 @@ func TestLambdaLedgerOfAnotherKong(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	book := w.ledger()
-	if err := book.Bind(t.Context(), "http://other:8001", false); err != nil {
+	if err := book.BindKong(t.Context(), "http://other:8001", false); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := book.Acquire(t.Context(), true)

@@ -35,7 +35,7 @@ func TestLogGroupOfAnotherAccount(t *testing.T) {
 		t.Helper()
 		a := open(account, adopt)
 		defer a.Close()
-		return a.bindStore(t.Context())
+		return a.bind(t.Context())
 	}
 	if err := bind("111111111111", false); err != nil {
 		t.Fatal(err)

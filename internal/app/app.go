@@ -1,5 +1,5 @@
 // Package app is the wiring that every host of the relay shares: it opens what the
-// settings ask for and makes the passes.
+// settings ask for and builds what makes the passes.
 package app
 
 import (
@@ -104,7 +104,7 @@ func (a *App) Reopen() error {
 	return a.destination.reopen()
 }
 
-// AroundPuts has put called in place of each put of a pass. put calls to, the destination.
+// AroundPuts wraps each put of a pass: put runs instead of it, and itself calls to.Put.
 func (a *App) AroundPuts(put func(ctx context.Context, to delivery.Destination, entries []audit.Entry) ([]audit.Verdict, error)) {
 	around := func(to delivery.Destination) delivery.Destination {
 		return destinationFunc(func(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
@@ -173,8 +173,8 @@ func credentials(username string, password secret.Secret) func(context.Context, 
 	}
 }
 
-// Bind makes sure that the ledger keeps what it is given, and ties it to this Kong,
-// so that a second gateway does not inherit the marks of the first.
+// Bind checks the eviction policy of the ledger's server, then ties the ledger to this Kong
+// and this AWS account, so that a second gateway does not inherit the marks of the first.
 func (a *App) Bind(ctx context.Context) error {
 	warnings, err := a.CheckLedger(ctx)
 	if err != nil {
@@ -183,7 +183,7 @@ func (a *App) Bind(ctx context.Context) error {
 	for _, w := range warnings {
 		a.WarnOfLedger(w)
 	}
-	return a.bindStore(ctx)
+	return a.bind(ctx)
 }
 
 // WarnOfLedger logs a lesser worry about the settings of the ledger's server.
@@ -199,16 +199,16 @@ func (a *App) CheckLedger(ctx context.Context) (warnings []string, err error) {
 	return warnings, a.ExplainLedger(err)
 }
 
-// bindStore ties the ledger to this Kong. It adopts a ledger of another Kong, or advises
-// to, only once Kong has answered at this address, which may be mistyped.
-func (a *App) bindStore(ctx context.Context) error {
-	err := a.Store.Bind(ctx, a.Settings.KongAdminAPI, false)
+// bind ties the ledger to this Kong and this AWS account. As the address may be mistyped, Kong
+// must answer there before the ledger of another one is adopted or --adopt is advised.
+func (a *App) bind(ctx context.Context) error {
+	err := a.Store.BindKong(ctx, a.Settings.KongAdminAPI, false)
 	if errors.Is(err, audit.ErrLedgerMismatch) {
 		if _, kongErr := a.source.Page(ctx, audit.Query{Size: 1}); kongErr != nil {
 			return defaultHint(fmt.Errorf("the ledger was used with another KONG_ADMIN_API, and this one does not answer: %w", kongErr), kongHint)
 		}
 		if a.Settings.Adopt {
-			err = a.Store.Bind(ctx, a.Settings.KongAdminAPI, true)
+			err = a.Store.BindKong(ctx, a.Settings.KongAdminAPI, true)
 		}
 	}
 	if errors.Is(err, audit.ErrLedgerMismatch) {
@@ -225,7 +225,7 @@ func (a *App) bindStore(ctx context.Context) error {
 // name does not contain it. If the account cannot be found out, nothing is compared.
 func (a *App) bindAccount(ctx context.Context) error {
 	s := &a.Settings
-	if a.kind.bindAccount == nil || !a.kind.bindAccount(s) {
+	if a.kind.bindsAccount == nil || !a.kind.bindsAccount(s) {
 		return nil
 	}
 	cfg, err := s.AWSConfig(ctx)

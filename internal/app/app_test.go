@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 // What a trigger asked for goes before the entries of a pass, also where a host puts
@@ -48,5 +50,17 @@ func TestAroundPutsKeepsTheUrgentDestination(t *testing.T) {
 	}
 	if len(called) != 2 || called[0] != plain || called[1] != urgent {
 		t.Errorf("puts to %v", called)
+	}
+}
+
+// Whoever waits for the lease of a relay that died gets it in time.
+func TestLeaseEndsInTime(t *testing.T) {
+	none := func(string) (string, bool) { return "", false }
+	s, err := config.Load(0, none, func(string) string { return "" }, os.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.LeaseWait <= ledger.DefaultLease || announce.MissingAfter <= ledger.DefaultLease {
+		t.Errorf("a lease lasts %s, relay once waits %s for it, and an id counts as missing after %s", ledger.DefaultLease, s.LeaseWait, announce.MissingAfter)
 	}
 }

@@ -90,7 +90,7 @@ func (a *App) checkLedger(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := a.bindStore(ctx); err != nil {
+	if err := a.bind(ctx); err != nil {
 		return "", err
 	}
 	return strings.Join(append([]string{"answers"}, warnings...), "; ") + ", and is this Kong's", nil

@@ -31,9 +31,9 @@ type destinationKind struct {
 	// batchEntries, batchBytes and flightBytes bound batches and what is in flight, as in
 	// pipeline.Options. 0 is the pipeline's default.
 	batchEntries, batchBytes, flightBytes int
-	// bindAccount reports whether the ledger is tied to the AWS account of the credentials,
+	// bindsAccount reports whether the ledger is tied to the AWS account of the credentials,
 	// because its name does not say the account. May be nil: it is not.
-	bindAccount func(s *config.Settings) bool
+	bindsAccount func(s *config.Settings) bool
 	hint        string // what to do about an error that does not say it
 	caveat      string // what relay check cannot find out; may be empty
 	// holdings opens a reader of the events in the destination. Required; it returns nil, nil
@@ -74,7 +74,7 @@ func destinations() map[config.Destination]destinationKind {
 		},
 		config.ToCloudWatch: {
 			// The account that a log group is named without is no part of the name, which must
-			// not hang on whether AWS can be asked: see bindAccount.
+			// not hang on whether AWS can be asked: see bindsAccount.
 			ledgerName: func(ctx context.Context, s *config.Settings) (string, error) {
 				cfg, err := s.AWSConfig(ctx)
 				return "logs:" + s.AccountID + ":" + s.Region + ":" + s.LogGroup + ":" + s.LogStream + at(cloudwatch.OtherEndpoint(cfg)), err
@@ -84,7 +84,7 @@ func destinations() map[config.Destination]destinationKind {
 			},
 			open:         openCloudWatch,
 			batchEntries: cloudwatch.BatchEntries, batchBytes: cloudwatch.BatchBytes, flightBytes: cloudwatch.FlightBytes,
-			bindAccount: func(s *config.Settings) bool { return s.AccountID == "" },
+			bindsAccount: func(s *config.Settings) bool { return s.AccountID == "" },
 			hint:        awsHint,
 			holdings:    logsHoldings,
 		},

@@ -46,9 +46,9 @@ type Store interface {
 	// Outages returns the outages that had not ended by a time, oldest first.
 	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
 
-	// Bind ties the ledger to one Kong. It fails with audit.ErrLedgerMismatch if the
+	// BindKong ties the ledger to one Kong. It fails with audit.ErrLedgerMismatch if the
 	// ledger was used with another address, unless adopt is set.
-	Bind(ctx context.Context, url string, adopt bool) error
+	BindKong(ctx context.Context, url string, adopt bool) error
 	// BindAccount ties the ledger to one AWS account. It fails with
 	// audit.ErrAccountMismatch if the ledger was used with another one, unless adopt is set.
 	BindAccount(ctx context.Context, account string, adopt bool) error

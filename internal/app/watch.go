@@ -257,10 +257,10 @@ func (l watchedLease) SetMarks(ctx context.Context, m audit.Marks) (err error) {
 	return l.Lease.SetMarks(ctx, m)
 }
 
-// Bind implements [Store].
-func (s watchedStore) Bind(ctx context.Context, url string, adopt bool) (err error) {
+// BindKong implements [Store].
+func (s watchedStore) BindKong(ctx context.Context, url string, adopt bool) (err error) {
 	defer s.call("bind")(&err)
-	return s.Store.Bind(ctx, url, adopt)
+	return s.Store.BindKong(ctx, url, adopt)
 }
 
 // Probe makes a small call to a dependency.

@@ -37,8 +37,8 @@ type Options struct {
 	// Rerun is called when another process requests a rerun while the lease is held. May be
 	// nil.
 	Rerun func()
-	// TTL is how long the ledger's lease lasts unless it is renewed. Default:
-	// ledger.DefaultLease.
+	// TTL is what the ledger was opened with, its LeaseTTL: how often the lease is renewed and
+	// when it counts as lost rest on it. Default: ledger.DefaultLease.
 	TTL    time.Duration
 	Logger *slog.Logger
 }

@@ -35,7 +35,10 @@ import (
 )
 
 const (
-	// DefaultLease is how long a lease lasts unless it is renewed.
+	// DefaultLease is how long a lease lasts unless it is renewed. If its holder has died,
+	// `relay once` waits for its end (so it is shorter than the default of --lease-wait), and
+	// a relay that waits for an announced id takes over before that id counts as missing (so
+	// it is shorter than announce.MissingAfter).
 	DefaultLease = 10 * time.Second
 
 	// MaxListed is how many announcements, and how many own reads, a ledger keeps.

@@ -111,7 +111,7 @@ func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 }
 
 // Bind is [redisledger.Ledger.Bind].
-func (b *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
+func (b *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
 	other, err := b.bind(ctx, kongKey, ledger.Address(url), adopt)
 	if err == nil && other != "" {
 		return fmt.Errorf("binding ledger: %w", ledger.Mismatch(other))

@@ -38,7 +38,7 @@ type Ledger interface {
 	Outages(ctx context.Context, since time.Time) ([]audit.Outage, error)
 	Recall(ctx context.Context, keys []string) ([][]byte, int64, error)
 	Remember(ctx context.Context, version int64, items []audit.Item, most int) (int, error)
-	Bind(ctx context.Context, url string, adopt bool) error
+	BindKong(ctx context.Context, url string, adopt bool) error
 	BindAccount(ctx context.Context, account string, adopt bool) error
 	Ping(ctx context.Context) error
 	Close() error
@@ -245,19 +245,19 @@ func testNonces(t *testing.T, b Backend) {
 
 func testBind(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	Must(t, x.Bind(bg(), "https://user:hunter2@Kong:8444/", false))
-	Must(t, y.Bind(bg(), "https://mistyped:8444", false)) // nothing hangs on it yet
-	Must(t, y.Bind(bg(), "https://kong:8444", false))
+	Must(t, x.BindKong(bg(), "https://user:hunter2@Kong:8444/", false))
+	Must(t, y.BindKong(bg(), "https://mistyped:8444", false)) // nothing hangs on it yet
+	Must(t, y.BindKong(bg(), "https://kong:8444", false))
 	lease := Value(x.Acquire(bg(), true))(t)
 	Must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
-	err := y.Bind(bg(), "https://other:8444", false)
+	err := y.BindKong(bg(), "https://other:8444", false)
 	WantErr(t, err, audit.ErrLedgerMismatch)
 	if s := err.Error(); strings.Contains(s, "hunter2") || !strings.Contains(s, "https://kong:8444") {
 		t.Errorf("message %q", s)
 	}
-	Must(t, x.Bind(bg(), "https://kong:8444", false))
-	Must(t, y.Bind(bg(), "https://other:8444", true))
-	WantErr(t, x.Bind(bg(), "https://kong:8444", false), audit.ErrLedgerMismatch)
+	Must(t, x.BindKong(bg(), "https://kong:8444", false))
+	Must(t, y.BindKong(bg(), "https://other:8444", true))
+	WantErr(t, x.BindKong(bg(), "https://kong:8444", false), audit.ErrLedgerMismatch)
 }
 
 func testBindAccount(t *testing.T, b Backend) {

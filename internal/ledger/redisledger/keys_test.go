@@ -52,7 +52,7 @@ func TestRedisDeclaresKeys(t *testing.T) {
 	lease := value(r.Acquire(bg(), true))(t)
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	must(t, lease.Renew(bg()))
-	must(t, r.Bind(bg(), "http://kong:8001", false))
+	must(t, r.BindKong(bg(), "http://kong:8001", false))
 	must(t, r.BindAccount(bg(), "111111111111", false))
 	must(t, r.Announce(bg(), []string{"x"}, time.Now()))
 	must(t, r.NoteOwnReads(bg(), []string{"y"}))

@@ -75,7 +75,7 @@ func (r *Ledger) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, 
 	if requestRerun {
 		request = 1
 	}
-	reruns, err := acquireScript.Run(ctx, r.client, r.keys("lease", "reruns"), token, r.lease.Milliseconds(), request).Int64()
+	reruns, err := acquireScript.Run(ctx, r.client, r.keys("lease", "reruns"), token, r.leaseTTL.Milliseconds(), request).Int64()
 	if errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
 	}
@@ -95,7 +95,7 @@ type lease struct {
 }
 
 func (l *lease) Renew(ctx context.Context) error {
-	_, err := l.reruns(ctx, "renewing lease", l.r.lease)
+	_, err := l.reruns(ctx, "renewing lease", l.r.leaseTTL)
 	return err
 }
 
@@ -129,7 +129,7 @@ func (l *lease) reruns(ctx context.Context, doing string, extend time.Duration) 
 
 func (l *lease) Release(ctx context.Context) (rerun bool, err error) {
 	const doing = "releasing lease"
-	reruns, err := releaseScript.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), l.token, l.told(), l.r.lease.Milliseconds()).Int64()
+	reruns, err := releaseScript.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), l.token, l.told(), l.r.leaseTTL.Milliseconds()).Int64()
 	if errors.Is(err, redis.Nil) {
 		return false, fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
 	}
@@ -180,11 +180,11 @@ func (r *Ledger) ReserveNonce(ctx context.Context, nonce string, d time.Duration
 	return first == 1, r.wrap("reserving a nonce", err)
 }
 
-// Bind remembers the Admin API that this ledger belongs to. It fails with
+// BindKong remembers the Admin API that this ledger belongs to. It fails with
 // [audit.ErrLedgerMismatch] if that is another one already and the ledger has
 // marks, unless adopt is set. SetMarks fails so as well if another Kong took over
 // the binding meanwhile. Credentials in the URL are not kept.
-func (r *Ledger) Bind(ctx context.Context, url string, adopt bool) error {
+func (r *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
 	url = ledger.Address(url)
 	replace := 0
 	if adopt {

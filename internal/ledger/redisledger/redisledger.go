@@ -41,20 +41,20 @@ type Options struct {
 	LeaseTTL time.Duration // 0: [ledger.DefaultLease]
 }
 
-// Ledger is a ledger in Redis 6.0 or later, or in Valkey. Record is durable once
-// it returns as far as the server's persistence goes; what a server forgets is
-// delivered again, not lost.
+// Ledger is a ledger in Redis 6.0 or later, or in Valkey. Once Record returns, it is as
+// durable as the server's persistence makes it; what a server forgets is delivered
+// again, not lost.
 //
 // All keys of a ledger are in one slot of a cluster, and each method that writes
 // is one script or one command.
 type Ledger struct {
-	client  *redisconn.Client
-	where   string // for errors
-	prefix  string
-	lease   time.Duration
-	pin     ledger.Pin
-	layouts layouts
-	now     func() time.Time
+	client   *redisconn.Client
+	where    string // for errors
+	prefix   string
+	leaseTTL time.Duration
+	pin      ledger.Pin
+	layouts  layouts
+	now      func() time.Time
 }
 
 // Open returns a ledger. It does not connect: the server may be down. It
@@ -77,15 +77,15 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 		return nil, err
 	}
 	return &Ledger{
-		client: client,
-		where:  client.Where,
-		prefix: escape(o.Prefix) + ":{" + escape(o.Source) + ">" + escape(o.Destination) + "}:",
-		lease:  o.LeaseTTL,
-		now:    time.Now,
+		client:   client,
+		where:    client.Where,
+		prefix:   escape(o.Prefix) + ":{" + escape(o.Source) + ">" + escape(o.Destination) + "}:",
+		leaseTTL: o.LeaseTTL,
+		now:      time.Now,
 	}, nil
 }
 
-// escape keeps braces out of a name: the first pair of a key is its hash tag.
+// escape keeps braces out of a name: the first {…} of a key is its hash tag.
 func escape(s string) string {
 	return strings.NewReplacer("%", "%25", "{", "%7B", "}", "%7D").Replace(s)
 }

@@ -67,7 +67,7 @@ func TestRedisBuckets(t *testing.T) {
 	lease := value(r.Acquire(bg(), true))(t)
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
 	value(r.ReserveNonce(bg(), "nonce", time.Hour))(t)
-	must(t, r.Bind(bg(), "http://kong:8001", false))
+	must(t, r.BindKong(bg(), "http://kong:8001", false))
 	must(t, r.BindAccount(bg(), "111111111111", false))
 	must(t, r.Announce(bg(), []string{"x"}, time.Now()))
 	if _, err := r.Acquire(bg(), true); !errors.Is(err, audit.ErrLeaseHeld) {
