@@ -34,8 +34,8 @@ type destinationKind struct {
 	// bindsAccount reports whether the ledger is tied to the AWS account of the credentials,
 	// because its name does not say the account. May be nil: it is not.
 	bindsAccount func(s *config.Settings) bool
-	hint        string // what to do about an error that does not say it
-	caveat      string // what relay check cannot find out; may be empty
+	hint         string // what to do about an error that does not say it
+	caveat       string // what relay check cannot find out; may be empty
 	// holdings opens a reader of the events in the destination. Required; it returns nil, nil
 	// if the destination cannot be read.
 	holdings func(ctx context.Context, s *config.Settings) (*Holdings, error)
@@ -85,8 +85,8 @@ func destinations() map[config.Destination]destinationKind {
 			open:         openCloudWatch,
 			batchEntries: cloudwatch.BatchEntries, batchBytes: cloudwatch.BatchBytes, flightBytes: cloudwatch.FlightBytes,
 			bindsAccount: func(s *config.Settings) bool { return s.AccountID == "" },
-			hint:        awsHint,
-			holdings:    logsHoldings,
+			hint:         awsHint,
+			holdings:     logsHoldings,
 		},
 		config.ToJSONL: {
 			ledgerName: jsonlName,
