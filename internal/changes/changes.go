@@ -84,6 +84,21 @@ func Diff(before, after State) (from, to []Field) {
 	return d.from, d.to
 }
 
+// NewChange returns what an operation did to the entity of a kind and key. state is the
+// entity afterwards, or when it was deleted; before is what is known of it before an update,
+// and empty if that is nothing.
+func NewChange(kind, key, operation string, before, state State, h History) Change {
+	c := Change{Entity: kind, Key: key, Name: state.Name(), Operation: operation, History: h}
+	switch operation {
+	case Create:
+		before = ""
+	case Delete:
+		before, state = state, ""
+	}
+	c.From, c.To = Diff(before, state)
+	return c
+}
+
 // differ gathers fields that differ.
 type differ struct{ from, to []Field }
 
@@ -248,42 +263,37 @@ func event(list []Change, left int, late bool) string {
 	return string(b)
 }
 
-// shrink leaves at least n bytes out of the longest fields. It reports whether it could.
+// shrink leaves the longest fields out, at least n bytes. It reports whether it could.
 func shrink(list []Change, n int) bool {
-	size := func(f Field) int { return len(f.Path) + len(f.Value) }
-	var sizes []int
-	for i := range list {
-		for _, f := range slices.Concat(list[i].From, list[i].To) {
-			sizes = append(sizes, size(f))
-		}
+	type place struct {
+		change *Change
+		field  *Field
 	}
-	if len(sizes) == 0 {
-		return false
-	}
-	slices.Sort(sizes)
-	least, equal := sizes[len(sizes)-1], 0 // size of what goes, and how many fields of just that size do
-	for i := len(sizes) - 1; i >= 0 && (n > 0 || equal == 0); i-- {
-		if sizes[i] < least {
-			least, equal = sizes[i], 0
-		}
-		equal++
-		n -= sizes[i]
-	}
-	isLong := func(f Field) bool {
-		if size(f) == least {
-			equal--
-			return equal >= 0
-		}
-		return size(f) > least
-	}
+	size := func(p place) int { return len(p.field.Path) + len(p.field.Value) }
+	var longest []place
 	for i := range list {
 		c := &list[i]
-		before := len(c.From) + len(c.To)
-		c.From = slices.DeleteFunc(slices.Clone(c.From), isLong)
-		c.To = slices.DeleteFunc(slices.Clone(c.To), isLong)
-		c.Truncated += before - len(c.From) - len(c.To)
+		c.From, c.To = slices.Clone(c.From), slices.Clone(c.To)
+		for _, fields := range [][]Field{c.From, c.To} {
+			for k := range fields {
+				longest = append(longest, place{c, &fields[k]})
+			}
+		}
 	}
-	return true
+	slices.SortStableFunc(longest, func(a, b place) int { return cmp.Compare(size(b), size(a)) })
+	for i, p := range longest {
+		if i > 0 && n <= 0 {
+			break
+		}
+		n -= size(p)
+		p.field.Value = nil
+		p.change.Truncated++
+	}
+	gone := func(f Field) bool { return f.Value == nil }
+	for i := range list {
+		list[i].From, list[i].To = slices.DeleteFunc(list[i].From, gone), slices.DeleteFunc(list[i].To, gone)
+	}
+	return len(longest) > 0
 }
 
 // Fields returns the names at the top of a JSON object.

@@ -1,6 +1,9 @@
 package changes
 
-import "strings"
+import (
+	"net/url"
+	"strings"
+)
 
 // lists are those of the Admin API, with the kind of the entities in each.
 var lists = map[string]string{
@@ -37,12 +40,26 @@ func KindNamed(name string) string {
 // Kind returns the kind of the entity that a request to a path of the Admin API writes, or
 // the empty string if the path does not tell.
 func Kind(path string) string {
-	path, _, _ = strings.Cut(path, "?")
-	steps := strings.Split(strings.Trim(path, "/"), "/")
-	for i := len(steps) - 1; i >= 0 && i >= len(steps)-2; i-- {
-		if kind, ok := lists[steps[i]]; ok {
-			return kind
-		}
+	list, name := Target(path)
+	if kind, ok := lists[name]; ok {
+		return kind
 	}
-	return ""
+	return lists[list]
+}
+
+// Target returns the last two steps of a path of the Admin API: a list, or the empty string
+// if there is one step, and the name or id of an entity in it, or of another list.
+func Target(path string) (list, name string) {
+	path, _, _ = strings.Cut(path, "?")
+	path = strings.Trim(path, "/")
+	if at := strings.LastIndexByte(path, '/'); at >= 0 {
+		path, name = path[:at], path[at+1:]
+		list = path[strings.LastIndexByte(path, '/')+1:]
+	} else {
+		name = path
+	}
+	if plain, err := url.PathUnescape(name); err == nil {
+		name = plain
+	}
+	return list, name
 }

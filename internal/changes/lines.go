@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 const (
@@ -46,32 +47,12 @@ func (c *Change) line() string {
 	}
 	var parts []string
 	more := c.Truncated
-	add := func(path, from, to string) {
-		switch {
-		case path == "/updated_at":
-		case len(parts) == lineFields:
+	for _, p := range c.Pairs() {
+		if len(parts) == lineFields {
 			more++
-		default:
-			name := strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(path, "/"))
-			parts = append(parts, name+" "+from+" → "+to)
+			continue
 		}
-	}
-	to := map[string]string{}
-	for _, f := range c.To {
-		to[f.Path] = short(f.Value)
-	}
-	for _, f := range c.From {
-		after, ok := to[f.Path]
-		if !ok {
-			after = "none"
-		}
-		add(f.Path, short(f.Value), after)
-		delete(to, f.Path)
-	}
-	for _, f := range c.To {
-		if after, left := to[f.Path]; left {
-			add(f.Path, "none", after)
-		}
+		parts = append(parts, p.Name+" "+short(p.From)+" → "+short(p.To))
 	}
 	if more > 0 {
 		parts = append(parts, strconv.Itoa(more)+" more")
@@ -87,8 +68,45 @@ func (c *Change) line() string {
 }
 
 func short(value []byte) string {
-	if len(value) <= lineValue {
+	switch {
+	case value == nil:
+		return "none"
+	case len(value) <= lineValue:
 		return string(value)
 	}
 	return strings.ToValidUTF8(string(value[:lineValue]), "") + "…"
+}
+
+// Pair is a field before and after a change. From is nil if the field was not there before,
+// and To if it is not there now.
+type Pair struct {
+	Name     string // for a person: paths/0
+	From, To jsontext.Value
+}
+
+// Pairs returns the fields of a change. The time of an update is not one of them.
+func (c *Change) Pairs() []Pair {
+	var pairs []Pair
+	at := map[string]int{} // by path
+	pair := func(path string) *Pair {
+		i, ok := at[path]
+		if !ok {
+			i = len(pairs)
+			at[path] = i
+			pairs = append(pairs, Pair{Name: strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(path, "/"))})
+		}
+		return &pairs[i]
+	}
+	skipped := func(path string) bool { return path == "/updated_at" && c.Operation == Update }
+	for _, f := range c.From {
+		if !skipped(f.Path) {
+			pair(f.Path).From = f.Value
+		}
+	}
+	for _, f := range c.To {
+		if !skipped(f.Path) {
+			pair(f.Path).To = f.Value
+		}
+	}
+	return pairs
 }

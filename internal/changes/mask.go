@@ -30,8 +30,16 @@ func NewMasker(key []byte, paths []string) *Masker {
 // entity, which are secrets wherever else they occur. A text that is not strict JSON, or
 // is nested too deep, is a secret as a whole.
 func (m *Masker) Mask(kind, key, text, removed string) State {
-	v := visitor{hide: func(name, value string) string { return m.digest(kind, key, name, value) }, kind: kind}
-	return v.state(text, m.paths, removed)
+	hide := func(name, value string) string { return m.digest(kind, key, name, value) }
+	n, ok := parse(text)
+	switch {
+	case ok:
+		v := newVisitor(kind, n, hide, m.paths, removed)
+		return State(encode(v.value(n, "", v.paths)))
+	case strings.TrimSpace(text) == "":
+		return ""
+	}
+	return State(quote(hide("", text)))
 }
 
 // digest replaces a secret.
@@ -49,12 +57,11 @@ func (m *Masker) digest(parts ...string) string {
 // without secrets is returned as it is, and one that is not strict JSON is returned
 // with ok false.
 func Hide(kind, text, instead string) (hidden string, ok bool) {
-	v := visitor{hide: func(_, _ string) string { return instead }, kind: kind}
 	n, ok := parse(text)
 	if !ok {
 		return "", false
 	}
-	v.begin(n, nil, "")
+	v := newVisitor(kind, n, func(_, _ string) string { return instead }, nil, "")
 	clean := v.value(n, "", v.paths)
 	if !v.changed {
 		return text, true
@@ -72,26 +79,13 @@ type visitor struct {
 	changed bool
 }
 
-func (v *visitor) state(text string, paths [][]string, removed string) State {
-	n, ok := parse(text)
-	if !ok {
-		if strings.TrimSpace(text) == "" {
-			return ""
-		}
-		return State(quote(v.hide("", text)))
-	}
-	v.begin(n, paths, removed)
-	return State(encode(v.value(n, "", v.paths)))
-}
-
-// begin finds out which fields of an entity are secrets.
-func (v *visitor) begin(n any, more [][]string, removed string) {
-	fields := slices.Clone(secretFields[v.kind])
-	if v.kind == "plugins" {
+// newVisitor returns a visitor of an entity, which finds out which of its fields are secrets.
+func newVisitor(kind string, n any, hide func(name, value string) string, more [][]string, removed string) *visitor {
+	v := &visitor{hide: hide, kind: kind, headers: kind != "routes" && kind != "services" && kind != "consumers", paths: slices.Clone(more)}
+	fields := slices.Clone(secretFields[kind])
+	if kind == "plugins" {
 		fields = append(fields, pluginFields(n)...)
 	}
-	v.headers = v.kind != "routes" && v.kind != "services" && v.kind != "consumers"
-	v.paths = slices.Clone(more)
 	for _, f := range fields {
 		v.paths = append(v.paths, strings.Split(f, "."))
 	}
@@ -100,6 +94,7 @@ func (v *visitor) begin(n any, more [][]string, removed string) {
 			v.removed = append(v.removed, name)
 		}
 	}
+	return v
 }
 
 // pluginFields returns the fields of a plugin that hold secrets: those of every plugin if it

@@ -140,20 +140,12 @@ func (r *reading) eventsOf(rows []row) []Event {
 	for i := range rows {
 		w := &rows[i]
 		e := Event{at: w.at, Time: moment(w.at), RequestID: w.requestID, UserID: w.userID}
-		e.Change = changes.Change{Entity: r.dao, Key: w.key, Name: w.state.Name(), Operation: w.operation, History: changes.Exact}
-		switch w.operation {
-		case changes.Create:
-			_, e.To = changes.Diff("", w.state)
-		case changes.Delete:
-			e.From, _ = changes.Diff(w.state, "")
-		default:
-			var before changes.State
-			if before, e.History, e.Note = r.before(rows, i, apart); e.History == changes.Unavailable {
-				_, e.To = changes.Diff("", w.state)
-			} else {
-				e.From, e.To = changes.Diff(before, w.state)
-			}
+		var before changes.State
+		known := changes.Exact
+		if w.operation != changes.Create && w.operation != changes.Delete {
+			before, known, e.Note = r.before(rows, i, apart)
 		}
+		e.Change = changes.NewChange(r.dao, w.key, w.operation, before, w.state, known)
 		if q := r.asked[w.requestID]; q != nil {
 			e.by(q)
 		} else {

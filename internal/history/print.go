@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/kong-cloudtrail/relay/internal/changes"
 )
 
@@ -90,45 +92,28 @@ func (p *printer) event(e *Event) {
 }
 
 func (p *printer) fields(e *Event) {
-	to := map[string]changes.Field{}
-	for _, f := range e.To {
-		to[f.Path] = f
-	}
-	lines := 0
-	show := func(colour, sign string, f changes.Field) {
-		if f.Path == "/updated_at" && e.Operation == changes.Update {
-			return
+	pairs := e.Pairs()
+	for _, f := range pairs {
+		if f.From != nil {
+			p.line(red, "  - "+field(f.Name, f.From))
 		}
-		lines++
-		p.line(colour, "  "+sign+" "+field(f))
-	}
-	for _, f := range e.From {
-		show(red, "-", f)
-		if after, ok := to[f.Path]; ok {
-			show(green, "+", after)
-			delete(to, f.Path)
+		switch {
+		case f.To == nil:
+		case e.History == changes.Unavailable:
+			p.line("", "    "+field(f.Name, f.To))
+		default:
+			p.line(green, "  + "+field(f.Name, f.To))
 		}
 	}
-	for _, f := range e.To {
-		if _, left := to[f.Path]; !left {
-			continue
-		}
-		if e.History == changes.Unavailable {
-			show("", " ", f)
-		} else {
-			show(green, "+", f)
-		}
-	}
-	if lines == 0 && e.Key != "" {
+	if len(pairs) == 0 && e.Key != "" {
 		p.line(dim, "  no field changed")
 	}
 }
 
-func field(f changes.Field) string {
-	name := strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(f.Path, "/"))
-	value := clean(digests.ReplaceAllString(string(f.Value), "[secret $1]"))
+func field(name string, full jsontext.Value) string {
+	value := clean(digests.ReplaceAllString(string(full), "[secret $1]"))
 	if len(value) > maxShown {
-		value = strings.ToValidUTF8(value[:maxShown], "") + "… (" + strconv.Itoa(len(f.Value)) + " bytes)"
+		value = strings.ToValidUTF8(value[:maxShown], "") + "… (" + strconv.Itoa(len(full)) + " bytes)"
 	}
 	return clean(name) + ": " + value
 }

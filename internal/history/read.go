@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -321,25 +320,11 @@ const slack = 60
 // concerns reports whether a path of the Admin API names the entity, or may: the service
 // of a route.
 func (r *reading) concerns(path string, called map[string]bool) bool {
-	path, _, _ = strings.Cut(path, "?")
-	list, last := cutLast(strings.Trim(path, "/"))
-	if last == strings.TrimSuffix(r.dao, "s") && strings.Contains(list, "/") {
+	list, name := changes.Target(path)
+	if _, ok := changes.KindIn(list); !ok && list != "" && name == strings.TrimSuffix(r.dao, "s") {
 		return true
 	}
-	if name, err := url.PathUnescape(last); err == nil {
-		last = name
-	}
-	if !called[last] || list == "" {
-		return false
-	}
-	_, list = cutLast(list)
-	return changes.KindNamed(list) == r.dao
-}
-
-// cutLast cuts the last step off a path.
-func cutLast(path string) (before, last string) {
-	at := strings.LastIndexByte(path, '/')
-	return path[:max(at, 0)], path[at+1:]
+	return called[name] && changes.KindNamed(list) == r.dao
 }
 
 // shown returns what a history shows of a request, copied out of its page's memory.

@@ -296,21 +296,14 @@ func undatedAsZero(e *audit.Entry) int64 {
 
 // change says what a row changed.
 func (r *round) change(x *row, p *pending) changes.Change {
-	c := changes.Change{Entity: x.dao, Key: x.key, Name: x.text.Name(), Operation: x.operation, History: r.history(x, p)}
-	switch {
-	case x.operation == changes.Create:
-		c.From, c.To = changes.Diff("", x.text)
-	case x.operation == changes.Delete:
-		c.From, c.To = changes.Diff(x.text, "")
-	case c.History == changes.Unavailable:
-		c.From, c.To = changes.Diff("", x.text)
-	default:
-		c.From, c.To = changes.Diff(r.before(x, p).text, x.text)
+	known, before := r.history(x, p), changes.State("")
+	if s := r.before(x, p); s != nil && known != changes.Unavailable {
+		before = s.text
 	}
 	if f := r.opts.Observer.Changed; f != nil {
-		f(string(c.History))
+		f(string(known))
 	}
-	return c
+	return changes.NewChange(x.dao, x.key, x.operation, before, x.text, known)
 }
 
 // advance moves on what is known of a row's entity. p is nil for a row that came late.

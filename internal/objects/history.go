@@ -43,7 +43,7 @@ func (r *round) history(x *row, p *pending) changes.History {
 		return changes.Approximate
 	}
 	t := min(x.t, e.Timestamp)
-	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || t < s.T && r.order(x, t, nil, s) != later {
+	if !s.precedes(x) || t < s.T && r.order(x, t, nil, s) != later {
 		return changes.Unavailable
 	}
 	if !p.settled || !r.certain(x, p) || r.unseenBetween(x, p, s) {
@@ -57,7 +57,7 @@ func (r *round) history(x *row, p *pending) changes.History {
 func (r *round) certain(x *row, p *pending) bool {
 	e, s := &p.entry, r.before(x, p)
 	t, latest := min(x.t, e.Timestamp), max(x.t, e.Timestamp)
-	if s == nil || s.Large || s.Gone || x.known || s.Row == x.id || r.order(x, t, nil, s) != later {
+	if !s.precedes(x) || r.order(x, t, nil, s) != later {
 		return false
 	}
 	return r.alone(x, p) == 1 && !e.TimestampGuessed && s.Joined && !s.Doubtful && latest-t <= lookback && s.T > r.meta.Gap+skew &&

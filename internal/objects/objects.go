@@ -314,7 +314,6 @@ func (r *round) load(ctx context.Context) error {
 		if len(j.key) == 0 {
 			j.key = make([]byte, 32)
 			_, _ = rand.Read(j.key) // it does not fail
-			r.newKey = true
 		}
 		j.masker = changes.NewMasker(j.key, j.opts.Redact)
 		j.loaded, j.version = true, version

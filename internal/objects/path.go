@@ -2,7 +2,6 @@ package objects
 
 import (
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -21,17 +20,12 @@ func changesNothing(path string) bool {
 // mayTouch reports whether a write whose rows are not there may have changed an entity
 // that existed before and after. names are what its paths may call it.
 func mayTouch(method, path, dao, key string, names []string) bool {
-	path, _, _ = strings.Cut(path, "?")
-	steps := strings.Split(strings.Trim(path, "/"), "/")
-	n := len(steps)
+	list, name := changes.Target(path)
 	if method == http.MethodPost {
-		_, creates := changes.KindIn(steps[n-1])
+		_, creates := changes.KindIn(name)
 		return !creates
 	}
-	if n < 2 {
-		return true
-	}
-	kind, ok := changes.KindIn(steps[n-2])
+	kind, ok := changes.KindIn(list)
 	switch {
 	case !ok:
 		return true
@@ -40,9 +34,5 @@ func mayTouch(method, path, dao, key string, names []string) bool {
 	case kind != dao:
 		return kind == "certificates" && dao == "snis"
 	}
-	id := steps[n-1]
-	if plain, err := url.PathUnescape(id); err == nil {
-		id = plain
-	}
-	return id == key || slices.Contains(names, id)
+	return name == key || slices.Contains(names, name)
 }

@@ -22,7 +22,6 @@ type round struct {
 	prevRead time.Time // when the last read before this one began
 	date     int64     // by Kong's, when the read began; 0 if it failed
 	meta     meta
-	newKey   bool
 	pending  []*pending
 	byID     map[string]*pending
 	rows     map[string]*row // that are not taken into account, or whose write waits

@@ -63,6 +63,11 @@ func (s *state) rival(o *state) {
 	s.Doubtful = true
 }
 
+// precedes reports whether s is a state that the change of a row can go on from.
+func (s *state) precedes(x *row) bool {
+	return s != nil && !s.Large && !s.Gone && !x.known && s.Row != x.id
+}
+
 func stateKey(entity string) string { return "state:" + entity }
 
 func (s *state) encode() []byte {
