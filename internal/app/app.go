@@ -54,6 +54,9 @@ func Open(ctx context.Context, s config.Settings, log *slog.Logger, stdout io.Wr
 }
 
 func (a *App) open(ctx context.Context, stdout io.Writer, n config.Need) error {
+	if n&(config.NeedLedger|config.NeedDestination) != 0 && a.kind.open == nil {
+		return fmt.Errorf("no destination is called %q", a.Settings.Destination)
+	}
 	existing := n&config.NeedKong == 0
 	if !existing {
 		if err := a.openKong(); err != nil {
@@ -120,7 +123,6 @@ func (a *App) AroundPuts(put func(ctx context.Context, to delivery.Destination, 
 // destinationFunc implements [delivery.Destination].
 type destinationFunc func(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error)
 
-// Put implements [delivery.Destination].
 func (f destinationFunc) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	return f(ctx, entries)
 }
@@ -142,7 +144,7 @@ func (a *App) openKong() error {
 
 func (a *App) openStore(ctx context.Context, mustExist bool) (err error) {
 	s := &a.Settings
-	name, err := destinationName(ctx, s)
+	name, err := a.kind.ledgerName(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -103,24 +103,6 @@ func destinations() map[config.Destination]destinationKind {
 	}
 }
 
-// kindOf returns the row of the destination that is set.
-func kindOf(s *config.Settings) (destinationKind, error) {
-	kind, known := destinations()[s.Destination]
-	if !known {
-		return destinationKind{}, fmt.Errorf("no destination is called %q", s.Destination)
-	}
-	return kind, nil
-}
-
-// destinationName names the destination in the ledger's keys.
-func destinationName(ctx context.Context, s *config.Settings) (string, error) {
-	kind, err := kindOf(s)
-	if err != nil {
-		return "", err
-	}
-	return kind.ledgerName(ctx, s)
-}
-
 // at returns the part of a destination's name that says at which endpoint it is.
 func at(endpoint string) string {
 	if endpoint == "" {
@@ -129,12 +111,8 @@ func at(endpoint string) string {
 	return "@" + endpoint
 }
 
-func (a *App) openDestination(ctx context.Context, stdout io.Writer) error {
-	kind, err := kindOf(&a.Settings)
-	if err != nil {
-		return err
-	}
-	if a.destination, err = kind.open(ctx, &a.Settings, stdout); err != nil {
+func (a *App) openDestination(ctx context.Context, stdout io.Writer) (err error) {
+	if a.destination, err = a.kind.open(ctx, &a.Settings, stdout); err != nil {
 		return err
 	}
 	if a.destination.close != nil {
@@ -233,11 +211,7 @@ type Holdings struct {
 // Holdings returns a reader of the events in the destination, or nil if it cannot be read:
 // standard output, a pipe, a channel whose event data store is not known.
 func (a *App) Holdings(ctx context.Context) (*Holdings, error) {
-	kind, err := kindOf(&a.Settings)
-	if err != nil {
-		return nil, err
-	}
-	return kind.holdings(ctx, &a.Settings)
+	return a.kind.holdings(ctx, &a.Settings)
 }
 
 const (

@@ -31,7 +31,7 @@ func TestDestinationName(t *testing.T) {
 		{Destination: config.ToJSONL, JSONLFile: filepath.Join(dir, "sub", "events.jsonl")},
 		at(logs, ""), at(elsewhere, ""),
 	} {
-		name, err := destinationName(t.Context(), &s)
+		name, err := destinations()[s.Destination].ledgerName(t.Context(), &s)
 		if err != nil || names[name] {
 			t.Errorf("%+v: %q, %v", s, name, err)
 		}
@@ -39,10 +39,10 @@ func TestDestinationName(t *testing.T) {
 	}
 	// AWS's own endpoints are the same destination.
 	fips := at(channel, "https://cloudtrail-data-fips.eu-west-1.amazonaws.com")
-	if name, err := destinationName(t.Context(), &fips); err != nil || name != channel.ChannelARN {
+	if name, err := destinations()[fips.Destination].ledgerName(t.Context(), &fips); err != nil || name != channel.ChannelARN {
 		t.Errorf("%q, %v", name, err)
 	}
-	absolute, err := destinationName(t.Context(), &config.Settings{Destination: config.ToJSONL, JSONLFile: filepath.Join(dir, "events.jsonl")})
+	absolute, err := destinations()[config.ToJSONL].ledgerName(t.Context(), &config.Settings{Destination: config.ToJSONL, JSONLFile: filepath.Join(dir, "events.jsonl")})
 	if err != nil || !names[absolute] {
 		t.Errorf("%q is not the name of the same file by a relative path: %v", absolute, err)
 	}

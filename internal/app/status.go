@@ -261,8 +261,8 @@ func NamesOf(s *config.Settings) Names {
 	} else {
 		n.Ledger = "redis at " + strings.Join(s.RedisAddrs, ",")
 	}
-	if kind, err := kindOf(s); err == nil {
-		n.Destination = kind.label(s)
+	if label := destinations()[s.Destination].label; label != nil {
+		n.Destination = label(s)
 	}
 	return n
 }

@@ -115,7 +115,6 @@ type watchedSource struct {
 	app *App
 }
 
-// Page implements [walk.Source].
 func (s watchedSource) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 	done := s.app.begin(health.Kong, "read")
 	p, err := s.Source.Page(ctx, q)
@@ -162,6 +161,7 @@ func defaultHint(err error, hint string) error {
 	return audit.WithHint(err, hint)
 }
 
+// watchedStore reports those calls that show whether the ledger works.
 type watchedStore struct {
 	Store
 	app *App
@@ -181,43 +181,36 @@ func (s watchedStore) call(operation string) func(returned *error) {
 	}
 }
 
-// Lookup implements [delivery.Ledger].
 func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) (outcomes []audit.Outcome, err error) {
 	defer s.call("lookup")(&err) // a script: that marks can be read says nothing of it
 	return s.Store.Lookup(ctx, entries)
 }
 
-// Record implements [delivery.Ledger].
 func (s watchedStore) Record(ctx context.Context, records []audit.Record) (err error) {
 	defer s.call(RecordOperation)(&err) // a full disk may take the lease and not the records
 	return s.Store.Record(ctx, records)
 }
 
-// Marks implements [pipeline.Marks].
 func (s watchedStore) Marks(ctx context.Context) (m audit.Marks, err error) {
 	defer s.call("read")(&err)
 	return s.Store.Marks(ctx)
 }
 
-// Announce implements [runner.List].
 func (s watchedStore) Announce(ctx context.Context, ids []string, at time.Time) (err error) {
 	defer s.call("write")(&err)
 	return s.Store.Announce(ctx, ids, at)
 }
 
-// Announced implements [runner.List].
 func (s watchedStore) Announced(ctx context.Context) (list []audit.Announcement, err error) {
 	defer s.call("read")(&err)
 	return s.Store.Announced(ctx)
 }
 
-// Unannounce implements [runner.List].
 func (s watchedStore) Unannounce(ctx context.Context, ids []string) (err error) {
 	defer s.call("write")(&err)
 	return s.Store.Unannounce(ctx, ids)
 }
 
-// UndeliveredEntries implements [pipeline.Undelivered].
 func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
 	return func(yield func(audit.Undelivered, error) bool) {
 		for u, err := range s.Store.UndeliveredEntries(ctx) {
@@ -231,13 +224,11 @@ func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Un
 	}
 }
 
-// Begin implements [Store].
 func (s watchedStore) Begin(ctx context.Context) (fresh bool, err error) {
 	defer s.call("begin")(&err) // as a rule it only reads: its success says nothing of writes
 	return s.Store.Begin(ctx)
 }
 
-// Acquire implements [Store].
 func (s watchedStore) Acquire(ctx context.Context, requestRerun bool) (l ledger.Lease, err error) {
 	defer s.call("write")(&err)
 	if l, err = s.Store.Acquire(ctx, requestRerun); err != nil {
@@ -251,13 +242,11 @@ type watchedLease struct {
 	store watchedStore
 }
 
-// SetMarks implements [ledger.Lease].
 func (l watchedLease) SetMarks(ctx context.Context, m audit.Marks) (err error) {
 	defer l.store.call("write")(&err)
 	return l.Lease.SetMarks(ctx, m)
 }
 
-// BindKong implements [Store].
 func (s watchedStore) BindKong(ctx context.Context, url string, adopt bool) (err error) {
 	defer s.call("bind")(&err)
 	return s.Store.BindKong(ctx, url, adopt)

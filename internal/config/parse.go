@@ -119,16 +119,15 @@ func isToken(text string, least, most int, extra string) bool {
 	return len(text) >= least && len(text) <= most
 }
 
-func hostName(text string) bool { return isToken(text, 1, 253, ".-") }
+// token returns a function that reports whether a text is such a token.
+func token(least, most int, extra string) func(string) bool {
+	return func(text string) bool { return isToken(text, least, most, extra) }
+}
 
-// keyName keeps braces out: they would move the hash tag of Redis's keys.
-func keyName(text string) bool   { return isToken(text, 1, 64, "._-") }
-func keyPrefix(text string) bool { return isToken(text, 1, 64, "._:-") }
+// groupName reports whether a text can be the name of a log group.
+func groupName(text string) bool { return isToken(text, 1, 512, "._/#-") }
 
-// What AWS takes, by its service models.
-func regionName(text string) bool { return isToken(text, 3, 64, "-") }
-func externalID(text string) bool { return isToken(text, 2, 1224, "_+=,.@:/-") }
-func groupName(text string) bool  { return isToken(text, 1, 512, "._/#-") }
+// streamName reports whether a text can be the name of a log stream.
 func streamName(text string) bool {
 	return text != "" && len(text) <= 512 && !strings.ContainsAny(text, ":*")
 }

@@ -173,17 +173,16 @@ func (m *metrics) histogram(name, help string, buckets []float64, labels ...stri
 	return promauto.With(m.registry).NewHistogramVec(prometheus.HistogramOpts{Namespace: o.Namespace, Name: o.Name, Help: o.Help, Buckets: buckets}, labels)
 }
 
-// collector is a metric whose values are read when it is collected.
+// collector implements [prometheus.Collector]: it is a metric whose values are read when it
+// is collected.
 type collector struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
 	read func(emit func(value float64, labels ...string))
 }
 
-// Describe implements [prometheus.Collector].
 func (c collector) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
 
-// Collect implements [prometheus.Collector].
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	c.read(func(value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(c.desc, c.kind, value, labels...)

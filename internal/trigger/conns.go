@@ -1,9 +1,9 @@
 package trigger
 
 import (
-	"container/list"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 )
 
@@ -13,17 +13,12 @@ import (
 // if the newest connection had to wait. If all connections are in use, the newest
 // is closed.
 //
-// It must be called before server serves. A ConnState that is set already is
-// still called.
+// It sets the ConnState of server, before server serves.
 func LimitConnections(server *http.Server, limit int) {
-	l := &connLimiter{limit: limit, waiting: list.New(), places: map[net.Conn]*list.Element{}}
-	next := server.ConnState
+	l := &connLimiter{limit: limit}
 	server.ConnState = func(c net.Conn, state http.ConnState) {
 		if surplus := l.track(c, state); surplus != nil {
 			_ = surplus.Close()
-		}
-		if next != nil {
-			next(c, state)
 		}
 	}
 }
@@ -33,8 +28,7 @@ type connLimiter struct {
 
 	mu      sync.Mutex
 	open    int
-	waiting *list.List                 // of net.Conn: those without a request, the oldest first
-	places  map[net.Conn]*list.Element // in waiting
+	waiting []net.Conn // those without a request, the oldest first
 }
 
 // track notes c's new state and returns the connection to close, or nil.
@@ -44,14 +38,14 @@ func (l *connLimiter) track(c net.Conn, state http.ConnState) net.Conn {
 	switch state {
 	case http.StateNew:
 		l.open++
-		l.places[c] = l.waiting.PushBack(c)
+		l.waiting = append(l.waiting, c)
 		if l.open > l.limit {
-			oldest := l.waiting.Front().Value.(net.Conn)
+			oldest := l.waiting[0]
 			l.remove(oldest)
 			return oldest
 		}
 	case http.StateIdle:
-		l.places[c] = l.waiting.PushBack(c)
+		l.waiting = append(l.waiting, c)
 	case http.StateActive:
 		l.remove(c)
 	case http.StateHijacked, http.StateClosed:
@@ -63,8 +57,7 @@ func (l *connLimiter) track(c net.Conn, state http.ConnState) net.Conn {
 
 // remove takes c off the list of connections that wait, if it is there.
 func (l *connLimiter) remove(c net.Conn) {
-	if place := l.places[c]; place != nil {
-		l.waiting.Remove(place)
-		delete(l.places, c)
+	if i := slices.Index(l.waiting, c); i >= 0 {
+		l.waiting = slices.Delete(l.waiting, i, i+1)
 	}
 }
