@@ -3,7 +3,6 @@ package lambdahost
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -36,11 +35,12 @@ func FuzzParseEvent(f *testing.F) {
 		if e.url == nil {
 			return
 		}
-		if r, err := toHTTPRequest(t.Context(), e.url); err == nil {
-			trigger.NewHandler(trigger.Options{Notify: func(context.Context, []string) error {
-				t.Error("taken without a secret")
-				return nil
-			}, Logger: slog.New(slog.DiscardHandler)}).ServeHTTP(&urlAnswer{header: http.Header{}}, r)
+		h := &host{urls: trigger.NewHandler(trigger.Options{Notify: func(context.Context, []string) error {
+			t.Error("taken without a secret")
+			return nil
+		}, Logger: slog.New(slog.DiscardHandler)})}
+		if answer := h.serveURL(t.Context(), e.url); answer.StatusCode < 300 {
+			t.Errorf("%+v", answer)
 		}
 	})
 }

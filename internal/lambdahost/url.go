@@ -1,15 +1,13 @@
 package lambdahost
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
-	"fmt"
+	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambdaurl"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
@@ -56,63 +54,13 @@ func (h *host) passPollOn(ctx context.Context) {
 
 // serveURL answers a request to the function's URL.
 func (h *host) serveURL(ctx context.Context, in *events.LambdaFunctionURLRequest) events.LambdaFunctionURLResponse {
-	w := &urlAnswer{header: http.Header{}}
-	if r, err := toHTTPRequest(ctx, in); err != nil {
-		w.header.Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadRequest)
-		w.body.WriteString(`{"reason":"request could not be read"}` + "\n")
-	} else {
-		h.urls.ServeHTTP(w, r)
-		h.passPollOn(ctx)
-	}
-	w.WriteHeader(http.StatusOK) // has no effect after another status
-	out := events.LambdaFunctionURLResponse{StatusCode: w.status, Headers: map[string]string{}, Body: w.body.String()}
-	for name := range w.header {
-		out.Headers[name] = w.header.Get(name)
-	}
-	return out
-}
-
-// toHTTPRequest converts the event of a function URL.
-func toHTTPRequest(ctx context.Context, in *events.LambdaFunctionURLRequest) (*http.Request, error) {
-	u, err := url.ParseRequestURI(in.RawPath)
+	answer, err := lambdaurl.Wrap(h.urls)(ctx, in)
 	if err != nil {
-		return nil, fmt.Errorf("reading the path: %w", err)
-	}
-	u.RawQuery = in.RawQueryString
-	body := []byte(in.Body)
-	if in.IsBase64Encoded {
-		if body, err = base64.StdEncoding.DecodeString(in.Body); err != nil {
-			return nil, fmt.Errorf("reading the body: %w", err)
+		return events.LambdaFunctionURLResponse{
+			StatusCode: http.StatusBadRequest, Headers: map[string]string{"Content-Type": "application/json"}, Body: `{"reason":"request could not be read"}` + "\n",
 		}
 	}
-	r, err := http.NewRequestWithContext(ctx, in.RequestContext.HTTP.Method, u.String(), bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	r.Host, r.RemoteAddr = in.RequestContext.DomainName, in.RequestContext.HTTP.SourceIP
-	for name, value := range in.Headers {
-		r.Header.Set(name, value)
-	}
-	return r, nil
-}
-
-// urlAnswer is an [http.ResponseWriter] that keeps the answer.
-type urlAnswer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (a *urlAnswer) Header() http.Header { return a.header }
-
-func (a *urlAnswer) WriteHeader(status int) {
-	if a.status == 0 {
-		a.status = status
-	}
-}
-
-func (a *urlAnswer) Write(p []byte) (int, error) {
-	a.WriteHeader(http.StatusOK)
-	return a.body.Write(p)
+	body, _ := io.ReadAll(answer.Body) // never fails
+	h.passPollOn(ctx)                  // the handler has ended with the body
+	return events.LambdaFunctionURLResponse{StatusCode: answer.StatusCode, Headers: answer.Headers, Body: string(body)}
 }
