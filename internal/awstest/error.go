@@ -17,8 +17,6 @@ type Error struct {
 	Message string
 }
 
-func (e *Error) Error() string { return e.Code + ": " + e.Message }
-
 // Refuse returns the refusal of a call, with the HTTP status that goes with its code: 400
 // unless it is one of AWS's common ones.
 func Refuse(code, message string) *Error {
@@ -38,20 +36,12 @@ func Refuse(code, message string) *Error {
 	return &Error{status, code, message}
 }
 
-// ErrorsIn says where an error answer carries its code. AWS uses both places.
-type ErrorsIn int
-
-// Places.
-const (
-	BodyAndHeader ErrorsIn = iota
-	Body                   // "__type":"com.amazonaws…#Code"
-	Header                 // X-Amzn-ErrorType: Code:http://…
-)
-
 // Protocol is how a service writes its answers.
 type Protocol struct {
 	ContentType string
 	Namespace   string // of its errors
+	REST        bool   // errors have their own statuses, and their code in a header as well
+	Garbage     string // what it answers in place of JSON
 }
 
 // Write answers a call.
@@ -60,27 +50,25 @@ func (p Protocol) Write(w http.ResponseWriter, status int, answer any) {
 	if err != nil { // maps and strings always encode
 		panic(err)
 	}
-	p.WriteText(w, status, b)
+	p.writeText(w, status, b)
 }
 
-// WriteText answers a call with a text that is there already.
-func (p Protocol) WriteText(w http.ResponseWriter, status int, text []byte) {
+func (p Protocol) writeText(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", p.ContentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	_, _ = w.Write(text) // a client that has gone needs no answer
 }
 
-// WriteError answers a call with its refusal.
-func (p Protocol) WriteError(w http.ResponseWriter, e *Error, in ErrorsIn) {
-	body := map[string]string{"message": e.Message}
-	if in != Body {
+func (p Protocol) writeError(w http.ResponseWriter, e *Error) {
+	status := e.Status
+	switch {
+	case p.REST:
 		w.Header().Set("X-Amzn-ErrorType", e.Code+":http://internal.amazon.com/coral/"+p.Namespace+"/")
+	case status < http.StatusInternalServerError:
+		status = http.StatusBadRequest
 	}
-	if in != Header {
-		body["__type"] = p.Namespace + "#" + e.Code
-	}
-	p.Write(w, e.Status, body)
+	p.Write(w, status, map[string]string{"message": e.Message, "__type": p.Namespace + "#" + e.Code})
 }
 
 // Credential is an access key that a server knows. SessionToken is empty for a key that
@@ -102,18 +90,4 @@ func (c *Credentials) SetCredentials(list ...Credential) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.list = slices.Clone(list)
-}
-
-// Find returns the credential by which a request was signed.
-func (c *Credentials) Find(keyID, sessionToken string, now time.Time) (Credential, *Error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.list, func(k Credential) bool { return k.AccessKeyID == keyID })
-	switch {
-	case i < 0, c.list[i].SessionToken != sessionToken:
-		return Credential{}, Refuse("UnrecognizedClientException", "The security token included in the request is invalid.")
-	case !c.list[i].Expires.IsZero() && !now.Before(c.list[i].Expires):
-		return Credential{}, Refuse("ExpiredTokenException", "The security token included in the request is expired")
-	}
-	return c.list[i], nil
 }

@@ -43,7 +43,6 @@ type Faults struct {
 
 	Reset      float64
 	LoseAnswer float64
-	Garbage    float64
 	Calls      map[string]float64 // error code of a call to its probability
 	// IDs refuses chosen events for as long as it stands, id to code. CloudWatch Logs refuses
 	// the calls that hold one.
@@ -116,14 +115,14 @@ func (t *Troubles) Plan() Plan {
 		return p
 	}
 	p := Plan{Fault: Fault{Delay: f.Delay}, Standing: f}
-	if f.Jitter == 0 && f.Reset+f.LoseAnswer+f.Garbage+f.Omit == 0 && len(f.Calls)+len(f.Events) == 0 {
+	if f.Jitter == 0 && f.Reset+f.LoseAnswer+f.Omit == 0 && len(f.Calls)+len(f.Events) == 0 {
 		return p
 	}
 	p.dice = t.roll()
 	if f.Jitter > 0 {
 		p.Delay += time.Duration(p.dice.Int64N(int64(f.Jitter)))
 	}
-	p.Reset, p.LoseAnswer, p.Garbage = p.hit(f.Reset), p.hit(f.LoseAnswer), p.hit(f.Garbage)
+	p.Reset, p.LoseAnswer = p.hit(f.Reset), p.hit(f.LoseAnswer)
 	p.Code = p.draw(f.Calls)
 	return p
 }
@@ -172,8 +171,8 @@ func (p *Plan) draw(codes map[string]float64) string {
 	return ""
 }
 
-// Wait lets a delay pass, or the client go.
-func Wait(r *http.Request, d time.Duration) {
+// wait lets a delay pass, or the client go.
+func wait(r *http.Request, d time.Duration) {
 	if d <= 0 {
 		return
 	}
@@ -185,9 +184,9 @@ func Wait(r *http.Request, d time.Duration) {
 	}
 }
 
-// Reset ends the connection at once, with a TCP reset where HTTP/1 lets it. It does not
+// reset ends the connection at once, with a TCP reset where HTTP/1 lets it. It does not
 // return.
-func Reset(w http.ResponseWriter) {
+func reset(w http.ResponseWriter) {
 	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0) // else it closes in the usual way

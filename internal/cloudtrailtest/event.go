@@ -23,7 +23,6 @@ const (
 	MaxEvent       = 256_000   // bytes of one eventData
 	MaxParameters  = 100_000   // bytes of requestParameters, and of responseElements
 	MaxAdditional  = 28_000    // bytes of additionalEventData
-	maxChannelARN  = 256
 	eventTimeShape = "2006-01-02T15:04:05Z"
 )
 
@@ -37,9 +36,7 @@ func (f *failure) Error() string { return f.code + ": " + f.message }
 
 // checker checks the events of one call. Its buffer is used again for each.
 type checker struct {
-	account     string // owner of the channel
 	eventSource string // if set, the only one that is taken
-	emptyType   bool   // whether userIdentity.type may be ""
 	buf         []byte
 }
 
@@ -111,7 +108,7 @@ func (c *checker) check(data []byte, e *awstest.Event) *failure {
 				return &failure{"InvalidData", "sourceIPAddress is not an IPv4 or IPv6 address"}
 			}
 		case "recipientAccountId":
-			if string(v) != c.account {
+			if string(v) != account {
 				return &failure{"InvalidRecipient", "recipientAccountId is not the account that owns the channel"}
 			}
 		}
@@ -186,7 +183,7 @@ func (c *checker) text(path string, f *field, v []byte, str func(name string, v 
 	switch {
 	case f.limit > 0 && len(v) > f.limit && f.name != "eventTime":
 		return &failure{"FieldTooLong", path + f.name + " is too long"}
-	case f.required && len(v) == 0 && (!c.emptyType || f.name != "type"):
+	case f.required && len(v) == 0:
 		return &failure{"InvalidData", path + f.name + " is empty"}
 	}
 	return str(f.name, v)

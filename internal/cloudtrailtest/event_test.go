@@ -104,12 +104,12 @@ func TestChecksum(t *testing.T) {
 	}
 }
 
-func TestOptionsOfEvents(t *testing.T) {
-	s := unsigned(func(o *Options) { o.AllowEmptyType = true; o.EventSource = "kong-gateway" })
+func TestEventSourceOfTheChannel(t *testing.T) {
+	s := unsigned(func(o *Options) { o.EventSource = "kong-gateway" })
 	a := put(t, s, toChannel, bodyOf(
-		wireEvent{ID: "empty", Data: goodData("a", identity("type", ""))},
+		wireEvent{ID: "good", Data: goodData("a")},
 		wireEvent{ID: "other", Data: goodData("a", set("eventSource", "elsewhere"))}))
-	if len(a.Successful) != 1 || a.Successful[0].ID != "empty" || len(a.Failed) != 1 || a.Failed[0].ErrorCode != "InvalidEventSource" {
+	if len(a.Successful) != 1 || a.Successful[0].ID != "good" || len(a.Failed) != 1 || a.Failed[0].ErrorCode != "InvalidEventSource" {
 		t.Errorf("got %v", a)
 	}
 }

@@ -38,65 +38,46 @@ type failedEvent struct {
 }
 
 func (s *Server) putAuditEvents(w http.ResponseWriter, r *http.Request) {
-	p := s.Plan()
-	if p.Reset {
-		s.Count(func(c *Counts) { c.Lost++ })
-		awstest.Reset(w)
-	}
 	c, ok := s.calls.Get().(*call)
 	if !ok {
 		c = &call{}
 	}
 	defer s.calls.Put(c)
-	if e := s.put(r, &p, c); e != nil {
-		s.Count(func(n *Counts) {
-			n.Refused++
-			n.Codes[e.Code]++
-			if e == errThrottled {
-				n.Throttled++
-			}
-		})
-		dataProtocol.WriteError(w, e, s.o.ErrorsIn)
-		return
-	}
-	switch {
-	case p.LoseAnswer:
-		s.Count(func(c *Counts) { c.Lost++ })
-		panic(http.ErrAbortHandler)
-	case p.Garbage:
-		c.answer = append(c.answer[:0], `{"successful":[{"id":"<html><h1>`...)
-	}
-	dataProtocol.WriteText(w, http.StatusOK, c.answer)
+	refused := s.admit(r, c)
+	s.Put(w, r, dataProtocol, func(p *awstest.Plan) ([]byte, *awstest.Error) {
+		if refused != nil {
+			return nil, refused
+		}
+		e := s.put(r.URL.Query(), p, c)
+		return c.answer, e
+	})
 }
 
-var errThrottled = awstest.Refuse("ThrottlingException", "Rate exceeded")
-
-// put handles a call up to its answer.
-func (s *Server) put(r *http.Request, p *awstest.Plan, c *call) *awstest.Error {
+// admit reads a call, and checks who makes it and that it is within the quota.
+func (s *Server) admit(r *http.Request, c *call) *awstest.Error {
 	if e := c.read(r); e != nil {
 		return e
 	}
-	s.Count(func(n *Counts) { n.Calls++ })
 	if !s.o.Unsigned {
 		if e := s.verify(r, c.body.Bytes(), "cloudtrail-data"); e != nil {
 			return e
 		}
 	}
-	if s.throttled() {
-		return errThrottled
+	if s.quota.Exceeded(s.o.Now()) {
+		return awstest.Throttled
 	}
-	awstest.Wait(r, p.Delay)
-	if p.Code != "" {
-		return awstest.Refuse(p.Code, "fault on request")
-	}
-	account, e := s.channel(r.URL.Query())
-	if e != nil {
+	return nil
+}
+
+// put handles a call up to its answer.
+func (s *Server) put(query url.Values, p *awstest.Plan, c *call) *awstest.Error {
+	if e := s.channel(query); e != nil {
 		return e
 	}
 	if e := c.decode(); e != nil {
 		return e
 	}
-	omitted := s.judge(c, p, account)
+	omitted := s.judge(c, p)
 	s.Take(c.taken)
 	if len(c.failed) > 0 || omitted > 0 {
 		s.Count(func(n *Counts) {
@@ -112,8 +93,8 @@ func (s *Server) put(r *http.Request, p *awstest.Plan, c *call) *awstest.Error {
 }
 
 // judge sorts the events of a call into taken and failed. It returns how many are neither.
-func (s *Server) judge(c *call, p *awstest.Plan, account string) (omitted int) {
-	check := checker{account: account, eventSource: s.o.EventSource, emptyType: s.o.AllowEmptyType}
+func (s *Server) judge(c *call, p *awstest.Plan) (omitted int) {
+	check := checker{eventSource: s.o.EventSource}
 	c.taken, c.failed = c.taken[:0], c.failed[:0]
 	now := s.o.Now()
 	for i := range c.events {
@@ -163,41 +144,34 @@ func (c *call) read(r *http.Request) *awstest.Error {
 	return nil
 }
 
-// channel checks the query and returns the account that owns the channel.
-func (s *Server) channel(q url.Values) (string, *awstest.Error) {
-	arn := q.Get("channelArn")
-	if arn == "" {
-		return "", invalid("Value null at 'channelArn' failed to satisfy constraint: Member must not be null")
-	}
-	if _, _, ok := parseChannel(arn); !ok {
-		return "", awstest.Refuse("InvalidChannelARN", "The specified channel ARN is not a valid channel ARN.")
-	}
-	account, ok := s.accounts[arn]
-	if !ok {
-		return "", awstest.Refuse("ChannelNotFound", "The channel could not be found.")
+// channel checks the query.
+func (s *Server) channel(q url.Values) *awstest.Error {
+	switch arn := q.Get("channelArn"); {
+	case arn == "":
+		return invalid("Value null at 'channelArn' failed to satisfy constraint: Member must not be null")
+	case !channelPattern.MatchString(arn):
+		return awstest.Refuse("InvalidChannelARN", "The specified channel ARN is not a valid channel ARN.")
+	case arn != ChannelARN:
+		return awstest.Refuse("ChannelNotFound", "The channel could not be found.")
 	}
 	id := q.Get("externalId")
-	if q.Has("externalId") && (len(id) < 2 || len(id) > 1224 || !each(id, externalIDByte)) {
-		return "", invalid("Value at 'externalId' failed to satisfy constraint: Member must satisfy regular expression pattern")
+	if q.Has("externalId") && (len(id) > maxExternalID || !externalIDPattern.MatchString(id)) {
+		return invalid("Value at 'externalId' failed to satisfy constraint: Member must satisfy regular expression pattern")
 	}
 	if s.o.ExternalID != "" && id != s.o.ExternalID {
-		return "", awstest.Refuse("ChannelInsufficientPermission", "The caller's account ID must be the same as the channel owner's account ID.")
+		return awstest.Refuse("ChannelInsufficientPermission", "The caller's account ID must be the same as the channel owner's account ID.")
 	}
-	return account, nil
+	return nil
 }
 
-func externalIDByte(c byte) bool {
-	if alphanumeric(c) {
-		return true
-	}
-	switch c {
-	case '_', '+', '=', ',', '.', '@', ':', '/', '-':
-		return true
-	}
-	return false
-}
+var (
+	channelPattern    = regexp.MustCompile(`^arn:aws[^:]*:cloudtrail:[^:]+:[0-9]{12}:channel/[A-Za-z0-9-]{1,128}$`)
+	externalIDPattern = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,}$`)
+	idPattern         = regexp.MustCompile(`^[-_A-Za-z0-9]{1,128}$`)
+)
 
-var idPattern = regexp.MustCompile(`^[-_A-Za-z0-9]{1,128}$`)
+// maxExternalID is the length of an external id, in bytes. It is more than a pattern can count.
+const maxExternalID = 1224
 
 // decode reads the body into events.
 func (c *call) decode() *awstest.Error {

@@ -12,11 +12,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-
-	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
-
-const account = "111122223333"
 
 // goodData is eventData that the service takes, with every field of its table.
 func goodData(uid string, change ...func(map[string]any)) string {
@@ -227,17 +223,10 @@ func TestExternalIDRequired(t *testing.T) {
 	}
 }
 
-func TestErrorsIn(t *testing.T) {
-	for place, want := range map[awstest.ErrorsIn][2]bool{awstest.BodyAndHeader: {true, true}, awstest.Body: {true, false}, awstest.Header: {false, true}} {
-		s := unsigned(func(o *Options) { o.ErrorsIn = place })
-		a := put(t, s, "channelArn=x", good("a"))
-		header := a.header.Get("X-Amzn-ErrorType")
-		if got := [2]bool{a.Type != "", header != ""}; got != want {
-			t.Errorf("place %d: got %v, want %v", place, got, want)
-		}
-		if a.Message == "" || a.Type != "" && a.Type != "com.amazonaws.cloudtraildata#InvalidChannelARN" || header != "" && !strings.HasPrefix(header, "InvalidChannelARN:http://") {
-			t.Errorf("place %d: %v, header %q", place, a, header)
-		}
+func TestErrorsAreInBothPlaces(t *testing.T) {
+	a := put(t, unsigned(), "channelArn=x", good("a"))
+	if header := a.header.Get("X-Amzn-ErrorType"); a.Message == "" || a.Type != "com.amazonaws.cloudtraildata#InvalidChannelARN" || !strings.HasPrefix(header, "InvalidChannelARN:http://") {
+		t.Errorf("%v, header %q", a, header)
 	}
 }
 

@@ -3,6 +3,7 @@ package cloudtrailtest
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,18 +19,17 @@ import (
 // was kept of the events: with Lean nothing.
 
 const (
-	targetPrefix  = "CloudTrail_20131101."
-	maxResults    = 1000 // rows a page, at the most and unless said otherwise
-	maxStatement  = 10_000
-	rememberedRun = 20 // queries whose results are kept
+	targetPrefix = "CloudTrail_20131101."
+	maxResults   = 1000 // rows a page, at the most and unless said otherwise
+	maxStatement = 10_000
 )
 
-// queries remembers the last queries.
+var queryIDPattern = regexp.MustCompile(`^[a-f0-9-]{36}$`)
+
+// queries remembers all queries.
 type queries struct {
-	mu    sync.Mutex
-	total int
-	byID  map[string]*queryRun
-	order []string
+	mu   sync.Mutex
+	byID map[string]*queryRun
 }
 
 type queryRun struct {
@@ -62,8 +62,7 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 		out, e = s.operation(r.Header.Get("X-Amz-Target"), c.body.Bytes())
 	}
 	if e != nil {
-		s.Count(func(n *Counts) { n.Codes[e.Code]++ })
-		queryProtocol.WriteError(w, e, s.o.ErrorsIn)
+		s.Fail(w, queryProtocol, e)
 		return
 	}
 	queryProtocol.Write(w, http.StatusOK, out)
@@ -92,7 +91,7 @@ func (s *Server) operation(target string, body []byte) (any, *awstest.Error) {
 		}
 		return s.queryResults(in.QueryID, in.NextToken, size)
 	}
-	return nil, &awstest.Error{Status: http.StatusBadRequest, Code: "UnknownOperationException", Message: "there is no such operation"}
+	return nil, awstest.Refuse("UnknownOperationException", "there is no such operation")
 }
 
 func (s *Server) startQuery(sql string) (any, *awstest.Error) {
@@ -103,30 +102,21 @@ func (s *Server) startQuery(sql string) (any, *awstest.Error) {
 	if err != nil {
 		return nil, awstest.Refuse("InvalidQueryStatementException", "The query statement is not valid: "+err.Error())
 	}
-	if st.store != s.o.EventDataStore {
+	if st.store != EventDataStore {
 		return nil, awstest.Refuse("EventDataStoreNotFoundException", "The specified event data store was not found.")
 	}
 	q := &queryRun{sql: sql, created: s.o.Now()}
 	q.rows, q.scanned, q.matched = s.run(st)
 	s.queries.mu.Lock()
 	defer s.queries.mu.Unlock()
-	if s.queries.byID == nil {
-		s.queries.byID = map[string]*queryRun{}
-	}
-	s.queries.total++
-	q.id = fmt.Sprintf("%08x-0000-4000-9000-%012x", s.boot, s.queries.total)
+	q.id = fmt.Sprintf("%08x-0000-4000-9000-%012x", s.boot, len(s.queries.byID))
 	s.queries.byID[q.id] = q
-	s.queries.order = append(s.queries.order, q.id)
-	if len(s.queries.order) > rememberedRun {
-		delete(s.queries.byID, s.queries.order[0])
-		s.queries.order = s.queries.order[1:]
-	}
 	return map[string]any{"QueryId": q.id}, nil
 }
 
 // look finds a query and returns its status. The caller holds no lock.
 func (s *Server) look(id string) (*queryRun, string, *awstest.Error) {
-	if len(id) != 36 || !each(id, func(c byte) bool { return alphanumeric(c) || c == '-' }) {
+	if !queryIDPattern.MatchString(id) {
 		return nil, "", invalid("Value at 'queryId' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-f0-9\\-]{36}$")
 	}
 	s.queries.mu.Lock()

@@ -82,7 +82,7 @@ func (s *Server) index(w http.ResponseWriter) {
 	var b bytes.Buffer
 	err := pageTemplate.Execute(&b, map[string]any{
 		"News": n, "Rows": template.HTML(n.Rows), // made by the same template, escaped there
-		"Group": s.o.Group, "Region": s.o.Region, "CountsOnly": s.o.Lean, "Relay": s.relayPage.Load(),
+		"Group": s.o.Group, "Region": Region, "CountsOnly": s.o.Lean, "Relay": s.relayPage.Load(),
 	})
 	if err != nil {
 		http.Error(w, "the page could not be made", http.StatusInternalServerError)

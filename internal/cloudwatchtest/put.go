@@ -1,12 +1,13 @@
 package cloudwatchtest
 
 import (
-	"cmp"
+	"bytes"
 	"fmt"
-	"net/http"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
@@ -30,8 +31,22 @@ type incoming struct {
 }
 
 type incomingEvent struct {
-	Message string `json:"message"`
-	At      *int64 `json:"timestamp"` // milliseconds
+	Raw jsontext.Value `json:"message"`   // a JSON string
+	At  *int64         `json:"timestamp"` // milliseconds
+
+	// What Raw says; empty if lean.
+	message string
+	id      identity
+}
+
+// read reads the message. One that is null is missing.
+func (e *incomingEvent) read() error {
+	if len(e.Raw) == 0 || e.Raw.Kind() == jsontext.KindNull {
+		return nil
+	}
+	text, err := jsontext.AppendUnquote(nil, e.Raw)
+	e.message, e.id = string(text), identify(text)
+	return err
 }
 
 // rejected says which events of a call were left out. Events are in order of time.
@@ -40,33 +55,8 @@ type rejected struct {
 	tooNew          int // events from this index on
 }
 
-func (s *Server) putLogEvents(w http.ResponseWriter, r *http.Request, body []byte) {
-	p := s.Plan()
-	awstest.Wait(r, p.Delay)
-	if p.Reset {
-		s.Count(func(c *Counts) { c.Lost++ })
-		awstest.Reset(w)
-	}
-	s.Count(func(c *Counts) { c.Calls++ })
-	answer, e := s.put(body, &p)
-	switch {
-	case e != nil:
-		s.fail(w, "PutLogEvents", e)
-	case p.LoseAnswer:
-		s.Count(func(c *Counts) { c.Lost++ })
-		panic(http.ErrAbortHandler)
-	case p.Garbage:
-		_, _ = w.Write([]byte(`<html><h1>`)) // a client that has gone needs no answer
-	default:
-		protocol.Write(w, http.StatusOK, answer)
-	}
-}
-
-// put handles a call up to its answer.
-func (s *Server) put(body []byte, p *awstest.Plan) (any, *awstest.Error) {
-	if p.Code != "" {
-		return nil, refuse(p.Code, "fault on request")
-	}
+// putLogEvents handles a call up to its answer.
+func (s *Server) putLogEvents(body []byte, p *awstest.Plan) ([]byte, *awstest.Error) {
 	var in incoming
 	if e := decode(body, &in); e != nil {
 		return nil, e
@@ -75,18 +65,25 @@ func (s *Server) put(body []byte, p *awstest.Plan) (any, *awstest.Error) {
 		return nil, e
 	}
 	events := in.Events
+	if !s.o.Lean {
+		for i := range events {
+			if events[i].read() != nil {
+				return nil, errForm
+			}
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !slices.Contains(s.o.Streams, in.Stream) {
-		return nil, refuse("ResourceNotFoundException", "The specified log stream does not exist.")
-	}
-	for i := 0; len(p.Standing.IDs) > 0 && i < len(events); i++ {
-		if code := p.Standing.IDs[uidOf([]byte(events[i].Message))]; code != "" {
-			return nil, refuse(code, "fault on request")
-		}
+		return nil, awstest.Refuse("ResourceNotFoundException", "The specified log stream does not exist.")
 	}
 	rejection := rejected{tooNew: len(events)}
 	if !s.o.Lean {
+		for i := range events {
+			if code := p.Standing.IDs[events[i].id.uid()]; code != "" {
+				return nil, awstest.Refuse(code, "fault on request")
+			}
+		}
 		if e := checkCall(events); e != nil {
 			return nil, e
 		}
@@ -107,10 +104,15 @@ func (s *Server) put(body []byte, p *awstest.Plan) (any, *awstest.Error) {
 		info["tooNewLogEventStartIndex"] = rejection.tooNew
 	}
 	s.Count(func(c *Counts) { c.Failed += len(events) - max(rejection.tooNew-first, 0) })
-	if len(info) == 0 {
-		return map[string]any{"nextSequenceToken": "ignored"}, nil
+	answer := map[string]any{"nextSequenceToken": "ignored"}
+	if len(info) > 0 {
+		answer["rejectedLogEventsInfo"] = info
 	}
-	return map[string]any{"nextSequenceToken": "ignored", "rejectedLogEventsInfo": info}, nil
+	text, err := json.Marshal(answer)
+	if err != nil {
+		panic(err) // maps and numbers always encode
+	}
+	return text, nil
 }
 
 // checkCall holds a call against the limits that AWS answers with an error.
@@ -118,12 +120,12 @@ func checkCall(events []incomingEvent) *awstest.Error {
 	size := 0
 	for i := range events {
 		e := &events[i]
-		size += len(e.Message) + EventOverhead
+		size += len(e.message) + EventOverhead
 		switch {
-		case len(e.Message) == 0:
+		case len(e.message) == 0:
 			return invalid(fmt.Sprintf("1 validation error detected: Value '' at 'logEvents.%d.member.message' failed to satisfy constraint: Member must have length greater than or equal to 1", i+1))
-		case len(e.Message) > MaxEvent:
-			return invalid(fmt.Sprintf("Log event too large: %d bytes exceeds limit of %d", len(e.Message), MaxEvent))
+		case len(e.message) > MaxEvent:
+			return invalid(fmt.Sprintf("Log event too large: %d bytes exceeds limit of %d", len(e.message), MaxEvent))
 		case e.At == nil || *e.At < 0:
 			return invalid("1 validation error detected: Value at 'logEvents.member.timestamp' failed to satisfy constraint: Member must have value greater than or equal to 0")
 		case i > 0 && *e.At < *events[i-1].At:
@@ -165,30 +167,29 @@ func (s *Server) add(stream string, events []incomingEvent) {
 	taken := make([]Event, len(events))
 	now := s.o.Now()
 	for i := range events {
-		message := events[i].Message
+		e := &events[i]
 		if s.o.Lean {
-			taken[i].ID = leanUID(message)
+			taken[i].ID = leanUID(e.Raw)
 			continue
 		}
-		id := identify([]byte(message))
-		uid := cmp.Or(id.UID, id.Metadata.UID)
-		if s.o.Digest && id.UID != "" {
-			message = fmt.Sprintf(`{"UID":%q,"eventTime":%q}`, id.UID, id.EventTime)
+		uid, message := e.id.uid(), e.message
+		if s.o.Digest && e.id.UID != "" {
+			message = fmt.Sprintf(`{"UID":%q,"eventTime":%q}`, e.id.UID, e.id.EventTime)
 		}
-		taken[i] = Event{ID: uid, UID: uid, Place: stream, Data: message, At: time.UnixMilli(*events[i].At), Received: now}
+		taken[i] = Event{ID: uid, UID: uid, Place: stream, Data: message, At: time.UnixMilli(*e.At), Received: now}
 	}
 	s.Take(taken)
 }
 
 // uidFields begin a UID in the events that the relay writes, of either format.
-var uidFields = []string{`"UID":"`, `"metadata":{"uid":"`}
+var uidFields = []string{`\"UID\":\"`, `\"metadata\":{\"uid\":\"`}
 
-// leanUID finds a UID without decoding its event.
-func leanUID(message string) string {
+// leanUID finds a UID without decoding the message that holds it.
+func leanUID(message []byte) string {
 	for _, field := range uidFields {
-		if _, rest, ok := strings.Cut(message, field); ok {
-			uid, _, _ := strings.Cut(rest, `"`)
-			return uid
+		if _, rest, ok := bytes.Cut(message, []byte(field)); ok {
+			uid, _, _ := bytes.Cut(rest, []byte{'\\'})
+			return string(uid)
 		}
 	}
 	return ""

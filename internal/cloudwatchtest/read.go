@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
@@ -69,13 +68,12 @@ func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 		return nil, e
 	}
 	s.Count(func(c *Counts) { c.Reads++ })
-	if s.throttled() {
-		s.Count(func(c *Counts) { c.Throttled++ })
-		return nil, refuse("ThrottlingException", "Rate exceeded")
+	if s.reads.Exceeded(s.o.Now()) {
+		return nil, awstest.Throttled
 	}
 	p := s.ReadPlan()
 	if p.Code != "" {
-		return nil, refuse(p.Code, "fault on request")
+		return nil, awstest.Refuse(p.Code, "fault on request")
 	}
 	if e := s.group(in.Group); e != nil {
 		return nil, e
@@ -88,7 +86,7 @@ func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 	defer s.mu.Unlock()
 	for _, name := range in.Streams {
 		if !slices.Contains(s.o.Streams, name) {
-			return nil, refuse("ResourceNotFoundException", "The specified log stream does not exist.")
+			return nil, awstest.Refuse("ResourceNotFoundException", "The specified log stream does not exist.")
 		}
 	}
 	page, next, held := []filtered{}, from, 0
@@ -119,19 +117,4 @@ func (s *Server) search(events []Event, from, limit int, match func(*Event) bool
 		page = append(page, filtered{strconv.Itoa(e.Seq), e.Received.UnixMilli(), e.Place, e.Data, e.At.UnixMilli()})
 	}
 	return page, next
-}
-
-// throttled counts a call against the readers' quota: so many in any second.
-func (s *Server) throttled() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.o.ReadsPerSecond < 0 {
-		return false
-	}
-	now := s.o.Now()
-	if n := len(s.reads); n >= s.o.ReadsPerSecond && now.Sub(s.reads[n-s.o.ReadsPerSecond]) < time.Second {
-		return true
-	}
-	s.reads = append(s.reads[max(len(s.reads)-s.o.ReadsPerSecond, 0):], now)
-	return false
 }

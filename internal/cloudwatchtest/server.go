@@ -12,7 +12,6 @@ import (
 	"cmp"
 	"io"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -53,18 +52,10 @@ const ReadsPerSecond = 5
 // Options shape a Server. The zero value is the strict service, with a log group
 // that has no stream yet.
 type Options struct {
-	Group   string   // the only log group; [Group] if empty
-	Missing bool     // the log group does not exist
-	Streams []string // that exist; CreateLogStream adds to them
-	// Retention of the group in days; 0 keeps events without end. Policy names the account's
-	// policy that replaces it.
-	Retention int
-	Policy    string
-	Protected bool   // from deletion
-	Class     string // STANDARD if empty
-	Region    string // that requests must be signed for; [Region] if empty
-	// Credentials that are known; [AccessKeyID] if empty. Signatures are not computed.
-	Credentials []Credential
+	Group     string   // the only log group; [Group] if empty
+	Missing   bool     // the log group does not exist
+	Streams   []string // that exist; CreateLogStream adds to them
+	Retention int      // of the group in days; 0 keeps events without end
 	// VisibleAfter is how long readers do not see an event that was taken.
 	VisibleAfter time.Duration
 	// ReadsPerSecond is the quota of FilterLogEvents: 0 for AWS's, negative for none.
@@ -83,41 +74,30 @@ type Options struct {
 
 // Server is an http.Handler that emulates the service. It is safe for concurrent use.
 type Server struct {
-	*awstest.Store
-	awstest.Troubles
-	awstest.Credentials
+	awstest.Service
 
 	buffers   sync.Pool // of *bytes.Buffer
 	relayPage atomic.Pointer[string]
+	reads     awstest.Quota
 
-	mu    sync.Mutex
-	o     Options
-	reads []time.Time // the last calls within the quota
+	mu sync.Mutex
+	o  Options
 }
 
-// New returns a server.
+// New returns a server. It knows the key [AccessKeyID].
 func New(o Options) *Server {
 	if o.Group == "" {
 		o.Group = Group
-	}
-	if o.Region == "" {
-		o.Region = Region
-	}
-	if o.Class == "" {
-		o.Class = "STANDARD"
-	}
-	if len(o.Credentials) == 0 {
-		o.Credentials = []Credential{{AccessKeyID: AccessKeyID}}
-	}
-	if o.ReadsPerSecond == 0 {
-		o.ReadsPerSecond = ReadsPerSecond
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	o.Streams = slices.Clone(o.Streams)
-	s := &Server{Store: awstest.NewStore(o.Lean), o: o, buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
-	s.SetCredentials(o.Credentials...)
+	s := &Server{
+		Service: awstest.Service{Store: awstest.NewStore(o.Lean)}, o: o, buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		reads: awstest.Quota{PerSecond: cmp.Or(o.ReadsPerSecond, ReadsPerSecond)},
+	}
+	s.SetCredentials(Credential{AccessKeyID: AccessKeyID})
 	s.SetFaults(o.Faults)
 	return s
 }
@@ -136,18 +116,11 @@ func (s *Server) Streams() []string {
 	return slices.Clone(s.o.Streams)
 }
 
-// refuse returns the refusal of a call. What is the caller's fault has the status 400, whatever it is.
-func refuse(code, message string) *awstest.Error {
-	e := awstest.Refuse(code, message)
-	if e.Status < http.StatusInternalServerError {
-		e.Status = http.StatusBadRequest
-	}
-	return e
+var protocol = awstest.Protocol{ContentType: "application/x-amz-json-1.1", Namespace: "com.amazonaws.logs", Garbage: "<html><h1>"}
+
+func invalid(message string) *awstest.Error {
+	return awstest.Refuse("InvalidParameterException", message)
 }
-
-var protocol = awstest.Protocol{ContentType: "application/x-amz-json-1.1", Namespace: "com.amazonaws.logs"}
-
-func invalid(message string) *awstest.Error { return refuse("InvalidParameterException", message) }
 
 // maxBody bounds what is read of a request: messages are escaped in it.
 const maxBody = 8 << 20
@@ -171,19 +144,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	buf.Reset()
 	buf.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
 	if n, err := buf.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil || n > maxBody {
-		s.fail(w, operation, refuse("SerializationException", "the body could not be read"))
+		s.Fail(w, protocol, awstest.Refuse("SerializationException", "the body could not be read"))
 		return
 	}
-	if e := s.authorize(r); e != nil {
-		s.fail(w, operation, e)
+	// The signature is made by AWS's own client, so it is not computed again.
+	if _, e := s.Signed(r, "logs", Region, s.o.Now()); e != nil {
+		s.Fail(w, protocol, e)
+		return
+	}
+	if operation == "PutLogEvents" {
+		s.Put(w, r, protocol, func(p *awstest.Plan) ([]byte, *awstest.Error) { return s.putLogEvents(buf.Bytes(), p) })
 		return
 	}
 	var answer any
 	var e *awstest.Error
 	switch operation {
-	case "PutLogEvents":
-		s.putLogEvents(w, r, buf.Bytes())
-		return
 	case "CreateLogStream":
 		answer, e = s.createLogStream(buf.Bytes())
 	case "DescribeLogGroups":
@@ -191,56 +166,31 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "FilterLogEvents":
 		answer, e = s.filterLogEvents(buf.Bytes())
 	default:
-		e = refuse("UnknownOperationException", "there is no such operation")
+		e = awstest.Refuse("UnknownOperationException", "there is no such operation")
 	}
 	if e != nil {
-		s.fail(w, operation, e)
+		s.Fail(w, protocol, e)
 		return
 	}
 	protocol.Write(w, http.StatusOK, answer)
 }
 
-// fail answers with an error, and counts it.
-func (s *Server) fail(w http.ResponseWriter, operation string, e *awstest.Error) {
-	s.Count(func(c *Counts) {
-		c.Codes[e.Code]++
-		if operation == "PutLogEvents" {
-			c.Refused++
-		}
-	})
-	protocol.WriteError(w, e, awstest.Body)
-}
-
 // decode reads the parameters of a call.
 func decode(body []byte, in any) *awstest.Error {
 	if err := json.Unmarshal(body, in); err != nil {
-		return refuse("SerializationException", "the body is not a JSON object of the expected form")
+		return errForm
 	}
 	return nil
 }
 
-var credentialScope = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/logs/aws4_request, `)
-
-// authorize checks who signed, and for what. The signature is AWS's own client's, so
-// it is not computed again.
-func (s *Server) authorize(r *http.Request) *awstest.Error {
-	m := credentialScope.FindStringSubmatch(r.Header.Get("Authorization"))
-	if m == nil || m[2] != s.o.Region {
-		return refuse("InvalidSignatureException", "Credential should be scoped to the service 'logs' and a valid region.")
-	}
-	_, e := s.Find(m[1], r.Header.Get("X-Amz-Security-Token"), s.o.Now())
-	if e != nil {
-		e.Status = http.StatusBadRequest
-	}
-	return e
-}
+var errForm = awstest.Refuse("SerializationException", "the body is not a JSON object of the expected form")
 
 // group checks that a call names the log group that there is.
 func (s *Server) group(name string) *awstest.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.o.Missing || name != s.o.Group {
-		return refuse("ResourceNotFoundException", "The specified log group does not exist.")
+		return awstest.Refuse("ResourceNotFoundException", "The specified log group does not exist.")
 	}
 	return nil
 }
@@ -262,7 +212,7 @@ func (s *Server) createLogStream(body []byte) (any, *awstest.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if slices.Contains(s.o.Streams, in.Stream) {
-		return nil, refuse("ResourceAlreadyExistsException", "The specified log stream already exists")
+		return nil, awstest.Refuse("ResourceAlreadyExistsException", "The specified log stream already exists")
 	}
 	s.o.Streams = append(s.o.Streams, in.Stream)
 	return map[string]string{}, nil
@@ -285,12 +235,9 @@ func (s *Server) describeLogGroups(body []byte) (any, *awstest.Error) {
 	if in.Token == "" {
 		return map[string]any{"logGroups": []any{map[string]any{"logGroupName": s.o.Group + "-other", "retentionInDays": 1}}, "nextToken": "2"}, nil
 	}
-	group := map[string]any{"logGroupName": s.o.Group, "logGroupClass": s.o.Class, "deletionProtectionEnabled": s.o.Protected}
+	group := map[string]any{"logGroupName": s.o.Group, "logGroupClass": "STANDARD", "deletionProtectionEnabled": false}
 	if s.o.Retention > 0 {
 		group["retentionInDays"] = s.o.Retention
-	}
-	if s.o.Policy != "" {
-		group["retentionPolicyName"] = s.o.Policy
 	}
 	return map[string]any{"logGroups": []any{group}}, nil
 }
@@ -311,7 +258,4 @@ func identify(message []byte) (id identity) {
 	return id
 }
 
-func uidOf(message []byte) string {
-	id := identify(message)
-	return cmp.Or(id.UID, id.Metadata.UID)
-}
+func (id *identity) uid() string { return cmp.Or(id.UID, id.Metadata.UID) }

@@ -119,7 +119,8 @@ func read(t *testing.T, s *Server, from, to int64) (uids []string, pages int) {
 		for _, e := range events {
 			m, _ := e.(map[string]any)
 			message, _ := m["message"].(string)
-			uids = append(uids, uidOf([]byte(message)))
+			id := identify([]byte(message))
+			uids = append(uids, id.uid())
 		}
 		next, ok := answer["nextToken"].(string)
 		if !ok {
