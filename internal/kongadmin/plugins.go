@@ -1,6 +1,7 @@
 package kongadmin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,14 +52,9 @@ func (c *Client) Plugins(ctx context.Context) ([]Plugin, error) {
 }
 
 func (c *Client) pluginPage(ctx context.Context, u *url.URL) (list []Plugin, next string, err error) {
-	req, err := c.request(ctx, u, false)
+	resp, hidden, err := c.ask(ctx, u)
 	if err != nil {
 		return nil, "", err
-	}
-	hidden := c.secrets(req)
-	resp, err := c.http.Do(req.Request)
-	if err != nil {
-		return nil, "", hidden.scrub(withoutURL(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
@@ -84,10 +80,7 @@ func (c *Client) pluginPage(ctx context.Context, u *url.URL) (list []Plugin, nex
 		return nil, "", errors.New("the answer is not a list of plugins") // which may hold secrets
 	}
 	for _, p := range page.Data {
-		endpoint := p.Config.RelayURL + p.Config.LambdaFunction
-		if endpoint == "" {
-			endpoint = withoutUser(p.Config.HTTPEndpoint)
-		}
+		endpoint := cmp.Or(p.Config.RelayURL, p.Config.LambdaFunction, withoutUser(p.Config.HTTPEndpoint))
 		list = append(list, Plugin{Name: p.Name, Enabled: p.Enabled, Endpoint: endpoint})
 	}
 	return list, page.Offset, nil

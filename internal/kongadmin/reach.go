@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // reachWithin is how long Reach waits for a connection.
@@ -34,19 +38,30 @@ func (c *Client) Reach(ctx context.Context) error {
 	return nil
 }
 
+// ask makes a request that is not for a page, once. The error repeats no secret; what is
+// answered may repeat those that are returned with it.
+func (c *Client) ask(ctx context.Context, u *url.URL) (*http.Response, secrets, error) {
+	req, err := c.request(ctx, u, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	hidden := c.secrets(req)
+	resp, err := c.http.Do(req.Request)
+	if err != nil {
+		return nil, nil, hidden.scrub(withoutURL(err))
+	}
+	return resp, hidden, nil
+}
+
 // Canary makes a request that Kong should record, GET /, and returns the id of its
 // entry; empty if Kong does not say it. What Kong answers does not matter: it records
 // refusals as well.
 func (c *Client) Canary(ctx context.Context) (id string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
-	req, err := c.request(ctx, c.base.JoinPath("/"), false)
+	resp, _, err := c.ask(ctx, c.base.JoinPath("/"))
 	if err != nil {
 		return "", fmt.Errorf("asking %s for an entry: %w", c.base.Redacted(), err)
-	}
-	resp, err := c.http.Do(req.Request)
-	if err != nil {
-		return "", fmt.Errorf("asking %s for an entry: %w", c.base.Redacted(), c.secrets(req).scrub(withoutURL(err)))
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxRoot)) // only so that the connection can be used again
 	_ = resp.Body.Close()
@@ -54,4 +69,58 @@ func (c *Client) Canary(ctx context.Context) (id string, err error) {
 		return "", nil
 	}
 	return id, nil
+}
+
+// Version of the gateway: that of the last page, else what GET / says, else empty.
+func (c *Client) Version(ctx context.Context) string {
+	c.mu.Lock()
+	v, at := c.version, c.versionAt
+	c.mu.Unlock()
+	if !at.IsZero() && time.Since(at) < versionAge {
+		return v
+	}
+	// Kong 3.9 with a plugin server answers 500 here from one of its workers, so
+	// this is only the second source, tried seldom and never insisted upon.
+	v = c.askVersion(ctx)
+	if v == "" && ctx.Err() != nil {
+		return v // nobody was asked
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.versionAt = time.Now()
+	if v != "" {
+		c.version = v
+	}
+	return c.version
+}
+
+func (c *Client) askVersion(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, c.opts.Timeout))
+	defer cancel()
+	resp, hidden, err := c.ask(ctx, c.base.JoinPath("/"))
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	if v := rootVersion(resp); !hidden.echoed(v) {
+		return v
+	}
+	return ""
+}
+
+// setVersion gives the page's entries the version of the gateway that sent them.
+func (c *Client) setVersion(ctx context.Context, p *audit.Page, version string) {
+	if len(p.Entries) == 0 {
+		return
+	}
+	if version == "" {
+		version = c.Version(ctx)
+	} else {
+		c.mu.Lock()
+		c.version, c.versionAt = version, time.Now()
+		c.mu.Unlock()
+	}
+	for i := range p.Entries {
+		p.Entries[i].KongVersion = version
+	}
 }

@@ -5,7 +5,9 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
@@ -16,11 +18,7 @@ import (
 // audit_log_signing_key). Whether request_timestamp is part of it is not
 // certain: Kong signs before it sets one, so the form without it is tried first.
 func verifySignature(key *rsa.PublicKey, row string) audit.Verification {
-	var (
-		names     []string
-		values    = map[string]string{}
-		signature string
-	)
+	values, signature := map[string]string{}, ""
 	err := members(row, func(name, value string, null bool) {
 		switch {
 		case null:
@@ -28,9 +26,6 @@ func verifySignature(key *rsa.PublicKey, row string) audit.Verification {
 			signature = value
 		case name == "ttl" || name == "expire":
 		default:
-			if _, twice := values[name]; !twice {
-				names = append(names, name)
-			}
 			values[name] = value
 		}
 	})
@@ -44,26 +39,21 @@ func verifySignature(key *rsa.PublicKey, row string) audit.Verification {
 	if err != nil {
 		return audit.VerificationFailed
 	}
-	slices.Sort(names)
-	matches := func(timestamp bool) bool {
-		h := sha256.New()
-		first := true
-		for _, n := range names {
-			if n == "request_timestamp" && !timestamp {
-				continue
-			}
-			if !first {
-				h.Write([]byte{'|'})
-			}
-			first = false
-			h.Write([]byte(values[n]))
+	matches := func() bool {
+		var signed []string
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			signed = append(signed, values[name])
 		}
-		return rsa.VerifyPKCS1v15(key, crypto.SHA256, h.Sum(nil), sig) == nil
+		sum := sha256.Sum256([]byte(strings.Join(signed, "|")))
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], sig) == nil
 	}
-	switch {
-	case matches(false):
+	timestamp, timed := values["request_timestamp"]
+	delete(values, "request_timestamp")
+	if matches() {
 		return audit.Verified
-	case matches(true):
+	}
+	values["request_timestamp"] = timestamp
+	if timed && matches() {
 		return audit.VerifiedWithTimestamp
 	}
 	return audit.VerificationFailed
