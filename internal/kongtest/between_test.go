@@ -2,6 +2,7 @@ package kongtest
 
 import (
 	"compress/gzip"
+	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -23,6 +24,11 @@ func TestGzip(t *testing.T) {
 	}
 	if got, err := io.ReadAll(z); err != nil || string(got) != want {
 		t.Errorf("%v: %.100s", err, got)
+	}
+
+	s.Inject(Fault{Truncate: true})
+	if _, b, err := fetch(t, client(t), start(t, s)+auditPath); !errors.Is(err, io.ErrUnexpectedEOF) || len(b) == 0 {
+		t.Errorf("a page that is cut: %d bytes, error %v", len(b), err)
 	}
 }
 

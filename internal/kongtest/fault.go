@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// Fault is what goes wrong with a page. Its fields can be combined; the zero
-// value is a page as it should be.
+// Fault is what goes wrong with a page of /audit/requests; its zero value is a page as it
+// should be. Fields combine, but only Wait does with Reset, Truncate and Pause need a body
+// that is a page or Content, and Reorder needs a page.
 type Fault struct {
 	// Wait passes before anything else. With Status 500 it is a database that is
 	// down, for which Kong waits up to 30 s.
@@ -43,7 +44,8 @@ func HTML() Fault {
 // NoData is an answer that is JSON, and not a page.
 func NoData() Fault { return Fault{Content: `{"next":null}`} }
 
-// Chance is a fault that happens to a share of the pages.
+// Chance is a fault that happens to a share of the pages, at random. For every n-th page use
+// [Options].OnPage.
 type Chance struct {
 	P     float64 // 0 to 1
 	Fault Fault

@@ -2,6 +2,7 @@ package kongtest
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -126,7 +127,7 @@ func (e *exchange) end(offset string) []byte {
 }
 
 // writePage sends a page: with its length known, as Kong does, and without ever holding it
-// as a whole, for a payload can have 10 MiB.
+// as a whole unless compressed, for a payload can have 10 MiB.
 func (e *exchange) writePage(rows []auditlog.Record, now int64, end []byte) {
 	const begin = `{"data":[`
 	withTime := e.r.URL.Path == auditPath || e.options.Order == Filtered
@@ -137,35 +138,38 @@ func (e *exchange) writePage(rows []auditlog.Record, now int64, end []byte) {
 		length += len(head) + len(rows[i].Tail())
 	}
 
+	write := func(to io.Writer) error {
+		w, _ := writers.Get().(*bufio.Writer)
+		defer writers.Put(w)
+		w.Reset(to)
+		defer w.Reset(io.Discard)
+		// The writer keeps its first error, and Flush returns it.
+		_, _ = w.WriteString(begin)
+		for i := range rows {
+			if i > 0 {
+				_ = w.WriteByte(',')
+			}
+			head = rows[i].AppendHead(head[:0], now, withTime)
+			_, _ = w.Write(head)
+			_, _ = w.WriteString(rows[i].Tail())
+		}
+		_, _ = w.Write(end)
+		return w.Flush()
+	}
 	h := e.w.Header()
-	h["Content-Type"] = []string{"application/json; charset=utf-8"}
-	var body io.Writer = e.body(length)
 	if e.options.Gzip {
 		h["Content-Encoding"] = []string{"gzip"}
-		z := gzip.NewWriter(e.body(math.MaxInt))
-		defer z.Close() //nolint:errcheck // the client has gone, or the body was to be cut
-		body = z
-	} else {
-		h["Content-Length"] = []string{strconv.Itoa(length)}
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		_ = write(z) // into memory
+		_ = z.Close()
+		length, write = packed.Len(), func(to io.Writer) error { _, err := packed.WriteTo(to); return err }
 	}
+	h["Content-Type"] = []string{"application/json; charset=utf-8"}
+	h["Content-Length"] = []string{strconv.Itoa(length)}
 	e.w.WriteHeader(http.StatusOK)
-	w, _ := writers.Get().(*bufio.Writer)
-	defer writers.Put(w)
-	w.Reset(body)
-	defer w.Reset(io.Discard)
-	// The writer keeps its first error, and Flush returns it.
-	_, _ = w.WriteString(begin)
-	for i := range rows {
-		if i > 0 {
-			_ = w.WriteByte(',')
-		}
-		head = rows[i].AppendHead(head[:0], now, withTime)
-		_, _ = w.Write(head)
-		_, _ = w.WriteString(rows[i].Tail())
-	}
-	_, _ = w.Write(end)
 	// An error means that the client has gone, or that the body was to be cut.
-	if errors.Is(w.Flush(), errCut) {
+	if errors.Is(write(e.body(length)), errCut) {
 		e.abort()
 	}
 }
@@ -178,7 +182,7 @@ type Request struct {
 	RequestID string    // as in X-Kong-Admin-Request-ID
 	Method    string
 	Path      string     // without the query
-	Page      bool       // a page of the audit log
+	Page      bool       // a page of /audit/requests, which alone can have faults
 	Query     url.Values // of a page, as it came
 	Fault     Fault      // of a page: what was done to it
 	Status    int        // 0 if nothing was answered
@@ -189,7 +193,7 @@ type Request struct {
 // Stats are totals since the start.
 type Stats struct {
 	Requests int64 // all of them
-	Pages    int64 // requests for a page of the audit log
+	Pages    int64 // requests for a page of /audit/requests
 	Faulty   int64 // pages with a fault
 }
 
@@ -228,7 +232,7 @@ func (s *Server) Requests() []Request {
 	return slices.Clone(s.log)
 }
 
-// Pages returns those of Requests that asked for a page of the audit log.
+// Pages returns those of Requests that asked for a page of /audit/requests.
 func (s *Server) Pages() []Request {
 	return slices.DeleteFunc(s.Requests(), func(r Request) bool { return !r.Page })
 }
