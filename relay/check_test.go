@@ -28,7 +28,7 @@ func TestCheckTrigger(t *testing.T) {
 		}
 		return out
 	}
-	// The double answers GET /plugins as a Kong without plugins does, or not at all: neither is a failure.
+	// The emulator answers GET /plugins as a Kong without plugins does, or not at all: neither is a failure.
 	out := check(0, []string{secret}, relay)
 	if !strings.Contains(out, "ok      trigger      the relay accepted a signed trigger (202)") || !strings.Contains(out, "hint    plugin") {
 		t.Error(out)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The build for Lambda holds no test double, and so no demo.
-func TestLambdaBuildHasNoDoubles(t *testing.T) {
+// The build for Lambda holds no emulator, and so no demo.
+func TestLambdaBuildHasNoEmulators(t *testing.T) {
 	t.Parallel()
 	list := func(tags string) string {
 		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-tags", tags, ".").Output()
@@ -16,7 +16,7 @@ func TestLambdaBuildHasNoDoubles(t *testing.T) {
 		}
 		return string(out)
 	}
-	double := func(packages string) string {
+	emulator := func(packages string) string {
 		for line := range strings.Lines(packages) {
 			if line = strings.TrimSpace(line); strings.Contains(line, "kong-cloudtrail/relay/internal/") && strings.HasSuffix(line, "test") {
 				return line
@@ -24,10 +24,10 @@ func TestLambdaBuildHasNoDoubles(t *testing.T) {
 		}
 		return ""
 	}
-	if name := double(list("lambda.norpc")); name != "" {
+	if name := emulator(list("lambda.norpc")); name != "" {
 		t.Errorf("%s is in the build for Lambda", name)
 	}
-	if double(list("")) == "" {
-		t.Error("the test does not find the doubles of the other build")
+	if emulator(list("")) == "" {
+		t.Error("the test does not find the emulators of the other build")
 	}
 }

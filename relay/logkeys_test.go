@@ -47,13 +47,13 @@ func TestLogKeys(t *testing.T) {
 	}
 }
 
-// doubles are not part of the product.
-var doubles = regexp.MustCompile(`internal/([a-z]+test|emulator)/`)
+// emulators are not part of the product.
+var emulators = regexp.MustCompile(`internal/([a-z]+test|emulator)/`)
 
 // logKeys adds the literal keys of slog's calls below a directory, with a place.
 func logKeys(t *testing.T, root string, keys map[string]string) {
 	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || doubles.MatchString(filepath.ToSlash(path)) {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || emulators.MatchString(filepath.ToSlash(path)) {
 			return err
 		}
 		files := token.NewFileSet()

@@ -13,7 +13,7 @@ import (
 )
 
 // Commands returns the command that runs the demo. The build for Lambda has none: it leaves
-// out this package but for its other Commands, and with it the doubles.
+// out this package but for its other Commands, and with it the emulators.
 func Commands(version string, stdout, stderr io.Writer) []*cli.Command {
 	return []*cli.Command{{
 		Name:  "demo",

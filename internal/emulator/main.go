@@ -1,4 +1,4 @@
-// Command emulator is the test doubles as one program, for the local stack: an
+// Command emulator is the emulators as one program, for the local stack: an
 // Admin API with an audit log, CloudWatch Logs with a page that shows what arrived,
 // and CloudTrail Lake. It is for development only, and protects nothing.
 //
