@@ -29,10 +29,10 @@ import (
 )
 
 const (
-	bindRetryFirst = 2 * time.Second // before the ledger is tried again that could not be reached at the start
+	bindRetryFirst = 2 * time.Second // wait before a ledger that was unreachable at the start is tried again
 	bindRetryLast  = 30 * time.Second
 	stopWithin     = 15 * time.Second
-	maxConnections = 256 // of a listener: both leave room among 1,024 descriptors
+	maxConnections = 256 // per listener; two of them leave room among 1,024 descriptors
 )
 
 // server is the daemon.
@@ -57,7 +57,7 @@ type server struct {
 	changes      emf.Changes
 	ledger       ledgerCache
 	warnings     atomic.Pointer[[]string] // about the settings of the ledger's server; nil: not known yet
-	updates      atomic.Uint64            // of what answers show, beside the states of the dependencies
+	updates      atomic.Uint64            // grows when /status, page or metrics show something new; health counts its own
 	template     *template.Template       // of the page
 	policy       string                   // what the page may load
 }

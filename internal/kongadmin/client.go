@@ -62,17 +62,17 @@ type Options struct {
 const requestIDHeader = "X-Kong-Admin-Request-ID"
 
 const (
-	maxOwn   = 1000 // ids of reads that wait for a page to come with
+	maxOwn   = 1000 // ids of own reads that the next page is to return
 	maxOwnID = 128  // bytes of one; Kong's have 32
 
 	// versionAge is how long the answer of GET / is believed.
 	versionAge = 10 * time.Minute
 
-	// maxIdle is how long a connection may have been idle to be used again. The
+	// maxUnused is how long a connection may have been idle to be used again. The
 	// network forgets connections (a NAT gateway of AWS after 350 s), and one of a
 	// process that was frozen may be gone without a sign. It is measured by the wall
 	// clock, because the monotonic one may stand still while a process is frozen.
-	maxIdle = time.Second
+	maxUnused = time.Second
 )
 
 // Client reads pages. It is safe for concurrent use.
@@ -89,7 +89,7 @@ type Client struct {
 	used      time.Time // when a connection was last in use, by the wall clock
 	version   string    // from a page's Server header, else from GET /
 	versionAt time.Time // when it was last seen, or asked for
-	own       []string  // ids of reads that no page has named yet
+	own       []string  // own reads whose ids no page has returned yet
 }
 
 // New returns a client. It contacts nothing.
@@ -147,7 +147,7 @@ func New(opts Options) (*Client, error) {
 // *audit.SettingsError; audit.ErrPageTooLarge, audit.ErrUnsupportedQuery and
 // audit.ErrBadOffset each call for another query; anything else was retried and
 // may pass later. It returns within Options.Timeout, after which the error is
-// context.DeadlineExceeded. What ends with ctx is ctx's error.
+// context.DeadlineExceeded. If ctx ends, its error is returned.
 //
 // RequestIDs of a page include those of reads that failed since the page before.
 func (c *Client) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
@@ -208,7 +208,7 @@ func (c *Client) dropIdle() {
 	idle := now.Sub(c.used)
 	c.used = now
 	c.mu.Unlock()
-	if idle > maxIdle || idle < 0 {
+	if idle > maxUnused || idle < 0 {
 		c.http.CloseIdleConnections()
 	}
 }
@@ -253,7 +253,7 @@ func (c *Client) page(ctx context.Context, log logName, q audit.Query, freshToke
 		last = hidden.scrub(withoutURL(err))
 		again := err != nil && mayPass(err)
 		if again && c.opts.Attempted != nil {
-			c.opts.Attempted(c.failed(ctx, log, last)) // before the wait, which Kong may have made long
+			c.opts.Attempted(c.failed(ctx, log, last)) // before the wait, which Retry-After can lengthen
 		}
 		return again, nil
 	}, func() {

@@ -128,9 +128,9 @@ func TestIdleConnections(t *testing.T) {
 	}
 	ask(1)
 	ask(1)
-	c.used = c.used.Add(-2 * maxIdle) // a clock that went on while the process did not
+	c.used = c.used.Add(-2 * maxUnused) // a clock that went on while the process did not
 	ask(2)
-	c.used = c.used.Add(2 * maxIdle) // or was set back
+	c.used = c.used.Add(2 * maxUnused) // or was set back
 	ask(3)
 	ask(3)
 }
