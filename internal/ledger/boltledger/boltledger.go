@@ -252,7 +252,7 @@ func (b *Ledger) Check(context.Context) (warnings []string, err error) { return 
 // Close closes the file, once the calls under way have ended.
 func (b *Ledger) Close() error {
 	if b.broken() != nil {
-		return nil // bbolt may hold its lock, and close without end; the process ends
+		return nil //nolint:nilerr // bbolt may hold its lock, and close without end; the process ends
 	}
 	return b.wrap("closing", b.db.Close())
 }

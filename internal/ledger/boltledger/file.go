@@ -30,7 +30,7 @@ func (b *Ledger) open() error {
 		// panics where nobody can recover if a page is broken.
 		b.db, err = bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
 		if err == nil {
-			b.file.info, err = os.Stat(b.path)
+			b.file.info, err = os.Stat(b.path) //nolint:gosec // the path is a setting
 		}
 		return err
 	})
@@ -86,7 +86,7 @@ func checkSize(path string) error {
 // checkFile returns an error if the path no longer names the file that is open, which would
 // be gone with everything recorded since once the relay ends, or if the file was cut off.
 func (b *Ledger) checkFile() error {
-	info, err := os.Stat(b.path)
+	info, err := os.Stat(b.path) //nolint:gosec // the path is a setting
 	b.file.Lock()
 	defer b.file.Unlock()
 	switch {
