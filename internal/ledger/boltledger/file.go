@@ -30,7 +30,7 @@ func (b *Ledger) open() error {
 		// panics where nobody can recover if a page is broken.
 		b.db, err = bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
 		if err == nil {
-			b.file.info, err = os.Stat(b.path) //nolint:gosec // the path is a setting
+			b.file.info, err = os.Stat(b.path)
 		}
 		return err
 	})
