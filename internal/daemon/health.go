@@ -20,7 +20,7 @@ const (
 	probeAfter   = 3 * time.Second  // after the start, for what nothing has asked by then
 	probeAgain   = 30 * time.Second // between two probes
 	probeWithin  = 20 * time.Second
-	outagesEvery = 5 * time.Second
+	outagesEvery = time.Second     // those that have changed: verify and status of other processes ask the ledger
 	countsEvery  = 5 * time.Second // also how soon dead letters show in the metrics
 	checkEvery   = 2 * time.Second // of the settings of the ledger's server
 	reachEvery   = 5 * time.Second // between two connections to Kong while nothing else asks it
