@@ -27,8 +27,8 @@ type sender struct {
 	queue    []string  // ids that wait
 	inFlight []string  // ids of the trigger that is being sent
 	sending  bool      // a trigger is being sent, maybe without ids
-	poll     bool      // something happened that the queue does not say
-	pollNext bool      // ids have been sent since
+	poll     bool      // a trigger without ids is wanted: something happened that no id in the queue says
+	pollNext bool      // the poll goes out before more ids: some have been sent since it was wanted
 	idle     bool      // the next event is sent at once
 	added    time.Time // when the last event came
 
@@ -56,16 +56,16 @@ func (s *sender) add(id string) (line string, outcome chan string) {
 		s.outcome = make(chan string, 1)
 		return "", s.outcome
 	}
-	return s.report(s.added), nil
+	return s.line(s.added), nil
 }
 
 // awaits reports whether the next event is to wait for the answer to its trigger.
 // all.mu must be held.
 func (s *sender) awaits() bool { return s.idle && s.outcome == nil }
 
-// reportDue reports whether Kong's log is to get a line about the last failure.
+// lineDue reports whether Kong's log is to get a line about the last failure.
 // all.mu must be held.
-func (s *sender) reportDue(now time.Time) bool {
+func (s *sender) lineDue(now time.Time) bool {
 	every := reportEvery
 	if !s.reported {
 		every = spellEvery
@@ -73,10 +73,10 @@ func (s *sender) reportDue(now time.Time) bool {
 	return s.trouble != nil && (s.reportedAt.IsZero() || now.Sub(s.reportedAt) >= every)
 }
 
-// report returns a line for Kong's log about the last failure, or "" if none is due.
+// line returns a line for Kong's log about the last failure, or "" if none is due.
 // all.mu must be held.
-func (s *sender) report(now time.Time) string {
-	if !s.reportDue(now) {
+func (s *sender) line(now time.Time) string {
+	if !s.lineDue(now) {
 		return ""
 	}
 	line := fmt.Sprintf("%s failed: %v; the relay reads the entries on its schedule", name, s.trouble)
@@ -157,7 +157,7 @@ func (s *sender) finish(ids []string, err error) {
 		s.requeue(ids, err)
 	}
 	if s.outcome != nil {
-		s.outcome <- s.report(time.Now())
+		s.outcome <- s.line(time.Now())
 		s.outcome = nil
 	}
 }

@@ -134,7 +134,7 @@ func (a *senders) expect(set settings) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.bySet[set]
-	if a.ending || s == nil || s.awaits() || s.reportDue(time.Now()) {
+	if a.ending || s == nil || s.awaits() || s.lineDue(time.Now()) {
 		return false
 	}
 	a.coming++

@@ -140,7 +140,7 @@ func (d *Destination) refuse(v *audit.Verdict, id string, since int64, amid bool
 // call makes a call, when it is its turn.
 func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Failure) {
 	text := b.whole()
-	own := func(o *cloudtraildata.Options) {
+	ours := func(o *cloudtraildata.Options) {
 		o.APIOptions = append(o.APIOptions, awscall.WithBody(text), awscall.WithAnswer(b.answer.read))
 	}
 	failure := d.caller.Do(ctx, func(ctx context.Context) error {
@@ -149,7 +149,7 @@ func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Fail
 		}
 		_, err := d.client.PutAuditEvents(ctx, &cloudtraildata.PutAuditEventsInput{
 			AuditEvents: []types.AuditEvent{}, ChannelArn: &d.channelARN, ExternalId: d.externalID, // the events are in the body
-		}, own)
+		}, ours)
 		return err
 	})
 	return &b.answer, failure

@@ -84,7 +84,7 @@ type Tracker struct {
 
 	mu           sync.Mutex
 	dependencies map[Dependency]*dependency
-	recovering   []*audit.Outage // over, and not everything that waited has an outcome
+	recovering   []*audit.Outage // over, while entries that waited may still have no outcome
 	changed      []audit.Outage  // to be stored
 	changes      uint64
 }

@@ -60,7 +60,7 @@ func parseEvent(payload []byte) (task, error) {
 		return task{}, &eventError{"the event is not a JSON object"}
 	}
 	if err := json.Unmarshal(payload, &probe); err != nil {
-		return task{}, &eventError{"the event is none that the relay knows"}
+		return task{}, &eventError{"the relay does not know this kind of event"}
 	}
 	switch {
 	// A request's parts are all inside members that Lambda has made, so it cannot pass as anything else.
@@ -86,5 +86,5 @@ func parseEvent(payload []byte) (task, error) {
 		probe.DetailType == "Scheduled Event" && (probe.Source == "aws.events" || probe.Source == "aws.scheduler"):
 		return task{kind: audit.Reconcile}, nil
 	}
-	return task{}, &eventError{"the event is none that the relay knows"}
+	return task{}, &eventError{"the relay does not know this kind of event"}
 }

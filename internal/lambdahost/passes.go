@@ -34,7 +34,7 @@ const (
 	Nothing   = "nothing"   // everything that was announced had been delivered before
 	Held      = "held"      // another relay makes the pass, and was asked for a rerun
 	Continued = "continued" // out of time: the function has invoked itself for the rest
-	Left      = "left"      // out of time: left to the schedule
+	Left      = "left"      // left to the schedule: out of time, or the log has not shown every announced id yet
 )
 
 // Result is the answer of an invocation that did not fail.

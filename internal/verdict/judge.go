@@ -31,8 +31,8 @@ const (
 // The zero value is ready. It is safe for concurrent use.
 type Judge struct {
 	mu        sync.Mutex
-	clock     int64             // counts calls and refusals
-	accepted  int64             // start of the latest call that accepted something
+	clock     int64             // counts calls and refusals; what follows are its numbers where no type says otherwise
+	accepted  int64             // beginning of the latest call that accepted something
 	suspects  map[string]*entry // refused with an unknown code, by ID
 	transient map[string]bool   // unknown codes that turned out to be transient
 	first     int64             // the first refusal since something was accepted
@@ -87,10 +87,10 @@ func (j *Judge) Accept(call int64, ids ...string) {
 	}
 }
 
-// Refuse notes that an entry was refused by itself with a code that is not known,
-// and decides. since is the number of the call in which its batch was first put,
-// whole. amid says that the same answer accepted an entry that comes after this
-// one in the call.
+// Refuse notes that one entry was refused with a code that is not known, in a call for it
+// alone or in an answer that names it, and decides. since is the number of the call in
+// which its whole batch was first put. amid says that the same answer accepted an entry
+// that comes after this one in the call.
 func (j *Judge) Refuse(id, code string, since int64, amid bool) Decision {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -175,6 +175,6 @@ func IsUndecided(err error) bool {
 
 // Stopped is the error of a destination that refuses everything alike.
 func Stopped(destination, code, reason string) error {
-	return audit.SettingsErrorf("nothing was rejected for it: look what the code says of the account, its quotas and the destination, and correct that",
+	return audit.SettingsErrorf("nothing was rejected for it: find out what the code says of the account, its quotas and the destination, and correct that",
 		"%s refuses every entry alike: %s: %s", destination, code, reason)
 }

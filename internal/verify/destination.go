@@ -12,9 +12,9 @@ import (
 const (
 	// strayBatch is how many ids of unexpected events are looked up at once.
 	strayBatch = 500
-	// looks is how often the destination is asked again while it may not show yet what
-	// it has accepted, and leastWait the least time between two times.
-	looks     = 6
+	// asks is how often the destination is asked again while it may not show yet what it has
+	// accepted, and leastWait the least time between two of them.
+	asks      = 6
 	leastWait = time.Second
 
 	daySeconds = 24 * 60 * 60
@@ -82,7 +82,7 @@ func (v *verification) waitUntil(ctx context.Context, end time.Time, n int) bool
 	}
 	v.app.Log.Info("waiting for the destination to show what it has accepted", "events", n, "until", end.UTC().Format(time.RFC3339))
 	select {
-	case <-time.After(min(left, max(v.grace/looks, leastWait))):
+	case <-time.After(min(left, max(v.grace/asks, leastWait))):
 		return true
 	case <-ctx.Done():
 		return false

@@ -16,9 +16,9 @@ const (
 	// overdueAfter is how late an entry may be beyond the schedule.
 	overdueAfter = 5 * time.Minute
 	// youngAge is the age in seconds up to which a running relay may be delivering
-	// an entry that the ledger does not know, and settle how long it is given.
-	youngAge = 5 * 60
-	settle   = 5 * time.Second
+	// an entry that the ledger does not know, and youngWait how long it is given.
+	youngAge  = 5 * 60
+	youngWait = 5 * time.Second
 	// passLookback is how far before the marks a reconcile begins, in seconds.
 	passLookback = 25 * 60 * 60
 	// ownSlack is how many seconds before the last pass's start the rows of its own
@@ -225,7 +225,7 @@ func (v *verification) page(ctx context.Context, s walk.Step) error {
 	for i := range s.Entries {
 		v.shown = v.shown || pipeline.Shown(v.marks.Witnesses, &s.Entries[i])
 		if unstored[s.Entries[i].ID] {
-			v.gone(&s.Entries[i])
+			v.countUnstored(&s.Entries[i])
 		} else {
 			v.entry(&s.Entries[i], outcomes[i])
 		}
@@ -322,8 +322,8 @@ func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outc
 	return found, nil
 }
 
-// gone counts an entry that unstored has found.
-func (v *verification) gone(e *audit.Entry) {
+// countUnstored counts an entry that unstored has found.
+func (v *verification) countUnstored(e *audit.Entry) {
 	v.report.Entries++
 	v.report.Unstored.add(e.ID)
 	v.again[v.held.hash(e.ID)] = struct{}{}
@@ -336,7 +336,7 @@ func (v *verification) lookAgain(ctx context.Context) error {
 		return nil
 	}
 	select {
-	case <-time.After(settle):
+	case <-time.After(youngWait):
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

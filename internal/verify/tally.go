@@ -74,6 +74,7 @@ func (v *verification) span(timestamp int64) {
 	v.cap(timestamp)
 }
 
+// cap keeps [Report.CompleteThrough] before a timestamp.
 func (v *verification) cap(timestamp int64) {
 	if !v.capped || timestamp-1 < v.through {
 		v.capped, v.through = true, timestamp-1
