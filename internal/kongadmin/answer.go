@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/echo"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 )
 
 // decode judges one answer. version is that of the gateway, or empty.
-func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets secrets) (page audit.Page, version string, err error) {
+func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets echo.Secrets) (page audit.Page, version string, err error) {
 	if resp.StatusCode != http.StatusOK {
 		return audit.Page{}, "", newRefusal(resp, q, secrets)
 	}
@@ -56,21 +57,21 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 	}
 	page.Bytes, page.Date = len(body), date
 	version = serverVersion(resp.Header.Get("Server"))
-	if secrets.echoed(version) {
+	if secrets.In(version) {
 		version = ""
 	}
 	return page, version, nil
 }
 
 // newRefusal returns the error of an answer other than 200.
-func newRefusal(resp *http.Response, q audit.Query, secrets secrets) error {
+func newRefusal(resp *http.Response, q audit.Query, secrets echo.Secrets) error {
 	r := &refusal{status: resp.StatusCode, server: between(resp)}
 	text, all := message(resp)
-	if secrets.echoed(text) {
-		text = withheld
+	if secrets.In(text) {
+		text = echo.Withheld
 	}
-	if secrets.echoed(r.server) {
-		r.server = withheld
+	if secrets.In(r.server) {
+		r.server = echo.Withheld
 	}
 	r.message = shorten(text)
 	if r.status != http.StatusBadRequest || r.plainToTLS() || r.wantsCertificate() {
@@ -184,7 +185,7 @@ func shorten(s string) string {
 			return unicode.ReplacementChar
 		}
 		return r
-	}, s[:min(len(s), maxEcho)])
+	}, s[:min(len(s), echo.MaxText)])
 	s = strings.Join(strings.Fields(s), " ")
 	for i := range s {
 		if i > maxMessage {
@@ -221,6 +222,3 @@ func serverVersion(server string) string {
 	}
 	return ""
 }
-
-// withheld replaces a message that repeats a secret.
-const withheld = "(withheld: the answer repeats the token)"

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/echo"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
@@ -277,7 +278,7 @@ func FuzzErrorAnswers(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status int, kind, body, offset string, size int) {
 		resp := &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {kind}}, ContentLength: -1, Body: io.NopCloser(strings.NewReader(body))}
-		page, _, err := c.decode(resp, requestLog, audit.Query{Size: size, Offset: offset}, secrets{secret})
+		page, _, err := c.decode(resp, requestLog, audit.Query{Size: size, Offset: offset}, echo.Secrets{secret})
 		if status != 200 && err == nil {
 			t.Fatalf("%d is a page of %d entries", status, len(page.Entries))
 		}

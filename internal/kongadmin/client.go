@@ -25,6 +25,7 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/echo"
 )
 
 // Options of a client. URL is required.
@@ -250,7 +251,7 @@ func (c *Client) page(ctx context.Context, log logName, q audit.Query, freshToke
 		if err == nil {
 			page, version, err = c.decode(resp, log, q, hidden)
 		}
-		last = hidden.scrub(withoutURL(err))
+		last = hidden.Scrub(withoutURL(err))
 		again := err != nil && mayPass(err)
 		if again && c.opts.Attempted != nil {
 			c.opts.Attempted(c.failed(ctx, log, last)) // before the wait, which Retry-After can lengthen
@@ -271,7 +272,7 @@ func (c *Client) page(ctx context.Context, log logName, q audit.Query, freshToke
 	case last != nil:
 		return audit.Page{}, last
 	case err != nil:
-		return audit.Page{}, hidden.scrub(withoutURL(err))
+		return audit.Page{}, hidden.Scrub(withoutURL(err))
 	}
 	page.RequestIDs = c.takeOwn()
 	c.setVersion(ctx, &page, version)
@@ -362,8 +363,8 @@ func (c *Client) request(ctx context.Context, u *url.URL, freshToken bool) (*ret
 }
 
 // secrets returns the parts of a request that must not be repeated.
-func (c *Client) secrets(req *retryablehttp.Request) secrets {
-	s := secrets{req.Header.Get(tokenHeader)}
+func (c *Client) secrets(req *retryablehttp.Request) echo.Secrets {
+	s := echo.Secrets{req.Header.Get(tokenHeader)}
 	if password, ok := c.base.User.Password(); ok {
 		s = append(s, password)
 	}

@@ -62,7 +62,7 @@ func (c *Client) pluginPage(ctx context.Context, u *url.URL) (list []Plugin, nex
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPlugins))
 	if err != nil {
-		return nil, "", hidden.scrub(err)
+		return nil, "", hidden.Scrub(err)
 	}
 	var page struct {
 		Data []struct {

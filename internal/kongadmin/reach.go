@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/echo"
 )
 
 // reachWithin is how long Reach waits for a connection.
@@ -40,7 +41,7 @@ func (c *Client) Reach(ctx context.Context) error {
 
 // ask makes a request that is not for a page, once. The error repeats no secret; what is
 // answered may repeat those that are returned with it.
-func (c *Client) ask(ctx context.Context, u *url.URL) (*http.Response, secrets, error) {
+func (c *Client) ask(ctx context.Context, u *url.URL) (*http.Response, echo.Secrets, error) {
 	req, err := c.request(ctx, u, false)
 	if err != nil {
 		return nil, nil, err
@@ -48,7 +49,7 @@ func (c *Client) ask(ctx context.Context, u *url.URL) (*http.Response, secrets, 
 	hidden := c.secrets(req)
 	resp, err := c.http.Do(req.Request)
 	if err != nil {
-		return nil, nil, hidden.scrub(withoutURL(err))
+		return nil, nil, hidden.Scrub(withoutURL(err))
 	}
 	return resp, hidden, nil
 }
@@ -102,7 +103,7 @@ func (c *Client) askVersion(ctx context.Context) string {
 		return ""
 	}
 	defer resp.Body.Close()
-	if v := rootVersion(resp); !hidden.echoed(v) {
+	if v := rootVersion(resp); !hidden.In(v) {
 		return v
 	}
 	return ""

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/echo"
 )
 
 // echoes are ways in which a server may repeat a token.
@@ -42,7 +43,7 @@ func echoes(token string) map[string]string {
 func TestEchoed(t *testing.T) {
 	const token = "p4Ss~w0rd/with+odd=bytes"
 	for name, text := range echoes(token) {
-		if !(secrets{"", token}).echoed(text) {
+		if !(echo.Secrets{"", token}).In(text) {
 			t.Errorf("%s: %s passes", name, text)
 		}
 	}
@@ -50,7 +51,7 @@ func TestEchoed(t *testing.T) {
 		"", "Not found", "Invalid RBAC credentials. Token or User credentials required", "An unexpected error occurred",
 		"relay, you do not have permissions to read this resource", `{"code":7,"name":"invalid options"}`, "502 Bad Gateway: 502",
 	} {
-		if (secrets{"", token}).echoed(text) || (secrets{}).echoed(text) || (secrets{""}).echoed(text) {
+		if (echo.Secrets{"", token}).In(text) || (echo.Secrets{}).In(text) || (echo.Secrets{""}).In(text) {
 			t.Errorf("%q is no echo", text)
 		}
 	}
@@ -58,29 +59,29 @@ func TestEchoed(t *testing.T) {
 
 // Whatever way the token comes back, it gets into no error, no log and no version.
 func TestEchoesOfTheToken(t *testing.T) {
-	for name, echo := range echoes(secret) {
+	for name, said := range echoes(secret) {
 		t.Run(name, func(t *testing.T) {
 			answers := map[string]http.HandlerFunc{
 				"message": func(w http.ResponseWriter, _ *http.Request) {
 					w.WriteHeader(http.StatusServiceUnavailable)
-					say(w, fmt.Sprintf(`{"message":%q}`, echo))
+					say(w, fmt.Sprintf(`{"message":%q}`, said))
 				},
 				"text": func(w http.ResponseWriter, _ *http.Request) {
 					w.Header().Set("Content-Type", "text/plain")
 					w.WriteHeader(http.StatusForbidden)
-					say(w, echo)
+					say(w, said)
 				},
 				"title": func(w http.ResponseWriter, _ *http.Request) {
 					w.WriteHeader(http.StatusBadRequest)
-					say(w, "<title>"+echo+"</title>")
+					say(w, "<title>"+said+"</title>")
 				},
-				"no HTTP":    func(w http.ResponseWriter, _ *http.Request) { hijack(w, echo+"\r\n\r\n") },
-				"bad header": func(w http.ResponseWriter, _ *http.Request) { hijack(w, "HTTP/1.1 200 OK\r\n"+echo+"\r\n\r\n") },
+				"no HTTP":    func(w http.ResponseWriter, _ *http.Request) { hijack(w, said+"\r\n\r\n") },
+				"bad header": func(w http.ResponseWriter, _ *http.Request) { hijack(w, "HTTP/1.1 200 OK\r\n"+said+"\r\n\r\n") },
 			}
 			for kind, answer := range answers {
 				s := serve(t, answer)
 				err := refused(t, newClient(t, Options{URL: s.URL, Token: token(secret), Retries: 1}), all)
-				if text := err.Error() + audit.Hint(err); (secrets{secret}).echoed(strings.ReplaceAll(text, withheld, "")) {
+				if text := err.Error() + audit.Hint(err); (echo.Secrets{secret}).In(strings.ReplaceAll(text, echo.Withheld, "")) {
 					t.Errorf("%s: %s", kind, text)
 				}
 			}

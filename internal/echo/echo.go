@@ -1,4 +1,5 @@
-package kongadmin
+// Package echo finds out whether a text repeats a secret, in whatever coding.
+package echo
 
 import (
 	"encoding/base64"
@@ -9,22 +10,24 @@ import (
 	"strings"
 )
 
-// secrets are values that must not get into an error or a log, in any coding.
-type secrets []string
+// Secrets are values that must not get into an error or a log, in any coding.
+type Secrets []string
 
 const (
 	// gram is the number of successive characters of a secret that count as an echo of it.
 	gram = 8
-	// maxEcho bounds how much of a text is searched, and thus may be shown.
-	maxEcho = 4 << 10
+	// MaxText bounds how much of a text is searched, and thus may be shown.
+	MaxText = 4 << 10
+	// Withheld replaces a text that repeats a secret.
+	Withheld = "(withheld: the answer repeats the token)"
 	// codings is how many codings within each other are undone.
 	codings = 3
 )
 
-// echoed reports whether a text repeats a secret, or a good part of one: as it is,
+// In reports whether a text repeats a secret, or a good part of one: as it is,
 // or percent-encoded, quoted-printable, with escapes of JSON, JavaScript or HTML, in
 // hexadecimal or base64, in upper or lower case, or broken into lines.
-func (s secrets) echoed(text string) bool {
+func (s Secrets) In(text string) bool {
 	grams := map[string]bool{}
 	for _, secret := range s {
 		secret = strings.ToLower(secret)
@@ -39,7 +42,7 @@ func (s secrets) echoed(text string) bool {
 		return false
 	}
 	seen := map[string]bool{}
-	for forms, depth := []string{text[:min(len(text), maxEcho)]}, 0; depth <= codings; depth++ {
+	for forms, depth := []string{text[:min(len(text), MaxText)]}, 0; depth <= codings; depth++ {
 		var next []string
 		for _, form := range forms {
 			if form == "" || seen[form] {
@@ -117,10 +120,10 @@ func decodings(text string) []string {
 	return append(forms, decoded.String())
 }
 
-// scrub returns an error whose text repeats no secret. What an error is stays
+// Scrub returns an error whose text repeats no secret. What an error is stays
 // known to errors.Is and errors.As.
-func (s secrets) scrub(err error) error {
-	if err == nil || len(err.Error()) <= maxEcho && !s.echoed(err.Error()) {
+func (s Secrets) Scrub(err error) error {
+	if err == nil || len(err.Error()) <= MaxText && !s.In(err.Error()) {
 		return err
 	}
 	return &scrubbed{err}
@@ -128,5 +131,5 @@ func (s secrets) scrub(err error) error {
 
 type scrubbed struct{ err error }
 
-func (*scrubbed) Error() string   { return withheld }
+func (*scrubbed) Error() string   { return Withheld }
 func (e *scrubbed) Unwrap() error { return e.err }
