@@ -1,6 +1,7 @@
 package cloudwatchtest
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -22,20 +23,23 @@ type pageChange struct {
 
 type pageField struct{ Name, From, To string }
 
-// changed is an event's responseElements, as the relay documents it.
+// changed is what an event says of changes, as the relay documents it.
 type changed struct {
-	Changes []struct {
-		Entity    string       `json:"entity"`
-		Key       string       `json:"key"`
-		Name      string       `json:"name"`
-		Operation string       `json:"operation"`
-		History   string       `json:"history"`
-		From      []fieldValue `json:"from"`
-		To        []fieldValue `json:"to"`
-		Truncated int          `json:"truncated"`
-	} `json:"changes"`
-	Late      bool `json:"late"`
-	Truncated int  `json:"truncated"`
+	ResponseElements struct {
+		Changes []change `json:"changes"`
+		Late    bool     `json:"late"`
+	} `json:"responseElements"`
+}
+
+type change struct {
+	Entity    string       `json:"entity"`
+	Key       string       `json:"key"`
+	Name      string       `json:"name"`
+	Operation string       `json:"operation"`
+	History   string       `json:"history"`
+	From      []fieldValue `json:"from"`
+	To        []fieldValue `json:"to"`
+	Truncated int          `json:"truncated"`
 }
 
 type fieldValue struct {
@@ -44,20 +48,17 @@ type fieldValue struct {
 }
 
 // pageChangesOf reads what an event says of changes. What does not decode is not shown.
-func pageChangesOf(responseElements []byte) (list []pageChange, note string) {
+func pageChangesOf(event []byte) (list []pageChange, note string) {
 	var c changed
-	if len(responseElements) == 0 || json.Unmarshal(responseElements, &c) != nil {
+	if json.Unmarshal(event, &c, lax...) != nil {
 		return nil, ""
 	}
-	for _, one := range c.Changes {
+	for _, one := range c.ResponseElements.Changes {
 		if len(list) == pageChanges {
 			note = "and more"
 			break
 		}
-		p := pageChange{What: one.Entity + "/" + one.Name, Operation: one.Operation, More: one.Truncated}
-		if one.Name == "" {
-			p.What = one.Entity + "/" + one.Key
-		}
+		p := pageChange{What: one.Entity + "/" + cmp.Or(one.Name, one.Key), Operation: one.Operation, More: one.Truncated}
 		if one.History != "exact" {
 			p.History = one.History
 		}
@@ -66,7 +67,7 @@ func pageChangesOf(responseElements []byte) (list []pageChange, note string) {
 		}
 		list = append(list, p)
 	}
-	if c.Late {
+	if c.ResponseElements.Late {
 		note = "late: not all of what it changed was known"
 	}
 	return list, note

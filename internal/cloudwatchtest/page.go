@@ -15,20 +15,19 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-// The page: /, its files, /live (Server-Sent Events), /latest (the same for
-// browsers that cannot hold a stream), and /events/<seq> (one event).
+// The page: /, its files, /latest (what is new), and /events/<seq> (one event).
 
 //go:embed page.html page.css page.js
 var pageFiles embed.FS
 
 var pageTemplate = template.Must(template.ParseFS(pageFiles, "page.html"))
 
-const (
-	pageRows = 200                    // rows that the page shows
-	pageTick = 250 * time.Millisecond // how often a stream looks for news
-)
+// pageRows is how many rows the page shows.
+const pageRows = 200
 
 // LinkRelay puts a link to the relay's own page on the page.
 func (s *Server) LinkRelay(url string) { s.relayPage.Store(&url) }
@@ -43,7 +42,7 @@ type pageRow struct {
 	Note                                     string // of the changes
 }
 
-// news is what a stream sends: the totals, and the rows since the last time as HTML.
+// news is what the page asks for: the totals, and the rows since the last time as HTML.
 type news struct {
 	Counts Counts   `json:"counts"`
 	Codes  []string `json:"codes"` // "ThrottlingException 3"
@@ -61,15 +60,9 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		s.index(w)
 	case p == "/page.css" || p == "/page.js":
 		http.ServeFileFS(w, r, pageFiles, path.Base(p))
-	case p == "/live":
-		s.live(w, r)
 	case p == "/latest":
-		after, err := strconv.Atoi(r.URL.Query().Get("after"))
-		if err != nil {
-			after = 0
-		}
-		h.Set("Content-Type", "application/json")
-		_, _ = w.Write(s.news(after).encode()) // a browser that has gone needs no answer
+		after, _ := strconv.Atoi(r.URL.Query().Get("after")) // 0 for what is no number
+		awstest.Protocol{ContentType: "application/json"}.Write(w, http.StatusOK, s.news(after))
 	case strings.HasPrefix(p, "/events/"):
 		s.detail(w, r, strings.TrimPrefix(p, "/events/"))
 	default:
@@ -79,45 +72,21 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) index(w http.ResponseWriter) {
 	n := s.news(0)
-	var b bytes.Buffer
-	err := pageTemplate.Execute(&b, map[string]any{
+	show(w, "page.html", map[string]any{
 		"News": n, "Rows": template.HTML(n.Rows), // made by the same template, escaped there
 		"Group": s.o.Group, "Region": Region, "CountsOnly": s.o.Lean, "Relay": s.relayPage.Load(),
 	})
-	if err != nil {
+}
+
+// show answers with a page that a template makes.
+func show(w http.ResponseWriter, name string, data map[string]any) {
+	var b bytes.Buffer
+	if err := pageTemplate.ExecuteTemplate(&b, name, data); err != nil {
 		http.Error(w, "the page could not be made", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = b.WriteTo(w) // a browser that has gone needs no answer
-}
-
-// live streams news until the browser goes or the server shuts down.
-func (s *Server) live(w http.ResponseWriter, r *http.Request) {
-	after, err := strconv.Atoi(r.URL.Query().Get("after"))
-	if err != nil {
-		after = 0
-	}
-	w.Header().Set("Content-Type", "text/event-stream")
-	out := http.NewResponseController(w)
-	tick := time.NewTicker(pageTick)
-	defer tick.Stop()
-	var sent []byte
-	for {
-		n := s.news(after)
-		after = n.Last
-		if b := n.encode(); !bytes.Equal(b, sent) {
-			sent = b
-			if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil || out.Flush() != nil {
-				return
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-r.Context().Done():
-			return
-		}
-	}
 }
 
 // detail shows one event's data, indented: as a page to who follows a link, which has
@@ -143,24 +112,7 @@ func (s *Server) detail(w http.ResponseWriter, r *http.Request, seq string) {
 		_, _ = w.Write(v) // a browser that has gone needs no answer
 		return
 	}
-	var b bytes.Buffer
-	err = pageTemplate.ExecuteTemplate(&b, "event", map[string]any{
-		"Seq": n, "Received": e.Received.UTC().Format(time.DateTime), "Text": string(v),
-	})
-	if err != nil {
-		http.Error(w, "the page could not be made", http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = b.WriteTo(w)
-}
-
-func (n news) encode() []byte {
-	b, err := json.Marshal(n)
-	if err != nil { // numbers and strings always encode
-		panic(err)
-	}
-	return b
+	show(w, "event", map[string]any{"Seq": n, "Received": e.Received.UTC().Format(time.DateTime), "Text": string(v)})
 }
 
 // news returns what happened after a Seq.
@@ -187,59 +139,38 @@ func (s *Server) news(after int) news {
 	return n
 }
 
-// shownEvent is what the page shows of an event, in either of the relay's formats.
-type shownEvent struct {
-	EventName       string `json:"eventName"`
-	EventTime       string `json:"eventTime"`
-	SourceIPAddress string `json:"sourceIPAddress"`
-	ErrorCode       string `json:"errorCode"`
-	UserIdentity    struct {
-		PrincipalID string `json:"principalId"`
-		Details     struct {
-			Name jsontext.Value `json:"rbac_user_name"`
-		} `json:"details"`
-	} `json:"userIdentity"`
-	AdditionalEventData struct {
-		Status jsontext.Value `json:"status"`
-	} `json:"additionalEventData"`
-	ResponseElements jsontext.Value `json:"responseElements"`
-
-	Time  int64 `json:"time"`
-	Actor struct {
-		User struct {
-			UID  string `json:"uid"`
-			Name string `json:"name"`
-		} `json:"user"`
-	} `json:"actor"`
-	API struct {
-		Operation string `json:"operation"`
-	} `json:"api"`
-	StatusCode string `json:"status_code"`
-	Source     struct {
-		IP string `json:"ip"`
-	} `json:"src_endpoint"`
+// field returns the text or the number at a path in an event, or "".
+func field(event map[string]any, path ...string) string {
+	for _, name := range path[:len(path)-1] {
+		event, _ = event[name].(map[string]any)
+	}
+	switch v := event[path[len(path)-1]].(type) {
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	return ""
 }
 
+// rowOf shows an event in either of the relay's formats, and of any other what it can.
 func rowOf(e *Event) pageRow {
-	var d shownEvent
-	// What does not decode stays empty: the page shows what it can.
-	_ = json.Unmarshal([]byte(e.Data), &d, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	var d map[string]any
+	_ = json.Unmarshal([]byte(e.Data), &d, lax...)
 	r := pageRow{
 		Seq: e.Seq, UID: e.UID, Repeat: e.Repeat,
-		Name: cmp.Or(d.EventName, d.API.Operation), IP: cmp.Or(d.SourceIPAddress, d.Source.IP),
-		Principal: cmp.Or(d.UserIdentity.PrincipalID, d.Actor.User.Name, d.Actor.User.UID),
-		Status:    cmp.Or(strings.Trim(string(d.AdditionalEventData.Status), `"`), d.ErrorCode, d.StatusCode),
+		Name: cmp.Or(field(d, "eventName"), field(d, "api", "operation")),
+		IP:   cmp.Or(field(d, "sourceIPAddress"), field(d, "src_endpoint", "ip")),
+		Principal: cmp.Or(field(d, "userIdentity", "details", "rbac_user_name"), field(d, "userIdentity", "principalId"),
+			field(d, "actor", "user", "name"), field(d, "actor", "user", "uid")),
+		Status: cmp.Or(field(d, "additionalEventData", "status"), field(d, "errorCode"), field(d, "status_code")),
 	}
-	r.Changes, r.Note = pageChangesOf(d.ResponseElements)
-	var name string
-	if json.Unmarshal(d.UserIdentity.Details.Name, &name) == nil && name != "" {
-		r.Principal = name
-	}
+	r.Changes, r.Note = pageChangesOf([]byte(e.Data))
 	code, err := strconv.Atoi(r.Status)
 	r.Bad = r.Status != "" && (err != nil || code >= 400)
-	at, err := time.Parse(time.RFC3339, d.EventTime)
-	if err != nil && d.Time != 0 {
-		at, err = time.UnixMilli(d.Time).UTC(), nil
+	at, err := time.Parse(time.RFC3339, field(d, "eventTime"))
+	if ms, ok := d["time"].(float64); ok && err != nil {
+		at, err = time.UnixMilli(int64(ms)).UTC(), nil
 	}
 	if err == nil {
 		r.Time, r.Delay = at.Format(time.DateTime), delay(e.Received.Sub(at))

@@ -4,7 +4,6 @@ const limit = 200;
 const rows = document.getElementById("rows");
 const live = document.getElementById("live");
 let last = Number(document.body.dataset.last);
-let polling = 0;
 
 function state(text, kind) {
   live.textContent = text;
@@ -46,26 +45,11 @@ function apply(news) {
 async function poll() {
   try {
     apply(await (await fetch("/latest?after=" + last)).json());
-    state("refreshing", "on");
+    state("live", "on");
   } catch {
     state("not reachable", "off");
   }
-}
-
-function connect() {
-  const stream = new EventSource("/live?after=" + last);
-  stream.onopen = () => {
-    clearInterval(polling);
-    polling = 0;
-    state("live", "on");
-  };
-  stream.onmessage = (message) => apply(JSON.parse(message.data));
-  stream.onerror = () => {
-    stream.close(); // it would ask for the same rows again
-    if (!polling) polling = setInterval(poll, 2000);
-    state("not reachable", "off");
-    setTimeout(connect, 5000);
-  };
+  setTimeout(poll, 500);
 }
 
 rows.addEventListener("click", async (click) => {
@@ -96,4 +80,4 @@ rows.addEventListener("click", async (click) => {
 for (const dd of document.querySelectorAll("[data-count]")) {
   dd.classList.toggle("some", dd.textContent !== "0");
 }
-connect();
+poll();

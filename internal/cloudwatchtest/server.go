@@ -251,8 +251,11 @@ type identity struct {
 	} `json:"metadata"`
 }
 
+// lax takes whatever Kong may have recorded inside a payload.
+var lax = []json.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
+
 func identify(message []byte) (id identity) {
-	if json.Unmarshal(message, &id, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+	if json.Unmarshal(message, &id, lax...) != nil {
 		return identity{}
 	}
 	return id

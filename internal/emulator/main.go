@@ -120,11 +120,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 
 	group, ctx := errgroup.WithContext(ctx)
 	h := &host{log: log, group: group}
-	// A browser holds a stream of the page open: it ends with ctx, or nothing would.
-	err = h.serve(ctx, ctx, "aws", s.awsListen, withHealth(awsOf(logs, trail)))
+	err = h.serve(ctx, "aws", s.awsListen, withHealth(awsOf(logs, trail)))
 	if err == nil && s.adminListen != "off" {
-		// Admin requests may end: their connections do not know of ctx.
-		err = h.serve(ctx, context.WithoutCancel(ctx), "admin", s.adminListen, kong)
+		err = h.serve(ctx, "admin", s.adminListen, kong)
 	}
 	if err != nil {
 		group.Go(func() error { return err }) // ends what runs by then
@@ -149,8 +147,8 @@ type host struct {
 	group *errgroup.Group
 }
 
-// serve listens at an address until ctx ends. Its requests live in base.
-func (h *host) serve(ctx, base context.Context, name, address string, handler http.Handler) error {
+// serve listens at an address until ctx ends. Requests may end by themselves.
+func (h *host) serve(ctx context.Context, name, address string, handler http.Handler) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listening for %s: %w", name, err)
@@ -158,8 +156,7 @@ func (h *host) serve(ctx, base context.Context, name, address string, handler ht
 	h.log.Info("listening", "name", name, "addr", l.Addr().String())
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		BaseContext: func(net.Listener) context.Context { return base },
-		ErrorLog:    slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	h.group.Go(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
