@@ -19,12 +19,17 @@ type Service struct {
 // returns the answer.
 func (s *Service) Put(w http.ResponseWriter, r *http.Request, protocol Protocol, handle func(*Plan) ([]byte, *Error)) {
 	p := s.Plan()
+	s.Count(func(c *Counts) {
+		if p.Reset {
+			c.Lost++
+		} else {
+			c.Calls++
+		}
+	})
 	wait(r, p.Delay)
 	if p.Reset {
-		s.Count(func(c *Counts) { c.Lost++ })
 		reset(w)
 	}
-	s.Count(func(c *Counts) { c.Calls++ })
 	var answer []byte
 	e := Refuse(p.Code, "fault on request")
 	if p.Code == "" {

@@ -24,7 +24,7 @@ type Event struct {
 
 // Counts are totals since the server was made.
 type Counts struct {
-	Calls     int // that put events and were not dropped unread
+	Calls     int // that put events and have been read, those that wait for their delay included
 	Refused   int // of those, with an error
 	Throttled int // calls beyond the quota
 	Lost      int // connections dropped on purpose: resets, and answers lost

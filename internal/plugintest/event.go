@@ -26,7 +26,6 @@ type Event struct {
 	Method      string            // GET if empty
 	Path        string            // with its query, as the client sent it; may hold any bytes
 	UpstreamURI string            // what the Service got; Path if empty
-	Status      int               // 200 if zero
 	Headers     map[string]string // of the response; may hold any bytes
 
 	// Serialized, if set, is what kong.log.serialize returns. Another plugin's
@@ -164,8 +163,6 @@ func (h *Host) answer(method string, args []byte, e *Event) ([]byte, error) {
 		return nil, nil
 	case "kong.response.get_headers":
 		return rawHeaders(e.Headers), nil
-	case "kong.response.get_status":
-		return proto.Marshal(&kong_plugin_protocol.Int{V: int32(e.status())})
 	case "kong.log.serialize":
 		return rawString(e.serialize()), nil
 	}
@@ -218,13 +215,6 @@ func rawField[T string | []byte](b []byte, number protowire.Number, value T) []b
 	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), []byte(value))
 }
 
-func (e *Event) status() int {
-	if e.Status == 0 {
-		return 200
-	}
-	return e.Status
-}
-
 // serialize returns a part of what kong.log.serialize does, in the way of lua-cjson:
 // the bytes of the request and of the response stay as they came.
 func (e *Event) serialize() string {
@@ -236,8 +226,8 @@ func (e *Event) serialize() string {
 	for name, value := range e.Headers {
 		headers = append(headers, quote(strings.ToLower(name))+":"+quote(value))
 	}
-	return fmt.Sprintf(`{"request":{"method":%s,"uri":%s,"headers":{"host":"localhost"}},"upstream_uri":%s,"response":{"status":%d,"headers":{%s}}}`,
-		quote(cmp.Or(e.Method, "GET")), quote(uri), quote(cmp.Or(e.UpstreamURI, uri)), e.status(), strings.Join(headers, ","))
+	return fmt.Sprintf(`{"request":{"method":%s,"uri":%s,"headers":{"host":"localhost"}},"upstream_uri":%s,"response":{"status":200,"headers":{%s}}}`,
+		quote(cmp.Or(e.Method, "GET")), quote(uri), quote(cmp.Or(e.UpstreamURI, uri)), strings.Join(headers, ","))
 }
 
 func quote(s string) string {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -139,9 +140,7 @@ func (h *Host) Log(ctx context.Context, instance int32, e Event) error {
 func (h *Host) Calls() map[string]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	calls := make(map[string]int, len(h.calls))
-	maps.Copy(calls, h.calls)
-	return calls
+	return maps.Clone(h.calls)
 }
 
 // Waits returns how often the host has waited for something that the plugin had not
@@ -152,7 +151,7 @@ func (h *Host) Waits() int { return int(h.waits.Load()) }
 func (h *Host) Lines() []Line {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return append([]Line(nil), h.lines...)
+	return slices.Clone(h.lines)
 }
 
 // Stderr returns the end of what the process has written to its standard error.
