@@ -12,7 +12,7 @@ import (
 
 // parts is into how many parts a log is cut that are read at once: as many as the client
 // keeps connections, as most of the time goes by waiting for Kong.
-const parts = 4
+const parts int64 = 4
 
 // errDisorder ends a scan of parts.
 var errDisorder = errors.New("kong does not keep order")
@@ -43,22 +43,23 @@ func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk
 			if err := step(page); err != nil || inParts || page.Through == 0 || page.Offset == "" {
 				return err
 			}
-			// What follows the first page is cut into parts, the first of which this walk reads.
+			// What follows is cut into parts of a page or more, the first of which this walk reads.
 			end := until
 			if until == 0 || until > page.Now {
 				end = page.Now
 			}
-			if end-page.Through < parts {
+			n := min(parts, (end-page.Through)/max(1, span(page)))
+			if n < 2 {
 				return nil
 			}
-			at := func(i int64) int64 { return page.Through + (end-page.Through)*i/parts }
+			at := func(i int64) int64 { return page.Through + (end-page.Through)*i/n }
 			mu.Lock()
 			inParts = true
 			mu.Unlock()
 			first.EndAt(at(1))
-			for i := int64(1); i < parts; i++ {
+			for i := int64(1); i < n; i++ {
 				from, to := at(i), at(i+1)
-				if i == parts-1 {
+				if i == n-1 {
 					to = until
 				}
 				group.Go(func() error {
@@ -77,4 +78,14 @@ func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk
 		return err
 	}
 	return log.Scan(ctx, since, until, f)
+}
+
+// span returns how many seconds lie between the first row of a page and its last.
+func span(page walk.Step) int64 {
+	for i := range page.Entries {
+		if e := &page.Entries[i]; !e.TimestampGuessed {
+			return page.Through - e.Timestamp
+		}
+	}
+	return 0
 }
