@@ -52,3 +52,25 @@ func TestVerifyWhilePassesFail(t *testing.T) {
 		t.Errorf("after the failure: %+v", r)
 	}
 }
+
+// The first pass of all fails in the middle: what it did not get to is due.
+func TestVerifyAfterAFirstPassThatFailed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	now := time.Now()
+	refused := map[string]string{}
+	list := rows("a", 600, func(i int) time.Time { return now.Add(-2*time.Minute + time.Duration(i)*100*time.Millisecond) })
+	for i := 400; i < len(list); i += 2 {
+		refused[list[i].RequestID] = "NeverHeardOf"
+	}
+	w.kong.Add(list...)
+	w.trail.SetFaults(cloudtrailtest.Faults{IDs: refused})
+	w.says(exitFailed, "once")
+	if r := w.verify(exitDifference); r.Failing == "" || r.NotDue+r.Missing.Count < len(refused) {
+		t.Errorf("%+v", r)
+	}
+	w.trail.SetFaults(cloudtrailtest.Faults{})
+	w.once()
+	w.verify(exitOK)
+	w.expectAll(0)
+}

@@ -130,9 +130,9 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 		kongStart = walkStart
 	}
 	m.Cursor = min(max(m.Cursor, ps.reached(complete, kongStart)), walkStart)
-	m.FailedSince = ps.before.FailedSince
+	m.FailedSince = 0
 	if complete {
-		m.Completed, m.FailedSince = walkStart, 0
+		m.Completed = walkStart
 		m.Witnesses = ps.witnesses.next()
 		if m.Cursor <= 0 && !ps.untrustedStart { // an empty log
 			// Bounded by this machine's clock: rows may be older than Kong's clock says.
@@ -149,6 +149,9 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 		} else if m.Resume = ps.resume(walkStart); m.Resume == nil {
 			m.Resume = ps.marks.Resume
 		}
+	}
+	if !complete && m.Cursor != 0 { // a pass that gets nowhere makes no marks
+		m.FailedSince = ps.before.FailedSince
 	}
 	if equalMarks(m, ps.marks) {
 		return nil
@@ -203,10 +206,12 @@ func (ps *pass) finish(ctx context.Context, err error) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveWithin)
 	defer cancel()
-	// Marks that no pass has made yet are not made by one that fails: an address of Kong
-	// that was mistyped would be bound to them.
-	if failed(err) && ps.before.FailedSince == 0 && ps.before.Cursor != 0 {
+	if failed(err) && ps.before.FailedSince == 0 {
 		ps.before.FailedSince = time.Now().Unix()
+	}
+	if ps.walk.KongTime().IsZero() && ps.before.Cursor == 0 {
+		// Marks would be bound to an address of Kong that may have been mistyped.
+		return nil
 	}
 	if ps.walk.KongTime().IsZero() || errors.Is(err, audit.ErrLogMismatch) {
 		return ps.rewind(ctx)

@@ -87,7 +87,7 @@ func (v *verification) cap(timestamp int64) {
 // together with the ledger.
 func (v *verification) due(e *audit.Entry) bool {
 	m := v.marks
-	if m.Cursor == 0 || v.now-e.Timestamp > v.reach {
+	if m.Cursor == 0 || m.Completed == 0 || v.now-e.Timestamp > v.reach {
 		return true
 	}
 	slack := int64(0)
