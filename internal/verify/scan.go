@@ -7,7 +7,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
@@ -237,9 +236,9 @@ func (v *verification) page(ctx context.Context, s walk.Step) error {
 		return err
 	}
 	if v.progress != nil {
-		v.progress(pipeline.Summary{Counts: delivery.Counts{
-			Read: v.report.Entries, New: v.report.Missing.Count + len(v.young), Delivered: v.report.Delivered,
-		}})
+		var sum pipeline.Summary
+		sum.Read, sum.New, sum.Delivered = v.report.Entries, v.report.Missing.Count+len(v.young), v.report.Delivered
+		v.progress(sum)
 	}
 	return nil
 }

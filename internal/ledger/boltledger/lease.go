@@ -110,7 +110,7 @@ func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 	})
 }
 
-// Bind is [redisledger.Ledger.Bind].
+// BindKong is [redisledger.Ledger.BindKong].
 func (b *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
 	other, err := b.bind(ctx, kongKey, ledger.Address(url), adopt)
 	if err == nil && other != "" {
