@@ -179,20 +179,25 @@ func Identity(e *Entry) string {
 	if validID(e.RequestID) {
 		return e.RequestID
 	}
-	h := sha256.New()
 	if e.RequestID != "" {
-		h.Write([]byte(e.RequestID))
-		return "r-" + hex.EncodeToString(h.Sum(nil)[:20])
+		sum := sha256.Sum256([]byte(e.RequestID))
+		return "r-" + hex.EncodeToString(sum[:20])
 	}
-	for _, s := range []string{
+	return anonymous + hashOf(
 		strconv.FormatInt(e.Timestamp, 10), e.ClientIP, e.Method, e.Path, strconv.Itoa(e.Status), e.Workspace,
 		e.Payload, e.RemovedFromPayload, e.Signature, e.RBACUserID, e.RBACUserName, e.RequestSource,
-	} {
+	)
+}
+
+// hashOf returns a hash of texts, each with its length.
+func hashOf(texts ...string) string {
+	h := sha256.New()
+	for _, s := range texts {
 		h.Write(strconv.AppendInt(nil, int64(len(s)), 10))
 		h.Write([]byte{':'})
 		h.Write([]byte(s))
 	}
-	return anonymous + hex.EncodeToString(h.Sum(nil)[:20])
+	return hex.EncodeToString(h.Sum(nil)[:20])
 }
 
 // objectPrefix begins the ID of a row of /audit/objects, so that it differs from that of any
@@ -206,13 +211,7 @@ func ObjectIdentity(e *Entry) string {
 	if validID(o.ID) && len(o.ID) < maxID-len(objectPrefix) {
 		return objectPrefix + o.ID
 	}
-	h := sha256.New()
-	for _, s := range []string{o.ID, e.RequestID, o.DAO, o.Key, o.Operation, o.Entity} {
-		h.Write(strconv.AppendInt(nil, int64(len(s)), 10))
-		h.Write([]byte{':'})
-		h.Write([]byte(s))
-	}
-	return objectPrefix + hex.EncodeToString(h.Sum(nil)[:20])
+	return objectPrefix + hashOf(o.ID, e.RequestID, o.DAO, o.Key, o.Operation, o.Entity)
 }
 
 // IsWrite reports whether the request may have changed something: it was not a read, and

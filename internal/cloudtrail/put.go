@@ -94,7 +94,7 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 	case failure.NotAWS:
 		return failure.Err()
 	}
-	return d.refuse(&b.verdicts[0], b.events[0].id, b.since, false)
+	return d.judge.Decide(service.Name, &b.verdicts[0], b.events[0].id, b.since, false)
 }
 
 // tooManyAlone is how many events of a batch may be refused, each by itself, while
@@ -122,19 +122,6 @@ func (d *Destination) narrow(ctx context.Context, b batch) error {
 		return nil
 	})
 	return cmp.Or(err, failure)
-}
-
-// refuse decides about an event that was refused by itself, with a code that is not known.
-func (d *Destination) refuse(v *audit.Verdict, id string, since int64, amid bool) error {
-	switch d.judge.Refuse(id, v.Code, since, amid) {
-	case verdict.Reject:
-		v.Status = audit.Rejected
-	case verdict.Stop:
-		return verdict.Stopped(service.Name, v.Code, v.Reason)
-	case verdict.Retry:
-		return verdict.Undecided(service.Name, v.Code, v.Reason)
-	}
-	return nil
 }
 
 // call makes a call, when it is its turn.
@@ -204,5 +191,5 @@ func (d *Destination) failed(v *audit.Verdict, id string, since int64, amid bool
 		v.Status = audit.Rejected
 		return nil
 	}
-	return d.refuse(v, id, since, amid)
+	return d.judge.Decide(service.Name, v, id, since, amid)
 }

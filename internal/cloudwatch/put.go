@@ -96,16 +96,7 @@ func (p *put) send(ctx context.Context, b *body, since int64) error {
 		return p.failed(failure)
 	}
 	one := b.events[0]
-	v := &p.verdicts[one.entry]
-	switch p.judge.Refuse(one.id, v.Code, since, false) {
-	case verdict.Reject:
-		v.Status = audit.Rejected
-	case verdict.Stop:
-		return verdict.Stopped(service.Name, v.Code, v.Reason)
-	case verdict.Retry:
-		return verdict.Undecided(service.Name, v.Code, v.Reason)
-	}
-	return nil
+	return p.judge.Decide(service.Name, &p.verdicts[one.entry], one.id, since, false)
 }
 
 // narrow puts refused events in parts.

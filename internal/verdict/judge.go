@@ -144,21 +144,31 @@ func Narrow(n int, put func(lo, hi int) error) error {
 	return nil
 }
 
-// UndecidedError is the error of a put of which nothing was accepted and of which
-// something was refused with a code that is not known.
-type UndecidedError struct{ Destination, Code, Reason string }
-
-// Undecided returns an [UndecidedError] with advice.
-func Undecided(destination, code, reason string) error {
-	return audit.WithHint(&UndecidedError{destination, code, reason},
-		"look up what AWS says of that code, and at account, quota and the channel or log group: nothing is rejected meanwhile")
+// Decide is [Judge.Refuse] for a verdict that has the code, which it rejects if the code is
+// about the entry. Otherwise it returns the error of the put: an [audit.SettingsError] where the
+// destination refuses everything alike, else one that [IsUndecided].
+func (j *Judge) Decide(destination string, v *audit.Verdict, id string, since int64, amid bool) error {
+	switch j.Refuse(id, v.Code, since, amid) {
+	case Reject:
+		v.Status = audit.Rejected
+	case Stop:
+		return audit.SettingsErrorf("nothing was rejected for it: look what the code says of the account, its quotas and the destination, and correct that",
+			"%s refuses every entry alike: %s: %s", destination, v.Code, v.Reason)
+	case Retry:
+		return audit.WithHint(&undecidedError{destination, v.Code, v.Reason},
+			"look up what AWS says of that code, and at account, quota and the channel or log group: nothing is rejected meanwhile")
+	}
+	return nil
 }
 
-func (e *UndecidedError) Error() string {
-	return fmt.Sprintf("%s refuses with a code that is not known, %s (%s), and accepts nothing that could tell whether that is about the entry", e.Destination, e.Code, e.Reason)
+// undecidedError is what [IsUndecided] finds.
+type undecidedError struct{ destination, code, reason string }
+
+func (e *undecidedError) Error() string {
+	return fmt.Sprintf("%s refuses with a code that is not known, %s (%s), and accepts nothing that could tell whether that is about the entry", e.destination, e.code, e.reason)
 }
 
-// PutError returns the error of a put: an [UndecidedError] says nothing where some
+// PutError returns the error of a put: one that [IsUndecided] says nothing where some
 // entry was accepted, as what was refused is simply put again then.
 func PutError(err error, verdicts []audit.Verdict) error {
 	if IsUndecided(err) && slices.ContainsFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Accepted }) {
@@ -167,14 +177,9 @@ func PutError(err error, verdicts []audit.Verdict) error {
 	return err
 }
 
-// IsUndecided reports whether err is an [UndecidedError].
+// IsUndecided reports whether an error is that of a put of which nothing was accepted and of
+// which something was refused with a code that is not known.
 func IsUndecided(err error) bool {
-	var u *UndecidedError
-	return errors.As(err, &u)
-}
-
-// Stopped is the error of a destination that refuses everything alike.
-func Stopped(destination, code, reason string) error {
-	return audit.SettingsErrorf("nothing was rejected for it: find out what the code says of the account, its quotas and the destination, and correct that",
-		"%s refuses every entry alike: %s: %s", destination, code, reason)
+	_, ok := errors.AsType[*undecidedError](err)
+	return ok
 }
