@@ -209,12 +209,12 @@ func (d *Delivery) dropKnown(entries []audit.Entry, outcomes []audit.Outcome) {
 	}
 }
 
-// copyInFlight replaces the id of an entry in flight by a copy, so that the memory of its
-// page can be freed.
-func (d *Delivery) copyInFlight(id string) {
+// detach copies an entry in flight, so that the memory of its page can be freed.
+func (d *Delivery) detach(e *audit.Entry) {
+	e.Detach()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.flight[id] = true // a map takes the new string as its key
+	d.flight[e.ID] = true // a map takes the new string as its key
 }
 
 // newSlot returns the next slot in reading order.
@@ -253,10 +253,26 @@ func (d *Delivery) pending(timestamp int64) {
 	if d.oldestPending != 0 && timestamp >= d.oldestPending {
 		return
 	}
+	d.setOldestPending(timestamp)
+}
+
+// setOldestPending is told to the observer. d.mu is held.
+func (d *Delivery) setOldestPending(timestamp int64) {
 	d.oldestPending = timestamp
 	if f := d.opts.Observer.OldestPending; f != nil {
-		f(d.oldestPending)
+		f(timestamp)
 	}
+}
+
+// oldest returns the least timestamp in the slots that are not complete, 0 if all are.
+// d.mu is held.
+func (d *Delivery) oldest(reservedToo bool) (from int64) {
+	for _, s := range d.slots {
+		if !s.done && (reservedToo || !s.reserved) && (from == 0 || s.from < from) {
+			from = s.from
+		}
+	}
+	return from
 }
 
 // complete notes that everything in a slot has an outcome. d.mu is held.
@@ -269,15 +285,7 @@ func (d *Delivery) complete(s *slot) {
 	if s.reserved || s.from != d.oldestPending {
 		return
 	}
-	d.oldestPending = 0
-	for _, other := range d.slots {
-		if !other.done && !other.reserved && (d.oldestPending == 0 || other.from < d.oldestPending) {
-			d.oldestPending = other.from
-		}
-	}
-	if f := d.opts.Observer.OldestPending; f != nil {
-		f(d.oldestPending)
-	}
+	d.setOldestPending(d.oldest(false))
 }
 
 // NoteRead notes that a page of the walk has been handed over. In a log that is read oldest
@@ -321,26 +329,18 @@ func (d *Delivery) SafeOffset() string {
 func (d *Delivery) Safe() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	safe := d.through
-	for _, s := range d.slots {
-		if !s.done {
-			safe = min(safe, s.from-1)
-		}
+	if from := d.oldest(true); from != 0 {
+		return min(d.through, from-1)
 	}
-	return safe
+	return d.through
 }
 
 // Unfinished returns the least timestamp of what has no outcome, read or reserved; 0 if
 // everything has one.
-func (d *Delivery) Unfinished() (oldest int64) {
+func (d *Delivery) Unfinished() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, s := range d.slots {
-		if !s.done && (oldest == 0 || s.from < oldest) {
-			oldest = s.from
-		}
-	}
-	return oldest
+	return d.oldest(true)
 }
 
 // Counts returns what the delivery has counted so far.

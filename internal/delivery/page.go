@@ -59,8 +59,7 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 		default:
 			counts.New++
 			if few {
-				e.Detach()
-				d.copyInFlight(e.ID)
+				d.detach(e)
 			}
 			if err := w.fill(ctx, entries, i); err != nil {
 				return err

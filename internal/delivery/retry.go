@@ -132,8 +132,7 @@ func (w *Workers) retry(left *batch) error {
 			late.entries, late.past = append(late.entries, e), append(late.past, past)
 			continue
 		}
-		e.Detach()
-		w.d.copyInFlight(e.ID)
+		w.d.detach(&e)
 		backoff := min(spread<<min(past.puts-1, 10), maxEntryBackoff)
 		list = append(list, waitingEntry{entry: e, past: past, due: now.Add(backoff)})
 	}
