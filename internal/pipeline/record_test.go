@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,42 @@ func TestLedgerThatFailsForAWhile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A ledger that is away for longer than the lease lasts ends the pass. What was accepted is
+// recorded all the same once it is back, without the lease, and not put again.
+func TestLedgerAwayForLongerThanTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest(), func(o *Options) { o.BatchEntries, o.Workers = 5, 3 })
+		w.kong.delay, w.destination.delay = time.Second, 50*time.Millisecond
+		down := errors.New("connection refused")
+		from, to := time.Now().Add(3*time.Second), time.Now().Add(time.Minute)
+		away := func() error {
+			if now := time.Now(); now.After(from) && now.Before(to) {
+				return down
+			}
+			return nil
+		}
+		var refused atomic.Int64
+		w.store.record = func(int, []audit.Record) error {
+			err := away()
+			if err != nil {
+				refused.Add(1)
+			}
+			return err
+		}
+		w.store.renew = func(context.Context) error { return away() }
+		w.kong.add(span(w.now()-900, 200, 4)...)
+		s, err := w.run(Request{Kind: audit.Reconcile})
+		if !errors.Is(err, audit.ErrLeaseLost) || s.Complete || s.Delivered == 0 || time.Now().Before(to) {
+			t.Errorf("%v, %+v", err, s)
+		}
+		if refused.Load() == 0 {
+			t.Error("nothing had to wait for the ledger")
+		}
+		w.pass(Request{Kind: audit.Reconcile, Wait: 15 * time.Second})
+		w.allOnce()
+	})
 }
 
 var errRefused = audit.SettingsErrorf("allow the commands", "NOPERM this user has no permissions")
