@@ -42,15 +42,15 @@ func (r *round) conclude(ctx context.Context) error {
 			r.meta.Unannounced = r.now.Unix()
 		}
 	}
-	r.touches = map[string][]touch{}
+	r.touches = map[string][]*row{}
 	for _, x := range r.rows {
 		r.noticed(x)
-		r.touches[x.entity()] = append(r.touches[x.entity()], touch{x.t, x.id, x.request, x.madeAfter})
+		r.touches[x.entity()] = append(r.touches[x.entity()], x)
 	}
 	for _, rows := range r.undated { // of requests that have not shown up
 		for i := range rows {
 			if x := &rows[i]; r.rows[x.id] == nil {
-				r.touches[x.entity()] = append(r.touches[x.entity()], touch{row: x.id, request: x.request})
+				r.touches[x.entity()] = append(r.touches[x.entity()], x)
 			}
 		}
 	}
@@ -321,7 +321,7 @@ func (r *round) advance(x *row, p *pending) {
 		return
 	}
 	next := &state{
-		T: t, Request: x.request, Row: x.id, Operation: x.operation, Joined: !x.lost, Gone: x.operation == changes.Delete, text: x.text, expires: x.expires,
+		T: t, Row: x.id, Operation: x.operation, Joined: !x.lost, Gone: x.operation == changes.Delete, text: x.text, expires: x.expires,
 	}
 	if next.Gone {
 		next.text = ""

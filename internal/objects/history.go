@@ -11,13 +11,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/changes"
 )
 
-// touch is a row of an entity that is not taken into account yet.
-type touch struct {
-	t            int64 // 0: not known
-	row, request string
-	madeAfter    time.Time // as that of a row
-}
-
 // history says how much is known of an entity before a change. It is exact only where
 // all of this holds:
 //
@@ -37,7 +30,7 @@ func (r *round) history(x *row, p *pending) changes.History {
 	e, s := &p.entry, r.before(x, p)
 	switch x.operation {
 	case changes.Create, changes.Delete:
-		if r.alone(x, p) == 1 {
+		if r.alone(x, p) {
 			return changes.Exact
 		}
 		return changes.Approximate
@@ -60,7 +53,7 @@ func (r *round) certain(x *row, p *pending) bool {
 	if !s.precedes(x) || r.order(x, t, nil, s) != later {
 		return false
 	}
-	return r.alone(x, p) == 1 && !e.TimestampGuessed && s.Joined && !s.Doubtful && latest-t <= lookback && s.T > r.meta.Gap+skew &&
+	return r.alone(x, p) && !e.TimestampGuessed && s.Joined && !s.Doubtful && latest-t <= lookback && s.T > r.meta.Gap+skew &&
 		!r.touched(x, p, s, latest) && !r.contradicts(x, e, s, s.text)
 }
 
@@ -84,21 +77,16 @@ func (r *round) before(x *row, p *pending) *state {
 	return &before
 }
 
-// alone returns how many rows of the entity a write has.
-func (r *round) alone(x *row, p *pending) (n int) {
-	for _, y := range p.rows {
-		if y.entity() == x.entity() {
-			n++
-		}
-	}
-	return n
+// alone reports whether a row is the only one of its entity that a write has.
+func (r *round) alone(x *row, p *pending) bool {
+	return !slices.ContainsFunc(p.rows, func(y *row) bool { return y != x && y.entity() == x.entity() })
 }
 
 // touched reports whether something else may have changed the entity in between.
 func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
 	near := func(t int64) bool { return t == 0 || t > s.T-skew && t < latest+skew }
 	for _, o := range r.touches[x.entity()] {
-		if o.row != x.id && o.row != s.Row && near(o.t) && (o.t < latest+margin || o.madeAfter.Before(x.madeBefore)) {
+		if o.id != x.id && o.id != s.Row && near(o.t) && (o.t < latest+margin || o.madeAfter.Before(x.madeBefore)) {
 			return true
 		}
 	}
@@ -187,7 +175,7 @@ func (r *round) askUnseen(ctx context.Context) error {
 	for _, a := range list {
 		id := requestID(a.ID)
 		putLater(&r.announcedAt, id, a.At)
-		if p := r.waits(a.ID); p != nil && p.first.After(r.prevRead) && r.prevRead.Sub(a.At) > firstRow {
+		if p := r.waits[a.ID]; p != nil && p.first.After(r.prevRead) && r.prevRead.Sub(a.At) > firstRow {
 			r.lagged = r.now // its row was not there at the read before
 		}
 		if !r.wasSeen(id) && !r.rowsOf.has(id) {

@@ -252,7 +252,7 @@ func (j *Joiner) takeTurn(ctx context.Context, wait bool) (bool, error) {
 }
 
 func (j *Joiner) join(ctx context.Context, w audit.Writes) ([]audit.Entry, time.Time, error) {
-	r := &round{Joiner: j, w: w, now: time.Now(), prevRead: j.readAt, rows: map[string]*row{}, states: map[string]*state{}, changed: map[string]bool{}, said: map[string]bool{}}
+	r := &round{Joiner: j, w: w, now: time.Now(), prevRead: j.readAt, waits: map[string]*pending{}, rows: map[string]*row{}, states: map[string]*state{}, changed: map[string]bool{}, said: map[string]bool{}}
 	if err := r.load(ctx); err != nil {
 		return nil, time.Time{}, err
 	}
@@ -336,6 +336,7 @@ func (r *round) load(ctx context.Context) error {
 			p.first = r.now
 		}
 		r.pending = append(r.pending, p)
+		r.waits[e.RequestID] = p
 	}
 	return nil
 }

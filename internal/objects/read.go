@@ -23,17 +23,17 @@ type round struct {
 	date     int64     // by Kong's, when the read began; 0 if it failed
 	meta     meta
 	pending  []*pending
-	byID     map[string]*pending
-	rows     map[string]*row // that are not taken into account, or whose write waits
-	others   []*row          // of rows, those that no write of this call waits for
-	witness  bool            // the newest row is still there
-	newest   witness         // of this read
-	oldest   int64           // of this read
+	waits    map[string]*pending // of pending, by request id
+	rows     map[string]*row     // that are not taken into account, or whose write waits
+	others   []*row              // of rows, those that no write of this call waits for
+	witness  bool                // the newest row is still there
+	newest   witness             // of this read
+	oldest   int64               // of this read
 
 	states  map[string]*state // by entity; nil: none
 	changed map[string]bool   // of states
-	touches map[string][]touch
-	counted []*row // to be recorded as taken into account
+	touches map[string][]*row // by entity: rows that are not taken into account yet
+	counted []*row            // to be recorded as taken into account
 	late    int
 	marked  []audit.Entry   // that go without rows
 	journal []audit.Entry   // of which something is said
@@ -202,7 +202,7 @@ func (r *round) page(ctx context.Context, entries []audit.Entry) error {
 				r.newest = witness{ID: strings.Clone(e.ID), T: e.Timestamp, Expires: r.expires(e).Unix()}
 			}
 		}
-		if _, have := r.rows[e.ID]; have || r.applied.has(e.ID) && r.waits(e.RequestID) == nil {
+		if _, have := r.rows[e.ID]; have || r.applied.has(e.ID) && r.waits[e.RequestID] == nil {
 			continue
 		}
 		fresh = append(fresh, *e)
@@ -226,7 +226,7 @@ func (r *round) page(ctx context.Context, entries []audit.Entry) error {
 // take takes a row that may have to be taken into account. known: it has been.
 func (r *round) take(e *audit.Entry, known bool) {
 	r.rowsOf.put(requestID(e.RequestID), struct{}{})
-	p := r.waits(e.RequestID)
+	p := r.waits[e.RequestID]
 	if known && p == nil {
 		r.applied.put(e.ID, struct{}{})
 		return
@@ -235,7 +235,10 @@ func (r *round) take(e *audit.Entry, known bool) {
 	id := strings.Clone(e.ID)
 	x := &row{
 		id: id, request: requestID(e.RequestID), dao: strings.Clone(o.DAO), key: strings.Clone(o.Key), operation: strings.Clone(o.Operation),
-		t: e.Timestamp, dated: !e.TimestampGuessed, expires: r.expires(e), known: known,
+		dated: !e.TimestampGuessed, expires: r.expires(e), known: known,
+	}
+	if x.dated {
+		x.t = e.Timestamp
 	}
 	x.text = r.masker.Mask(x.dao, x.key, o.Entity, o.Removed)
 	if x.key == "" {
@@ -286,17 +289,6 @@ func (r *round) takeUndated() {
 			}
 		}
 	}
-}
-
-// waits returns the write of this call that a request id is of, or nil.
-func (r *round) waits(request string) *pending {
-	if len(r.pending) > 0 && r.byID == nil {
-		r.byID = map[string]*pending{}
-		for _, p := range r.pending {
-			r.byID[p.entry.RequestID] = p
-		}
-	}
-	return r.byID[request]
 }
 
 // requestID returns the ID of the entry that a row's request id names.

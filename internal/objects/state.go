@@ -18,7 +18,7 @@ type row struct {
 	id, request string
 	dao, key    string
 	operation   string
-	t           int64         // Unix seconds; that of its request if it has none
+	t           int64         // Unix seconds; that of its request if it has none; 0 if that has not shown up
 	dated       bool          // Kong gave t
 	text        changes.State // the entity after a create or an update, before a delete
 	expires     time.Time
@@ -34,10 +34,9 @@ func (r *row) entity() string { return r.dao + "/" + r.key }
 
 // state is the last that is known of an entity.
 type state struct {
-	T       int64  `json:"t"`              // of its row or request, whichever is later
-	Prior   int64  `json:"prior,omitzero"` // T of the state before
-	Request string `json:"request"`
-	Row     string `json:"row"`
+	T     int64  `json:"t"`              // of its row or request, whichever is later
+	Prior int64  `json:"prior,omitzero"` // T of the state before
+	Row   string `json:"row"`
 	// Operation is that of the row.
 	Operation string `json:"operation"`
 	// Patched are the fields that its request named, if that is known.
