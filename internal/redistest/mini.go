@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -17,25 +18,21 @@ func StartMini(tb testing.TB) *Server {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(m.Close)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
+	var clock sync.WaitGroup
+	clock.Go(func() {
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		for last := time.Now(); ; {
 			select {
-			case <-stop:
+			case <-tb.Context().Done():
 				return
 			case now := <-tick.C:
 				m.FastForward(now.Sub(last))
 				last = now
 			}
 		}
-	}()
-	tb.Cleanup(func() {
-		close(stop)
-		<-stopped
 	})
+	tb.Cleanup(clock.Wait)
 	return &Server{Addr: m.Addr(), tb: tb, mini: m}
 }
 

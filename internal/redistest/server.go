@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,14 +48,9 @@ func Announce(name string) error {
 		fmt.Printf("%s tests: miniredis; no redis-server on PATH\n", name)
 		return nil
 	}
-	version := "of unknown version"
-	if out, err := exec.Command(program(), "--version").Output(); err == nil {
-		if m := regexp.MustCompile(`v=(\S+)`).FindSubmatch(out); m != nil {
-			version = string(m[1])
-		}
-	}
-	fmt.Printf("%s tests: redis-server %s\n", name, version)
-	return nil
+	version, err := exec.Command(program(), "--version").Output()
+	fmt.Printf("%s tests: %s", name, version)
+	return err
 }
 
 func required() error {
