@@ -25,8 +25,6 @@ import (
 )
 
 type (
-	// Fault is what goes wrong with one call that puts events.
-	Fault = awstest.Fault
 	// Faults go on until they are changed.
 	Faults = awstest.Faults
 	// Event is one that was taken.

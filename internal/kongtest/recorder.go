@@ -83,7 +83,7 @@ func (s *Server) forward(e *exchange) {
 
 // upstream is what a recorder learns of the entities that a write changes.
 type upstream struct {
-	target   entities.Target
+	kind     entities.Kind
 	before   jsontext.Value // of the entity that the path names; nil if there is none
 	cascades []entities.Change
 	status   int
@@ -93,20 +93,20 @@ type upstream struct {
 // watch looks at the entity that a write is for, before it is passed on. It returns nil
 // for a request that changes none.
 func (s *Server) watch(e *exchange) *upstream {
-	t, ok := entities.ParsePath(e.r.URL.Path)
-	if !ok || !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, e.r.Method) || t.Named == (e.r.Method == http.MethodPost) {
+	kind, named, ok := entities.ParsePath(e.r.URL.Path)
+	if !ok || !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, e.r.Method) || named == (e.r.Method == http.MethodPost) {
 		return nil
 	}
-	u := &upstream{target: t}
-	if t.Named {
+	u := &upstream{kind: kind}
+	if named {
 		u.before = s.ask(e, e.r.URL.Path)
 	}
 	if id := idOf(u.before); id != "" && e.r.Method == http.MethodDelete {
-		for _, child := range entities.Cascades(t.Path) {
+		for _, child := range entities.Cascades(kind.Path) {
 			var list struct {
 				Data []jsontext.Value `json:"data"`
 			}
-			if json.Unmarshal(s.ask(e, "/"+t.Path+"/"+id+"/"+child.Path), &list, lax, anyBytes) != nil {
+			if json.Unmarshal(s.ask(e, "/"+kind.Path+"/"+id+"/"+child.Path), &list, lax, anyBytes) != nil {
 				continue // this Kong has no such list
 			}
 			for _, entity := range list.Data {
@@ -153,7 +153,7 @@ func (u *upstream) changes(e *exchange) []entities.Change {
 	if u.status < 200 || u.status > 299 {
 		return nil
 	}
-	c := entities.Change{Path: u.target.Path, DAO: u.target.DAO, Operation: "update", Before: u.before}
+	c := entities.Change{Path: u.kind.Path, DAO: u.kind.DAO, Operation: "update", Before: u.before}
 	switch {
 	case e.r.Method == http.MethodDelete && u.before == nil:
 		return nil

@@ -178,7 +178,7 @@ func (x *editing) check(e *entity) (Answer, bool) {
 		if !ok {
 			continue
 		}
-		of := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.dao == r.dao })]
+		of := kindOfDAO(r.dao)
 		key := referred(given)
 		if name, ok := given[of.name].(string); ok && key == "" {
 			key = name

@@ -69,50 +69,47 @@ func kindAt(path string) (kind, bool) {
 	return kinds[i], true
 }
 
-// Child is a list of entities that Kong deletes with their parent.
-type Child struct {
-	Path string // below the parent: plugins, in /services/orders/plugins
-	DAO  string
+func kindOfDAO(dao string) kind {
+	return kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.dao == dao })]
 }
 
-// Cascades returns what is deleted with an entity that is at such a path of the Admin API.
-func Cascades(path string) []Child {
+// Kind is a type of entity, as a recorder knows it: key-auth, of which the log says
+// keyauth_credentials.
+type Kind struct{ Path, DAO string }
+
+// Cascades returns what Kong deletes with an entity that is at such a path of the Admin API:
+// /services/orders/plugins.
+func Cascades(path string) []Kind {
 	parent, ok := kindAt(path)
 	if !ok {
 		return nil
 	}
-	var children []Child
+	var children []Kind
 	for _, k := range kinds {
 		if slices.ContainsFunc(k.refs, func(r ref) bool { return r.cascade && r.dao == parent.dao }) {
-			children = append(children, Child{k.path, k.dao})
+			children = append(children, Kind{k.path, k.dao})
 		}
 	}
 	return children
 }
 
-// Target is what a path of the Admin API names.
-type Target struct {
-	Path, DAO string // of its kind
-	Named     bool   // one entity, rather than a list
-}
-
-// ParsePath reads a path without a workspace, such as /services/orders/routes, and
-// reports whether it names entities of a known kind.
-func ParsePath(path string) (Target, bool) {
+// ParsePath reads a path without a workspace, such as /services/orders/routes. It reports
+// whether the path names one entity, rather than a list, and whether of a known kind.
+func ParsePath(path string) (of Kind, named, ok bool) {
 	steps := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	if len(steps) == 0 {
-		return Target{}, false
+		return Kind{}, false, false
 	}
 	k, ok := kindAt(steps[0])
-	named := len(steps) == 2
+	named = len(steps) == 2
 	if len(steps) > 2 {
 		// The entity below is in a list, or it is the one that a foreign key refers to.
 		if i := slices.IndexFunc(k.refs, func(r ref) bool { return r.field == steps[2] }); ok && i >= 0 {
-			k, named = kinds[slices.IndexFunc(kinds, func(o kind) bool { return o.dao == k.refs[i].dao })], len(steps) == 3
+			k, named = kindOfDAO(k.refs[i].dao), len(steps) == 3
 		} else {
 			k, ok = kindAt(steps[2])
 			named = len(steps) == 4
 		}
 	}
-	return Target{k.path, k.dao, named}, ok && len(steps) <= 4
+	return Kind{k.path, k.dao}, named, ok && len(steps) <= 4
 }
