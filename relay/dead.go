@@ -129,15 +129,15 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	return e.withLedger(ctx, c, config.NeedLedger|config.NeedDestination, func(a *app.App) error {
-		r, err := a.Retry(ctx, selected)
-		out := e.out(a.Settings)
-		for _, l := range r.Left {
-			fmt.Fprintf(out, "%s: %s %s\n", l.ID, cmp.Or(l.Code, "-"), l.Reason)
+		out, left := e.out(a.Settings), 0
+		delivered, err := a.Retry(ctx, selected, func(u *audit.Undelivered) {
+			left++
+			fmt.Fprintf(out, "%s: %s %s\n", u.Entry.ID, cmp.Or(u.Code, "-"), u.Reason)
+		})
+		if err == nil || delivered+left > 0 {
+			fmt.Fprintf(out, "%d delivered, %d not delivered\n", delivered, left)
 		}
-		if err == nil || r.Delivered+len(r.Left) > 0 {
-			fmt.Fprintf(out, "%d delivered, %d not delivered\n", r.Delivered, len(r.Left))
-		}
-		if err == nil && len(r.Left) > 0 {
+		if err == nil && left > 0 {
 			return exitCode(exitFailed)
 		}
 		return err

@@ -71,7 +71,7 @@ func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
 	bar := e.progress(c)
 	defer bar.end()
 	show := bar.show
-	if !bar.shows() {
+	if bar.bar == nil {
 		show = app.LogProgress(a.Log)
 	}
 	sum, err := a.Pipeline(pipeline.Observer{Progress: show}, nil).Run(ctx, req)
@@ -145,9 +145,6 @@ func (e *env) progress(c *cli.Command) *progress {
 	return &progress{progressbar.NewOptions(-1, progressbar.OptionSetWriter(e.Stderr), progressbar.OptionSetDescription("reading"),
 		progressbar.OptionSpinnerType(14), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())}
 }
-
-// shows reports whether anything is shown.
-func (p *progress) shows() bool { return p.bar != nil }
 
 func (p *progress) show(s pipeline.Summary) {
 	if p.bar != nil {

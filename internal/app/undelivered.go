@@ -17,33 +17,21 @@ type Selection struct {
 	OlderThan time.Duration // 0: any age
 }
 
-// Refusal is why an undelivered entry was not delivered.
-type Refusal struct {
-	ID     string `json:"id"`
-	Code   string `json:"code"`
-	Reason string `json:"reason"`
-}
-
-// Retried is the outcome of putting undelivered entries again.
-type Retried struct {
-	Delivered int       `json:"delivered"`
-	Left      []Refusal `json:"left,omitempty"`
-}
-
-// Retry puts undelivered entries again. It holds the lease, as a pass would put
-// deferred entries at the same time.
-func (a *App) Retry(ctx context.Context, s *Selection) (r Retried, err error) {
+// Retry puts undelivered entries again, and returns how many were delivered. It calls left
+// with each of the others. It holds the lease, as a pass would put deferred entries at the
+// same time.
+func (a *App) Retry(ctx context.Context, s *Selection, left func(*audit.Undelivered)) (delivered int, err error) {
 	_, err = a.Lease(nil).Do(ctx, true, a.Settings.LeaseWait, func(ctx context.Context, _ *lease.Held) error {
 		return a.forSelected(ctx, s, func(undelivered []audit.Undelivered) error {
-			left, err := a.putAgain(ctx, undelivered)
-			r.Delivered += len(undelivered) - len(left)
-			for _, l := range left {
-				r.Left = append(r.Left, Refusal{l.Entry.ID, l.Code, l.Reason})
+			others, err := a.putAgain(ctx, undelivered)
+			delivered += len(undelivered) - len(others)
+			for i := range others {
+				left(&others[i])
 			}
 			return err
 		})
 	})
-	return r, Explain(err)
+	return delivered, Explain(err)
 }
 
 // Drop gives undelivered entries up, and returns how many. The log says which, and the

@@ -33,8 +33,8 @@ const (
 // Metric is a metric of one value.
 type Metric struct {
 	Name  string
-	Unit  string // Count or Seconds
-	Value float64
+	Unit  string  // Count or Seconds
+	Value float64 `json:"-"` // a member of the line, under the name
 }
 
 // Count returns a metric that counts something.
@@ -52,20 +52,14 @@ func Age(name string, now, then time.Time) Metric {
 // Write writes metrics as one line, which CloudWatch Logs turns into metrics. Their
 // one dimension is the source.
 func Write(w io.Writer, now time.Time, source string, metrics []Metric) error {
-	type definition struct {
-		Name string `json:"Name"`
-		Unit string `json:"Unit"`
-	}
 	line := map[string]any{"Source": source}
-	definitions := make([]definition, len(metrics))
-	for i, m := range metrics {
-		definitions[i] = definition{m.Name, m.Unit}
+	for _, m := range metrics {
 		line[m.Name] = m.Value
 	}
 	line["_aws"] = map[string]any{
 		"Timestamp": now.UnixMilli(),
 		"CloudWatchMetrics": []any{map[string]any{
-			"Namespace": metricsNamespace, "Dimensions": [][]string{{"Source"}}, "Metrics": definitions,
+			"Namespace": metricsNamespace, "Dimensions": [][]string{{"Source"}}, "Metrics": metrics,
 		}},
 	}
 	text, err := json.Marshal(line, json.Deterministic(true))

@@ -3,6 +3,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,13 +56,8 @@ type Keeper struct {
 
 // NewKeeper returns a keeper that holds nothing.
 func NewKeeper(o Options) *Keeper {
-	if o.TTL <= 0 {
-		o.TTL = ledger.DefaultLease
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	return &Keeper{opts: o, log: o.Logger, lock: semaphore.NewWeighted(1)}
+	o.TTL = cmp.Or(o.TTL, ledger.DefaultLease)
+	return &Keeper{opts: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), lock: semaphore.NewWeighted(1)}
 }
 
 // Do calls f while the process holds the lease, which calls of Do at the same time share.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -153,7 +154,7 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 	if !complete && m.Cursor != 0 { // a pass that gets nowhere makes no marks
 		m.FailedSince = ps.before.FailedSince
 	}
-	if equalMarks(m, ps.marks) {
+	if reflect.DeepEqual(m, ps.marks) {
 		return nil
 	}
 	if err := ps.lease.SetMarks(ctx, m); err != nil {
@@ -166,7 +167,7 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 // rewind restores the marks that the pass began with: the order in which it read did
 // not hold, so it has not read as far as it seemed.
 func (ps *pass) rewind(ctx context.Context) error {
-	if !ps.movesMarks() || equalMarks(ps.marks, ps.before) {
+	if !ps.movesMarks() || reflect.DeepEqual(ps.marks, ps.before) {
 		return nil
 	}
 	if err := ps.lease.SetMarks(ctx, ps.before); err != nil {

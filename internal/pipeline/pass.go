@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -371,6 +370,3 @@ func (ps *pass) total(complete bool) Summary {
 	}
 	return s
 }
-
-// equalMarks reports whether two marks say the same.
-func equalMarks(a, b audit.Marks) bool { return reflect.DeepEqual(a, b) }

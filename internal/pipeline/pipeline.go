@@ -9,6 +9,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -125,34 +126,25 @@ type Pipeline struct {
 
 // New returns a pipeline.
 func New(opts Options) *Pipeline {
-	setDefault(&opts.PageSize, 1000)
-	setDefault(&opts.Workers, 8)
-	setDefault(&opts.BatchEntries, 100)
-	setDefault(&opts.BatchBytes, 900_000)
-	setDefault(&opts.FlightBytes, 3<<20)
-	setDefault(&opts.RetryFor, 2*time.Minute)
-	setDefault(&opts.RecordFor, 5*time.Minute)
-	setDefault(&opts.Grace, 10*time.Second)
-	setDefault(&opts.RecordTTL, 30*24*time.Hour)
+	opts.PageSize = cmp.Or(opts.PageSize, 1000)
+	opts.Workers = cmp.Or(opts.Workers, 8)
+	opts.BatchEntries = cmp.Or(opts.BatchEntries, 100)
+	opts.BatchBytes = cmp.Or(opts.BatchBytes, 900_000)
+	opts.FlightBytes = cmp.Or(opts.FlightBytes, 3<<20)
+	opts.RetryFor = cmp.Or(opts.RetryFor, 2*time.Minute)
+	opts.RecordFor = cmp.Or(opts.RecordFor, 5*time.Minute)
+	opts.Grace = cmp.Or(opts.Grace, 10*time.Second)
+	opts.RecordTTL = cmp.Or(opts.RecordTTL, 30*24*time.Hour)
 	if opts.UrgentDestination == nil {
 		opts.UrgentDestination = opts.Destination
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	source := opts.Source
 	if opts.OwnReads != nil {
 		source = NoteOwnReads(source, opts.OwnReads, opts.Logger)
 	}
 	reader := walk.NewReader(walk.Options{Source: source, PageSize: opts.PageSize, StartAt: opts.StartAt, Logger: opts.Logger})
 	return &Pipeline{opts: opts, log: opts.Logger, reader: reader}
-}
-
-// setDefault sets a value that is not greater than 0.
-func setDefault[T int | time.Duration](v *T, d T) {
-	if *v <= 0 {
-		*v = d
-	}
 }
 
 // Reader returns the reader of the log, for a comparison of the log with the destination.

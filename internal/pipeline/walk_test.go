@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -351,7 +352,7 @@ func TestWindowAndStartAt(t *testing.T) {
 					if s.New != want || s.Delivered != want {
 						t.Errorf("%+v: %+v, want %d new", c, s, want)
 					}
-					if m := w.store.saved(); !equalMarks(m, audit.Marks{}) {
+					if m := w.store.saved(); !reflect.DeepEqual(m, audit.Marks{}) {
 						t.Errorf("%+v: marks moved to %+v", c, m)
 					}
 				}

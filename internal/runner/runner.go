@@ -3,6 +3,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -81,10 +82,7 @@ type Runner struct {
 
 // New returns a runner.
 func New(o Options) *Runner {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	return &Runner{opts: o, log: o.Logger, wake: make(chan struct{}, 1), reruns: make(chan struct{}, 1)}
+	return &Runner{opts: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), wake: make(chan struct{}, 1), reruns: make(chan struct{}, 1)}
 }
 
 // ended is a pass that has ended.
@@ -231,27 +229,19 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 func (r *Runner) tailNeeded(ctx context.Context) bool {
 	s := r.opts.Scheduler
 	if ids := s.MaybeOwnReads(time.Now()); len(ids) > 0 {
-		own, err := r.ownReads(ctx, ids)
+		are, err := r.opts.OwnReads.AreOwnReads(ctx, ids)
 		if err != nil {
 			r.log.Debug("own reads not told apart", "err", err)
+		}
+		var own []string
+		for i, is := range are {
+			if is {
+				own = append(own, ids[i])
+			}
 		}
 		s.Ignore(time.Now(), own)
 	}
 	return s.TailNeeded(time.Now())
-}
-
-// ownReads returns those of the ids that are own reads of a relay on this ledger.
-func (r *Runner) ownReads(ctx context.Context, ids []string) (own []string, err error) {
-	are, err := r.opts.OwnReads.AreOwnReads(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	for i, is := range are {
-		if is {
-			own = append(own, ids[i])
-		}
-	}
-	return own, nil
 }
 
 // recentReconcile returns the start of the last reconcile, of this or another relay, if it

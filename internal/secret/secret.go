@@ -106,24 +106,24 @@ func (s Secret) Reveal(ctx context.Context) (string, error) {
 // Invalidate notes that the text was refused (by a 401, or NOAUTH): the next
 // Reveal reads it again, at most once in five seconds.
 func (s Secret) Invalidate() {
-	if s.state == nil {
-		return
+	if s.state != nil {
+		s.state.mark(&s.state.stale)
 	}
-	<-s.state.turn
-	s.state.stale = true
-	s.state.turn <- struct{}{}
 }
 
 // Refresh notes that the text may be out of date: the next Reveal reads it again, at
 // most once in five seconds. Unlike after Invalidate, a text that cannot be read again
 // stays good: whoever does not know a secret can cause this.
 func (s Secret) Refresh() {
-	if s.state == nil || s.state.Refresh == 0 {
-		return
+	if s.state != nil && s.state.Refresh != 0 {
+		s.state.mark(&s.state.outdated)
 	}
-	<-s.state.turn
-	s.state.outdated = true
-	s.state.turn <- struct{}{}
+}
+
+func (s *state) mark(flag *bool) {
+	<-s.turn
+	*flag = true
+	s.turn <- struct{}{}
 }
 
 // Fetch is Reveal, after Invalidate if fresh is set.

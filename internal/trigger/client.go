@@ -1,6 +1,7 @@
 package trigger
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -35,16 +36,9 @@ type Delivery struct {
 }
 
 func (d Delivery) withDefaults() Delivery {
-	if d.Timeout <= 0 {
-		d.Timeout = time.Second
-	}
-	if d.Retries == 0 {
-		d.Retries = 2
-	}
-	d.Retries = max(d.Retries, 0)
-	if d.MaxWait <= 0 {
-		d.MaxWait = 2 * time.Second
-	}
+	d.Timeout = cmp.Or(d.Timeout, time.Second)
+	d.Retries = max(cmp.Or(d.Retries, 2), 0)
+	d.MaxWait = cmp.Or(d.MaxWait, 2*time.Second)
 	return d
 }
 

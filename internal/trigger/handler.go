@@ -94,12 +94,8 @@ type handler struct {
 // The checks after it may cost a round trip. Without a secret the rate is checked
 // before the body.
 func NewHandler(o Options) http.Handler {
-	if o.Rate <= 0 {
-		o.Rate = defaultRate
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Rate = cmp.Or(o.Rate, defaultRate)
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -39,22 +39,16 @@ func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 			v.grace = d.Visible
 		}
 	}
-	if err := v.run(ctx); err != nil {
-		return nil, explain(err)
+	if err := v.run(ctx); audit.LedgerForgot(err) {
+		return nil, audit.NewSettingsError(err, "let a full pass complete (relay once --full), as the ledger has forgotten what it knew, then verify again")
+	} else if err != nil {
+		return nil, err
 	}
 	if o.Repair && v.report.differs() {
 		err = app.Explain(v.repair(ctx))
 	}
 	v.report.OK = !v.report.difference(o.Strict)
 	return &v.report, err
-}
-
-// explain adds a hint to an error.
-func explain(err error) error {
-	if audit.LedgerForgot(err) {
-		return audit.NewSettingsError(err, "let a full pass complete (relay once --full), as the ledger has forgotten what it knew, then verify again")
-	}
-	return err
 }
 
 const (

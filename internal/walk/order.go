@@ -10,7 +10,7 @@ import (
 
 // Order is a way of reading the log. Which one a release of Kong offers is found
 // out from what it answers, never from its version.
-type Order int
+type Order int32
 
 // Orders, in the sequence in which they are tried.
 const (

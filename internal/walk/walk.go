@@ -3,6 +3,7 @@
 package walk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -39,33 +41,17 @@ type Reader struct {
 	log    *slog.Logger
 	warned sync.Map // warnings that are given once
 
-	mu    sync.Mutex
-	order Order
+	order atomic.Int32 // the Order that the last walk found
 }
 
 // NewReader returns a reader.
 func NewReader(o Options) *Reader {
-	if o.PageSize <= 0 {
-		o.PageSize = 1000
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	return &Reader{opts: o, log: o.Logger}
+	o.PageSize = cmp.Or(o.PageSize, 1000)
+	return &Reader{opts: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler))}
 }
 
 // Order returns the order that the last walk found.
-func (r *Reader) Order() Order {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.order
-}
-
-func (r *Reader) remember(o Order) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.order = o
-}
+func (r *Reader) Order() Order { return Order(r.order.Load()) }
 
 // firstWarning reports whether no warning with this key has been given yet.
 func (r *Reader) firstWarning(key string) bool {
@@ -203,7 +189,7 @@ func (w *Walk) Position() Position {
 func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 	w.bounds = b
 	w.size = w.reader.opts.PageSize
-	defer func() { w.reader.remember(w.order) }()
+	defer func() { w.reader.order.Store(int32(w.order)) }()
 	for {
 		err := w.inOrder(ctx, emit)
 		var broken *disorderError
