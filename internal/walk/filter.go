@@ -2,6 +2,7 @@ package walk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -10,9 +11,34 @@ import (
 // confirm returns a page that the answer to a query can be believed to be. A page that shows
 // too little would end the walk as if it were complete.
 func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
-	page, err := w.confirmFilter(ctx, q, page)
+	page, err := w.confirmEmpty(ctx, q, page)
+	if err == nil {
+		page, err = w.confirmFilter(ctx, q, page)
+	}
 	if err == nil {
 		err = w.confirmEnd(ctx, q, page)
+	}
+	w.showed = w.showed || len(page.Entries) > 0
+	return page, err
+}
+
+// confirmEmpty returns an empty page that follows rows only if Kong shows it again and again,
+// and still shows other rows. Kong gives an offset only where rows follow, so an empty page is
+// as a rule an answer that something broke; but the rows may have been purged meanwhile.
+func (w *Walk) confirmEmpty(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
+	if len(page.Entries) > 0 || page.Offset != "" || !w.showed {
+		return page, nil
+	}
+	other, err := w.page(ctx, audit.Query{Size: 1})
+	if err == nil && len(other.Entries) == 0 {
+		err = audit.WithHint(errors.New("kong shows no rows any more, after it has shown some to this pass"),
+			"find out whether the audit table was emptied just now, or what stands between the relay and Kong and answers in its place")
+	}
+	for range 2 {
+		if err != nil || len(page.Entries) > 0 {
+			break
+		}
+		page, err = w.page(ctx, q)
 	}
 	return page, err
 }

@@ -129,3 +129,25 @@ func TestOffsetsThatAreTakenOut(t *testing.T) {
 		}
 	}
 }
+
+// Answers without rows, from the middle of a walk on or now and then, are not its end.
+func TestAnswersWithoutRows(t *testing.T) {
+	for _, order := range []Order{OldestFirst, NewestFirst, Unordered} {
+		for name, empty := range map[string]func(n int) bool{
+			"from the middle on": func(n int) bool { return n > 3 },
+			"every second one":   func(n int) bool { return n%2 == 0 },
+			"the fourth":         func(n int) bool { return n == 4 },
+		} {
+			n := 0
+			k := &edited{answer: func(_ audit.Query, page *audit.Page) {
+				if n++; empty(n) {
+					page.Entries, page.Offset = nil, ""
+				}
+			}}
+			missing, err := k.read(t, order, 100, 0)
+			if err == nil && missing > 0 || err != nil && (name != "from the middle on" || audit.Hint(err) == "") {
+				t.Errorf("%s, %s: %d rows are missing, %v", order, name, missing, err)
+			}
+		}
+	}
+}

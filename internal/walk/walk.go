@@ -124,6 +124,7 @@ type Walk struct {
 	newest      int64    // see Position
 	previous    []string // in a NewestFirst walk: ids of the page before
 	paged       bool     // a page of this order was read
+	showed      bool     // rows of this order
 	startedOver bool     // because Kong did not accept an offset
 }
 
@@ -226,6 +227,7 @@ func (w *Walk) stuck(ctx context.Context, err error) bool {
 // not keep that order.
 func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 	w.timeSteps, w.last, w.newest, w.previous, w.seam, w.paged = 0, 0, 0, nil, seam{}, false
+	w.showed = false
 	w.ahead.on = true
 	defer w.stopAhead()
 	q := w.firstQuery()
