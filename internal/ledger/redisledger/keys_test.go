@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -15,6 +17,39 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
+
+// Every key of a ledger is in the table of relay/README.md.
+func TestReadmeListsTheKeys(t *testing.T) {
+	readme, err := os.ReadFile("../../../relay/README.md")
+	must(t, err)
+	_, table, _ := strings.Cut(string(readme), "\n| key | what | expires |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	inCode := regexp.MustCompile(`(?:r\.keys\(|r\.prefix\+|"ownreads"|"announced")[^)\n]*`)
+	name := regexp.MustCompile(`"([a-z_]+:?)`)
+	files, err := filepath.Glob("*.go")
+	must(t, err)
+	names := map[string]bool{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		must(t, err)
+		for _, call := range inCode.FindAllString(string(source), -1) {
+			for _, m := range name.FindAllStringSubmatch(call, -1) {
+				names[m[1]] = true
+			}
+		}
+	}
+	if len(names) < 15 {
+		t.Errorf("found only %d keys: %v", len(names), names)
+	}
+	for name := range names {
+		if !strings.Contains(table, "`"+name) {
+			t.Errorf("%s is not in the table", name)
+		}
+	}
+}
 
 // TestRedisDeclaresKeys watches the server run every script: a key that a script
 // touches without having declared it breaks a cluster that moves slots, and is
