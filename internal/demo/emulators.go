@@ -92,14 +92,8 @@ func (e *emulators) adminRequest(ctx context.Context, n int) (id string, err err
 
 // waitRows waits until Kong has written every row.
 func (e *emulators) waitRows(ctx context.Context) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for e.kong.LateRows() > 0 {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return errors.New("the emulated Kong has not written all of its rows")
-		}
+	if e.kong.Await(ctx, func() bool { return e.kong.LateRows() == 0 }) != nil {
+		return errors.New("the emulated Kong has not written all of its rows")
 	}
 	return nil
 }
