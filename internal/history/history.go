@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -64,7 +65,7 @@ func Read(ctx context.Context, o Options) (*Report, error) {
 	key := make([]byte, 32)
 	rand.Read(key)
 	r := &reading{
-		Options: o, masker: changes.NewMasker(key, o.Redact), dao: changes.KindNamed(o.Entity), part: longestPart(o.Name),
+		Options: o, masker: changes.NewMasker(key, o.Redact), dao: changes.KindNamed(o.Entity), part: longestPart(o.Name), names: map[string]bool{},
 		requests: walk.NewReader(walk.Options{Source: o.Requests, Logger: o.Logger}),
 	}
 	r.objects = walk.NewReader(walk.Options{Source: source{o.Objects, r.wants}, Logger: o.Logger})
@@ -106,7 +107,7 @@ func (r *reading) report() *Report {
 	out.Events = slices.DeleteFunc(out.Events, func(e Event) bool { return e.at < r.Since })
 	slices.SortStableFunc(out.Events, func(a, b Event) int { return cmp.Compare(b.at, a.at) })
 	if len(out.Keys) == 0 {
-		out.Similar = r.similar()
+		out.Similar = slices.Sorted(maps.Keys(r.names))
 	}
 	return out
 }

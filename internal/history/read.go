@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -107,14 +106,13 @@ func (r *reading) readBefore(ctx context.Context) error {
 		if from -= span; span > maxSpan || r.objects.Order() != walk.OldestFirst {
 			from = 0
 		}
-		later, oldest := r.rows, r.oldest
+		later := r.rows
 		if err := r.scanObjects(ctx, from, until); err != nil {
 			return err
 		}
 		for key, rows := range later {
 			r.rows[key] = append(r.rows[key], rows...)
 		}
-		r.oldest = older(oldest, r.oldest)
 	}
 	return nil
 }
@@ -141,19 +139,10 @@ func (r *reading) begin(rows []row) int64 {
 	return second
 }
 
-// older returns the earlier of two times, of which 0 is none.
-func older(a, b int64) int64 {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
-}
-
 // scanObjects reads a part of the log.
 func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 	begin := func() {
-		r.rows, r.held, r.names, r.oldest = map[string][]row{}, 0, map[string]bool{}, 0
-		r.seen = map[string]bool{}
+		r.rows, r.held, r.seen = map[string][]row{}, 0, map[string]bool{}
 		if !r.known {
 			r.keys, r.ids, r.dropped = map[string]bool{}, map[uint64]struct{}{}, map[uint64]struct{}{}
 		}
@@ -173,8 +162,8 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 				continue
 			}
 			r.ids[hash(e.RequestID)] = struct{}{}
-			if !e.TimestampGuessed {
-				r.oldest = older(r.oldest, e.Timestamp)
+			if !e.TimestampGuessed && (r.oldest == 0 || e.Timestamp < r.oldest) {
+				r.oldest = e.Timestamp
 			}
 			if e.Object.DAO != r.dao || r.seen[e.ID] || !r.known && e.Timestamp < r.Since {
 				continue
@@ -248,8 +237,6 @@ func (r *reading) means(o *audit.Object) bool {
 	}
 	return strings.Contains(o.Entity, r.part) && changes.State(o.Entity).Name() == r.Name
 }
-
-func (r *reading) similar() []string { return slices.Sorted(maps.Keys(r.names)) }
 
 // longestPart returns the longest part of a name that every JSON text of it has.
 func longestPart(name string) string {
