@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -129,13 +130,17 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	return e.withLedger(ctx, c, config.NeedLedger|config.NeedDestination, func(a *app.App) error {
-		out, left := e.out(a.Settings), 0
+		var list bytes.Buffer // printed once the lease is free: a pager would hold up all passes
+		left := 0
 		delivered, err := a.Retry(ctx, selected, func(u *audit.Undelivered) {
 			left++
-			fmt.Fprintf(out, "%s: %s %s\n", u.Entry.ID, cmp.Or(u.Code, "-"), u.Reason)
+			fmt.Fprintf(&list, "%s: %s %s\n", u.Entry.ID, cmp.Or(u.Code, "-"), u.Reason)
 		})
 		if err == nil || delivered+left > 0 {
-			fmt.Fprintf(out, "%d delivered, %d not delivered\n", delivered, left)
+			fmt.Fprintf(&list, "%d delivered, %d not delivered\n", delivered, left)
+		}
+		if _, writeErr := list.WriteTo(e.out(a.Settings)); err == nil {
+			err = writeErr
 		}
 		if err == nil && left > 0 {
 			return exitCode(exitFailed)

@@ -46,9 +46,10 @@ func handlePipe(s config.Settings) {
 }
 
 // out returns where a command prints that delivers events: standard output carries
-// nothing else if they go there.
+// nothing else if they go there. Of a command that is run for another process, they go to
+// this one's.
 func (e *env) out(s config.Settings) io.Writer {
-	if s.EventsToStdout() {
+	if s.EventsToStdout() && e.serving == nil {
 		return e.Stderr
 	}
 	return e.Stdout

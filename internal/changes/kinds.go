@@ -63,3 +63,11 @@ func Target(path string) (list, name string) {
 	}
 	return list, name
 }
+
+// NamesByKind reports whether a path of the Admin API may name an entity of a kind as the
+// one that another entity has, such as /routes/orders/service.
+func NamesByKind(path, kind string) bool {
+	path, _, _ = strings.Cut(path, "?")
+	path = strings.Trim(path, "/")
+	return strings.Count(path, "/") >= 2 && strings.HasSuffix(path, "/"+strings.TrimSuffix(kind, "s"))
+}

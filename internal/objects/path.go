@@ -27,7 +27,7 @@ func mayTouch(method, path, dao, key string, names []string) bool {
 	}
 	kind, ok := changes.KindIn(list)
 	switch {
-	case !ok:
+	case !ok || changes.NamesByKind(path, dao):
 		return true
 	case method == http.MethodDelete: // an entity that exists again was made by another write
 		return false

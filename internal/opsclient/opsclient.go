@@ -19,6 +19,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // timeout is less than container runtimes wait for a health check.
@@ -107,6 +108,9 @@ func (c *Client) Run(ctx context.Context, args []string, stdout, stderr io.Write
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		if resp.StatusCode == http.StatusNotFound {
+			return 0, audit.WithHint(errors.New("the relay that has the ledger cannot run this command"), "restart it: it is of another version than this program")
+		}
 		return 0, fmt.Errorf("the relay that has the ledger answers %s: %s", resp.Status, bytes.TrimSpace(reason))
 	}
 	for d := jsontext.NewDecoder(resp.Body); ; {

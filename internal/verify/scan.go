@@ -343,7 +343,12 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.passing = v.passing && left > 0
+	if v.passing && left == 0 { // what the pass has read is due, what came later is not
+		v.passing = false
+		if v.marks, err = v.app.Store.Marks(ctx); err != nil {
+			return err
+		}
+	}
 	outcomes, err := v.app.Store.Lookup(ctx, v.young)
 	if err != nil {
 		return err
