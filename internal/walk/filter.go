@@ -11,34 +11,51 @@ import (
 // confirm returns a page that the answer to a query can be believed to be. A page that shows
 // too little would end the walk as if it were complete.
 func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
+	asked := w.asked // rows, for this page
 	page, err := w.confirmEmpty(ctx, q, page)
 	if err == nil {
 		page, err = w.confirmFilter(ctx, q, page)
 	}
 	if err == nil {
-		err = w.confirmEnd(ctx, q, page)
+		err = w.confirmEnd(ctx, q, page, asked)
 	}
-	w.showed = w.showed || len(page.Entries) > 0
+	if w.order == OldestFirst && errors.Is(err, audit.ErrUnsupportedQuery) { // of a node of an older release
+		err = &disorderError{refusesTime}
+	}
+	w.before, w.showed = q, w.showed || len(page.Entries) > 0
+	w.before.Size = asked
 	return page, err
 }
 
-// confirmEmpty returns an empty page that follows rows only if Kong shows it again and again,
-// and still shows other rows. Kong gives an offset only where rows follow, so an empty page is
-// as a rule an answer that something broke; but the rows may have been purged meanwhile.
+// confirmEmpty returns an empty page only if there may be nothing more. Kong gives an offset
+// only where rows follow, and a query by time shows again what was shown last, so an empty
+// page is as a rule an answer that something broke; but the rows may have been purged
+// meanwhile.
 func (w *Walk) confirmEmpty(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
-	if len(page.Entries) > 0 || page.Offset != "" || !w.showed {
+	isEmpty := func() bool { return len(page.Entries) == 0 && page.Offset == "" }
+	if !isEmpty() || !w.showed && q.Offset == "" {
 		return page, nil
 	}
-	other, err := w.page(ctx, audit.Query{Size: 1})
-	if err == nil && len(other.Entries) == 0 {
-		err = audit.WithHint(errors.New("kong shows no rows any more, after it has shown some to this pass"),
-			"find out whether the audit table was emptied just now, or what stands between the relay and Kong and answers in its place")
+	if q.Offset != "" && w.paged {
+		before, err := w.page(ctx, w.before)
+		if err != nil || len(before.Entries) > 0 && before.Offset == "" { // it is the last one by now
+			return page, err
+		}
 	}
 	for range 2 {
-		if err != nil || len(page.Entries) > 0 {
-			break
+		var err error
+		if page, err = w.page(ctx, q); err != nil || !isEmpty() {
+			return page, err
 		}
-		page, err = w.page(ctx, q)
+	}
+	if q.Offset != "" {
+		return page, audit.WithHint(errors.New("kong shows no rows at an offset that it gave"),
+			"look at what is between the relay and Kong: something answers in its place; name a node of Kong itself with KONG_ADMIN_API")
+	}
+	newest, err := w.page(ctx, audit.Query{Size: 1})
+	if err == nil && len(newest.Entries) == 0 {
+		err = audit.WithHint(errors.New("kong shows no rows any more, after it has shown some to this pass"),
+			"find out whether the audit table was emptied just now, or what stands between the relay and Kong and answers in its place")
 	}
 	return page, err
 }
@@ -50,8 +67,7 @@ func (w *Walk) confirmFilter(ctx context.Context, q audit.Query, page audit.Page
 	if w.order != OldestFirst || q.After == 0 || q.Offset != "" {
 		return page, nil
 	}
-	switch {
-	case len(page.Entries) == 0:
+	if len(page.Entries) == 0 {
 		newest, ok, err := w.one(ctx, audit.Query{Size: 1})
 		if err != nil || !ok || newest <= q.After {
 			return page, err
@@ -61,7 +77,8 @@ func (w *Walk) confirmFilter(ctx context.Context, q audit.Query, page audit.Page
 			err = &disorderError{"a filter by time shows nothing, although the log has newer rows"}
 		}
 		return page, err
-	case w.seam.shares(page.Entries):
+	}
+	if begin, ok := firstTime(page.Entries); !ok || begin <= w.last || w.seam.shares(page.Entries) {
 		return page, nil
 	}
 	oldest, ok, err := w.one(ctx, audit.Query{Size: 1, Ascending: true})
@@ -76,26 +93,52 @@ func (w *Walk) confirmFilter(ctx context.Context, q audit.Query, page audit.Page
 const usualSize = 100
 
 // confirmEnd fails if a page without an offset that seems to be a full one is not the last: one
-// that is shorter by a row must have an offset then.
-func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page) error {
+// that is shorter by a row must have an offset then. asked is the number of rows that the page
+// was asked for.
+func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page, asked int) error {
 	n := len(page.Entries)
-	if page.Offset != "" || n < 2 || n < w.asked && n%usualSize != 0 {
+	if page.Offset != "" || n < 2 || n < asked && n%usualSize != 0 {
 		return nil
 	}
 	q.Size = n - 1
 	shorter, err := w.page(ctx, q)
-	if err == nil && shorter.Offset == "" && len(shorter.Entries) >= n-1 && w.asked == n-1 {
-		err = audit.WithHint(fmt.Errorf("kong gave %d rows and no offset for those that follow: the log cannot be read to its end", n-1),
-			"look at what is between the relay and Kong: something takes fields out of its answers; name a node of Kong itself with KONG_ADMIN_API")
+	if err != nil || shorter.Offset != "" || len(shorter.Entries) < w.asked {
+		return endAnyway(err)
+	}
+	q.Size = n // if there are not as many any more, a row has expired meanwhile
+	again, err := w.page(ctx, q)
+	if err != nil || again.Offset == "" && len(again.Entries) < n {
+		return endAnyway(err)
+	}
+	return audit.WithHint(fmt.Errorf("kong gave %d rows and no offset for those that follow: the log cannot be read to its end", n-1),
+		"look at what is between the relay and Kong: something takes fields out of its answers; name a node of Kong itself with KONG_ADMIN_API")
+}
+
+// endAnyway returns the error of a query that was to confirm the last page, but for that of an
+// offset that Kong does not accept any more: the rows at it have expired.
+func endAnyway(err error) error {
+	if errors.Is(err, audit.ErrBadOffset) {
+		return nil
 	}
 	return err
+}
+
+// firstTime returns the timestamp of the first row that has one.
+func firstTime(entries []audit.Entry) (timestamp int64, ok bool) {
+	for i := range entries {
+		if !entries[i].TimestampGuessed {
+			return entries[i].Timestamp, true
+		}
+	}
+	return 0, false
 }
 
 // one asks for a single row, and returns its timestamp.
 func (w *Walk) one(ctx context.Context, q audit.Query) (timestamp int64, ok bool, err error) {
 	page, err := w.page(ctx, q)
-	if err != nil || len(page.Entries) == 0 || page.Entries[0].TimestampGuessed {
+	if err != nil {
 		return 0, false, err
 	}
-	return page.Entries[0].Timestamp, true, nil
+	timestamp, ok = firstTime(page.Entries)
+	return timestamp, ok, nil
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// edited is a log of 800 rows, one a second, whose answers something edits.
+// edited is a log of 800 rows, one a second as a rule, whose answers something edits.
 type edited struct {
+	second int               // rows of a second; 0: one
 	after  func(int64) int64 // what the filter makes of a time
 	answer func(audit.Query, *audit.Page)
 	purged int // rows, of the oldest ones
@@ -25,18 +26,18 @@ const (
 )
 
 func (k *edited) Page(_ context.Context, q audit.Query) (audit.Page, error) {
-	var times []int64
+	var rows []int
 	after := q.After
 	if after > 0 && k.after != nil {
 		after = k.after(after)
 	}
-	for at := int64(editedFirst + k.purged); at < editedFirst+editedRows; at++ {
-		if at >= after {
-			times = append(times, at)
+	for row := k.purged; row < editedRows; row++ {
+		if k.at(row) >= after {
+			rows = append(rows, row)
 		}
 	}
 	if !q.Ascending {
-		slices.Reverse(times)
+		slices.Reverse(rows)
 	}
 	if k.most > 0 {
 		q.Size = min(q.Size, k.most)
@@ -48,12 +49,12 @@ func (k *edited) Page(_ context.Context, q audit.Query) (audit.Page, error) {
 		}
 	}
 	page := audit.Page{Date: time.Unix(editedFirst+editedRows, 0)}
-	for _, at := range times[begin:min(begin+q.Size, len(times))] {
-		e := audit.Entry{RequestID: fmt.Sprint("r", at), Timestamp: at}
+	for _, row := range rows[min(begin, len(rows)):min(begin+q.Size, len(rows))] {
+		e := audit.Entry{RequestID: fmt.Sprint("r", row), Timestamp: k.at(row)}
 		e.ID = audit.Identity(&e)
 		page.Entries = append(page.Entries, e)
 	}
-	if end := begin + q.Size; end < len(times) {
+	if end := begin + q.Size; end < len(rows) {
 		page.Offset = fmt.Sprint("o", end)
 	}
 	if k.answer != nil {
@@ -62,20 +63,29 @@ func (k *edited) Page(_ context.Context, q audit.Query) (audit.Page, error) {
 	return page, nil
 }
 
-// read walks the log, and returns how many rows from the floor on it was not shown.
+// at returns the time of a row.
+func (k *edited) at(row int) int64 { return editedFirst + int64(row/max(k.second, 1)) }
+
+// read walks the log from a floor on, and returns how many rows from the floor on it was not shown.
 func (k *edited) read(t *testing.T, order Order, size int, floor int64) (missing int, err error) {
+	t.Helper()
+	return k.resume(t, order, size, Bounds{Floor: floor, RestartFloor: floor})
+}
+
+// resume walks the log within bounds, and returns how many rows of them it was not shown.
+func (k *edited) resume(t *testing.T, order Order, size int, bounds Bounds) (missing int, err error) {
 	t.Helper()
 	w := NewReader(Options{Source: k, PageSize: size}).Walk()
 	w.ReadIn(order)
-	shown := map[int64]bool{}
-	err = w.Run(t.Context(), Bounds{Floor: floor, RestartFloor: floor}, func(s Step) error {
+	shown := map[string]bool{}
+	err = w.Run(t.Context(), bounds, func(s Step) error {
 		for i := range s.Entries {
-			shown[s.Entries[i].Timestamp] = true
+			shown[s.Entries[i].RequestID] = true
 		}
 		return nil
 	})
-	for at := int64(editedFirst + k.purged); at < editedFirst+editedRows; at++ {
-		if at >= floor && !shown[at] {
+	for row := k.purged; row < editedRows; row++ {
+		if k.at(row) >= bounds.Floor && !shown[fmt.Sprint("r", row)] {
 			missing++
 		}
 	}
@@ -133,21 +143,112 @@ func TestOffsetsThatAreTakenOut(t *testing.T) {
 // Answers without rows, from the middle of a walk on or now and then, are not its end.
 func TestAnswersWithoutRows(t *testing.T) {
 	for _, order := range []Order{OldestFirst, NewestFirst, Unordered} {
-		for name, empty := range map[string]func(n int) bool{
-			"from the middle on": func(n int) bool { return n > 3 },
-			"every second one":   func(n int) bool { return n%2 == 0 },
-			"the fourth":         func(n int) bool { return n == 4 },
+		for name, empty := range map[string]func(n int, q audit.Query) bool{
+			"from the middle on": func(n int, _ audit.Query) bool { return n > 3 },
+			"every second one":   func(n int, _ audit.Query) bool { return n%2 == 0 },
+			"the fourth":         func(n int, _ audit.Query) bool { return n == 4 },
+			"at an offset":       func(_ int, q audit.Query) bool { return q.Offset != "" },
+			"at later offsets":   func(_ int, q audit.Query) bool { return q.Offset > "o200" },
 		} {
 			n := 0
-			k := &edited{answer: func(_ audit.Query, page *audit.Page) {
-				if n++; empty(n) {
+			k := &edited{answer: func(q audit.Query, page *audit.Page) {
+				if n++; empty(n, q) {
 					page.Entries, page.Offset = nil, ""
 				}
 			}}
+			if strings.HasSuffix(name, "offsets") || strings.HasSuffix(name, "offset") {
+				k.second = 300 // an oldest-first walk has offsets within a second
+			}
 			missing, err := k.read(t, order, 100, 0)
-			if err == nil && missing > 0 || err != nil && (name != "from the middle on" || audit.Hint(err) == "") {
+			lasting := name == "from the middle on" || k.second > 0
+			if err == nil && (missing > 0 || lasting) || err != nil && (!lasting || audit.Hint(err) == "") {
 				t.Errorf("%s, %s: %d rows are missing, %v", order, name, missing, err)
 			}
 		}
 	}
+}
+
+// What is cut short goes on at an offset. If that shows nothing, or the log has an order by now,
+// the walk starts over.
+func TestResumedAtAnOffset(t *testing.T) {
+	answers := 0
+	for name, k := range map[string]*edited{
+		"it shows nothing": {answer: func(_ audit.Query, page *audit.Page) {
+			if answers++; answers <= 3 {
+				page.Entries, page.Offset = nil, ""
+			}
+		}},
+		"newest first by now, and the last page is full": {},
+	} {
+		if missing, err := k.resume(t, Unordered, 100, Bounds{Offset: "o700"}); err != nil || missing > 0 {
+			t.Errorf("%s: %d rows are missing, %v", name, missing, err)
+		}
+	}
+}
+
+// Late rows in front of those that were shown are no reason to doubt the filter, nor are
+// rows that expire between two queries, or an offset that expires.
+func TestRowsThatComeAndGo(t *testing.T) {
+	queries := 0
+	late := &edited{answer: func(q audit.Query, page *audit.Page) {
+		if q.After == 0 || q.Offset != "" || len(page.Entries) == 0 {
+			return
+		}
+		for i := range page.Entries { // as if all that it was asked for had come late
+			page.Entries[i].ID = fmt.Sprint("late", queries, "-", i)
+			page.Entries[i].Timestamp = min(page.Entries[i].Timestamp, q.After+1)
+		}
+		queries++
+	}}
+	w := NewReader(Options{Source: late, PageSize: 100}).Walk()
+	w.ReadIn(OldestFirst)
+	n := 0
+	err := w.Run(t.Context(), Bounds{}, func(Step) error {
+		if n++; n == 5 {
+			return context.Canceled
+		}
+		return nil
+	})
+	if w.Order() != OldestFirst {
+		t.Errorf("late rows: %s, %v", w.Order(), err)
+	}
+
+	for _, order := range []Order{OldestFirst, NewestFirst, Unordered} {
+		expiring := &hooked{}
+		expiring.before = func(q audit.Query) error {
+			if q.Size == 199 {
+				expiring.purged = 1
+			}
+			return nil
+		}
+		refusing := &hooked{before: func(q audit.Query) error {
+			switch {
+			case q.Size != 199:
+				return nil
+			case order == OldestFirst:
+				return audit.ErrUnsupportedQuery
+			}
+			return audit.ErrBadOffset
+		}}
+		for name, k := range map[string]*hooked{"a row that expires": expiring, "a query that is refused": refusing} {
+			w := NewReader(Options{Source: k, PageSize: 200}).Walk()
+			w.ReadIn(order)
+			if err := w.Run(t.Context(), Bounds{}, func(Step) error { return nil }); err != nil {
+				t.Errorf("%s, %s: %v", order, name, err)
+			}
+		}
+	}
+}
+
+// hooked calls before in front of each query.
+type hooked struct {
+	edited
+	before func(audit.Query) error
+}
+
+func (k *hooked) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
+	if err := k.before(q); err != nil {
+		return audit.Page{}, err
+	}
+	return k.edited.Page(ctx, q)
 }

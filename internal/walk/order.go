@@ -41,6 +41,8 @@ type disorderError struct{ reason string }
 
 func (e *disorderError) Error() string { return e.reason }
 
+const refusesTime = "kong refuses to filter or to sort by time"
+
 // errReordered is the error of a walk without order that goes on at an offset, although
 // Kong has begun to sort: the offset means nothing in the new order.
 var errReordered = errors.New("rows have an order now")

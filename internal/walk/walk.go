@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,13 +118,14 @@ type Walk struct {
 	ahead       readAhead
 	ordinals    audit.Ordinals
 	seam        seam
-	timeSteps   int      // how often the timestamp has changed, in order
-	last        int64    // timestamp of the last row read
-	newest      int64    // see Position
-	previous    []string // in a NewestFirst walk: ids of the page before
-	paged       bool     // a page of this order was read
-	showed      bool     // rows of this order
-	startedOver bool     // because Kong did not accept an offset
+	timeSteps   int         // how often the timestamp has changed, in order
+	last        int64       // timestamp of the last row read
+	newest      int64       // see Position
+	previous    []string    // in a NewestFirst walk: ids of the page before
+	paged       bool        // a page of this order was read
+	showed      bool        // rows of this order
+	before      audit.Query // of the page before
+	startedOver bool        // because Kong did not accept an offset
 }
 
 // query is the state of the query by time that a walk is making.
@@ -232,7 +232,6 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 	defer w.stopAhead()
 	q := w.firstQuery()
 	w.beginQuery(q.After)
-	firstPage := w.pages + 1
 	for {
 		begin := time.Now()
 		page, err := w.pageInOrder(ctx, &q)
@@ -242,16 +241,15 @@ func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
 		if err != nil {
 			return err
 		}
-		w.paged = true
-		if w.order == Unordered && w.bounds.Offset != "" && w.pages == firstPage && descends(page.Entries) {
+		if w.order == Unordered && w.bounds.Offset != "" && !w.paged && descends(page.Entries) {
 			return errReordered
 		}
+		w.paged = true
 		if err := w.check(page.Entries); err != nil {
 			return err
 		}
 		w.rows += len(page.Entries)
 		idle := w.isIdle(page.Entries)
-		page.Offset = strings.Clone(page.Offset) // it shares the page's memory
 		w.ordinals.Assign(page.Entries)
 		if w.order == NewestFirst && w.proven() {
 			w.ordinals.DropFrom(w.last + 1)
@@ -301,7 +299,7 @@ func (w *Walk) pageInOrder(ctx context.Context, q *audit.Query) (audit.Page, err
 		case err == nil || w.order != OldestFirst:
 			return page, err
 		case errors.Is(err, audit.ErrUnsupportedQuery):
-			return page, &disorderError{"kong refuses to filter or to sort by time"}
+			return page, &disorderError{refusesTime}
 		case !errors.Is(err, audit.ErrBadOffset) || w.badOffsets == maxBadOffsets:
 			return page, err
 		}
