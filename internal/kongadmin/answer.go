@@ -25,6 +25,9 @@ const (
 	maxMessage = 200
 	// maxRoot bounds an answer of GET /, which lists configuration and plugins.
 	maxRoot = 4 << 20
+	// maxKept is how many times Options.MaxBytes a buffer that is used again may have. One
+	// that grew to hold a single large row would otherwise stay for as long as pages are read.
+	maxKept = 4
 )
 
 // decode judges one answer. version is that of the gateway, or empty.
@@ -37,7 +40,11 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 		limit = max(limit, maxRow)
 	}
 	buffer := c.bodies.Get().(*bytes.Buffer)
-	defer c.bodies.Put(buffer)
+	defer func() {
+		if buffer.Cap() <= maxKept*c.opts.MaxBytes {
+			c.bodies.Put(buffer)
+		}
+	}()
 	body, err := readBody(resp, buffer, limit)
 	if err != nil {
 		return audit.Page{}, "", err

@@ -1,6 +1,7 @@
 package kongadmin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -344,5 +345,32 @@ func TestDeadlineKeepsTheAnswer(t *testing.T) {
 	}), all)
 	if h := audit.Hint(err); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(h, "nginx/1.25.3, which stands before Kong") {
 		t.Errorf("%v, hint %q", err, h)
+	}
+}
+
+// TestLargeRowIsNotKept reads a row of 40 MiB and then small pages: the memory of the
+// first body is not theirs.
+func TestLargeRowIsNotKept(t *testing.T) {
+	large := atomic.Bool{}
+	large.Store(true)
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		payload := "x"
+		if large.Load() {
+			payload = strings.Repeat("x", 40<<20)
+		}
+		say(w, `{"data":[{"request_id":"a","path":"/","payload":"`+payload+`"}],"next":null}`)
+	})
+	client := newClient(t, Options{URL: s.URL})
+	for i := range 20 {
+		page, err := client.Page(t.Context(), audit.Query{Size: 1})
+		if err != nil || len(page.Entries) != 1 {
+			t.Fatalf("%d entries, %v", len(page.Entries), err)
+		}
+		large.Store(false)
+		buffer := client.bodies.Get().(*bytes.Buffer)
+		if n := buffer.Cap(); n > 4*client.opts.MaxBytes {
+			t.Fatalf("after page %d the next one has a buffer of %d bytes", i+1, n)
+		}
+		client.bodies.Put(buffer)
 	}
 }
