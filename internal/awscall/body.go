@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/smithy-go/middleware"
@@ -20,7 +19,8 @@ import (
 // its input. The client would hold every event beside the body, and grow the body from
 // nothing: that is half of what a pass allocates. Everything else about the call is the
 // client's: address, query, headers, signature, answer. Once the call has returned, body
-// is not read any more.
+// is not read any more, although the transport may still be sending: the client closes the
+// request's body when it has the head of the answer, and it is at its end from then on.
 func WithBody(body []byte) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Serialize.Insert(withBody(body), "OperationSerializer", middleware.After)
@@ -38,9 +38,7 @@ func (b withBody) HandleSerialize(ctx context.Context, in middleware.SerializeIn
 	if !ok {
 		return middleware.SerializeOutput{}, middleware.Metadata{}, fmt.Errorf("request is a %T", in.Request)
 	}
-	stream := &stream{r: bytes.NewReader(b)}
-	defer stream.end()
-	req, err := req.SetStream(stream)
+	req, err := req.SetStream(bytes.NewReader(b))
 	if err != nil {
 		return middleware.SerializeOutput{}, middleware.Metadata{}, err
 	}
@@ -48,33 +46,6 @@ func (b withBody) HandleSerialize(ctx context.Context, in middleware.SerializeIn
 	// The client would copy the body once more to compute the hash that it signs.
 	sum := sha256.Sum256(b)
 	return next.HandleSerialize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum[:])), in)
-}
-
-// stream is a reader that can be ended: the transport may read a request's body for some
-// time after it has returned, and then the memory may hold another body already.
-type stream struct {
-	mu sync.Mutex
-	r  *bytes.Reader
-}
-
-// Read implements [io.Reader].
-func (s *stream) Read(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.r.Read(p)
-}
-
-// Seek implements [io.Seeker]. The client needs it for the length, and to send again.
-func (s *stream) Seek(offset int64, whence int) (int64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.r.Seek(offset, whence)
-}
-
-func (s *stream) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.r.Reset(nil)
 }
 
 // WithAnswer returns an API option that reads the body of a success in place of the
