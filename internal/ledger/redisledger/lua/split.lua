@@ -1,7 +1,9 @@
--- split moves what some buckets of a day hold to their two halves each, and notes
--- that in the day's layout. KEYS: generation, sequence, layout, then for each
--- bucket itself and its halves; ARGV: generation, sequence seen, the layout as the
--- caller knows it, then for each bucket its node and its depth.
+-- split moves what some buckets of a day hold to the nodes that are a number of
+-- levels below each, two nodes for one level and four for two, and notes in the
+-- day's layout that the nodes above them are split. KEYS: generation, sequence,
+-- layout, then for each bucket itself and the buckets below it, in the order of their
+-- nodes; ARGV: generation, sequence seen, the layout as the caller knows it, the
+-- number of levels, then for each bucket its node and its depth.
 -- Returns 'ok', the sequence, and the layout; or 'layout' and the layout if it is
 -- another one, and then nothing is written.
 local first = redis.call('MGET', unpack(KEYS, 1, 2))
