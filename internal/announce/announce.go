@@ -83,6 +83,7 @@ type Scheduler struct {
 	tailing         bool      // a tail is reading; once it has read the log it counts in delivering
 	delivering      int       // tails that have read the log and are not at their end
 	tailForced      bool      // the tail under way is to be made whatever ids are waited for
+	tailPlanned     time.Time // for when the tail under way was planned
 	reconcileAt     time.Time // zero: no reconcile is planned
 	reconcileForced bool      // to be made although another relay has recently made one
 	tailNotBefore   time.Time
@@ -141,7 +142,7 @@ func (s *Scheduler) Listed(now, began time.Time, list []audit.Announcement) {
 		s.follow(now, latest)
 		s.tailSoon(now, s.opts.Debounce)
 	}
-	s.cancelTail(now)
+	s.cancelTail()
 }
 
 // MaybeOwnReads returns the ids that were noted so recently that they may still turn out
@@ -158,7 +159,7 @@ func (s *Scheduler) MaybeOwnReads(now time.Time) (ids []string) {
 }
 
 // Ignore stops waiting for ids that are not worth a tail.
-func (s *Scheduler) Ignore(now time.Time, ids []string) {
+func (s *Scheduler) Ignore(ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
@@ -167,14 +168,14 @@ func (s *Scheduler) Ignore(now time.Time, ids []string) {
 			s.ids.strikeOff(id)
 		}
 	}
-	s.cancelTail(now)
+	s.cancelTail()
 }
 
 // TailNeeded reports whether the tail under way still has something to look for.
-func (s *Scheduler) TailNeeded(now time.Time) bool {
+func (s *Scheduler) TailNeeded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tailForced || s.searching(now)
+	return s.tailForced || s.searching(s.tailPlanned)
 }
 
 // ToStrikeOff returns the ids that are to be struck off the ledger's list. It returns
@@ -226,13 +227,15 @@ func (s *Scheduler) follow(now, announced time.Time) {
 	}
 }
 
-// searching reports whether there is a reason for a tail. s.mu is held.
-func (s *Scheduler) searching(now time.Time) bool {
-	return s.tailRequested || !now.After(s.searchUntil())
+// searching reports whether there is a reason for a tail that is planned for a time. It
+// goes by that time and not by the clock: a timer fires late, and so does a tail that
+// waits for the one before, which must not cost the last tail. s.mu is held.
+func (s *Scheduler) searching(planned time.Time) bool {
+	return s.tailRequested || !planned.After(s.searchUntil())
 }
 
-// searchUntil returns when the last tail is made unless something happens before. s.mu is
-// held.
+// searchUntil returns for when the last tail is planned unless something happens before.
+// s.mu is held.
 func (s *Scheduler) searchUntil() time.Time {
 	if len(s.ids.waiting) > 0 {
 		return later(s.repeatUntil, s.followUntil)
@@ -259,8 +262,8 @@ func (s *Scheduler) tailSoon(now time.Time, wait time.Duration) {
 }
 
 // cancelTail drops the planned tail if nothing is left to look for. s.mu is held.
-func (s *Scheduler) cancelTail(now time.Time) {
-	if !s.searching(now) {
+func (s *Scheduler) cancelTail() {
+	if !s.searching(s.nextTail) {
 		s.nextTail = time.Time{}
 	}
 }

@@ -94,7 +94,7 @@ func (a *announced) merge(now, began time.Time, list []audit.Announcement) (late
 }
 
 // Seen takes entries that the log shows.
-func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
+func (s *Scheduler) Seen(entries []audit.Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := &s.ids
@@ -117,7 +117,7 @@ func (s *Scheduler) Seen(now time.Time, entries []audit.Entry) {
 			a.undelivered[id] = at
 		}
 	}
-	s.cancelTail(now)
+	s.cancelTail()
 }
 
 // strikeOff stops waiting for an id, and has it struck off the ledger's list.
@@ -173,7 +173,7 @@ func (s *Scheduler) Expire(now time.Time) (lost []string) {
 	forget(a.missing, now, forgetAfter)
 	forget(a.undelivered, now, forgetAfter)
 	forget(a.struckOff, now, struckOffFor)
-	s.cancelTail(now)
+	s.cancelTail()
 	return lost
 }
 

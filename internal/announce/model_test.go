@@ -134,7 +134,7 @@ func (m *model) end(p audit.PassKind, at **underWay) {
 		for id, row := range m.rows {
 			if !row.After(u.began) && m.seen[id].IsZero() {
 				m.seen[id] = m.now
-				m.s.Seen(m.now, entries(id))
+				m.s.Seen(entries(id))
 			}
 		}
 	}

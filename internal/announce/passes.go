@@ -61,9 +61,10 @@ func (s *Scheduler) planned(now time.Time) (next Start, at time.Time) {
 			plan(Start{Kind: s.standby, Standby: true}, s.standbyAt)
 		}
 	}
-	s.cancelTail(now)
-	if !s.nextTail.IsZero() {
-		plan(Start{Kind: audit.Tail}, later(s.nextTail, s.tailNotBefore))
+	s.cancelTail()
+	// A tail that has to wait until the search is over is not worth waiting for.
+	if t := later(s.nextTail, s.tailNotBefore); !s.nextTail.IsZero() && s.searching(t) {
+		plan(Start{Kind: audit.Tail}, t)
 	}
 	return next, at
 }
@@ -76,6 +77,7 @@ func (s *Scheduler) begin(now time.Time, start Start) Start {
 		return start
 	}
 	s.tailing, s.tailForced = true, s.tailRequested || start.Standby
+	s.tailPlanned = s.nextTail
 	s.tailRequested = false
 	s.planRepeat(now)
 	return start

@@ -58,7 +58,7 @@ func TestPollsUntilTheIDHasShownUp(t *testing.T) {
 		}
 	}
 	now := epoch.Add(900 * ms)
-	s.Seen(now, entries("x", "a"))
+	s.Seen(entries("x", "a"))
 	if tails := run(s, now, time.Minute); len(tails) != 0 {
 		t.Errorf("%d tails after the id had shown up", len(tails))
 	}
@@ -80,32 +80,60 @@ func TestAnIDThatNeverShowsUpIsMissing(t *testing.T) {
 	if waiting, missing := s.Counts(); waiting != 0 || missing != 1 {
 		t.Errorf("waiting %d, missing %d", waiting, missing)
 	}
-	s.Seen(epoch.Add(time.Hour), entries("a")) // late after all
+	s.Seen(entries("a")) // late after all
 	if ids := s.ToStrikeOff(); !slices.Equal(ids, []string{"a"}) {
 		t.Errorf("to strike off %v", ids)
 	}
 }
 
-// A host that must not be held polls for a few seconds only, and does not wait for a tail
-// that would come later.
+// A host that must not be held polls for a few seconds only, makes the last tail that was
+// planned, however late its timer fires, and does not wait for one that would come later.
 func TestFollow(t *testing.T) {
+	const follow, late = 3 * time.Second, time.Microsecond
 	for _, ids := range [][]string{{"a"}, nil} {
+		for _, took := range []time.Duration{0, 200 * ms, 900 * ms} {
+			s := New(Options{Follow: follow})
+			s.Notify(epoch, ids)
+			now, last := epoch, time.Duration(0)
+			for at := s.Planned(now); !at.IsZero(); at = s.Planned(now) {
+				if last = at.Sub(epoch); last > follow {
+					t.Fatalf("%v, tails of %s: a tail is planned at %s", ids, took, last)
+				}
+				if at.After(now) {
+					now = at.Add(late)
+				}
+				started(t, s, now, audit.Tail)
+				if !s.TailNeeded() {
+					t.Errorf("%v, tails of %s: the tail at %s is not needed", ids, took, last)
+				}
+				began := now
+				now = now.Add(took)
+				s.Ended(now, audit.Tail, Result{Began: began})
+			}
+			if last < follow-minInterval {
+				t.Errorf("%v, tails of %s: the last one is planned at %s", ids, took, last)
+			}
+			if waiting, _ := s.Counts(); waiting != len(ids) {
+				t.Errorf("%d ids are waited for", waiting)
+			}
+		}
+	}
+}
+
+// The last tail is not made once the log has shown what it would look for, and a host does
+// not wait for one that a log without order delays for too long.
+func TestLastTailIsDropped(t *testing.T) {
+	for name, r := range map[string]Result{"seen": {}, "without order": {Unordered: true}} {
 		s := New(Options{Follow: 3 * time.Second})
-		s.Notify(epoch, ids)
-		last := time.Duration(0)
-		for now := epoch; now.Before(epoch.Add(time.Minute)); now = now.Add(ms) {
-			if at := s.Planned(now); at.Sub(epoch) > 3*time.Second {
-				t.Fatalf("%v: after the tail at %s, the next one is planned at %s", ids, last, at.Sub(epoch))
-			}
-			if len(run(s, now, ms)) > 0 {
-				last = now.Sub(epoch)
-			}
+		s.Notify(epoch, []string{"a"})
+		started(t, s, epoch, audit.Tail)
+		if !r.Unordered {
+			s.Seen(entries("a"))
 		}
-		if last < 3*time.Second-minInterval {
-			t.Errorf("%v: the last tail began after %s", ids, last)
-		}
-		if waiting, _ := s.Counts(); waiting != len(ids) {
-			t.Errorf("%d ids are waited for", waiting)
+		r.Began = epoch
+		s.Ended(epoch.Add(time.Second), audit.Tail, r)
+		if at := s.Planned(epoch.Add(time.Second)); !at.IsZero() {
+			t.Errorf("%s: a tail is planned at %s", name, at.Sub(epoch))
 		}
 	}
 }
@@ -123,7 +151,7 @@ func TestABurstCostsAHandfulOfPolls(t *testing.T) {
 		if start, _ := s.Next(now); start.Kind == audit.Tail {
 			polls++
 			for id := range visible {
-				s.Seen(now, entries(id))
+				s.Seen(entries(id))
 			}
 			s.Ended(now, audit.Tail, Result{Began: now})
 		}
@@ -153,7 +181,7 @@ func TestAnIDThatWasStruckOffIsNotTakenFromAnOldList(t *testing.T) {
 	s := newScheduler()
 	s.Notify(epoch, []string{"a"})
 	began := epoch.Add(10 * ms)
-	s.Seen(epoch.Add(20*ms), entries("a"))
+	s.Seen(entries("a"))
 	list := []audit.Announcement{{ID: "a", At: epoch}}
 	s.Listed(epoch.Add(25*ms), began, list)
 	s.StruckOff(epoch.Add(30*ms), s.ToStrikeOff())
@@ -166,7 +194,7 @@ func TestAnIDThatWasStruckOffIsNotTakenFromAnOldList(t *testing.T) {
 func TestSeenIDsStayUntilTheLedgerHasConfirmed(t *testing.T) {
 	s := newScheduler()
 	s.Notify(epoch, []string{"a"})
-	s.Seen(epoch, entries("a"))
+	s.Seen(entries("a"))
 	for range 3 { // the ledger fails
 		if ids := s.ToStrikeOff(); !slices.Equal(ids, []string{"a"}) {
 			t.Fatalf("to strike off %v", ids)
@@ -204,8 +232,8 @@ func TestIgnoredIDsCauseNoPoll(t *testing.T) {
 	if ids := s.MaybeOwnReads(now); !slices.Equal(ids, []string{"own"}) {
 		t.Fatalf("unsettled %v", ids)
 	}
-	s.Ignore(now, []string{"own"})
-	if s.TailNeeded(now) {
+	s.Ignore([]string{"own"})
+	if s.TailNeeded() {
 		t.Error("the tail is still needed")
 	}
 	s.Ended(now, audit.Tail, Result{Began: now})
@@ -214,7 +242,7 @@ func TestIgnoredIDsCauseNoPoll(t *testing.T) {
 	}
 	s.Notify(now, nil)
 	started(t, s, now.Add(time.Second), audit.Tail)
-	if !s.TailNeeded(now.Add(time.Second)) {
+	if !s.TailNeeded() {
 		t.Error("a tail that was asked for is not needed")
 	}
 }
@@ -346,13 +374,13 @@ func TestATailBesideATailThatDelivers(t *testing.T) {
 	started(t, s, now, audit.Tail)
 	started(t, s, now.Add(time.Second), audit.NoPass) // it reads
 	s.TailRead()
-	s.Seen(now, entries("a"))
+	s.Seen(entries("a"))
 	s.Notify(now, []string{"b"})
 	now = now.Add(time.Second)
 	started(t, s, now, audit.Tail)
 	s.RequestReconcile(now, false)
 	s.Ended(now, audit.Tail, Result{Began: now}) // the second one, which had not read
-	s.Seen(now, entries("b"))
+	s.Seen(entries("b"))
 	started(t, s, now.Add(time.Second), audit.NoPass) // a reconcile waits for the first
 	s.Ended(now.Add(time.Second), audit.Tail, Result{Began: epoch, LogRead: true})
 	started(t, s, now.Add(time.Second), audit.Reconcile)

@@ -103,7 +103,7 @@ func newServer(a *app.App, o Options) *server {
 			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
 		},
 		Seen: func(entries []audit.Entry) {
-			s.scheduler.Seen(time.Now(), entries)
+			s.scheduler.Seen(entries)
 			s.recorded(entries)
 		},
 		OldestPending: s.metrics.oldestPending.Store,

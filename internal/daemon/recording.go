@@ -193,7 +193,7 @@ func (s *server) notRecorded(ids []string) {
 	s.metrics.missing.Add(float64(len(others)))
 	s.updates.Add(1)
 	if len(others) < len(ids) {
-		s.scheduler.Ignore(now, slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(others, id) }))
+		s.scheduler.Ignore(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(others, id) }))
 	}
 	switch {
 	case len(others) > 0:

@@ -121,7 +121,7 @@ func (h *host) open(ctx context.Context) error {
 	}
 	h.log, h.app, h.self = log, a, newSelfInvoker(&s, h.env.Getenv)
 	h.pipeline = a.Pipeline(pipeline.Observer{
-		Seen:          func(entries []audit.Entry) { h.scheduler.Seen(time.Now(), entries) },
+		Seen:          func(entries []audit.Entry) { h.scheduler.Seen(entries) },
 		OldestPending: h.oldestPending.Store,
 		Changed:       h.changes.Changed, LateRows: h.changes.Late,
 	}, a.Lease(func() { h.runner.RequestRerun() }))

@@ -128,7 +128,7 @@ func (j *judged) start() {
 	})
 	p := pipeline.New(pipeline.Options{
 		Source: &j.requests, Ledger: l, Marks: l, Undelivered: l, Destination: &j.dest, Lease: keeper, OwnReads: l, Changes: joiner, Logger: log,
-		Observer: pipeline.Observer{Seen: func(e []audit.Entry) { s.Seen(time.Now(), e) }, Delivered: func(e []audit.Entry) { s.Delivered(time.Now(), e) }},
+		Observer: pipeline.Observer{Seen: s.Seen, Delivered: func(e []audit.Entry) { s.Delivered(time.Now(), e) }},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	r = &relay{stop: cancel, done: make(chan struct{}), s: s}

@@ -239,9 +239,9 @@ func (r *Runner) tailNeeded(ctx context.Context) bool {
 				own = append(own, ids[i])
 			}
 		}
-		s.Ignore(time.Now(), own)
+		s.Ignore(own)
 	}
-	return s.TailNeeded(time.Now())
+	return s.TailNeeded()
 }
 
 // recentReconcile returns the start of the last reconcile, of this or another relay, if it

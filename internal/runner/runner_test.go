@@ -111,7 +111,7 @@ func (p *passes) Run(ctx context.Context, req pipeline.Request) (pipeline.Summar
 	p.kinds = append(p.kinds, req.Kind)
 	log := slices.Clone(p.log)
 	p.mu.Unlock()
-	p.scheduler.Seen(time.Now(), log)
+	p.scheduler.Seen(log)
 	if p.do != nil {
 		return p.do(ctx, req)
 	}
