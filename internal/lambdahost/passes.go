@@ -214,6 +214,7 @@ func (h *host) handOver(ctx context.Context, rest audit.PassKind, before audit.M
 		if err != nil {
 			return h.app.ExplainLedger(err)
 		}
+		after.FailedSince = before.FailedSince // that a pass has failed is no progress
 		if reflect.DeepEqual(before, after) {
 			return idle("nothing came of the time")
 		}
