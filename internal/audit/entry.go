@@ -17,8 +17,9 @@ import (
 // Entry is one Admin API request, as GET /audit/requests shows it. A field that
 // Kong left out or set to null is empty.
 //
-// The texts of a page may share memory. Whoever keeps an Entry for longer than its page
-// must call Detach, or they keep the whole page.
+// Texts of a page's entries may share memory. Whoever keeps an Entry for longer than its
+// page must copy it out of the page's slice, which holds all of its entries, and call
+// Detach on the copy, or they keep the texts of other entries too.
 type Entry struct {
 	// ID identifies the entry in the ledger and at the destination. It matches
 	// ^[-_A-Za-z0-9]{1,128}$ and never changes between two reads of the same row.

@@ -20,8 +20,8 @@ type filling struct {
 
 // Add finds the new entries of a page and puts them in batches. The last batch is put
 // once it is full or by [Workers.Flush]. Add waits for a worker and for room in memory.
-// The page must not be changed afterwards. now is Kong's clock when the walk
-// began, in Unix seconds.
+// The page must not be changed afterwards. now is Kong's clock, in Unix
+// seconds.
 //
 // An entry that is in flight already is skipped, whichever pool it is in. An error stops
 // the pass.
