@@ -145,3 +145,24 @@ func TestRepairBesideARelayWithAFile(t *testing.T) {
 	}
 	w.verify(exitOK)
 }
+
+// What a relay prints of a command that it runs for another process goes to that process,
+// wherever the relay's events go.
+func TestCommandsBesideARelayThatPrintsEvents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	w.env = append(w.env, "RELAY_LEDGER=bolt:"+t.TempDir()+"/ledger.db", "RELAY_DESTINATION=jsonl:-")
+	w.kong.Add(rows("d", 50, func(i int) time.Time { return time.Now().Add(-time.Hour) })...)
+	r, _, ops := w.serve()
+	w.env = append(w.env, "RELAY_OPS_LISTEN="+strings.TrimPrefix(ops, "http://"))
+	eventually(t, patient, "the first pass", func() bool { return metric(t, ops, `passes_total{kind="reconcile",outcome="complete"}`) == "1" })
+
+	if report := w.verify(exitOK, "--repair"); report.Delivered != 50 {
+		t.Errorf("%+v", report)
+	}
+	out, _ := w.says(exitOK, "dead", "retry", "--all")
+	contains(t, out, "0 delivered, 0 not delivered")
+	if n := strings.Count(r.stdout.String(), "\n"); n != 50 {
+		t.Errorf("the relay has printed %d lines for 50 events", n)
+	}
+}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +12,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 )
 
 // undelivered is what relay dead list --json shows, by id.
@@ -118,6 +122,42 @@ func TestDeadLetters(t *testing.T) {
 				t.Errorf("%+v; %+v", r, w.trail.Counts())
 			}
 		})
+	}
+}
+
+// leaseCheck is a standard output that notes who holds the lease while it is written to.
+type leaseCheck struct {
+	output
+	ledger *redisledger.Ledger
+	held   time.Duration // how long the lease lasted at most
+	err    error
+}
+
+// Write implements [io.Writer].
+func (c *leaseCheck) Write(p []byte) (int, error) {
+	left, err := c.ledger.LeaseLeft(context.Background())
+	c.held, c.err = max(c.held, left), errors.Join(c.err, err)
+	return c.output.Write(p)
+}
+
+// A retry prints once the lease is free: a pager that nobody reads would hold up all passes.
+// The environment is that of this process, so the test does not run beside others.
+func TestDeadRetryPrintsWithoutTheLease(t *testing.T) {
+	id := fmt.Sprintf("d%031d", 1)
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{Faults: cloudtrailtest.Faults{IDs: map[string]string{id: "InvalidData"}}})
+	w.kong.Add(rows("d", 10, func(int) time.Time { return time.Now().Add(-time.Hour) })...)
+	w.once()
+	for _, entry := range w.env { // AWS's SDK reads it
+		name, value, _ := strings.Cut(entry, "=")
+		t.Setenv(name, value)
+	}
+	stdout, stderr := &leaseCheck{ledger: w.ledger()}, &output{}
+	if code := run(t.Context(), nil, []string{"relay", "dead", "retry", "--all"}, os.Getenv, stdout, stderr); code != exitFailed {
+		t.Errorf("ended with %d: %s", code, stderr)
+	}
+	contains(t, stdout.String(), id+": InvalidData", "0 delivered, 1 not delivered")
+	if stdout.held > 0 || stdout.err != nil {
+		t.Errorf("the lease lasted %s while the list was printed, %v", stdout.held, stdout.err)
 	}
 }
 

@@ -163,6 +163,26 @@ func TestGaps(t *testing.T) {
 	}
 }
 
+// A request without a row for the service of a route that is called like a list may have
+// changed the service.
+func TestGapOfANestedEntity(t *testing.T) {
+	var c clock
+	kong := kongtest.New(kongtest.Options{Now: func() time.Time { return c.now }, SkipReads: true})
+	c.at(0)
+	send(t, kong, "POST", "/services", map[string]any{"name": "orders", "host": "a"})
+	c.at(20)
+	kong.Add(auditlog.Row{RequestID: "nested", RequestTimestamp: c.now.Unix(), Method: "PATCH", Path: "/routes/users/service", Status: 200})
+	c.at(40)
+	send(t, kong, "PATCH", "/services/orders", map[string]any{"host": "b"})
+	c.at(60)
+	for _, e := range reader(t, kong)("services", "orders", 0).Events {
+		if e.Operation == "update" && e.History == changes.Approximate && e.Path == "/services/orders" {
+			return
+		}
+	}
+	t.Errorf("no approximate update in %s", lines(t, reader(t, kong)("services", "orders", 0)))
+}
+
 // TestTruth compares the histories of all entities of a generated world with the truth:
 // nothing that is called exact is wrong, nearly all that can be is exact, nothing is
 // missing, and no secret shows. Kong's rows are late and come in any order, and its

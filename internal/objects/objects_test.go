@@ -166,6 +166,9 @@ func TestNotExact(t *testing.T) {
 		"a write without rows may have touched it": func(b *bench) {
 			b.join(write("x", "PATCH", "/routes/orders"))
 		},
+		"a write without rows may have touched it as the route of a plugin that is called like a list": func(b *bench) {
+			b.join(write("x", "PATCH", "/plugins/users/route"))
+		},
 		"the request of the row before is lost": func(b *bench) {
 			b.row("5", "lost", "update", `{"name":"orders","paths":["/x"]}`)
 			pause(time.Minute)
