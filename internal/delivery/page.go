@@ -144,7 +144,7 @@ func (d *Delivery) lookup(ctx context.Context, entries []audit.Entry) ([]audit.O
 }
 
 // mostlyKnown reports whether the new entries are the smaller part of a page. Such
-// entries are copied, or a batch that gathers them would keep all their pages in memory.
+// entries are copied, or a batch that gathers them would keep the texts of others too.
 func mostlyKnown(entries []audit.Entry, outcomes []audit.Outcome) bool {
 	all, fresh := 0, 0
 	for i := range entries {
