@@ -293,6 +293,7 @@ func (ps *pass) handlePage(ctx context.Context, s walk.Step) error {
 	ps.pos = s.Position
 	if s.Restart {
 		ps.del.Restart()
+		ps.bounds.Offset, ps.newest = "", 0 // it reads from the beginning
 		return ps.rewind(ctx)
 	}
 	if f := ps.p.opts.Observer.Stage; f != nil {

@@ -106,19 +106,20 @@ func signal(c chan struct{}) {
 // Run makes passes until ctx ends, and returns once those under way have ended.
 func (r *Runner) Run(ctx context.Context) error {
 	r.readList(ctx)
-	return r.loop(ctx, nil)
+	return r.loop(ctx, time.Time{})
 }
 
 // RunUntilIdle makes passes until nothing is left to do, a pass fails, or another process
 // holds the lease (audit.ErrLeaseHeld). It starts no pass after last.
 func (r *Runner) RunUntilIdle(ctx context.Context, last time.Time) error {
 	r.readList(ctx)
-	return r.loop(ctx, func(next time.Time) bool { return next.IsZero() || next.After(last) })
+	return r.loop(ctx, last)
 }
 
-// loop makes passes until ctx ends. If done is not nil, loop also ends when a pass fails,
-// and when no pass is under way and done, which gets the time of the next one, says so.
-func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err error) {
+// loop makes passes until ctx ends. If last is not zero, loop also ends when a pass fails,
+// and when no pass is under way and none is to begin until then.
+func (r *Runner) loop(ctx context.Context, last time.Time) error {
+	forever := last.IsZero()
 	s := r.opts.Scheduler
 	results := make(chan ended)
 	underWay := 0
@@ -135,13 +136,13 @@ func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err 
 	defer sweep.Stop()
 	listed := time.Now()
 	for {
-		start, nextAt := s.Next(time.Now())
+		start, nextAt := r.next(last)
 		if start.Kind != audit.NoPass {
 			underWay++
 			go func() { results <- r.pass(passes, start) }()
 			continue
 		}
-		if done != nil && underWay == 0 && done(nextAt) {
+		if !forever && underWay == 0 && (nextAt.IsZero() || nextAt.After(last)) {
 			return nil
 		}
 		var due <-chan time.Time // never, if nothing is planned
@@ -159,7 +160,7 @@ func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err 
 				r.readList(ctx)
 				listed = time.Now()
 			}
-			if e.err != nil && done != nil {
+			if e.err != nil && !forever {
 				return e.err
 			}
 		case <-r.reruns:
@@ -176,6 +177,16 @@ func (r *Runner) loop(ctx context.Context, done func(next time.Time) bool) (err 
 		case <-due:
 		}
 	}
+}
+
+// next returns the pass that is to begin now, or when the next one is; none after last, if
+// that is not zero.
+func (r *Runner) next(last time.Time) (start announce.Start, at time.Time) {
+	now := time.Now()
+	if !last.IsZero() && now.After(last) {
+		return announce.Start{}, time.Time{}
+	}
+	return r.opts.Scheduler.Next(now)
 }
 
 // pass makes a pass and returns how it ended.

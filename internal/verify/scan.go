@@ -355,6 +355,9 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	}
 	for i, o := range outcomes {
 		switch e := &v.young[i]; {
+		case o == audit.NoOutcome && !v.due(e):
+			v.report.NotDue++
+			v.cap(e.Timestamp)
 		case o == audit.NoOutcome && v.passReads(e):
 			v.onTheWay(e)
 		case o == audit.NoOutcome:

@@ -39,7 +39,7 @@ func (v *verification) unknown(e *audit.Entry) {
 		v.report.NotDue++
 		v.cap(e.Timestamp)
 	case (v.now-e.Timestamp < youngAge || v.passReads(e)) && len(v.young) < maxNames:
-		v.young = append(v.young, audit.Entry{ID: strings.Clone(e.ID), Timestamp: e.Timestamp})
+		v.young = append(v.young, audit.Entry{ID: strings.Clone(e.ID), Path: strings.Clone(e.Path), Timestamp: e.Timestamp})
 	case v.passReads(e):
 		v.onTheWay(e)
 	default:

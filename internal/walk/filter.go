@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
@@ -11,19 +12,28 @@ import (
 // confirm returns a page that the answer to a query can be believed to be. A page that shows
 // too little would end the walk as if it were complete.
 func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
-	asked := w.asked // rows, for this page
 	page, err := w.confirmEmpty(ctx, q, page)
 	if err == nil {
 		page, err = w.confirmFilter(ctx, q, page)
 	}
 	if err == nil {
-		err = w.confirmEnd(ctx, q, page, asked)
+		err = w.confirmEnd(ctx, q, page)
 	}
 	if w.order == OldestFirst && errors.Is(err, audit.ErrUnsupportedQuery) { // of a node of an older release
 		err = &disorderError{refusesTime}
 	}
-	w.before, w.showed = q, w.showed || len(page.Entries) > 0
-	w.before.Size = asked
+	q.Size = w.asked
+	w.earlier = append(w.earlier[max(0, len(w.earlier)+1-maxEarlier):], q)
+	w.showed = w.showed || len(page.Entries) > 0
+	return page, err
+}
+
+// aside asks for a page that is no part of the walk.
+func (w *Walk) aside(ctx context.Context, q audit.Query) (audit.Page, error) {
+	page, err := w.reader.opts.Source.Page(ctx, q)
+	if err == nil {
+		w.pages++
+	}
 	return page, err
 }
 
@@ -33,14 +43,11 @@ func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (aud
 // meanwhile.
 func (w *Walk) confirmEmpty(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
 	isEmpty := func() bool { return len(page.Entries) == 0 && page.Offset == "" }
-	if !isEmpty() || !w.showed && q.Offset == "" {
-		return page, nil
+	if !isEmpty() || !w.paged && q.Offset == "" && q.After != 0 {
+		return page, nil // of the first query by time; see confirmFilter
 	}
-	if q.Offset != "" && w.paged {
-		before, err := w.page(ctx, w.before)
-		if err != nil || len(before.Entries) > 0 && before.Offset == "" { // it is the last one by now
-			return page, err
-		}
+	if purged, err := w.purged(ctx); err != nil || purged {
+		return page, err
 	}
 	for range 2 {
 		var err error
@@ -48,17 +55,52 @@ func (w *Walk) confirmEmpty(ctx context.Context, q audit.Query, page audit.Page)
 			return page, err
 		}
 	}
-	if q.Offset != "" {
-		return page, audit.WithHint(errors.New("kong shows no rows at an offset that it gave"),
-			"look at what is between the relay and Kong: something answers in its place; name a node of Kong itself with KONG_ADMIN_API")
-	}
-	newest, err := w.page(ctx, audit.Query{Size: 1})
-	if err == nil && len(newest.Entries) == 0 {
-		err = audit.WithHint(errors.New("kong shows no rows any more, after it has shown some to this pass"),
-			"find out whether the audit table was emptied just now, or what stands between the relay and Kong and answers in its place")
-	}
-	return page, err
+	return page, w.confirmNone(ctx, q)
 }
+
+// maxEarlier bounds the queries that are remembered to find out what was purged.
+const maxEarlier = 10
+
+// purged reports whether a page that was read before is the last one by now, because all
+// behind it has been purged.
+func (w *Walk) purged(ctx context.Context) (bool, error) {
+	if w.order == OldestFirst { // the oldest rows go first: what is behind a page stays
+		return false, nil
+	}
+	for _, q := range slices.Backward(w.earlier) {
+		page, err := w.aside(ctx, q)
+		switch {
+		case errors.Is(err, audit.ErrBadOffset): // its rows have been purged as well
+		case err != nil:
+			return false, err
+		case len(page.Entries) > 0:
+			return page.Offset == "", nil
+		}
+	}
+	return false, nil
+}
+
+// confirmNone fails if there must be rows where a query has shown none, again and again.
+func (w *Walk) confirmNone(ctx context.Context, q audit.Query) error {
+	if q.Offset != "" && w.order == OldestFirst {
+		return &disorderError{"there are no rows at an offset"}
+	}
+	if q.Offset != "" {
+		return audit.WithHint(errors.New("kong shows no rows at an offset that it gave"), somethingBetween)
+	}
+	newest, err := w.aside(ctx, audit.Query{Size: 1})
+	switch {
+	case err != nil:
+	case len(newest.Entries) == 0 && (w.showed || w.startedOver):
+		err = audit.WithHint(errors.New("kong shows no rows any more, after it has shown some"),
+			"find out whether the audit table was emptied just now, or what stands between the relay and Kong and answers in its place")
+	case len(newest.Entries) > 0 && q.After == 0:
+		err = audit.WithHint(errors.New("kong shows no rows to a query for all, and one to a query for the newest"), somethingBetween)
+	}
+	return err
+}
+
+const somethingBetween = "look at what is between the relay and Kong: something answers in its place; name a node of Kong itself with KONG_ADMIN_API"
 
 // confirmFilter returns the first page of a query by time, and fails with a [*disorderError]
 // if Kong's filter leaves out what it must show: everything, although the log has newer rows,
@@ -93,20 +135,19 @@ func (w *Walk) confirmFilter(ctx context.Context, q audit.Query, page audit.Page
 const usualSize = 100
 
 // confirmEnd fails if a page without an offset that seems to be a full one is not the last: one
-// that is shorter by a row must have an offset then. asked is the number of rows that the page
-// was asked for.
-func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page, asked int) error {
+// that is shorter by a row must have an offset then.
+func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page) error {
 	n := len(page.Entries)
-	if page.Offset != "" || n < 2 || n < asked && n%usualSize != 0 {
+	if page.Offset != "" || n < 2 || n < w.asked && n%usualSize != 0 {
 		return nil
 	}
 	q.Size = n - 1
-	shorter, err := w.page(ctx, q)
-	if err != nil || shorter.Offset != "" || len(shorter.Entries) < w.asked {
+	shorter, err := w.aside(ctx, q)
+	if err != nil || shorter.Offset != "" || len(shorter.Entries) < n-1 {
 		return endAnyway(err)
 	}
 	q.Size = n // if there are not as many any more, a row has expired meanwhile
-	again, err := w.page(ctx, q)
+	again, err := w.aside(ctx, q)
 	if err != nil || again.Offset == "" && len(again.Entries) < n {
 		return endAnyway(err)
 	}
@@ -135,7 +176,7 @@ func firstTime(entries []audit.Entry) (timestamp int64, ok bool) {
 
 // one asks for a single row, and returns its timestamp.
 func (w *Walk) one(ctx context.Context, q audit.Query) (timestamp int64, ok bool, err error) {
-	page, err := w.page(ctx, q)
+	page, err := w.aside(ctx, q)
 	if err != nil {
 		return 0, false, err
 	}

@@ -146,6 +146,8 @@ func TestAnswersWithoutRows(t *testing.T) {
 		for name, empty := range map[string]func(n int, q audit.Query) bool{
 			"from the middle on": func(n int, _ audit.Query) bool { return n > 3 },
 			"every second one":   func(n int, _ audit.Query) bool { return n%2 == 0 },
+			"the first":          func(n int, _ audit.Query) bool { return n == 1 },
+			"every odd one":      func(n int, _ audit.Query) bool { return n%2 == 1 },
 			"the fourth":         func(n int, _ audit.Query) bool { return n == 4 },
 			"at an offset":       func(_ int, q audit.Query) bool { return q.Offset != "" },
 			"at later offsets":   func(_ int, q audit.Query) bool { return q.Offset > "o200" },
@@ -183,6 +185,10 @@ func TestResumedAtAnOffset(t *testing.T) {
 		if missing, err := k.resume(t, Unordered, 100, Bounds{Offset: "o700"}); err != nil || missing > 0 {
 			t.Errorf("%s: %d rows are missing, %v", name, missing, err)
 		}
+	}
+	nothing := &edited{answer: func(_ audit.Query, page *audit.Page) { page.Entries, page.Offset = nil, "" }}
+	if _, err := nothing.resume(t, NewestFirst, 100, Bounds{Offset: "o700"}); err == nil || audit.Hint(err) == "" {
+		t.Errorf("the log shows nothing any more: %v", err)
 	}
 }
 

@@ -118,14 +118,14 @@ type Walk struct {
 	ahead       readAhead
 	ordinals    audit.Ordinals
 	seam        seam
-	timeSteps   int         // how often the timestamp has changed, in order
-	last        int64       // timestamp of the last row read
-	newest      int64       // see Position
-	previous    []string    // in a NewestFirst walk: ids of the page before
-	paged       bool        // a page of this order was read
-	showed      bool        // rows of this order
-	before      audit.Query // of the page before
-	startedOver bool        // because Kong did not accept an offset
+	timeSteps   int           // how often the timestamp has changed, in order
+	last        int64         // timestamp of the last row read
+	newest      int64         // see Position
+	previous    []string      // in a NewestFirst walk: ids of the page before
+	paged       bool          // a page of this order was read
+	showed      bool          // rows, in any order
+	earlier     []audit.Query // of the pages before, the last ones
+	startedOver bool          // because Kong did not accept an offset
 }
 
 // query is the state of the query by time that a walk is making.
@@ -226,8 +226,7 @@ func (w *Walk) stuck(ctx context.Context, err error) bool {
 // inOrder reads to the end in one order. It fails with a [*disorderError] where Kong does
 // not keep that order.
 func (w *Walk) inOrder(ctx context.Context, emit func(Step) error) error {
-	w.timeSteps, w.last, w.newest, w.previous, w.seam, w.paged = 0, 0, 0, nil, seam{}, false
-	w.showed = false
+	w.timeSteps, w.last, w.newest, w.previous, w.seam, w.paged, w.earlier = 0, 0, 0, nil, seam{}, false, nil
 	w.ahead.on = true
 	defer w.stopAhead()
 	q := w.firstQuery()
