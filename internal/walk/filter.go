@@ -24,7 +24,6 @@ func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (aud
 	}
 	q.Size = w.asked
 	w.earlier = append(w.earlier[max(0, len(w.earlier)+1-maxEarlier):], q)
-	w.showed = w.showed || len(page.Entries) > 0
 	return page, err
 }
 
@@ -32,9 +31,15 @@ func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (aud
 func (w *Walk) aside(ctx context.Context, q audit.Query) (audit.Page, error) {
 	page, err := w.reader.opts.Source.Page(ctx, q)
 	if err == nil {
-		w.pages++
+		w.answered(page)
 	}
 	return page, err
+}
+
+// answered notes an answer of Kong.
+func (w *Walk) answered(page audit.Page) {
+	w.pages++
+	w.showed = w.showed || len(page.Entries) > 0
 }
 
 // confirmEmpty returns an empty page only if there may be nothing more. Kong gives an offset
@@ -45,6 +50,11 @@ func (w *Walk) confirmEmpty(ctx context.Context, q audit.Query, page audit.Page)
 	isEmpty := func() bool { return len(page.Entries) == 0 && page.Offset == "" }
 	if !isEmpty() || !w.paged && q.Offset == "" && q.After != 0 {
 		return page, nil // of the first query by time; see confirmFilter
+	}
+	if q.Offset == "" && !w.showed && !w.startedOver { // is the log empty?
+		if newest, err := w.aside(ctx, audit.Query{Size: 1}); err != nil || len(newest.Entries) == 0 {
+			return page, err
+		}
 	}
 	if purged, err := w.purged(ctx); err != nil || purged {
 		return page, err
@@ -70,7 +80,7 @@ func (w *Walk) purged(ctx context.Context) (bool, error) {
 	for _, q := range slices.Backward(w.earlier) {
 		page, err := w.aside(ctx, q)
 		switch {
-		case errors.Is(err, audit.ErrBadOffset): // its rows have been purged as well
+		case errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrPageTooLarge): // its rows have been purged as well, or others are there
 		case err != nil:
 			return false, err
 		case len(page.Entries) > 0:
@@ -91,7 +101,7 @@ func (w *Walk) confirmNone(ctx context.Context, q audit.Query) error {
 	newest, err := w.aside(ctx, audit.Query{Size: 1})
 	switch {
 	case err != nil:
-	case len(newest.Entries) == 0 && (w.showed || w.startedOver):
+	case len(newest.Entries) == 0:
 		err = audit.WithHint(errors.New("kong shows no rows any more, after it has shown some"),
 			"find out whether the audit table was emptied just now, or what stands between the relay and Kong and answers in its place")
 	case len(newest.Entries) > 0 && q.After == 0:

@@ -258,3 +258,35 @@ func (k *hooked) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 	}
 	return k.edited.Page(ctx, q)
 }
+
+// A log without rows is empty, also if the first row comes while it is read. One that has
+// shown a row is not.
+func TestEmptyLog(t *testing.T) {
+	for _, order := range []Order{OldestFirst, NewestFirst, Unordered} {
+		for visible := range 6 { // the answer from which on the log has rows
+			n := 0
+			k := &edited{answer: func(_ audit.Query, page *audit.Page) {
+				if n++; n <= visible {
+					page.Entries, page.Offset = nil, ""
+				}
+			}}
+			if _, err := k.read(t, order, 1000, 0); err != nil {
+				t.Errorf("%s, rows from answer %d on: %v", order, visible+1, err)
+			}
+		}
+		n := 0
+		k := &edited{answer: func(_ audit.Query, page *audit.Page) {
+			if n++; n != 2 {
+				page.Entries, page.Offset = nil, ""
+			}
+		}}
+		for _, floor := range []int64{0, editedFirst + 5} {
+			if n = 0; order != OldestFirst && floor > 0 {
+				continue
+			}
+			if _, err := k.read(t, order, 1000, floor); err == nil {
+				t.Errorf("%s, from %d: one row, and nothing before and after it: complete", order, floor)
+			}
+		}
+	}
+}

@@ -47,7 +47,7 @@ func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 	for failed := 0; ; {
 		page, err := w.fetch(ctx, q)
 		if err == nil {
-			w.pages++
+			w.answered(page)
 			w.asked = q.Size
 			if w.kongTime.IsZero() {
 				w.kongTime, w.began = w.reader.clock(page.Date), time.Now()
