@@ -101,7 +101,7 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 		budget = deadline.Sub(now)
 	}
 	end := now.Add(budget - min(budget/8, reserveMost))
-	timed, cancel := context.WithDeadline(ctx, end)
+	timed, cancel := context.WithDeadlineCause(ctx, end, pipeline.ErrOutOfTime)
 	defer cancel()
 
 	before, err := h.begin(timed)

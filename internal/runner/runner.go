@@ -110,7 +110,8 @@ func (r *Runner) Run(ctx context.Context) error {
 }
 
 // RunUntilIdle makes passes until nothing is left to do, a pass fails, or another process
-// holds the lease (audit.ErrLeaseHeld). It starts no pass after last.
+// holds the lease (audit.ErrLeaseHeld). It starts no pass after last. If ctx ends, it returns
+// what the pass under way makes of that, or ctx's cause where there is none.
 func (r *Runner) RunUntilIdle(ctx context.Context, last time.Time) error {
 	r.readList(ctx)
 	return r.loop(ctx, last)
@@ -149,8 +150,12 @@ func (r *Runner) loop(ctx context.Context, last time.Time) error {
 		if !nextAt.IsZero() {
 			due = time.After(time.Until(nextAt))
 		}
+		stopped := ctx.Done()
+		if !forever && underWay > 0 {
+			stopped = nil // the pass ends as well, and its error tells more
+		}
 		select {
-		case <-ctx.Done():
+		case <-stopped:
 			return context.Cause(ctx)
 		case e := <-results:
 			underWay--

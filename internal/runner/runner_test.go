@@ -308,5 +308,24 @@ func TestRunUntilIdle(t *testing.T) {
 	})
 }
 
+// A pass whose last calls outlast the deadline says itself how it ended: a Lambda function
+// goes on with the rest of one that ran out of time.
+func TestPassThatOutlastsTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(&ledger{})
+		w.passes.do = func(ctx context.Context, _ pipeline.Request) (pipeline.Summary, error) {
+			<-ctx.Done()
+			pause(time.Second)
+			return pipeline.Summary{}, pipeline.ErrOutOfTime
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		w.opts.Scheduler.RequestReconcile(time.Now(), true)
+		if err := w.RunUntilIdle(ctx, time.Now().Add(time.Second)); !errors.Is(err, pipeline.ErrOutOfTime) {
+			t.Errorf("ended with %v", err)
+		}
+	})
+}
+
 // pause lets time pass in a bubble.
 func pause(d time.Duration) { <-time.After(d) }
