@@ -133,9 +133,9 @@ func (r *Runner) loop(ctx context.Context, last time.Time) error {
 		}
 		r.sweep(context.WithoutCancel(ctx))
 	}()
-	sweep := time.NewTicker(sweepEvery)
+	sweep, list := time.NewTicker(sweepEvery), time.NewTicker(listEvery)
 	defer sweep.Stop()
-	listed := time.Now()
+	defer list.Stop()
 	for {
 		start, nextAt := r.next(last)
 		if start.Kind != audit.NoPass {
@@ -146,10 +146,6 @@ func (r *Runner) loop(ctx context.Context, last time.Time) error {
 		if !forever && underWay == 0 && (nextAt.IsZero() || nextAt.After(last)) {
 			return nil
 		}
-		var due <-chan time.Time // never, if nothing is planned
-		if !nextAt.IsZero() {
-			due = time.After(time.Until(nextAt))
-		}
 		stopped := ctx.Done()
 		if !forever && underWay > 0 {
 			stopped = nil // the pass ends as well, and its error tells more
@@ -159,12 +155,7 @@ func (r *Runner) loop(ctx context.Context, last time.Time) error {
 			return context.Cause(ctx)
 		case e := <-results:
 			underWay--
-			s.Ended(time.Now(), e.pass, e.result)
-			r.sweep(ctx)
-			if e.result.LeaseHeld || e.result.Rerun {
-				r.readList(ctx)
-				listed = time.Now()
-			}
+			r.end(ctx, e)
 			if e.err != nil && !forever {
 				return e.err
 			}
@@ -174,13 +165,28 @@ func (r *Runner) loop(ctx context.Context, last time.Time) error {
 			s.RequestTail(time.Now(), time.Now())
 		case <-sweep.C:
 			r.sweep(ctx)
-			if time.Since(listed) >= listEvery {
-				r.readList(ctx)
-				listed = time.Now()
-			}
+		case <-list.C:
+			r.readList(ctx)
 		case <-r.wake:
-		case <-due:
+		case <-dueAt(nextAt):
 		}
+	}
+}
+
+// dueAt returns a channel that receives at a time, and never for the zero time.
+func dueAt(t time.Time) <-chan time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(t))
+}
+
+// end takes the end of a pass.
+func (r *Runner) end(ctx context.Context, e ended) {
+	r.opts.Scheduler.Ended(time.Now(), e.pass, e.result)
+	r.sweep(ctx)
+	if e.result.LeaseHeld || e.result.Rerun {
+		r.readList(ctx) // for the ids that the other process noted
 	}
 }
 
