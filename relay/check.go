@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -27,21 +26,18 @@ func (e *env) checkCommand() *cli.Command {
 }
 
 // check makes every check, even if one fails, and prints a line for each.
-func (e *env) check(ctx context.Context, c *cli.Command) (err error) {
+func (e *env) check(ctx context.Context, c *cli.Command) error {
 	if c.IsSet("trigger") {
 		return e.checkTrigger(ctx, c)
 	}
-	a, err := e.open(ctx, c, config.NeedPass)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	for _, check := range a.Checks() {
-		if !e.try(ctx, c, check) {
-			err = exitCode(exitFailed)
+	return e.with(ctx, c, config.NeedPass, func(a *app.App) (err error) {
+		for _, check := range a.Checks() {
+			if !e.try(ctx, c, check) {
+				err = exitCode(exitFailed)
+			}
 		}
-	}
-	return err
+		return err
+	})
 }
 
 // checkTrigger tries the way from Kong to the relay, and prints what is worth knowing

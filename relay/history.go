@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -36,7 +35,7 @@ and Kong can lose rows. It is unavailable if Kong holds no state from before.`,
 	}
 }
 
-func (e *env) history(ctx context.Context, c *cli.Command) (err error) {
+func (e *env) history(ctx context.Context, c *cli.Command) error {
 	kind, name, ok := strings.Cut(c.Args().First(), "/")
 	if c.Args().Len() != 1 || !ok || kind == "" || name == "" {
 		return config.Usagef("relay history takes one argument, a type and a name or id with a slash between them, such as routes/orders")
@@ -45,28 +44,20 @@ func (e *env) history(ctx context.Context, c *cli.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	a, err := e.open(ctx, c, config.NeedKong)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	defer allowHistoryMemory(e.Getenv)()
-	report, err := a.History(ctx, kind, name, since)
-	if err != nil {
-		return err
-	}
-	if len(report.Events) == 0 {
-		return nothingFound(report, since)
-	}
-	if !c.Bool("json") {
-		return report.Print(e.Stdout, e.showsColours(e.Stdout))
-	}
-	for i := range report.Events {
-		if err := printJSON(e.Stdout, &report.Events[i]); err != nil {
+	return e.with(ctx, c, config.NeedKong, func(a *app.App) error {
+		defer allowHistoryMemory(e.Getenv)()
+		report, err := a.History(ctx, kind, name, since)
+		if err != nil {
 			return err
 		}
-	}
-	return nil
+		if len(report.Events) == 0 {
+			return nothingFound(report, since)
+		}
+		if !c.Bool("json") {
+			return report.Print(e.Stdout, e.showsColours(e.Stdout))
+		}
+		return printLines(e.Stdout, report.Events)
+	})
 }
 
 // nothingFound says why there is no history, as far as that is known.

@@ -48,49 +48,41 @@ func passRequest(c *cli.Command) (req pipeline.Request, err error) {
 	return req, err
 }
 
-func (e *env) once(ctx context.Context, c *cli.Command) (err error) {
+func (e *env) once(ctx context.Context, c *cli.Command) error {
 	req, err := passRequest(c)
 	if err != nil {
 		return err
 	}
 	req.RequestRerun, req.DryRun = true, c.Bool("dry-run")
-	a, err := e.open(ctx, c, config.NeedPass)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	if a.Settings.Destination == config.ToCloudTrail {
-		defer useOneProcessor(e.Getenv)()
-	}
-	if err := a.Bind(ctx); err != nil {
-		return err
-	}
-	defer e.reopenOnHangup(a)()
-	req.Wait = a.Settings.LeaseWait
-	defer sayStop(ctx, a.Log)()
-	bar := e.progress(c)
-	defer bar.end()
-	show := bar.show
-	if bar.bar == nil {
-		show = app.LogProgress(a.Log)
-	}
-	sum, err := a.Pipeline(pipeline.Observer{Progress: show}, nil).Run(ctx, req)
-	bar.end()
-	out := e.out(a.Settings)
-	if c.Bool("json") {
-		err = errors.Join(err, printJSON(out, shownSummary{sum, app.UnixTime(sum.Through)}))
-	} else if err == nil || sum.Pages > 0 {
-		printSummary(out, sum, req.DryRun)
-	}
-	if sum.Dead > 0 {
-		fmt.Fprintf(e.Stderr, "relay: warning: %s rejected permanently: relay dead list shows why, relay verify finds a difference until they are delivered or dropped\n",
-			app.Plural(sum.Dead, "entry"))
-	}
-	if left := sum.Deferred + sum.StillDeferred; err == nil && left > 0 {
-		err = audit.WithHint(fmt.Errorf("%s not delivered, and deferred: %s", app.Plural(left, "entry"), cmp.Or(sum.Reason, "the destination did not accept them")),
-			"look at what the destination says, then run again: the next pass puts them first; relay dead list shows them")
-	}
-	return app.Explain(err)
+	return e.with(ctx, c, config.NeedPass, func(a *app.App) error {
+		if a.Settings.Destination == config.ToCloudTrail {
+			defer useOneProcessor(e.Getenv)()
+		}
+		if err := a.Bind(ctx); err != nil {
+			return err
+		}
+		defer e.reopenOnHangup(a)()
+		req.Wait = a.Settings.LeaseWait
+		defer sayStop(ctx, a.Log)()
+		show, end := e.progress(c, app.LogProgress(a.Log))
+		sum, err := a.Pipeline(pipeline.Observer{Progress: show}, nil).Run(ctx, req)
+		end()
+		out := e.out(a.Settings)
+		if c.Bool("json") {
+			err = errors.Join(err, printJSON(out, shownSummary{sum, app.UnixTime(sum.Through)}))
+		} else if err == nil || sum.Pages > 0 {
+			printSummary(out, sum, req.DryRun)
+		}
+		if sum.Dead > 0 {
+			fmt.Fprintf(e.Stderr, "relay: warning: %s rejected permanently: relay dead list shows why, relay verify finds a difference until they are delivered or dropped\n",
+				app.Plural(sum.Dead, "entry"))
+		}
+		if left := sum.Deferred + sum.StillDeferred; err == nil && left > 0 {
+			err = audit.WithHint(fmt.Errorf("%s not delivered, and deferred: %s", app.Plural(left, "entry"), cmp.Or(sum.Reason, "the destination did not accept them")),
+				"look at what the destination says, then run again: the next pass puts them first; relay dead list shows them")
+		}
+		return app.Explain(err)
+	})
 }
 
 // shownSummary is a summary as it is printed: times are RFC 3339.
@@ -134,29 +126,18 @@ func kindName(s pipeline.Summary) string {
 	return string(s.Kind)
 }
 
-// progress shows the progress of a long pass on a terminal. The zero value shows nothing.
-type progress struct{ bar *progressbar.ProgressBar }
-
-// progress returns one that shows something only where a person may be looking.
-func (e *env) progress(c *cli.Command) *progress {
+// progress returns functions that show the progress of a long pass on a terminal, and that
+// end that. Where no person may be looking, show is otherwise.
+func (e *env) progress(c *cli.Command, otherwise func(pipeline.Summary)) (show func(pipeline.Summary), end func()) {
 	if !app.IsTerminal(e.Stderr) || c.Bool("json") {
-		return &progress{}
+		return otherwise, func() {}
 	}
-	return &progress{progressbar.NewOptions(-1, progressbar.OptionSetWriter(e.Stderr), progressbar.OptionSetDescription("reading"),
-		progressbar.OptionSpinnerType(14), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())}
-}
-
-func (p *progress) show(s pipeline.Summary) {
-	if p.bar != nil {
-		p.bar.Describe(fmt.Sprintf("%d read (%.0f a second), %d new, %d delivered", s.Read, float64(s.Read)/max(s.Seconds, 0.1), s.New, s.Delivered))
-		_ = p.bar.Set(s.Read) // the pass goes on without a terminal
-	}
-}
-
-func (p *progress) end() {
-	if p.bar != nil {
-		_ = p.bar.Finish()
-	}
+	bar := progressbar.NewOptions(-1, progressbar.OptionSetWriter(e.Stderr), progressbar.OptionSetDescription("reading"),
+		progressbar.OptionSpinnerType(14), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	return func(s pipeline.Summary) {
+		bar.Describe(fmt.Sprintf("%d read (%.0f a second), %d new, %d delivered", s.Read, float64(s.Read)/max(s.Seconds, 0.1), s.New, s.Delivered))
+		_ = bar.Set(s.Read) // the pass goes on without a terminal
+	}, func() { _ = bar.Finish() }
 }
 
 func (e *env) tapCommand() *cli.Command {
@@ -174,27 +155,24 @@ func (e *env) tapCommand() *cli.Command {
 	}
 }
 
-func (e *env) tap(ctx context.Context, c *cli.Command) (err error) {
+func (e *env) tap(ctx context.Context, c *cli.Command) error {
 	req, err := passRequest(c)
 	if err != nil {
 		return err
 	}
 	req.DryRun = true
-	a, err := e.open(ctx, c, config.NeedKong|config.NeedLedger)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	encode, err := a.Encoder()
-	if err != nil {
-		return err
-	}
-	var failed error
-	sum, err := a.Pipeline(pipeline.Observer{New: func(entry *audit.Entry) {
-		if _, err := e.Stdout.Write(append(encode(nil, entry), '\n')); err != nil && failed == nil {
-			failed = err
+	return e.with(ctx, c, config.NeedKong|config.NeedLedger, func(a *app.App) error {
+		encode, err := a.Encoder()
+		if err != nil {
+			return err
 		}
-	}}, nil).Run(ctx, req)
-	fmt.Fprintf(e.Stderr, "%d read, %d would be delivered; nothing was\n", sum.Read, sum.New)
-	return app.Explain(errors.Join(a.ExplainLedger(err), failed))
+		var failed error
+		sum, err := a.Pipeline(pipeline.Observer{New: func(entry *audit.Entry) {
+			if _, err := e.Stdout.Write(append(encode(nil, entry), '\n')); err != nil && failed == nil {
+				failed = err
+			}
+		}}, nil).Run(ctx, req)
+		fmt.Fprintf(e.Stderr, "%d read, %d would be delivered; nothing was\n", sum.Read, sum.New)
+		return app.Explain(errors.Join(a.ExplainLedger(err), failed))
+	})
 }

@@ -18,10 +18,10 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/opsclient"
 )
 
-// open reads the settings and opens what a command needs. The caller closes it.
-func (e *env) open(ctx context.Context, c *cli.Command, n config.Need) (*app.App, error) {
+// with opens what a command needs, calls f, and closes it.
+func (e *env) with(ctx context.Context, c *cli.Command, n config.Need, f func(a *app.App) error) (err error) {
 	if e.serving != nil {
-		return e.serving.app.Shared(), nil
+		return f(e.serving.app)
 	}
 	needed := n
 	if n&config.NeedLedger != 0 {
@@ -29,10 +29,15 @@ func (e *env) open(ctx context.Context, c *cli.Command, n config.Need) (*app.App
 	}
 	s, err := e.settings(c, needed)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	handlePipe(s)
-	return app.Open(ctx, s, e.Logger(s), e.Stdout, n)
+	a, err := app.Open(ctx, s, e.Logger(s), e.Stdout, n)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	return f(a)
 }
 
 // sayStop has the log say that the program was told to stop, as it may take a while.
@@ -92,18 +97,14 @@ func (s *serving) run(ctx context.Context, args []string, stdout, stderr io.Writ
 	return e.run(ctx, []*cli.Command{e.deadCommand(), e.outagesCommand(), e.verifyCommand()})
 }
 
-// withLedger opens what a command needs, calls f, and closes it. If the ledger is a file that
+// withLedger is with for a command that another process can run: if the ledger is a file that
 // a relay of this machine has open, that relay runs the whole command instead.
-func (e *env) withLedger(ctx context.Context, c *cli.Command, n config.Need, f func(a *app.App) error) (err error) {
-	a, err := e.open(ctx, c, n)
+func (e *env) withLedger(ctx context.Context, c *cli.Command, n config.Need, f func(a *app.App) error) error {
+	err := e.with(ctx, c, n, f)
 	if errors.Is(err, audit.ErrLedgerInUse) {
 		return e.runBeside(ctx, c, err)
 	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	return f(a)
+	return err
 }
 
 // runBeside has the relay run this command that has the ledger's file open. It returns inUse,

@@ -86,13 +86,11 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 
 // ledgerStatus asks the ledger how things stand.
 func (e *env) ledgerStatus(ctx context.Context, c *cli.Command) (s app.Status, err error) {
-	a, err := e.open(ctx, c, config.NeedLedger)
-	if err != nil {
-		return s, err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	s, err = a.LedgerStatus(ctx)
-	return s, a.ExplainLedger(err)
+	err = e.with(ctx, c, config.NeedLedger, func(a *app.App) (err error) {
+		s, err = a.LedgerStatus(ctx)
+		return a.ExplainLedger(err)
+	})
+	return s, err
 }
 
 func (e *env) printStatus(c *cli.Command, s *app.Status) error {
@@ -207,11 +205,7 @@ func (e *env) outages(ctx context.Context, c *cli.Command) error {
 		}
 		switch {
 		case c.Bool("json"):
-			for i := range list {
-				if err := printJSON(e.Stdout, &list[i]); err != nil {
-					return err
-				}
-			}
+			return printLines(e.Stdout, list)
 		case c.Bool("csv"):
 			return e.outagesCSV(list, now)
 		case len(list) == 0:

@@ -114,3 +114,13 @@ func (e *env) showsColours(w io.Writer) bool {
 
 // printJSON writes a value as a line of JSON.
 func printJSON(w io.Writer, v any) error { return json.MarshalEncode(jsontext.NewEncoder(w), v) }
+
+// printLines writes a line of JSON for each value.
+func printLines[T any](w io.Writer, list []T) error {
+	for i := range list {
+		if err := printJSON(w, &list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -82,14 +82,13 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 		if err := a.Bind(ctx); err != nil {
 			return err
 		}
-		bar := e.progress(c)
-		defer bar.end()
-		o.Progress = bar.show
+		show, end := e.progress(c, nil)
+		o.Progress = show
 		report, err := verify.Run(ctx, a, o)
+		end()
 		if report == nil {
 			return err
 		}
-		bar.end()
 		out := e.Stdout
 		if o.Repair {
 			out = e.out(a.Settings)

@@ -92,13 +92,6 @@ func (a *App) Close() error {
 	return errors.Join(errs...)
 }
 
-// Shared returns an App that uses the connections of a, and whose Close does nothing.
-func (a *App) Shared() *App {
-	shared := *a
-	shared.closers = nil
-	return &shared
-}
-
 // Reopen opens the destination's file again, if it is one.
 func (a *App) Reopen() error {
 	if a.destination.reopen == nil {
