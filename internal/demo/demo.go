@@ -5,6 +5,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/changes"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/daemon"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -43,14 +45,6 @@ type Options struct {
 	Stdout, Stderr io.Writer
 }
 
-// Run makes Admin requests and prints each event as it arrives, and a summary at the
-// end. It listens on loopback only, and writes into a temporary folder. It fails if an
-// entry was not delivered.
-func Run(ctx context.Context, o Options) error {
-	d := &demo{opts: o, out: o.Stdout, answered: map[string]time.Time{}}
-	return d.run(ctx)
-}
-
 // demo is one run.
 type demo struct {
 	opts Options
@@ -59,10 +53,13 @@ type demo struct {
 	mu       sync.Mutex
 	answered map[string]time.Time // request id → when Kong answered
 	delays   []time.Duration
-	printed  int
 }
 
-func (d *demo) run(ctx context.Context) (err error) {
+// Run makes Admin requests and prints each event as it arrives, and a summary at the
+// end. It listens on loopback only, and writes into a temporary folder. It fails if an
+// entry was not delivered.
+func Run(ctx context.Context, o Options) (err error) {
+	d := &demo{opts: o, out: o.Stdout, answered: map[string]time.Time{}}
 	dir, err := os.MkdirTemp("", "relay-demo-")
 	if err != nil {
 		return err
@@ -131,7 +128,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 // open wires the relay to the emulators and to a ledger in a file.
 func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, error) {
 	variables := map[string]string{
-		"KONG_ADMIN_API": emu.kongURL, "RELAY_LOG_GROUP": emu.logGroup, "REGION": emu.region, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
+		"KONG_ADMIN_API": emu.kongURL, "RELAY_LOG_GROUP": cloudwatchtest.Group, "REGION": cloudwatchtest.Region, "RELAY_LEDGER": "bolt:" + filepath.Join(dir, "ledger.db"),
 		"RELAY_OBJECTS": "true", "RELAY_LISTEN": "127.0.0.1:0", "RELAY_OPS_LISTEN": "127.0.0.1:0",
 	}
 	s, err := config.Load(config.NeedAll, nil, func(name string) string { return variables[name] }, os.ReadFile)
@@ -140,7 +137,7 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, 
 	}
 	s.UseAWS(aws.Config{
 		Region: s.Region, BaseEndpoint: &emu.pageURL,
-		Credentials: credentials.NewStaticCredentialsProvider(emu.accessKeyID, emu.secretAccessKey, ""),
+		Credentials: credentials.NewStaticCredentialsProvider(cloudwatchtest.AccessKeyID, cloudwatchtest.SecretAccessKey, ""),
 	})
 	log := slog.New(slog.NewTextHandler(d.opts.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	return app.Open(ctx, s, log, io.Discard, config.NeedPass)
@@ -150,11 +147,11 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, 
 // where it can be had, else a trigger client.
 func (d *demo) notifier(ctx context.Context, dir, relayURL string) (notify func(id string), stop func(), err error) {
 	if d.opts.Plugin {
-		p, err := d.startPlugin(ctx, dir, relayURL)
+		notify, stop, err := d.startPlugin(ctx, dir, relayURL)
 		switch {
 		case err == nil:
 			fmt.Fprintln(d.out, "Each answer goes through the plugin, a process that is called as Kong calls it.")
-			return p.notify, p.close, nil
+			return notify, stop, nil
 		case ctx.Err() != nil:
 			return func(string) {}, func() {}, nil //nolint:nilerr // the demo was told to stop meanwhile
 		}
@@ -207,23 +204,18 @@ func (d *demo) event(entries []audit.Entry) {
 			d.delays = append(d.delays, delay)
 			took = delay.Round(time.Millisecond).String()
 		}
-		user := e.RBACUserName
-		if user == "" {
-			user = "anonymous"
-		}
-		d.printed++
-		fmt.Fprintf(d.out, "%-12s %-32.32s %-10.10s %-8s %s\n", time.Unix(e.Timestamp, 0).UTC().Format("15:04:05Z"), e.Method+e.Path, user, took,
-			strings.Join(changes.Lines(e.Changes), "; "))
+		fmt.Fprintf(d.out, "%-12s %-32.32s %-10.10s %-8s %s\n", time.Unix(e.Timestamp, 0).UTC().Format("15:04:05Z"), e.Method+e.Path,
+			cmp.Or(e.RBACUserName, "anonymous"), took, strings.Join(changes.Lines(e.Changes), "; "))
 	}
 }
 
 func (d *demo) summary(made int, sum pipeline.Summary, emu *emulators) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	held, distinct, repeats := emu.counts()
-	lost := held - distinct
+	held, arrived := emu.kong.Len(), emu.logs.Counts()
+	lost := held - arrived.Distinct
 	fmt.Fprintf(d.out, "\n%s made. In Kong's log: %d read = %d delivered, lost %d, repeated %d.\n",
-		app.Plural(made, "Admin request"), held, distinct, lost, repeats)
+		app.Plural(made, "Admin request"), held, arrived.Distinct, lost, arrived.Repeats)
 	if n := len(d.delays); n > 0 {
 		slices.Sort(d.delays)
 		fmt.Fprintf(d.out, "From Kong's answer to the accepted event: median %s, longest %s (Kong's rows are 100 to 300 ms late, and a write waits for what it changed).\n",

@@ -14,7 +14,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
-	"github.com/kong-cloudtrail/relay/internal/plugintest"
 )
 
 // emulators are what the demo has instead of Kong and AWS.
@@ -23,18 +22,14 @@ type emulators struct {
 	logs    *cloudwatchtest.Server
 	serving http.Server
 
-	kongURL, pageURL             string
-	logGroup, region             string
-	accessKeyID, secretAccessKey string
-	client                       http.Client
+	kongURL, pageURL string
+	client           http.Client
 }
 
 func startEmulators(page string) (*emulators, error) {
 	e := &emulators{
-		kong:     kongtest.New(kongtest.Options{RowDelay: 100 * time.Millisecond, RowDelayMax: 300 * time.Millisecond, SkipReads: true}),
-		logs:     cloudwatchtest.New(cloudwatchtest.Options{}),
-		logGroup: cloudwatchtest.Group, region: cloudwatchtest.Region,
-		accessKeyID: cloudwatchtest.AccessKeyID, secretAccessKey: cloudwatchtest.SecretAccessKey,
+		kong:   kongtest.New(kongtest.Options{RowDelay: 100 * time.Millisecond, RowDelayMax: 300 * time.Millisecond, SkipReads: true}),
+		logs:   cloudwatchtest.New(cloudwatchtest.Options{}),
 		client: http.Client{Timeout: 5 * time.Second},
 	}
 	var err error
@@ -97,39 +92,3 @@ func (e *emulators) waitRows(ctx context.Context) error {
 	}
 	return nil
 }
-
-// counts are the rows that Kong holds, and what arrived of them.
-func (e *emulators) counts() (held, distinct, repeats int) {
-	c := e.logs.Counts()
-	return e.kong.Len(), c.Distinct, c.Repeats
-}
-
-// pluginProcess is the plugin as a process, under a host that speaks Kong's protocol.
-type pluginProcess struct {
-	host     *plugintest.Host
-	instance int32
-}
-
-func startPluginProcess(ctx context.Context, binary, dir, relayURL string) (*pluginProcess, error) {
-	host, err := plugintest.Start(ctx, binary, dir)
-	if err != nil {
-		return nil, err
-	}
-	instance, err := host.Instance(ctx, map[string]any{
-		"relay_url": relayURL, "timeout_ms": 1000, "min_interval_ms": 100, "queue_size": 1000, "tls_verify": true,
-	})
-	if err != nil {
-		return nil, errors.Join(err, host.Close())
-	}
-	return &pluginProcess{host, instance}, nil
-}
-
-// notify hands the plugin the log event of an answer, as Kong does after it.
-func (p *pluginProcess) notify(id string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	// The demo's last pass delivers what a plugin that is gone does not announce.
-	_ = p.host.Log(ctx, p.instance, plugintest.Event{Headers: map[string]string{"X-Kong-Admin-Request-ID": id}})
-}
-
-func (p *pluginProcess) close() { _ = p.host.Close() }

@@ -9,50 +9,53 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/plugintest"
 )
 
-// startPlugin takes the plugin that lies beside this program, or builds it from
-// the checkout.
-func (d *demo) startPlugin(ctx context.Context, dir, relayURL string) (*pluginProcess, error) {
-	const name = "cloudtrail-relay"
+// startPlugin starts the plugin as a process, under a host that speaks Kong's protocol. notify
+// hands it the log event of an answer, as Kong does after it.
+func (d *demo) startPlugin(ctx context.Context, dir, relayURL string) (notify func(id string), stop func(), err error) {
+	binary, err := d.findPlugin(ctx, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	host, err := plugintest.Start(ctx, binary, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	instance, err := host.Instance(ctx, map[string]any{
+		"relay_url": relayURL, "timeout_ms": 1000, "min_interval_ms": 100, "queue_size": 1000, "tls_verify": true,
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, host.Close())
+	}
+	notify = func(id string) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		// The demo's last pass delivers what a plugin that is gone does not announce.
+		_ = host.Log(ctx, instance, plugintest.Event{Headers: map[string]string{"X-Kong-Admin-Request-ID": id}})
+	}
+	return notify, func() { _ = host.Close() }, nil
+}
+
+// findPlugin returns the plugin that lies beside this program, or builds it from the checkout
+// that the working folder is in.
+func (d *demo) findPlugin(ctx context.Context, dir string) (binary string, err error) {
+	const name, source = "cloudtrail-relay", "github.com/kong-cloudtrail/relay/plugin"
 	if self, err := os.Executable(); err == nil {
-		if beside := filepath.Join(filepath.Dir(self), name); isFile(beside) {
-			return startPluginProcess(ctx, beside, dir, relayURL)
+		if beside, err := exec.LookPath(filepath.Join(filepath.Dir(self), name)); err == nil {
+			return beside, nil
 		}
 	}
-	root, err := checkout()
-	if err != nil {
-		return nil, err
+	if err := exec.CommandContext(ctx, "go", "list", source).Run(); err != nil {
+		return "", fmt.Errorf("neither the source nor the built plugin is here (%w)", err)
 	}
 	fmt.Fprintln(d.out, "Building the plugin …")
-	binary := filepath.Join(dir, name)
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./plugin")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building it failed: %w: %.200s", err, out)
+	binary = filepath.Join(dir, name)
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, source).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building it failed: %w: %.200s", err, out)
 	}
-	return startPluginProcess(ctx, binary, dir, relayURL)
-}
-
-// checkout finds the folder of this module's source, from the working folder up.
-func checkout() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if isFile(filepath.Join(dir, "go.mod")) && isFile(filepath.Join(dir, "plugin", "main.go")) {
-			return dir, nil
-		}
-		up := filepath.Dir(dir)
-		if up == dir {
-			return "", errors.New("neither the source nor the built plugin is here")
-		}
-		dir = up
-	}
-}
-
-func isFile(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular()
+	return binary, nil
 }
