@@ -112,7 +112,8 @@ func destinationNamed(d Destination) destinationRow {
 	return destinationRow{}
 }
 
-func destination(_ *loader, s *Settings, text string) error {
+func (l *loader) destination(text string) error {
+	s := &l.settings
 	name, file, cut := strings.Cut(text, ":")
 	row := destinationNamed(Destination(name))
 	switch {
@@ -143,9 +144,10 @@ func destinationNames() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-func (l *loader) checkDestination(s *Settings) {
-	l.chooseDestination(s)
-	l.chooseRegion(s)
+func (l *loader) checkDestination() {
+	s := &l.settings
+	l.chooseDestination()
+	l.chooseRegion()
 	chosen := destinationNamed(s.Destination)
 	for _, row := range destinationTable() {
 		for _, name := range row.only {
@@ -170,7 +172,8 @@ func (l *loader) checkDestination(s *Settings) {
 }
 
 // chooseDestination takes the destination from what is set of one, unless it is named.
-func (l *loader) chooseDestination(s *Settings) {
+func (l *loader) chooseDestination() {
+	s := &l.settings
 	if l.given("destination") {
 		return
 	}
@@ -206,7 +209,8 @@ func flagOf(name string) Flag { return rowNamed(name).flags()[0] }
 // chooseRegion takes the Region from the environment or from an ARN if no setting
 // names it. A channel's ARN also counts for another destination: installations that
 // moved from CloudTrail Lake may still set it.
-func (l *loader) chooseRegion(s *Settings) {
+func (l *loader) chooseRegion() {
+	s := &l.settings
 	own, channel := l.arns[s.Destination], l.arns[ToCloudTrail]
 	s.AccountID = cmp.Or(own.AccountID, channel.AccountID)
 	region := cmp.Or(own.Region, channel.Region)

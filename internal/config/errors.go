@@ -34,13 +34,13 @@ func expected(what, hint string) error { return &valueError{what, hint} }
 
 // wrongValue adds a line about a value that cannot be.
 func (e *Error) wrongValue(row setting, text string, err error) {
-	e.add("--%s (%s) is %s: %v. %s", row.name, row.env, quoteValue(text), err, row.advice(err))
+	e.add("--%s (%s) is %s: %v. %s", row.name, row.variable(), quoteValue(text), err, row.advice(err))
 }
 
 // missing adds a line about a setting that a command cannot do without.
 func (e *Error) missing(name, what string) {
 	row := rowNamed(name)
-	e.add("--%s (%s) is not set: %s. %s", row.name, row.env, expected(what, ""), row.advice(nil))
+	e.add("--%s (%s) is not set: %s. %s", row.name, row.variable(), expected(what, ""), row.advice(nil))
 }
 
 // advice is what to do about a setting.

@@ -30,16 +30,16 @@ func (s *Settings) OnStatusPage() []InForce {
 }
 
 // noteInForce notes the value and its origin for each row of the table.
-func (l *loader) noteInForce(s *Settings) {
-	for _, row := range table() {
-		in := l.valueInForce(row, s)
-		in.Name, in.Variable, in.onPage = row.name, row.env, row.onPage
-		s.inForce = append(s.inForce, in)
+func (l *loader) noteInForce() {
+	for _, row := range l.table() {
+		in := l.valueInForce(row)
+		in.Name, in.Variable, in.onPage = row.name, row.variable(), row.onPage
+		l.settings.inForce = append(l.settings.inForce, in)
 	}
 }
 
-func (l *loader) valueInForce(row setting, s *Settings) InForce {
-	if row.secret {
+func (l *loader) valueInForce(row setting) InForce {
+	if row.secret != nil {
 		return l.secretInForce(row)
 	}
 	f := row.flags()[0]
@@ -52,7 +52,7 @@ func (l *loader) valueInForce(row setting, s *Settings) InForce {
 		return InForce{Value: masked(text), From: "variable"}
 	}
 	if row.follows != nil {
-		if text = row.follows(s); text != "" && text != row.def {
+		if text = row.follows(); text != "" && text != row.def {
 			return InForce{Value: text, From: "follows from the others"}
 		}
 	}
@@ -89,9 +89,12 @@ func masked(text string) string {
 // SecretsChanged returns for each secret when it was last changed, where that is known.
 func (s *Settings) SecretsChanged() map[string]time.Time {
 	known := map[string]time.Time{}
-	for name, text := range s.secrets {
-		if at := text.Changed(); !at.IsZero() {
-			known[name] = at
+	for _, row := range (&loader{settings: *s}).table() {
+		if row.secret == nil || !row.secret.IsSet() {
+			continue
+		}
+		if at := row.secret.Changed(); !at.IsZero() {
+			known[row.name] = at
 		}
 	}
 	return known

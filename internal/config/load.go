@@ -30,6 +30,7 @@ const (
 
 // loader gathers what Load reads, and what it finds wrong.
 type loader struct {
+	settings Settings
 	need     Need
 	flags    func(name string) (value string, set bool) // nil: there are none
 	getenv   func(string) string
@@ -50,36 +51,33 @@ type loader struct {
 func Load(n Need, flags func(name string) (value string, set bool), getenv func(string) string,
 	readFile func(string) ([]byte, error),
 ) (Settings, error) {
-	l := &loader{need: n, flags: flags, getenv: getenv, readFile: readFile, wrong: map[string]bool{}, arns: map[Destination]arn.ARN{}}
-	s := Settings{aws: &awscall.Configs{}, secrets: map[string]secret.Secret{}}
-	var secrets []setting
-	for _, row := range table() {
-		if row.secret {
-			secrets = append(secrets, row)
+	l := &loader{settings: Settings{aws: &awscall.Configs{}}, need: n, flags: flags, getenv: getenv, readFile: readFile,
+		wrong: map[string]bool{}, arns: map[Destination]arn.ARN{}}
+	rows := l.table()
+	for _, row := range rows {
+		if row.secret != nil {
 			continue
 		}
-		f := row.flags()[0]
-		text := l.text(f)
-		if text == "" {
-			text = row.def
-		}
+		text := cmp.Or(l.text(row.flags()[0]), row.def)
 		if text == "" {
 			continue
 		}
-		if err := row.set(l, &s, text); err != nil {
+		if err := row.set(text); err != nil {
 			l.wrong[row.name] = true
 			l.problems.wrongValue(row, text, err)
 		}
 	}
-	for _, row := range secrets { // they need --secret-refresh
-		l.loadSecret(row, &s)
+	for _, row := range rows { // now, as they need --secret-refresh
+		if row.secret != nil {
+			l.loadSecret(row)
+		}
 	}
-	l.checkRules(&s)
+	l.checkRules()
 	if len(l.problems.lines) > 0 {
 		return Settings{}, &l.problems
 	}
-	l.noteInForce(&s)
-	return s, nil
+	l.noteInForce()
+	return l.settings, nil
 }
 
 // flag returns what a flag says.
@@ -106,13 +104,13 @@ func (l *loader) secretGiven(row setting) (text, file, id string) {
 	file, fileFlag := l.flag(f[0].Name)
 	id, arnFlag := l.flag(f[1].Name)
 	if !fileFlag && !arnFlag {
-		text, file, id = l.getenv(row.env), l.getenv(f[0].Env), l.getenv(f[1].Env)
+		text, file, id = l.getenv(row.variable()), l.getenv(f[0].Env), l.getenv(f[1].Env)
 	}
 	return strings.TrimSpace(text), strings.TrimSpace(file), strings.TrimSpace(id)
 }
 
 // loadSecret takes a secret from the one place that says where it is.
-func (l *loader) loadSecret(row setting, s *Settings) {
+func (l *loader) loadSecret(row setting) {
 	f := row.flags()
 	value, file, id := l.secretGiven(row)
 	given := 0
@@ -124,23 +122,23 @@ func (l *loader) loadSecret(row setting, s *Settings) {
 	switch {
 	case given == 0:
 	case given > 1:
-		l.problems.add("%s is given in more than one way. Keep one of %s, %s and %s.", row.env, row.env, f[0], f[1])
+		l.problems.add("%s is given in more than one way. Keep one of %s, %s and %s.", row.variable(), row.variable(), f[0], f[1])
 	case id != "":
 		a, ok := secret.ParseARN(id)
 		if !ok {
 			l.problems.wrongValue(setting{name: f[1].Name, env: f[1].Env}, id, errSecretARN)
 			return
 		}
-		row.takeSecret(s, f[1].Env+" "+id, a.Source(s.aws))
+		l.takeSecret(row, f[1].Env+" "+id, a.Source(l.settings.aws))
 	case file != "":
-		if err := row.takeSecret(s, f[0].Env+" "+file, secret.File(file, l.readFile)).Try(context.Background()); err != nil {
+		if err := l.takeSecret(row, f[0].Env+" "+file, secret.File(file, l.readFile)).Try(context.Background()); err != nil {
 			row.help = "a file that holds " + row.help
 			l.problems.add("%s is %s: %s %s", f[0], quoteValue(file), fileReason(err), row.advice(err))
 		}
 	default:
 		here := secret.Source{Read: func(context.Context) (string, error) { return value, nil }}
-		if err := row.takeSecret(s, row.env, here).Try(context.Background()); err != nil {
-			l.problems.add("%s is set to something that cannot be used: %s %s", row.env, fileReason(err), row.advice(err))
+		if err := l.takeSecret(row, row.variable(), here).Try(context.Background()); err != nil {
+			l.problems.add("%s is set to something that cannot be used: %s %s", row.variable(), fileReason(err), row.advice(err))
 		}
 	}
 }
@@ -150,12 +148,10 @@ var errSecretARN = expected("the ARN of a secret in Secrets Manager",
 	"For example: arn:aws:secretsmanager:eu-central-1:123456789012:secret:kong-AbCdEf, with #key after it for one key of a JSON secret.")
 
 // takeSecret sets the secret of a row, which is read from a source.
-func (s setting) takeSecret(to *Settings, where string, source secret.Source) secret.Secret {
-	source.Where, source.Check, source.Refresh = where, s.checkSecret, to.SecretRefresh
-	text := secret.New(source)
-	s.setSecret(to, text)
-	to.secrets[s.name] = text
-	return text
+func (l *loader) takeSecret(row setting, where string, source secret.Source) secret.Secret {
+	source.Where, source.Check, source.Refresh = where, row.checkSecret, l.settings.SecretRefresh
+	*row.secret = secret.New(source)
+	return *row.secret
 }
 
 // Given returns what flags and variables say of each setting, by variable, unchecked.
@@ -163,11 +159,11 @@ func (s setting) takeSecret(to *Settings, where string, source secret.Source) se
 func Given(flags func(name string) (value string, set bool), getenv func(string) string) map[string]string {
 	l := &loader{flags: flags, getenv: getenv}
 	given := map[string]string{}
-	for _, row := range table() {
-		if f := row.flags(); row.secret {
-			given[row.env], given[f[0].Env], given[f[1].Env] = l.secretGiven(row)
+	for _, row := range l.table() {
+		if f := row.flags(); row.secret != nil {
+			given[row.variable()], given[f[0].Env], given[f[1].Env] = l.secretGiven(row)
 		} else {
-			given[row.env] = l.text(f[0])
+			given[row.variable()] = l.text(f[0])
 		}
 	}
 	given["REGION"] = cmp.Or(given["REGION"], strings.TrimSpace(getenv("AWS_REGION")))
@@ -179,14 +175,14 @@ func Given(flags func(name string) (value string, set bool), getenv func(string)
 // their secrets every few seconds.
 func OpsListen(flags func(name string) (value string, set bool), getenv func(string) string) (string, error) {
 	l := &loader{flags: flags, getenv: getenv}
-	var s Settings
 	row := rowNamed("ops-listen")
 	text := cmp.Or(l.text(row.flags()[0]), row.def)
-	if err := row.set(l, &s, text); err != nil {
+	var addr string
+	if err := listener(&addr)(text); err != nil {
 		l.problems.wrongValue(row, text, err)
 		return "", &l.problems
 	}
-	return s.OpsListen, nil
+	return addr, nil
 }
 
 // ParseEnvFile reads a file of variables: NAME=value lines as docker's --env-file and

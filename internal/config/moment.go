@@ -6,18 +6,15 @@ import (
 	"time"
 )
 
-func startAt(_ *loader, s *Settings, text string) error {
+func (l *loader) startAt(text string) error {
 	if text == "now" {
 		// It would be another time at each start: what a relay missed while it was
 		// down, or whose ledger was lost, would be older than that, and skipped.
 		return expected("a fixed time", "Give the time itself, such as "+time.Now().UTC().Format(time.RFC3339)+": a now that moves would skip what came while the relay was down.")
 	}
 	at, err := parseTime(text)
-	if err != nil {
-		return err
-	}
-	s.StartAt = at
-	return nil
+	l.settings.StartAt = at
+	return err
 }
 
 // parseTime reads a point in time: a date (its midnight in UTC), RFC 3339, or

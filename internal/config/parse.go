@@ -12,16 +12,16 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// setter reads a value's text, which has no blanks around it, into Settings.
-type setter = func(l *loader, s *Settings, text string) error
+// setter reads a value's text into the field that it is for.
+type setter = func(text string) error
 
-func toggle(field func(*Settings) *bool) setter {
-	return func(_ *loader, s *Settings, text string) error {
+func toggle(field *bool) setter {
+	return func(text string) error {
 		switch strings.ToLower(text) {
 		case "true", "1", "yes", "on":
-			*field(s) = true
+			*field = true
 		case "false", "0", "no", "off":
-			*field(s) = false
+			*field = false
 		default:
 			return expected("true or false", "")
 		}
@@ -29,35 +29,35 @@ func toggle(field func(*Settings) *bool) setter {
 	}
 }
 
-func number(field func(*Settings) *int, least, most int) setter {
-	return func(_ *loader, s *Settings, text string) error {
+func number(field *int, least, most int) setter {
+	return func(text string) error {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < least || n > most {
 			return expected(fmt.Sprintf("a whole number from %d to %d", least, most), "")
 		}
-		*field(s) = n
+		*field = n
 		return nil
 	}
 }
 
-func duration(field func(*Settings) *time.Duration, least, most time.Duration) setter {
-	return func(_ *loader, s *Settings, text string) error {
+func duration(field *time.Duration, least, most time.Duration) setter {
+	return func(text string) error {
 		d, err := time.ParseDuration(text)
 		if err != nil || d < least || d > most {
 			return expected(fmt.Sprintf("a duration such as 90s or 5m, from %s to %s", brief(least), brief(most)), "")
 		}
-		*field(s) = d
+		*field = d
 		return nil
 	}
 }
 
 // orOff takes off as well, and leaves the field at its zero value then.
 func orOff(set setter) setter {
-	return func(l *loader, s *Settings, text string) error {
+	return func(text string) error {
 		if text == "off" {
 			return nil
 		}
-		err := set(l, s, text)
+		err := set(text)
 		if v, ok := errors.AsType[*valueError](err); ok {
 			return expected(v.expected+", or off", v.hint)
 		}
@@ -78,8 +78,8 @@ func brief(d time.Duration) string {
 }
 
 // seconds takes whole seconds, and a duration as well.
-func seconds(field func(*Settings) *time.Duration, least, most time.Duration) setter {
-	return func(_ *loader, s *Settings, text string) error {
+func seconds(field *time.Duration, least, most time.Duration) setter {
+	return func(text string) error {
 		d, err := time.ParseDuration(text)
 		if n, errN := strconv.ParseUint(text, 10, 32); errN == nil {
 			d, err = time.Duration(n)*time.Second, nil
@@ -87,17 +87,17 @@ func seconds(field func(*Settings) *time.Duration, least, most time.Duration) se
 		if err != nil || d < least || d > most {
 			return expected(fmt.Sprintf("seconds, from %d to %d", least/time.Second, most/time.Second), "")
 		}
-		*field(s) = d
+		*field = d
 		return nil
 	}
 }
 
-func text(field func(*Settings) *string, valid func(string) bool, what string) setter {
-	return func(_ *loader, s *Settings, text string) error {
+func text(field *string, valid func(string) bool, what string) setter {
+	return func(text string) error {
 		if valid != nil && !valid(text) {
 			return expected(what, "")
 		}
-		*field(s) = text
+		*field = text
 		return nil
 	}
 }
@@ -143,32 +143,32 @@ func accountID(text string) bool {
 	return err == nil && len(text) == 12
 }
 
-func redactPaths(_ *loader, s *Settings, text string) error {
+func (l *loader) redactPaths(text string) error {
 	for path := range strings.SplitSeq(text, ",") {
 		path = strings.TrimSpace(path)
 		if slices.Contains(strings.Split(path, "."), "") {
 			return expected("dotted JSON paths separated by commas", "")
 		}
-		s.Redact = append(s.Redact, path)
+		l.settings.Redact = append(l.settings.Redact, path)
 	}
 	return nil
 }
 
-func schedule(_ *loader, s *Settings, text string) error {
+func (l *loader) schedule(text string) error {
 	switch text {
 	case "@hourly":
 		text = "1h"
 	case "@daily":
 		text = "24h"
 	}
-	return duration(func(s *Settings) *time.Duration { return &s.Schedule }, time.Minute, 24*time.Hour)(nil, s, text)
+	return duration(&l.settings.Schedule, time.Minute, 24*time.Hour)(text)
 }
 
-func logLevel(_ *loader, s *Settings, text string) error {
+func (l *loader) logLevel(text string) error {
 	if !oneOf("debug", "info", "warn", "error")(strings.ToLower(text)) {
 		return expected("debug, info, warn or error", "")
 	}
-	return s.LogLevel.UnmarshalText([]byte(text))
+	return l.settings.LogLevel.UnmarshalText([]byte(text))
 }
 
 // headerText returns an error if a token cannot stand in a header.

@@ -23,8 +23,8 @@ func (l *loader) pemText(text string) ([]byte, error) {
 	return content, nil
 }
 
-func certificates(field func(*Settings) *[]byte) setter {
-	return func(l *loader, s *Settings, text string) error {
+func (l *loader) certificates(field *[]byte) setter {
+	return func(text string) error {
 		if text == "disabled" { // in the first integration's documentation this means none
 			return nil
 		}
@@ -35,12 +35,12 @@ func certificates(field func(*Settings) *[]byte) setter {
 		if !x509.NewCertPool().AppendCertsFromPEM(content) {
 			return expected("at least one certificate in PEM", "It begins with -----BEGIN CERTIFICATE-----.")
 		}
-		*field(s) = content
+		*field = content
 		return nil
 	}
 }
 
-func publicKey(l *loader, s *Settings, text string) error {
+func (l *loader) publicKey(text string) error {
 	content, err := l.pemText(text)
 	if err != nil {
 		return err
@@ -49,17 +49,17 @@ func publicKey(l *loader, s *Settings, text string) error {
 	if !ok {
 		return expected("an RSA public key in PEM", "Make it from Kong's key: openssl rsa -in <key> -pubout.")
 	}
-	s.AuditPublicKey = key
+	l.settings.AuditPublicKey = key
 	return nil
 }
 
-func fileContent(field func(*loader) *[]byte) setter {
-	return func(l *loader, _ *Settings, text string) error {
+func (l *loader) fileContent(field *[]byte) setter {
+	return func(text string) error {
 		content, err := l.readFile(text)
 		if err != nil {
 			return expected("the path of a PEM file", "It cannot be read: "+fileReason(err))
 		}
-		*field(l) = content
+		*field = content
 		return nil
 	}
 }

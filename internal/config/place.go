@@ -11,7 +11,7 @@ import (
 
 // Setters for addresses: of Kong, the ledger, the destination, a listener.
 
-func adminAPI(l *loader, s *Settings, text string) error {
+func (l *loader) adminAPI(text string) error {
 	const what = "an http or https URL"
 	u, err := url.Parse(text)
 	switch {
@@ -22,23 +22,23 @@ func adminAPI(l *loader, s *Settings, text string) error {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return expected(what+" without ? and #", "")
 	}
-	l.adminURL, s.KongAdminAPI = u, text
+	l.adminURL, l.settings.KongAdminAPI = u, text
 	return nil
 }
 
-func ledgerKind(_ *loader, s *Settings, text string) error {
+func (l *loader) ledgerKind(text string) error {
 	kind, file, _ := strings.Cut(text, ":")
 	switch {
 	case text == "redis":
 	case kind == "bolt" && file != "":
-		s.LedgerFile = file
+		l.settings.LedgerFile = file
 	default:
 		return expected("redis or bolt:<file>", "")
 	}
 	return nil
 }
 
-func redisAddrs(_ *loader, s *Settings, text string) error {
+func (l *loader) redisAddrs(text string) error {
 	const what = "host:port, or several of them separated by commas"
 	if strings.Contains(text, "://") {
 		return expected(what+", not a URL", "User, password, database and TLS have settings of their own: "+
@@ -53,15 +53,15 @@ func redisAddrs(_ *loader, s *Settings, text string) error {
 		if err != nil && !strings.Contains(part, ":") {
 			// The first integration's compose file has a bare name. Which port it means
 			// depends on whether it is a Sentinel.
-			s.RedisAddrs = append(s.RedisAddrs, part)
+			l.settings.RedisAddrs = append(l.settings.RedisAddrs, part)
 			continue
 		}
 		if err != nil || host == "" || !isPort(port) {
 			return expected(what, "")
 		}
-		s.RedisAddrs = append(s.RedisAddrs, net.JoinHostPort(host, port))
+		l.settings.RedisAddrs = append(l.settings.RedisAddrs, net.JoinHostPort(host, port))
 	}
-	if len(s.RedisAddrs) == 0 {
+	if len(l.settings.RedisAddrs) == 0 {
 		return expected(what, "")
 	}
 	return nil
@@ -72,7 +72,7 @@ func isPort(text string) bool {
 	return err == nil && n > 0
 }
 
-func channelARN(l *loader, s *Settings, text string) error {
+func (l *loader) channelARN(text string) error {
 	const what = "the ARN of a CloudTrail Lake channel, arn:aws:cloudtrail:<region>:<account>:channel/<id>"
 	a, err := arn.Parse(text)
 	switch {
@@ -83,12 +83,12 @@ func channelARN(l *loader, s *Settings, text string) error {
 	case !accountID(a.AccountID):
 		return expected(what+", with an account of 12 digits", "Every event names the account that owns the channel.")
 	}
-	s.ChannelARN, l.arns[ToCloudTrail] = text, a
+	l.settings.ChannelARN, l.arns[ToCloudTrail] = text, a
 	return nil
 }
 
 // eventDataStore takes the id of an event data store, or the ARN that ends in it.
-func eventDataStore(_ *loader, s *Settings, text string) error {
+func (l *loader) eventDataStore(text string) error {
 	id := text
 	if a, err := arn.Parse(text); err == nil {
 		id = strings.TrimPrefix(a.Resource, "eventdatastore/")
@@ -96,11 +96,11 @@ func eventDataStore(_ *loader, s *Settings, text string) error {
 	if !storeID(id) {
 		return expected("the id or the ARN of an event data store, not of a channel", "List them with: aws cloudtrail list-event-data-stores")
 	}
-	s.EventDataStore = id
+	l.settings.EventDataStore = id
 	return nil
 }
 
-func logGroup(l *loader, s *Settings, text string) error {
+func (l *loader) logGroup(text string) error {
 	name := text
 	if strings.HasPrefix(text, "arn:") {
 		a, err := arn.Parse(strings.TrimSuffix(text, ":*"))
@@ -113,21 +113,21 @@ func logGroup(l *loader, s *Settings, text string) error {
 	if !groupName(name) {
 		return expected("the name or the ARN of a log group", "")
 	}
-	s.LogGroup = name
+	l.settings.LogGroup = name
 	return nil
 }
 
-func listener(field func(*Settings) *string) setter {
-	return func(_ *loader, s *Settings, text string) error {
+func listener(field *string) setter {
+	return func(text string) error {
 		if text == "off" {
-			*field(s) = ""
+			*field = ""
 			return nil
 		}
 		_, port, err := net.SplitHostPort(text)
 		if err != nil || port != "0" && !isPort(port) {
 			return expected("host:port or off", "")
 		}
-		*field(s) = text
+		*field = text
 		return nil
 	}
 }

@@ -12,13 +12,13 @@ const (
 func settingsMarkdown() string {
 	var b strings.Builder
 	group := ""
-	for _, row := range table() {
+	for _, row := range new(loader).table() {
 		if row.group != group {
 			group = row.group
 			b.WriteString("\n#### " + group + "\n\n| Variable | Flag | Default | What it is |\n|---|---|---|---|\n")
 		}
-		variables, flags := "`"+row.env+"`", ""
-		if row.secret {
+		variables, flags := "`"+row.variable()+"`", ""
+		if row.secret != nil {
 			variables += ", `…_FILE`, `…_SECRET_ARN`"
 		}
 		for i, f := range row.flags() {

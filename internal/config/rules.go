@@ -11,12 +11,12 @@ import (
 
 // checkRules checks what a value alone does not show: whether a setting is missing that a
 // command cannot do without, and whether settings go together.
-func (l *loader) checkRules(s *Settings) {
-	l.checkKong(s)
-	l.checkLedger(s)
-	l.checkDestination(s)
-	l.checkTriggers(s)
-	if s.StartAt.After(time.Now()) {
+func (l *loader) checkRules() {
+	l.checkKong()
+	l.checkLedger()
+	l.checkDestination()
+	l.checkTriggers()
+	if s := &l.settings; s.StartAt.After(time.Now()) {
 		s.Warn("start-at is in the future: until then nothing is delivered")
 	}
 }
@@ -28,11 +28,12 @@ func (s *Settings) Warn(text string) { s.Warnings = append(s.Warnings, text) }
 // value has been reported already: it must not be called missing as well.
 func (l *loader) given(name string) bool {
 	row := rowNamed(name)
-	return row.secret && l.getenv(row.env) != "" ||
+	return row.secret != nil && l.getenv(row.variable()) != "" ||
 		slices.ContainsFunc(row.flags(), func(f Flag) bool { return l.text(f) != "" })
 }
 
-func (l *loader) checkKong(s *Settings) {
+func (l *loader) checkKong() {
+	s := &l.settings
 	if l.need&NeedKong != 0 {
 		if !l.given("kong-admin-api") {
 			l.problems.missing("kong-admin-api", "the address of Kong's Admin API")
@@ -69,7 +70,8 @@ func (l *loader) checkKong(s *Settings) {
 	}
 }
 
-func (l *loader) checkLedger(s *Settings) {
+func (l *loader) checkLedger() {
+	s := &l.settings
 	if s.RedisCA != nil || s.RedisTLSServerName != "" {
 		s.RedisTLS = true
 	}
@@ -82,7 +84,8 @@ func (l *loader) checkLedger(s *Settings) {
 	}
 }
 
-func (l *loader) checkTriggers(s *Settings) {
+func (l *loader) checkTriggers() {
+	s := &l.settings
 	if l.need&NeedTrigger == 0 {
 		return
 	}

@@ -167,57 +167,6 @@ func TestFlagBeatsVariableBeatsDefault(t *testing.T) {
 	}
 }
 
-func TestRegion(t *testing.T) {
-	channel := "CHANNEL_ARN=arn:aws:cloudtrail:eu-west-1:123456789012:channel/abc"
-	for _, test := range []struct {
-		env      []string
-		want     string
-		warnings int
-	}{
-		{[]string{channel}, "eu-west-1", 0},
-		{[]string{channel, "AWS_REGION=eu-west-2"}, "eu-west-2", 1},
-		{[]string{channel, "AWS_REGION=eu-west-2", "REGION=eu-west-1"}, "eu-west-1", 0},
-		{[]string{"RELAY_LOG_GROUP=arn:aws:logs:eu-west-3:123456789012:log-group:/kong/audit:*"}, "eu-west-3", 0},
-		{[]string{"RELAY_DESTINATION=jsonl:-"}, "", 0},
-	} {
-		s, err := load(t, NeedDestination, test.env...)
-		if err != nil || s.Region != test.want || len(s.Warnings) != test.warnings {
-			t.Errorf("%v: Region %q, %v, warnings %q", test.env, s.Region, err, s.Warnings)
-		}
-		if s.Destination == ToCloudWatch && (s.LogGroup != "/kong/audit" || s.AccountID != "123456789012") {
-			t.Errorf("log group %q of account %q", s.LogGroup, s.AccountID)
-		}
-	}
-}
-
-// The destination follows from what is set, unless it is named. The channel alone
-// goes on to mean CloudTrail Lake.
-func TestDestination(t *testing.T) {
-	const (
-		channel = "CHANNEL_ARN=arn:aws:cloudtrail:eu-west-1:123456789012:channel/abc"
-		group   = "RELAY_LOG_GROUP=/kong/audit"
-		region  = "REGION=eu-west-1"
-	)
-	for _, test := range []struct {
-		flags, env []string
-		want       Destination
-	}{
-		{nil, []string{channel}, ToCloudTrail},
-		{nil, []string{group, region}, ToCloudWatch},
-		{[]string{"log-group=/kong/audit"}, []string{region}, ToCloudWatch},
-		{nil, []string{group, region, "CHANNEL_ARN="}, ToCloudWatch},
-		{nil, []string{group, channel, "RELAY_DESTINATION=cloudwatch"}, ToCloudWatch},
-		{nil, []string{group, channel, "RELAY_DESTINATION=cloudtrail"}, ToCloudTrail},
-		{[]string{"destination=jsonl:-"}, []string{channel, "RELAY_DESTINATION=cloudtrail"}, ToJSONL},
-	} {
-		flags, getenv, readFile := given(test.flags, test.env, nil)
-		s, err := Load(NeedDestination, flags, getenv, readFile)
-		if err != nil || s.Destination != test.want {
-			t.Errorf("%v %v: %q, %v", test.flags, test.env, s.Destination, err)
-		}
-	}
-}
-
 func TestValues(t *testing.T) {
 	for _, test := range []struct {
 		env  string
@@ -253,7 +202,6 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// TestTable holds for every row what the rest takes for granted.
 // Blanks and line ends around a value are not part of it, whatever the setting: files
 // of variables that were written on Windows leave a carriage return.
 func TestBlanksAroundValues(t *testing.T) {
@@ -282,7 +230,7 @@ func TestBlanksAroundValues(t *testing.T) {
 				t.Errorf("secret has blanks: %v", err)
 			}
 		}
-		s.KongToken, s.RedisPassword, s.aws, s.secrets = secret.Secret{}, secret.Secret{}, nil, nil
+		s.KongToken, s.RedisPassword, s.aws = secret.Secret{}, secret.Secret{}, nil
 		return s
 	}
 	if want, got := loaded(plain), loaded(padded); !reflect.DeepEqual(got, want) {
@@ -293,11 +241,12 @@ func TestBlanksAroundValues(t *testing.T) {
 	}
 }
 
+// TestTable holds for every row what the rest takes for granted.
 func TestTable(t *testing.T) {
 	var names, variables, groups []string
-	for _, row := range table() {
-		if row.secret != (row.setSecret != nil) || row.secret == (row.set != nil) {
-			t.Errorf("%s: one of set and setSecret", row.name)
+	for _, row := range new(loader).table() {
+		if (row.secret != nil) == (row.set != nil) {
+			t.Errorf("%s: one of set and secret", row.name)
 		}
 		if row.help == "" || strings.HasSuffix(row.help, ".") {
 			t.Errorf("%s: help %q", row.name, row.help)
@@ -305,8 +254,8 @@ func TestTable(t *testing.T) {
 		if len(groups) == 0 || groups[len(groups)-1] != row.group {
 			groups = append(groups, row.group)
 		}
-		if row.secret {
-			variables = append(variables, row.env)
+		if row.secret != nil {
+			variables = append(variables, row.variable())
 		}
 		for _, f := range row.flags() {
 			names, variables = append(names, f.Name), append(variables, f.Env)
@@ -379,8 +328,8 @@ func FuzzSettings(f *testing.F) {
 	f.Add("1,,2:3,[::]:99999")
 	f.Fuzz(func(t *testing.T, text string) {
 		var env []string
-		for _, row := range table() {
-			env = append(env, row.env+"="+text)
+		for _, row := range new(loader).table() {
+			env = append(env, row.variable()+"="+text)
 		}
 		flags, getenv, readFile := given(nil, env, nil)
 		if s, err := Load(everything, flags, getenv, readFile); err == nil && s.KongAdminAPI == "" {
@@ -395,20 +344,6 @@ func BenchmarkLoadSettings(b *testing.B) {
 	for b.Loop() {
 		if _, err := Load(NeedKong, flags, getenv, readFile); err != nil {
 			b.Fatal(err)
-		}
-	}
-}
-
-// Every partition of AWS has its own name in ARNs.
-func TestPermissionsOfEveryPartition(t *testing.T) {
-	for region, partition := range map[string]string{
-		"eu-central-1": "aws", "us-gov-west-1": "aws-us-gov", "cn-north-1": "aws-cn", "eusc-de-east-1": "aws-eusc", "us-iso-east-1": "aws-iso",
-		"us-isob-east-1": "aws-iso-b",
-	} {
-		s := Settings{Destination: ToCloudWatch, LogGroup: "/kong/audit", Region: region, AccountID: "123456789012"}
-		want := "arn:" + partition + ":logs:" + region + ":123456789012:log-group:/kong/audit:*"
-		if got := s.Permissions()[0].Resource; got != want {
-			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }
