@@ -130,7 +130,7 @@ func TestLambdaTrigger(t *testing.T) {
 // An id that does not show up is waited for over several invocations.
 func TestLambdaTriggerGoesOn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, kongtest.Options{SkipReads: true, HoldRows: true}, cloudtrailtest.Options{})
+	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: time.Hour}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 3*time.Second)
 	l.arn += ":live" // which is what it must invoke again
 	l.result(scheduleEvent)

@@ -103,9 +103,7 @@ func (e *exchange) json(status int, v any) {
 	if err != nil {
 		panic(err) // v is made of this package's maps and strings
 	}
-	e.w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	e.w.WriteHeader(status)
-	e.w.Write(b) //nolint:errcheck // the client has gone, and nobody else wants to know
+	e.send(status, b)
 }
 
 // finish counts the request and sees to its row.

@@ -1,10 +1,11 @@
 package kongtest
 
 import (
+	"cmp"
 	"crypto/tls"
-	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -123,19 +124,45 @@ func (s *Server) begin(e *exchange) bool {
 		e.message(status, text)
 		return false
 	}
-	if status == 0 {
-		status = http.StatusOK
-	}
-	h.Set("Content-Type", "application/json; charset=utf-8")
 	if strings.HasPrefix(f.Content, "<") {
 		h.Set("Content-Type", "text/html; charset=utf-8")
 	}
-	h.Set("Content-Length", strconv.Itoa(len(f.Content)))
-	e.w.WriteHeader(status)
-	if _, err := e.body(len(f.Content)).Write([]byte(f.Content)); errors.Is(err, errCut) {
-		e.abort()
-	}
+	e.send(cmp.Or(status, http.StatusOK), []byte(f.Content))
 	return false
+}
+
+// send answers with a body, as JSON unless its type is set, and as slowly and as much of it as
+// the fault says.
+func (e *exchange) send(status int, body []byte) {
+	h := e.w.Header()
+	if h.Get("Content-Type") == "" {
+		h.Set("Content-Type", "application/json; charset=utf-8")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	e.w.WriteHeader(status)
+	piece := max(len(body), 1)
+	if e.Fault.Pause > 0 {
+		piece = len(body)/10 + 1
+	}
+	if e.Fault.Truncate {
+		body = body[:len(body)/2]
+	}
+	for part := range slices.Chunk(body, piece) {
+		// An error means that the client has gone.
+		if _, err := e.w.Write(part); err != nil {
+			return
+		}
+		if e.Fault.Pause > 0 {
+			http.NewResponseController(e.w).Flush() //nolint:errcheck // the next write tells
+			if !wait(e.r, e.Fault.Pause) {
+				return
+			}
+		}
+	}
+	if e.Fault.Truncate {
+		http.NewResponseController(e.w).Flush() //nolint:errcheck // cut in any case
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // wait tells whether the client is still there after d.
@@ -166,58 +193,4 @@ func (e *exchange) reset() {
 		t.SetLinger(0) //nolint:errcheck // closing is what matters
 	}
 	e.cut = conn
-}
-
-// abort sends what has been written and cuts the connection.
-func (e *exchange) abort() {
-	http.NewResponseController(e.w.ResponseWriter).Flush() //nolint:errcheck // cut in any case
-	panic(http.ErrAbortHandler)
-}
-
-// errCut is returned once as much of a body has been sent as the fault allows.
-var errCut = errors.New("body is to be cut here")
-
-// body is where the body of an answer of this length goes.
-func (e *exchange) body(length int) *bodyWriter {
-	b := &bodyWriter{e: e, left: length}
-	if e.Fault.Truncate {
-		b.left = length / 2
-	}
-	if e.Fault.Pause > 0 {
-		b.piece = length/10 + 1
-	}
-	return b
-}
-
-// bodyWriter writes slowly, and not everything, where a fault says so.
-type bodyWriter struct {
-	e     *exchange
-	left  int // bytes that may be written
-	piece int // bytes between pauses; 0 is no pause
-}
-
-func (b *bodyWriter) Write(p []byte) (int, error) {
-	written := 0
-	for written < len(p) {
-		n := min(len(p)-written, b.left)
-		if n == 0 {
-			return written, errCut
-		}
-		if b.piece > 0 {
-			n = min(n, b.piece)
-		}
-		m, err := b.e.w.Write(p[written : written+n])
-		written += m
-		b.left -= m
-		if err != nil {
-			return written, err
-		}
-		if b.piece > 0 {
-			http.NewResponseController(b.e.w.ResponseWriter).Flush() //nolint:errcheck // the next write tells
-			if !wait(b.e.r, b.e.Fault.Pause) {
-				return written, b.e.r.Context().Err()
-			}
-		}
-	}
-	return written, nil
 }

@@ -1,10 +1,8 @@
 package kongtest
 
 import (
-	"io"
 	"iter"
 	"net/http"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -39,20 +37,17 @@ func (s *Server) World() *entities.World { return &s.world }
 // serveEntity answers as the Admin API does for entities, and sees to it that what
 // changed gets its rows.
 func (s *Server) serveEntity(e *exchange) {
-	c := capturePayload(e.r)
-	_, err := io.Copy(io.Discard, e.r.Body)
-	if err != nil {
-		e.message(http.StatusBadRequest, "cannot read the body")
+	text, ok := e.readPayload()
+	if !ok {
 		return
 	}
-	e.payload, e.removed = c.payload(e.options.PayloadExclude)
 	if e.r.Method == http.MethodOptions {
 		e.w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	edit := entities.Edit{RequestID: e.RequestID, Method: e.r.Method, Path: e.r.URL.Path, Time: e.Time}
-	if c != nil && !c.overflow && c.buf.Len() > 0 {
-		if err := json.Unmarshal(c.buf.Bytes(), &edit.Body, lax, anyBytes); err != nil {
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &edit.Body, lax, anyBytes); err != nil {
 			e.message(http.StatusBadRequest, "Cannot parse JSON body")
 			return
 		}
@@ -74,21 +69,24 @@ func (s *Server) recordObjects(e *exchange, changes []entities.Change) {
 	if o.AuditOff {
 		return
 	}
+	least, most := o.ObjectDelay, o.ObjectDelayMax
+	if least == 0 && most == 0 {
+		least, most = o.RowDelay, o.RowDelayMax
+	}
 	for _, c := range changes {
 		state := c.After
 		if state == nil {
 			state = c.Before
 		}
-		row := auditlog.Object{ID: c.Row, RequestID: c.RequestID, EntityKey: c.Key, DAOName: c.DAO, Operation: c.Operation}
-		text, removed := excludeKeys([]byte(entities.Text(state)), o.PayloadExclude)
-		if row.Entity = string(text); len(removed) > 0 {
-			row.RemovedFromEntity = new(strings.Join(removed, ","))
+		entity, removed := excludeKeys(entities.Text(state), o.PayloadExclude)
+		row := auditlog.Object{
+			ID: c.Row, RequestID: c.RequestID, EntityKey: c.Key, DAOName: c.DAO, Operation: c.Operation, Entity: *entity, RemovedFromEntity: removed,
 		}
 		if e.user != nil {
 			row.RBACUserID = new(e.user.ID)
 		}
 		node := e.node
-		s.later(o, o.objectDelays(), func() {
+		s.later(least, most, o.LoseObjects, o, func() {
 			row.RequestTimestamp = node.now(o).Unix()
 			s.AddObjects(row)
 		})

@@ -156,7 +156,7 @@ func TestObjectPages(t *testing.T) {
 
 // Late rows come apart from each other.
 func TestObjectsHeldBack(t *testing.T) {
-	s := New(Options{SkipReads: true, HoldRows: true})
+	s := New(Options{SkipReads: true, RowDelay: time.Hour})
 	do(t, s, "PUT", "/services/orders", `{}`, "Content-Type", "application/json")
 	if n := len(getObjects(t, s, "").Data); n != 0 || s.LateRows() != 2 {
 		t.Errorf("%d rows, %d late", n, s.LateRows())

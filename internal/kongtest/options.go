@@ -70,11 +70,9 @@ type Options struct {
 	PayloadExclude []string
 
 	// A request's row is written RowDelay after its answer, or a random time
-	// between RowDelay and RowDelayMax if that is greater. With neither it is
-	// there before the answer is.
+	// between RowDelay and RowDelayMax if that is greater, or at [Server.ReleaseRows].
+	// With neither it is there before the answer is.
 	RowDelay, RowDelayMax time.Duration
-	// HoldRows keeps rows back until [Server.ReleaseRows].
-	HoldRows bool
 	// LoseRows is the share of rows that Kong fails to insert, 0 to 1.
 	LoseRows float64
 	// ObjectDelay, ObjectDelayMax and LoseObjects are the same for each row of

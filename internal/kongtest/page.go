@@ -1,12 +1,9 @@
 package kongtest
 
 import (
-	"bufio"
 	"bytes"
 	"compress/gzip"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"net/http"
@@ -29,28 +26,23 @@ const (
 
 func isAudit(path string) bool { return path == "/audit" || strings.HasPrefix(path, "/audit/") }
 
-// queryError is a query that Kong answers with a 400.
-type queryError struct {
-	code       int
-	name, text string
-}
-
-func (e *queryError) Error() string { return e.name + ": " + e.text }
-
-// parseQuery reads the query of a page as the release would.
-func parseQuery(o *Options, v url.Values) (auditlog.Selection, error) {
-	q := auditlog.Selection{ByID: o.Order == Unordered, From: math.MinInt64, Until: math.MaxInt64, Size: defaultSize}
+// parseQuery reads the query of a page as the release would, or returns what Kong answers with a 400.
+func parseQuery(o *Options, v url.Values) (q auditlog.Selection, refused map[string]any) {
+	refuse := func(code int, name, text string) (auditlog.Selection, map[string]any) {
+		return q, map[string]any{"code": code, "name": name, "message": text}
+	}
+	q = auditlog.Selection{ByID: o.Order == Unordered, From: math.MinInt64, Until: math.MaxInt64, Size: defaultSize}
 	if v.Has("size") {
 		n, err := strconv.Atoi(v.Get("size"))
 		if err != nil || n < 1 || n > maxSize {
-			return q, &queryError{6, "invalid size", "size must be an integer between 1 and 1000"}
+			return refuse(6, "invalid size", "size must be an integer between 1 and 1000")
 		}
 		q.Size = n
 	}
 	if v.Has("offset") {
 		p, err := auditlog.ParseOffset(v.Get("offset"))
 		if err != nil || o.OffsetPosition != (p.Skip > 0) {
-			return q, &queryError{7, "invalid offset", fmt.Sprintf("%q is not a valid offset: bad encoding", v.Get("offset"))}
+			return refuse(7, "invalid offset", fmt.Sprintf("%q is not a valid offset: bad encoding", v.Get("offset")))
 		}
 		q.After = p
 	}
@@ -63,7 +55,7 @@ func parseQuery(o *Options, v url.Values) (auditlog.Selection, error) {
 		}
 		n, err := strconv.ParseInt(v.Get(name), 10, 64)
 		if err != nil {
-			return q, &queryError{2, "schema violation", name + " must be a number of seconds"}
+			return refuse(2, "schema violation", name+" must be a number of seconds")
 		}
 		*bound = n
 	}
@@ -71,15 +63,12 @@ func parseQuery(o *Options, v url.Values) (auditlog.Selection, error) {
 		q.From++
 	}
 	if v.Has("sort_by") && v.Get("sort_by") != "request_timestamp" {
-		return q, &queryError{2, "schema violation", "sort_by must be request_timestamp"}
+		return refuse(2, "schema violation", "sort_by must be request_timestamp")
 	}
-	switch {
-	case !v.Has("sort_desc"), v.Get("sort_desc") == "true":
-	case v.Get("sort_desc") == "false":
-		q.Oldest = v.Has("sort_by") // without sort_by there is nothing to turn round
-	default:
-		return q, &queryError{2, "schema violation", "sort_desc must be true or false"}
+	if desc := v.Get("sort_desc"); v.Has("sort_desc") && desc != "true" && desc != "false" {
+		return refuse(2, "schema violation", "sort_desc must be true or false")
 	}
+	q.Oldest = v.Has("sort_by") && v.Get("sort_desc") == "false" // without sort_by there is nothing to turn round
 	return q, nil
 }
 
@@ -90,9 +79,9 @@ func (s *Server) servePage(e *exchange, from *auditlog.Table) {
 		e.message(http.StatusNotFound, "Not found")
 		return
 	}
-	q, err := parseQuery(o, e.Query)
-	if bad, ok := errors.AsType[*queryError](err); ok {
-		e.json(http.StatusBadRequest, map[string]any{"code": bad.code, "name": bad.name, "message": bad.text})
+	q, refused := parseQuery(o, e.Query)
+	if refused != nil {
+		e.json(http.StatusBadRequest, refused)
 		return
 	}
 	// The row that this read leaves has a later time than what is shown.
@@ -104,77 +93,50 @@ func (s *Server) servePage(e *exchange, from *auditlog.Table) {
 	}
 	s.mu.Unlock()
 	e.Rows = len(rows)
-	end := []byte(`],"next":null}`)
-	if next != nil {
-		if o.OffsetPosition {
-			next = &auditlog.Place{Skip: next.Skip}
-		} else {
-			next.Skip = 0
-		}
-		end = e.end(next.Offset())
+	b, _ := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(b)
+	b.Reset()
+	e.writePage(b, rows, q.Now, next)
+	if o.Gzip {
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		_, _ = b.WriteTo(z) // into memory
+		_ = z.Close()
+		b = &packed
+		e.w.Header().Set("Content-Encoding", "gzip")
 	}
-	e.writePage(rows, q.Now, end)
+	e.send(http.StatusOK, b.Bytes())
 }
 
-// end returns the end of a page that another one follows.
-func (e *exchange) end(offset string) []byte {
+// buffers hold a page each while it is made and sent.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// writePage writes a page with its envelope. next is where the page after it begins, or nil.
+func (e *exchange) writePage(b *bytes.Buffer, rows []auditlog.Record, now int64, next *auditlog.Place) {
+	withTime := e.r.URL.Path == auditPath || e.options.Order == Filtered
+	b.WriteString(`{"data":[`)
+	for i := range rows {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(rows[i].AppendTo(b.AvailableBuffer(), now, withTime))
+	}
+	if next == nil {
+		b.WriteString(`],"next":null}`)
+		return
+	}
+	if e.options.OffsetPosition {
+		next = &auditlog.Place{Skip: next.Skip}
+	} else {
+		next.Skip = 0
+	}
 	query := url.Values{}
 	if !e.options.BareNext {
 		query = maps.Clone(e.Query)
 	}
-	query.Set("offset", offset)
-	return fmt.Appendf(nil, `],"next":%q,"offset":%q}`, e.r.URL.Path+"?"+query.Encode(), offset) // both are ASCII
+	query.Set("offset", next.Offset())
+	fmt.Fprintf(b, `],"next":%q,"offset":%q}`, e.r.URL.Path+"?"+query.Encode(), next.Offset()) // both are ASCII
 }
-
-// writePage sends a page: with its length known, as Kong does, and without ever holding it
-// as a whole unless compressed, for a payload can have 10 MiB.
-func (e *exchange) writePage(rows []auditlog.Record, now int64, end []byte) {
-	const begin = `{"data":[`
-	withTime := e.r.URL.Path == auditPath || e.options.Order == Filtered
-	length := len(begin) + len(end) + max(0, len(rows)-1) // commas
-	var head []byte
-	for i := range rows {
-		head = rows[i].AppendHead(head[:0], now, withTime)
-		length += len(head) + len(rows[i].Tail())
-	}
-
-	write := func(to io.Writer) error {
-		w, _ := writers.Get().(*bufio.Writer)
-		defer writers.Put(w)
-		w.Reset(to)
-		defer w.Reset(io.Discard)
-		// The writer keeps its first error, and Flush returns it.
-		_, _ = w.WriteString(begin)
-		for i := range rows {
-			if i > 0 {
-				_ = w.WriteByte(',')
-			}
-			head = rows[i].AppendHead(head[:0], now, withTime)
-			_, _ = w.Write(head)
-			_, _ = w.WriteString(rows[i].Tail())
-		}
-		_, _ = w.Write(end)
-		return w.Flush()
-	}
-	h := e.w.Header()
-	if e.options.Gzip {
-		h["Content-Encoding"] = []string{"gzip"}
-		var packed bytes.Buffer
-		z := gzip.NewWriter(&packed)
-		_ = write(z) // into memory
-		_ = z.Close()
-		length, write = packed.Len(), func(to io.Writer) error { _, err := packed.WriteTo(to); return err }
-	}
-	h["Content-Type"] = []string{"application/json; charset=utf-8"}
-	h["Content-Length"] = []string{strconv.Itoa(length)}
-	e.w.WriteHeader(http.StatusOK)
-	// An error means that the client has gone, or that the body was to be cut.
-	if errors.Is(write(e.body(length)), errCut) {
-		e.abort()
-	}
-}
-
-var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
 
 // Request is what the server has seen of a request.
 type Request struct {

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -22,12 +21,6 @@ import (
 // maxPayload is what Kong records of a request's body, in bytes. A longer one is
 // not recorded at all.
 const maxPayload = 10 << 20
-
-// lateRow is a row that is still to be written.
-type lateRow struct {
-	timer *time.Timer // nil while rows are held back
-	write func()
-}
 
 // record writes the row of a request that has been answered, or sees to it that
 // it is written in time.
@@ -62,71 +55,55 @@ func (s *Server) record(e *exchange) {
 		row.RequestTimestamp = node.now(o).Unix()
 		s.Add(row)
 	}
-	s.later(o, delays{o.RowDelay, o.RowDelayMax, o.LoseRows}, write)
+	s.later(o.RowDelay, o.RowDelayMax, o.LoseRows, o, write)
 }
 
-// delays say when rows of a table are written.
-type delays struct {
-	least, most time.Duration
-	lose        float64 // share of the rows that are never written
-}
-
-func (o *Options) objectDelays() delays {
-	if o.ObjectDelay == 0 && o.ObjectDelayMax == 0 {
-		return delays{o.RowDelay, o.RowDelayMax, o.LoseObjects}
-	}
-	return delays{o.ObjectDelay, o.ObjectDelayMax, o.LoseObjects}
-}
-
-// later calls write as late as the options say, if at all.
-func (s *Server) later(o *Options, by delays, write func()) {
+// later calls write after a random time, with probability lose never.
+func (s *Server) later(least, most time.Duration, lose float64, o *Options, write func()) {
 	s.mu.Lock()
-	if by.lose > 0 && s.random.Float64() < by.lose {
+	if lose > 0 && s.random.Float64() < lose {
 		s.mu.Unlock()
 		return
 	}
-	d := by.least
-	if span := by.most - d; span > 0 {
+	d := least
+	if span := most - d; span > 0 {
 		d += time.Duration(s.random.Int64N(int64(span)))
 	}
 	if o.Stragglers > 0 && s.random.Float64() < o.Stragglers {
 		d += o.StragglerDelay
 	}
-	if d <= 0 && !o.HoldRows {
+	if d <= 0 {
 		s.mu.Unlock()
 		write()
 		return
 	}
 	defer s.mu.Unlock()
-	l := &lateRow{write: write}
-	s.late[l] = struct{}{}
-	if !o.HoldRows {
-		s.writes.Add(1)
-		l.timer = time.AfterFunc(d, func() {
-			defer s.writes.Done()
-			s.mu.Lock()
-			_, mine := s.late[l]
-			delete(s.late, l)
-			s.mu.Unlock()
-			if mine {
-				write()
-			}
-		})
-	}
+	s.writes.Add(1)
+	var timer *time.Timer
+	timer = time.AfterFunc(d, func() {
+		defer s.writes.Done()
+		s.mu.Lock()
+		_, due := s.late[timer]
+		delete(s.late, timer)
+		s.mu.Unlock()
+		if due {
+			write()
+		}
+	})
+	s.late[timer] = write
 }
 
-// ReleaseRows writes the rows that are late or held back, and returns how many
-// there were.
+// ReleaseRows writes the rows that are late, and returns how many there were.
 func (s *Server) ReleaseRows() int {
 	s.mu.Lock()
 	late := s.late
-	s.late = map[*lateRow]struct{}{}
+	s.late = map[*time.Timer]func(){}
 	s.mu.Unlock()
-	for l := range late {
-		if l.timer != nil && l.timer.Stop() {
+	for timer, write := range late {
+		if timer.Stop() {
 			s.writes.Done()
 		}
-		l.write()
+		write()
 	}
 	return len(late)
 }
@@ -138,64 +115,42 @@ func (s *Server) LateRows() int {
 	return len(s.late)
 }
 
-// capture passes a request's body on and keeps what the audit log may hold of it.
-type capture struct {
-	io.ReadCloser
-	mu       sync.Mutex // the proxy may still be reading when it has an answer
-	buf      bytes.Buffer
-	ended    bool
-	overflow bool
+// peek reads a body, and returns another one that holds the same. The text is nil if it is longer than
+// what Kong records.
+func peek(body io.ReadCloser) (text []byte, again io.ReadCloser, err error) {
+	text, err = io.ReadAll(io.LimitReader(body, maxPayload+1))
+	again = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(text), body), body}
+	if len(text) > maxPayload {
+		text = nil
+	}
+	return text, again, err
 }
 
-// capturePayload puts a capture in the place of a body that Kong would record,
-// and returns nil for any other.
-func capturePayload(r *http.Request) *capture {
-	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || t != "application/json" || r.Body == nil || r.Body == http.NoBody {
-		return nil
+// readPayload reads what the audit log may hold of the request's body, and returns it as it came. It
+// answers, and returns false, if the body cannot be read.
+func (e *exchange) readPayload() (text []byte, ok bool) {
+	t, _, err := mime.ParseMediaType(e.r.Header.Get("Content-Type"))
+	if err != nil || t != "application/json" {
+		return nil, true
 	}
-	c := &capture{ReadCloser: r.Body}
-	r.Body = c
-	return c
+	if text, e.r.Body, err = peek(e.r.Body); err != nil {
+		e.message(http.StatusBadRequest, "cannot read the body")
+		return nil, false
+	}
+	if len(text) > 0 {
+		e.payload, e.removed = excludeKeys(string(text), e.options.PayloadExclude)
+	}
+	return text, true
 }
 
-func (c *capture) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.buf.Len()+n > maxPayload {
-		c.overflow = true
-		c.buf = bytes.Buffer{}
-	}
-	if !c.overflow {
-		c.buf.Write(p[:n])
-	}
-	c.ended = c.ended || err == io.EOF
-	return n, err
-}
-
-// payload returns what the audit log holds of the body; nil for nothing.
-func (c *capture) payload(exclude []string) (payload, removed *string) {
-	if c == nil {
-		return nil, nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.overflow || !c.ended || c.buf.Len() == 0 {
-		return nil, nil
-	}
-	text, names := excludeKeys(c.buf.Bytes(), exclude)
-	if len(names) > 0 {
-		removed = new(strings.Join(names, ","))
-	}
-	return new(string(text)), removed
-}
-
-// excludeKeys takes keys out of a JSON text, at any depth, and returns those that it
-// found. A text without them, or one that is not JSON, stays as it is.
-func excludeKeys(text []byte, exclude []string) (rest []byte, removed []string) {
+// excludeKeys takes keys out of a JSON text, at any depth, and returns what is left and the names of
+// those that it found, or nil. A text without them, or one that is not JSON, stays as it is.
+func excludeKeys(text string, exclude []string) (rest, removed *string) {
 	var b bytes.Buffer
-	d, enc := jsontext.NewDecoder(bytes.NewReader(text), lax), jsontext.NewEncoder(&b, lax, jsontext.PreserveRawStrings(true))
+	d, enc := jsontext.NewDecoder(strings.NewReader(text), lax), jsontext.NewEncoder(&b, lax, jsontext.PreserveRawStrings(true))
 	found := map[string]bool{}
 	for {
 		token, err := d.ReadToken()
@@ -203,29 +158,24 @@ func excludeKeys(text []byte, exclude []string) (rest []byte, removed []string) 
 			break
 		}
 		if err != nil {
-			return text, nil
+			return &text, nil
 		}
 		within, n := d.StackIndex(d.StackDepth())
-		if isName := within == jsontext.KindBeginObject && n%2 == 1 && token.Kind() == jsontext.KindString; isName && slices.Contains(exclude, token.String()) {
+		if within == jsontext.KindBeginObject && n%2 == 1 && token.Kind() == jsontext.KindString && slices.Contains(exclude, token.String()) {
 			found[token.String()] = true
-			if d.SkipValue() != nil {
-				return text, nil
-			}
-			continue
+			err = d.SkipValue()
+		} else {
+			err = enc.WriteToken(token)
 		}
-		if enc.WriteToken(token) != nil {
-			return text, nil
+		if err != nil {
+			return &text, nil
 		}
 	}
 	if len(found) == 0 {
-		return text, nil
+		return &text, nil
 	}
-	for _, name := range exclude {
-		if found[name] {
-			removed = append(removed, name)
-		}
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), removed
+	names := slices.DeleteFunc(slices.Clone(exclude), func(name string) bool { return !found[name] })
+	return new(strings.TrimSuffix(b.String(), "\n")), new(strings.Join(names, ","))
 }
 
 // Kong's own decoder lets both pass: a name that is there twice, and bytes that are not UTF-8.

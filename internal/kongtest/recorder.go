@@ -1,7 +1,6 @@
 package kongtest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +46,7 @@ func NewRecorder(upstream string, o Options) (*Server, error) {
 			e := r.Request.Context().Value(exchangeKey{}).(*exchange)
 			e.setKong(r.Header)
 			if e.upstream != nil {
-				e.upstream.answer(r)
+				return e.upstream.answer(r)
 			}
 			return nil
 		},
@@ -67,8 +66,9 @@ func NewRecorder(upstream string, o Options) (*Server, error) {
 type exchangeKey struct{}
 
 func (s *Server) forward(e *exchange) {
-	c := capturePayload(e.r)
-	defer func() { e.payload, e.removed = c.payload(e.options.PayloadExclude) }()
+	if _, ok := e.readPayload(); !ok {
+		return
+	}
 	if !e.options.AuditOff {
 		e.upstream = s.watch(e)
 	}
@@ -86,8 +86,8 @@ type upstream struct {
 	kind     entities.Kind
 	before   jsontext.Value // of the entity that the path names; nil if there is none
 	cascades []entities.Change
-	status   int
-	body     *capture // nil for an answer that says nothing of an entity
+	status   int    // of the answer
+	after    []byte // its body; nil if that is too long
 }
 
 // watch looks at the entity that a write is for, before it is passed on. It returns nil
@@ -139,13 +139,11 @@ func (s *Server) ask(e *exchange, path string) jsontext.Value {
 	return b
 }
 
-// answer notes an answer, and its body while the client reads it.
-func (u *upstream) answer(r *http.Response) {
+// answer notes an answer.
+func (u *upstream) answer(r *http.Response) (err error) {
 	u.status = r.StatusCode
-	if r.Header.Get("Content-Encoding") == "" && r.Body != nil {
-		u.body = &capture{ReadCloser: r.Body}
-		r.Body = u.body
-	}
+	u.after, r.Body, err = peek(r.Body)
+	return err
 }
 
 // changes returns what the request has changed, once it has been answered.
@@ -163,7 +161,7 @@ func (u *upstream) changes(e *exchange) []entities.Change {
 		c.Operation = "create"
 	}
 	if c.Operation != "delete" {
-		if c.After = u.body.bytes(); idOf(c.After) == "" {
+		if c.After = u.after; idOf(c.After) == "" {
 			return nil
 		}
 	}
@@ -176,19 +174,6 @@ func (u *upstream) changes(e *exchange) []entities.Change {
 		}
 	}
 	return changes
-}
-
-// bytes returns all that has passed, or nil if it was cut or too much.
-func (c *capture) bytes() []byte {
-	if c == nil {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.overflow || !c.ended {
-		return nil
-	}
-	return bytes.Clone(c.buf.Bytes())
 }
 
 func idOf(entity jsontext.Value) string {

@@ -35,9 +35,9 @@ type Server struct {
 	random   *rand.Rand
 	stats    Stats
 	log      []Request
-	changed  chan struct{} // closed at the next change; nil if nobody waits
-	late     map[*lateRow]struct{}
-	writes   sync.WaitGroup // late rows being written
+	changed  chan struct{}          // closed at the next change; nil if nobody waits
+	late     map[*time.Timer]func() // what writes them
+	writes   sync.WaitGroup         // late rows being written
 
 	world     entities.World
 	listeners listeners
@@ -46,7 +46,7 @@ type Server struct {
 // New returns a server without rows. It need not be closed unless it listens or
 // writes rows late.
 func New(o Options) *Server {
-	s := &Server{late: map[*lateRow]struct{}{}, given: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
+	s := &Server{late: map[*time.Timer]func(){}, given: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
 	s.options.Store(o.filled())
 	return s
 }

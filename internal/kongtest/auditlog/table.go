@@ -6,10 +6,10 @@ import (
 	"cmp"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -217,17 +217,14 @@ func (t *Table) selected(q Selection) iter.Seq[uint32] {
 	}
 }
 
-// AppendHead appends to dst what a page shows of a row before its [Record.Tail]: what depends on when it is shown.
-func (r *Record) AppendHead(dst []byte, now int64, withTime bool) []byte {
+// AppendTo appends to dst what a page shows of a row.
+func (r *Record) AppendTo(dst []byte, now int64, withTime bool) []byte {
 	dst = append(dst, '{')
 	if withTime && !r.noTime {
-		dst = append(strconv.AppendInt(append(dst, `"request_timestamp":`...), r.timestamp, 10), ',')
+		dst = fmt.Appendf(dst, `"request_timestamp":%d,`, r.timestamp)
 	}
 	if !r.noTTL {
-		dst = append(strconv.AppendInt(append(dst, `"ttl":`...), r.expires-now, 10), ',')
+		dst = fmt.Appendf(dst, `"ttl":%d,`, r.expires-now)
 	}
-	return dst
+	return append(dst, r.tail...)
 }
-
-// Tail returns the rest of a row.
-func (r *Record) Tail() string { return r.tail }
