@@ -11,7 +11,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -229,41 +228,21 @@ func (r *Row) Sign(key *rsa.PrivateKey, timestamp bool) {
 
 // signedText joins the values of the row's non-null fields in the order of their names.
 func (r *Row) signedText(timestamp bool) []byte {
-	values := map[string]string{}
-	if timestamp {
-		values["request_timestamp"] = strconv.FormatInt(r.RequestTimestamp, 10)
+	shown := r.Encode(0, 0)
+	var values map[string]jsontext.Value
+	if err := json.Unmarshal(shown.AppendTo(nil, 0, timestamp), &values, anyBytes); err != nil {
+		panic(err) // a test put something into Extra that is not JSON
 	}
-	for _, f := range r.fields() {
-		switch v := f.value.(type) {
-		case *int:
-			values[f.name] = strconv.Itoa(*v)
-		case *string:
-			values[f.name] = *v
-		case **string:
-			if *v != nil {
-				values[f.name] = **v
-			}
-		}
-	}
-	for _, name := range r.Omit {
-		delete(values, name)
-	}
-	for name, v := range r.Extra {
-		var s string
-		switch {
-		case name == "ttl", name == "expire", name == "signature", name == "request_timestamp" && !timestamp:
-			continue
-		case bytes.Equal(bytes.TrimSpace(v), []byte("null")):
-			delete(values, name)
-			continue
-		case json.Unmarshal(v, &s) != nil:
-			s = string(v) // numbers in decimal
-		}
-		values[name] = s
-	}
-	var text []string
+	var text [][]byte
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		text = append(text, values[name])
+		v := values[name]
+		switch {
+		case v.Kind() == 'n', name == "ttl", name == "expire", name == "signature", name == "request_timestamp" && !timestamp:
+			continue
+		case v.Kind() == '"':
+			v, _ = jsontext.AppendUnquote(nil, v) // it has been decoded
+		}
+		text = append(text, v)
 	}
-	return []byte(strings.Join(text, "|"))
+	return bytes.Join(text, []byte("|"))
 }

@@ -22,12 +22,12 @@ func (x *editing) read() Answer {
 		if e == nil {
 			return failed(http.StatusNotFound, "Not found")
 		}
-		return Answer{Status: http.StatusOK, Body: clone(e.fields)}
+		return Answer{Status: http.StatusOK, Body: e.fields}
 	}
 	list := []any{}
 	for _, e := range x.entities {
 		if e.is(x.kind, x.workspace) && x.below(e) {
-			list = append(list, clone(e.fields))
+			list = append(list, e.fields)
 		}
 	}
 	return Answer{Status: http.StatusOK, Body: map[string]any{"data": list, "next": nil}}
@@ -57,8 +57,8 @@ func referred(v any) string {
 // given returns the fields of a new entity as the request has them, with Kong's presets.
 func (x *editing) given() map[string]any {
 	fields := map[string]any{}
-	maps.Copy(fields, clone(x.kind.preset).(map[string]any))
-	maps.Copy(fields, clone(x.Body).(map[string]any))
+	maps.Copy(fields, x.kind.preset)
+	maps.Copy(fields, x.Body)
 	if x.parent != nil {
 		fields[x.field] = map[string]any{"id": x.parent.id()}
 	}
@@ -86,7 +86,7 @@ func (x *editing) create(key string, status int) Answer {
 		x.along(e)
 	}
 	x.add(e)
-	return Answer{Status: status, Body: clone(fields)}
+	return Answer{Status: status, Body: fields}
 }
 
 // along makes what Kong makes with an admin.
@@ -132,22 +132,20 @@ func (x *editing) update() Answer {
 	if e == nil {
 		return failed(http.StatusNotFound, "Not found")
 	}
-	fields := clone(e.fields).(map[string]any)
-	merge(fields, clone(x.Body).(map[string]any))
-	return x.replace(e, fields)
+	return x.replace(e, merged(e.fields, x.Body))
 }
 
-// merge is a PATCH: records are merged, all else is replaced.
-func merge(dst, src map[string]any) {
-	for name, v := range src {
-		old, isRecord := dst[name].(map[string]any)
-		record, also := v.(map[string]any)
-		if isRecord && also && name == "config" {
-			merge(old, record)
-			continue
+// merged returns fields after a PATCH: the configuration is merged, all else is replaced.
+func merged(fields, change map[string]any) map[string]any {
+	fields = maps.Clone(fields)
+	for name, v := range change {
+		old, isRecord := fields[name].(map[string]any)
+		if record, ok := v.(map[string]any); ok && isRecord && name == "config" {
+			v = merged(old, record)
 		}
-		dst[name] = v
+		fields[name] = v
 	}
+	return fields
 }
 
 func (x *editing) replace(e *entity, fields map[string]any) Answer {
@@ -159,7 +157,7 @@ func (x *editing) replace(e *entity, fields map[string]any) Answer {
 	before := e.fields
 	e.fields = fields
 	x.note("update", e, before, fields)
-	return Answer{Status: http.StatusOK, Body: clone(fields)}
+	return Answer{Status: http.StatusOK, Body: fields}
 }
 
 // check looks for what a database refuses, and puts ids into foreign keys that name.

@@ -5,7 +5,6 @@
 package entities
 
 import (
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,8 +19,8 @@ import (
 type Edit struct {
 	RequestID string
 	Method    string
-	Path      string // without query: /orders-team/services/orders
-	Body      map[string]any
+	Path      string         // without query: /orders-team/services/orders
+	Body      map[string]any // must not be changed afterwards
 	Time      time.Time
 }
 
@@ -66,8 +65,8 @@ type World struct {
 
 type entity struct {
 	kind      kind
-	workspace string
-	fields    map[string]any
+	workspace string         // its id
+	fields    map[string]any // never changed, only replaced
 }
 
 func (e *entity) id() string {
@@ -220,22 +219,4 @@ func text(fields map[string]any) jsontext.Value {
 		panic(err) // it was made of JSON
 	}
 	return b
-}
-
-func clone(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		c := maps.Clone(v)
-		for name, value := range c {
-			c[name] = clone(value)
-		}
-		return c
-	case []any:
-		c := slices.Clone(v)
-		for i := range c {
-			c[i] = clone(c[i])
-		}
-		return c
-	}
-	return v
 }

@@ -89,25 +89,17 @@ func (g *Generator) edit() Edit {
 		}[g.rand.IntN(3)]
 	case n < 50:
 		return Edit{Method: http.MethodDelete, Path: g.path(e)}
-	case n < 56 && e.name != "":
+	case n < 56 && e.name() != "":
 		return Edit{Method: http.MethodPatch, Path: g.path(e), Body: map[string]any{e.kind.name: g.word(e.kind.path)}}
 	case n < 62:
-		return Edit{Method: http.MethodPut, Path: g.path(e), Body: g.fields(e.kind.path, e.plugin, 4)}
+		return Edit{Method: http.MethodPut, Path: g.path(e), Body: g.fields(e.kind.path, e.plugin(), 4)}
 	default:
-		return Edit{Method: http.MethodPatch, Path: g.path(e), Body: g.fields(e.kind.path, e.plugin, 1+g.rand.IntN(3))}
+		return Edit{Method: http.MethodPatch, Path: g.path(e), Body: g.fields(e.kind.path, e.plugin(), 1+g.rand.IntN(3))}
 	}
 }
 
-// picked is an entity to edit.
-type picked struct {
-	kind      kind
-	workspace string
-	id, name  string
-	plugin    string
-}
-
-// pick returns an entity, often one that was edited lately, or nil.
-func (g *Generator) pick() *picked {
+// pick returns an entity to edit, often one that was edited lately, or nil.
+func (g *Generator) pick() *entity {
 	g.world.mu.Lock()
 	defer g.world.mu.Unlock()
 	var e *entity
@@ -121,32 +113,35 @@ func (g *Generator) pick() *picked {
 		return nil
 	}
 	g.recent = append(g.recent, e.id())
-	p := &picked{kind: e.kind, workspace: g.world.nameOf(e.workspace), id: e.id(), name: e.name()}
-	if p.plugin, _ = e.fields["name"].(string); e.kind.path != "plugins" {
-		p.plugin = ""
-	}
-	return p
+	return new(*e)
 }
 
-// nameOf returns the name of a workspace, empty for the default one.
-func (w *World) nameOf(workspace string) string {
+// prefix returns how paths within a workspace begin: with nothing for the default one.
+func (w *World) prefix(workspace string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if e := w.byID[workspace]; e != nil {
-		return e.name()
+		return "/" + e.name()
 	}
 	return ""
 }
 
 // path addresses an entity, by name as often as by id.
-func (g *Generator) path(e *picked) string {
-	key := e.id
-	if e.name != "" && !e.kind.secret && e.kind.path != "plugins" && g.rand.IntN(2) == 0 {
-		key = e.name
+func (g *Generator) path(e *entity) string {
+	key := e.id()
+	if e.name() != "" && !e.kind.secret && e.kind.path != "plugins" && g.rand.IntN(2) == 0 {
+		key = e.name()
 	}
-	p := "/" + e.kind.path + "/" + key
-	if e.workspace != "" {
-		p = "/" + e.workspace + p
+	return g.world.prefix(e.workspace) + "/" + e.kind.path + "/" + key
+}
+
+// plugin returns which plugin an entity configures, or "".
+func (e *entity) plugin() string {
+	name, _ := e.fields["name"].(string)
+	if e.kind.path != "plugins" {
+		return ""
 	}
-	return p
+	return name
 }
 
 // create makes a new entity, below another one where its kind needs that.
@@ -158,7 +153,7 @@ func (g *Generator) create() Edit {
 	if k.path == "workspaces" {
 		k, _ = kindAt("services")
 	}
-	e := Edit{Method: http.MethodPost, Path: "/" + k.path}
+	e := Edit{Method: http.MethodPost}
 	plugin := ""
 	if k.path == "plugins" {
 		plugin = plugins[g.rand.IntN(len(plugins))]
@@ -171,23 +166,21 @@ func (g *Generator) create() Edit {
 			e.Body[k.name] = g.word(k.path)
 		}
 	}
-	workspace := append([]string{""}, teams...)[g.rand.IntN(3)]
+	e.Path = []string{"", "/" + teams[0], "/" + teams[1]}[g.rand.IntN(3)]
 	if k.global {
-		workspace = ""
+		e.Path = ""
 	}
 	if len(k.refs) > 0 && k.path != "admins" && (g.rand.IntN(4) > 0 || k.refs[0].dao == "consumers" || k.refs[0].dao == "upstreams") {
 		if p := g.parent(k); p != nil {
-			e.Path, workspace = "/"+p.kind.path+"/"+p.id+"/"+k.path, p.workspace
+			e.Path = g.world.prefix(p.workspace) + "/" + p.kind.path + "/" + p.id()
 		}
 	}
-	if workspace != "" {
-		e.Path = "/" + workspace + e.Path
-	}
+	e.Path += "/" + k.path
 	return e
 }
 
 // parent returns an entity to which one of that kind can belong, or nil.
-func (g *Generator) parent(k kind) *picked {
+func (g *Generator) parent(k kind) *entity {
 	g.world.mu.Lock()
 	defer g.world.mu.Unlock()
 	of := k.refs[g.rand.IntN(len(k.refs))].dao
@@ -203,8 +196,7 @@ func (g *Generator) parent(k kind) *picked {
 	if len(among) == 0 {
 		return nil
 	}
-	e := among[g.rand.IntN(len(among))]
-	return &picked{kind: e.kind, workspace: g.world.nameOf(e.workspace), id: e.id()}
+	return new(*among[g.rand.IntN(len(among))])
 }
 
 // plugins are those that have places for secrets, and one that has none.

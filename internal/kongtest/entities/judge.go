@@ -2,6 +2,7 @@ package entities
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -21,53 +22,64 @@ type Field struct {
 // values before, to with those after. Nothing may be there that is not true, and nothing
 // may be missing. A value that contains hidden stands for a secret, whatever it is.
 func (c *Change) Deny(from, to []Field, hidden string) error {
-	before, err := parse(c.Before)
-	if err != nil {
-		return err
-	}
-	after, err := parse(c.After)
-	if err != nil {
-		return err
-	}
-	for _, side := range []struct {
+	sides := []struct {
 		name   string
-		state  map[string]any
+		state  jsontext.Value
 		fields []Field
-	}{{"from", before, from}, {"to", after, to}} {
+	}{{"from", c.Before, from}, {"to", c.After, to}}
+	rest := [2]map[string]any{} // the states without the fields that are named
+	for i, side := range sides {
+		state, err := parse(side.state)
+		if err != nil {
+			return err
+		}
+		rest[i], _ = state.(map[string]any)
 		for _, f := range side.fields {
-			var got any
-			if err := json.Unmarshal(f.Value, &got); err != nil {
+			got, err := parse(f.Value)
+			if err != nil {
 				return fmt.Errorf("%s %s: %w", side.name, f.Path, err)
 			}
-			want := at(side.state, f.Path)
-			if !like(want, got, hidden) {
+			if want := at(state, f.Path); !like(want, got, hidden) {
 				return fmt.Errorf("%s %s is %.200s, and in truth %.200v", side.name, f.Path, f.Value, want)
 			}
 		}
 	}
-	for _, path := range differences("", before, after) {
-		if !covered(from, path) && !covered(to, path) {
-			was := at(before, path)
-			is := at(after, path)
-			return fmt.Errorf("%s is missing: from %.200v to %.200v", path, was, is)
+	before, after := rest[0], rest[1]
+	for _, f := range slices.Concat(from, to) {
+		remove(before, f.Path)
+		remove(after, f.Path)
+	}
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(before)), slices.Collect(maps.Keys(after))) {
+		if was, is := before[name], after[name]; !reflect.DeepEqual(was, is) {
+			return fmt.Errorf("/%s is missing: from %.200v to %.200v", name, was, is)
 		}
 	}
 	return nil
 }
 
-func parse(state jsontext.Value) (fields map[string]any, err error) {
-	if state == nil {
-		return nil, nil
+// parse decodes a state or a value. Null and missing are the same.
+func parse(text jsontext.Value) (v any, err error) {
+	if text != nil {
+		err = json.Unmarshal(text, &v)
+		dropNulls(v)
 	}
-	err = json.Unmarshal(state, &fields)
-	return fields, err
+	return v, err
+}
+
+func dropNulls(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		maps.DeleteFunc(v, func(_ string, v any) bool { dropNulls(v); return v == nil })
+	case []any:
+		for i := range v {
+			dropNulls(v[i])
+		}
+	}
 }
 
 // at returns what a path leads to, and nil if it leads nowhere.
-func at(state map[string]any, path string) any {
-	var v any = state
-	for step := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
-		step = strings.NewReplacer("~1", "/", "~0", "~").Replace(step)
+func at(v any, path string) any {
+	for step := range jsontext.Pointer(path).Tokens() {
 		switch in := v.(type) {
 		case map[string]any:
 			v = in[step]
@@ -82,6 +94,19 @@ func at(state map[string]any, path string) any {
 		}
 	}
 	return v
+}
+
+// remove deletes what a path leads to, or the list that it leads into, and each record that is empty
+// without it.
+func remove(state map[string]any, path string) {
+	name, rest, deeper := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	name = strings.NewReplacer("~1", "/", "~0", "~").Replace(name)
+	if record, ok := state[name].(map[string]any); ok && deeper {
+		if remove(record, rest); len(record) > 0 {
+			return
+		}
+	}
+	delete(state, name)
 }
 
 // like reports whether a value is the true one, but for what is hidden in it.
@@ -105,47 +130,4 @@ func like(truth, got any, hidden string) bool {
 		return ok && slices.EqualFunc(of, got, func(t, g any) bool { return like(t, g, hidden) })
 	}
 	return reflect.DeepEqual(truth, got)
-}
-
-// differences returns the paths in which two values differ: those of objects as deep as
-// both have one. Null and missing are the same.
-func differences(path string, before, after any) (paths []string) {
-	b, isObject := before.(map[string]any)
-	a, also := after.(map[string]any)
-	if !isObject || !also || path == "" && (b == nil || a == nil) {
-		if path == "" { // made or deleted: each of its fields
-			for name, v := range b {
-				if v != nil {
-					paths = append(paths, "/"+name)
-				}
-			}
-			for name, v := range a {
-				if v != nil {
-					paths = append(paths, "/"+name)
-				}
-			}
-			return paths
-		}
-		if !reflect.DeepEqual(before, after) {
-			return []string{path}
-		}
-		return nil
-	}
-	escape := strings.NewReplacer("~", "~0", "/", "~1")
-	for name := range b {
-		paths = append(paths, differences(path+"/"+escape.Replace(name), b[name], a[name])...)
-	}
-	for name := range a {
-		if _, both := b[name]; !both {
-			paths = append(paths, differences(path+"/"+escape.Replace(name), nil, a[name])...)
-		}
-	}
-	return paths
-}
-
-// covered reports whether one of the fields is at a path, above it, or within it.
-func covered(fields []Field, path string) bool {
-	return slices.ContainsFunc(fields, func(f Field) bool {
-		return f.Path == path || strings.HasPrefix(path, f.Path+"/") || strings.HasPrefix(f.Path, path+"/")
-	})
 }
