@@ -1,6 +1,9 @@
 package awstest
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -48,6 +51,24 @@ func (s *Service) Put(w http.ResponseWriter, r *http.Request, protocol Protocol,
 		protocol.writeText(w, http.StatusOK, answer)
 	}
 }
+
+// ReadBody reads a body of at most so many bytes. One that is larger is read to its end, within
+// reason, so that the client sees the answer. The caller calls done when it needs the body no longer.
+func ReadBody(r *http.Request, most int64) (body []byte, done func(), e *Error) {
+	b, _ := bodies.Get().(*bytes.Buffer)
+	b.Reset()
+	n, err := b.ReadFrom(io.LimitReader(r.Body, most+1))
+	switch {
+	case err != nil:
+		e = Refuse("SerializationException", "the body could not be read")
+	case n > most:
+		_, _ = io.CopyN(io.Discard, r.Body, 32<<20) // the answer is the same whatever is left
+		e = &Error{http.StatusRequestEntityTooLarge, "ValidationException", fmt.Sprintf("the request is larger than %d bytes", most)}
+	}
+	return b.Bytes(), func() { bodies.Put(b) }, e
+}
+
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // Fail answers a call with its refusal, and counts it.
 func (s *Service) Fail(w http.ResponseWriter, protocol Protocol, e *Error) {

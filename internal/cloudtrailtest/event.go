@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
+	"io"
 	"net/netip"
 	"slices"
 	"time"
@@ -28,17 +30,12 @@ const (
 
 // failure is why one event is refused; the rest of its call goes on.
 type failure struct {
-	code    string
-	message string
+	ID      string `json:"id"`
+	Code    string `json:"errorCode"`
+	Message string `json:"errorMessage"`
 }
 
-func (f *failure) Error() string { return f.code + ": " + f.message }
-
-// checker checks the events of one call. Its buffer is used again for each.
-type checker struct {
-	eventSource string // if set, the only one that is taken
-	buf         []byte
-}
+func refuse(code, message string) *failure { return &failure{Code: code, Message: message} }
 
 func checksumMatches(data []byte, checksum string) bool {
 	sum := sha256.Sum256(data)
@@ -59,7 +56,7 @@ var eventFields = []field{
 	{name: "userAgent", limit: 1024},
 	{name: "eventSource", required: true, limit: 1024},
 	{name: "eventName", required: true, limit: 1024},
-	{name: "eventTime", required: true, limit: len(eventTimeShape)},
+	{name: "eventTime", required: true},
 	{name: "UID", required: true, limit: 1024},
 	{name: "requestParameters", object: true, limit: MaxParameters},
 	{name: "responseElements", object: true, limit: MaxParameters},
@@ -76,115 +73,106 @@ var identityFields = []field{
 	{name: "details", object: true},
 }
 
-// check returns what is wrong with an event's data, or nil, and notes in e what it says. AWS
+// check returns what is wrong with an event's data, or nil, and notes in e what it says.
+func (s *Server) check(data []byte, e *awstest.Event) *failure {
+	switch {
+	case len(data) > MaxEvent:
+		return refuse("FieldTooLong", "the event is larger than 256 kB")
+	case !utf8.Valid(data):
+		return refuse("InvalidData", "eventData is not a JSON object")
+	}
+	event, f := readObject(data, "", eventFields)
+	if f == nil {
+		_, f = readObject([]byte(event["userIdentity"]), "userIdentity.", identityFields)
+	}
+	if f != nil {
+		return f
+	}
+	var err error
+	e.UID, e.Place = event["UID"], event["eventSource"]
+	e.At, err = time.Parse(eventTimeShape, event["eventTime"])
+	if err != nil || len(event["eventTime"]) != len(eventTimeShape) {
+		return refuse("InvalidData", "eventTime is not of the form yyyy-MM-ddTHH:mm:ssZ")
+	}
+	if address, ok := event["sourceIPAddress"]; ok {
+		if a, err := netip.ParseAddr(address); err != nil || a.Zone() != "" {
+			return refuse("InvalidData", "sourceIPAddress is not an IPv4 or IPv6 address")
+		}
+	}
+	switch {
+	case event["recipientAccountId"] != account:
+		return refuse("InvalidRecipient", "recipientAccountId is not the account that owns the channel")
+	case s.o.EventSource != "" && e.Place != s.o.EventSource:
+		return refuse("InvalidEventSource", "eventSource is not the one of the channel")
+	}
+	return nil
+}
+
+// jsonOptions take what Kong may have recorded inside a payload: half of a surrogate
+// pair, and names that are there twice. Bytes that are not UTF-8 are refused apart.
+var jsonOptions = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
+
+// readObject reads an object against a table. It returns its texts, and its objects as JSON. AWS
 // does not say whether it takes fields that its table does not have, a field twice, or null
 // for an optional one: here they are InvalidData.
-func (c *checker) check(data []byte, e *awstest.Event) *failure {
-	if len(data) > MaxEvent {
-		return &failure{"FieldTooLong", "the event is larger than 256 kB"}
+func readObject(data []byte, path string, table []field) (map[string]string, *failure) {
+	notJSON := refuse("InvalidData", "eventData is not a JSON object")
+	d := jsontext.NewDecoder(bytes.NewReader(data), jsonOptions...)
+	if begin, err := d.ReadToken(); err != nil || begin.Kind() != '{' {
+		return nil, notJSON
 	}
-	d := jsontext.NewDecoder(bytes.NewBuffer(data), jsonOptions...)
-	if d.PeekKind() != '{' || !utf8.Valid(data) {
-		return &failure{"InvalidData", "eventData is not a JSON object"}
-	}
-	f := c.fields(d, "", eventFields, func(name string, v []byte) *failure {
-		switch name {
-		case "eventSource":
-			e.Place = string(v)
-			if c.eventSource != "" && e.Place != c.eventSource {
-				return &failure{"InvalidEventSource", "eventSource is not the one of the channel"}
-			}
-		case "eventTime":
-			t, err := time.Parse(eventTimeShape, string(v))
-			if err != nil || len(v) != len(eventTimeShape) {
-				return &failure{"InvalidData", "eventTime is not of the form yyyy-MM-ddTHH:mm:ssZ"}
-			}
-			e.At = t
-		case "UID":
-			e.UID = string(v)
-		case "sourceIPAddress":
-			a, err := netip.ParseAddr(string(v))
-			if err != nil || a.Zone() != "" {
-				return &failure{"InvalidData", "sourceIPAddress is not an IPv4 or IPv6 address"}
-			}
-		case "recipientAccountId":
-			if string(v) != account {
-				return &failure{"InvalidRecipient", "recipientAccountId is not the account that owns the channel"}
-			}
+	values := map[string]string{}
+	for d.PeekKind() == '"' {
+		token, err := d.ReadToken()
+		if err != nil {
+			return nil, notJSON
 		}
-		return nil
-	})
-	if f == nil && end(d) != nil {
-		f = &failure{"InvalidData", "eventData is not a JSON object"}
-	}
-	return f
-}
-
-// fields reads an object against a table. str is called with each string.
-func (c *checker) fields(d *jsontext.Decoder, path string, table []field, str func(name string, v []byte) *failure) *failure {
-	var seen uint32
-	var failed *failure
-	err := object(d, func(name string) error {
+		name := token.String()
 		i := slices.IndexFunc(table, func(f field) bool { return f.name == name })
 		if i < 0 {
-			failed = &failure{"InvalidData", "eventData has a field that is not in its schema"}
-			return failed
+			return nil, refuse("InvalidData", "eventData has a field that is not in its schema")
 		}
-		f := &table[i]
-		if seen&(1<<i) != 0 {
-			failed = &failure{"InvalidData", path + f.name + " is there twice"}
-			return failed
+		if _, twice := values[name]; twice {
+			return nil, refuse("InvalidData", path+name+" is there twice")
 		}
-		seen |= 1 << i
-		if failed = c.field(d, path, f, str); failed != nil {
-			return failed
+		v, err := d.ReadValue()
+		if err != nil {
+			return nil, notJSON
 		}
-		return nil
-	})
-	switch {
-	case failed != nil:
-		return failed
-	case err != nil:
-		return &failure{"InvalidData", "eventData is not valid JSON"}
+		text, f := table[i].read(path, v)
+		if f != nil {
+			return nil, f
+		}
+		values[name] = text
 	}
-	for i := range table {
-		if table[i].required && seen&(1<<i) == 0 {
-			return &failure{"FieldNotFound", path + table[i].name + " is required"}
+	if _, err := d.ReadToken(); err != nil {
+		return nil, notJSON
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, notJSON
+	}
+	for _, f := range table {
+		if _, ok := values[f.name]; f.required && !ok {
+			return nil, refuse("FieldNotFound", path+f.name+" is required")
 		}
 	}
-	return nil
+	return values, nil
 }
 
-func (c *checker) field(d *jsontext.Decoder, path string, f *field, str func(name string, v []byte) *failure) *failure {
-	kind := d.PeekKind()
-	switch {
+func (f *field) read(path string, v jsontext.Value) (string, *failure) {
+	switch kind := v.Kind(); {
 	case kind == 'n' && f.required:
-		return &failure{"FieldNotFound", path + f.name + " is required"}
-	case f.name == "userIdentity" && kind == '{':
-		return c.fields(d, "userIdentity.", identityFields, func(string, []byte) *failure { return nil })
+		return "", refuse("FieldNotFound", path+f.name+" is required")
 	case kind != '{' && kind != '"', f.object != (kind == '{'):
-		return &failure{"InvalidData", path + f.name + " has the wrong type"}
+		return "", refuse("InvalidData", path+f.name+" has the wrong type")
+	case kind == '"':
+		v, _ = jsontext.AppendUnquote(nil, v) // half of a surrogate pair is an error, and taken
 	}
-	v, err := d.ReadValue()
 	switch {
-	case err != nil:
-		return &failure{"InvalidData", "eventData is not valid JSON"}
-	case !f.object:
-		c.buf, _ = jsontext.AppendUnquote(c.buf[:0], v)
-		return c.text(path, f, c.buf, str)
 	case f.limit > 0 && len(v) > f.limit:
-		return &failure{"FieldTooLong", path + f.name + " is too long"}
-	}
-	return nil
-}
-
-// text checks a field that is a string.
-func (c *checker) text(path string, f *field, v []byte, str func(name string, v []byte) *failure) *failure {
-	switch {
-	case f.limit > 0 && len(v) > f.limit && f.name != "eventTime":
-		return &failure{"FieldTooLong", path + f.name + " is too long"}
+		return "", refuse("FieldTooLong", path+f.name+" is too long")
 	case f.required && len(v) == 0:
-		return &failure{"InvalidData", path + f.name + " is empty"}
+		return "", refuse("InvalidData", path+f.name+" is empty")
 	}
-	return str(f.name, v)
+	return string(v), nil
 }

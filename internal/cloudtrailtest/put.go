@@ -1,9 +1,7 @@
 package cloudtrailtest
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -15,15 +13,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-// call is the memory of one call, used again for the next.
-type call struct {
-	body   bytes.Buffer
-	events []auditEvent
-	taken  []awstest.Event
-	failed []failedEvent
-	answer []byte
-}
-
 // auditEvent is one event of a request. A member that is null is one that is missing.
 type auditEvent struct {
 	ID       *string        `json:"id"`
@@ -31,117 +20,80 @@ type auditEvent struct {
 	Checksum *string        `json:"eventDataChecksum"`
 }
 
-type failedEvent struct {
-	ID      string `json:"id"`
-	Code    string `json:"errorCode"`
-	Message string `json:"errorMessage"`
-}
-
 func (s *Server) putAuditEvents(w http.ResponseWriter, r *http.Request) {
-	c, ok := s.calls.Get().(*call)
-	if !ok {
-		c = &call{}
+	body, done, refused := s.read(r, "cloudtrail-data")
+	defer done()
+	if refused == nil && s.quota.Exceeded(s.o.Now()) {
+		refused = awstest.Throttled
 	}
-	defer s.calls.Put(c)
-	refused := s.admit(r, c)
 	s.Put(w, r, dataProtocol, func(p *awstest.Plan) ([]byte, *awstest.Error) {
 		if refused != nil {
 			return nil, refused
 		}
-		e := s.put(r.URL.Query(), p, c)
-		return c.answer, e
+		if e := s.channel(r.URL.Query()); e != nil {
+			return nil, e
+		}
+		events, e := decode(body)
+		if e != nil {
+			return nil, e
+		}
+		return s.judge(events, p), nil
 	})
 }
 
-// admit reads a call, and checks who makes it and that it is within the quota.
-func (s *Server) admit(r *http.Request, c *call) *awstest.Error {
-	if e := c.read(r); e != nil {
-		return e
+// read reads the body of a request, and checks who makes it. The caller calls done when it needs the
+// body no longer.
+func (s *Server) read(r *http.Request, service string) (body []byte, done func(), e *awstest.Error) {
+	body, done, e = awstest.ReadBody(r, MaxBody)
+	if e == nil && !s.o.Unsigned {
+		e = s.verify(r, body, service)
 	}
-	if !s.o.Unsigned {
-		if e := s.verify(r, c.body.Bytes(), "cloudtrail-data"); e != nil {
-			return e
-		}
-	}
-	if s.quota.Exceeded(s.o.Now()) {
-		return awstest.Throttled
-	}
-	return nil
+	return body, done, e
 }
 
-// put handles a call up to its answer.
-func (s *Server) put(query url.Values, p *awstest.Plan, c *call) *awstest.Error {
-	if e := s.channel(query); e != nil {
-		return e
-	}
-	if e := c.decode(); e != nil {
-		return e
-	}
-	omitted := s.judge(c, p)
-	s.Take(c.taken)
-	if len(c.failed) > 0 || omitted > 0 {
-		s.Count(func(n *Counts) {
-			n.Omitted += omitted
-			n.Failed += len(c.failed)
-			for i := range c.failed {
-				n.Codes[c.failed[i].Code]++
-			}
-		})
-	}
-	s.write(c)
-	return nil
-}
-
-// judge sorts the events of a call into taken and failed. It returns how many are neither.
-func (s *Server) judge(c *call, p *awstest.Plan) (omitted int) {
-	check := checker{eventSource: s.o.EventSource}
-	c.taken, c.failed = c.taken[:0], c.failed[:0]
-	now := s.o.Now()
-	for i := range c.events {
-		e := &c.events[i]
-		taken := awstest.Event{ID: *e.ID, Received: now}
+// judge takes the events of a call that are as they should be, and returns the answer.
+func (s *Server) judge(events []auditEvent, p *awstest.Plan) []byte {
+	taken, failed := make([]awstest.Event, 0, len(events)), []failure{}
+	now, omitted := s.o.Now(), 0
+	for _, e := range events {
+		event := awstest.Event{ID: *e.ID, Received: now}
+		var f *failure
 		if !s.o.Lean {
 			data, _ := jsontext.AppendUnquote(nil, e.Data)
-			f := check.check(data, &taken)
+			f = s.check(data, &event)
 			if f == nil && e.Checksum != nil && !checksumMatches(data, *e.Checksum) {
-				f = &failure{"InvalidChecksum", "eventDataChecksum is not the SHA-256 of eventData"}
-			}
-			if f != nil {
-				c.failed = append(c.failed, failedEvent{*e.ID, f.code, f.message})
-				continue
+				f = refuse("InvalidChecksum", "eventDataChecksum is not the SHA-256 of eventData")
 			}
 			if !s.o.Digest {
-				taken.Data = string(data)
+				event.Data = string(data)
 			}
 		}
-		switch omit, code := p.Event(*e.ID); {
-		case omit:
-			omitted++
-		case code != "":
-			c.failed = append(c.failed, failedEvent{*e.ID, code, "fault on request"})
-		default:
-			c.taken = append(c.taken, taken)
+		if f == nil {
+			omit, code := p.Event(*e.ID)
+			if omit {
+				omitted++
+				continue
+			}
+			if code != "" {
+				f = refuse(code, "fault on request")
+			}
 		}
+		if f == nil {
+			taken = append(taken, event)
+			continue
+		}
+		f.ID = *e.ID
+		failed = append(failed, *f)
 	}
-	return omitted
-}
-
-// read reads the body. One that is too large is read to its end, within reason,
-// so that the client sees the answer.
-func (c *call) read(r *http.Request) *awstest.Error {
-	c.body.Reset()
-	if r.ContentLength > 0 && r.ContentLength <= MaxBody {
-		c.body.Grow(int(r.ContentLength) + bytes.MinRead)
-	}
-	n, err := c.body.ReadFrom(io.LimitReader(r.Body, MaxBody+1))
-	switch {
-	case err != nil:
-		return awstest.Refuse("SerializationException", "the body could not be read")
-	case n > MaxBody:
-		_, _ = io.CopyN(io.Discard, r.Body, 32<<20) // the answer is the same whatever is left
-		return &awstest.Error{Status: http.StatusRequestEntityTooLarge, Code: "ValidationException", Message: "the request is larger than 1 MB"}
-	}
-	return nil
+	s.Take(taken)
+	s.Count(func(n *Counts) {
+		n.Omitted += omitted
+		n.Failed += len(failed)
+		for i := range failed {
+			n.Codes[failed[i].Code]++
+		}
+	})
+	return s.answer(taken, failed)
 }
 
 // channel checks the query.
@@ -174,57 +126,57 @@ var (
 const maxExternalID = 1224
 
 // decode reads the body into events.
-func (c *call) decode() *awstest.Error {
+func decode(body []byte) ([]auditEvent, *awstest.Error) {
 	var in struct {
 		Events *[]auditEvent `json:"auditEvents"`
 	}
-	err := json.Unmarshal(c.body.Bytes(), &in, jsonOptions...)
-	if err != nil || !utf8.Valid(c.body.Bytes()) {
-		return awstest.Refuse("SerializationException", "the body is not a JSON object of the expected form")
+	err := json.Unmarshal(body, &in, jsonOptions...)
+	if err != nil || !utf8.Valid(body) {
+		return nil, awstest.Refuse("SerializationException", "the body is not a JSON object of the expected form")
 	}
 	if in.Events == nil {
-		return invalid("Value null at 'auditEvents' failed to satisfy constraint: Member must not be null")
+		return nil, invalid("Value null at 'auditEvents' failed to satisfy constraint: Member must not be null")
 	}
-	c.events = *in.Events
-	switch n := len(c.events); {
+	events := *in.Events
+	switch n := len(events); {
 	case n == 0:
-		return invalid("Value at 'auditEvents' failed to satisfy constraint: Member must have length greater than or equal to 1")
+		return nil, invalid("Value at 'auditEvents' failed to satisfy constraint: Member must have length greater than or equal to 1")
 	case n > MaxEvents:
-		return invalid("Value at 'auditEvents' failed to satisfy constraint: Member must have length less than or equal to 100")
+		return nil, invalid("Value at 'auditEvents' failed to satisfy constraint: Member must have length less than or equal to 100")
 	}
-	seen := make(map[string]struct{}, len(c.events))
-	for _, e := range c.events {
+	seen := make(map[string]struct{}, len(events))
+	for _, e := range events {
 		switch kind := e.Data.Kind(); {
 		case kind == 'n', kind == 0:
-			return invalid("Value null at 'auditEvents.member.eventData' failed to satisfy constraint: Member must not be null")
+			return nil, invalid("Value null at 'auditEvents.member.eventData' failed to satisfy constraint: Member must not be null")
 		case kind != '"':
-			return awstest.Refuse("SerializationException", "eventData is not a string")
+			return nil, awstest.Refuse("SerializationException", "eventData is not a string")
 		case e.ID == nil || !idPattern.MatchString(*e.ID):
-			return invalid("Value at 'auditEvents.member.id' failed to satisfy constraint: Member must have length between 1 and 128 " +
+			return nil, invalid("Value at 'auditEvents.member.id' failed to satisfy constraint: Member must have length between 1 and 128 " +
 				"and satisfy regular expression pattern: ^[-_A-Za-z0-9]*$")
 		}
 		seen[*e.ID] = struct{}{}
 	}
-	if len(seen) < len(c.events) {
-		return awstest.Refuse("DuplicatedAuditEventId", "Two or more entries in the request have the same event ID.")
+	if len(seen) < len(events) {
+		return nil, awstest.Refuse("DuplicatedAuditEventId", "Two or more entries in the request have the same event ID.")
 	}
-	return nil
+	return events, nil
 }
 
-// write makes the answer. Ids need no escaping: they match their pattern.
-func (s *Server) write(c *call) {
-	b := append(c.answer[:0], `{"successful":[`...)
-	for i := range c.taken {
+// answer makes the answer. Ids need no escaping: they match their pattern.
+func (s *Server) answer(taken []awstest.Event, failed []failure) []byte {
+	b := []byte(`{"successful":[`)
+	for i := range taken {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = fmt.Appendf(b, `{"id":"%s","eventID":"%s"}`, c.taken[i].ID, s.eventID(c.taken[i].Seq))
+		b = fmt.Appendf(b, `{"id":"%s","eventID":"%s"}`, taken[i].ID, s.eventID(taken[i].Seq))
 	}
-	failed, err := json.Marshal(c.failed)
+	refused, err := json.Marshal(failed)
 	if err != nil { // strings always encode
 		panic(err)
 	}
-	c.answer = append(append(append(b, `],"failed":`...), failed...), '}')
+	return fmt.Appendf(b, `],"failed":%s}`, refused)
 }
 
 // eventID makes a UUID of the server's random part and a Seq.

@@ -53,13 +53,11 @@ func (q *queryRun) status() string {
 }
 
 func (s *Server) query(w http.ResponseWriter, r *http.Request) {
-	c := &call{}
-	out, e := any(nil), c.read(r)
-	if e == nil && !s.o.Unsigned {
-		e = s.verify(r, c.body.Bytes(), "cloudtrail")
-	}
+	body, done, e := s.read(r, "cloudtrail")
+	defer done()
+	var out any
 	if e == nil {
-		out, e = s.operation(r.Header.Get("X-Amz-Target"), c.body.Bytes())
+		out, e = s.operation(r.Header.Get("X-Amz-Target"), body)
 	}
 	if e != nil {
 		s.Fail(w, queryProtocol, e)

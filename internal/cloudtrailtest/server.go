@@ -11,7 +11,6 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"net/http"
-	"sync"
 	"time"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -78,7 +77,6 @@ type Server struct {
 	o       Options
 	boot    uint32 // makes the event ids of two servers differ
 	queries queries
-	calls   sync.Pool // of *call
 	signer  *v4.Signer
 	quota   awstest.Quota
 }

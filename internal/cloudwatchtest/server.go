@@ -8,9 +8,7 @@
 package cloudwatchtest
 
 import (
-	"bytes"
 	"cmp"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -74,7 +72,6 @@ type Options struct {
 type Server struct {
 	awstest.Service
 
-	buffers   sync.Pool // of *bytes.Buffer
 	relayPage atomic.Pointer[string]
 	reads     awstest.Quota
 
@@ -92,7 +89,7 @@ func New(o Options) *Server {
 	}
 	o.Streams = slices.Clone(o.Streams)
 	s := &Server{
-		Service: awstest.Service{Store: awstest.NewStore(o.Lean)}, o: o, buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		Service: awstest.Service{Store: awstest.NewStore(o.Lean)}, o: o,
 		reads: awstest.Quota{PerSecond: cmp.Or(o.ReadsPerSecond, ReadsPerSecond)},
 	}
 	s.SetCredentials(Credential{AccessKeyID: AccessKeyID})
@@ -137,12 +134,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.page(w, r)
 		return
 	}
-	buf, _ := s.buffers.Get().(*bytes.Buffer)
-	defer s.buffers.Put(buf)
-	buf.Reset()
-	buf.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
-	if n, err := buf.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil || n > maxBody {
-		s.Fail(w, protocol, awstest.Refuse("SerializationException", "the body could not be read"))
+	body, done, e := awstest.ReadBody(r, maxBody)
+	defer done()
+	if e != nil {
+		s.Fail(w, protocol, e)
 		return
 	}
 	// The signature is made by AWS's own client, so it is not computed again.
@@ -151,21 +146,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if operation == "PutLogEvents" {
-		s.Put(w, r, protocol, func(p *awstest.Plan) ([]byte, *awstest.Error) { return s.putLogEvents(buf.Bytes(), p) })
+		s.Put(w, r, protocol, func(p *awstest.Plan) ([]byte, *awstest.Error) { return s.putLogEvents(body, p) })
 		return
 	}
-	var answer any
-	var e *awstest.Error
-	switch operation {
-	case "CreateLogStream":
-		answer, e = s.createLogStream(buf.Bytes())
-	case "DescribeLogGroups":
-		answer, e = s.describeLogGroups(buf.Bytes())
-	case "FilterLogEvents":
-		answer, e = s.filterLogEvents(buf.Bytes())
-	default:
-		e = awstest.Refuse("UnknownOperationException", "there is no such operation")
+	handle, ok := map[string]func([]byte) (any, *awstest.Error){
+		"CreateLogStream": s.createLogStream, "DescribeLogGroups": s.describeLogGroups, "FilterLogEvents": s.filterLogEvents,
+	}[operation]
+	if !ok {
+		s.Fail(w, protocol, awstest.Refuse("UnknownOperationException", "there is no such operation"))
+		return
 	}
+	answer, e := handle(body)
 	if e != nil {
 		s.Fail(w, protocol, e)
 		return
