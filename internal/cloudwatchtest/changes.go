@@ -1,7 +1,6 @@
 package cloudwatchtest
 
 import (
-	"cmp"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -14,90 +13,75 @@ const (
 	pageValue   = 90 // bytes that it shows of a value
 )
 
-// pageChange is what a request did to an entity, as the table shows it.
-type pageChange struct {
-	What, Operation, History string
-	Fields                   []pageField
-	More                     int // fields that are not shown
-}
-
-type pageField struct{ Name, From, To string }
-
-// changed is what an event says of changes, as the relay documents it.
-type changed struct {
-	ResponseElements struct {
-		Changes []change `json:"changes"`
-		Late    bool     `json:"late"`
-	} `json:"responseElements"`
-}
-
+// change is what a request did to an entity, as the relay documents it.
 type change struct {
-	Entity    string       `json:"entity"`
-	Key       string       `json:"key"`
-	Name      string       `json:"name"`
-	Operation string       `json:"operation"`
-	History   string       `json:"history"`
-	From      []fieldValue `json:"from"`
-	To        []fieldValue `json:"to"`
-	Truncated int          `json:"truncated"`
+	Entity, Key, Name, Operation, History string
+
+	From, To  []fieldValue
+	Truncated int // fields that are not shown
+
+	fields []pageField
 }
 
 type fieldValue struct {
-	Path  string         `json:"path"`
-	Value jsontext.Value `json:"value"`
+	Path  string
+	Value jsontext.Value
+}
+
+// pageField is a field as the table shows it, with its values before and after.
+type pageField struct {
+	Name   string
+	Values [2]string
 }
 
 // pageChangesOf reads what an event says of changes. What does not decode is not shown.
-func pageChangesOf(event []byte) (list []pageChange, note string) {
-	var c changed
-	if json.Unmarshal(event, &c, lax...) != nil {
+func pageChangesOf(event []byte) (list []change, note string) {
+	var c struct {
+		ResponseElements struct {
+			Changes []change
+			Late    bool
+		}
+	}
+	if json.Unmarshal(event, &c, json.JoinOptions(lax...), json.MatchCaseInsensitiveNames(true)) != nil {
 		return nil, ""
 	}
-	for _, one := range c.ResponseElements.Changes {
-		if len(list) == pageChanges {
-			note = "and more"
-			break
-		}
-		p := pageChange{What: one.Entity + "/" + cmp.Or(one.Name, one.Key), Operation: one.Operation, More: one.Truncated}
-		if one.History != "exact" {
-			p.History = one.History
-		}
-		if one.Operation == "update" && one.History != "unavailable" {
-			p.fields(one.From, one.To)
-		}
-		list = append(list, p)
-	}
-	if c.ResponseElements.Late {
+	list = c.ResponseElements.Changes
+	switch {
+	case c.ResponseElements.Late:
 		note = "late: not all of what it changed was known"
+	case len(list) > pageChanges:
+		note = "and more"
+	}
+	list = list[:min(len(list), pageChanges)]
+	for i := range list {
+		if list[i].Operation == "update" && list[i].History != "unavailable" {
+			list[i].pair()
+		}
 	}
 	return list, note
 }
 
-func (p *pageChange) fields(from, to []fieldValue) {
+// Fields returns the fields that are shown.
+func (c change) Fields() []pageField { return c.fields }
+
+// pair brings the values before and after together, field by field.
+func (c *change) pair() {
 	at := map[string]int{}
-	add := func(path string) *pageField {
-		if path == "/updated_at" {
-			return nil
-		}
-		if i, ok := at[path]; ok {
-			return &p.Fields[i]
-		}
-		if len(p.Fields) == pageFields {
-			p.More++
-			return nil
-		}
-		at[path] = len(p.Fields)
-		p.Fields = append(p.Fields, pageField{Name: strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(path, "/"))})
-		return &p.Fields[len(p.Fields)-1]
-	}
-	for _, f := range from {
-		if field := add(f.Path); field != nil {
-			field.From = short(f.Value)
-		}
-	}
-	for _, f := range to {
-		if field := add(f.Path); field != nil {
-			field.To = short(f.Value)
+	for side, values := range [][]fieldValue{c.From, c.To} {
+		for _, f := range values {
+			i, ok := at[f.Path]
+			switch {
+			case f.Path == "/updated_at":
+				continue
+			case !ok && len(c.fields) == pageFields:
+				c.Truncated++
+				continue
+			case !ok:
+				i = len(c.fields)
+				at[f.Path] = i
+				c.fields = append(c.fields, pageField{Name: strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(f.Path, "/"))})
+			}
+			c.fields[i].Values[side] = short(f.Value)
 		}
 	}
 }

@@ -38,7 +38,7 @@ type pageRow struct {
 	Time, Name, Principal, IP, Status, Delay string
 	UID                                      string
 	Repeat, Bad                              bool
-	Changes                                  []pageChange
+	Changes                                  []change
 	Note                                     string // of the changes
 }
 

@@ -3,7 +3,6 @@ package cloudwatchtest
 import (
 	"bytes"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -49,65 +48,40 @@ func (e *incomingEvent) read() error {
 	return err
 }
 
-// rejected says which events of a call were left out. Events are in order of time.
-type rejected struct {
-	tooOld, expired int // events before this index
-	tooNew          int // events from this index on
-}
-
 // putLogEvents handles a call up to its answer.
 func (s *Server) putLogEvents(body []byte, p *awstest.Plan) ([]byte, *awstest.Error) {
 	var in incoming
 	if e := decode(body, &in); e != nil {
 		return nil, e
 	}
-	if e := s.group(in.Group); e != nil {
-		return nil, e
-	}
-	events := in.Events
-	if !s.o.Lean {
-		for i := range events {
-			if events[i].read() != nil {
-				return nil, errForm
-			}
+	for i := range in.Events {
+		if !s.o.Lean && in.Events[i].read() != nil {
+			return nil, errForm
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Contains(s.o.Streams, in.Stream) {
-		return nil, awstest.Refuse("ResourceNotFoundException", "The specified log stream does not exist.")
+	if e := s.group(in.Group, in.Stream); e != nil {
+		return nil, e
 	}
-	rejection := rejected{tooNew: len(events)}
+	answer := map[string]any{"nextSequenceToken": "ignored"}
+	taken := in.Events
 	if !s.o.Lean {
-		for i := range events {
-			if code := p.Standing.IDs[events[i].id.uid()]; code != "" {
+		for i := range in.Events {
+			if code := p.Standing.IDs[in.Events[i].id.uid()]; code != "" {
 				return nil, awstest.Refuse(code, "fault on request")
 			}
 		}
-		if e := checkCall(events); e != nil {
+		if e := checkCall(in.Events); e != nil {
 			return nil, e
 		}
-		rejection = s.checkTimes(events, s.o.Now().Add(p.Standing.Clock))
+		var rejected map[string]int
+		if taken, rejected = s.inTime(in.Events, s.o.Now().Add(p.Standing.Clock)); len(rejected) > 0 {
+			answer["rejectedLogEventsInfo"] = rejected
+		}
 	}
-	first := max(rejection.tooOld, rejection.expired)
-	if first < rejection.tooNew {
-		s.add(in.Stream, events[first:rejection.tooNew])
-	}
-	info := map[string]int{}
-	if rejection.tooOld > 0 {
-		info["tooOldLogEventEndIndex"] = rejection.tooOld
-	}
-	if rejection.expired > 0 {
-		info["expiredLogEventEndIndex"] = rejection.expired
-	}
-	if rejection.tooNew < len(events) {
-		info["tooNewLogEventStartIndex"] = rejection.tooNew
-	}
-	s.Count(func(c *Counts) { c.Failed += len(events) - max(rejection.tooNew-first, 0) })
-	answer := map[string]any{"nextSequenceToken": "ignored"}
-	if len(info) > 0 {
-		answer["rejectedLogEventsInfo"] = info
-	}
+	s.add(in.Stream, taken)
+	s.Count(func(c *Counts) { c.Failed += len(in.Events) - len(taken) })
 	text, err := json.Marshal(answer)
 	if err != nil {
 		panic(err) // maps and numbers always encode
@@ -145,21 +119,26 @@ func checkCall(events []incomingEvent) *awstest.Error {
 	return nil
 }
 
-// checkTimes says which events are refused for their time.
-func (s *Server) checkTimes(events []incomingEvent, now time.Time) rejected {
-	r := rejected{tooNew: len(events)}
+// inTime returns the events that are not refused for their time, and where the others end and begin.
+// Events are in order of time.
+func (s *Server) inTime(events []incomingEvent, now time.Time) (taken []incomingEvent, rejected map[string]int) {
+	first, end := 0, len(events)
+	rejected = map[string]int{}
 	for i := range events {
 		at := time.UnixMilli(*events[i].At)
 		switch {
 		case at.Before(now.Add(-maxAge)):
-			r.tooOld = i + 1
+			first = i + 1
+			rejected["tooOldLogEventEndIndex"] = first
 		case s.o.Retention > 0 && at.Before(now.Add(-time.Duration(s.o.Retention)*24*time.Hour)):
-			r.expired = i + 1
-		case at.After(now.Add(maxAhead)):
-			r.tooNew = min(r.tooNew, i)
+			first = i + 1
+			rejected["expiredLogEventEndIndex"] = first
+		case at.After(now.Add(maxAhead)) && end == len(events):
+			end = i
+			rejected["tooNewLogEventStartIndex"] = end
 		}
 	}
-	return r
+	return events[first:end], rejected
 }
 
 // add keeps events that were taken. The caller holds the lock.

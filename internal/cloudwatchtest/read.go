@@ -75,19 +75,14 @@ func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 	if p.Code != "" {
 		return nil, awstest.Refuse(p.Code, "fault on request")
 	}
-	if e := s.group(in.Group); e != nil {
-		return nil, e
-	}
 	limit, from, e := in.place()
 	if e != nil {
 		return nil, e
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, name := range in.Streams {
-		if !slices.Contains(s.o.Streams, name) {
-			return nil, awstest.Refuse("ResourceNotFoundException", "The specified log stream does not exist.")
-		}
+	if e := s.group(in.Group, in.Streams...); e != nil {
+		return nil, e
 	}
 	page, next, held := []filtered{}, from, 0
 	s.View(func(events []Event) {

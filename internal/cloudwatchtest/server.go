@@ -174,12 +174,13 @@ func decode(body []byte, in any) *awstest.Error {
 
 var errForm = awstest.Refuse("SerializationException", "the body is not a JSON object of the expected form")
 
-// group checks that a call names the log group that there is.
-func (s *Server) group(name string) *awstest.Error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// group checks that a call names the log group that there is, and streams of it. The caller holds the lock.
+func (s *Server) group(name string, streams ...string) *awstest.Error {
 	if s.o.Missing || name != s.o.Group {
 		return awstest.Refuse("ResourceNotFoundException", "The specified log group does not exist.")
+	}
+	if slices.ContainsFunc(streams, func(name string) bool { return !slices.Contains(s.o.Streams, name) }) {
+		return awstest.Refuse("ResourceNotFoundException", "The specified log stream does not exist.")
 	}
 	return nil
 }
@@ -192,14 +193,14 @@ func (s *Server) createLogStream(body []byte) (any, *awstest.Error) {
 	if e := decode(body, &in); e != nil {
 		return nil, e
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if e := s.group(in.Group); e != nil {
 		return nil, e
 	}
 	if in.Stream == "" || len(in.Stream) > 512 || strings.ContainsAny(in.Stream, ":*") {
 		return nil, invalid("1 validation error detected: Value at 'logStreamName' failed to satisfy constraint: Member must satisfy regular expression pattern: [^:*]*")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if slices.Contains(s.o.Streams, in.Stream) {
 		return nil, awstest.Refuse("ResourceAlreadyExistsException", "The specified log stream already exists")
 	}
