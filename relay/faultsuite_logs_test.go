@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 )
@@ -13,7 +15,7 @@ type faultDestination interface {
 	Counts() awstest.Counts
 	SetDown(down bool)
 	SetFaults(f awstest.Faults)
-	Script(faults ...awstest.Fault)
+	Script(faults ...awstest.Faults)
 	SetCredentials(c ...awstest.Credential)
 }
 
@@ -23,27 +25,22 @@ type logsFaults struct{ *cloudwatchtest.Server }
 // logsCodes are the codes that CloudWatch Logs has in place of CloudTrail Lake's.
 var logsCodes = map[string]string{"ChannelNotFound": "ResourceNotFoundException", "ValidationException": "InvalidParameterException"}
 
-func logsCode(code string) string {
-	if other := logsCodes[code]; other != "" {
-		return other
+func (l logsFaults) SetFaults(f awstest.Faults) { l.Server.SetFaults(logsOf(f)) }
+
+func (l logsFaults) Script(faults ...awstest.Faults) {
+	for _, f := range faults {
+		l.Server.Script(logsOf(f))
 	}
-	return code
 }
 
-func (l logsFaults) SetFaults(f awstest.Faults) {
+// logsOf returns the faults that CloudWatch Logs can have, with its codes.
+func logsOf(f awstest.Faults) awstest.Faults {
 	calls := map[string]float64{}
 	for code, p := range f.Calls {
-		calls[logsCode(code)] = p
+		calls[cmp.Or(logsCodes[code], code)] = p
 	}
 	f.Calls, f.IDs = calls, nil
-	l.Server.SetFaults(f)
-}
-
-func (l logsFaults) Script(faults ...awstest.Fault) {
-	for _, f := range faults {
-		f.Code = logsCode(f.Code)
-		l.Server.Script(f)
-	}
+	return f
 }
 
 // onLogs returns the cases that CloudWatch Logs can have.

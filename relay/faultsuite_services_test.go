@@ -131,7 +131,7 @@ func trailFaults() []faultCase {
 			f.during(cloudtrailtest.Faults{Omit: 0.05, Events: map[string]float64{"InternalFailure": 0.1, "InvalidData": 0.02, "FieldTooLong": 0.02}})
 		}},
 		{name: "AWS refuses a whole call for one event", entries: 600, play: func(f *faultRun) {
-			f.dest.Script(slices.Repeat([]cloudtrailtest.Fault{{Code: "ValidationException"}}, 1+f.random.IntN(5))...)
+			f.dest.Script(slices.Repeat([]cloudtrailtest.Faults{{Calls: map[string]float64{"ValidationException": 1}}}, 1+f.random.IntN(5))...)
 			f.during(cloudtrailtest.Faults{})
 		}},
 		{name: "AWS fails for some events until they are deferred", entries: 800, lakeOnly: true, env: []string{"RELAY_RETRY_FOR=1s"}, play: func(f *faultRun) {
@@ -147,7 +147,7 @@ func trailFaults() []faultCase {
 		}},
 		{name: "answers of AWS lost", entries: 2000, anyWay: true, play: func(f *faultRun) {
 			garbage := 1 + f.random.IntN(3)
-			f.dest.Script(slices.Repeat([]cloudtrailtest.Fault{{Garbage: true}}, garbage)...)
+			f.dest.Script(slices.Repeat([]cloudtrailtest.Faults{{Garbage: 1}}, garbage)...)
 			f.during(cloudtrailtest.Faults{LoseAnswer: 0.3, Reset: 0.1})
 			f.allowed += f.batch() * (garbage + f.dest.Counts().Lost)
 		}},

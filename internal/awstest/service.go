@@ -21,31 +21,32 @@ type Service struct {
 // Put answers a call that puts events, with its fault. handle takes the events and
 // returns the answer.
 func (s *Service) Put(w http.ResponseWriter, r *http.Request, protocol Protocol, handle func(*Plan) ([]byte, *Error)) {
-	p := s.Plan()
+	p := s.plan(true)
+	resets, loses, garbles, code := p.Down || p.hit(p.Reset), p.hit(p.LoseAnswer), p.hit(p.Garbage), p.draw(p.Calls)
 	s.Count(func(c *Counts) {
-		if p.Reset {
+		if resets {
 			c.Lost++
 		} else {
 			c.Calls++
 		}
 	})
 	wait(r, p.Delay)
-	if p.Reset {
+	if resets {
 		reset(w)
 	}
 	var answer []byte
-	e := Refuse(p.Code, "fault on request")
-	if p.Code == "" {
+	e := Refuse(code, "fault on request")
+	if code == "" {
 		answer, e = handle(&p)
 	}
 	switch {
 	case e != nil:
 		s.Count(func(c *Counts) { c.Refused++ })
 		s.Fail(w, protocol, e)
-	case p.LoseAnswer:
+	case loses:
 		s.Count(func(c *Counts) { c.Lost++ })
 		panic(http.ErrAbortHandler)
-	case p.Garbage:
+	case garbles:
 		protocol.writeText(w, http.StatusOK, []byte(protocol.Garbage))
 	default:
 		protocol.writeText(w, http.StatusOK, answer)

@@ -153,7 +153,7 @@ func TestEmulatorWithFaults(t *testing.T) {
 
 func TestEmulatorWithLostAnswers(t *testing.T) {
 	srv, s := emulate(t, cloudtrailtest.Options{}, cloudtrail.Options{})
-	srv.Script(cloudtrailtest.Fault{LoseAnswer: true}, cloudtrailtest.Fault{Garbage: true})
+	srv.Script(cloudtrailtest.Faults{LoseAnswer: 1}, cloudtrailtest.Faults{Garbage: 1})
 	es := odd(1)
 	for range 2 {
 		verdicts, err := s.Put(t.Context(), es)

@@ -41,10 +41,10 @@ func post(ctx context.Context, c *http.Client, base string, body []byte) (int, [
 
 func TestScript(t *testing.T) {
 	s := unsigned()
+	fails := func(code string) Faults { return Faults{Calls: map[string]float64{code: 1}} }
 	s.Script(
-		Fault{Code: "ThrottlingException"}, Fault{Code: "InternalFailure"}, Fault{Code: "ServiceUnavailable"},
-		Fault{Code: "AccessDeniedException"}, Fault{Code: "ChannelUnsupportedSchema"},
-		Fault{Events: map[string]string{"a": "Throttling"}, Omit: []string{"b"}},
+		fails("ThrottlingException"), fails("InternalFailure"), fails("ServiceUnavailable"), fails("AccessDeniedException"), fails("ChannelUnsupportedSchema"),
+		Faults{IDs: map[string]string{"a": "Throttling"}}, Faults{Omit: 1},
 	)
 	for _, want := range []struct {
 		code   string
@@ -54,8 +54,10 @@ func TestScript(t *testing.T) {
 			t.Errorf("got %v, want %v", a, want)
 		}
 	}
-	a := put(t, s, toChannel, good("a", "b", "c"))
-	if a.status != 200 || len(a.Successful) != 1 || a.Successful[0].ID != "c" || len(a.Failed) != 1 || a.Failed[0].ErrorCode != "Throttling" {
+	if a := put(t, s, toChannel, good("a", "c")); a.status != 200 || len(a.Successful) != 1 || a.Successful[0].ID != "c" || len(a.Failed) != 1 || a.Failed[0].ErrorCode != "Throttling" {
+		t.Errorf("got %v", a)
+	}
+	if a := put(t, s, toChannel, good("b")); a.status != 200 || len(a.Successful)+len(a.Failed) != 0 {
 		t.Errorf("got %v", a)
 	}
 	if s.Times("b") != 0 || s.Counts().Omitted != 1 {
@@ -105,7 +107,7 @@ func TestConnectionFaults(t *testing.T) {
 	url := running(t, s)
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
-	s.Script(Fault{Reset: true}, Fault{LoseAnswer: true}, Fault{Garbage: true})
+	s.Script(Faults{Reset: 1}, Faults{LoseAnswer: 1}, Faults{Garbage: 1})
 
 	if _, _, err := post(t.Context(), client, url, good("reset")); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("reset: %v", err)
@@ -142,7 +144,7 @@ func TestDelay(t *testing.T) {
 	url := running(t, s)
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
-	s.SetFaults(Faults{Delay: 30 * time.Millisecond, Jitter: time.Millisecond})
+	s.SetFaults(Faults{Delay: 30 * time.Millisecond})
 	start := time.Now()
 	if status, _, err := post(t.Context(), client, url, good("slow")); err != nil || status != 200 || time.Since(start) < 30*time.Millisecond {
 		t.Errorf("got %d, %v after %v", status, err, time.Since(start))
@@ -151,7 +153,7 @@ func TestDelay(t *testing.T) {
 	for len(clock) > 0 {
 		<-clock
 	}
-	s.Script(Fault{Delay: time.Hour})
+	s.Script(Faults{Delay: time.Hour})
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan error, 1)
 	go func() {

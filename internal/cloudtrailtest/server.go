@@ -19,9 +19,7 @@ import (
 )
 
 type (
-	// Fault is what goes wrong with one call that puts events.
-	Fault = awstest.Fault
-	// Faults go on until they are changed.
+	// Faults are what goes wrong with calls.
 	Faults = awstest.Faults
 	// Event is one that was taken.
 	Event = awstest.Event

@@ -68,7 +68,7 @@ func (s *Server) putLogEvents(body []byte, p *awstest.Plan) ([]byte, *awstest.Er
 	taken := in.Events
 	if !s.o.Lean {
 		for i := range in.Events {
-			if code := p.Standing.IDs[in.Events[i].id.uid()]; code != "" {
+			if code := p.IDs[in.Events[i].id.uid()]; code != "" {
 				return nil, awstest.Refuse(code, "fault on request")
 			}
 		}
@@ -76,7 +76,7 @@ func (s *Server) putLogEvents(body []byte, p *awstest.Plan) ([]byte, *awstest.Er
 			return nil, e
 		}
 		var rejected map[string]int
-		if taken, rejected = s.inTime(in.Events, s.o.Now().Add(p.Standing.Clock)); len(rejected) > 0 {
+		if taken, rejected = s.inTime(in.Events, s.o.Now().Add(p.Clock)); len(rejected) > 0 {
 			answer["rejectedLogEventsInfo"] = rejected
 		}
 	}

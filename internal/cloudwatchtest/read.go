@@ -71,9 +71,9 @@ func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 	if s.reads.Exceeded(s.o.Now()) {
 		return nil, awstest.Throttled
 	}
-	p := s.ReadPlan()
-	if p.Code != "" {
-		return nil, awstest.Refuse(p.Code, "fault on request")
+	code, empty := s.Read()
+	if code != "" {
+		return nil, awstest.Refuse(code, "fault on request")
 	}
 	limit, from, e := in.place()
 	if e != nil {
@@ -86,12 +86,12 @@ func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 	}
 	page, next, held := []filtered{}, from, 0
 	s.View(func(events []Event) {
-		if held = len(events); !p.Empty {
+		if held = len(events); !empty {
 			page, next = s.search(events, from, limit, in.matches)
 		}
 	})
 	answer := map[string]any{"events": page, "searchedLogStreams": []any{}}
-	if next < held || p.Empty {
+	if next < held || empty {
 		answer["nextToken"] = fmt.Sprintf("%d.%d", next, s.Counts().Reads) // no two are alike
 	}
 	return answer, nil

@@ -23,7 +23,7 @@ import (
 )
 
 type (
-	// Faults go on until they are changed.
+	// Faults are what goes wrong with calls.
 	Faults = awstest.Faults
 	// Event is one that was taken.
 	Event = awstest.Event
