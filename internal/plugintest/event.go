@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // Event is a request that Kong has answered, with what a plugin can ask for in the
@@ -74,60 +75,55 @@ func (c *conn) write(data []byte) error {
 	return err
 }
 
-// call makes one call, and answers the plugin's own calls about e in between.
-func (h *Host) call(ctx context.Context, m *kong_plugin_protocol.RpcCall, e *Event) (*kong_plugin_protocol.RpcReturn, error) {
-	var c *conn
+// call makes one call, and answers the plugin's own calls about e in between. An error says what it was doing.
+func (h *Host) call(ctx context.Context, doing string, m *kong_plugin_protocol.RpcCall, e *Event) (*kong_plugin_protocol.RpcReturn, error) {
+	var (
+		c   *conn
+		ret *kong_plugin_protocol.RpcReturn
+		err error
+	)
 	select {
 	case c = <-h.idle:
 	default:
-		var err error
 		if c, err = h.dial(ctx); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", doing, err)
 		}
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	ret, err := h.exchange(c, m, e)
-	if !stop() || err != nil {
-		_ = c.Close()
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return ret, err
+	ret, err = h.exchange(c, m, e)
+	if stop() && err == nil {
+		h.keep(c)
+		return ret, nil
 	}
-	h.keep(c)
-	return ret, nil
+	_ = c.Close()
+	if err = cmp.Or(ctx.Err(), err); err != nil {
+		err = fmt.Errorf("%s: %w", doing, err)
+	}
+	return ret, err
 }
 
 func (h *Host) exchange(c *conn, m *kong_plugin_protocol.RpcCall, e *Event) (*kong_plugin_protocol.RpcReturn, error) {
 	m.Sequence = h.sequence.Add(1)
 	data, err := proto.Marshal(m)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = c.write(data)
 	}
-	if err := c.write(data); err != nil {
-		return nil, err
-	}
-	for e != nil {
-		method, err := c.read()
-		if err != nil {
-			return nil, err
-		}
-		if len(method) == 0 {
+	for e != nil && err == nil {
+		var method, args, answer []byte
+		if method, err = c.read(); err != nil || len(method) == 0 {
 			break
 		}
-		args, err := c.read()
-		if err != nil {
-			return nil, err
+		if args, err = c.read(); err == nil {
+			answer, err = h.answer(string(method), args, e)
 		}
-		answer, err := h.answer(string(method), args, e)
-		if err != nil {
-			return nil, err
-		}
-		if err := c.write(answer); err != nil {
-			return nil, err
+		if err == nil {
+			err = c.write(answer)
 		}
 	}
-	if data, err = c.read(); err != nil {
+	if err == nil {
+		data, err = c.read()
+	}
+	if err != nil {
 		return nil, err
 	}
 	ret := &kong_plugin_protocol.RpcReturn{}
@@ -157,14 +153,14 @@ func (h *Host) answer(method string, args []byte, e *Event) ([]byte, error) {
 		}
 		for key, value := range e.Headers {
 			if strings.EqualFold(key, name.GetV()) {
-				return rawString(value), nil
+				return rawString(value)
 			}
 		}
 		return nil, nil
 	case "kong.response.get_headers":
 		return rawHeaders(e.Headers), nil
 	case "kong.log.serialize":
-		return rawString(e.serialize()), nil
+		return rawString(e.serialize())
 	}
 	if level, ok := strings.CutPrefix(method, "kong.log."); ok {
 		return nil, h.line(level, args)
@@ -191,28 +187,21 @@ func (h *Host) line(level string, args []byte) error {
 
 // rawString encodes s as the message String in the way of lua-protobuf, which Kong
 // uses: it does not check for UTF-8, and it leaves out an empty field, so that "" and
-// nil look the same.
-func rawString(s string) []byte {
-	if s == "" {
-		return nil
-	}
-	return rawField(nil, 1, s)
-}
+// nil look the same. A BytesValue has the same form.
+func rawString(s string) ([]byte, error) { return proto.Marshal(wrapperspb.Bytes([]byte(s))) }
 
 // rawHeaders encodes headers as a Struct in the same way. In a map and in a oneof an
 // empty string is not left out.
 func rawHeaders(headers map[string]string) []byte {
+	field := func(b []byte, number protowire.Number, value []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), value)
+	}
 	var message []byte
 	for name, value := range headers {
-		entry := rawField(nil, 2, rawField(nil, 3, value)) // string_value of a Value
-		entry = rawField(entry, 1, strings.ToLower(name))
-		message = rawField(message, 1, entry)
+		entry := field(nil, 2, field(nil, 3, []byte(value))) // string_value of a Value
+		message = field(message, 1, field(entry, 1, []byte(strings.ToLower(name))))
 	}
 	return message
-}
-
-func rawField[T string | []byte](b []byte, number protowire.Number, value T) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), []byte(value))
 }
 
 // serialize returns a part of what kong.log.serialize does, in the way of lua-cjson:

@@ -8,7 +8,6 @@
 package plugintest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +31,7 @@ type Host struct {
 	name    string
 	cmd     *exec.Cmd
 	socket  string
-	stderr  tail
+	stderr  *os.File      // its standard error
 	exited  chan struct{} // closed when the process has ended
 	exitErr error         // set before exited is closed
 
@@ -65,10 +64,12 @@ func Start(ctx context.Context, binary, dir string) (*Host, error) {
 		idle: make(chan *conn, 64), calls: map[string]int{},
 	}
 	h.cmd = exec.Command(binary, "-kong-prefix", dir) //nolint:noctx // Close ends it
-	h.cmd.Env = os.Environ()
-	h.cmd.Stderr = &h.stderr
-	h.cmd.WaitDelay = time.Second
-	if err := h.cmd.Start(); err != nil {
+	var err error
+	if h.stderr, err = os.Create(filepath.Join(dir, name+".log")); err == nil {
+		h.cmd.Stderr = h.stderr
+		err = h.cmd.Start()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("starting the plugin: %w", err)
 	}
 	go func() {
@@ -104,36 +105,27 @@ func (h *Host) Instance(ctx context.Context, config any) (int32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("encoding the configuration: %w", err)
 	}
-	ret, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdStartInstance{
+	ret, err := h.call(ctx, "starting an instance", &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdStartInstance{
 		CmdStartInstance: &kong_plugin_protocol.CmdStartInstance{Name: h.name, Config: data},
 	}}, nil)
-	if err != nil {
-		return 0, fmt.Errorf("starting an instance: %w", err)
-	}
-	return ret.GetInstanceStatus().GetInstanceId(), nil
+	return ret.GetInstanceStatus().GetInstanceId(), err
 }
 
 // CloseInstance ends an instance.
 func (h *Host) CloseInstance(ctx context.Context, instance int32) error {
-	_, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdCloseInstance{
+	_, err := h.call(ctx, "closing an instance", &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdCloseInstance{
 		CmdCloseInstance: &kong_plugin_protocol.CmdCloseInstance{InstanceId: instance},
 	}}, nil)
-	if err != nil {
-		return fmt.Errorf("closing an instance: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Log runs the log phase of a request and returns when the plugin has handled it.
 // Concurrent calls use separate connections, as in Kong.
 func (h *Host) Log(ctx context.Context, instance int32, e Event) error {
-	_, err := h.call(ctx, &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdHandleEvent{
+	_, err := h.call(ctx, "running the log phase", &kong_plugin_protocol.RpcCall{Call: &kong_plugin_protocol.RpcCall_CmdHandleEvent{
 		CmdHandleEvent: &kong_plugin_protocol.CmdHandleEvent{InstanceId: instance, EventName: "log"},
 	}}, &e)
-	if err != nil {
-		return fmt.Errorf("running the log phase: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Calls returns how often the plugin has called each method of the PDK.
@@ -154,8 +146,14 @@ func (h *Host) Lines() []Line {
 	return slices.Clone(h.lines)
 }
 
-// Stderr returns the end of what the process has written to its standard error.
-func (h *Host) Stderr() string { return h.stderr.String() }
+// Stderr returns what the process has written to its standard error.
+func (h *Host) Stderr() string {
+	text, err := os.ReadFile(h.stderr.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
 
 // PID is the process id of the plugin.
 func (h *Host) PID() int { return h.cmd.Process.Pid }
@@ -184,6 +182,7 @@ func (h *Host) Close() error {
 		_ = h.cmd.Process.Kill()
 	}
 	<-h.exited
+	_ = h.stderr.Close()
 	for {
 		select {
 		case c := <-h.idle:
@@ -209,28 +208,4 @@ func (h *Host) keep(c *conn) {
 	default:
 		_ = c.Close()
 	}
-}
-
-// tail keeps the last bytes that are written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-const tailSize = 64 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf.Write(p)
-	if extra := t.buf.Len() - tailSize; extra > 0 {
-		t.buf.Next(extra)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.buf.String()
 }
