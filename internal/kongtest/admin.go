@@ -52,7 +52,7 @@ type exchange struct {
 	Request
 	options   *Options
 	node      *Node
-	w         *countingWriter
+	w         http.ResponseWriter
 	r         *http.Request
 	user      *User
 	upstream  *upstream // of a recorder: what a write changes
@@ -108,36 +108,9 @@ func (e *exchange) json(status int, v any) {
 
 // finish counts the request and sees to its row.
 func (s *Server) finish(e *exchange) {
-	e.Status, e.Bytes = e.w.status, e.w.bytes
 	s.count(e.Request)
 	if f := e.options.Answered; f != nil {
 		f(e.Request)
 	}
 	s.record(e)
 }
-
-// countingWriter notes what is answered.
-type countingWriter struct {
-	http.ResponseWriter
-	status int
-	bytes  int64
-}
-
-func (w *countingWriter) WriteHeader(status int) {
-	if status >= 200 && w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *countingWriter) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(b)
-	w.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap lets http.ResponseController flush.
-func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

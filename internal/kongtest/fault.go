@@ -134,6 +134,11 @@ func (s *Server) begin(e *exchange) bool {
 // send answers with a body, as JSON unless its type is set, and as slowly and as much of it as
 // the fault says.
 func (e *exchange) send(status int, body []byte) {
+	e.Status = status
+	if status == http.StatusNoContent {
+		e.w.WriteHeader(status)
+		return
+	}
 	h := e.w.Header()
 	if h.Get("Content-Type") == "" {
 		h.Set("Content-Type", "application/json; charset=utf-8")
@@ -148,9 +153,10 @@ func (e *exchange) send(status int, body []byte) {
 		body = body[:len(body)/2]
 	}
 	for part := range slices.Chunk(body, piece) {
-		// An error means that the client has gone.
-		if _, err := e.w.Write(part); err != nil {
-			return
+		n, err := e.w.Write(part)
+		e.Bytes += int64(n)
+		if err != nil {
+			return // the client has gone
 		}
 		if e.Fault.Pause > 0 {
 			http.NewResponseController(e.w).Flush() //nolint:errcheck // the next write tells
@@ -182,7 +188,7 @@ func wait(r *http.Request, d time.Duration) bool {
 
 // reset takes over the connection, so that its end is a reset to the client.
 func (e *exchange) reset() {
-	conn, _, err := http.NewResponseController(e.w.ResponseWriter).Hijack()
+	conn, _, err := http.NewResponseController(e.w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler) // HTTP/2: the stream is reset
 	}

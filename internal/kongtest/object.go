@@ -42,7 +42,7 @@ func (s *Server) serveEntity(e *exchange) {
 		return
 	}
 	if e.r.Method == http.MethodOptions {
-		e.w.WriteHeader(http.StatusNoContent)
+		e.send(http.StatusNoContent, nil)
 		return
 	}
 	edit := entities.Edit{RequestID: e.RequestID, Method: e.r.Method, Path: e.r.URL.Path, Time: e.Time}
@@ -55,7 +55,7 @@ func (s *Server) serveEntity(e *exchange) {
 	a := s.world.Apply(edit)
 	e.workspace = a.Workspace
 	if a.Body == nil {
-		e.w.WriteHeader(a.Status)
+		e.send(a.Status, nil)
 	} else {
 		e.json(a.Status, a.Body)
 	}

@@ -45,10 +45,13 @@ func NewRecorder(upstream string, o Options) (*Server, error) {
 		ModifyResponse: func(r *http.Response) error {
 			e := r.Request.Context().Value(exchangeKey{}).(*exchange)
 			e.setKong(r.Header)
-			if e.upstream != nil {
-				return e.upstream.answer(r)
+			e.Status = r.StatusCode
+			if e.upstream == nil {
+				return nil
 			}
-			return nil
+			var err error
+			e.upstream.after, r.Body, err = peek(r.Body)
+			return err
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if errors.Is(err, context.Canceled) {
@@ -86,8 +89,7 @@ type upstream struct {
 	kind     entities.Kind
 	before   jsontext.Value // of the entity that the path names; nil if there is none
 	cascades []entities.Change
-	status   int    // of the answer
-	after    []byte // its body; nil if that is too long
+	after    []byte // what Kong answers; nil if that is too long
 }
 
 // watch looks at the entity that a write is for, before it is passed on. It returns nil
@@ -139,16 +141,9 @@ func (s *Server) ask(e *exchange, path string) jsontext.Value {
 	return b
 }
 
-// answer notes an answer.
-func (u *upstream) answer(r *http.Response) (err error) {
-	u.status = r.StatusCode
-	u.after, r.Body, err = peek(r.Body)
-	return err
-}
-
 // changes returns what the request has changed, once it has been answered.
 func (u *upstream) changes(e *exchange) []entities.Change {
-	if u.status < 200 || u.status > 299 {
+	if e.Status < 200 || e.Status > 299 {
 		return nil
 	}
 	c := entities.Change{Path: u.kind.Path, DAO: u.kind.DAO, Operation: "update", Before: u.before}

@@ -200,7 +200,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	e := &exchange{
 		options: o,
 		node:    n,
-		w:       &countingWriter{ResponseWriter: rw},
+		w:       rw,
 		r:       r,
 		Request: Request{
 			Time: n.now(o), RequestID: entities.RandomID(rand.IntN),
