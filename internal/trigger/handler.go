@@ -114,11 +114,22 @@ func NewHandler(o Options) http.Handler {
 		hooks:   recent[*rate.Limiter]{most: maxRepeats, keep: repeatBurst * repeatEvery},
 	}
 	mux := http.NewServeMux()
-	mux.Handle(Path, h.serve(Path, h.trigger))
-	mux.Handle(EventHookPath, h.serve(EventHookPath, h.eventHook))
-	mux.Handle(HTTPLogPath, h.serve(HTTPLogPath, h.httpLog))
+	mux.Handle(Path, h.serve(Path, MaxBody, h.trigger))
+	mux.Handle(EventHookPath, h.serve(EventHookPath, maxEventHook, h.eventHook))
+	mux.Handle(HTTPLogPath, h.serve(HTTPLogPath, maxHTTPLog, h.httpLog))
 	return mux
 }
+
+// request is a request whose method and length are right.
+type request struct {
+	*http.Request
+	w       http.ResponseWriter
+	limiter *rate.Limiter // of its path
+	// secrets may have signed it. There are none only if it need not be signed, and is within the rate.
+	secrets []string
+}
+
+func (r *request) signed() bool { return len(r.secrets) > 0 }
 
 // refusal is a status and a reason. The reason repeats nothing that was sent, so
 // it can be logged.
@@ -143,12 +154,12 @@ var (
 	errNotStored = &refusal{http.StatusServiceUnavailable, "trigger could not be stored"}
 )
 
-// serve adds to check what all paths have in common. check returns the
-// announced ids.
-func (h *handler) serve(path string, check func(http.ResponseWriter, *http.Request, *rate.Limiter) ([]string, error)) http.Handler {
+// serve adds to check what all paths have in common. A body may have size bytes. check
+// returns the announced ids.
+func (h *handler) serve(path string, size int64, check func(*request) ([]string, error)) http.Handler {
 	limiter := rate.NewLimiter(rate.Limit(h.Rate), h.Rate)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ids, err := check(w, r, limiter)
+		ids, err := h.check(&request{Request: r, w: w, limiter: limiter}, path, size, check)
 		if err == nil {
 			err = split(ids, func(ids []string) error { return h.Notify(r.Context(), ids) })
 			if err != nil {
@@ -212,33 +223,49 @@ func (h *handler) failed(ctx context.Context, path string, err error) {
 	}
 }
 
-// trigger checks a request to Path.
-func (h *handler) trigger(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
-	secrets, err := h.begin(r, Path, MaxBody, limiter)
-	if err != nil {
-		return nil, err
+// check checks the head of a request to path, and then the rest. A body may still turn out to be
+// larger than size.
+func (h *handler) check(r *request, path string, size int64, rest func(*request) ([]string, error)) ([]string, error) {
+	switch {
+	case r.Method != http.MethodPost:
+		return nil, errMethod
+	case r.ContentLength > size:
+		return nil, errTooLarge
 	}
-	signed := len(secrets) > 0
-	if signed {
+	r.secrets = h.Secrets(path, false)
+	switch {
+	case r.signed():
+	case !h.Unsigned:
+		return nil, errNoSecret
+	case !r.limiter.AllowN(h.Now(), 1):
+		return nil, errRate
+	}
+	r.Body = http.MaxBytesReader(r.w, r.Body, size)
+	return rest(r)
+}
+
+// trigger checks a request to Path.
+func (h *handler) trigger(r *request) ([]string, error) {
+	if r.signed() {
 		if err := h.checkHeaders(r.Header); err != nil {
 			return nil, err
 		}
 	}
-	reader, done := h.body(w, r, MaxBody)
-	body, err := io.ReadAll(reader)
+	done := h.bodies.begin(r.w)
+	body, err := io.ReadAll(r.Body)
 	done() // what follows may take the ledger's time
 	if err != nil {
 		return nil, readError(err)
 	}
-	if signed && !h.fits(Path, secrets, func(list []string) bool { return verified(list, body, r.Header) }) {
+	if r.signed() && !h.fits(Path, r.secrets, func(list []string) bool { return verified(list, body, r.Header) }) {
 		return nil, errSignature
 	}
 	b, err := parseBody(body)
 	if err != nil {
 		return nil, err
 	}
-	if signed {
-		if err := h.reserve(r.Context(), r.Header.Get(standardwebhooks.HeaderWebhookID), limiter); err != nil {
+	if r.signed() {
+		if err := h.reserve(r.Context(), r.Header.Get(standardwebhooks.HeaderWebhookID), r.limiter); err != nil {
 			return nil, err
 		}
 	}
@@ -285,35 +312,6 @@ func (h *handler) limit(limiter *rate.Limiter) error {
 	}
 	h.Poll()
 	return errRate
-}
-
-// begin checks the head of a request to path, whose body may have size bytes; it may
-// still turn out to be larger. It returns the secrets that may have signed the request.
-// There are none only if the request need not be signed, and is within the rate.
-func (h *handler) begin(r *http.Request, path string, size int64, limiter *rate.Limiter) ([]string, error) {
-	switch {
-	case r.Method != http.MethodPost:
-		return nil, errMethod
-	case r.ContentLength > size:
-		return nil, errTooLarge
-	}
-	secrets := h.Secrets(path, false)
-	switch {
-	case len(secrets) > 0:
-	case !h.Unsigned:
-		return nil, errNoSecret
-	case !limiter.AllowN(h.Now(), 1):
-		return nil, errRate
-	}
-	return secrets, nil
-}
-
-// body returns the body of a request, of which at most size bytes can be read, and a
-// function that the caller calls once it has read it.
-func (h *handler) body(w http.ResponseWriter, r *http.Request, size int64) (body io.Reader, done func()) {
-	c := http.NewResponseController(w)
-	h.bodies.begin(c)
-	return http.MaxBytesReader(w, r.Body, size), func() { h.bodies.end(c) }
 }
 
 // readError returns the refusal for an error of reading a body.

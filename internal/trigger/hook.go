@@ -28,37 +28,26 @@ const maxEventHook = 1 << 20
 //
 // Kong documents x-kong-signature as sha1=<hex of HMAC-SHA1>, and HMAC-SHA256
 // from 3.14 on.
-func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
-	secrets, err := h.begin(r, EventHookPath, maxEventHook, limiter)
-	if err != nil {
-		return nil, err
-	}
-	signed := len(secrets) > 0
-	var (
-		newHash func() hash.Hash
-		want    []byte
-	)
-	if signed {
-		if newHash, want = kongSignature(r.Header); newHash == nil {
-			return nil, errHookSignature
-		}
+func (h *handler) eventHook(r *request) ([]string, error) {
+	newHash, want := kongSignature(r.Header)
+	if r.signed() && newHash == nil {
+		return nil, errHookSignature
 	}
 	var (
 		macs    []hash.Hash
 		writers []io.Writer
 	)
-	for _, secret := range secrets {
+	for _, secret := range r.secrets {
 		if secret != "" {
 			mac := hmac.New(newHash, []byte(secret))
 			macs, writers = append(macs, mac), append(writers, mac)
 		}
 	}
-	body, done := h.body(w, r, maxEventHook)
-	defer done()
-	if _, err := io.Copy(io.MultiWriter(writers...), body); err != nil {
+	defer h.bodies.begin(r.w)()
+	if _, err := io.Copy(io.MultiWriter(writers...), r.Body); err != nil {
 		return nil, readError(err)
 	}
-	if !signed {
+	if !r.signed() {
 		return nil, nil
 	}
 	for _, mac := range macs {
@@ -66,7 +55,7 @@ func (h *handler) eventHook(w http.ResponseWriter, r *http.Request, limiter *rat
 			if !h.allowHook(string(sum)) {
 				return nil, errHookRepeated
 			}
-			return nil, h.limit(limiter)
+			return nil, h.limit(r.limiter)
 		}
 	}
 	h.Secrets(EventHookPath, true) // for the next one: this one has been read, and is not kept

@@ -7,8 +7,8 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"golang.org/x/time/rate"
 )
 
 // maxHTTPLog is the largest body of http-log that is read, in bytes. A body with
@@ -20,22 +20,17 @@ const maxHTTPLog = 1 << 20
 // the password of Basic authentication; the user name does not matter. The body
 // is one log entry or an array of them. Nothing is read of an entry but its
 // request_id, and an entry without one asks for a poll.
-func (h *handler) httpLog(w http.ResponseWriter, r *http.Request, limiter *rate.Limiter) ([]string, error) {
-	secrets, err := h.begin(r, HTTPLogPath, maxHTTPLog, limiter)
-	if err != nil {
-		return nil, err
-	}
-	if len(secrets) > 0 {
-		if !h.fits(HTTPLogPath, secrets, func(list []string) bool { return authenticated(list, r) }) {
+func (h *handler) httpLog(r *request) ([]string, error) {
+	if r.signed() {
+		if !h.fits(HTTPLogPath, r.secrets, func(list []string) bool { return authenticated(list, r.Request) }) {
 			return nil, errPassword
 		}
-		if err := h.limit(limiter); err != nil {
+		if err := h.limit(r.limiter); err != nil {
 			return nil, err
 		}
 	}
-	body, done := h.body(w, r, maxHTTPLog)
-	defer done()
-	ids, anonymous, err := readHTTPLog(body)
+	defer h.bodies.begin(r.w)()
+	ids, anonymous, err := readHTTPLog(r.Body)
 	if err != nil {
 		if _, ok := errors.AsType[*jsontext.SyntacticError](err); ok || errors.Is(err, errHTTPLog) {
 			return nil, errHTTPLog
@@ -69,74 +64,45 @@ func authenticated(secrets []string, r *http.Request) bool {
 }
 
 // readHTTPLog returns the valid ids of one log entry or of an array of them, and
-// whether an entry has none.
+// whether an entry has none. It keeps nothing else.
 func readHTTPLog(r io.Reader) (ids []string, anonymous bool, err error) {
 	// Kong writes a request's bytes as they came, and its names as they came.
 	d := jsontext.NewDecoder(r, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 	entry := func() error {
-		id, err := readHTTPLogEntry(d)
-		switch {
-		case err != nil:
-		case id == "":
-			anonymous = true
-		default:
-			ids = append(ids, id)
+		var e struct {
+			ID jsontext.Value `json:"request_id"`
 		}
-		return err
+		if kind := d.PeekKind(); kind != jsontext.KindBeginObject && kind != jsontext.KindInvalid {
+			return errHTTPLog // without this, null would decode to an entry
+		}
+		if err := json.UnmarshalDecode(d, &e); err != nil {
+			return err
+		}
+		id, err := jsontext.AppendUnquote(nil, e.ID)
+		if err == nil && ValidID(string(id)) {
+			ids = append(ids, string(id))
+		} else {
+			anonymous = true
+		}
+		return nil
 	}
-	if d.PeekKind() != '[' {
+	if d.PeekKind() != jsontext.KindBeginArray {
 		err = entry()
 	} else {
 		_, err = d.ReadToken()
-		for err == nil && d.PeekKind() != ']' {
+		for err == nil && d.PeekKind() != jsontext.KindEndArray {
 			err = entry()
 		}
 		if err == nil {
 			_, err = d.ReadToken()
 		}
 	}
-	if err != nil {
-		return nil, false, err
-	}
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		if err == nil {
+	if err == nil {
+		if _, err = d.ReadToken(); err == nil {
 			err = errHTTPLog
-		}
-		return nil, false, err
-	}
-	return ids, anonymous, nil
-}
-
-// readHTTPLogEntry reads one entry and returns its id if that is valid, and ""
-// otherwise. It keeps nothing else.
-func readHTTPLogEntry(d *jsontext.Decoder) (string, error) {
-	begin, err := d.ReadToken()
-	if err != nil {
-		return "", err
-	}
-	if begin.Kind() != '{' {
-		return "", errHTTPLog
-	}
-	id := ""
-	for d.PeekKind() != '}' {
-		name, err := d.ReadToken()
-		if err != nil {
-			return "", err
-		}
-		if name.String() != "request_id" || d.PeekKind() != '"' {
-			if err := d.SkipValue(); err != nil {
-				return "", err
-			}
-			continue
-		}
-		value, err := d.ReadToken()
-		if err != nil {
-			return "", err
-		}
-		if s := value.String(); ValidID(s) {
-			id = s
+		} else if errors.Is(err, io.EOF) {
+			return ids, anonymous, nil
 		}
 	}
-	_, err = d.ReadToken()
-	return id, err
+	return nil, false, err
 }

@@ -23,9 +23,7 @@ import (
 // functionARN matches the ARN of a Lambda function, with or without a version or
 // an alias, in any partition, and captures its Region. Lambda itself checks the
 // length of the name. The plugin's schema says the same in Lua's patterns.
-var functionARN = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^arn:aws[a-z-]*:lambda:([a-z]+-[a-z0-9-]+-\d+):\d{12}:function:[A-Za-z0-9_-]+(?::[A-Za-z0-9_$-]+)?$`)
-})
+var functionARN = regexp.MustCompile(`^arn:aws[a-z-]*:lambda:([a-z]+-[a-z0-9-]+-\d+):\d{12}:function:[A-Za-z0-9_-]+(?::[A-Za-z0-9_$-]+)?$`)
 
 // LambdaOptions are the settings of a [Lambda].
 type LambdaOptions struct {
@@ -52,7 +50,7 @@ type Lambda struct {
 
 // NewLambda checks the options and returns a Lambda. It makes no connection.
 func NewLambda(o LambdaOptions) (*Lambda, error) {
-	m := functionARN().FindStringSubmatch(o.Function)
+	m := functionARN.FindStringSubmatch(o.Function)
 	if m == nil {
 		return nil, errors.New("the Lambda function is not an ARN like arn:aws:lambda:eu-west-1:123456789012:function:name")
 	}

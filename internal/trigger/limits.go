@@ -1,6 +1,7 @@
 package trigger
 
 import (
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -42,8 +43,10 @@ type bodyLimiter struct {
 
 const maxBodies = 256
 
-// begin gives the body of c's request readFor to arrive, or less if others come.
-func (b *bodyLimiter) begin(c *http.ResponseController) {
+// begin gives the body of a request readFor to arrive, or less if others come. The caller calls
+// done once it has read it.
+func (b *bodyLimiter) begin(w http.ResponseWriter) (done func()) {
+	c := http.NewResponseController(w)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// Not every ResponseWriter has deadlines; a server's has.
@@ -53,14 +56,67 @@ func (b *bodyLimiter) begin(c *http.ResponseController) {
 		b.open = slices.Delete(b.open, 0, 1)
 	}
 	b.open = append(b.open, c)
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.open = without(b.open, c)
+	}
 }
 
-func (b *bodyLimiter) end(c *http.ResponseController) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if i := slices.Index(b.open, c); i >= 0 {
-		b.open = slices.Delete(b.open, i, i+1)
+// LimitConnections bounds the number of connections that server keeps open. When
+// there is one too many, the one that has waited longest for a request is closed:
+// clients that connect and say nothing cannot keep the others out, as they could
+// if the newest connection had to wait. If all connections are in use, the newest
+// is closed.
+//
+// It sets the ConnState of server, before server serves.
+func LimitConnections(server *http.Server, limit int) {
+	l := &connLimiter{limit: limit}
+	server.ConnState = func(c net.Conn, state http.ConnState) {
+		if surplus := l.track(c, state); surplus != nil {
+			_ = surplus.Close()
+		}
 	}
+}
+
+type connLimiter struct {
+	limit int
+
+	mu      sync.Mutex
+	open    int
+	waiting []net.Conn // those without a request, the oldest first
+}
+
+// track notes c's new state and returns the connection to close, or nil.
+func (l *connLimiter) track(c net.Conn, state http.ConnState) net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		l.open++
+		l.waiting = append(l.waiting, c)
+		if l.open > l.limit {
+			oldest := l.waiting[0]
+			l.waiting = without(l.waiting, oldest)
+			return oldest
+		}
+	case http.StateIdle:
+		l.waiting = append(l.waiting, c)
+	case http.StateActive:
+		l.waiting = without(l.waiting, c)
+	case http.StateHijacked, http.StateClosed:
+		l.waiting = without(l.waiting, c)
+		l.open--
+	}
+	return nil
+}
+
+// without returns a list without x, if x is there.
+func without[T comparable](list []T, x T) []T {
+	if i := slices.Index(list, x); i >= 0 {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
 }
 
 // recent is a map that forgets. A key stays for at least keep, unless there are more than
