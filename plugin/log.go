@@ -56,13 +56,13 @@ func (c *Config) Log(kong *pdk.PDK) {
 // the connection is lost.
 func (c *Config) ask(kong *pdk.PDK) (id string, announced bool, err error) {
 	if c.filters() {
-		if e, ok := serialize(kong); ok {
-			if e.method != "" && !c.wanted(e.method, e.path) {
-				return "", false, nil
-			}
-			if e.complete {
-				return e.id, e.hasID, nil
-			}
+		e := serialize(kong)
+		if e.Request.Method != "" && !c.wanted(e.Request.Method, cmp.Or(e.UpstreamURI, e.Request.URI)) {
+			return "", false, nil
+		}
+		if headers := e.Response.Headers; headers != nil {
+			_ = json.Unmarshal(headers.ID, &id, lenient) // a list of several is no id
+			return id, headers.ID != nil, nil
 		}
 	}
 	id, err = kong.Response.GetHeader(idHeader)
@@ -89,47 +89,36 @@ func (c *Config) notify(id string) string {
 	return line
 }
 
-// event is what kong.log.serialize says of a request and its response.
+// event is what kong.log.serialize says of a request and its response. A field that a plugin such as
+// http-log has taken out (custom_fields_by_lua) is missing.
 type event struct {
-	method, path string // "" if it does not say
-	complete     bool   // it holds the response's headers
-	hasID        bool   // with idHeader, be it empty
-	id           string
+	// UpstreamURI is the path that reached the Admin API, with its query. In Request.URI it still
+	// begins with the route's path.
+	UpstreamURI string `json:"upstream_uri"`
+	Request     struct {
+		Method string `json:"method"`
+		URI    string `json:"uri"`
+	} `json:"request"`
+	Response struct {
+		Headers *struct {
+			ID jsontext.Value `json:"x-kong-admin-request-id"` // a string, or a list of several
+		} `json:"headers"`
+	} `json:"response"`
 }
 
-// serialize returns false if Kong does not answer, or not as Kong does.
-func serialize(kong *pdk.PDK) (event, bool) {
+// serialize returns an empty event if Kong does not answer, or not as Kong does.
+func serialize(kong *pdk.PDK) (e event) {
 	// A BytesValue has the form of the String that Kong sends, but it may hold any
 	// bytes. go-pdk's Serialize fails on those that are not UTF-8: a %ff in the
 	// query is enough.
 	var text wrapperspb.BytesValue
 	if err := kong.Log.Ask("kong.log.serialize", nil, &text); err != nil {
-		return event{}, false
-	}
-	// upstream_uri is the path that reached the Admin API, with its query. In
-	// request.uri it still begins with the route's path. A field that a plugin such as
-	// http-log has taken out (custom_fields_by_lua) is missing.
-	var e struct {
-		UpstreamURI string `json:"upstream_uri"`
-		Request     struct {
-			Method string `json:"method"`
-			URI    string `json:"uri"`
-		} `json:"request"`
-		Response struct {
-			Headers *struct {
-				ID jsontext.Value `json:"x-kong-admin-request-id"` // a string, or a list of several
-			} `json:"headers"`
-		} `json:"response"`
+		return event{}
 	}
 	if json.Unmarshal(text.GetValue(), &e, lenient) != nil {
-		return event{}, false
+		return event{}
 	}
-	out := event{method: e.Request.Method, path: cmp.Or(e.UpstreamURI, e.Request.URI)}
-	if headers := e.Response.Headers; headers != nil {
-		out.complete, out.hasID = true, headers.ID != nil
-		_ = json.Unmarshal(headers.ID, &out.id, lenient)
-	}
-	return out, true
+	return e
 }
 
 // hasHeader reports whether the response has a header, be it empty. GetHeader

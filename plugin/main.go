@@ -78,23 +78,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer end()
 	all := newSenders(newTarget, slog.New(slog.NewTextHandler(stderr, nil)))
 	s := newServer(all)
-	served := make(chan error, 1)
 	var watch sync.WaitGroup
 	watch.Go(func() { awaitOrphaned(ctx, parent, os.Getppid, parentEvery, end) })
-	go func() { served <- s.serve(l) }() //nolint:contextcheck // a sender outlives the event that starts it
-	select {
-	case err = <-served:
-	case <-ctx.Done():
-		_ = l.Close()
-		err = <-served
-	}
+	context.AfterFunc(ctx, func() { _ = l.Close() })
+	err = s.serve(l) //nolint:contextcheck // a sender outlives the event that starts it
 	end()
 	watch.Wait()
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushFor)
 	defer cancel()
 	all.close(flush)
 	s.close()
-	_ = l.Close()
 	return err
 }
 
