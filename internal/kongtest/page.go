@@ -46,30 +46,37 @@ func parseQuery(o *Options, v url.Values) (q auditlog.Selection, refused map[str
 		}
 		q.After = p
 	}
-	if o.Order != Filtered {
-		return q, nil
+	if o.Order == Filtered {
+		if wrong := parseFilters(&q, v); wrong != "" {
+			return refuse(2, "schema violation", wrong)
+		}
+		if o.AfterExclusive && v.Has("after") && q.From < math.MaxInt64 {
+			q.From++
+		}
 	}
+	return q, nil
+}
+
+// parseFilters reads what only the releases that filter know. It returns what is wrong with it, or "".
+func parseFilters(q *auditlog.Selection, v url.Values) string {
 	for name, bound := range map[string]*int64{"after": &q.From, "before": &q.Until} {
 		if !v.Has(name) {
 			continue
 		}
 		n, err := strconv.ParseInt(v.Get(name), 10, 64)
 		if err != nil {
-			return refuse(2, "schema violation", name+" must be a number of seconds")
+			return name + " must be a number of seconds"
 		}
 		*bound = n
 	}
-	if o.AfterExclusive && v.Has("after") && q.From < math.MaxInt64 {
-		q.From++
-	}
 	if v.Has("sort_by") && v.Get("sort_by") != "request_timestamp" {
-		return refuse(2, "schema violation", "sort_by must be request_timestamp")
+		return "sort_by must be request_timestamp"
 	}
 	if desc := v.Get("sort_desc"); v.Has("sort_desc") && desc != "true" && desc != "false" {
-		return refuse(2, "schema violation", "sort_desc must be true or false")
+		return "sort_desc must be true or false"
 	}
 	q.Oldest = v.Has("sort_by") && v.Get("sort_desc") == "false" // without sort_by there is nothing to turn round
-	return q, nil
+	return ""
 }
 
 // servePage answers with rows of the requests or of the objects.
