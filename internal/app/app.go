@@ -13,7 +13,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/awscall"
 	"github.com/kong-cloudtrail/relay/internal/config"
-	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/ledger/boltledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
@@ -98,26 +97,6 @@ func (a *App) Reopen() error {
 		return nil
 	}
 	return a.destination.reopen()
-}
-
-// AroundPuts wraps each put of a pass: put runs instead of it, and itself calls to.Put.
-func (a *App) AroundPuts(put func(ctx context.Context, to delivery.Destination, entries []audit.Entry) ([]audit.Verdict, error)) {
-	around := func(to delivery.Destination) delivery.Destination {
-		return destinationFunc(func(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
-			return put(ctx, to, entries)
-		})
-	}
-	a.destination.Destination = around(a.destination.Destination)
-	if a.destination.urgent != nil {
-		a.destination.urgent = around(a.destination.urgent)
-	}
-}
-
-// destinationFunc implements [delivery.Destination].
-type destinationFunc func(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error)
-
-func (f destinationFunc) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
-	return f(ctx, entries)
 }
 
 func (a *App) openKong() error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,13 +61,17 @@ func (p *pace) slow(d health.Dependency) time.Duration {
 }
 
 // Watch makes every call to Kong, ledger and destination report its outcome under the
-// dependency that was called, whatever the error says. It must be called once, before a is
-// used.
-func (a *App) Watch(report Report) {
+// dependency that was called, whatever the error says. It calls retried with the code of each
+// put of which something has to be put again. It must be called once, before a is used.
+func (a *App) Watch(report Report, retried func(code string)) {
 	a.report, a.pace = report, &pace{usual: map[health.Dependency]time.Duration{}}
 	a.source = watchedSource{a.source, a}
 	a.Store = watchedStore{a.Store, a}
-	a.AroundPuts(a.watchedPut)
+	d := &a.destination
+	d.Destination = watchedDestination{d.Destination, a, retried}
+	if d.urgent != nil {
+		d.urgent = watchedDestination{d.urgent, a, retried}
+	}
 }
 
 // attempted reports the outcome of an attempt to read a page.
@@ -127,11 +132,29 @@ func (s watchedSource) Page(ctx context.Context, q audit.Query) (audit.Page, err
 	return p, err
 }
 
-// watchedPut puts entries, and reports the outcome.
-func (a *App) watchedPut(ctx context.Context, to delivery.Destination, entries []audit.Entry) ([]audit.Verdict, error) {
-	done := a.begin(health.Destination, "put")
-	verdicts, err := to.Put(ctx, entries)
-	done(defaultHint(putFailure(verdicts, err), a.kind.hint))
+type watchedDestination struct {
+	delivery.Destination
+	app     *App
+	retried func(code string)
+}
+
+func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
+	done := d.app.begin(health.Destination, "put")
+	verdicts, err := d.Destination.Put(ctx, entries)
+	done(defaultHint(putFailure(verdicts, err), d.app.kind.hint))
+	again := slices.IndexFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Retryable })
+	if again < 0 || ctx.Err() != nil {
+		return verdicts, err
+	}
+	code := verdicts[again].Code
+	switch {
+	case code != "" || err == nil:
+	case audit.NeedsPerson(err):
+		code = "settings"
+	default:
+		code = "unavailable"
+	}
+	d.retried(code)
 	return verdicts, err
 }
 

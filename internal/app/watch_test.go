@@ -30,7 +30,7 @@ func TestLedgerThatTakesNoRecords(t *testing.T) {
 	var log strings.Builder
 	tracker := health.New(slog.New(slog.NewTextHandler(&log, nil)))
 	a := &App{Store: cramped{}}
-	a.Watch(func(d health.Dependency, operation string, err error) { tracker.Report(time.Now(), d, operation, err) })
+	a.Watch(func(d health.Dependency, operation string, err error) { tracker.Report(time.Now(), d, operation, err) }, nil)
 	for range 3 {
 		if _, err := a.Store.Acquire(t.Context(), false); err != nil {
 			t.Fatal(err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -63,13 +64,8 @@ func (s *server) noteChanged(entries []audit.Entry) {
 		}
 		for _, one := range changes.Of(e.Changes) {
 			n := changedEntity{
-				At: time.Unix(e.Timestamp, 0), Who: e.RBACUserName, Operation: one.Operation, Entity: one.Entity, Name: one.Name, History: one.History,
-			}
-			if n.Who == "" {
-				n.Who = "anonymous"
-			}
-			if n.Name == "" {
-				n.Name = one.Key
+				At: time.Unix(e.Timestamp, 0), Who: cmp.Or(e.RBACUserName, "anonymous"), Operation: one.Operation,
+				Entity: one.Entity, Name: cmp.Or(one.Name, one.Key), History: one.History,
 			}
 			if linked {
 				n.Path = "history/" + url.PathEscape(one.Entity) + "/" + url.PathEscape(one.Key)

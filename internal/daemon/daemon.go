@@ -65,7 +65,7 @@ type server struct {
 // Options of the daemon. All of them may be left out.
 type Options struct {
 	Version        string
-	Stdout, Stderr io.Writer                   // for metrics
+	Stdout, Stderr io.Writer                   // for metrics; needed if the settings ask for them
 	Delivered      func(entries []audit.Entry) // called with what was accepted and recorded
 	Listening      func(addr string)           // called with the trigger listener's address
 	Operations     func(addr string)           // called with the operations listener's address
@@ -80,12 +80,6 @@ func Run(ctx context.Context, a *app.App, o Options) error {
 }
 
 func newServer(a *app.App, o Options) *server {
-	if o.Stdout == nil {
-		o.Stdout = io.Discard
-	}
-	if o.Stderr == nil {
-		o.Stderr = io.Discard
-	}
 	s := &server{app: a, log: a.Log, opts: o, health: health.New(a.Log),
 		recording: newRecording(a.Settings.Canary, time.Now())}
 	s.template, s.policy = newPage()
@@ -96,8 +90,7 @@ func newServer(a *app.App, o Options) *server {
 			s.metrics.changes.WithLabelValues(string(h)) // a rate needs the zero
 		}
 	}
-	a.Watch(s.report)
-	a.AroundPuts(s.put)
+	a.Watch(s.report, s.metrics.retried)
 	passes := a.Pipeline(pipeline.Observer{
 		Stage: func(stage string, took time.Duration) {
 			s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())

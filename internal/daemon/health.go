@@ -9,7 +9,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/health"
 )
@@ -258,23 +257,6 @@ func (s *server) writeEMF(context.Context) {
 	if err := emf.Write(out, now, s.app.Settings.Source, metrics); err != nil {
 		s.log.Warn("metrics not written", "err", err)
 	}
-}
-
-// put puts entries, and counts the call if some of them have to be put again.
-func (s *server) put(ctx context.Context, to delivery.Destination, entries []audit.Entry) ([]audit.Verdict, error) {
-	verdicts, err := to.Put(ctx, entries)
-	if i := slices.IndexFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Retryable }); i >= 0 && ctx.Err() == nil {
-		code := verdicts[i].Code
-		switch {
-		case code != "" || err == nil:
-		case audit.NeedsPerson(err):
-			code = "settings"
-		default:
-			code = "unavailable"
-		}
-		s.metrics.retried(code)
-	}
-	return verdicts, err
 }
 
 // sample notes how far delivery is behind, for the chart of the status page.

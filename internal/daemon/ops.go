@@ -50,18 +50,12 @@ func (s *server) readiness() readiness {
 
 func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 	r := s.readiness()
-	status := http.StatusOK
-	if !r.Ready {
-		status = http.StatusServiceUnavailable
-	}
-	writeJSON(w, status, r)
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_ = json.MarshalEncode(jsontext.NewEncoder(w), v) // a client that went away
+	if !r.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.MarshalEncode(jsontext.NewEncoder(w), r) // a client that went away
 }
 
 // opsHandler serves the operations listener. It runs commands for requests that have the key,
@@ -73,18 +67,16 @@ func (s *server) opsHandler(key string) http.Handler {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", s.readyz)
-	status := &rendered{contentType: "application/json", render: func(ctx context.Context, w io.Writer) error {
+	mux.HandleFunc("GET /status", s.cached("application/json", func(ctx context.Context, w io.Writer) error {
 		return json.MarshalEncode(jsontext.NewEncoder(w), s.status(ctx))
-	}}
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, status) })
-	page := &rendered{contentType: "text/html; charset=utf-8", render: s.renderPage}
+	}))
+	page := s.cached("text/html; charset=utf-8", s.renderPage)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", s.policy)
 		w.Header().Set("Referrer-Policy", "no-referrer")
-		s.answer(w, r, page)
+		page(w, r)
 	})
-	scrape := &rendered{contentType: string(metricsFormat), render: s.metrics.write}
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, scrape) })
+	mux.HandleFunc("GET /metrics", s.cached(string(metricsFormat), s.metrics.write))
 	if s.showsHistory() {
 		mux.HandleFunc("GET /history/{type}/{name}", s.entityHistory)
 	}

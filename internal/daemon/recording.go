@@ -125,11 +125,7 @@ func (r *recording) seen(now, at time.Time) bool {
 	if at.After(r.proven) {
 		r.proven = at
 	}
-	within := r.every
-	if within == 0 {
-		within = provenFor
-	}
-	return !at.Before(r.lost.Truncate(time.Second)) && now.Sub(at) < within
+	return !at.Before(r.lost.Truncate(time.Second)) && now.Sub(at) < cmp.Or(r.every, provenFor)
 }
 
 // missing takes ids that were not recorded. It reports whether a canary read is one of them

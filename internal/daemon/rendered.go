@@ -17,8 +17,7 @@ const keepFor = time.Second
 // rendered is an answer that is kept for a moment. It is safe for concurrent use: one
 // request makes the answer while the others wait for it.
 type rendered struct {
-	contentType string
-	render      func(ctx context.Context, w io.Writer) error
+	render func(ctx context.Context, w io.Writer) error
 
 	mu      sync.Mutex
 	at      time.Time // when it was made; zero: not yet
@@ -40,18 +39,21 @@ func (a *rendered) body(ctx context.Context, now time.Time, changes uint64) ([]b
 	return a.made, nil
 }
 
-// answer writes a rendered answer to a request.
-func (s *server) answer(w http.ResponseWriter, r *http.Request, a *rendered) {
-	body, err := a.body(r.Context(), time.Now(), s.updates.Load()+s.health.Changes())
-	if err != nil {
-		s.log.Error("answer not made", "path", r.URL.Path, "err", err)
-		http.Error(w, "answer not made", http.StatusInternalServerError)
-		return
+// cached returns a handler that writes an answer that render makes.
+func (s *server) cached(contentType string, render func(ctx context.Context, w io.Writer) error) http.HandlerFunc {
+	a := &rendered{render: render}
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := a.body(r.Context(), time.Now(), s.updates.Load()+s.health.Changes())
+		if err != nil {
+			s.log.Error("answer not made", "path", r.URL.Path, "err", err)
+			http.Error(w, "answer not made", http.StatusInternalServerError)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Type", contentType)
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		_, _ = w.Write(body) // a client that went away
 	}
-	h := w.Header()
-	h.Set("Content-Type", a.contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	_, _ = w.Write(body) // a client that went away
 }

@@ -181,21 +181,17 @@ func (h *host) Invoke(ctx context.Context, payload []byte) (answer []byte, err e
 // failure logs an error with its hint, and returns it in the form in which Lambda shows
 // it. The invocation counts as failed: Lambda repeats asynchronous ones, and alarms see it.
 func (h *host) failure(log *slog.Logger, err error) error {
-	var (
-		wrong   *config.Error
-		unknown *eventError
-	)
+	_, wrong := errors.AsType[*config.Error](err)
+	_, unknown := errors.AsType[*eventError](err)
 	out := messages.InvokeResponse_Error{Message: err.Error(), Type: "PassFailed"}
 	err = app.Explain(err)
 	if hint := audit.Hint(err); hint != "" {
 		out.Message += ". What to do: " + hint
 	}
 	switch {
-	case audit.NeedsPerson(err):
+	case wrong, audit.NeedsPerson(err):
 		out.Type = "SettingsError"
-	case errors.As(err, &wrong):
-		out.Type = "SettingsError"
-	case errors.As(err, &unknown):
+	case unknown:
 		out.Type = "UnknownEvent"
 	}
 	log.Error("invocation failed", app.ErrorAttrs(err)...)

@@ -250,11 +250,10 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	} else {
 		metrics = append(metrics, emf.Count(emf.AnnouncedMissing, len(missing)))
 	}
-	dead, deferred, err := a.Store.UndeliveredCounts(ctx)
-	_, oldest, oldestErr := a.Store.OldestUndelivered(ctx)
-	if err = errors.Join(err, oldestErr); err != nil {
+	if u, err := a.CountUndelivered(ctx); err != nil {
 		log.Warn("undelivered entries not counted for the metrics", "err", err)
 	} else {
+		oldest := u.OldestDeferred
 		if r.Failed > 0 {
 			// Known to this pass, and without an outcome.
 			known := app.UnixTime(cmp.Or(h.oldestPending.Load(), r.through))
@@ -262,7 +261,7 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 				oldest = known
 			}
 		}
-		metrics = append(metrics, emf.Count(emf.DeadLetters, dead), emf.Count(emf.Deferred, deferred), emf.Age(emf.OldestUndeliveredAge, now, oldest))
+		metrics = append(metrics, emf.Count(emf.DeadLetters, u.Dead), emf.Count(emf.Deferred, u.Deferred), emf.Age(emf.OldestUndeliveredAge, now, oldest))
 	}
 	if a.Settings.Objects {
 		metrics = append(metrics, h.changes.Take()...)
