@@ -93,8 +93,7 @@ func (a *App) Lease(rerun func()) *lease.Keeper {
 // the lease as long as wait says.
 func (a *App) Runner(s *announce.Scheduler, passes runner.Passes, o runner.Observer, wait time.Duration) *runner.Runner {
 	return runner.New(runner.Options{
-		Passes: passes, Scheduler: s, List: a.Store, Ledger: a.Store, OwnReads: a.Store, Marks: a.Store,
-		LeaseLeft: a.Store.LeaseLeft, Schedule: a.Settings.Schedule, LeaseWait: wait, Observer: o, Logger: a.Log,
+		Passes: passes, Scheduler: s, Ledger: a.Store, Schedule: a.Settings.Schedule, LeaseWait: wait, Observer: o, Logger: a.Log,
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/objects"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
@@ -15,12 +14,9 @@ import (
 // Store is a ledger with all that the hosts and commands need of one. It is safe for
 // concurrent use.
 type Store interface {
-	delivery.Ledger
-	pipeline.Marks
+	runner.Ledger
 	pipeline.Undelivered
-	pipeline.OwnReads
 	objects.Memory
-	runner.List
 
 	// Begin pins the ledger that is there, making one if there is none. Writes fail with
 	// audit.ErrLedgerReplaced once it is another one.
@@ -29,8 +25,6 @@ type Store interface {
 	// audit.ErrLeaseHeld if another process has it, after it has requested a rerun of
 	// that one if requestRerun is set.
 	Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error)
-	// LeaseLeft returns how long another relay's lease lasts, 0 if nobody holds it.
-	LeaseLeft(ctx context.Context) (time.Duration, error)
 
 	// UndeliveredEntry finds a dead letter or a deferred entry.
 	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)

@@ -67,8 +67,7 @@ type Options struct {
 	Version        string
 	Stdout, Stderr io.Writer                   // for metrics; needed if the settings ask for them
 	Delivered      func(entries []audit.Entry) // called with what was accepted and recorded
-	Listening      func(addr string)           // called with the trigger listener's address
-	Operations     func(addr string)           // called with the operations listener's address
+	Listening      func(triggers, ops string)  // called with the listeners' addresses; empty for one that is off
 	// Command runs a command for another process, which needs the ledger's file, and
 	// returns its exit code.
 	Command func(ctx context.Context, args []string, stdout, stderr io.Writer) int
@@ -146,10 +145,13 @@ func (s *server) run(ctx context.Context) error {
 		_ = group.Wait() // says only that it was told to stop
 		return err
 	}
-	listen := func(name, addr string, h http.Handler) (net.Addr, error) {
+	listen := func(name, addr string, h http.Handler) (string, error) {
+		if addr == "" {
+			return "", nil
+		}
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 		if err != nil {
-			return nil, audit.SettingsErrorf("stop what has that address, or choose another: --listen for triggers, --ops-listen for operations; off for none",
+			return "", audit.SettingsErrorf("stop what has that address, or choose another: --listen for triggers, --ops-listen for operations; off for none",
 				"listening for %s: %w", name, err)
 		}
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
@@ -167,33 +169,30 @@ func (s *server) run(ctx context.Context) error {
 			defer cancel()
 			return srv.Shutdown(stop)
 		})
-		return l.Addr(), nil
+		return l.Addr().String(), nil
 	}
 	key, closeCommands := s.openCommands()
 	defer closeCommands()
-	if set.OpsListen != "" {
-		addr, err := listen("operations", set.OpsListen, s.opsHandler(key))
-		if err != nil {
-			return abort(err)
-		}
-		s.log.Info("operations listener ready", "addr", addr.String())
-		if s.opts.Operations != nil {
-			s.opts.Operations(addr.String())
-		}
+	ops, err := listen("operations", set.OpsListen, s.opsHandler(key))
+	if err != nil {
+		return abort(err)
+	}
+	if ops != "" {
+		s.log.Info("operations listener ready", "addr", ops)
 	}
 	group.Go(func() error { return s.passes(ctx) })
 	group.Go(func() error { return s.followHealth(ctx) })
-	if set.Listen != "" {
-		addr, err := listen("triggers", set.Listen, s.triggerHandler())
-		if err != nil {
-			return abort(err)
-		}
-		s.log.Info("trigger listener ready", "addr", addr.String())
-		if s.opts.Listening != nil {
-			s.opts.Listening(addr.String())
-		}
+	triggers, err := listen("triggers", set.Listen, s.triggerHandler())
+	if err != nil {
+		return abort(err)
 	}
-	err := group.Wait()
+	if triggers != "" {
+		s.log.Info("trigger listener ready", "addr", triggers)
+	}
+	if s.opts.Listening != nil {
+		s.opts.Listening(triggers, ops)
+	}
+	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil // told to stop
 	}

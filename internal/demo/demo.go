@@ -81,9 +81,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	fmt.Fprintf(d.out, "CloudWatch Logs (emulated)       %s   ← open it to see what arrives\n", emu.pageURL)
 
 	ready := make(chan string, 1)
-	options := daemon.Options{Version: d.opts.Version, Delivered: d.event, Listening: func(addr string) { ready <- addr }, Operations: func(addr string) {
-		fmt.Fprintf(d.out, "The relay's own page             http://%s/   ← how things stand\n\n", addr)
-		emu.logs.LinkRelay("http://" + addr + "/")
+	options := daemon.Options{Version: d.opts.Version, Delivered: d.event, Listening: func(triggers, ops string) {
+		fmt.Fprintf(d.out, "The relay's own page             http://%s/   ← how things stand\n\n", ops)
+		emu.logs.LinkRelay("http://" + ops + "/")
+		ready <- triggers
 	}}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()

@@ -147,13 +147,11 @@ func (t *Tracker) Report(now time.Time, d Dependency, operation string, err erro
 		f.since = u.Since
 	}
 	f.err = err
-	if dep.Status == Failing {
-		dep.Failures++
-		dep.describe(err)
-		return
-	}
 	dep.Failures++
-	if audit.NeedsPerson(err) || now.Sub(f.since) >= patience {
+	switch {
+	case dep.Status == Failing:
+		dep.describe(err)
+	case audit.NeedsPerson(err) || now.Sub(f.since) >= patience:
 		t.begin(now, dep, f)
 	}
 }

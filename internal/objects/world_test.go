@@ -133,7 +133,7 @@ func (j *judged) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r = &relay{stop: cancel, done: make(chan struct{}), s: s}
 	r.r = runner.New(runner.Options{
-		Passes: p, Scheduler: s, List: l, Ledger: l, OwnReads: l, Marks: l, LeaseLeft: l.LeaseLeft, Schedule: time.Hour, LeaseWait: time.Second, Logger: log,
+		Passes: p, Scheduler: s, Ledger: l, Schedule: time.Hour, LeaseWait: time.Second, Logger: log,
 	})
 	s.RequestReconcile(time.Now(), true)
 	go func() {

@@ -34,24 +34,27 @@ type Passes interface {
 	Run(ctx context.Context, req pipeline.Request) (pipeline.Summary, error)
 }
 
-// List is the ledger's list of announced ids. Safe for concurrent use.
-type List interface {
+// Ledger is what a runner needs of a ledger. Safe for concurrent use.
+type Ledger interface {
+	delivery.Ledger // tells which announced ids are delivered already
+	pipeline.OwnReads
+	pipeline.Marks
+
+	// Announced returns the list of announced ids.
 	Announced(ctx context.Context) ([]audit.Announcement, error)
 	// Announce adds ids; one that is on the list keeps its time.
 	Announce(ctx context.Context, ids []string, at time.Time) error
 	Unannounce(ctx context.Context, ids []string) error
+	// LeaseLeft returns how long another relay's lease lasts unless it is renewed, 0 if
+	// nobody holds it.
+	LeaseLeft(ctx context.Context) (time.Duration, error)
 }
 
 // Options of a runner. All but Observer and Logger are required.
 type Options struct {
 	Passes    Passes
 	Scheduler *announce.Scheduler
-	List      List
-	Ledger    delivery.Ledger // tells which announced ids are delivered already
-	OwnReads  pipeline.OwnReads
-	Marks     pipeline.Marks
-	// LeaseLeft returns how long another process's lease lasts unless it is renewed.
-	LeaseLeft func(ctx context.Context) (time.Duration, error)
+	Ledger    Ledger
 	// Schedule is the time between reconciles, which relays on one ledger share.
 	Schedule time.Duration
 	// LeaseWait is how long a reconcile waits for the lease.
@@ -251,7 +254,7 @@ func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 func (r *Runner) tailNeeded(ctx context.Context) bool {
 	s := r.opts.Scheduler
 	if ids := s.MaybeOwnReads(time.Now()); len(ids) > 0 {
-		are, err := r.opts.OwnReads.AreOwnReads(ctx, ids)
+		are, err := r.opts.Ledger.AreOwnReads(ctx, ids)
 		if err != nil {
 			r.log.Debug("own reads not told apart", "err", err)
 		}
@@ -272,7 +275,7 @@ func (r *Runner) recentReconcile(ctx context.Context, forced bool) time.Time {
 	if forced || r.opts.Schedule <= 0 {
 		return time.Time{}
 	}
-	m, err := r.opts.Marks.Marks(ctx)
+	m, err := r.opts.Ledger.Marks(ctx)
 	if err != nil || m.ReconciledThrough == 0 || m.FullAt == 0 || m.Resume != nil {
 		return time.Time{} // if marks cannot be read, the pass says so
 	}
@@ -286,7 +289,7 @@ func (r *Runner) recentReconcile(ctx context.Context, forced bool) time.Time {
 // leaseLeft returns how long another process's lease lasts. If the ledger does not
 // say, the next attempt at the lease finds out.
 func (r *Runner) leaseLeft(ctx context.Context) time.Duration {
-	left, err := r.opts.LeaseLeft(ctx)
+	left, err := r.opts.Ledger.LeaseLeft(ctx)
 	if err != nil {
 		r.log.Debug("lease not looked at", "err", err)
 		return 0

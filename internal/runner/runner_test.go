@@ -90,6 +90,8 @@ func (l *ledger) Marks(context.Context) (audit.Marks, error) {
 	return l.marks, nil
 }
 
+func (l *ledger) LeaseLeft(context.Context) (time.Duration, error) { return 10 * time.Second, nil }
+
 func (l *ledger) announced() []audit.Announcement {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -145,8 +147,7 @@ func newWorld(l *ledger) *world {
 	s := announce.New(announce.Options{Debounce: 50 * time.Millisecond, Schedule: time.Hour})
 	p := &passes{scheduler: s}
 	return &world{ledger: l, passes: p, Runner: New(Options{
-		Passes: p, Scheduler: s, List: l, Ledger: l, OwnReads: l, Marks: l, Schedule: time.Hour,
-		LeaseLeft: func(context.Context) (time.Duration, error) { return 10 * time.Second, nil },
+		Passes: p, Scheduler: s, Ledger: l, Schedule: time.Hour,
 	})}
 }
 

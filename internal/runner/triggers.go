@@ -53,7 +53,7 @@ func (r *Runner) Announce(ctx context.Context, ids []string, at time.Time) (fres
 	case err != nil:
 		return nil, err
 	}
-	own, err := r.opts.OwnReads.AreOwnReads(ctx, ids)
+	own, err := r.opts.Ledger.AreOwnReads(ctx, ids)
 	if err != nil {
 		own = make([]bool, len(ids)) // then they cost a poll
 	}
@@ -65,7 +65,7 @@ func (r *Runner) Announce(ctx context.Context, ids []string, at time.Time) (fres
 			done = append(done, id)
 		}
 	}
-	return fresh, errors.Join(r.opts.List.Unannounce(ctx, done), r.opts.List.Announce(ctx, fresh, time.Now()))
+	return fresh, errors.Join(r.opts.Ledger.Unannounce(ctx, done), r.opts.Ledger.Announce(ctx, fresh, time.Now()))
 }
 
 // sweep strikes ids that were seen off the ledger's list, and reports missing ones to the
@@ -84,7 +84,7 @@ func (r *Runner) sweep(ctx context.Context) {
 	}
 	asking, cancel := context.WithTimeout(ctx, ledgerWithin)
 	defer cancel()
-	if err := r.opts.List.Unannounce(asking, seen); err != nil {
+	if err := r.opts.Ledger.Unannounce(asking, seen); err != nil {
 		if ctx.Err() == nil {
 			r.log.Debug("list of announced ids not updated", "err", err) // the ledger's state says why
 		}
@@ -99,7 +99,7 @@ func (r *Runner) readList(ctx context.Context) {
 	began := time.Now()
 	asking, cancel := context.WithTimeout(ctx, ledgerWithin)
 	defer cancel()
-	list, err := r.opts.List.Announced(asking)
+	list, err := r.opts.Ledger.Announced(asking)
 	if err != nil {
 		if ctx.Err() == nil {
 			r.log.Debug("list of announced ids not read", "err", err)
