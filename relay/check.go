@@ -62,7 +62,6 @@ func (e *env) checkTrigger(ctx context.Context, c *cli.Command) error {
 	return nil
 }
 
-// checkOutcome is the outcome of a check.
 type checkOutcome struct {
 	Check string `json:"check"`
 	OK    bool   `json:"ok"`

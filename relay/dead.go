@@ -76,7 +76,6 @@ func (e *env) deadList(ctx context.Context, c *cli.Command) error {
 	})
 }
 
-// printUndelivered prints undelivered entries for a person.
 func printUndelivered(out io.Writer, list iter.Seq2[audit.Undelivered, error]) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	n := 0

@@ -34,7 +34,6 @@ func (e *env) onceCommand() *cli.Command {
 	}
 }
 
-// passRequest returns the pass that the command line asks for.
 func passRequest(c *cli.Command) (req pipeline.Request, err error) {
 	req = pipeline.Request{Kind: audit.Reconcile, Full: c.Bool("full")}
 	if !c.IsSet("since") && !c.IsSet("until") {
@@ -91,7 +90,6 @@ type shownSummary struct {
 	Through time.Time `json:"through,omitzero"`
 }
 
-// printSummary writes a summary for a person.
 func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
 	fmt.Fprintf(w, "%s in %.1f s: %s, %d read, %d new", kindName(s), s.Seconds, app.Plural(s.Pages, "page"), s.Read, s.New)
 	if dryRun {

@@ -16,7 +16,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/setup"
 )
 
-// settingFlags returns a flag for each that the settings have.
 func settingFlags() []cli.Flag {
 	var flags []cli.Flag
 	for _, f := range config.Flags() {
@@ -33,7 +32,6 @@ func settingFlags() []cli.Flag {
 	return flags
 }
 
-// flagValue returns a function that reads the flags of a command.
 func flagValue(c *cli.Command) func(name string) (value string, set bool) {
 	return func(name string) (string, bool) {
 		if !c.IsSet(name) {
@@ -94,7 +92,6 @@ func (e *env) useEnvFile(c *cli.Command) error {
 	return nil
 }
 
-// envFile names the flag of a file of variables.
 const envFile = "env-file"
 
 func (e *env) settingsCommand() *cli.Command {

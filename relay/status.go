@@ -84,7 +84,6 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 	return s, err
 }
 
-// ledgerStatus asks the ledger how things stand.
 func (e *env) ledgerStatus(ctx context.Context, c *cli.Command) (s app.Status, err error) {
 	err = e.with(ctx, c, config.NeedLedger, func(a *app.App) (err error) {
 		s, err = a.LedgerStatus(ctx)
@@ -170,7 +169,6 @@ func writeStatus(w io.Writer, s *app.Status) {
 	}
 }
 
-// ago formats a time and how long ago it is, or a dash for none.
 func ago(now, t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -229,7 +227,6 @@ func (e *env) outagesCSV(list []audit.Outage, now time.Time) error {
 	return w.WriteAll(rows)
 }
 
-// outageEnd says when an outage ended.
 func outageEnd(o audit.Outage, now time.Time) string {
 	switch {
 	case !o.To.IsZero():

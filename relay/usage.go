@@ -45,7 +45,6 @@ func (e *env) applyDefaults(c *cli.Command) {
 	}
 }
 
-// noCommand is the error for a command that there is not.
 func noCommand(c *cli.Command, prefix, lists string) error {
 	name := c.Args().First()
 	var known []string
@@ -99,7 +98,6 @@ const (
 	red   = "31"
 )
 
-// paint colours a text for a person at a terminal.
 func (e *env) paint(w io.Writer, colour, text string) string {
 	if !e.showsColours(w) {
 		return text
@@ -112,7 +110,6 @@ func (e *env) showsColours(w io.Writer) bool {
 	return app.IsTerminal(w) && e.Getenv("NO_COLOR") == "" && e.Getenv("TERM") != "dumb"
 }
 
-// printJSON writes a value as a line of JSON.
 func printJSON(w io.Writer, v any) error { return json.MarshalEncode(jsontext.NewEncoder(w), v) }
 
 // printLines writes a line of JSON for each value.

@@ -49,7 +49,6 @@ func newAnnounced() announced {
 	}
 }
 
-// add notes ids that were announced now.
 func (a *announced) add(now time.Time, ids []string) {
 	for _, id := range ids {
 		_, missing := a.missing[id]

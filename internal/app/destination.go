@@ -43,7 +43,6 @@ type destinationKind struct {
 	checkQueries func(s *config.Settings) bool // may be nil
 }
 
-// opened is a destination that is open.
 type opened struct {
 	delivery.Destination
 	urgent delivery.Destination // for entries that a trigger asked for; nil: Destination
@@ -182,7 +181,6 @@ func jsonlName(_ context.Context, s *config.Settings) (string, error) {
 	return "jsonl:" + path, nil
 }
 
-// newEncoder returns a function that maps entries to events of the format that is set.
 func newEncoder(s *config.Settings) (audit.Encode, error) {
 	if s.EventFormat == "ocsf" {
 		return ocsf.New(s.KongAdminAPI, time.Now).AppendEvent, nil

@@ -233,7 +233,6 @@ func (s *Status) Judge() {
 	s.Verdict = upTo
 }
 
-// upTo says how far delivery has come.
 func (s *Status) upTo() string {
 	ledgerFails := func(d health.State) bool { return d.Dependency == health.Ledger && d.Status == health.Failing }
 	switch {

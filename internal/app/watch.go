@@ -74,7 +74,6 @@ func (a *App) Watch(report Report, retried func(code string)) {
 	}
 }
 
-// attempted reports the outcome of an attempt to read a page.
 func (a *App) attempted(err error) {
 	if a.report != nil {
 		a.report(health.Kong, "read", defaultHint(err, kongHint))

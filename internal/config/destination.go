@@ -87,7 +87,6 @@ func (s *Settings) arn(service, resource string) string {
 	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(s.Region), service, s.Region, cmp.Or(s.AccountID, "*"), resource)
 }
 
-// partition returns the partition of a Region.
 func partition(region string) string {
 	for _, p := range []struct{ prefix, partition string }{
 		{"cn-", "aws-cn"}, {"us-gov-", "aws-us-gov"}, {"eusc-", "aws-eusc"}, {"us-iso-", "aws-iso"}, {"us-isob-", "aws-iso-b"},
@@ -129,7 +128,6 @@ func (l *loader) destination(text string) error {
 	return nil
 }
 
-// destinationNames returns what --destination takes, for a message.
 func destinationNames() string {
 	var names []string
 	for _, row := range destinationTable() {

@@ -32,18 +32,15 @@ func (e *valueError) Error() string { return "expected " + e.expected }
 // the setting's default or example is one.
 func expected(what, hint string) error { return &valueError{what, hint} }
 
-// wrongValue adds a line about a value that cannot be.
 func (e *Error) wrongValue(row setting, text string, err error) {
 	e.add("--%s (%s) is %s: %v. %s", row.name, row.variable(), quoteValue(text), err, row.advice(err))
 }
 
-// missing adds a line about a setting that a command cannot do without.
 func (e *Error) missing(name, what string) {
 	row := rowNamed(name)
 	e.add("--%s (%s) is not set: %s. %s", row.name, row.variable(), expected(what, ""), row.advice(nil))
 }
 
-// advice is what to do about a setting.
 func (s setting) advice(err error) string {
 	var v *valueError
 	switch {

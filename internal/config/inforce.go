@@ -29,7 +29,6 @@ func (s *Settings) OnStatusPage() []InForce {
 	return slices.DeleteFunc(slices.Clone(s.inForce), func(in InForce) bool { return !in.onPage })
 }
 
-// noteInForce notes the value and its origin for each row of the table.
 func (l *loader) noteInForce() {
 	for _, row := range l.table() {
 		in := l.valueInForce(row)

@@ -80,7 +80,6 @@ func Load(n Need, flags func(name string) (value string, set bool), getenv func(
 	return l.settings, nil
 }
 
-// flag returns what a flag says.
 func (l *loader) flag(name string) (value string, set bool) {
 	if l.flags == nil {
 		return "", false

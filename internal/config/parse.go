@@ -124,10 +124,8 @@ func token(least, most int, extra string) func(string) bool {
 	return func(text string) bool { return isToken(text, least, most, extra) }
 }
 
-// groupName reports whether a text can be the name of a log group.
 func groupName(text string) bool { return isToken(text, 1, 512, "._/#-") }
 
-// streamName reports whether a text can be the name of a log stream.
 func streamName(text string) bool {
 	return text != "" && len(text) <= 512 && !strings.ContainsAny(text, ":*")
 }
@@ -137,7 +135,6 @@ func storeID(text string) bool {
 	return len(text) == 36 && strings.Trim(text, "0123456789abcdef-") == ""
 }
 
-// accountID reports whether a text is the id of an AWS account.
 func accountID(text string) bool {
 	_, err := strconv.ParseUint(text, 10, 64)
 	return err == nil && len(text) == 12

@@ -309,7 +309,6 @@ func Variables() []string {
 	return names
 }
 
-// variable returns the name of the variable.
 func (s setting) variable() string {
 	return cmp.Or(s.env, "RELAY_"+strings.ToUpper(strings.ReplaceAll(s.name, "-", "_")))
 }

@@ -53,7 +53,6 @@ type changedEntity struct {
 	History   changes.History
 }
 
-// noteChanged notes the entities that delivered entries changed.
 func (s *server) noteChanged(entries []audit.Entry) {
 	var fresh []changedEntity
 	linked := s.showsHistory()

@@ -35,7 +35,6 @@ const (
 	maxConnections = 256 // per listener; two of them leave room among 1,024 descriptors
 )
 
-// server is the daemon.
 type server struct {
 	app       *app.App
 	log       *slog.Logger
@@ -131,7 +130,6 @@ func (s *server) delivered(entries []audit.Entry) {
 	}
 }
 
-// run listens and makes passes until ctx ends.
 func (s *server) run(ctx context.Context) error {
 	set := s.app.Settings
 	names := app.NamesOf(&set)
@@ -228,7 +226,6 @@ func (s *server) bindOrWait(ctx context.Context) error {
 	}
 }
 
-// ended notes the end of a pass.
 func (s *server) ended(p audit.PassKind, sum pipeline.Summary, err error) {
 	s.running.Add(-1)
 	defer s.updates.Add(1)

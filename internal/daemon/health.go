@@ -114,7 +114,6 @@ func (s *server) probe(ctx context.Context, d health.Dependency) {
 	}
 }
 
-// storeOutages stores changed outages in the ledger.
 func (s *server) storeOutages(ctx context.Context) {
 	list := s.health.TakeOutages()
 	for i := range list {

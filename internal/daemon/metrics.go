@@ -20,10 +20,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
-// namespace begins the name of every metric.
 const namespace = "kong_cloudtrail_relay"
 
-// metricInfo describes one of the metrics that /metrics shows.
 type metricInfo struct {
 	Name   string // without the namespace
 	Type   string // counter, gauge or histogram
@@ -31,7 +29,6 @@ type metricInfo struct {
 	Help   string
 }
 
-// metrics are the metrics of /metrics.
 type metrics struct {
 	registry *prometheus.Registry
 	table    []metricInfo
@@ -201,7 +198,6 @@ func (m *metrics) collected(kind prometheus.ValueType, name, help string, labels
 // metricsFormat is the text that every release of Prometheus reads.
 var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
 
-// write writes the metrics as they are now.
 func (m *metrics) write(_ context.Context, w io.Writer) error {
 	families, err := m.registry.Gather()
 	if err != nil {
@@ -247,7 +243,6 @@ func (m *metrics) standby() {
 	m.oldestPending.Store(0)
 }
 
-// pass counts a pass that ended.
 func (m *metrics) pass(s *pipeline.Summary, err error) {
 	outcome := "complete"
 	if err != nil {

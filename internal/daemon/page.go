@@ -19,7 +19,6 @@ import (
 //go:embed page.html
 var pageText string
 
-// pageData is the data of the page.
 type pageData struct {
 	app.Status
 	Sentence string
@@ -48,7 +47,6 @@ func chartY(seconds float64) float64 {
 	return chartHeight * math.Log1p(min(seconds, chartMost)) / math.Log1p(chartMost)
 }
 
-// bars returns the chart of the last day.
 func bars(now time.Time, points []health.Behind) (list []bar) {
 	first := now.Truncate(health.FreshnessStep).Add(health.FreshnessStep - health.FreshnessKept)
 	for _, p := range points {
@@ -104,7 +102,6 @@ func newPage() (page *template.Template, policy string) {
 		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
 
-// renderPage writes the page for people.
 func (s *server) renderPage(ctx context.Context, w io.Writer) error {
 	data := pageData{Status: s.status(ctx), Objects: s.app.Settings.Objects, Changed: s.changed.all()}
 	data.Sentence = capital(data.Verdict)

@@ -86,7 +86,6 @@ func (s *server) refresh(ctx context.Context, now time.Time) {
 	s.ledger.update(func(l *ledgerRead) { l.details, l.detailsAt = read, now })
 }
 
-// status returns the relay's status.
 func (s *server) status(ctx context.Context) app.Status {
 	now := time.Now().UTC()
 	s.refresh(ctx, now)

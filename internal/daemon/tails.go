@@ -17,7 +17,6 @@ type tails struct {
 	sum    pipeline.Summary
 }
 
-// add counts a tail.
 func (t *tails) add(s pipeline.Summary) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -11,7 +11,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// triggerHandler takes triggers.
 func (s *server) triggerHandler() http.Handler {
 	set := &s.app.Settings
 	o := s.app.TriggerOptions()
@@ -22,7 +21,6 @@ func (s *server) triggerHandler() http.Handler {
 	return trigger.NewHandler(o)
 }
 
-// triggered notes the outcome of a trigger.
 func (s *server) triggered(path, outcome string) {
 	s.metrics.triggers.WithLabelValues(path, outcome).Inc()
 	switch outcome {

@@ -45,7 +45,6 @@ type Options struct {
 	Stdout, Stderr io.Writer
 }
 
-// demo is one run.
 type demo struct {
 	opts Options
 	out  io.Writer
@@ -193,7 +192,6 @@ func (d *demo) traffic(ctx context.Context, emu *emulators, notify func(id strin
 	}
 }
 
-// event prints what was delivered.
 func (d *demo) event(entries []audit.Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -85,7 +85,6 @@ func (e *emulators) adminRequest(ctx context.Context, n int) (id string, err err
 	return resp.Header.Get("X-Kong-Admin-Request-ID"), err
 }
 
-// waitRows waits until Kong has written every row.
 func (e *emulators) waitRows(ctx context.Context) error {
 	if e.kong.Await(ctx, func() bool { return e.kong.LateRows() == 0 }) != nil {
 		return errors.New("the emulated Kong has not written all of its rows")

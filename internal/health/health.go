@@ -214,7 +214,6 @@ func (t *Tracker) attrs(dep *dependency) []any {
 	return attrs
 }
 
-// describe sets cause and hint from an error.
 func (dep *dependency) describe(err error) {
 	dep.Cause, dep.Hint = Clean(err.Error()), audit.Hint(err)
 }

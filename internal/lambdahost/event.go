@@ -17,7 +17,6 @@ import (
 // itself about 16 times in a row.
 const maxChain = 10
 
-// task is what a function was invoked with.
 type task struct {
 	kind    audit.PassKind                   // the pass to make, unless url is set
 	trigger *trigger.Body                    // what was announced, for a tail
@@ -31,7 +30,6 @@ type continuation struct {
 	Chain int            `json:"chain"` // 1 to maxChain
 }
 
-// selfInvocation is the payload with a continuation.
 type selfInvocation struct {
 	Continue continuation `json:"continue"`
 }

@@ -52,7 +52,6 @@ func (h *host) passPollOn(ctx context.Context) {
 	}
 }
 
-// serveURL answers a request to the function's URL.
 func (h *host) serveURL(ctx context.Context, in *events.LambdaFunctionURLRequest) events.LambdaFunctionURLResponse {
 	answer, err := lambdaurl.Wrap(h.urls)(ctx, in)
 	if err != nil {

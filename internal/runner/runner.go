@@ -88,7 +88,6 @@ func New(o Options) *Runner {
 	return &Runner{opts: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), wake: make(chan struct{}, 1), reruns: make(chan struct{}, 1)}
 }
 
-// ended is a pass that has ended.
 type ended struct {
 	pass   audit.PassKind
 	result announce.Result
@@ -203,7 +202,6 @@ func (r *Runner) next(last time.Time) (start announce.Start, at time.Time) {
 	return r.opts.Scheduler.Next(now)
 }
 
-// pass makes a pass and returns how it ended.
 func (r *Runner) pass(ctx context.Context, start announce.Start) ended {
 	e := ended{pass: start.Kind, result: announce.Result{Began: time.Now()}}
 	req := pipeline.Request{Kind: start.Kind, RequestRerun: !start.Standby}
