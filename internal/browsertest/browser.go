@@ -5,7 +5,6 @@ package browsertest
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -22,17 +21,16 @@ import (
 // patience bounds each answer of the browser, for a busy machine.
 const patience = time.Minute
 
-// Browser is a running Chromium.
+// Browser is a running Chromium. One goroutine uses it and its pages.
 type Browser struct {
-	tb  testing.TB
-	log string // file of what it says
+	tb      testing.TB
+	log     string // file of what it says
+	pipe    io.Writer
+	last    int          // id of the last call
+	answers chan message // closed once the browser has ended
 
-	mu    sync.Mutex // of what is written, and of the fields below
-	pipe  io.Writer
-	last  int
-	calls map[int]chan message
+	mu    sync.Mutex
 	pages map[string]*Page // by session
-	gone  bool             // nothing is read any more
 }
 
 // message is a call, its answer or an event.
@@ -50,7 +48,7 @@ type message struct {
 // Start starts a browser, and stops it with the test. Chromium has to be on the PATH.
 func Start(tb testing.TB) *Browser {
 	tb.Helper()
-	b := &Browser{tb: tb, calls: map[int]chan message{}, pages: map[string]*Page{}}
+	b := &Browser{tb: tb, answers: make(chan message, 1), pages: map[string]*Page{}}
 	toBrowser, in, err := os.Pipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -99,7 +97,7 @@ func Start(tb testing.TB) *Browser {
 
 // read takes messages, which end with a null byte, until the browser ends.
 func (b *Browser) read(from io.Reader) {
-	defer b.end()
+	defer close(b.answers)
 	r := bufio.NewReader(from)
 	for {
 		text, err := r.ReadBytes(0)
@@ -110,78 +108,41 @@ func (b *Browser) read(from io.Reader) {
 		if err := json.Unmarshal(text[:len(text)-1], &m, jsontext.AllowInvalidUTF8(true)); err != nil {
 			return
 		}
+		if m.ID > 0 {
+			b.answers <- m
+			continue
+		}
 		b.mu.Lock()
-		answer, page := b.calls[m.ID], b.pages[m.SessionID]
-		delete(b.calls, m.ID)
+		page := b.pages[m.SessionID]
 		b.mu.Unlock()
-		switch {
-		case answer != nil:
-			answer <- m
-		case page != nil && m.Method != "":
+		if page != nil {
 			page.event(m.Method, m.Params)
 		}
 	}
 }
 
-// end ends the calls that wait for an answer.
-func (b *Browser) end() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.gone = true
-	for id, answer := range b.calls {
-		close(answer)
-		delete(b.calls, id)
-	}
-}
-
-// ended says that the browser has ended, and what it said.
-func (b *Browser) ended() error {
-	text, err := os.ReadFile(b.log)
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("the browser has ended: %s", text)
-}
-
 // call makes a call, and decodes its result into out unless that is nil.
-func (b *Browser) call(session, method string, params map[string]any, out any) error {
-	answer, err := b.send(session, method, params)
-	if err != nil {
-		return err
-	}
-	select {
-	case m, ok := <-answer:
-		switch {
-		case !ok:
-			return b.ended()
-		case m.Error != nil:
-			return fmt.Errorf("%s: %s", method, m.Error.Message)
-		case out == nil:
-			return nil
-		}
-		return json.Unmarshal(m.Result, out, jsontext.AllowInvalidUTF8(true))
-	case <-time.After(patience):
-		return fmt.Errorf("%s: no answer within %s", method, patience)
-	}
-}
-
-func (b *Browser) send(session, method string, params map[string]any) (chan message, error) {
+func (b *Browser) call(session, method string, params map[string]any, out any) {
+	b.tb.Helper()
 	text, err := json.Marshal(params)
-	if err != nil {
-		return nil, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.gone {
-		return nil, b.ended()
-	}
+	b.must(err)
 	b.last++
 	text, err = json.Marshal(message{ID: b.last, SessionID: session, Method: method, Params: text})
-	if err != nil {
-		return nil, err
-	}
-	answer := make(chan message, 1)
-	b.calls[b.last] = answer
+	b.must(err)
 	_, err = b.pipe.Write(append(text, 0))
-	return answer, err
+	b.must(err)
+	select {
+	case m, ok := <-b.answers:
+		switch {
+		case !ok:
+			said, _ := os.ReadFile(b.log)
+			b.tb.Fatalf("the browser has ended: %s", said)
+		case m.Error != nil:
+			b.tb.Fatalf("%s: %s", method, m.Error.Message)
+		case out != nil:
+			b.must(json.Unmarshal(m.Result, out, jsontext.AllowInvalidUTF8(true)))
+		}
+	case <-time.After(patience):
+		b.tb.Fatalf("%s: no answer within %s", method, patience)
+	}
 }

@@ -33,11 +33,11 @@ func (b *Browser) Open(address string, dark bool) *Page {
 	var target struct {
 		ID string `json:"targetId"`
 	}
-	b.must(b.call("", "Target.createTarget", map[string]any{"url": "about:blank"}, &target))
+	b.call("", "Target.createTarget", map[string]any{"url": "about:blank"}, &target)
 	var attached struct {
 		SessionID string `json:"sessionId"`
 	}
-	b.must(b.call("", "Target.attachToTarget", map[string]any{"targetId": target.ID, "flatten": true}, &attached))
+	b.call("", "Target.attachToTarget", map[string]any{"targetId": target.ID, "flatten": true}, &attached)
 	p.target, p.session = target.ID, attached.SessionID
 	b.mu.Lock()
 	b.pages[p.session] = p
@@ -80,7 +80,7 @@ func (p *Page) Go(address string) {
 // Close closes the tab.
 func (p *Page) Close() {
 	p.b.tb.Helper()
-	p.b.must(p.b.call("", "Target.closeTarget", map[string]any{"targetId": p.target}, nil))
+	p.b.call("", "Target.closeTarget", map[string]any{"targetId": p.target}, nil)
 }
 
 // Resize makes the window so wide.
@@ -179,7 +179,7 @@ func (p *Page) Screenshot(path string) {
 
 func (p *Page) call(method string, params map[string]any, out any) {
 	p.b.tb.Helper()
-	p.b.must(p.b.call(p.session, method, params, out))
+	p.b.call(p.session, method, params, out)
 }
 
 func (b *Browser) must(err error) {
