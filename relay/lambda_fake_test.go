@@ -40,6 +40,7 @@ type fakeLambda struct {
 	mu         sync.Mutex
 	running    map[string]*invocation
 	queue      [][]byte // payloads of asynchronous invocations
+	qualifiers []string
 	count      int
 	registered bool
 }
@@ -85,7 +86,7 @@ func (l *fakeLambda) start(env ...string) {
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", l.invoked)
 	l.server = httptest.NewServer(mux)
 	l.process = l.w.start(append([]string{
-		lambdahost.RuntimeAPI + "=" + strings.TrimPrefix(l.server.URL, "http://"),
+		lambdahost.RuntimeAPI + "=" + strings.TrimPrefix(l.server.URL, "http://"), "AWS_LAMBDA_FUNCTION_NAME=" + testFunction,
 		"AWS_REGION=eu-central-1", "AWS_ENDPOINT_URL_LAMBDA=" + l.server.URL,
 	}, env...))
 }
@@ -140,11 +141,12 @@ func (l *fakeLambda) invoked(w http.ResponseWriter, r *http.Request) {
 	case l.refuse != 0:
 		w.WriteHeader(l.refuse)
 		return
-	case r.PathValue("name") != l.arn, r.Header.Get("X-Amz-Invocation-Type") != "Event",
+	case r.PathValue("name") != testFunction, r.Header.Get("X-Amz-Invocation-Type") != "Event",
 		!strings.Contains(r.Header.Get("Authorization"), "/eu-central-1/lambda/aws4_request"):
 		l.tb.Errorf("invoked %s with type %q and %q", r.URL, r.Header.Get("X-Amz-Invocation-Type"), r.Header.Get("Authorization"))
 	}
 	l.queue = append(l.queue, body)
+	l.qualifiers = append(l.qualifiers, r.URL.Query().Get("Qualifier"))
 	w.WriteHeader(http.StatusAccepted)
 }
 

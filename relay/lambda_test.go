@@ -132,7 +132,7 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: time.Hour}, cloudtrailtest.Options{})
 	l := newFakeLambda(w, 3*time.Second)
-	l.arn += ":live" // which is what it must invoke again
+	l.arn += ":live"
 	l.result(scheduleEvent)
 	id := adminRequest(t, w)
 	if r := l.result(triggerEvent(id)); r.Outcome != lambdahost.Continued || r.Waiting != 1 {
@@ -141,6 +141,9 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 	next := l.queued()
 	if want := `{"continue":{"kind":"tail","chain":1}}`; len(next) != 1 || next[0] != want {
 		t.Fatalf("goes on with %s, want %s", next, want)
+	}
+	if l.qualifiers[0] != "live" {
+		t.Errorf("goes on with version %q", l.qualifiers[0])
 	}
 	w.kong.ReleaseRows()
 	if r := l.result(next[0]); r.Outcome != lambdahost.Complete || w.trail.Times(id) != 1 {

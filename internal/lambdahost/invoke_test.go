@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
@@ -36,8 +35,10 @@ func TestInvoke(t *testing.T) {
 						Body: io.NopCloser(strings.NewReader(`{"message":"x-amz-security-token:token"}`))}, nil
 				}),
 			})
-			ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{InvokedFunctionArn: "arn:aws:lambda:" + region + ":123456789012:function:relay"})
-			err := invokeSelf(ctx, s, map[string]bool{"schedule": true})
+			i := newSelfInvoker(s, func(name string) string {
+				return map[string]string{"AWS_REGION": region, "AWS_LAMBDA_FUNCTION_NAME": "relay"}[name]
+			})
+			err := i.invoke(t.Context(), map[string]bool{"schedule": true})
 			switch {
 			case host != want:
 				t.Errorf("%s: called %s, want %s", region, host, want)

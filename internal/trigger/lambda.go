@@ -72,19 +72,19 @@ func (l *Lambda) Notify(ctx context.Context, ids []string) error {
 	}
 	return split(ids, func(ids []string) error {
 		b := newBody(ids)
-		return Invoke(ctx, client, l.function, Invocation{Trigger: &b})
+		return Invoke(ctx, client, lambda.InvokeInput{FunctionName: &l.function}, Invocation{Trigger: &b})
 	})
 }
 
-// Invoke invokes a function, by its ARN, asynchronously and with a payload in JSON. It
+// Invoke invokes the function that in names, asynchronously and with a payload in JSON. It
 // returns nil once Lambda has queued the invocation, and else an [AnswerError] or why there
 // was no answer.
-func Invoke(ctx context.Context, client *lambda.Client, function string, payload any) error {
-	text, err := json.Marshal(payload)
-	if err != nil {
+func Invoke(ctx context.Context, client *lambda.Client, in lambda.InvokeInput, payload any) (err error) {
+	if in.Payload, err = json.Marshal(payload); err != nil {
 		return fmt.Errorf("encoding an invocation: %w", err)
 	}
-	_, err = client.Invoke(ctx, &lambda.InvokeInput{FunctionName: &function, InvocationType: types.InvocationTypeEvent, Payload: text})
+	in.InvocationType = types.InvocationTypeEvent
+	_, err = client.Invoke(ctx, &in)
 	return invokeError(err)
 }
 
