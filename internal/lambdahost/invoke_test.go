@@ -35,10 +35,10 @@ func TestInvoke(t *testing.T) {
 						Body: io.NopCloser(strings.NewReader(`{"message":"x-amz-security-token:token"}`))}, nil
 				}),
 			})
-			i := newSelfInvoker(s, func(name string) string {
+			getenv := func(name string) string {
 				return map[string]string{"AWS_REGION": region, "AWS_LAMBDA_FUNCTION_NAME": "relay"}[name]
-			})
-			err := i.invoke(t.Context(), map[string]bool{"schedule": true})
+			}
+			err := invokeSelf(t.Context(), s, getenv, map[string]bool{"schedule": true})
 			switch {
 			case host != want:
 				t.Errorf("%s: called %s, want %s", region, host, want)

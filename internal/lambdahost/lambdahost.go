@@ -50,7 +50,6 @@ type host struct {
 	app      *app.App   // nil until it has been opened
 	pipeline *pipeline.Pipeline
 	urls     http.Handler
-	self     *selfInvoker
 	// pollWanted: a request to the function's URL asked for a poll beside its ids, or was
 	// signed and refused for its rate. polled is when the function was last invoked for one.
 	pollWanted bool
@@ -119,7 +118,7 @@ func (h *host) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.log, h.app, h.self = log, a, newSelfInvoker(&s, h.env.Getenv)
+	h.log, h.app = log, a
 	h.pipeline = a.Pipeline(pipeline.Observer{
 		Seen:          func(entries []audit.Entry) { h.scheduler.Seen(entries) },
 		OldestPending: h.oldestPending.Store,

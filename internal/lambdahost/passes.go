@@ -224,7 +224,7 @@ func (h *host) handOver(ctx context.Context, rest audit.PassKind, before audit.M
 		return nil
 	}
 	r.Outcome = Continued
-	if err := h.self.invoke(ctx, selfInvocation{continuation{Kind: rest, Chain: r.Chain + 1}}); err != nil {
+	if err := invokeSelf(ctx, &h.app.Settings, h.env.Getenv, selfInvocation{continuation{Kind: rest, Chain: r.Chain + 1}}); err != nil {
 		return fmt.Errorf("going on with what is left: %w", err)
 	}
 	return nil

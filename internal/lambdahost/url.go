@@ -33,7 +33,7 @@ func (h *host) urlHandler() http.Handler {
 // if there are none.
 func (h *host) invokeForIDs(ctx context.Context, ids []string, at time.Time) error {
 	body := trigger.Body{RequestIDs: append([]string{}, ids...), SentAt: at.UTC()} // an empty list, not null
-	return h.self.invoke(ctx, trigger.Invocation{Trigger: &body})
+	return invokeSelf(ctx, &h.app.Settings, h.env.Getenv, trigger.Invocation{Trigger: &body})
 }
 
 // pollEvery is the least time between two invocations for polls alone, by environment.
