@@ -16,6 +16,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
@@ -91,7 +92,7 @@ func BenchmarkInProcessLogs(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		store, err := redisledger.Open(b.Context(), redisledger.Options{Addrs: []string{w.redis.Addr}, Source: "kong", Destination: "bench"})
+		store, err := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: "bench"})
 		if err != nil {
 			b.Fatal(err)
 		}

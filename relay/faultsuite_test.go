@@ -20,6 +20,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 	"github.com/kong-cloudtrail/relay/internal/verify"
@@ -165,9 +166,8 @@ func newFaultRun(t *testing.T, c faultCase, seed uint64) *faultRun {
 
 // openLedger is the suite's own look at the ledger.
 func (f *faultRun) openLedger(addrs ...string) {
-	l, err := redisledger.Open(f.t.Context(), redisledger.Options{
-		Addrs: addrs, Source: "kong", Destination: f.destination(), Timeout: time.Second,
-	})
+	l, err := redisledger.Open(redisconn.Options{Addrs: addrs, Timeout: time.Second},
+		redisledger.Options{Source: "kong", Destination: f.destination()})
 	if err != nil {
 		f.t.Fatal(err)
 	}

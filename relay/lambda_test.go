@@ -188,7 +188,7 @@ func TestLambdaLeaseHeld(t *testing.T) {
 		if r := l.result(event); r.Outcome != lambdahost.Held {
 			t.Errorf("%s: %+v", event, r)
 		}
-		if requested, err := lease.RerunRequested(t.Context()); !requested || err != nil {
+		if requested, err := lease.Renew(t.Context()); !requested || err != nil {
 			t.Errorf("%s: a rerun was requested: %v, %v", event, requested, err)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
@@ -104,7 +105,7 @@ func (w *world) destination() string {
 // ledger opens the ledger of the world's relays.
 func (w *world) ledger() *redisledger.Ledger {
 	w.tb.Helper()
-	l, err := redisledger.Open(w.tb.Context(), redisledger.Options{Addrs: []string{w.redis.Addr}, Source: "kong", Destination: w.destination()})
+	l, err := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: w.destination()})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

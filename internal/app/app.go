@@ -15,6 +15,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
 	"github.com/kong-cloudtrail/relay/internal/ledger/boltledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
 	"github.com/kong-cloudtrail/relay/internal/secret"
 	"github.com/kong-cloudtrail/relay/internal/walk"
@@ -123,15 +124,14 @@ func (a *App) openStore(ctx context.Context, mustExist bool) (err error) {
 	if s.LedgerFile != "" {
 		a.Store, err = boltledger.Open(s.LedgerFile, boltledger.Options{Source: s.Source, Destination: name, Adopt: s.Adopt, MustExist: mustExist})
 	} else {
-		o := redisledger.Options{
+		server := redisconn.Options{
 			Addrs: s.RedisAddrs, DB: s.RedisDB, Cluster: s.RedisCluster, SentinelMaster: s.RedisSentinelMaster,
-			Prefix: s.RedisPrefix, Source: s.Source, Destination: name, TLS: a.certificates.watch("ledger", s.TLSToRedis()),
-			Credentials: credentials(s.RedisUsername, s.RedisPassword),
+			TLS: a.certificates.watch("ledger", s.TLSToRedis()), Credentials: credentials(s.RedisUsername, s.RedisPassword),
 		}
 		if s.RedisSentinelPassword.IsSet() {
-			o.SentinelCredentials = credentials(s.RedisSentinelUsername, s.RedisSentinelPassword)
+			server.SentinelCredentials = credentials(s.RedisSentinelUsername, s.RedisSentinelPassword)
 		}
-		a.Store, err = redisledger.Open(ctx, o)
+		a.Store, err = redisledger.Open(server, redisledger.Options{Prefix: s.RedisPrefix, Source: s.Source, Destination: name})
 	}
 	if err == nil {
 		a.closers = append(a.closers, a.Store.Close)
@@ -140,7 +140,7 @@ func (a *App) openStore(ctx context.Context, mustExist bool) (err error) {
 }
 
 // credentials returns a function that reads a password again once it was refused.
-func credentials(username string, password secret.Secret) func(context.Context, bool) (string, string, error) {
+func credentials(username string, password secret.Secret) redisconn.Credentials {
 	return func(ctx context.Context, fresh bool) (string, string, error) {
 		text, err := password.Fetch(ctx, fresh)
 		return username, text, err

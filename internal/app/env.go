@@ -11,7 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kong-cloudtrail/relay/internal/config"
-	"github.com/kong-cloudtrail/relay/internal/ledger/redisledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
@@ -25,7 +25,7 @@ type Env struct {
 // Logger returns a logger for the settings, and logs their warnings.
 func (e *Env) Logger(s config.Settings) *slog.Logger {
 	log := NewLogger(s, e.Stderr)
-	redisledger.LogTo(log)
+	redisconn.LogTo(log)
 	for _, w := range s.Warnings {
 		log.Warn("setting looks like a mistake", "reason", w)
 	}

@@ -21,8 +21,8 @@ const (
 	// acquireEvery is how often a process tries to take a lease that another one holds. The
 	// lease of a holder that died is thus taken soon after it has run out.
 	acquireEvery = 250 * time.Millisecond
-	// rerunEvery is how often a holder looks for rerun requests.
-	rerunEvery = 250 * time.Millisecond
+	// renewEvery is how often a holder renews the lease, and so learns of rerun requests.
+	renewEvery = 250 * time.Millisecond
 	// releaseWithin bounds giving the lease up.
 	releaseWithin = 3 * time.Second
 )
@@ -113,8 +113,9 @@ func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 	h.stop()
 	ctx, cancel := context.WithTimeout(ctx, releaseWithin)
 	defer cancel()
-	rerun, err := h.lease.Release(ctx)
-	for kept := rerun; kept && err == nil; {
+	kept, err := h.lease.Release(ctx)
+	rerun = h.requested || kept
+	for kept && err == nil {
 		// Release kept the lease because of a request. The caller takes it anew for the
 		// request; until then another process may have it.
 		kept, err = h.lease.Release(ctx)
@@ -168,6 +169,8 @@ type Held struct {
 	renewed atomic.Pointer[moment] // when the last renewal that succeeded was asked for
 	done    chan struct{}          // closed once renewing has stopped
 
+	requested bool // a rerun that Options.Rerun was not called for; to be read once renewing has stopped
+
 	held context.Context         //nolint:containedctx // ends with the lease, with the cause if it was lost
 	end  context.CancelCauseFunc // of held
 }
@@ -206,36 +209,31 @@ func (h *Held) loss() error { return context.Cause(h.held) }
 // renew renews the lease until it is lost or given up, and calls rerun for rerun requests.
 func (h *Held) renew(rerun func()) {
 	defer close(h.done)
-	tick := time.NewTicker(rerunEvery)
+	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
-	renewedAt := time.Now()
 	for {
 		select {
 		case <-h.held.Done():
 			return
 		case <-tick.C:
 		}
+		asked := thisMoment()
 		attempt, cancel := context.WithTimeout(h.held, h.ttl/4)
-		var err error
-		if time.Since(renewedAt) >= h.ttl/4 {
-			asked := thisMoment()
-			if err = h.lease.Renew(attempt); err == nil {
-				h.renewed.Store(&asked)
-				renewedAt = asked.monotonic
-			}
-		} else if rerun != nil {
-			var requested bool
-			if requested, err = h.lease.RerunRequested(attempt); err == nil && requested {
-				rerun()
-			}
-		}
+		requested, err := h.lease.Renew(attempt)
 		cancel()
-		if !errors.Is(err, audit.ErrLeaseLost) && !audit.LedgerForgot(err) {
+		if err == nil {
+			h.renewed.Store(&asked)
+		} else if !errors.Is(err, audit.ErrLeaseLost) && !audit.LedgerForgot(err) {
 			err = h.Valid()
 		}
 		if err != nil {
 			h.end(err)
 			return
+		}
+		if requested && rerun != nil {
+			rerun()
+		} else if requested {
+			h.requested = true
 		}
 	}
 }

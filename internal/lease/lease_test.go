@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -27,7 +26,6 @@ type store struct {
 	next     int
 	requests int
 	told     int
-	renew    error // that Renew fails with
 
 	releasing func() // is called by Release first; may be nil
 }
@@ -68,17 +66,12 @@ func (l *storeLease) held(f func()) error {
 	return nil
 }
 
-func (l *storeLease) Renew(context.Context) error {
-	return l.held(func() {
-		if l.renew == nil {
-			l.until = time.Now().Add(ttl)
-		}
+func (l *storeLease) Renew(context.Context) (rerun bool, err error) {
+	err = l.held(func() {
+		l.until = time.Now().Add(ttl)
+		rerun, l.told = l.requests != l.told, l.requests
 	})
-}
-
-func (l *storeLease) RerunRequested(context.Context) (requested bool, err error) {
-	err = l.held(func() { requested, l.told = l.requests != l.told, l.requests })
-	return requested, err
+	return rerun, err
 }
 
 func (l *storeLease) Release(context.Context) (rerun bool, err error) {
@@ -231,22 +224,31 @@ func TestWaitingForTheLease(t *testing.T) {
 
 // A request of another process is told while the lease is held, or at its end.
 func TestRerunIsToldOnce(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		t.Run(fmt.Sprint("late ", late), func(t *testing.T) {
+	for name, c := range map[string]struct {
+		late, noRerun bool // noRerun: there is no Options.Rerun
+		told          int
+	}{
+		"early": {told: 1}, "late": {late: true}, "early, told at the end": {noRerun: true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &store{}
 				told := 0
-				k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Rerun: func() { told++ }})
+				o := Options{TTL: ttl, Acquire: s.Acquire, Rerun: func() { told++ }}
+				if c.noRerun {
+					o.Rerun = nil
+				}
+				k := NewKeeper(o)
 				rerun, err := k.Do(t.Context(), true, 0, func(ctx context.Context, _ *Held) error {
 					if _, err := s.Acquire(ctx, true); !errors.Is(err, audit.ErrLeaseHeld) {
 						t.Error(err)
 					}
-					if late {
+					if c.late {
 						return nil
 					}
 					return wait(ctx, 2*time.Second)
 				})
-				if err != nil || rerun != late || told != map[bool]int{false: 1, true: 0}[late] {
+				if err != nil || rerun != (c.told == 0) || told != c.told {
 					t.Errorf("%v, rerun %v, told %d times", err, rerun, told)
 				}
 				if _, err := s.Acquire(t.Context(), false); err != nil {

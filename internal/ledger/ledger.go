@@ -22,6 +22,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"net/url"
 	"strconv"
 	"strings"
@@ -160,32 +161,38 @@ func Address(s string) string {
 	return u.String()
 }
 
-// Mismatch returns the error of a ledger that is bound to another Kong.
-func Mismatch(bound string) error {
-	return fmt.Errorf("%w: %s", audit.ErrLedgerMismatch, bound)
+// Undelivered yields undelivered entries, the deferred ones first. page returns some of a
+// kind, oldest first, that come after a place (""; the first), and the place of the last of
+// them, or "" if there are none. It may return entries and an error.
+func Undelivered(page func(kind audit.Outcome, after string) (list []audit.Undelivered, last string, err error)) iter.Seq2[audit.Undelivered, error] {
+	return func(yield func(audit.Undelivered, error) bool) {
+		for _, kind := range []audit.Outcome{audit.Deferred, audit.Dead} {
+			for after := ""; ; {
+				list, last, err := page(kind, after)
+				for i := range list {
+					if !yield(list[i], nil) {
+						return
+					}
+				}
+				if err != nil {
+					yield(audit.Undelivered{}, err)
+					return
+				}
+				if last == "" {
+					break
+				}
+				after = last
+			}
+		}
+	}
 }
 
-// Pin holds the generation that Begin found, the largest sequence seen in it, and
-// the address that was bound. Safe for concurrent use.
+// Pin holds the generation that Begin found, and the largest sequence seen in it. Safe for
+// concurrent use.
 type Pin struct {
 	mu         sync.RWMutex
 	generation string
 	sequence   int64
-	address    string
-}
-
-// Bind notes the address of the Kong that the ledger was bound to.
-func (p *Pin) Bind(address string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.address = address
-}
-
-// Kong returns the address that was bound, or "" before Bind.
-func (p *Pin) Kong() string {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.address
 }
 
 // Set pins a generation and its sequence.
@@ -212,16 +219,35 @@ func (p *Pin) Get() (generation string, sequence int64) {
 	return p.generation, p.sequence
 }
 
+// Begun reports whether a generation is pinned.
+func (p *Pin) Begun() bool {
+	generation, _ := p.Get()
+	return generation != ""
+}
+
+// Check returns an error if a ledger is not the one that is pinned, or if its sequence is
+// smaller than one that was seen or one at which its marks were written.
+func (p *Pin) Check(generation string, sequence, marks int64) error {
+	known, seen := p.Get()
+	switch {
+	case known == "":
+		return nil
+	case generation != known:
+		return audit.ErrLedgerReplaced
+	case sequence < max(seen, marks):
+		return audit.ErrLedgerOlder
+	}
+	return nil
+}
+
 // Lease is held by whoever makes a pass. It lasts for [DefaultLease] unless it is
 // renewed. Safe for concurrent use.
 type Lease interface {
-	// Renew makes the lease last its whole time from now. It fails with
-	// [audit.ErrLeaseLost] if the lease has run out or another relay holds it.
-	Renew(ctx context.Context) error
-	// RerunRequested reports whether another relay has asked for a rerun since
-	// Acquire, or since RerunRequested or Release last reported one. It fails as
-	// Renew does; a call that fails has reported nothing.
-	RerunRequested(ctx context.Context) (bool, error)
+	// Renew makes the lease last its whole time from now, and reports whether another relay
+	// has requested a rerun since Acquire, or since Renew or Release last reported one. It
+	// fails with [audit.ErrLeaseLost] if the lease has run out or another relay holds it; a
+	// call that fails has reported nothing.
+	Renew(ctx context.Context) (rerun bool, err error)
 	// Release gives up the lease, unless a rerun has been requested since: then it renews
 	// the lease and returns true. The caller calls it again, and makes another pass. To
 	// look and to give up are one step: no request is lost between them. It fails as Renew

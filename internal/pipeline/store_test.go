@@ -250,33 +250,21 @@ type storeLease struct {
 	token string
 }
 
-func (h *storeLease) Renew(ctx context.Context) error {
+func (h *storeLease) Renew(ctx context.Context) (bool, error) {
 	if h.renew != nil {
 		if err := h.renew(ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
-	h.store.mu.Lock()
-	defer h.store.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if !h.holds(h.token) {
-		return fmt.Errorf("renewing: %w", audit.ErrLeaseLost)
-	}
-	h.until = time.Now().Add(h.ttl)
-	return nil
-}
-
-func (h *storeLease) RerunRequested(ctx context.Context) (bool, error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
 	if !h.holds(h.token) {
-		return false, fmt.Errorf("looking for a rerun request: %w", audit.ErrLeaseLost)
+		return false, fmt.Errorf("renewing: %w", audit.ErrLeaseLost)
 	}
+	h.until = time.Now().Add(h.ttl)
 	word := h.words != h.heard
 	h.heard = h.words
 	return word, nil

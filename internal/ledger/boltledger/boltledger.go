@@ -44,11 +44,8 @@ type Ledger struct {
 		info   os.FileInfo // when it was opened, or last written to
 		broken error       // once bbolt has met a broken page, as it may hold its lock since
 	}
-	purge struct {
-		sync.Mutex
-		next time.Time
-	}
-	lease struct {
+	purgeNext time.Time // guarded by being in a transaction that writes
+	lease     struct {
 		sync.Mutex
 		ttl   time.Duration
 		token string
@@ -110,6 +107,9 @@ func Open(path string, o Options) (*Ledger, error) {
 	}
 	err := b.guarded("opening", func() error {
 		return b.db.Update(func(tx *bbolt.Tx) error {
+			if err := b.checkSize(tx); err != nil {
+				return err
+			}
 			for _, name := range allBuckets {
 				if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 					return err
@@ -150,21 +150,9 @@ func (b *Ledger) view(ctx context.Context, doing string, f func(tx *bbolt.Tx) er
 	return b.guarded(doing, func() error { return b.db.View(f) })
 }
 
-// check returns an error if the ledger is not the one that Begin found. Before
-// Begin a reader is let through.
-func (b *Ledger) check(tx *bbolt.Tx, write bool) error {
-	generation, seen := b.pin.Get()
-	switch {
-	case generation == "" && write:
-		return ledger.ErrNotBegun
-	case generation == "":
-		return nil
-	case generation != string(tx.Bucket(metaBucket).Get(generationKey)):
-		return audit.ErrLedgerReplaced
-	case number(tx, sequenceKey) < max(seen, number(tx, marksSequenceKey)):
-		return audit.ErrLedgerOlder
-	}
-	return nil
+// check returns an error if the ledger is not the one that Begin found.
+func (b *Ledger) check(tx *bbolt.Tx) error {
+	return b.pin.Check(string(tx.Bucket(metaBucket).Get(generationKey)), number(tx, sequenceKey), number(tx, marksSequenceKey))
 }
 
 // write is update for what the ledger's sequence counts. f gets the sequence.
@@ -172,7 +160,10 @@ func (b *Ledger) write(ctx context.Context, doing string, f func(tx *bbolt.Tx, s
 	var sequence int64
 	generation, _ := b.pin.Get()
 	err := b.update(ctx, doing, func(tx *bbolt.Tx) error {
-		if err := b.check(tx, true); err != nil {
+		if generation == "" {
+			return ledger.ErrNotBegun
+		}
+		if err := b.check(tx); err != nil {
 			return err
 		}
 		sequence = number(tx, sequenceKey) + 1
@@ -230,7 +221,7 @@ func (b *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
 // Marks is [redisledger.Ledger.Marks].
 func (b *Ledger) Marks(ctx context.Context) (marks audit.Marks, err error) {
 	err = b.view(ctx, "reading marks", func(tx *bbolt.Tx) error {
-		if err := b.check(tx, false); err != nil {
+		if err := b.check(tx); err != nil {
 			return err
 		}
 		if text := tx.Bucket(metaBucket).Get(marksKey); text != nil {

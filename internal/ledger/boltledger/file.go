@@ -1,7 +1,6 @@
 package boltledger
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,11 +19,8 @@ import (
 const brokenHint = "this is not a ledger, or a broken one: give another path, or move it away; " +
 	"a new ledger costs one full read, and repeats what the old one had recorded"
 
-// open opens the file, unless it is cut off.
+// open opens the file.
 func (b *Ledger) open() error {
-	if err := checkSize(b.path); err != nil {
-		return err
-	}
 	err := b.guarded("opening", func() (err error) {
 		// The freelist is synced: bbolt would otherwise gather it at each start, and
 		// panics where nobody can recover if a page is broken.
@@ -35,52 +31,30 @@ func (b *Ledger) open() error {
 		return err
 	})
 	switch {
+	case err == nil || audit.NeedsPerson(err):
+		return err
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return audit.SettingsErrorf("stop the other one, or give each a ledger of its own; several relays share one in Redis",
 			"opening ledger %s: %w", b.path, audit.ErrLedgerInUse)
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-		return audit.NewSettingsError(err, brokenHint)
-	case audit.NeedsPerson(err):
 	case errors.As(err, new(*fs.PathError)), errors.As(err, new(*os.SyscallError)):
 		return audit.NewSettingsError(err, "name a file with --ledger bolt:<file> whose directory exists and which the relay can write to")
+	case errors.As(err, new(syscall.Errno)): // it cannot be locked or mapped
+		return err
 	}
-	return err
+	return audit.NewSettingsError(err, brokenHint)
 }
 
-// The two first pages of a file of bbolt are alike, and say how large its pages are
-// and how many of them are in use.
-const (
-	boltMagic    = 0xED0CDAED
-	boltMeta     = 16 // offset of what a page holds
-	boltPageSize = boltMeta + 8
-	boltInUse    = boltMeta + 40
-	boltHead     = boltMeta + 64
-)
-
-// checkSize returns an error if a file is shorter than it says. bbolt does not look.
-func checkSize(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil // there is no file yet, or opening it reports the error
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 || info.IsDir() {
-		return nil
-	}
-	head := make([]byte, boltHead)
-	if _, err := f.ReadAt(head, 0); err != nil || binary.LittleEndian.Uint32(head[boltMeta:]) != boltMagic {
-		return audit.SettingsErrorf(brokenHint, "opening ledger %s: %w", path, bolterrors.ErrInvalid)
-	}
-	size := int64(binary.LittleEndian.Uint32(head[boltPageSize:]))
-	inUse := binary.LittleEndian.Uint64(head[boltInUse:])
-	if _, err := f.ReadAt(head, size); err == nil && binary.LittleEndian.Uint32(head[boltMeta:]) == boltMagic {
-		inUse = max(inUse, binary.LittleEndian.Uint64(head[boltInUse:]))
-	}
-	if size > 0 && uint64(info.Size()/size) < inUse {
-		return audit.SettingsErrorf(brokenHint, "opening ledger %s: it is cut off: %d bytes instead of %d", path, info.Size(), inUse*uint64(size))
+// checkSize returns an error if the file is shorter than what is in use of it: bbolt does
+// not look.
+func (b *Ledger) checkSize(tx *bbolt.Tx) error {
+	if size := b.file.info.Size(); size < tx.Size() {
+		return cutOff(size, tx.Size())
 	}
 	return nil
+}
+
+func cutOff(size, want int64) error {
+	return audit.SettingsErrorf(brokenHint, "the file was cut off: %d bytes instead of %d", size, want)
 }
 
 // checkFile returns an error if the path no longer names the file that is open, which would
@@ -96,7 +70,7 @@ func (b *Ledger) checkFile() error {
 		return audit.SettingsErrorf("put the file back if it was moved; else restart the relay, which goes on with what is there, or begins a new ledger and repeats what the old one had recorded",
 			"the file was removed or replaced while the relay has it open")
 	case info.Size() < b.file.info.Size():
-		return audit.SettingsErrorf(brokenHint, "the file was cut off: %d bytes instead of %d", info.Size(), b.file.info.Size())
+		return cutOff(info.Size(), b.file.info.Size())
 	}
 	b.file.info = info
 	return nil

@@ -3,8 +3,8 @@ package boltledger
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"sort"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -18,34 +18,22 @@ const purgeEvery = time.Hour
 
 // purgeExpired removes days and nonces whose time is over, once in a while.
 func (b *Ledger) purgeExpired(tx *bbolt.Tx) error {
-	b.purge.Lock()
-	defer b.purge.Unlock()
 	now := b.now()
-	if now.Before(b.purge.next) {
+	if now.Before(b.purgeNext) {
 		return nil
 	}
-	if err := b.purgeNow(tx, now); err != nil {
-		return err
-	}
-	b.purge.next = now.Add(purgeEvery)
-	return nil
-}
-
-func (b *Ledger) purgeNow(tx *bbolt.Tx, now time.Time) error {
 	expiry, days, nonces := tx.Bucket(expiryBucket), tx.Bucket(daysBucket), tx.Bucket(noncesBucket)
 	for _, day := range expired(expiry, now.Unix()) {
-		if err := days.DeleteBucket(day); err != nil {
-			return err
-		}
-		if err := expiry.Delete(day); err != nil {
+		if err := errors.Join(days.DeleteBucket(day), expiry.Delete(day)); err != nil {
 			return err
 		}
 	}
-	for _, key := range expired(nonces, now.UnixMilli()) {
-		if err := nonces.Delete(key); err != nil {
+	for _, nonce := range expired(nonces, now.UnixMilli()) {
+		if err := nonces.Delete(nonce); err != nil {
 			return err
 		}
 	}
+	b.purgeNext = now.Add(purgeEvery)
 	return nil
 }
 
@@ -65,7 +53,7 @@ func expired(bucket *bbolt.Bucket, now int64) [][]byte {
 func (b *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	out := make([]audit.Outcome, len(entries))
 	err := b.view(ctx, "looking up entries", func(tx *bbolt.Tx) error {
-		if err := b.check(tx, false); err != nil {
+		if err := b.check(tx); err != nil {
 			return err
 		}
 		days, expiry := tx.Bucket(daysBucket), tx.Bucket(expiryBucket)
@@ -101,32 +89,22 @@ func idKey(id string) []byte { return []byte("i" + ledger.StoredID(id)) }
 // Record is [redisledger.Ledger.Record], all or nothing.
 func (b *Ledger) Record(ctx context.Context, records []audit.Record) error {
 	undelivered := make([][]byte, len(records))
-	order := make([]int, len(records))
 	for i := range records {
-		text, err := ledger.EncodeUndelivered(&records[i])
-		if err != nil {
+		var err error
+		if undelivered[i], err = ledger.EncodeUndelivered(&records[i]); err != nil {
 			return fmt.Errorf("recording %s: %w", records[i].ID, err)
 		}
-		undelivered[i], order[i] = text, i
 	}
-	// Sorted, so that a page of the file is touched once.
-	sort.SliceStable(order, func(i, j int) bool {
-		x, y := &records[order[i]], &records[order[j]]
-		if dx, dy := ledger.DayOf(x.Timestamp), ledger.DayOf(y.Timestamp); dx != dy {
-			return dx < dy
-		}
-		return x.ID < y.ID
-	})
 	return b.write(ctx, "recording outcomes", func(tx *bbolt.Tx, _ int64) error {
 		if err := b.purgeExpired(tx); err != nil {
 			return err
 		}
-		final := make(map[int]audit.Outcome, len(records))
-		if err := b.putOutcomes(tx, records, order, final); err != nil {
-			return err
-		}
 		for i := range records {
-			if err := putUndelivered(tx, &records[i], final[i], undelivered[i]); err != nil {
+			final, err := b.putOutcome(tx, &records[i])
+			if err == nil {
+				err = putUndelivered(tx, &records[i], final, undelivered[i])
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -134,47 +112,29 @@ func (b *Ledger) Record(ctx context.Context, records []audit.Record) error {
 	})
 }
 
-// putOutcomes writes outcomes, and notes in final what each record's id has after its own write.
-func (b *Ledger) putOutcomes(tx *bbolt.Tx, records []audit.Record, order []int, final map[int]audit.Outcome) error {
-	days, expiry, now := tx.Bucket(daysBucket), tx.Bucket(expiryBucket), b.now()
-	var (
-		day   *bbolt.Bucket
-		key   []byte
-		until int64
-	)
-	for n, i := range order {
-		rec := &records[i]
-		if number := ledger.DayOf(rec.Timestamp); n == 0 || number != ledger.DayOf(records[order[n-1]].Timestamp) {
-			key, until = toKey(number), 0
-			if v := expiry.Get(key); v != nil {
-				until = fromKey(v)
-				if until <= now.Unix() { // expired, and not purged yet
-					if err := days.DeleteBucket(key); err != nil {
-						return err
-					}
-					until = 0
-				}
+// putOutcome writes an outcome, and returns the one that the id has from then on.
+func (b *Ledger) putOutcome(tx *bbolt.Tx, rec *audit.Record) (final audit.Outcome, err error) {
+	days, expiry, now := tx.Bucket(daysBucket), tx.Bucket(expiryBucket), b.now().Unix()
+	key, until := toKey(ledger.DayOf(rec.Timestamp)), int64(0)
+	if v := expiry.Get(key); v != nil {
+		if until = fromKey(v); until <= now { // expired, and not purged yet
+			if err := days.DeleteBucket(key); err != nil {
+				return 0, err
 			}
-			var err error
-			if day, err = days.CreateBucketIfNotExists(key); err != nil {
-				return err
-			}
-		}
-		if end := now.Unix() + int64(ledger.Life(rec.Retention)/time.Second) + 1; end > until {
-			until = end
-			if err := expiry.Put(key, toKey(until)); err != nil {
-				return err
-			}
-		}
-		id := idKey(rec.ID)
-		final[i] = rec.Outcome
-		if v := day.Get(id); len(v) == 1 && audit.Outcome(v[0]) == audit.Delivered {
-			final[i] = audit.Delivered
-			continue
-		}
-		if err := day.Put(id, []byte{byte(rec.Outcome)}); err != nil {
-			return err
 		}
 	}
-	return nil
+	day, err := days.CreateBucketIfNotExists(key)
+	if err != nil {
+		return 0, err
+	}
+	if end := now + int64(ledger.Life(rec.Retention)/time.Second) + 1; end > until {
+		if err := expiry.Put(key, toKey(end)); err != nil {
+			return 0, err
+		}
+	}
+	id := idKey(rec.ID)
+	if v := day.Get(id); len(v) == 1 && audit.Outcome(v[0]) == audit.Delivered {
+		return audit.Delivered, nil
+	}
+	return rec.Outcome, day.Put(id, []byte{byte(rec.Outcome)})
 }

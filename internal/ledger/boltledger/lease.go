@@ -68,27 +68,25 @@ func (l *lease) held(ctx context.Context, doing string, f func()) error {
 	return nil
 }
 
-func (l *lease) Renew(ctx context.Context) error {
-	return l.held(ctx, "renewing lease", l.renew)
-}
-
-func (l *lease) renew() { l.b.lease.until = l.b.now().Add(l.b.lease.ttl) }
-
-func (l *lease) RerunRequested(ctx context.Context) (rerun bool, err error) {
-	err = l.held(ctx, "looking for a rerun request", func() { rerun, l.b.lease.rerun = l.b.lease.rerun, false })
+func (l *lease) Renew(ctx context.Context) (rerun bool, err error) {
+	err = l.held(ctx, "renewing lease", func() { rerun = l.b.renew() })
 	return rerun, err
 }
 
 func (l *lease) Release(ctx context.Context) (rerun bool, err error) {
 	err = l.held(ctx, "releasing lease", func() {
-		rerun, l.b.lease.rerun = l.b.lease.rerun, false
-		if rerun {
-			l.renew()
-		} else {
+		if rerun = l.b.renew(); !rerun {
 			l.b.lease.token = ""
 		}
 	})
 	return rerun, err
+}
+
+// renew renews the lease, and reports whether a rerun was requested. The lease is locked.
+func (b *Ledger) renew() (rerun bool) {
+	rerun, b.lease.rerun = b.lease.rerun, false
+	b.lease.until = b.now().Add(b.lease.ttl)
+	return rerun
 }
 
 func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
@@ -112,37 +110,23 @@ func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 
 // BindKong is [redisledger.Ledger.BindKong].
 func (b *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
-	other, err := b.bind(ctx, kongKey, ledger.Address(url), adopt)
-	if err == nil && other != "" {
-		return fmt.Errorf("binding ledger: %w", ledger.Mismatch(other))
-	}
-	return err
+	return b.bind(ctx, kongKey, ledger.Address(url), adopt, audit.ErrLedgerMismatch)
 }
 
 // BindAccount is [redisledger.Ledger.BindAccount].
 func (b *Ledger) BindAccount(ctx context.Context, account string, adopt bool) error {
-	other, err := b.bind(ctx, accountKey, account, adopt)
-	if err == nil && other != "" {
-		return fmt.Errorf("binding ledger to an account: %w: %s", audit.ErrAccountMismatch, other)
-	}
-	return err
+	return b.bind(ctx, accountKey, account, adopt, audit.ErrAccountMismatch)
 }
 
-// bind binds the ledger to a value, or returns the other one that it is bound to.
-func (b *Ledger) bind(ctx context.Context, key []byte, value string, adopt bool) (other string, err error) {
-	err = b.update(ctx, "binding", func(tx *bbolt.Tx) error {
+func (b *Ledger) bind(ctx context.Context, key []byte, value string, adopt bool, mismatch error) error {
+	return b.update(ctx, "binding", func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		bound := string(meta.Get(key))
-		switch {
-		case bound == value:
-			return nil
-		case bound != "" && !adopt && meta.Get(marksKey) != nil:
-			other = bound
-			return nil
+		if bound != "" && bound != value && !adopt && meta.Get(marksKey) != nil {
+			return fmt.Errorf("%w: %s", mismatch, bound)
 		}
 		return meta.Put(key, []byte(value))
 	})
-	return other, err
 }
 
 // ReserveNonce is [redisledger.Ledger.ReserveNonce].

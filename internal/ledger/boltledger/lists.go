@@ -2,7 +2,8 @@ package boltledger
 
 import (
 	"context"
-	"sort"
+	"math"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -17,53 +18,43 @@ func (b *Ledger) note(ctx context.Context, doing string, name []byte, ids []stri
 		return nil
 	}
 	return b.update(ctx, doing, func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(name)
-		list, oldest, drop := listed(bucket), b.oldest(life), 0
-		for drop < len(list) && list[drop].At.Before(oldest) {
-			drop++
-		}
-		if err := unlist(bucket, list[:drop]); err != nil {
-			return err
-		}
-		when := toKey(at.UnixMilli())
+		bucket, oldest, when := tx.Bucket(name), b.oldest(life), toKey(at.UnixMilli())
 		for _, id := range ids {
 			key := idKey(id)
-			if bucket.Get(key) != nil {
+			if had := bucket.Get(key); had != nil && fromKey(had) >= oldest {
 				continue
 			}
 			if err := bucket.Put(key, when); err != nil {
 				return err
 			}
 		}
-		list = listed(bucket)
-		return unlist(bucket, list[:max(0, len(list)-ledger.MaxListed)])
+		list := listed(bucket, math.MinInt64)
+		for i, a := range list {
+			if a.At.UnixMilli() >= oldest && i >= len(list)-ledger.MaxListed {
+				break
+			}
+			if err := bucket.Delete(idKey(a.ID)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
-// oldest returns the first millisecond that a list of a given life still holds.
-func (b *Ledger) oldest(life time.Duration) time.Time {
-	return b.now().Add(-life).Truncate(time.Millisecond)
-}
+// oldest returns the first Unix millisecond of what is kept for a time.
+func (b *Ledger) oldest(life time.Duration) int64 { return b.now().Add(-life).UnixMilli() }
 
-// listed returns a list, oldest first, and by id within a millisecond.
-func listed(bucket *bbolt.Bucket) []audit.Announcement {
+// listed returns a list from a Unix millisecond on, oldest first, and by id within one.
+func listed(bucket *bbolt.Bucket, from int64) []audit.Announcement {
 	var list []audit.Announcement
 	c := bucket.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
-		list = append(list, audit.Announcement{ID: string(k[1:]), At: time.UnixMilli(fromKey(v))})
-	}
-	sort.SliceStable(list, func(i, j int) bool { return list[i].At.Before(list[j].At) })
-	return list
-}
-
-// unlist removes what listed returned.
-func unlist(bucket *bbolt.Bucket, list []audit.Announcement) error {
-	for _, a := range list {
-		if err := bucket.Delete([]byte("i" + a.ID)); err != nil {
-			return err
+		if at := fromKey(v); at >= from {
+			list = append(list, audit.Announcement{ID: string(k[1:]), At: time.UnixMilli(at)})
 		}
 	}
-	return nil
+	slices.SortStableFunc(list, func(a, b audit.Announcement) int { return a.At.Compare(b.At) })
+	return list
 }
 
 // Announce is [redisledger.Ledger.Announce].
@@ -74,12 +65,7 @@ func (b *Ledger) Announce(ctx context.Context, ids []string, at time.Time) error
 // Announced is [redisledger.Ledger.Announced].
 func (b *Ledger) Announced(ctx context.Context) (list []audit.Announcement, err error) {
 	err = b.view(ctx, "reading announcements", func(tx *bbolt.Tx) error {
-		oldest := b.oldest(ledger.AnnouncedLife)
-		for _, a := range listed(tx.Bucket(announcedBucket)) {
-			if !a.At.Before(oldest) {
-				list = append(list, a)
-			}
-		}
+		list = listed(tx.Bucket(announcedBucket), b.oldest(ledger.AnnouncedLife))
 		return nil
 	})
 	return list, err
@@ -109,7 +95,7 @@ func (b *Ledger) NoteOwnReads(ctx context.Context, ids []string) error {
 func (b *Ledger) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) {
 	own := make([]bool, len(ids))
 	err := b.view(ctx, "looking up own reads", func(tx *bbolt.Tx) error {
-		bucket, oldest := tx.Bucket(ownReadsBucket), b.oldest(ledger.OwnReadsLife).UnixMilli()
+		bucket, oldest := tx.Bucket(ownReadsBucket), b.oldest(ledger.OwnReadsLife)
 		for i, id := range ids {
 			at := bucket.Get(idKey(id))
 			own[i] = at != nil && fromKey(at) >= oldest

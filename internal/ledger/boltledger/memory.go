@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
 var (
@@ -19,7 +20,7 @@ var (
 func (b *Ledger) Recall(ctx context.Context, keys []string) (values [][]byte, version int64, err error) {
 	values = make([][]byte, len(keys))
 	err = b.view(ctx, "recalling", func(tx *bbolt.Tx) error {
-		if err := b.isCurrent(tx); err != nil || !remembers(tx) {
+		if err := b.check(tx); err != nil || !remembers(tx) {
 			return err
 		}
 		version = number(tx, memoryVersionKey)
@@ -34,16 +35,6 @@ func (b *Ledger) Recall(ctx context.Context, keys []string) (values [][]byte, ve
 	return values, version, err
 }
 
-// isCurrent returns an error if the ledger is not the one that Begin found. It does not
-// ask whether it is older: what is remembered is as old as the rest of the file.
-func (b *Ledger) isCurrent(tx *bbolt.Tx) error {
-	generation, _ := b.pin.Get()
-	if generation != "" && generation != string(tx.Bucket(metaBucket).Get(generationKey)) {
-		return audit.ErrLedgerReplaced
-	}
-	return nil
-}
-
 // remembers reports whether what is remembered belongs to the ledger's generation.
 func remembers(tx *bbolt.Tx) bool {
 	meta := tx.Bucket(metaBucket)
@@ -54,7 +45,10 @@ func remembers(tx *bbolt.Tx) bool {
 func (b *Ledger) Remember(ctx context.Context, version int64, items []audit.Item, most int) (dropped int, err error) {
 	err = b.update(ctx, "remembering", func(tx *bbolt.Tx) error {
 		dropped = 0
-		if err := b.check(tx, true); err != nil {
+		if !b.pin.Begun() {
+			return ledger.ErrNotBegun
+		}
+		if err := b.check(tx); err != nil {
 			return err
 		}
 		m := memory{Tx: tx}

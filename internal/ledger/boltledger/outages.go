@@ -23,7 +23,7 @@ func (b *Ledger) PutOutage(ctx context.Context, o audit.Outage) error {
 		if err := bucket.Put(append(toKey(o.From.UnixMilli()), o.ID...), text); err != nil {
 			return err
 		}
-		oldest, c := b.oldest(ledger.OutageLife).UnixMilli(), bucket.Cursor()
+		oldest, c := b.oldest(ledger.OutageLife), bucket.Cursor()
 		more := -ledger.MaxOutages
 		for k, _ := c.First(); k != nil; k, _ = c.Next() {
 			more++

@@ -3,6 +3,7 @@ package boltledger
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"time"
 
@@ -18,13 +19,8 @@ func putUndelivered(tx *bbolt.Tx, rec *audit.Record, final audit.Outcome, text [
 	since, entries := tx.Bucket(sinceBucket), tx.Bucket(undeliveredBucket)
 	if had := since.Get(id); had != nil {
 		place := append(bytes.Clone(had[1:]), id...)
-		if err := tx.Bucket(kindOf(audit.Outcome(had[0]))).Delete(place); err != nil {
-			return err
-		}
-		if err := since.Delete(id); err != nil {
-			return err
-		}
-		if err := entries.Delete(id); err != nil {
+		err := errors.Join(listOf(tx, audit.Outcome(had[0])).Delete(place), since.Delete(id), entries.Delete(id))
+		if err != nil {
 			return err
 		}
 	}
@@ -32,71 +28,40 @@ func putUndelivered(tx *bbolt.Tx, rec *audit.Record, final audit.Outcome, text [
 		return nil
 	}
 	when := toKey(rec.Undelivered.Since.UnixMilli())
-	if err := since.Put(id, append([]byte{byte(final)}, when...)); err != nil {
-		return err
-	}
-	if err := tx.Bucket(kindOf(final)).Put(append(when, id...), nil); err != nil {
-		return err
-	}
-	return entries.Put(id, text)
+	return errors.Join(since.Put(id, append([]byte{byte(final)}, when...)),
+		listOf(tx, final).Put(append(when, id...), nil), entries.Put(id, text))
 }
 
-func kindOf(o audit.Outcome) []byte {
-	if o == audit.Deferred {
-		return deferredBucket
-	}
-	return deadBucket
+// listOf returns the list of the dead letters or of the deferred entries.
+func listOf(tx *bbolt.Tx, outcome audit.Outcome) *bbolt.Bucket {
+	return tx.Bucket([]byte(outcome.String()))
 }
 
 // UndeliveredEntries is [redisledger.Ledger.UndeliveredEntries].
 func (b *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
-	return func(yield func(audit.Undelivered, error) bool) {
-		for _, kind := range [][]byte{deferredBucket, deadBucket} {
-			var after []byte
-			for {
-				// A caller may record while it reads, so no transaction is open when it is called.
-				list, last, err := b.undeliveredAfter(ctx, kind, after)
+	// A caller may record while it reads, so no transaction is open when it is called.
+	return ledger.Undelivered(func(kind audit.Outcome, after string) (list []audit.Undelivered, last string, err error) {
+		err = b.view(ctx, "reading undelivered entries", func(tx *bbolt.Tx) error {
+			entries, c := tx.Bucket(undeliveredBucket), listOf(tx, kind).Cursor()
+			k, _ := c.Seek([]byte(after))
+			if after != "" && string(k) == after {
+				k, _ = c.Next()
+			}
+			for size := 0; k != nil && len(list) < ledger.UndeliveredAtOnce; k, _ = c.Next() {
+				text := entries.Get(k[8:])
+				if size += len(text); len(list) > 0 && size > ledger.UndeliveredBytesAtOnce {
+					return nil
+				}
+				u, err := ledger.DecodeUndelivered(string(k[9:]), text)
 				if err != nil {
-					yield(audit.Undelivered{}, err)
-					return
+					return err
 				}
-				for i := range list {
-					if !yield(list[i], nil) {
-						return
-					}
-				}
-				if last == nil {
-					break
-				}
-				after = last
+				list, last = append(list, u), string(k)
 			}
-		}
-	}
-}
-
-// undeliveredAfter reads some undelivered entries and returns the place of the last, or nil at the end.
-func (b *Ledger) undeliveredAfter(ctx context.Context, kind, after []byte) (list []audit.Undelivered, last []byte, err error) {
-	err = b.view(ctx, "reading undelivered entries", func(tx *bbolt.Tx) error {
-		entries, c := tx.Bucket(undeliveredBucket), tx.Bucket(kind).Cursor()
-		k, _ := c.Seek(after)
-		if after != nil && bytes.Equal(k, after) {
-			k, _ = c.Next()
-		}
-		for size := 0; k != nil; k, _ = c.Next() {
-			text := entries.Get(k[8:])
-			if len(list) > 0 && (len(list) == ledger.UndeliveredAtOnce || size+len(text) > ledger.UndeliveredBytesAtOnce) {
-				return nil
-			}
-			u, err := ledger.DecodeUndelivered(string(k[9:]), text)
-			if err != nil {
-				return err
-			}
-			list, last, size = append(list, u), bytes.Clone(k), size+len(text)
-		}
-		last = nil
-		return nil
+			return nil
+		})
+		return list, last, err
 	})
-	return list, last, err
 }
 
 // UndeliveredEntry is [redisledger.Ledger.UndeliveredEntry].

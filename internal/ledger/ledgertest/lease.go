@@ -35,18 +35,16 @@ func testLease(t *testing.T, b Backend) {
 	lease := Value(x.Acquire(bg(), true))(t)
 	_, err := y.Acquire(bg(), true)
 	WantErr(t, err, audit.ErrLeaseHeld)
-	Must(t, lease.Renew(bg()))
 	Equal(t, Value(lease.Release(bg()))(t), true)
 	Equal(t, Value(lease.Release(bg()))(t), false)
 	_, err = lease.Release(bg())
 	WantErr(t, err, audit.ErrLeaseLost)
 	next := Value(y.Acquire(bg(), true))(t)
-	WantErr(t, lease.Renew(bg()), audit.ErrLeaseLost)
-	_, err = lease.RerunRequested(bg())
+	_, err = lease.Renew(bg())
 	WantErr(t, err, audit.ErrLeaseLost)
 	_, err = lease.Release(bg())
 	WantErr(t, err, audit.ErrLeaseLost)
-	Must(t, next.Renew(bg()))
+	Equal(t, Value(next.Renew(bg()))(t), false)
 	Equal(t, Value(next.Release(bg()))(t), false)
 }
 
@@ -63,9 +61,10 @@ func testLeaseRunsOut(t *testing.T, b Backend) {
 	if took := time.Since(start); took < 140*time.Millisecond {
 		t.Errorf("lease of 150 ms ended after %v", took)
 	}
-	WantErr(t, lease.Renew(bg()), audit.ErrLeaseLost)
+	_, err := lease.Renew(bg())
+	WantErr(t, err, audit.ErrLeaseLost)
 	WantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), audit.ErrLeaseLost)
-	_, err := lease.Release(bg())
+	_, err = lease.Release(bg())
 	WantErr(t, err, audit.ErrLeaseLost)
 }
 
@@ -76,7 +75,7 @@ func testLeaseLeft(t *testing.T, b Backend) {
 	if left := Value(y.LeaseLeft(bg()))(t); left <= 0 || left > time.Minute {
 		t.Errorf("%v are left of a lease of a minute", left)
 	}
-	Equal(t, Value(lease.RerunRequested(bg()))(t), false) // it requests none
+	Equal(t, Value(lease.Renew(bg()))(t), false) // it requests none
 	Equal(t, Value(lease.Release(bg()))(t), false)
 	Equal(t, Value(y.LeaseLeft(bg()))(t), time.Duration(0))
 }
@@ -84,25 +83,24 @@ func testLeaseLeft(t *testing.T, b Backend) {
 func testRerun(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	lease := Value(x.Acquire(bg(), true))(t)
-	Equal(t, Value(lease.RerunRequested(bg()))(t), false)
+	Equal(t, Value(lease.Renew(bg()))(t), false)
 	_, err := y.Acquire(bg(), false)
 	WantErr(t, err, audit.ErrLeaseHeld)
-	Equal(t, Value(lease.RerunRequested(bg()))(t), false)
+	Equal(t, Value(lease.Renew(bg()))(t), false)
 	for _, request := range []bool{true, true, false} {
 		_, err := y.Acquire(bg(), request)
 		WantErr(t, err, audit.ErrLeaseHeld)
 	}
-	Equal(t, Value(lease.RerunRequested(bg()))(t), true)
-	Equal(t, Value(lease.RerunRequested(bg()))(t), false)
+	Equal(t, Value(lease.Renew(bg()))(t), true)
+	Equal(t, Value(lease.Renew(bg()))(t), false)
 	_, err = y.Acquire(bg(), true)
 	WantErr(t, err, audit.ErrLeaseHeld)
 	Equal(t, Value(lease.Release(bg()))(t), true)
-	Equal(t, Value(lease.RerunRequested(bg()))(t), false)
-	Must(t, lease.Renew(bg()))
+	Equal(t, Value(lease.Renew(bg()))(t), false)
 	Equal(t, Value(lease.Release(bg()))(t), false)
 	// A request to one holder is not one to the next.
 	next := Value(y.Acquire(bg(), true))(t)
-	Equal(t, Value(next.RerunRequested(bg()))(t), false)
+	Equal(t, Value(next.Renew(bg()))(t), false)
 	Equal(t, Value(next.Release(bg()))(t), false)
 }
 
@@ -133,7 +131,7 @@ func testNoRerunOverlooked(t *testing.T, b Backend) {
 				}
 				runtime.Gosched()
 				if look {
-					if again, err = lease.RerunRequested(bg()); err != nil {
+					if again, err = lease.Renew(bg()); err != nil {
 						t.Error(err)
 						return
 					} else if again {

@@ -9,7 +9,7 @@ import (
 
 // access asks for credentials.
 type access struct {
-	credentials func(ctx context.Context, fresh bool) (username, password string, err error)
+	credentials Credentials
 	refused     atomic.Bool // since they were last asked for
 }
 

@@ -22,14 +22,9 @@ type Options struct {
 	// Addrs are host:port; a port left out is 6379 (26379 of a Sentinel). Several
 	// are the nodes of a cluster, the Sentinels, or else a primary and its
 	// replicas, of which the one that is primary at the time is used.
-	Addrs    []string
-	Username string
-	Password string
-	// Credentials, if not nil, is asked for user and password at each new
-	// connection. fresh is set once a server has refused what it returned: then it
-	// should read them again, as they may have been rotated.
-	Credentials func(ctx context.Context, fresh bool) (username, password string, err error)
-	DB          int // not in a cluster
+	Addrs       []string
+	Credentials Credentials // nil: none
+	DB          int         // not in a cluster
 	// TLS is nil for plain TCP. Where it names no server, a certificate must be for
 	// the host of Addrs, or for the one that a cluster or a Sentinel names.
 	TLS *tls.Config
@@ -38,12 +33,17 @@ type Options struct {
 	SentinelMaster string // name of the primary that the Sentinels watch
 	// SentinelCredentials are those of the Sentinels themselves. If it is nil, and
 	// the Sentinels ask for a password, they get that of the server.
-	SentinelCredentials func(ctx context.Context, fresh bool) (username, password string, err error)
+	SentinelCredentials Credentials
 
 	// Timeout bounds connecting, and each attempt at a command; 0: 3 s. A command
 	// is tried three times at most.
 	Timeout time.Duration
 }
+
+// Credentials is asked for user and password at each new connection. fresh is set once a
+// server has refused what it returned: then it should read them again, as they may have been
+// rotated.
+type Credentials func(ctx context.Context, fresh bool) (username, password string, err error)
 
 // Client is a connection to a server, or to all that stand for it.
 type Client struct {
@@ -65,7 +65,7 @@ func New(o Options) (*Client, error) {
 		o.Timeout = 3 * time.Second
 	}
 	if o.Credentials == nil {
-		o.Credentials = func(context.Context, bool) (string, string, error) { return o.Username, o.Password, nil }
+		o.Credentials = func(context.Context, bool) (string, string, error) { return "", "", nil }
 	}
 	o.Addrs = withPorts(o.Addrs, o.SentinelMaster != "")
 	dial := newDialer(&o)

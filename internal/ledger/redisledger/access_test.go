@@ -17,6 +17,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/certtest"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -39,23 +40,23 @@ func TestRedisAccess(t *testing.T) {
 	}
 	var password atomic.Value
 	password.Store("first")
-	o := Options{Addrs: []string{s.Addr}, Credentials: func(context.Context, bool) (string, string, error) {
+	o := redisconn.Options{Addrs: []string{s.Addr}, Credentials: func(context.Context, bool) (string, string, error) {
 		return "relay", password.Load().(string), nil
 	}}
 	ledgertest.Conform(t, redisBackend(o))
 	if warnings, err := openRedis(t, o).Check(bg()); err != nil || len(warnings) != 0 {
 		t.Errorf("check: %v, %v", warnings, err)
 	}
-	if warnings, err := openRedis(t, Options{Addrs: o.Addrs, Username: "blind", Password: "first"}).Check(bg()); err != nil || len(warnings) != 1 {
+	if warnings, err := openRedis(t, redisconn.Options{Addrs: o.Addrs, Credentials: login("blind", "first")}).Check(bg()); err != nil || len(warnings) != 1 {
 		t.Errorf("check by who may not see: %v, %v", warnings, err)
 	}
 
-	for name, o := range map[string]Options{
-		"wrong password": {Username: "relay", Password: "hunter2"},
-		"no user":        {Username: "nobody", Password: "hunter2"},
+	for name, o := range map[string]redisconn.Options{
+		"wrong password": {Credentials: login("relay", "hunter2")},
+		"no user":        {Credentials: login("nobody", "hunter2")},
 		"no credentials": {},
-		"reader":         {Username: "reader", Password: "first"},
-		"elsewhere":      {Username: "elsewhere", Password: "first"},
+		"reader":         {Credentials: login("reader", "first")},
+		"elsewhere":      {Credentials: login("elsewhere", "first")},
 	} {
 		o.Addrs = []string{s.Addr}
 		_, err := openRedis(t, o).Begin(bg())
@@ -104,15 +105,15 @@ func TestRedisTLS(t *testing.T) {
 	port := redistest.FreePort(t)
 	s := redistest.Start(t, "--tls-port", port, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
 	addrs := []string{"127.0.0.1:" + port}
-	ledgertest.Conform(t, redisBackend(Options{Addrs: addrs, TLS: &tls.Config{RootCAs: pool}}))
+	ledgertest.Conform(t, redisBackend(redisconn.Options{Addrs: addrs, TLS: &tls.Config{RootCAs: pool}}))
 
-	err := openRedis(t, Options{Addrs: addrs, TLS: &tls.Config{}}).Ping(bg())
+	err := openRedis(t, redisconn.Options{Addrs: addrs, TLS: &tls.Config{}}).Ping(bg())
 	var settings *audit.SettingsError
 	if !errors.As(err, &settings) || audit.Hint(settings) == "" {
 		t.Errorf("unknown CA: %v", err)
 	}
 	// A server that waits for plain text never answers.
-	err = openRedis(t, Options{Addrs: []string{s.Addr}, TLS: &tls.Config{RootCAs: pool}, Timeout: 100 * time.Millisecond}).Ping(bg())
+	err = openRedis(t, redisconn.Options{Addrs: []string{s.Addr}, TLS: &tls.Config{RootCAs: pool}, Timeout: 100 * time.Millisecond}).Ping(bg())
 	if err == nil || !strings.HasSuffix(err.Error(), "does it speak TLS?") {
 		t.Errorf("plain port: %v", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -104,7 +105,7 @@ func TestMemory(t *testing.T) {
 			}
 			// What a first use costs whatever the number of entries (scripts, buffers) is told apart.
 			empty := used()
-			warm := openRedis(t, Options{Addrs: []string{s.Addr}})
+			warm := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 			if _, err := warm.Begin(bg()); err != nil {
 				t.Fatal(err)
 			}
@@ -119,7 +120,7 @@ func TestMemory(t *testing.T) {
 			}
 			slowCalls()
 			before := used()
-			r := openRedis(t, Options{Addrs: []string{s.Addr}})
+			r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 			if _, err := r.Begin(bg()); err != nil {
 				t.Fatal(err)
 			}
@@ -190,7 +191,7 @@ func BenchmarkRedis(b *testing.B) {
 				}
 				return sum
 			}
-			r := openRedis(b, Options{Addrs: []string{s.Addr}})
+			r := openRedis(b, redisconn.Options{Addrs: []string{s.Addr}})
 			if _, err := r.Begin(bg()); err != nil {
 				b.Fatal(err)
 			}

@@ -16,13 +16,14 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
 func TestRedisServerDown(t *testing.T) {
 	t.Parallel()
 	port := redistest.FreePort(t)
-	r := openRedis(t, Options{Addrs: []string{"127.0.0.1:" + port}, Username: "u", Password: "hunter2"})
+	r := openRedis(t, redisconn.Options{Addrs: []string{"127.0.0.1:" + port}, Credentials: login("u", "hunter2")})
 	err := r.Ping(bg())
 	var settings *audit.SettingsError
 	if err == nil || errors.As(err, &settings) {
@@ -40,7 +41,7 @@ func TestRedisRestarts(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
-	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	one := []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}
 	must(t, r.Record(bg(), one))
@@ -79,7 +80,7 @@ func TestRedisSnapshot(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t)
-	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	lease := value(r.Acquire(bg(), true))(t)
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))
@@ -105,7 +106,7 @@ func TestRedisFull(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t)
-	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	lease := value(r.Acquire(bg(), true))(t)
 	plain := plainClient(t, s)
@@ -120,7 +121,7 @@ func TestRedisFull(t *testing.T) {
 		}
 	}
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}), []audit.Outcome{audit.NoOutcome})
-	must(t, lease.Renew(bg()))
+	value(lease.Renew(bg()))(t)
 	must(t, plain.ConfigSet(bg(), "maxmemory", "0").Err())
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))
 }
@@ -137,7 +138,7 @@ func TestRedisCheck(t *testing.T) {
 	} {
 		must(t, plain.ConfigSet(bg(), "maxmemory-policy", policy).Err())
 		got := ""
-		warnings, err := openRedis(t, Options{Addrs: []string{s.Addr}}).Check(bg())
+		warnings, err := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}}).Check(bg())
 		var settings *audit.SettingsError
 		switch {
 		case errors.As(err, &settings) && audit.Hint(settings) != "" && strings.Contains(err.Error(), policy):
@@ -162,7 +163,7 @@ func TestRedisCheckUntold(t *testing.T) {
 		servers["command renamed away"] = redistest.Start(t, "--rename-command", "INFO", "")
 	}
 	for name, s := range servers {
-		warnings, err := openRedis(t, Options{Addrs: []string{s.Addr}}).Check(bg())
+		warnings, err := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}}).Check(bg())
 		if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "make sure that it is noeviction") {
 			t.Errorf("%s: warnings %q, error %v", name, warnings, err)
 		}
@@ -208,7 +209,7 @@ func TestRedisAnswersAreExplained(t *testing.T) {
 		"an error that is not known":    {answering(t, "-ERR out of cheese\r\n"), "answers with an error"},
 		"a slot that is being migrated": {answering(t, "-TRYAGAIN Multiple keys request during rehashing of slot\r\n"), "is moving"},
 	} {
-		r := openRedis(t, Options{Addrs: []string{c.addr}})
+		r := openRedis(t, redisconn.Options{Addrs: []string{c.addr}})
 		_, err := r.Begin(bg())
 		if err == nil {
 			err = r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)})
@@ -235,7 +236,7 @@ func TestRedisThatDoesNotAnswer(t *testing.T) {
 		"closing":             {answering(t, ""), 0, nil, "maxclients"},
 		"closing without TLS": {answering(t, ""), 0, &tls.Config{MinVersion: tls.VersionTLS12}, "maxclients"},
 	} {
-		err := openRedis(t, Options{Addrs: []string{c.addr}, TLS: c.tls, Timeout: c.timeout}).Ping(bg())
+		err := openRedis(t, redisconn.Options{Addrs: []string{c.addr}, TLS: c.tls, Timeout: c.timeout}).Ping(bg())
 		if err == nil || !strings.Contains(audit.Hint(err), c.hint) || !strings.Contains(c.hint, "maxclients") && strings.Contains(audit.Hint(err), "start Redis") {
 			t.Errorf("%s: %v; hint: %s", what, err, audit.Hint(err))
 		}
@@ -258,7 +259,7 @@ func TestRedisThatClosesWithAWord(t *testing.T) {
 			_ = c.Close() // with a reset, once the client has written
 		}
 	}()
-	r := openRedis(t, Options{Addrs: []string{l.Addr().String()}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{l.Addr().String()}})
 	for range 20 {
 		err := r.Ping(bg())
 		if err == nil || !strings.Contains(err.Error(), "max number of clients") || !strings.Contains(audit.Hint(err), "maxclients") {
@@ -278,13 +279,12 @@ func TestRedisCutAfterAnError(t *testing.T) {
 	ca, cert, key, pool := certificates(t)
 	port := redistest.FreePort(t)
 	s := redistest.Start(t, "--tls-port", port, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
-	for name, o := range map[string]Options{
+	for name, o := range map[string]redisconn.Options{
 		"plain": {Addrs: []string{s.Addr}},
 		"TLS":   {Addrs: []string{net.JoinHostPort("127.0.0.1", port)}, TLS: &tls.Config{RootCAs: pool}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o.Prefix = name
-			r := openRedis(t, o)
+			r := openNamed(t, o, Options{Prefix: name})
 			value(r.Begin(bg()))(t)
 			c := plainClient(t, s)
 			for range 10 {
@@ -306,7 +306,7 @@ func TestRedisCutAfterAnError(t *testing.T) {
 func TestRedisMarksOfSomethingElse(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	must(t, plainClient(t, s).Set(bg(), r.keys("marks")[0], "x", 0).Err())
 	if _, err := r.Marks(bg()); !audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), "--redis-prefix") || !strings.Contains(err.Error(), s.Addr) {

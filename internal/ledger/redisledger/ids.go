@@ -3,35 +3,15 @@ package redisledger
 import (
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
-)
-
-var (
-	//go:embed lua/guard.lua
-	guardSource string
-	//go:embed lua/begin.lua
-	beginSource string
-	//go:embed lua/lookup.lua
-	lookupSource string
-	//go:embed lua/record.lua
-	recordSource string
-	//go:embed lua/split.lua
-	splitSource string
-
-	beginScript  = redis.NewScript(beginSource)
-	lookupScript = redis.NewScript(guardSource + lookupSource)
-	recordScript = redis.NewScript(guardSource + recordSource)
-	splitScript  = redis.NewScript(guardSource + splitSource)
 )
 
 const (
@@ -42,49 +22,12 @@ const (
 	// one alone is larger. Some servers refuse a request of more than a mebibyte.
 	undeliveredBytes = 512 << 10
 
-	// First words of the scripts' answers.
-	answerOK      = "ok"
-	replaced      = "replaced"
-	older         = "older"
-	changedLayout = "layout"
+	// layoutTries bounds how often a call chooses buckets anew because others split
+	// them at the same time.
+	layoutTries = 100
 )
 
-// run runs a script whose first argument is the generation known, and whose answer
-// begins with a word. It notes the sequence of an answer that is ok, and fails if
-// the ledger is another or an older one.
-func (r *Ledger) run(ctx context.Context, doing string, script *redis.Script, keys []string, known string, args []any) ([]any, error) {
-	answer, err := script.Run(ctx, r.client, keys, args...).Slice()
-	if err != nil {
-		return nil, r.wrap(doing, err)
-	}
-	if len(answer) == 0 {
-		return nil, fmt.Errorf("%s: redis at %s: empty answer", doing, r.where)
-	}
-	switch answer[0] {
-	case replaced:
-		return nil, fmt.Errorf("%s: %w", doing, audit.ErrLedgerReplaced)
-	case older:
-		return nil, fmt.Errorf("%s: %w", doing, audit.ErrLedgerOlder)
-	case answerOK:
-		sequence, ok := toSequence(answer[min(1, len(answer)-1)])
-		if !ok {
-			return nil, fmt.Errorf("%s: redis at %s: answer without a sequence", doing, r.where)
-		}
-		r.pin.Saw(known, sequence)
-	}
-	return answer, nil
-}
-
-func toSequence(v any) (int64, bool) {
-	switch v := v.(type) {
-	case int64:
-		return v, true
-	case string:
-		n, err := strconv.ParseInt(v, 10, 64)
-		return n, err == nil
-	}
-	return 0, false
-}
+var errLayout = errors.New("buckets were split again and again meanwhile")
 
 // Begin reads the ledger's generation, or makes the ledger, and pins the
 // generation for what this value looks up and writes from now on. fresh reports
@@ -102,15 +45,15 @@ func (r *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
 		return false, r.wrap(doing, err)
 	}
 	if len(answer) != 3 {
-		return false, fmt.Errorf("%s: redis at %s: answer of %d parts", doing, r.where, len(answer))
+		return false, r.wrap(doing, errAnswer)
 	}
-	sequence, ok := toSequence(answer[2])
-	if !ok {
-		return false, fmt.Errorf("%s: redis at %s: answer without a sequence", doing, r.where)
+	sequence, err := number(answer[2])
+	if err != nil {
+		return false, r.wrap(doing, errAnswer)
 	}
 	r.pin.Set(answer[1], sequence)
-	if answer[0] == older {
-		return false, fmt.Errorf("%s: %w", doing, audit.ErrLedgerOlder)
+	if err := failures[answer[0]]; err != nil {
+		return false, fmt.Errorf("%s: %w", doing, err)
 	}
 	return answer[1] == made, nil
 }
@@ -120,58 +63,55 @@ func (r *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
 func (r *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	out := make([]audit.Outcome, len(entries))
 	ids := make([]place, 0, min(len(entries), lookupAtOnce))
-	for from := 0; from < len(entries); from += lookupAtOnce {
-		to := min(from+lookupAtOnce, len(entries))
+	left := out
+	for part := range slices.Chunk(entries, lookupAtOnce) {
 		ids = ids[:0]
-		for i := from; i < to; i++ {
-			ids = append(ids, place{ledger.StoredID(entries[i].ID), ledger.DayOf(entries[i].Timestamp)})
+		for i := range part {
+			ids = append(ids, place{ledger.StoredID(part[i].ID), ledger.DayOf(part[i].Timestamp)})
 		}
-		if err := r.lookup(ctx, ids, out[from:to]); err != nil {
+		if err := r.lookup(ctx, ids, left); err != nil {
 			return nil, err
 		}
+		left = left[len(part):]
 	}
 	return out, nil
 }
-
-// layoutTries bounds how often a call chooses buckets anew because others split
-// them at the same time.
-const layoutTries = 100
-
-var errLayout = errors.New("buckets were split again and again meanwhile")
 
 func (r *Ledger) lookup(ctx context.Context, ids []place, out []audit.Outcome) error {
 	const doing = "looking up entries"
 	for range layoutTries {
 		p := r.newPlan(ids)
-		known, seen := r.pin.Get()
-		args := make([]any, 0, 3+len(p.days)+len(p.buckets)+len(ids))
-		args = append(args, known, seen, len(p.days))
+		args := make([]any, 2, 3+len(p.days)+len(p.buckets)+len(ids))
+		args = append(args, len(p.days))
 		for _, layout := range p.layouts {
 			args = append(args, layout)
 		}
-		for i := range p.buckets {
-			args = append(args, len(p.buckets[i].at))
-			for _, at := range p.buckets[i].at {
-				args = append(args, &ids[at].id) // a pointer needs no allocation
+		for _, b := range p.buckets {
+			args = append(args, len(b))
+			for _, s := range b {
+				args = append(args, &ids[s.at].id) // a pointer needs no allocation
 			}
 		}
-		answer, err := r.run(ctx, doing, lookupScript, p.keys(r, r.keys("gen", "seq")), known, args)
+		word, answer, err := r.run(ctx, doing, lookupScript, p.keys(r, r.keys("gen", "seq")), args)
 		if err != nil {
 			return err
 		}
-		if r.learn(p.days, answer) {
+		if word == changedLayout {
+			r.learn(p.days, answer)
 			continue
 		}
-		digits, _ := answer[len(answer)-1].(string)
-		if len(answer) != 3 || len(digits) != len(ids) {
-			return fmt.Errorf("%s: redis at %s: answer of %d outcomes for %d", doing, r.where, len(digits), len(ids))
+		var digits string
+		if len(answer) == 1 {
+			digits, _ = answer[0].(string)
 		}
-		n := 0
-		for i := range p.buckets {
-			for _, at := range p.buckets[i].at {
-				out[at] = audit.Outcome(digits[n] - '0')
-				n++
+		if len(digits) != len(ids) {
+			return r.wrap(doing, errAnswer)
+		}
+		for _, b := range p.buckets {
+			for i, s := range b {
+				out[s.at] = audit.Outcome(digits[i] - '0')
 			}
+			digits = digits[len(b):]
 		}
 		return nil
 	}
@@ -186,11 +126,11 @@ func (r *Ledger) lookup(ctx context.Context, ids []place, out []audit.Outcome) e
 func (r *Ledger) Record(ctx context.Context, records []audit.Record) error {
 	lines := make([]line, len(records))
 	for i := range records {
-		text, err := ledger.EncodeUndelivered(&records[i])
-		if err != nil {
-			return fmt.Errorf("recording %s: %w", records[i].ID, err)
-		}
 		rec := &records[i]
+		text, err := ledger.EncodeUndelivered(rec)
+		if err != nil {
+			return fmt.Errorf("recording %s: %w", rec.ID, err)
+		}
 		lines[i] = line{
 			place:   place{ledger.StoredID(rec.ID), ledger.DayOf(rec.Timestamp)},
 			outcome: strconv.Itoa(int(rec.Outcome)),
@@ -201,16 +141,16 @@ func (r *Ledger) Record(ctx context.Context, records []audit.Record) error {
 			lines[i].since = rec.Undelivered.Since.UnixMilli()
 		}
 	}
-	for from := 0; from < len(lines); {
-		to, size := from, 0
-		for to < len(lines) && to-from < recordAtOnce && (size == 0 || size+len(lines[to].text) <= undeliveredBytes) {
-			size += len(lines[to].text)
-			to++
+	for len(lines) > 0 {
+		n, size := 0, 0
+		for n < min(len(lines), recordAtOnce) && (size == 0 || size+len(lines[n].text) <= undeliveredBytes) {
+			size += len(lines[n].text)
+			n++
 		}
-		if err := r.record(ctx, lines[from:to]); err != nil {
+		if err := r.record(ctx, lines[:n]); err != nil {
 			return r.tooLarge(ctx, err, size)
 		}
-		from = to
+		lines = lines[n:]
 	}
 	return nil
 }
@@ -235,28 +175,32 @@ type line struct {
 
 func (r *Ledger) record(ctx context.Context, lines []line) error {
 	const doing = "recording outcomes"
+	if !r.pin.Begun() {
+		return fmt.Errorf("%s: %w", doing, ledger.ErrNotBegun)
+	}
 	for range layoutTries {
-		known, seen := r.pin.Get()
-		if known == "" {
-			return fmt.Errorf("%s: %w", doing, ledger.ErrNotBegun)
-		}
 		ids := make([]place, len(lines))
 		for i := range lines {
 			ids[i] = lines[i].place
 		}
 		p := r.newPlan(ids)
 		keys := p.keys(r, r.keys("gen", "seq", "undelivered", "dead", "deferred"))
-		answer, err := r.run(ctx, doing, recordScript, keys, known, recordArgs(known, seen, &p, lines))
+		word, answer, err := r.run(ctx, doing, recordScript, keys, recordArgs(&p, lines))
 		if err != nil {
 			return err
 		}
-		if r.learn(p.days, answer) {
+		if word == changedLayout {
+			r.learn(p.days, answer)
 			continue
 		}
 		var full []bucket
-		for _, n := range answer[2:] {
+		var left []line
+		for _, n := range answer {
 			if n, ok := n.(int64); ok && n < int64(len(p.buckets)) {
 				full = append(full, p.buckets[n])
+				for _, s := range p.buckets[n] {
+					left = append(left, lines[s.at])
+				}
 			}
 		}
 		if len(full) == 0 {
@@ -265,55 +209,40 @@ func (r *Ledger) record(ctx context.Context, lines []line) error {
 		if err := r.split(ctx, &p, full); err != nil {
 			return err
 		}
-		n := 0
-		for i := range full {
-			n += len(full[i].at)
-		}
-		left := make([]line, 0, n)
-		for _, b := range full {
-			for _, at := range b.at {
-				left = append(left, lines[at])
-			}
-		}
 		lines = left
 	}
 	return fmt.Errorf("%s: %w", doing, errLayout)
 }
 
-func recordArgs(known string, seen int64, p *plan, lines []line) []any {
-	args := make([]any, 0, 3+2*len(p.days)+4*len(p.buckets)+2*len(lines))
-	args = append(args, known, seen, len(p.days))
+func recordArgs(p *plan, lines []line) []any {
+	args := make([]any, 2, 3+2*len(p.days)+4*len(p.buckets)+2*len(lines))
+	args = append(args, len(p.days))
 	seconds := make([]int64, len(p.days))
-	for i := range p.buckets {
-		b := &p.buckets[i]
-		for _, at := range b.at {
-			seconds[b.day] = max(seconds[b.day], lines[at].seconds)
+	for _, b := range p.buckets {
+		for _, s := range b {
+			seconds[s.day] = max(seconds[s.day], lines[s.at].seconds)
 		}
 	}
 	for i, layout := range p.layouts {
 		args = append(args, layout, seconds[i])
 	}
-	for i := range p.buckets {
-		b := &p.buckets[i]
-		most, same := maxFields, lines[b.at[0]].outcome
-		if depthOf(b.node) >= maxDepth {
+	for _, b := range p.buckets {
+		most, same := maxFields, lines[b[0].at].outcome
+		if depthOf(b.node()) >= maxDepth {
 			most = 1 << 30
 		}
-		for _, at := range b.at {
-			if lines[at].outcome != same {
-				same = ""
-				break
-			}
+		if slices.ContainsFunc(b, func(s spot) bool { return lines[s.at].outcome != same }) {
+			same = ""
 		}
-		args = append(args, len(b.at), seconds[b.day], most, same)
-		for _, at := range b.at {
-			args = append(args, &lines[at].id)
+		args = append(args, len(b), seconds[b.day()], most, same)
+		for _, s := range b {
+			args = append(args, &lines[s.at].id)
 		}
 		if same != "" {
 			continue
 		}
-		for _, at := range b.at {
-			args = append(args, &lines[at].outcome)
+		for _, s := range b {
+			args = append(args, &lines[s.at].outcome)
 		}
 	}
 	for i := range lines {
@@ -328,28 +257,27 @@ func recordArgs(known string, seen int64, p *plan, lines []line) []any {
 // meanwhile is left to the caller, who chooses buckets anew.
 func (r *Ledger) split(ctx context.Context, p *plan, full []bucket) error {
 	for len(full) > 0 {
-		day, n := full[0].day, 1
-		for n < len(full) && n < splitAtOnce && full[n].day == day {
+		day, n := full[0].day(), 1
+		for n < min(len(full), splitAtOnce) && full[n].day() == day {
 			n++
 		}
 		name := p.days[day]
 		keys := append(r.keys("gen", "seq"), r.prefix+name)
-		known, seen := r.pin.Get()
-		args := []any{known, seen, r.layouts.of(name), splitLevels}
+		args := []any{nil, nil, r.layouts.of(name), splitLevels}
 		for _, b := range full[:n] {
-			keys = append(keys, r.bucketKey(name, b.node))
+			node := b.node()
+			keys = append(keys, r.bucketKey(name, node))
 			for part := range uint32(splitInto) {
-				keys = append(keys, r.bucketKey(name, splitInto*b.node+part))
+				keys = append(keys, r.bucketKey(name, splitInto*node+part))
 			}
-			args = append(args, b.node, depthOf(b.node))
+			args = append(args, node, depthOf(node))
 		}
-		answer, err := r.run(ctx, "splitting buckets", splitScript, keys, known, args)
+		word, answer, err := r.run(ctx, "splitting buckets", splitScript, keys, args)
 		if err != nil {
 			return err
 		}
-		layout, _ := answer[len(answer)-1].(string)
-		r.layouts.set(name, layout)
-		if answer[0] == changedLayout {
+		r.learn(p.days[day:day+1], answer)
+		if word == changedLayout {
 			return nil
 		}
 		full = full[n:]

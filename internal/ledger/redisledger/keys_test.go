@@ -15,6 +15,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -68,7 +69,7 @@ func TestRedisDeclaresKeys(t *testing.T) {
 	lines := bufio.NewReader(monitor)
 	value(lines.ReadString('\n'))(t)
 
-	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	var records []audit.Record
 	var entries []audit.Entry
@@ -86,7 +87,7 @@ func TestRedisDeclaresKeys(t *testing.T) {
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record(ledgertest.ID(0), noon, audit.Dropped)}))
 	lease := value(r.Acquire(bg(), true))(t)
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
-	must(t, lease.Renew(bg()))
+	value(lease.Renew(bg()))(t)
 	must(t, r.BindKong(bg(), "http://kong:8001", false))
 	must(t, r.BindAccount(bg(), "111111111111", false))
 	must(t, r.Announce(bg(), []string{"x"}, time.Now()))

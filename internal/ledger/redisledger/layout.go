@@ -46,13 +46,13 @@ func (l *layouts) of(day string) string {
 	return l.days[day]
 }
 
-func (l *layouts) set(day, layout string) {
+func (l *layouts) set(day string, layout any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.days == nil || len(l.days) >= maxLayouts {
 		l.days = map[string]string{}
 	}
-	l.days[day] = layout
+	l.days[day], _ = layout.(string)
 }
 
 // hashOf returns 24 bits of an id's SHA-1.
@@ -72,11 +72,10 @@ func nodeOf(layout string, hash uint32) uint32 {
 
 func depthOf(node uint32) int { return bits.Len32(node) - 1 }
 
-// bucket is what a call says of one hash.
-type bucket struct {
-	day  int // place in plan.days
-	node uint32
-	at   []int32 // places in the call of the ids
+// place is where an id belongs.
+type place struct {
+	id  string // as it is stored
+	day int64
 }
 
 // plan sorts the ids of a call by bucket.
@@ -86,62 +85,45 @@ type plan struct {
 	buckets []bucket
 }
 
-// place is where an id belongs.
-type place struct {
-	id  string // as it is stored
-	day int64
-}
+// bucket has the ids of one hash. It is not empty.
+type bucket []spot
 
-// newPlan chooses buckets for ids. Most calls have ids of one or two days.
-func (r *Ledger) newPlan(ids []place) plan {
-	var (
-		p     plan
-		days  = make(map[int64]int, 2)
-		day   int
-		spots = make([]spot, len(ids))
-	)
-	for i := range ids {
-		if number := ids[i].day; i == 0 || number != ids[i-1].day {
-			var known bool
-			if day, known = days[number]; !known {
-				day = len(p.days)
-				days[number] = day
-				name := ledger.DayName(number)
-				p.days, p.layouts = append(p.days, name), append(p.layouts, r.layouts.of(name))
-			}
-		}
-		spots[i] = spot{day, nodeOf(p.layouts[day], hashOf(ids[i].id)), int32(i)}
-	}
-	slices.SortFunc(spots, func(a, b spot) int {
-		return cmp.Or(cmp.Compare(a.day, b.day), cmp.Compare(a.node, b.node), cmp.Compare(a.at, b.at))
-	})
-	n := 0
-	for i := range spots {
-		if i == 0 || !spots[i].sameBucket(spots[i-1]) {
-			n++
-		}
-	}
-	p.buckets = make([]bucket, 0, n)
-	at := make([]int32, len(ids)) // the places of all buckets
-	for i, s := range spots {
-		at[i] = s.at
-		if i == 0 || !s.sameBucket(spots[i-1]) {
-			p.buckets = append(p.buckets, bucket{day: s.day, node: s.node, at: at[i:i]})
-		}
-		b := &p.buckets[len(p.buckets)-1]
-		b.at = b.at[:len(b.at)+1]
-	}
-	return p
-}
-
-// spot is the bucket of an id, and the id's place in the call.
+// spot is the hash of an id, and the id's index in the call.
 type spot struct {
-	day  int // place in plan.days
+	day  int32 // index in plan.days
 	node uint32
 	at   int32
 }
 
-func (s spot) sameBucket(other spot) bool { return s.day == other.day && s.node == other.node }
+func (b bucket) day() int     { return int(b[0].day) }
+func (b bucket) node() uint32 { return b[0].node }
+
+// newPlan chooses buckets for ids, which are of one or two days as a rule.
+func (r *Ledger) newPlan(ids []place) plan {
+	var p plan
+	var days []int64
+	spots := make([]spot, len(ids))
+	for i := range ids {
+		day := slices.Index(days, ids[i].day)
+		if day < 0 {
+			day = len(days)
+			days = append(days, ids[i].day)
+			name := ledger.DayName(ids[i].day)
+			p.days, p.layouts = append(p.days, name), append(p.layouts, r.layouts.of(name))
+		}
+		spots[i] = spot{int32(day), nodeOf(p.layouts[day], hashOf(ids[i].id)), int32(i)}
+	}
+	slices.SortFunc(spots, func(a, b spot) int {
+		return cmp.Or(cmp.Compare(a.day, b.day), cmp.Compare(a.node, b.node), cmp.Compare(a.at, b.at))
+	})
+	for from, to := 0, 0; to < len(spots); from = to {
+		for to < len(spots) && spots[to].day == spots[from].day && spots[to].node == spots[from].node {
+			to++
+		}
+		p.buckets = append(p.buckets, spots[from:to])
+	}
+	return p
+}
 
 // keys appends the keys of the plan: the layouts of its days, then its buckets.
 func (p *plan) keys(r *Ledger, keys []string) []string {
@@ -149,8 +131,8 @@ func (p *plan) keys(r *Ledger, keys []string) []string {
 	for _, day := range p.days {
 		keys = append(keys, r.prefix+day)
 	}
-	for i := range p.buckets {
-		keys = append(keys, r.bucketKey(p.days[p.buckets[i].day], p.buckets[i].node))
+	for _, b := range p.buckets {
+		keys = append(keys, r.bucketKey(p.days[b.day()], b.node()))
 	}
 	return keys
 }
@@ -159,15 +141,9 @@ func (r *Ledger) bucketKey(day string, node uint32) string {
 	return r.prefix + day + ":" + strconv.FormatUint(uint64(node), 10)
 }
 
-// learn remembers the layouts that a script answered with. It reports whether the
-// answer was one of layouts.
-func (r *Ledger) learn(days []string, answer []any) bool {
-	if len(answer) != 1+len(days) || answer[0] != changedLayout {
-		return false
+// learn remembers the layouts of days that a script answered with.
+func (r *Ledger) learn(days []string, layouts []any) {
+	for i, day := range days[:min(len(days), len(layouts))] {
+		r.layouts.set(day, layouts[i])
 	}
-	for i, day := range days {
-		layout, _ := answer[1+i].(string)
-		r.layouts.set(day, layout)
-	}
-	return true
 }

@@ -3,11 +3,10 @@ package redisledger
 import (
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -15,28 +14,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
-)
-
-var (
-	//go:embed lua/setmarks.lua
-	setMarksSource string
-	//go:embed lua/acquire.lua
-	acquireSource string
-	//go:embed lua/renew.lua
-	renewSource string
-	//go:embed lua/release.lua
-	releaseSource string
-	//go:embed lua/nonce.lua
-	nonceSource string
-	//go:embed lua/bind.lua
-	bindSource string
-
-	setMarksScript = redis.NewScript(guardSource + setMarksSource)
-	acquireScript  = redis.NewScript(acquireSource)
-	renewScript    = redis.NewScript(renewSource)
-	releaseScript  = redis.NewScript(releaseSource)
-	nonceScript    = redis.NewScript(nonceSource)
-	bindScript     = redis.NewScript(bindSource)
 )
 
 // Marks returns how far the log has been read; zero for a ledger without marks.
@@ -47,17 +24,15 @@ func (r *Ledger) Marks(ctx context.Context) (audit.Marks, error) {
 	if err != nil {
 		return audit.Marks{}, r.wrap(doing, err)
 	}
-	known, seen := r.pin.Get()
-	sequence, _ := toSequence(answer[2])
+	generation, _ := answer[0].(string)
 	stored, _ := answer[1].(string)
-	number, text, _ := strings.Cut(stored, " ")
-	written, _ := toSequence(number)
-	switch {
-	case known != "" && answer[0] != known:
-		return audit.Marks{}, fmt.Errorf("%s: %w", doing, audit.ErrLedgerReplaced)
-	case known != "" && sequence < max(seen, written):
-		return audit.Marks{}, fmt.Errorf("%s: %w", doing, audit.ErrLedgerOlder)
-	case stored == "":
+	at, text, _ := strings.Cut(stored, " ")
+	sequence, _ := number(answer[2]) // 0 if there is none
+	written, _ := number(at)
+	if err := r.pin.Check(generation, sequence, written); err != nil {
+		return audit.Marks{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	if stored == "" {
 		return audit.Marks{}, nil
 	}
 	var marks audit.Marks
@@ -71,98 +46,61 @@ func (r *Ledger) Marks(ctx context.Context) (audit.Marks, error) {
 // Acquire takes the lease. If another relay holds it, Acquire fails with
 // [audit.ErrLeaseHeld], having asked that one for a rerun if requestRerun is set.
 func (r *Ledger) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
-	token, request := rand.Text(), 0
-	if requestRerun {
-		request = 1
-	}
-	reruns, err := acquireScript.Run(ctx, r.client, r.keys("lease", "reruns"), token, r.leaseTTL.Milliseconds(), request).Int64()
-	if errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("acquiring lease: %w", audit.ErrLeaseHeld)
-	}
+	l := &lease{r: r, token: rand.Text()}
+	reruns, err := l.run(ctx, "acquiring lease", acquireScript, audit.ErrLeaseHeld, r.leaseTTL.Milliseconds(), requestRerun)
 	if err != nil {
-		return nil, r.wrap("acquiring lease", err)
+		return nil, err
 	}
-	return &lease{r: r, token: token, seen: reruns}, nil
+	l.seen.Store(reruns)
+	return l, nil
 }
 
 // lease is the [Lease] of a [Ledger].
 type lease struct {
 	r     *Ledger
 	token string
-
-	mu   sync.Mutex
-	seen int64 // rerun requests that the holder has been told of
+	seen  atomic.Int64 // rerun requests that the holder knows of
 }
 
-func (l *lease) Renew(ctx context.Context) error {
-	_, err := l.reruns(ctx, "renewing lease", l.r.leaseTTL)
-	return err
-}
-
-func (l *lease) RerunRequested(ctx context.Context) (bool, error) {
-	reruns, err := l.reruns(ctx, "looking for a rerun request", 0)
-	return err == nil && l.tell(reruns), err
-}
-
-// tell reports whether there are more rerun requests than the holder has been told of.
-func (l *lease) tell(reruns int64) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	more := reruns != l.seen
-	l.seen = reruns
-	return more
-}
-
-func (l *lease) told() int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.seen
-}
-
-func (l *lease) reruns(ctx context.Context, doing string, extend time.Duration) (int64, error) {
-	reruns, err := renewScript.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), l.token, extend.Milliseconds()).Int64()
+// run runs a script that returns how many reruns have been requested, or nothing if the
+// lease is not the caller's: that is the error notOurs.
+func (l *lease) run(ctx context.Context, doing string, script *redis.Script, notOurs error, args ...any) (reruns int64, err error) {
+	reruns, err = script.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), append([]any{l.token}, args...)...).Int64()
 	if errors.Is(err, redis.Nil) {
-		return 0, fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
+		return 0, fmt.Errorf("%s: %w", doing, notOurs)
 	}
 	return reruns, l.r.wrap(doing, err)
 }
 
+func (l *lease) Renew(ctx context.Context) (rerun bool, err error) {
+	reruns, err := l.run(ctx, "renewing lease", renewScript, audit.ErrLeaseLost, l.r.leaseTTL.Milliseconds())
+	return err == nil && l.seen.Swap(reruns) != reruns, err
+}
+
 func (l *lease) Release(ctx context.Context) (rerun bool, err error) {
-	const doing = "releasing lease"
-	reruns, err := releaseScript.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), l.token, l.told(), l.r.leaseTTL.Milliseconds()).Int64()
-	if errors.Is(err, redis.Nil) {
-		return false, fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
-	}
-	if err != nil {
-		return false, l.r.wrap(doing, err)
-	}
-	return l.tell(reruns), nil
+	reruns, err := l.run(ctx, "releasing lease", releaseScript, audit.ErrLeaseLost, l.seen.Load(), l.r.leaseTTL.Milliseconds())
+	return err == nil && l.seen.Swap(reruns) != reruns, err
 }
 
 func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 	const doing = "writing marks"
 	r := l.r
-	known, seen := r.pin.Get()
-	if known == "" {
+	if !r.pin.Begun() {
 		return fmt.Errorf("%s: %w", doing, ledger.ErrNotBegun)
 	}
 	text, err := json.Marshal(marks)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	answer, err := r.run(ctx, doing, setMarksScript, r.keys("gen", "seq", "lease", "marks", "kong"), known,
-		[]any{known, seen, l.token, text, r.pin.Kong()})
-	if err != nil {
-		return err
+	kong := ""
+	if bound := r.kong.Load(); bound != nil {
+		kong = *bound
 	}
-	switch answer[0] {
-	case "lost":
-		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
-	case "foreign":
-		bound, _ := answer[len(answer)-1].(string)
-		return fmt.Errorf("%s: %w", doing, ledger.Mismatch(bound))
+	word, answer, err := r.run(ctx, doing, setMarksScript, r.keys("gen", "seq", "lease", "marks", "kong"), []any{nil, nil, l.token, text, kong})
+	if err == nil && word == foreign {
+		err = fmt.Errorf("%s: %w: %s", doing, audit.ErrLedgerMismatch, answer[0])
 	}
-	return nil
+	return err
 }
 
 // LeaseLeft returns how long the lease lasts unless it is renewed, and 0 if nobody
@@ -186,36 +124,24 @@ func (r *Ledger) ReserveNonce(ctx context.Context, nonce string, d time.Duration
 // the binding meanwhile. Credentials in the URL are not kept.
 func (r *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
 	url = ledger.Address(url)
-	replace := 0
-	if adopt {
-		replace = 1
+	err := r.bind(ctx, "binding ledger", "kong", url, adopt, audit.ErrLedgerMismatch)
+	if err == nil {
+		r.kong.Store(&url)
 	}
-	bound, err := bindScript.Run(ctx, r.client, r.keys("kong", "marks"), url, replace).Text()
-	if err != nil {
-		return r.wrap("binding ledger", err)
-	}
-	if bound != url {
-		return fmt.Errorf("binding ledger: %w", ledger.Mismatch(bound))
-	}
-	r.pin.Bind(url)
-	return nil
+	return err
 }
 
 // BindAccount remembers the AWS account that entries are delivered to, where the
 // destination's name does not say it. It fails with [audit.ErrAccountMismatch] if that
 // is another one already and the ledger has marks, unless adopt is set.
 func (r *Ledger) BindAccount(ctx context.Context, account string, adopt bool) error {
-	const doing = "binding ledger to an account"
-	replace := 0
-	if adopt {
-		replace = 1
+	return r.bind(ctx, "binding ledger to an account", "account", account, adopt, audit.ErrAccountMismatch)
+}
+
+func (r *Ledger) bind(ctx context.Context, doing, key, value string, adopt bool, mismatch error) error {
+	bound, err := bindScript.Run(ctx, r.client, r.keys(key, "marks"), value, adopt).Text()
+	if err == nil && bound != value {
+		return fmt.Errorf("%s: %w: %s", doing, mismatch, bound)
 	}
-	bound, err := bindScript.Run(ctx, r.client, r.keys("account", "marks"), account, replace).Text()
-	if err != nil {
-		return r.wrap(doing, err)
-	}
-	if bound != account {
-		return fmt.Errorf("%s: %w: %s", doing, audit.ErrAccountMismatch, bound)
-	}
-	return nil
+	return r.wrap(doing, err)
 }

@@ -2,9 +2,6 @@ package redisledger
 
 import (
 	"context"
-	_ "embed"
-	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -13,11 +10,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
-
-//go:embed lua/note.lua
-var noteSource string
-
-var noteScript = redis.NewScript(noteSource)
 
 // note adds ids to a list that keeps the 10,000 latest ones for some time. An id
 // that is on it keeps its time.
@@ -49,10 +41,7 @@ func (r *Ledger) Announced(ctx context.Context) ([]audit.Announcement, error) {
 	}
 	list := make([]audit.Announcement, 0, len(answer))
 	for _, z := range answer {
-		id, ok := z.Member.(string)
-		if !ok {
-			return nil, fmt.Errorf("%s: redis at %s: id of type %T", doing, r.where, z.Member)
-		}
+		id, _ := z.Member.(string) // as the client reads members
 		list = append(list, audit.Announcement{ID: id, At: time.UnixMilli(int64(z.Score))})
 	}
 	return list, nil
@@ -78,27 +67,19 @@ func (r *Ledger) NoteOwnReads(ctx context.Context, ids []string) error {
 
 // AreOwnReads reports for each id whether NoteOwnReads noted it in the last hour.
 func (r *Ledger) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) {
-	if len(ids) == 0 {
-		return nil, nil
-	}
 	scores := make([]*redis.FloatCmd, len(ids))
-	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+	err := r.pipelined(ctx, "looking up own reads", func(p redis.Pipeliner) {
 		for i, id := range ids {
 			scores[i] = p.ZScore(ctx, r.prefix+"ownreads", ledger.StoredID(id))
 		}
-		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, r.wrap("looking up own reads", err)
+	if err != nil {
+		return nil, err
 	}
 	from := float64(r.now().Add(-ledger.OwnReadsLife).UnixMilli())
 	own := make([]bool, len(ids))
 	for i, score := range scores {
-		at, err := score.Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, r.wrap("looking up own reads", err)
-		}
-		own[i] = err == nil && at >= from
+		own[i] = score.Val() >= from // 0 for one that is not listed
 	}
 	return own, nil
 }

@@ -2,20 +2,13 @@ package redisledger
 
 import (
 	"context"
-	_ "embed"
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
-
-//go:embed lua/outage.lua
-var outageSource string
-
-var outageScript = redis.NewScript(outageSource)
 
 // PutOutage stores an outage, or replaces the one that has its id and began at the
 // same time. The ledger keeps the latest 10,000, for 400 days each.

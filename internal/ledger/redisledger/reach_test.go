@@ -14,6 +14,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -27,7 +28,7 @@ func TestRedisSentinelPassword(t *testing.T) {
 	primary := redistest.Start(t, "--requirepass", "first", "--masterauth", "first")
 	for password, own := range map[string]string{"first": "", "second": "second"} {
 		sentinel := redistest.StartSentinel(t, "main", primary, "requirepass "+password, "sentinel auth-pass main first")
-		o := Options{Addrs: []string{sentinel.Addr}, SentinelMaster: "main", Password: "first"}
+		o := redisconn.Options{Addrs: []string{sentinel.Addr}, SentinelMaster: "main", Credentials: login("", "first")}
 		if own != "" {
 			err := openRedis(t, o).Ping(bg())
 			if !audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), "SENTINEL_PASSWORD") {
@@ -41,7 +42,7 @@ func TestRedisSentinelPassword(t *testing.T) {
 			t.Errorf("unknown master: %v", err)
 		}
 	}
-	err := openRedis(t, Options{Addrs: []string{primary.Addr}, SentinelMaster: "main", Password: "first"}).Ping(bg())
+	err := openRedis(t, redisconn.Options{Addrs: []string{primary.Addr}, SentinelMaster: "main", Credentials: login("", "first")}).Ping(bg())
 	if !audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), "name the Sentinels") {
 		t.Errorf("a server that is no Sentinel: %v; hint: %s", err, audit.Hint(err))
 	}
@@ -60,7 +61,7 @@ func TestRedisListAccess(t *testing.T) {
 	for _, s := range []*redistest.Server{primary, replica} {
 		must(t, plainClient(t, s).Do(bg(), "ACL", "SETUSER", "relay", "on", ">first", "~relay:*", "+@all", "-@dangerous", "+info").Err())
 	}
-	r := openRedis(t, Options{Addrs: []string{replica.Addr, primary.Addr}, Username: "relay", Password: "first"})
+	r := openRedis(t, redisconn.Options{Addrs: []string{replica.Addr, primary.Addr}, Credentials: login("relay", "first")})
 	value(r.Begin(bg()))(t)
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("c", noon, audit.Delivered)}))
 	value(r.Check(bg()))(t)
@@ -75,7 +76,7 @@ func TestRedisRotated(t *testing.T) {
 	}
 	s := redistest.Start(t, "--requirepass", "first")
 	var asked atomic.Int32
-	r := openRedis(t, Options{Addrs: []string{s.Addr}, Credentials: func(_ context.Context, fresh bool) (string, string, error) {
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}, Credentials: func(_ context.Context, fresh bool) (string, string, error) {
 		if fresh {
 			asked.Add(1)
 			return "", "second", nil
@@ -104,16 +105,16 @@ func TestRedisTLSName(t *testing.T) {
 	port := redistest.FreePort(t)
 	redistest.Start(t, "--tls-port", port, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
 	addrs := []string{"127.0.0.1:" + port}
-	err := openRedis(t, Options{Addrs: addrs, TLS: &tls.Config{RootCAs: pool, ServerName: "elsewhere"}}).Ping(bg())
+	err := openRedis(t, redisconn.Options{Addrs: addrs, TLS: &tls.Config{RootCAs: pool, ServerName: "elsewhere"}}).Ping(bg())
 	if !audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), "--redis-tls-server-name") {
 		t.Errorf("wrong name: %v", err)
 	}
 	late := func() time.Time { return time.Now().Add(1000 * time.Hour) }
-	err = openRedis(t, Options{Addrs: addrs, TLS: &tls.Config{RootCAs: pool, Time: late}}).Ping(bg())
+	err = openRedis(t, redisconn.Options{Addrs: addrs, TLS: &tls.Config{RootCAs: pool, Time: late}}).Ping(bg())
 	if !audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), "expired") {
 		t.Errorf("expired: %v", err)
 	}
-	err = openRedis(t, Options{Addrs: addrs}).Ping(bg())
+	err = openRedis(t, redisconn.Options{Addrs: addrs}).Ping(bg())
 	if err == nil || !strings.Contains(err.Error(), "does it want TLS") {
 		t.Errorf("plain TCP: %v", err)
 	}
@@ -177,7 +178,7 @@ func (f *forgetful) start(t *testing.T, to string) string {
 // pause: the next call loses half a second, not three tries of three seconds.
 func TestRedisForgottenConnections(t *testing.T) {
 	var f forgetful
-	r := openRedis(t, Options{Addrs: []string{f.start(t, redistest.Start(t).Addr)}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{f.start(t, redistest.Start(t).Addr)}})
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() { must(t, r.Ping(bg())) })
@@ -205,7 +206,7 @@ func TestRedisRequestTooLarge(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t, "--proto-max-bulk-len", "1mb")
-	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	large := ledgertest.Record("large", noon, audit.Dead)
 	large.Undelivered.Entry.Payload = strings.Repeat("x", 2_000_000)

@@ -2,38 +2,19 @@
 package redisledger
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	_ "embed"
-	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 )
 
-//go:embed lua/try.lua
-var trySource string
-
-var tryScript = redis.NewScript(trySource)
-
-// Options say where a ledger in Redis is, and whose it is.
+// Options say whose a ledger is.
 type Options struct {
-	// How to reach the server: see [redisconn.Options].
-	Addrs               []string
-	Username, Password  string
-	Credentials         func(ctx context.Context, fresh bool) (username, password string, err error)
-	DB                  int
-	TLS                 *tls.Config
-	Cluster             bool
-	SentinelMaster      string
-	SentinelCredentials func(ctx context.Context, fresh bool) (username, password string, err error)
-	Timeout             time.Duration
-
 	Prefix      string // of every key; "relay" if empty
 	Source      string // the Kong that is read, by a name of the operator's choice
 	Destination string // what it is delivered to, such as a channel's ARN
@@ -49,38 +30,25 @@ type Options struct {
 // is one script or one command.
 type Ledger struct {
 	client   *redisconn.Client
-	where    string // for errors
 	prefix   string
 	leaseTTL time.Duration
 	pin      ledger.Pin
+	kong     atomic.Pointer[string] // the address that BindKong bound
 	layouts  layouts
 	now      func() time.Time
 }
 
-// Open returns a ledger. It does not connect: the server may be down. It
+// Open returns a ledger in a server. It does not connect: the server may be down. It
 // fails only if the options contradict each other.
-func Open(ctx context.Context, o Options) (*Ledger, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if o.Prefix == "" {
-		o.Prefix = "relay"
-	}
-	if o.LeaseTTL <= 0 {
-		o.LeaseTTL = ledger.DefaultLease
-	}
-	client, err := redisconn.New(redisconn.Options{
-		Addrs: o.Addrs, Username: o.Username, Password: o.Password, Credentials: o.Credentials, DB: o.DB, TLS: o.TLS,
-		Cluster: o.Cluster, SentinelMaster: o.SentinelMaster, SentinelCredentials: o.SentinelCredentials, Timeout: o.Timeout,
-	})
+func Open(server redisconn.Options, o Options) (*Ledger, error) {
+	client, err := redisconn.New(server)
 	if err != nil {
 		return nil, err
 	}
 	return &Ledger{
 		client:   client,
-		where:    client.Where,
-		prefix:   escape(o.Prefix) + ":{" + escape(o.Source) + ">" + escape(o.Destination) + "}:",
-		leaseTTL: o.LeaseTTL,
+		prefix:   escape(cmp.Or(o.Prefix, "relay")) + ":{" + escape(o.Source) + ">" + escape(o.Destination) + "}:",
+		leaseTTL: cmp.Or(o.LeaseTTL, ledger.DefaultLease),
 		now:      time.Now,
 	}, nil
 }
@@ -89,9 +57,6 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 func escape(s string) string {
 	return strings.NewReplacer("%", "%25", "{", "%7B", "}", "%7D").Replace(s)
 }
-
-// LogTo sends what the Redis client logs to a log. See [redisconn.LogTo].
-func LogTo(log *slog.Logger) { redisconn.LogTo(log) }
 
 func (r *Ledger) wrap(doing string, err error) error { return r.client.Wrap(doing, err) }
 

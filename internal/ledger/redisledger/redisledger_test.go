@@ -10,6 +10,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -20,13 +21,13 @@ func TestRedis(t *testing.T) {
 	} else {
 		t.Log("ledger in miniredis")
 	}
-	ledgertest.Conform(t, redisBackend(Options{Addrs: []string{redistest.Start(t).Addr}}))
+	ledgertest.Conform(t, redisBackend(redisconn.Options{Addrs: []string{redistest.Start(t).Addr}}))
 }
 
 // TestMiniredis keeps the stand-in usable for who has no redis-server.
 func TestMiniredis(t *testing.T) {
 	t.Parallel()
-	ledgertest.Conform(t, redisBackend(Options{Addrs: []string{redistest.StartMini(t).Addr}}))
+	ledgertest.Conform(t, redisBackend(redisconn.Options{Addrs: []string{redistest.StartMini(t).Addr}}))
 }
 
 // TestRedisBuckets checks what no method shows: that every bucket is packed and
@@ -36,7 +37,7 @@ func TestRedisBuckets(t *testing.T) {
 	if !haveServer(t) {
 		return
 	}
-	r := openRedis(t, Options{Addrs: []string{redistest.Start(t).Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{redistest.Start(t).Addr}})
 	value(r.Begin(bg()))(t)
 	const day = 24 * time.Hour
 	left := map[string]time.Duration{} // id → what its bucket must live at least
@@ -128,7 +129,7 @@ func TestRedisSplitsInSteps(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t)
-	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	plain := plainClient(t, s)
 	calls := func() (n int) {
@@ -174,7 +175,7 @@ func TestRedisSplitsInSteps(t *testing.T) {
 func TestRedisExpires(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartMini(t)
-	r := openRedis(t, Options{Addrs: []string{s.Addr}})
+	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(r.Begin(bg()))(t)
 	rec := ledgertest.Record("a", noon, audit.Dead)
 	rec.Retention = 0
@@ -190,19 +191,19 @@ func TestRedisExpires(t *testing.T) {
 
 func TestOpenRedisRefuses(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]Options{
+	for name, o := range map[string]redisconn.Options{
 		"cluster and sentinel": {Cluster: true, SentinelMaster: "main"},
 		"cluster and database": {Cluster: true, DB: 1},
 	} {
-		if _, err := Open(bg(), o); err == nil {
+		if _, err := Open(o, Options{}); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if r := openRedis(t, Options{Addrs: []string{"a", "b:1"}, SentinelMaster: "main"}); r.where != "a:26379,b:1" {
-		t.Errorf("Sentinels at %q", r.where)
+	if r := openRedis(t, redisconn.Options{Addrs: []string{"a", "b:1"}, SentinelMaster: "main"}); r.client.Where != "a:26379,b:1" {
+		t.Errorf("Sentinels at %q", r.client.Where)
 	}
-	r := openRedis(t, Options{Addrs: []string{" a ", "", "b:1"}, Prefix: "x{y}", Source: "k}1", Destination: "d{"})
-	if r.where != "a:6379,b:1" || r.prefix != "x%7By%7D:{k%7D1>d%7B}:" {
-		t.Errorf("where %q, prefix %q", r.where, r.prefix)
+	r := openNamed(t, redisconn.Options{Addrs: []string{" a ", "", "b:1"}}, Options{Prefix: "x{y}", Source: "k}1", Destination: "d{"})
+	if r.client.Where != "a:6379,b:1" || r.prefix != "x%7By%7D:{k%7D1>d%7B}:" {
+		t.Errorf("where %q, prefix %q", r.client.Where, r.prefix)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	LogTo(slog.New(slog.DiscardHandler))
+	redisconn.LogTo(slog.New(slog.DiscardHandler))
 	// Most of a test is waiting for a server. A -parallel that is given goes before.
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Println(err)
@@ -48,12 +49,14 @@ func plainClient(tb testing.TB, s *redistest.Server) *redis.Client {
 	return c
 }
 
-func openRedis(tb testing.TB, o Options) *Ledger {
+func openRedis(tb testing.TB, server redisconn.Options) *Ledger {
 	tb.Helper()
-	if o.Source == "" {
-		o.Source, o.Destination = "kong", "arn:aws:cloudtrail:eu-west-1:123456789012:channel/0d4e4d2a-1c3e-4f6b-9f7e-0a1b2c3d4e5f"
-	}
-	r, err := Open(tb.Context(), o)
+	return openNamed(tb, server, Options{Source: "kong", Destination: "arn:aws:cloudtrail:eu-west-1:123456789012:channel/0d4e4d2a-1c3e-4f6b-9f7e-0a1b2c3d4e5f"})
+}
+
+func openNamed(tb testing.TB, server redisconn.Options, o Options) *Ledger {
+	tb.Helper()
+	r, err := Open(server, o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -63,6 +66,11 @@ func openRedis(tb testing.TB, o Options) *Ledger {
 		}
 	})
 	return r
+}
+
+// login returns credentials that do not change.
+func login(username, password string) redisconn.Credentials {
+	return func(context.Context, bool) (string, string, error) { return username, password, nil }
 }
 
 // ledgerKeys returns the keys of a ledger, on whatever server they are.
@@ -100,14 +108,14 @@ const noon = ledgertest.Noon
 
 var opened atomic.Int64 // ledgers, which have different names
 
-// redisBackend makes ledgers in the server of the options.
-func redisBackend(o Options) ledgertest.Backend {
+// redisBackend makes ledgers in a server.
+func redisBackend(server redisconn.Options) ledgertest.Backend {
 	return ledgertest.Backend{Open: func(tb testing.TB, lease time.Duration) (ledgertest.Ledger, ledgertest.Ledger, func()) {
 		tb.Helper()
-		o := o
-		o.Timeout = 20 * time.Second // for a busy machine
-		o.Source, o.Destination, o.LeaseTTL = fmt.Sprint("kong", opened.Add(1)), "arn:aws:test", lease
-		a, b := openRedis(tb, o), openRedis(tb, o)
+		server := server
+		server.Timeout = 20 * time.Second // for a busy machine
+		o := Options{Source: fmt.Sprint("kong", opened.Add(1)), Destination: "arn:aws:test", LeaseTTL: lease}
+		a, b := openNamed(tb, server, o), openNamed(tb, server, o)
 		return a, b, func() { emptyRedis(tb, a) }
 	}, Forget: func(tb testing.TB, l ledgertest.Ledger, writes int) {
 		r := l.(*Ledger)

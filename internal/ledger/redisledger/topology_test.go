@@ -13,6 +13,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -34,9 +35,9 @@ func TestRedisList(t *testing.T) {
 		return err
 	})
 	list := []string{replica.Addr, primary.Addr}
-	ledgertest.Conform(t, redisBackend(Options{Addrs: list}))
+	ledgertest.Conform(t, redisBackend(redisconn.Options{Addrs: list}))
 
-	r := openRedis(t, Options{Addrs: list, DB: 3, Timeout: time.Second})
+	r := openRedis(t, redisconn.Options{Addrs: list, DB: 3, Timeout: time.Second})
 	value(r.Begin(bg()))(t)
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))
 	if n := value(plainClient(t, primary).DBSize(bg()).Result())(t); n == 0 {
@@ -66,7 +67,7 @@ func TestRedisList(t *testing.T) {
 
 	// Read-only: an error that heals.
 	caughtUp()
-	only := openRedis(t, Options{Addrs: []string{replica.Addr}, DB: 3})
+	only := openRedis(t, redisconn.Options{Addrs: []string{replica.Addr}, DB: 3})
 	_, err := only.Begin(bg())
 	must(t, err) // it only reads: the ledger is there
 	var settings *audit.SettingsError
@@ -91,7 +92,7 @@ func TestRedisSentinel(t *testing.T) {
 	}
 	primary := redistest.Start(t)
 	sentinel := redistest.StartSentinel(t, "main", primary)
-	ledgertest.Conform(t, redisBackend(Options{Addrs: []string{sentinel.Addr}, SentinelMaster: "main"}))
+	ledgertest.Conform(t, redisBackend(redisconn.Options{Addrs: []string{sentinel.Addr}, SentinelMaster: "main"}))
 }
 
 // TestRedisCluster has three primaries. Every ledger is in one slot, and the
@@ -103,12 +104,12 @@ func TestRedisCluster(t *testing.T) {
 	}
 	nodes := startCluster(t, 3)
 	t.Run("one address", func(t *testing.T) {
-		ledgertest.Conform(t, redisBackend(Options{Addrs: []string{nodes[1].Addr}, Cluster: true}))
+		ledgertest.Conform(t, redisBackend(redisconn.Options{Addrs: []string{nodes[1].Addr}, Cluster: true}))
 	})
 	t.Run("list", func(t *testing.T) {
-		ledgertest.Conform(t, redisBackend(Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}}))
+		ledgertest.Conform(t, redisBackend(redisconn.Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}}))
 	})
-	r := openRedis(t, Options{Addrs: []string{nodes[0].Addr}, Cluster: true})
+	r := openRedis(t, redisconn.Options{Addrs: []string{nodes[0].Addr}, Cluster: true})
 	if warnings, err := r.Check(bg()); err != nil || len(warnings) != 0 {
 		t.Errorf("check: %v, %v", warnings, err)
 	}
@@ -118,7 +119,7 @@ func TestRedisCluster(t *testing.T) {
 	}
 	moved := 0
 	for _, n := range nodes {
-		_, err := openRedis(t, Options{Addrs: []string{n.Addr}}).Begin(bg())
+		_, err := openRedis(t, redisconn.Options{Addrs: []string{n.Addr}}).Begin(bg())
 		var settings *audit.SettingsError
 		if errors.As(err, &settings) && strings.Contains(audit.Hint(settings), "--redis-cluster") {
 			moved++
@@ -167,7 +168,7 @@ func TestRedisReshards(t *testing.T) {
 		return
 	}
 	nodes := startCluster(t, 2)
-	r := openRedis(t, Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}, Timeout: time.Second})
+	r := openRedis(t, redisconn.Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}, Timeout: time.Second})
 	value(r.Begin(bg()))(t)
 	const known = 2000 // enough to split buckets
 	var entries []audit.Entry
@@ -228,7 +229,7 @@ func TestRedisReshards(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, lease.Renew(bg()))
+	value(lease.Renew(bg()))(t)
 	equal(t, value(r.Marks(bg()))(t), audit.Marks{Cursor: noon})
 	t.Logf("%d keys moved, %d entries recorded meanwhile, answered during the move: %v", len(keys), used-known, answered)
 }

@@ -2,9 +2,9 @@ package redisledger
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -13,86 +13,34 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-//go:embed lua/undelivered.lua
-var undeliveredSource string
-
-var undeliveredScript = redis.NewScript(undeliveredSource)
-
 // UndeliveredEntries yields the deferred entries, then the dead letters, oldest
 // first. It holds about a mebibyte of them at a time, or one if that is larger.
 // Entries that are recorded or removed meanwhile may be yielded or not; all others
 // are yielded once. An error ends the iteration.
 func (r *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
-	return func(yield func(audit.Undelivered, error) bool) {
-		for _, kind := range []string{"deferred", "dead"} {
-			if !r.undeliveredOf(ctx, kind, yield) {
-				return
-			}
+	return ledger.Undelivered(func(kind audit.Outcome, after string) (list []audit.Undelivered, last string, err error) {
+		const doing = "reading undelivered entries"
+		args := []any{ledger.UndeliveredAtOnce, ledger.UndeliveredBytesAtOnce}
+		if at, id, ok := strings.Cut(after, " "); ok {
+			args = append(args, at, id)
 		}
-	}
-}
-
-func (r *Ledger) undeliveredOf(ctx context.Context, kind string, yield func(audit.Undelivered, error) bool) bool {
-	args := []any{ledger.UndeliveredAtOnce}
-	for {
-		answer, err := undeliveredScript.Run(ctx, r.client, r.keys(kind), args...).StringSlice()
+		answer, err := undeliveredScript.Run(ctx, r.client, r.keys(kind.String(), "undelivered"), args...).StringSlice()
 		if err != nil {
-			yield(audit.Undelivered{}, r.wrap("listing undelivered entries", err))
-			return false
+			return nil, "", r.wrap(doing, err)
 		}
-		if len(answer) == 0 {
-			return true
+		for ; len(answer) >= 3; answer = answer[3:] {
+			last = answer[1] + " " + answer[0]
+			if answer[2] == "" {
+				continue // it is gone
+			}
+			u, err := ledger.DecodeUndelivered(answer[0], []byte(answer[2]))
+			if err != nil {
+				return list, "", err
+			}
+			list = append(list, u)
 		}
-		ids := make([]string, 0, len(answer)/2)
-		for i := 0; i+1 < len(answer); i += 2 {
-			ids = append(ids, answer[i])
-		}
-		if !r.yieldUndelivered(ctx, ids, yield) {
-			return false
-		}
-		args = []any{ledger.UndeliveredAtOnce, answer[len(answer)-1], answer[len(answer)-2]}
-	}
-}
-
-// yieldUndelivered reads undelivered entries, as many at a time as are small enough together.
-func (r *Ledger) yieldUndelivered(ctx context.Context, ids []string, yield func(audit.Undelivered, error) bool) bool {
-	key := r.prefix + "undelivered"
-	sizes := make([]*redis.IntCmd, len(ids))
-	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, id := range ids {
-			sizes[i] = p.HStrLen(ctx, key, id)
-		}
-		return nil
+		return list, last, nil
 	})
-	if err != nil {
-		yield(audit.Undelivered{}, r.wrap("sizing undelivered entries", err))
-		return false
-	}
-	for from := 0; from < len(ids); {
-		to, bytes := from, int64(0)
-		for to < len(ids) && (to == from || bytes+sizes[to].Val() <= ledger.UndeliveredBytesAtOnce) {
-			bytes += sizes[to].Val()
-			to++
-		}
-		texts, err := r.client.HMGet(ctx, key, ids[from:to]...).Result()
-		if err != nil {
-			yield(audit.Undelivered{}, r.wrap("reading undelivered entries", err))
-			return false
-		}
-		for i, text := range texts {
-			s, ok := text.(string)
-			texts[i] = nil
-			if !ok {
-				continue // removed meanwhile
-			}
-			u, err := ledger.DecodeUndelivered(ids[from+i], []byte(s))
-			if !yield(u, err) || err != nil {
-				return false
-			}
-		}
-		from = to
-	}
-	return true
 }
 
 // UndeliveredEntry returns the undelivered entry of an id, and whether there is one.
@@ -108,70 +56,67 @@ func (r *Ledger) UndeliveredEntry(ctx context.Context, id string) (audit.Undeliv
 	return u, err == nil, err
 }
 
+// pipelined sends commands in one round trip. That a key or a member does not exist is no error.
+func (r *Ledger) pipelined(ctx context.Context, doing string, queue func(p redis.Pipeliner)) error {
+	cmds, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		queue(p)
+		return nil
+	})
+	for _, cmd := range cmds { // err is the first of their errors
+		if err == nil || errors.Is(err, redis.Nil) {
+			err = cmd.Err()
+		}
+	}
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return r.wrap(doing, err)
+}
+
 // UndeliveredCounts returns how many undelivered entries there are. It reads none of them.
 func (r *Ledger) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
 	var d, p *redis.IntCmd
-	_, err = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		d = pipe.ZCard(ctx, r.prefix+"dead")
-		p = pipe.ZCard(ctx, r.prefix+"deferred")
-		return nil
+	err = r.pipelined(ctx, "counting undelivered entries", func(pipe redis.Pipeliner) {
+		d, p = pipe.ZCard(ctx, r.prefix+"dead"), pipe.ZCard(ctx, r.prefix+"deferred")
 	})
-	if err != nil {
-		return 0, 0, r.wrap("counting undelivered entries", err)
-	}
-	return int(d.Val()), int(p.Val()), nil
+	return int(d.Val()), int(p.Val()), err
 }
 
 // OldestUndelivered returns since when the oldest undelivered entries wait, to the millisecond;
 // zero where there are none. It reads none of them.
 func (r *Ledger) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
 	var d, p *redis.ZSliceCmd
-	_, err = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		d = pipe.ZRangeWithScores(ctx, r.prefix+"dead", 0, 0)
-		p = pipe.ZRangeWithScores(ctx, r.prefix+"deferred", 0, 0)
-		return nil
+	err = r.pipelined(ctx, "finding the oldest undelivered entries", func(pipe redis.Pipeliner) {
+		d, p = pipe.ZRangeWithScores(ctx, r.prefix+"dead", 0, 0), pipe.ZRangeWithScores(ctx, r.prefix+"deferred", 0, 0)
 	})
-	if err != nil {
-		return time.Time{}, time.Time{}, r.wrap("finding the oldest undelivered entries", err)
-	}
 	oldest := func(z []redis.Z) time.Time {
 		if len(z) == 0 {
 			return time.Time{}
 		}
 		return time.UnixMilli(int64(z[0].Score))
 	}
-	return oldest(d.Val()), oldest(p.Val()), nil
+	return oldest(d.Val()), oldest(p.Val()), err
 }
 
 // HasUndelivered reports for each id whether its undelivered entry is stored, and
 // listed. One that is dead or deferred and is not has been lost: nothing would put it
 // again, so it must be read from Kong again.
 func (r *Ledger) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
-	if len(ids) == 0 {
-		return nil, nil
-	}
 	stored := make([]*redis.BoolCmd, len(ids))
 	listed := make([][2]*redis.FloatCmd, len(ids))
-	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+	err := r.pipelined(ctx, "looking for undelivered entries", func(p redis.Pipeliner) {
 		for i, id := range ids {
 			id = ledger.StoredID(id)
 			stored[i] = p.HExists(ctx, r.prefix+"undelivered", id)
 			listed[i] = [2]*redis.FloatCmd{p.ZScore(ctx, r.prefix+"dead", id), p.ZScore(ctx, r.prefix+"deferred", id)}
 		}
-		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) { // which says that one is not in a list
-		return nil, r.wrap("looking for undelivered entries", err)
+	if err != nil {
+		return nil, err
 	}
 	has := make([]bool, len(ids))
 	for i := range ids {
-		dead, deferred := listed[i][0].Err(), listed[i][1].Err()
-		for _, err := range []error{stored[i].Err(), dead, deferred} {
-			if err != nil && !errors.Is(err, redis.Nil) {
-				return nil, r.wrap("looking for undelivered entries", err)
-			}
-		}
-		has[i] = stored[i].Val() && (dead == nil || deferred == nil)
+		has[i] = stored[i].Val() && (listed[i][0].Err() == nil || listed[i][1].Err() == nil)
 	}
 	return has, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 	"github.com/kong-cloudtrail/relay/internal/redistest"
 )
 
@@ -19,7 +20,7 @@ import (
 //go:embed testdata/split_halves.lua
 var splitHalvesSource string
 
-var splitHalvesScript = redis.NewScript(guardSource + splitHalvesSource)
+var splitHalvesScript = redis.NewScript(source("guard") + splitHalvesSource)
 
 // halving records as the releases did that split a full bucket in two.
 type halving struct {
@@ -37,17 +38,18 @@ func (h *halving) record(t *testing.T, records []audit.Record) {
 	}
 	for range layoutTries {
 		p := h.newPlan(ids)
-		known, seen := h.pin.Get()
 		keys := p.keys(h.Ledger, h.keys("gen", "seq", "undelivered", "dead", "deferred"))
-		answer := value(h.run(bg(), "recording", recordScript, keys, known, recordArgs(known, seen, &p, lines)))(t)
-		if h.learn(p.days, answer) {
+		word, answer, err := h.run(bg(), "recording", recordScript, keys, recordArgs(&p, lines))
+		must(t, err)
+		if word == changedLayout {
+			h.learn(p.days, answer)
 			continue
 		}
-		if len(answer) == 2 {
+		if len(answer) == 0 {
 			return
 		}
-		for _, n := range answer[2:] {
-			h.split(t, p.days[0], p.buckets[n.(int64)].node)
+		for _, n := range answer {
+			h.split(t, p.days[0], p.buckets[n.(int64)].node())
 		}
 	}
 	t.Fatal("buckets were split again and again")
@@ -55,10 +57,10 @@ func (h *halving) record(t *testing.T, records []audit.Record) {
 
 func (h *halving) split(t *testing.T, day string, node uint32) {
 	t.Helper()
-	known, seen := h.pin.Get()
 	keys := append(h.keys("gen", "seq"), h.prefix+day, h.bucketKey(day, node), h.bucketKey(day, 2*node), h.bucketKey(day, 2*node+1))
-	answer := value(h.run(bg(), "splitting", splitHalvesScript, keys, known, []any{known, seen, h.layouts.of(day), node, depthOf(node)}))(t)
-	h.layouts.set(day, answer[len(answer)-1].(string))
+	_, answer, err := h.run(bg(), "splitting", splitHalvesScript, keys, []any{nil, nil, h.layouts.of(day), node, depthOf(node)})
+	must(t, err)
+	h.learn([]string{day}, answer)
 	h.splits++
 }
 
@@ -72,8 +74,8 @@ func TestRedisLayoutOfHalves(t *testing.T) {
 		return
 	}
 	s := redistest.Start(t)
-	before := &halving{Ledger: openRedis(t, Options{Addrs: []string{s.Addr}})}
-	now := openRedis(t, Options{Addrs: []string{s.Addr}})
+	before := &halving{Ledger: openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})}
+	now := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
 	value(before.Begin(bg()))(t)
 	value(now.Begin(bg()))(t)
 	day := ledger.DayName(ledger.DayOf(noon))

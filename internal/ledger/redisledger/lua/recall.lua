@@ -1,16 +1,17 @@
--- recall: KEYS: generation, items; ARGV: generation known or '', Unix seconds, keys.
--- Returns the version, and for each key its value or false. Of items that another
--- generation remembered there are none. An item is stored behind the second at which
--- it expires.
-local generation = redis.call('MGET', KEYS[1])[1]
-if ARGV[1] ~= '' and generation ~= ARGV[1] then return { 'replaced' } end
-local head = redis.call('HMGET', KEYS[2], 'generation', 'version')
-if not generation or head[1] ~= generation then return { '0' } end
-local answer, now = { head[2] or '0' }, tonumber(ARGV[2])
-for i = 3, #ARGV do
-  local item = redis.call('HMGET', KEYS[2], ARGV[i])[1]
+-- recall: KEYS: generation, sequence, items; ARGV: generation known or '', sequence
+-- seen, Unix seconds, keys. Returns 'ok', the sequence, the version, and for each key
+-- its value or false. Of items that another generation remembered there are none. An
+-- item is stored behind the second at which it expires.
+local first = redis.call('MGET', unpack(KEYS, 1, 2))
+local stop = guard(first[1], first[2], ARGV[1], ARGV[2])
+if stop then return stop end
+local head = redis.call('HMGET', KEYS[3], 'generation', 'version')
+local ours = first[1] and head[1] == first[1]
+local answer, now = { 'ok', first[2] or '0', ours and head[2] or '0' }, tonumber(ARGV[3])
+for i = 4, #ARGV do
+  local item = ours and redis.call('HMGET', KEYS[3], ARGV[i])[1]
   local expires, value
   if item then expires, value = string.match(item, '^(%d+) (.*)$') end
-  answer[i - 1] = expires and tonumber(expires) > now and value or false
+  answer[i] = expires and tonumber(expires) > now and value or false
 end
 return answer

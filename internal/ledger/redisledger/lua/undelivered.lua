@@ -1,7 +1,8 @@
--- undelivered: KEYS[1] dead or deferred; ARGV: most to return, milliseconds and id to
--- go on after, or nothing. Returns id and milliseconds in turn, oldest first.
+-- undelivered: KEYS: dead or deferred, undelivered; ARGV: most entries to return, most
+-- bytes unless one alone has more, milliseconds and id to go on after, or nothing. Returns
+-- id, milliseconds and entry in turn, oldest first; the entry is '' if there is none.
 -- Reads only, and holds its place when entries come or go between two calls.
-local key, n, score, member = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local key, n, score, member = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4]
 
 -- after compares bytes, as Redis orders members; Lua's < would follow the locale.
 local function after(id)
@@ -22,4 +23,13 @@ if score then
     if s > score or (s == score and after(at[1])) then to = mid else from = mid + 1 end
   end
 end
-return redis.call('ZRANGE', key, from, from + n - 1, 'WITHSCORES')
+local list = redis.call('ZRANGE', key, from, from + n - 1, 'WITHSCORES')
+local answer, left = {}, tonumber(ARGV[2])
+for i = 1, #list, 2 do
+  left = left - redis.call('HSTRLEN', KEYS[2], list[i])
+  if i > 1 and left < 0 then break end
+  answer[#answer + 1] = list[i]
+  answer[#answer + 1] = list[i + 1]
+  answer[#answer + 1] = redis.call('HMGET', KEYS[2], list[i])[1] or ''
+end
+return answer
