@@ -182,7 +182,7 @@ func keeperOf(store *redisledger.Ledger) *lease.Keeper {
 
 // plainLoop is the simplest thing that could deliver the log.
 func plainLoop(ctx context.Context, source *kongadmin.Client, destination delivery.Destination, store *redisledger.Ledger) error {
-	if _, err := store.Begin(ctx); err != nil {
+	if err := store.Begin(ctx); err != nil {
 		return err
 	}
 	for q := (audit.Query{Size: 100, Ascending: true}); ; {

@@ -110,7 +110,7 @@ func (w *world) ledger() *redisledger.Ledger {
 		w.tb.Fatal(err)
 	}
 	w.tb.Cleanup(func() { l.Close() })
-	if _, err := l.Begin(w.tb.Context()); err != nil {
+	if err := l.Begin(w.tb.Context()); err != nil {
 		w.tb.Fatal(err)
 	}
 	return l

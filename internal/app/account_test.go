@@ -41,7 +41,7 @@ func TestLogGroupOfAnotherAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := open("111111111111", false)
-	if _, err := a.Store.Begin(t.Context()); err != nil {
+	if err := a.Store.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := a.Store.Acquire(t.Context(), false)

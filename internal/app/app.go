@@ -74,8 +74,7 @@ func (a *App) open(ctx context.Context, stdout io.Writer, n config.Need) error {
 		}
 	}
 	if n&config.NeedLedger != 0 && existing {
-		_, err := a.Store.Begin(ctx)
-		return a.ExplainLedger(err)
+		return a.ExplainLedger(a.Store.Begin(ctx))
 	}
 	return nil
 }

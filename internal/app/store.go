@@ -20,7 +20,7 @@ type Store interface {
 
 	// Begin pins the ledger that is there, making one if there is none. Writes fail with
 	// audit.ErrLedgerReplaced once it is another one.
-	Begin(ctx context.Context) (fresh bool, err error)
+	Begin(ctx context.Context) error
 	// Acquire takes the lease of this source and destination. It fails with
 	// audit.ErrLeaseHeld if another process has it, after it has requested a rerun of
 	// that one if requestRerun is set.

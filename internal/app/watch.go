@@ -246,7 +246,7 @@ func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Un
 	}
 }
 
-func (s watchedStore) Begin(ctx context.Context) (fresh bool, err error) {
+func (s watchedStore) Begin(ctx context.Context) (err error) {
 	defer s.call("begin")(&err) // as a rule it only reads: its success says nothing of writes
 	return s.Store.Begin(ctx)
 }

@@ -22,7 +22,7 @@ func (cramped) Record(context.Context, []audit.Record) error {
 func (cramped) Acquire(context.Context, bool) (ledger.Lease, error) { return nil, nil }
 func (cramped) Announce(context.Context, []string, time.Time) error { return nil }
 func (cramped) Unannounce(context.Context, []string) error          { return nil }
-func (cramped) Begin(context.Context) (bool, error)                 { return false, nil }
+func (cramped) Begin(context.Context) error                         { return nil }
 func (cramped) Marks(context.Context) (audit.Marks, error)          { return audit.Marks{}, nil }
 
 // A ledger that takes the lease and no records fails, and goes on failing.

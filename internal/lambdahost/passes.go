@@ -179,7 +179,7 @@ func (h *host) begin(ctx context.Context) (audit.Marks, error) {
 		}
 		h.bound = true
 	}
-	if _, err := a.Store.Begin(ctx); err != nil {
+	if err := a.Store.Begin(ctx); err != nil {
 		return audit.Marks{}, a.ExplainLedger(err)
 	}
 	m, err := a.Store.Marks(ctx)

@@ -22,7 +22,7 @@ func TestAFailureIsNoProgress(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	if _, err := store.Begin(t.Context()); err != nil {
+	if err := store.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := store.Acquire(t.Context(), false)

@@ -34,7 +34,7 @@ type Options struct {
 	Acquire func(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 	// Begin opens the ledger. It is called before the lease is taken anew, never while
 	// it is held. May be nil.
-	Begin func(ctx context.Context) (fresh bool, err error)
+	Begin func(ctx context.Context) error
 	// Rerun is called when another process requests a rerun while the lease is held. May be
 	// nil.
 	Rerun func()
@@ -129,7 +129,7 @@ func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 // acquire waits for the lease, takes it and begins to renew it.
 func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Duration) (*Held, error) {
 	if k.opts.Begin != nil {
-		if _, err := k.opts.Begin(ctx); err != nil {
+		if err := k.opts.Begin(ctx); err != nil {
 			return nil, fmt.Errorf("opening the ledger: %w", err)
 		}
 	}

@@ -101,7 +101,7 @@ func TestDoKeepsTheLeaseAndGivesItUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
 		begun := 0
-		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) (bool, error) { begun++; return false, nil }})
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) error { begun++; return nil }})
 		broken := errors.New("broken")
 		rerun, err := k.Do(t.Context(), true, 0, func(ctx context.Context, h *Held) error {
 			if err := wait(ctx, time.Minute); err != nil {
@@ -129,7 +129,7 @@ func TestSharedLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
 		begun := 0
-		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) (bool, error) { begun++; return false, nil }})
+		k := NewKeeper(Options{TTL: ttl, Acquire: s.Acquire, Begin: func(context.Context) error { begun++; return nil }})
 		var passes sync.WaitGroup
 		for _, takes := range []time.Duration{time.Second, 30 * time.Second} {
 			passes.Go(func() {

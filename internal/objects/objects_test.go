@@ -31,7 +31,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	if _, err := l.Begin(context.Background()); err != nil {
+	if err := l.Begin(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	b := &bench{t: t, ledger: l}
@@ -187,7 +187,7 @@ func TestNotExact(t *testing.T) {
 				b.t.Fatal(err)
 			}
 			b.t.Cleanup(func() { l.Close() })
-			if _, err := l.Begin(context.Background()); err != nil {
+			if err := l.Begin(context.Background()); err != nil {
 				b.t.Fatal(err)
 			}
 			b.ledger = l

@@ -80,7 +80,7 @@ func TestDeferred(t *testing.T) {
 func (w *world) park(since time.Time, n int) (ids []string) {
 	w.t.Helper()
 	h := &handle{store: w.store}
-	if _, err := h.Begin(context.Background()); err != nil {
+	if err := h.Begin(context.Background()); err != nil {
 		w.t.Fatal(err)
 	}
 	for i, id := range w.kong.add(span(w.now()-1000, n, 1)...) {

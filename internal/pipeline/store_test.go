@@ -112,18 +112,17 @@ func (h *handle) check(needed bool) error {
 	return nil
 }
 
-func (h *handle) Begin(ctx context.Context) (bool, error) {
+func (h *handle) Begin(ctx context.Context) error {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
-	fresh := h.generation <= 0
-	if fresh {
+	if h.generation <= 0 {
 		h.generation = -h.generation + 1
 		h.writes++
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.pinned = h.generation
-	return fresh, ctx.Err()
+	return ctx.Err()
 }
 
 func (h *handle) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {

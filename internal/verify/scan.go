@@ -64,7 +64,7 @@ type verification struct {
 // run fills the report.
 func (v *verification) run(ctx context.Context) error {
 	v.begun = time.Now()
-	if _, err := v.app.Store.Begin(ctx); err != nil {
+	if err := v.app.Store.Begin(ctx); err != nil {
 		return err
 	}
 	var err error

@@ -2,6 +2,7 @@
 package boltledger
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -92,16 +93,13 @@ var (
 // refuses a file that is broken, or that is the ledger of another source or
 // destination.
 func Open(path string, o Options) (*Ledger, error) {
-	if o.LeaseTTL <= 0 {
-		o.LeaseTTL = ledger.DefaultLease
-	}
 	if o.MustExist {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { //nolint:gosec // the path is a setting
 			return nil, audit.SettingsErrorf("correct the path in --ledger, or let the relay run first, which makes the file", "%w: %s", audit.ErrNoLedger, path)
 		}
 	}
 	b := &Ledger{path: path, now: time.Now}
-	b.lease.ttl = o.LeaseTTL
+	b.lease.ttl = cmp.Or(o.LeaseTTL, ledger.DefaultLease)
 	if err := b.open(); err != nil {
 		return nil, err
 	}
@@ -119,7 +117,7 @@ func Open(path string, o Options) (*Ledger, error) {
 		})
 	})
 	if err != nil {
-		return nil, errors.Join(err, b.db.Close())
+		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
 }
@@ -187,13 +185,12 @@ func number(tx *bbolt.Tx, key []byte) int64 {
 }
 
 // Begin is [redisledger.Ledger.Begin].
-func (b *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
+func (b *Ledger) Begin(ctx context.Context) error {
 	const doing = "beginning"
-	made := rand.Text()
 	var generation string
 	var sequence int64
-	isOlder := false
-	err = b.update(ctx, doing, func(tx *bbolt.Tx) error {
+	var isOlder bool
+	err := b.update(ctx, doing, func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		generation, sequence = string(meta.Get(generationKey)), number(tx, sequenceKey)
 		known, seen := b.pin.Get()
@@ -204,18 +201,18 @@ func (b *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
 		if generation != "" && !isOlder {
 			return b.purgeExpired(tx)
 		}
-		generation, sequence = made, sequence+1
+		generation, sequence = rand.Text(), sequence+1
 		return errors.Join(meta.Delete(marksKey), meta.Delete(marksSequenceKey),
-			meta.Put(generationKey, []byte(made)), meta.Put(sequenceKey, toKey(sequence)))
+			meta.Put(generationKey, []byte(generation)), meta.Put(sequenceKey, toKey(sequence)))
 	})
 	if err != nil {
-		return false, err
+		return err
 	}
 	b.pin.Set(generation, sequence)
 	if isOlder {
-		return false, b.wrap(doing, audit.ErrLedgerOlder)
+		return b.wrap(doing, audit.ErrLedgerOlder)
 	}
-	return generation == made, nil
+	return nil
 }
 
 // Marks is [redisledger.Ledger.Marks].

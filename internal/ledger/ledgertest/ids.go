@@ -148,8 +148,8 @@ func testModel(t *testing.T, b Backend) {
 			return
 		}
 		empty()
-		Value(x.Begin(bg()))(t)
-		Value(y.Begin(bg()))(t)
+		Must(t, x.Begin(bg()))
+		Must(t, y.Begin(bg()))
 		type place struct {
 			day int64
 			id  string

@@ -50,8 +50,8 @@ func testLease(t *testing.T, b Backend) {
 
 func testLeaseRunsOut(t *testing.T, b Backend) {
 	x, y, _ := b.Open(t, 150*time.Millisecond)
-	Value(x.Begin(bg()))(t)
-	Value(y.Begin(bg()))(t)
+	Must(t, x.Begin(bg()))
+	Must(t, y.Begin(bg()))
 	start := time.Now()
 	lease := Value(x.Acquire(bg(), true))(t)
 	Eventually(t, func() error {

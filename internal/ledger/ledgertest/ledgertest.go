@@ -17,7 +17,7 @@ import (
 
 // Ledger is what both forms have in common.
 type Ledger interface {
-	Begin(ctx context.Context) (bool, error)
+	Begin(ctx context.Context) error
 	Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error)
 	Record(ctx context.Context, records []audit.Record) error
 	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
@@ -109,8 +109,8 @@ func Record(id string, at int64, outcome audit.Outcome) audit.Record {
 func begun(t testing.TB, b Backend) (Ledger, Ledger, func()) {
 	t.Helper()
 	x, y, empty := b.Open(t, time.Minute)
-	Value(x.Begin(bg()))(t)
-	Value(y.Begin(bg()))(t)
+	Must(t, x.Begin(bg()))
+	Must(t, y.Begin(bg()))
 	return x, y, empty
 }
 
@@ -121,9 +121,9 @@ func testBegin(t *testing.T, b Backend) {
 		t.Error("recorded before Begin")
 	}
 	Equal(t, Outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
-	Equal(t, Value(x.Begin(bg()))(t), true)
-	Equal(t, Value(x.Begin(bg()))(t), false)
-	Equal(t, Value(y.Begin(bg()))(t), false)
+	Must(t, x.Begin(bg()))
+	Must(t, x.Begin(bg()))
+	Must(t, y.Begin(bg()))
 }
 
 func testReplaced(t *testing.T, b Backend) {
@@ -142,11 +142,11 @@ func testReplaced(t *testing.T, b Backend) {
 	}
 	check()
 	if x != y { // two values: another relay has made the ledger anew
-		Equal(t, Value(y.Begin(bg()))(t), true)
+		Must(t, y.Begin(bg()))
 		check()
-		Equal(t, Value(x.Begin(bg()))(t), false)
+		Must(t, x.Begin(bg()))
 	} else {
-		Equal(t, Value(x.Begin(bg()))(t), true)
+		Must(t, x.Begin(bg()))
 	}
 	Equal(t, Outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}, audit.Entry{ID: "b", Timestamp: Noon}),
 		[]audit.Outcome{audit.NoOutcome, audit.NoOutcome})

@@ -52,7 +52,7 @@ func testMemory(t *testing.T, b Backend) {
 	}
 	_, err = x.Remember(bg(), 4, []audit.Item{item("a", "1", later)}, 10)
 	WantErr(t, err, audit.ErrLedgerReplaced)
-	Value(x.Begin(bg()))(t)
+	Must(t, x.Begin(bg()))
 	recall(x, 0, []string{"a", "c"}, "", "")
 	Equal(t, Value(x.Remember(bg(), 0, []audit.Item{item("a", "5", later)}, 10))(t), 0)
 	recall(x, 1, []string{"a", "c"}, "5", "")

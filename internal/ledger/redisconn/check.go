@@ -3,6 +3,7 @@ package redisconn
 import (
 	"context"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 
@@ -13,7 +14,7 @@ import (
 // evict dead letters and marks, and returns a sentence for each lesser worry.
 func (c *Client) Check(ctx context.Context) (warnings []string, err error) {
 	infos, err := c.infos(ctx)
-	if Forbidden(err) {
+	if refused(err, "NOPERM") {
 		return []string{"redis does not let this user see its eviction policy: make sure that it is noeviction"}, nil
 	}
 	if err != nil {
@@ -53,17 +54,13 @@ func (c *Client) infos(ctx context.Context) (infos []string, err error) {
 		info, err := ask(ctx, c)
 		return []string{info}, err
 	}
-	answers := make(chan string, 1000)
+	var mu sync.Mutex
 	err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
 		info, err := ask(ctx, c)
-		if err == nil {
-			answers <- info
-		}
+		mu.Lock()
+		defer mu.Unlock()
+		infos = append(infos, info)
 		return err
 	})
-	close(answers)
-	for info := range answers {
-		infos = append(infos, info)
-	}
 	return infos, err
 }

@@ -29,28 +29,19 @@ func newDialer(o *Options) dialFunc {
 	names := serverNames(o.Addrs)
 	d := &distrust{}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		raw, err := plain.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		c := &conn{Conn: raw, distrust: d}
-		if sys, ok := raw.(syscall.Conn); ok && o.TLS == nil {
-			c.sys = sys
-		}
+		dial := plain.DialContext
 		if o.TLS != nil {
 			config := o.TLS.Clone()
 			if config.ServerName == "" {
 				config.ServerName = names(addr)
 			}
-			ctx, cancel := context.WithTimeout(ctx, o.Timeout)
-			defer cancel()
-			secure := tls.Client(raw, config)
-			if err := secure.HandshakeContext(ctx); err != nil {
-				_ = raw.Close() // the handshake is what failed
-				return nil, err
-			}
-			c.Conn = secure
+			dial = (&tls.Dialer{NetDialer: plain, Config: config}).DialContext
 		}
+		inner, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		c := &conn{Conn: inner, distrust: d}
 		c.used.Store(wall())
 		return c, nil
 	}
@@ -96,7 +87,6 @@ type distrust struct {
 // read by one goroutine at a time.
 type conn struct {
 	net.Conn
-	sys      syscall.Conn // nil over TLS
 	distrust *distrust
 	used     atomic.Int64
 	resumed  atomic.Bool // written to after a pause, and no answer yet
@@ -178,14 +168,14 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	if c.cut.Load() {
 		return nil, net.ErrClosed
 	}
-	if c.sys == nil {
-		return unread{}, nil
+	if plain, ok := c.Conn.(syscall.Conn); ok {
+		return plain.SyscallConn()
 	}
-	return c.sys.SyscallConn()
+	return unread{}, nil
 }
 
-// unread says nothing about what is to be read: records of TLS are none of the
-// pool's business.
+// unread is what the pool sees of a connection over TLS: it must not take TLS's own records
+// for an answer that nobody asked for.
 type unread struct{}
 
 func (unread) Control(func(fd uintptr)) error    { return nil }

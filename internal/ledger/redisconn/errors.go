@@ -68,30 +68,27 @@ var states = []struct{ text, hint string }{
 	{"max number of clients", "Redis takes no more connections: raise its maxclients, or find out who holds so many (CLIENT LIST)"},
 }
 
-// Refused reports whether a server answered with an error that holds a text.
-func Refused(err error, text string) bool {
+// refused reports whether a server answered with an error that holds a text.
+func refused(err error, text string) bool {
 	var answer redis.Error
 	return errors.As(err, &answer) && strings.Contains(answer.Error(), text)
 }
 
 // denied reports whether a server refused the credentials.
 func denied(err error) bool {
-	return err != nil && (Refused(err, "WRONGPASS") || Refused(err, "NOAUTH") || Refused(err, "unauthenticated") || Refused(err, "invalid password"))
+	return refused(err, "WRONGPASS") || refused(err, "NOAUTH") || refused(err, "unauthenticated") || refused(err, "invalid password")
 }
-
-// Forbidden reports whether a server refused a command to this user.
-func Forbidden(err error) bool { return err != nil && Refused(err, "NOPERM") }
 
 // Unknown reports whether the server answered that it does not have what it was
 // asked for: a command that was renamed away, or that a proxy in front of the
 // server or a stand-in for it lacks, wholly or in part.
 func Unknown(err error) bool {
-	return Refused(err, "unknown command") || Refused(err, "unsupported command") || Refused(err, "not supported")
+	return refused(err, "unknown command") || refused(err, "unsupported command") || refused(err, "not supported")
 }
 
-// Unreachable reports whether an error is one of the connection. A deadline counts:
+// unreachable reports whether an error is one of the connection. A deadline counts:
 // connecting has one as well.
-func Unreachable(err error) bool {
+func unreachable(err error) bool {
 	var network net.Error
 	return err != nil && !errors.Is(err, context.Canceled) &&
 		(errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) || Cut(err))
@@ -126,12 +123,12 @@ func (c *Client) Wrap(doing string, err error) error {
 		return wrapped
 	}
 	for _, refusal := range refusals {
-		if Refused(err, refusal.text) {
+		if refused(err, refusal.text) {
 			return audit.NewSettingsError(wrapped, refusal.hint)
 		}
 	}
 	for _, state := range states {
-		if Refused(err, state.text) {
+		if refused(err, state.text) {
 			return audit.WithHint(wrapped, state.hint)
 		}
 	}
@@ -160,13 +157,13 @@ func (c *Client) explainConnection(err error) error {
 		return audit.WithHint(err, lateHint)
 	case Cut(err) && c.tls:
 		return audit.WithHint(fmt.Errorf("%w, does REDIS_HOST speak TLS?", err), cutHint+"; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS")
-	case Unreachable(err) && c.tls:
+	case unreachable(err) && c.tls:
 		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", err),
 			"start Redis or Valkey, or name its TLS port with REDIS_HOST; leave out --redis-tls and --redis-ca if it speaks none")
 	case Cut(err):
 		return audit.WithHint(fmt.Errorf("%w, does it want TLS (--redis-tls)?", err),
 			cutHint+"; set --redis-tls if it speaks TLS only")
-	case Unreachable(err):
+	case unreachable(err):
 		return fmt.Errorf("%w, is REDIS_HOST right?", err)
 	}
 	return err

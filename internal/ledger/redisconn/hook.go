@@ -57,7 +57,7 @@ func (h hook) after(ctx context.Context, err error, again func() error) error {
 		h.access.refused.Store(true)
 		err = again()
 	}
-	if h.reload != nil && Unreachable(err) {
+	if h.reload != nil && unreachable(err) {
 		h.reload(ctx)
 	}
 	return err

@@ -59,9 +59,7 @@ func (t *topology) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, e
 		}
 		return oneServer(primary), nil
 	}
-	o := t.universal.Simple()
-	o.Addr, o.DB, o.MaxRetries, o.PoolSize = addr, 0, -1, 1
-	client := redis.NewClient(o)
+	client := redis.NewClient(t.oneOff(addr))
 	defer func() { _ = client.Close() }() // it was for these questions only
 	//nolint:staticcheck // CLUSTER SHARDS, which the library prefers, needs Redis 7
 	slots, err := client.ClusterSlots(ctx).Result()
@@ -108,41 +106,35 @@ func (t *topology) learn(origin string, slots []redis.ClusterSlot) {
 	t.seeds = seeds
 }
 
-// roleOf asks in the way that any user may ask, then in the way that old servers know.
+// roleOf asks in a way that any user may.
 func roleOf(ctx context.Context, client *redis.Client) (string, error) {
-	hello, err := client.Do(ctx, "HELLO").Slice()
-	if err == nil {
-		for i := 0; i+1 < len(hello); i += 2 {
-			if hello[i] == "role" {
-				return fmt.Sprint(hello[i+1]), nil
-			}
+	hello, err := client.Do(ctx, "HELLO", "2").Slice()
+	for i := 0; i+1 < len(hello); i += 2 {
+		if hello[i] == "role" {
+			return fmt.Sprint(hello[i+1]), err
 		}
 	}
-	role, roleErr := client.Do(ctx, "ROLE").Slice()
-	if roleErr != nil {
-		return "", errors.Join(err, roleErr)
-	}
-	if len(role) == 0 {
-		return "", nil
-	}
-	return fmt.Sprint(role[0]), nil
+	return "", err
+}
+
+// oneOff returns the options of a client that asks one server a few questions.
+func (t *topology) oneOff(addr string) *redis.Options {
+	o := t.universal.Simple()
+	o.Addr, o.DB, o.MaxRetries, o.PoolSize = addr, 0, -1, 1
+	return o
 }
 
 // askSentinel asks a Sentinel for the primary's address.
 func (t *topology) askSentinel(ctx context.Context, addr string) (string, error) {
-	o := t.options
 	ask := func(username, password string) (string, error) {
-		client := redis.NewSentinelClient(&redis.Options{
-			Addr: addr, Username: username, Password: password, Dialer: t.universal.Dialer, Protocol: 2,
-			DialTimeout: o.Timeout, DialerRetries: 1, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout,
-			ContextTimeoutEnabled: true, MaxRetries: -1, PoolSize: 1, DisableIdentity: true,
-			MaintNotificationsConfig: t.universal.MaintNotificationsConfig,
-		})
+		o := t.oneOff(addr)
+		o.CredentialsProviderContext = func(context.Context) (string, string, error) { return username, password, nil }
+		client := redis.NewSentinelClient(o)
 		defer func() { _ = client.Close() }() // it was for this question only
-		answer, err := client.GetMasterAddrByName(ctx, o.SentinelMaster).Result()
+		answer, err := client.GetMasterAddrByName(ctx, t.options.SentinelMaster).Result()
 		switch {
 		case errors.Is(err, redis.Nil):
-			return "", audit.SettingsErrorf("check --redis-sentinel-master", "sentinel at %s: it watches no master called %s", addr, o.SentinelMaster)
+			return "", audit.SettingsErrorf("check --redis-sentinel-master", "sentinel at %s: it watches no master called %s", addr, t.options.SentinelMaster)
 		case err != nil:
 			return "", fmt.Errorf("sentinel at %s: %w", addr, err)
 		case len(answer) != 2:
@@ -150,29 +142,25 @@ func (t *topology) askSentinel(ctx context.Context, addr string) (string, error)
 		}
 		return net.JoinHostPort(answer[0], answer[1]), nil
 	}
-	credentials := o.SentinelCredentials
+	credentials := t.options.SentinelCredentials
 	if credentials == nil {
 		primary, err := ask("", "")
 		if !denied(err) {
 			return primary, err
 		}
-		credentials = o.Credentials
+		credentials = t.options.Credentials
 	}
-	var primary string
+	var refused error
 	for _, fresh := range []bool{false, true} {
 		username, password, err := credentials(ctx, fresh)
 		if err != nil {
 			return "", err
 		}
-		if primary, err = ask(username, password); err == nil {
-			return primary, nil
-		}
+		primary, err := ask(username, password)
 		if !denied(err) {
-			return "", err
+			return primary, err
 		}
-		if fresh {
-			return "", audit.NewSettingsError(err, "set RELAY_REDIS_SENTINEL_PASSWORD, and RELAY_REDIS_SENTINEL_USERNAME for an ACL user")
-		}
+		refused = err
 	}
-	return primary, nil
+	return "", audit.NewSettingsError(refused, "set RELAY_REDIS_SENTINEL_PASSWORD, and RELAY_REDIS_SENTINEL_USERNAME for an ACL user")
 }

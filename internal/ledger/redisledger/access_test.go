@@ -59,7 +59,7 @@ func TestRedisAccess(t *testing.T) {
 		"elsewhere":      {Credentials: login("elsewhere", "first")},
 	} {
 		o.Addrs = []string{s.Addr}
-		_, err := openRedis(t, o).Begin(bg())
+		err := openRedis(t, o).Begin(bg())
 		var settings *audit.SettingsError
 		if !errors.As(err, &settings) || audit.Hint(settings) == "" || strings.Contains(err.Error()+audit.Hint(settings), "hunter2") {
 			t.Errorf("%s: %v", name, err)

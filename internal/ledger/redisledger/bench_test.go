@@ -106,7 +106,7 @@ func TestMemory(t *testing.T) {
 			// What a first use costs whatever the number of entries (scripts, buffers) is told apart.
 			empty := used()
 			warm := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-			if _, err := warm.Begin(bg()); err != nil {
+			if err := warm.Begin(bg()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := warm.Lookup(bg(), []audit.Entry{{ID: ledgertest.ID(1)}}); err != nil {
@@ -121,7 +121,7 @@ func TestMemory(t *testing.T) {
 			slowCalls()
 			before := used()
 			r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-			if _, err := r.Begin(bg()); err != nil {
+			if err := r.Begin(bg()); err != nil {
 				t.Fatal(err)
 			}
 			var batch []audit.Record
@@ -192,7 +192,7 @@ func BenchmarkRedis(b *testing.B) {
 				return sum
 			}
 			r := openRedis(b, redisconn.Options{Addrs: []string{s.Addr}})
-			if _, err := r.Begin(bg()); err != nil {
+			if err := r.Begin(bg()); err != nil {
 				b.Fatal(err)
 			}
 			pages := make([][]audit.Entry, 300)

@@ -42,7 +42,7 @@ func TestRedisRestarts(t *testing.T) {
 	}
 	s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	one := []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}
 	must(t, r.Record(bg(), one))
 
@@ -69,7 +69,7 @@ func TestRedisRestarts(t *testing.T) {
 	if keys := ledgerKeys(t, r); len(keys) != 0 {
 		t.Errorf("written to another ledger: %v", keys)
 	}
-	equal(t, value(r.Begin(bg()))(t), true)
+	must(t, r.Begin(bg()))
 	must(t, r.Record(bg(), one))
 }
 
@@ -81,7 +81,7 @@ func TestRedisSnapshot(t *testing.T) {
 	}
 	s := redistest.Start(t)
 	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	lease := value(r.Acquire(bg(), true))(t)
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))
 	must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
@@ -92,9 +92,9 @@ func TestRedisSnapshot(t *testing.T) {
 	eventually(t, func() error { return r.Ping(bg()) })
 	// Without the sequence these marks would cover entries that nobody remembers.
 	wantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 2}), audit.ErrLedgerOlder)
-	_, err := r.Begin(bg())
+	err := r.Begin(bg())
 	wantErr(t, err, audit.ErrLedgerOlder)
-	equal(t, value(r.Begin(bg()))(t), false)
+	must(t, r.Begin(bg()))
 	equal(t, value(r.Marks(bg()))(t), audit.Marks{})
 	equal(t, outcomes(t, r, audit.Entry{ID: "a", Timestamp: noon}, audit.Entry{ID: "b", Timestamp: noon}, audit.Entry{ID: "c", Timestamp: noon}),
 		[]audit.Outcome{audit.Delivered, audit.NoOutcome, audit.NoOutcome})
@@ -107,7 +107,7 @@ func TestRedisFull(t *testing.T) {
 	}
 	s := redistest.Start(t)
 	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	lease := value(r.Acquire(bg(), true))(t)
 	plain := plainClient(t, s)
 	must(t, plain.ConfigSet(bg(), "maxmemory", "100kb").Err())
@@ -210,7 +210,7 @@ func TestRedisAnswersAreExplained(t *testing.T) {
 		"a slot that is being migrated": {answering(t, "-TRYAGAIN Multiple keys request during rehashing of slot\r\n"), "is moving"},
 	} {
 		r := openRedis(t, redisconn.Options{Addrs: []string{c.addr}})
-		_, err := r.Begin(bg())
+		err := r.Begin(bg())
 		if err == nil {
 			err = r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)})
 		}
@@ -285,7 +285,7 @@ func TestRedisCutAfterAnError(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := openNamed(t, o, Options{Prefix: name})
-			value(r.Begin(bg()))(t)
+			must(t, r.Begin(bg()))
 			c := plainClient(t, s)
 			for range 10 {
 				must(t, c.Set(bg(), r.keys("announced")[0], "x", 0).Err())
@@ -307,7 +307,7 @@ func TestRedisMarksOfSomethingElse(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	must(t, plainClient(t, s).Set(bg(), r.keys("marks")[0], "x", 0).Err())
 	if _, err := r.Marks(bg()); !audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), "--redis-prefix") || !strings.Contains(err.Error(), s.Addr) {
 		t.Errorf("%v; hint: %s", err, audit.Hint(err))

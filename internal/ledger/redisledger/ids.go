@@ -30,32 +30,30 @@ const (
 var errLayout = errors.New("buckets were split again and again meanwhile")
 
 // Begin reads the ledger's generation, or makes the ledger, and pins the
-// generation for what this value looks up and writes from now on. fresh reports
-// that this call made the ledger: it knows nothing yet.
+// generation for what this value looks up and writes from now on.
 //
 // It fails with [audit.ErrLedgerOlder] if the ledger has forgotten writes that this
 // value has seen, or that its marks rest on. The ledger then has a new generation
 // and no marks, and the next call succeeds.
-func (r *Ledger) Begin(ctx context.Context) (fresh bool, err error) {
+func (r *Ledger) Begin(ctx context.Context) error {
 	const doing = "beginning"
-	made := rand.Text()
 	known, seen := r.pin.Get()
-	answer, err := beginScript.Run(ctx, r.client, r.keys("gen", "seq", "marks"), made, known, seen).StringSlice()
+	answer, err := beginScript.Run(ctx, r.client, r.keys("gen", "seq", "marks"), rand.Text(), known, seen).StringSlice()
 	if err != nil {
-		return false, r.wrap(doing, err)
+		return r.wrap(doing, err)
 	}
 	if len(answer) != 3 {
-		return false, r.wrap(doing, errAnswer)
+		return r.wrap(doing, errAnswer)
 	}
 	sequence, err := number(answer[2])
 	if err != nil {
-		return false, r.wrap(doing, errAnswer)
+		return r.wrap(doing, errAnswer)
 	}
 	r.pin.Set(answer[1], sequence)
 	if err := failures[answer[0]]; err != nil {
-		return false, fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w", doing, err)
 	}
-	return answer[1] == made, nil
+	return nil
 }
 
 // Lookup returns the outcome of each entry, [audit.NoOutcome] for those that the ledger

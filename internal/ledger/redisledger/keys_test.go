@@ -70,7 +70,7 @@ func TestRedisDeclaresKeys(t *testing.T) {
 	value(lines.ReadString('\n'))(t)
 
 	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	var records []audit.Record
 	var entries []audit.Entry
 	for i := range 3000 { // enough to split

@@ -62,7 +62,7 @@ func TestRedisListAccess(t *testing.T) {
 		must(t, plainClient(t, s).Do(bg(), "ACL", "SETUSER", "relay", "on", ">first", "~relay:*", "+@all", "-@dangerous", "+info").Err())
 	}
 	r := openRedis(t, redisconn.Options{Addrs: []string{replica.Addr, primary.Addr}, Credentials: login("relay", "first")})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("c", noon, audit.Delivered)}))
 	value(r.Check(bg()))(t)
 }
@@ -207,7 +207,7 @@ func TestRedisRequestTooLarge(t *testing.T) {
 	}
 	s := redistest.Start(t, "--proto-max-bulk-len", "1mb")
 	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	large := ledgertest.Record("large", noon, audit.Dead)
 	large.Undelivered.Entry.Payload = strings.Repeat("x", 2_000_000)
 	if err := r.Record(bg(), []audit.Record{large}); !audit.NeedsPerson(err) || audit.Hint(err) == "" {

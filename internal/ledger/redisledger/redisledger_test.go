@@ -38,7 +38,7 @@ func TestRedisBuckets(t *testing.T) {
 		return
 	}
 	r := openRedis(t, redisconn.Options{Addrs: []string{redistest.Start(t).Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	const day = 24 * time.Hour
 	left := map[string]time.Duration{} // id → what its bucket must live at least
 	days := map[string]string{}
@@ -130,7 +130,7 @@ func TestRedisSplitsInSteps(t *testing.T) {
 	}
 	s := redistest.Start(t)
 	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	plain := plainClient(t, s)
 	calls := func() (n int) {
 		t.Helper()
@@ -176,7 +176,7 @@ func TestRedisExpires(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartMini(t)
 	r := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(r.Begin(bg()))(t)
+	must(t, r.Begin(bg()))
 	rec := ledgertest.Record("a", noon, audit.Dead)
 	rec.Retention = 0
 	must(t, r.Record(bg(), []audit.Record{rec}))

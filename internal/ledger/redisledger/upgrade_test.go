@@ -76,8 +76,8 @@ func TestRedisLayoutOfHalves(t *testing.T) {
 	s := redistest.Start(t)
 	before := &halving{Ledger: openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})}
 	now := openRedis(t, redisconn.Options{Addrs: []string{s.Addr}})
-	value(before.Begin(bg()))(t)
-	value(now.Begin(bg()))(t)
+	must(t, before.Begin(bg()))
+	must(t, now.Begin(bg()))
 	day := ledger.DayName(ledger.DayOf(noon))
 
 	var entries []audit.Entry
