@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
+	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -217,6 +218,27 @@ func TestVerifyKongsClockIsAhead(t *testing.T) {
 	through, err := time.Parse(time.RFC3339, r.CompleteThrough)
 	if err != nil || through.After(time.Now()) {
 		t.Errorf("complete through %s", r.CompleteThrough)
+	}
+}
+
+// A log is complete up to an undelivered entry, also if Kong no longer holds its row, and
+// whenever the destination refused it.
+func TestVerifyUndeliveredThatKongNoLongerHolds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
+	at := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
+	w.kong.Add(rows("u", 100, func(i int) time.Time { return at.Add(time.Duration(i) * time.Minute) })...)
+	w.once()
+	purged := audit.Entry{ID: "purged", RequestID: "purged", Timestamp: at.Add(30 * time.Minute).Unix()}
+	err := w.ledger().Record(t.Context(), []audit.Record{{
+		ID: purged.ID, Timestamp: purged.Timestamp, Retention: time.Hour, Outcome: audit.Dead,
+		Undelivered: &audit.Undelivered{Entry: purged, Code: "InvalidData", Since: time.Now()},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := w.verify(exitDifference); r.DeadLetters != 1 || r.CompleteThrough != app.Moment(at.Add(30*time.Minute-time.Second)) {
+		t.Errorf("%d dead letters, complete through %s", r.DeadLetters, r.CompleteThrough)
 	}
 }
 

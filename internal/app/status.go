@@ -93,7 +93,7 @@ func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	s.SetMarks(&m)
-	counts, err := a.CountUndelivered(ctx)
+	counts, err := a.Store.UndeliveredCounts(ctx)
 	if err != nil {
 		return s, err
 	}
@@ -108,21 +108,6 @@ func (a *App) LedgerStatus(ctx context.Context) (Status, error) {
 	}
 	s.Judge()
 	return s, nil
-}
-
-// UndeliveredCounts are the numbers of undelivered entries in the ledger.
-type UndeliveredCounts struct {
-	Dead, Deferred int
-	OldestDeferred time.Time // when Kong made the oldest deferred one; zero for none
-}
-
-// CountUndelivered counts the undelivered entries.
-func (a *App) CountUndelivered(ctx context.Context) (c UndeliveredCounts, err error) {
-	if c.Dead, c.Deferred, err = a.Store.UndeliveredCounts(ctx); err != nil {
-		return c, err
-	}
-	_, c.OldestDeferred, err = a.Store.OldestUndelivered(ctx)
-	return c, err
 }
 
 // Announced returns how many of the ids on the ledger's list are waited for, and those

@@ -30,9 +30,6 @@ type Store interface {
 	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)
 	// HasUndelivered reports for each id whether its entry is stored.
 	HasUndelivered(ctx context.Context, ids []string) ([]bool, error)
-	// OldestUndelivered returns when the oldest dead letter and the oldest deferred
-	// entry were made by Kong, the zero time for none.
-	OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error)
 
 	// PutOutage stores an outage, or replaces the one that has its id and began at the
 	// same time. It is durable once it returns nil.

@@ -72,6 +72,12 @@ type Undelivered struct {
 	Tries   int       `json:"tries,omitempty"` // puts so far
 }
 
+// UndeliveredCounts are the numbers of undelivered entries.
+type UndeliveredCounts struct {
+	Dead, Deferred int
+	OldestDeferred time.Time // since when the oldest deferred one waits, to the millisecond; zero for none
+}
+
 // Marks say how far the log has been read. Times are Unix seconds by Kong's
 // clock; 0 means never.
 type Marks struct {

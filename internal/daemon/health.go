@@ -200,7 +200,7 @@ func (s *server) readMarks(ctx context.Context) {
 func (s *server) readCounts(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, countsEvery)
 	defer cancel()
-	counts, err := s.app.CountUndelivered(ctx)
+	counts, err := s.app.Store.UndeliveredCounts(ctx)
 	if err != nil {
 		s.log.Debug("undelivered entries not counted", "err", err) // the ledger's state says it
 		return

@@ -45,7 +45,7 @@ type ledgerCache struct {
 type ledgerRead struct {
 	marks     audit.Marks
 	marksAt   time.Time
-	counts    app.UndeliveredCounts
+	counts    audit.UndeliveredCounts
 	counted   bool
 	details   app.Status // undelivered entries by reason, and outages
 	detailsAt time.Time

@@ -250,7 +250,7 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	} else {
 		metrics = append(metrics, emf.Count(emf.AnnouncedMissing, len(missing)))
 	}
-	if u, err := a.CountUndelivered(ctx); err != nil {
+	if u, err := a.Store.UndeliveredCounts(ctx); err != nil {
 		log.Warn("undelivered entries not counted for the metrics", "err", err)
 	} else {
 		oldest := u.OldestDeferred

@@ -23,15 +23,15 @@ func (ps *pass) deferredFirst(ctx context.Context) error {
 	if ps.req.Kind == audit.Tail && since < deferredEvery {
 		return nil
 	}
-	_, deferred, err := p.opts.Undelivered.UndeliveredCounts(ctx)
+	counts, err := p.opts.Undelivered.UndeliveredCounts(ctx)
 	if err != nil {
 		return fmt.Errorf("counting deferred entries: %w", err)
 	}
 	p.mu.Lock()
 	p.lastDeferred = time.Now()
 	p.mu.Unlock()
-	if deferred == 0 {
+	if counts.Deferred == 0 {
 		return nil
 	}
-	return ps.workers.PutDeferred(ctx, p.opts.Undelivered.UndeliveredEntries(ctx), deferred)
+	return ps.workers.PutDeferred(ctx, p.opts.Undelivered.UndeliveredEntries(ctx), counts.Deferred)
 }

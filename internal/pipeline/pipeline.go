@@ -32,7 +32,7 @@ type Marks interface {
 type Undelivered interface {
 	// UndeliveredEntries goes over dead letters and deferred entries, in no order.
 	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
-	UndeliveredCounts(ctx context.Context) (dead, deferred int, err error)
+	UndeliveredCounts(ctx context.Context) (audit.UndeliveredCounts, error)
 }
 
 // Options of a pipeline. Source, Ledger, Marks, Undelivered and Destination are required.

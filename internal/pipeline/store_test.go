@@ -193,8 +193,8 @@ func (h *handle) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undeliv
 	}
 }
 
-func (h *handle) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
-	return h.count(audit.Dead), h.count(audit.Deferred), ctx.Err()
+func (h *handle) UndeliveredCounts(ctx context.Context) (audit.UndeliveredCounts, error) {
+	return audit.UndeliveredCounts{Dead: h.count(audit.Dead), Deferred: h.count(audit.Deferred)}, ctx.Err()
 }
 
 // holds says whether a token is the lease's. The store is locked.

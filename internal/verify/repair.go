@@ -25,9 +25,11 @@ func (v *verification) repair(ctx context.Context) error {
 		r.Error = err.Error()
 	}
 	v.report.Repaired = r
-	if err == nil {
-		v.report.DeadLetters, v.report.DeferredEntries, err = v.app.Store.UndeliveredCounts(ctx)
+	if err != nil {
+		return err
 	}
+	counts, err := v.app.Store.UndeliveredCounts(ctx)
+	v.report.DeadLetters, v.report.DeferredEntries = counts.Dead, counts.Deferred
 	return err
 }
 

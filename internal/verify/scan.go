@@ -98,10 +98,12 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.findFailing(ctx); err != nil {
 		return err
 	}
-	r := &v.report
-	if r.DeadLetters, r.DeferredEntries, err = v.app.Store.UndeliveredCounts(ctx); err != nil {
+	counts, err := v.app.Store.UndeliveredCounts(ctx)
+	if err != nil {
 		return err
 	}
+	r := &v.report
+	r.DeadLetters, r.DeferredEntries = counts.Dead, counts.Deferred
 	if err := v.capUndelivered(ctx); err != nil {
 		return err
 	}
@@ -187,13 +189,13 @@ func (v *verification) capUndelivered(ctx context.Context) error {
 	if v.report.window {
 		return nil
 	}
-	dead, deferred, err := v.app.Store.OldestUndelivered(ctx)
-	for _, t := range []time.Time{dead, deferred} {
-		if !t.IsZero() {
-			v.cap(t.Unix())
+	for u, err := range v.app.Store.UndeliveredEntries(ctx) {
+		if err != nil {
+			return err
 		}
+		v.cap(u.Entry.Timestamp)
 	}
-	return err
+	return nil
 }
 
 // reset forgets everything that was found.

@@ -77,10 +77,7 @@ func (b *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Out
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return out, err
 }
 
 // idKey is an id as a key, which may not be empty.

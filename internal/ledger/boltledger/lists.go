@@ -102,8 +102,5 @@ func (b *Ledger) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) 
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return own, nil
+	return own, err
 }

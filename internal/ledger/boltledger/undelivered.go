@@ -80,26 +80,16 @@ func (b *Ledger) UndeliveredEntry(ctx context.Context, id string) (u audit.Undel
 }
 
 // UndeliveredCounts is [redisledger.Ledger.UndeliveredCounts].
-func (b *Ledger) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
+func (b *Ledger) UndeliveredCounts(ctx context.Context) (c audit.UndeliveredCounts, err error) {
 	err = b.view(ctx, "counting undelivered entries", func(tx *bbolt.Tx) error {
-		dead, deferred = tx.Bucket(deadBucket).Stats().KeyN, tx.Bucket(deferredBucket).Stats().KeyN
-		return nil
-	})
-	return dead, deferred, err
-}
-
-// OldestUndelivered is [redisledger.Ledger.OldestUndelivered].
-func (b *Ledger) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
-	err = b.view(ctx, "finding the oldest undelivered entries", func(tx *bbolt.Tx) error {
-		if k, _ := tx.Bucket(deadBucket).Cursor().First(); k != nil {
-			dead = time.UnixMilli(fromKey(k[:8]))
-		}
-		if k, _ := tx.Bucket(deferredBucket).Cursor().First(); k != nil {
-			deferred = time.UnixMilli(fromKey(k[:8]))
+		deferred := tx.Bucket(deferredBucket)
+		c.Dead, c.Deferred = tx.Bucket(deadBucket).Stats().KeyN, deferred.Stats().KeyN
+		if k, _ := deferred.Cursor().First(); k != nil {
+			c.OldestDeferred = time.UnixMilli(fromKey(k[:8]))
 		}
 		return nil
 	})
-	return dead, deferred, err
+	return c, err
 }
 
 // HasUndelivered is [redisledger.Ledger.HasUndelivered].
@@ -112,8 +102,5 @@ func (b *Ledger) HasUndelivered(ctx context.Context, ids []string) ([]bool, erro
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return has, nil
+	return has, err
 }

@@ -23,8 +23,7 @@ type Ledger interface {
 	UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error]
 	UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error)
 	HasUndelivered(ctx context.Context, ids []string) ([]bool, error)
-	UndeliveredCounts(ctx context.Context) (int, int, error)
-	OldestUndelivered(ctx context.Context) (time.Time, time.Time, error)
+	UndeliveredCounts(ctx context.Context) (audit.UndeliveredCounts, error)
 	Marks(ctx context.Context) (audit.Marks, error)
 	Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 	LeaseLeft(ctx context.Context) (time.Duration, error)
@@ -82,7 +81,6 @@ func Conform(t *testing.T, b Backend) {
 		{"outages", testOutages},
 		{"memory", testMemory},
 		{"binding", testBind},
-		{"binding to an account", testBindAccount},
 		{"cancelled", testCancelled},
 		{"concurrent records", testConcurrentRecords},
 		{"model", testModel},
@@ -106,6 +104,15 @@ func Record(id string, at int64, outcome audit.Outcome) audit.Record {
 	return r
 }
 
+// records returns so many records of one time and outcome.
+func records(n int, at int64, outcome audit.Outcome) []audit.Record {
+	list := make([]audit.Record, n)
+	for i := range list {
+		list[i] = Record(ID(i), at, outcome)
+	}
+	return list
+}
+
 func begun(t testing.TB, b Backend) (Ledger, Ledger, func()) {
 	t.Helper()
 	x, y, empty := b.Open(t, time.Minute)
@@ -117,10 +124,9 @@ func begun(t testing.TB, b Backend) (Ledger, Ledger, func()) {
 func testBegin(t *testing.T, b Backend) {
 	x, y, _ := b.Open(t, time.Minute)
 	Must(t, x.Ping(bg()))
-	if err := x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}); err == nil {
-		t.Error("recorded before Begin")
-	}
-	Equal(t, Outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}), []audit.Outcome{audit.NoOutcome})
+	one := records(1, Noon, audit.Delivered)
+	WantErr(t, x.Record(bg(), one), ledger.ErrNotBegun)
+	wantOutcomes(t, x, one, audit.NoOutcome)
 	Must(t, x.Begin(bg()))
 	Must(t, x.Begin(bg()))
 	Must(t, y.Begin(bg()))
@@ -128,32 +134,19 @@ func testBegin(t *testing.T, b Backend) {
 
 func testReplaced(t *testing.T, b Backend) {
 	x, y, empty := begun(t, b)
-	Must(t, x.Record(bg(), []audit.Record{Record("a", Noon, audit.Delivered)}))
+	a, other := Record("a", Noon, audit.Delivered), Record("b", Noon, audit.Dead)
+	Must(t, x.Record(bg(), []audit.Record{a}))
 	lease := Value(x.Acquire(bg(), true))(t)
 	empty()
-	check := func() {
-		t.Helper()
-		WantErr(t, x.Record(bg(), []audit.Record{Record("b", Noon, audit.Dead)}), audit.ErrLedgerReplaced)
-		WantErr(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), audit.ErrLedgerReplaced)
-		_, err := x.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: Noon}})
-		WantErr(t, err, audit.ErrLedgerReplaced)
-		_, err = x.Marks(bg())
-		WantErr(t, err, audit.ErrLedgerReplaced)
-	}
-	check()
+	wantForgot(t, x, lease, audit.ErrLedgerReplaced)
 	if x != y { // two values: another relay has made the ledger anew
 		Must(t, y.Begin(bg()))
-		check()
-		Must(t, x.Begin(bg()))
-	} else {
-		Must(t, x.Begin(bg()))
+		wantForgot(t, x, lease, audit.ErrLedgerReplaced)
 	}
-	Equal(t, Outcomes(t, x, audit.Entry{ID: "a", Timestamp: Noon}, audit.Entry{ID: "b", Timestamp: Noon}),
-		[]audit.Outcome{audit.NoOutcome, audit.NoOutcome})
+	Must(t, x.Begin(bg()))
+	wantOutcomes(t, x, []audit.Record{a, other}, audit.NoOutcome, audit.NoOutcome)
 	Equal(t, Value(x.Marks(bg()))(t), audit.Marks{})
-	_, ok, err := x.UndeliveredEntry(bg(), "b")
-	Must(t, err)
-	Equal(t, ok, false)
+	wantCounts(t, x, 0, 0)
 }
 
 func testAnnouncements(t *testing.T, b Backend) {
@@ -185,10 +178,9 @@ func testAnnouncements(t *testing.T, b Backend) {
 	var many []string
 	for i := range ledger.MaxListed {
 		many = append(many, fmt.Sprintf("m%05d", i))
-		if len(many) == 2000 {
-			Must(t, x.Announce(bg(), many, now.Add(time.Second)))
-			many = nil
-		}
+	}
+	for part := range slices.Chunk(many, 2000) {
+		Must(t, x.Announce(bg(), part, now.Add(time.Second)))
 	}
 	ids := list()
 	if len(ids) != ledger.MaxListed || ids[0] != "m00000" {
@@ -244,36 +236,29 @@ func testNonces(t *testing.T, b Backend) {
 }
 
 func testBind(t *testing.T, b Backend) {
-	x, y, _ := begun(t, b)
-	Must(t, x.BindKong(bg(), "https://user:hunter2@Kong:8444/", false))
-	Must(t, y.BindKong(bg(), "https://mistyped:8444", false)) // nothing hangs on it yet
-	Must(t, y.BindKong(bg(), "https://kong:8444", false))
-	lease := Value(x.Acquire(bg(), true))(t)
-	Must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
-	err := y.BindKong(bg(), "https://other:8444", false)
-	WantErr(t, err, audit.ErrLedgerMismatch)
-	if s := err.Error(); strings.Contains(s, "hunter2") || !strings.Contains(s, "https://kong:8444") {
-		t.Errorf("message %q", s)
+	for _, c := range []struct {
+		bind                             func(l Ledger, ctx context.Context, value string, adopt bool) error
+		first, mistyped, canonical, next string
+		mismatch                         error
+	}{
+		{Ledger.BindKong, "https://user:hunter2@Kong:8444/", "https://mistyped:8444", "https://kong:8444", "https://other:8444", audit.ErrLedgerMismatch},
+		{Ledger.BindAccount, "111111111111", "333333333333", "111111111111", "222222222222", audit.ErrAccountMismatch},
+	} {
+		x, y, _ := begun(t, b)
+		Must(t, c.bind(x, bg(), c.first, false))
+		Must(t, c.bind(y, bg(), c.mistyped, false)) // nothing hangs on it yet
+		Must(t, c.bind(y, bg(), c.canonical, false))
+		lease := Value(x.Acquire(bg(), true))(t)
+		Must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
+		err := c.bind(y, bg(), c.next, false)
+		WantErr(t, err, c.mismatch)
+		if s := err.Error(); strings.Contains(s, "hunter2") || !strings.Contains(s, c.canonical) {
+			t.Errorf("message %q", s)
+		}
+		Must(t, c.bind(x, bg(), c.canonical, false))
+		Must(t, c.bind(y, bg(), c.next, true))
+		WantErr(t, c.bind(x, bg(), c.canonical, false), c.mismatch)
 	}
-	Must(t, x.BindKong(bg(), "https://kong:8444", false))
-	Must(t, y.BindKong(bg(), "https://other:8444", true))
-	WantErr(t, x.BindKong(bg(), "https://kong:8444", false), audit.ErrLedgerMismatch)
-}
-
-func testBindAccount(t *testing.T, b Backend) {
-	x, y, _ := begun(t, b)
-	Must(t, x.BindAccount(bg(), "111111111111", false))
-	Must(t, y.BindAccount(bg(), "222222222222", false)) // nothing hangs on it yet
-	lease := Value(x.Acquire(bg(), true))(t)
-	Must(t, lease.SetMarks(bg(), audit.Marks{Cursor: 1}))
-	Must(t, y.BindAccount(bg(), "222222222222", false))
-	err := x.BindAccount(bg(), "111111111111", false)
-	WantErr(t, err, audit.ErrAccountMismatch)
-	if !strings.Contains(err.Error(), "222222222222") {
-		t.Errorf("message %q", err)
-	}
-	Must(t, x.BindAccount(bg(), "111111111111", true))
-	WantErr(t, y.BindAccount(bg(), "222222222222", false), audit.ErrAccountMismatch)
 }
 
 func testCancelled(t *testing.T, b Backend) {

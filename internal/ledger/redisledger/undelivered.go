@@ -74,28 +74,18 @@ func (r *Ledger) pipelined(ctx context.Context, doing string, queue func(p redis
 }
 
 // UndeliveredCounts returns how many undelivered entries there are. It reads none of them.
-func (r *Ledger) UndeliveredCounts(ctx context.Context) (dead, deferred int, err error) {
-	var d, p *redis.IntCmd
-	err = r.pipelined(ctx, "counting undelivered entries", func(pipe redis.Pipeliner) {
-		d, p = pipe.ZCard(ctx, r.prefix+"dead"), pipe.ZCard(ctx, r.prefix+"deferred")
+func (r *Ledger) UndeliveredCounts(ctx context.Context) (c audit.UndeliveredCounts, err error) {
+	var dead, deferred *redis.IntCmd
+	var oldest *redis.ZSliceCmd
+	err = r.pipelined(ctx, "counting undelivered entries", func(p redis.Pipeliner) {
+		dead, deferred = p.ZCard(ctx, r.prefix+"dead"), p.ZCard(ctx, r.prefix+"deferred")
+		oldest = p.ZRangeWithScores(ctx, r.prefix+"deferred", 0, 0)
 	})
-	return int(d.Val()), int(p.Val()), err
-}
-
-// OldestUndelivered returns since when the oldest undelivered entries wait, to the millisecond;
-// zero where there are none. It reads none of them.
-func (r *Ledger) OldestUndelivered(ctx context.Context) (dead, deferred time.Time, err error) {
-	var d, p *redis.ZSliceCmd
-	err = r.pipelined(ctx, "finding the oldest undelivered entries", func(pipe redis.Pipeliner) {
-		d, p = pipe.ZRangeWithScores(ctx, r.prefix+"dead", 0, 0), pipe.ZRangeWithScores(ctx, r.prefix+"deferred", 0, 0)
-	})
-	oldest := func(z []redis.Z) time.Time {
-		if len(z) == 0 {
-			return time.Time{}
-		}
-		return time.UnixMilli(int64(z[0].Score))
+	c.Dead, c.Deferred = int(dead.Val()), int(deferred.Val())
+	for _, z := range oldest.Val() {
+		c.OldestDeferred = time.UnixMilli(int64(z.Score))
 	}
-	return oldest(d.Val()), oldest(p.Val()), err
+	return c, err
 }
 
 // HasUndelivered reports for each id whether its undelivered entry is stored, and
