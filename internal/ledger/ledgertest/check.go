@@ -76,7 +76,7 @@ func wantCounts(tb testing.TB, l Ledger, dead, deferred int) {
 func wantForgot(tb testing.TB, l Ledger, lease ledger.Lease, want error) {
 	tb.Helper()
 	for range 2 {
-		WantErr(tb, l.Record(bg(), records(1, Noon, audit.Dead)), want)
+		WantErr(tb, l.Record(bg(), records(1, audit.Dead)), want)
 		WantErr(tb, lease.SetMarks(bg(), audit.Marks{Cursor: 1}), want)
 		_, err := l.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: Noon}})
 		WantErr(tb, err, want)

@@ -104,7 +104,7 @@ func testConcurrentRecords(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
 	var wg sync.WaitGroup
 	const users, each, batch = 4, 5, 200
-	all := records(users/2*each*batch, Noon, audit.Delivered)
+	all := records(users/2*each*batch, audit.Delivered)
 	for u := range users {
 		wg.Go(func() {
 			for k := range each {

@@ -104,11 +104,11 @@ func Record(id string, at int64, outcome audit.Outcome) audit.Record {
 	return r
 }
 
-// records returns so many records of one time and outcome.
-func records(n int, at int64, outcome audit.Outcome) []audit.Record {
+// records returns so many records of one outcome, of Noon.
+func records(n int, outcome audit.Outcome) []audit.Record {
 	list := make([]audit.Record, n)
 	for i := range list {
-		list[i] = Record(ID(i), at, outcome)
+		list[i] = Record(ID(i), Noon, outcome)
 	}
 	return list
 }
@@ -124,7 +124,7 @@ func begun(t testing.TB, b Backend) (Ledger, Ledger, func()) {
 func testBegin(t *testing.T, b Backend) {
 	x, y, _ := b.Open(t, time.Minute)
 	Must(t, x.Ping(bg()))
-	one := records(1, Noon, audit.Delivered)
+	one := records(1, audit.Delivered)
 	WantErr(t, x.Record(bg(), one), ledger.ErrNotBegun)
 	wantOutcomes(t, x, one, audit.NoOutcome)
 	Must(t, x.Begin(bg()))

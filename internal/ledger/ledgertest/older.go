@@ -10,7 +10,7 @@ import (
 // testOlder has a ledger that forgets its last writes.
 func testOlder(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	a, other, one := Record("a", Noon, audit.Delivered), Record("b", Noon, audit.Dead), records(1, Noon, audit.Delivered)
+	a, other, one := Record("a", Noon, audit.Delivered), Record("b", Noon, audit.Dead), records(1, audit.Delivered)
 	Must(t, x.Record(bg(), []audit.Record{a}))
 	lease := Value(x.Acquire(bg(), true))(t)
 	Must(t, lease.SetMarks(bg(), audit.Marks{Cursor: Noon}))
@@ -37,7 +37,7 @@ func testMarksAhead(t *testing.T, b Backend) {
 	Must(t, x.Begin(bg()))
 	lease := Value(x.Acquire(bg(), true))(t)
 	for range 3 {
-		Must(t, x.Record(bg(), records(1, Noon, audit.Delivered)))
+		Must(t, x.Record(bg(), records(1, audit.Delivered)))
 	}
 	Must(t, lease.SetMarks(bg(), audit.Marks{Cursor: Noon}))
 	b.Forget(t, x, 2)
@@ -45,5 +45,5 @@ func testMarksAhead(t *testing.T, b Backend) {
 	WantErr(t, err, audit.ErrLedgerOlder)
 	Must(t, y.Begin(bg()))
 	Equal(t, Value(y.Marks(bg()))(t), audit.Marks{})
-	Must(t, y.Record(bg(), records(1, Noon, audit.Delivered)))
+	Must(t, y.Record(bg(), records(1, audit.Delivered)))
 }

@@ -21,7 +21,7 @@ func testUndelivered(t *testing.T, b Backend) {
 
 	// 350 entries of few moments, so that many are equal in time.
 	var want, got []string
-	records := records(350, Noon, audit.Dead)
+	records := records(350, audit.Dead)
 	for i := range records {
 		if i%7 == 0 {
 			records[i].Outcome = audit.Deferred
@@ -76,7 +76,7 @@ func testUndelivered(t *testing.T, b Backend) {
 
 func testUndeliveredRemoved(t *testing.T, b Backend) {
 	x, y, _ := begun(t, b)
-	Must(t, x.Record(bg(), records(450, Noon, audit.Dead)))
+	Must(t, x.Record(bg(), records(450, audit.Dead)))
 	n := 0
 	for entry, err := range x.UndeliveredEntries(bg()) {
 		Must(t, err)
@@ -89,7 +89,7 @@ func testUndeliveredRemoved(t *testing.T, b Backend) {
 
 func testLargeUndelivered(t *testing.T, b Backend) {
 	x, _, _ := begun(t, b)
-	records := records(4, Noon, audit.Deferred)
+	records := records(4, audit.Deferred)
 	for i := range records {
 		records[i].Undelivered.Entry.Payload = strings.Repeat(fmt.Sprint(i), 3<<20)
 	}
