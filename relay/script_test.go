@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -22,19 +23,16 @@ import (
 func TestScript(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
-	now, i := time.Now(), 0
-	w.kong.AddSeq(auditlog.Generate(1500, 1, auditlog.Mix{From: now.Add(-48 * time.Hour), To: now.Add(-time.Minute)}))
-	for row := range w.kong.All() { // the first one created a route, and the last one changed it
-		o := auditlog.Object{RequestID: row.RequestID, RequestTimestamp: row.RequestTimestamp, EntityKey: "6c0e1a52-3a0e-4b1e-9a53-3c3f5d1d8f10", DAOName: "routes", Operation: "update"}
-		switch i++; i {
-		case 1:
-			o.ID, o.Operation, o.Entity = "a", "create", fmt.Sprintf(`{"name":"orders","paths":["\/a"],"updated_at":%d}`, row.RequestTimestamp)
-		case 1500:
-			o.ID, o.Entity = "b", fmt.Sprintf(`{"name":"orders","paths":["\/b"],"updated_at":%d}`, row.RequestTimestamp)
-		default:
-			continue
-		}
-		w.kong.AddObjects(o)
+	now := time.Now()
+	rows := slices.Collect(auditlog.Generate(1500, 1, auditlog.Mix{From: now.Add(-48 * time.Hour), To: now.Add(-time.Minute)}))
+	w.kong.Add(rows...)
+	for row, change := range map[*auditlog.Row]auditlog.Object{
+		&rows[0]:    {ID: "a", Operation: "create", Entity: `{"name":"orders","paths":["\/a"],"updated_at":%d}`},
+		&rows[1499]: {ID: "b", Operation: "update", Entity: `{"name":"orders","paths":["\/b"],"updated_at":%d}`},
+	} {
+		change.RequestID, change.RequestTimestamp, change.EntityKey, change.DAOName = row.RequestID, row.RequestTimestamp, "6c0e1a52-3a0e-4b1e-9a53-3c3f5d1d8f10", "routes"
+		change.Entity = fmt.Sprintf(change.Entity, row.RequestTimestamp)
+		w.kong.AddObjects(change)
 	}
 	other, err := w.kong.Start()
 	if err != nil {

@@ -1,7 +1,6 @@
 package awstest
 
 import (
-	"context"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -47,13 +46,12 @@ type Store struct {
 	events  []Event           // by Seq; empty if lean
 	times   map[uint64]uint32 // hash of an ID → how often it is there
 	counts  Counts
-	changed chan struct{} // closed at the next change
 }
 
 // NewStore returns a store. A lean one keeps only how often each ID came, by a hash of it:
 // some 30 bytes an ID.
 func NewStore(lean bool) *Store {
-	return &Store{lean: lean, seed: maphash.MakeSeed(), times: map[uint64]uint32{}, counts: Counts{Codes: map[string]int{}}, changed: make(chan struct{})}
+	return &Store{lean: lean, seed: maphash.MakeSeed(), times: map[uint64]uint32{}, counts: Counts{Codes: map[string]int{}}}
 }
 
 // Take keeps the events of one call, and sets their Seq and Repeat.
@@ -63,7 +61,6 @@ func (s *Store) Take(events []Event) {
 	for i := range events {
 		s.take(&events[i])
 	}
-	s.wake()
 }
 
 func (s *Store) take(e *Event) {
@@ -80,12 +77,6 @@ func (s *Store) take(e *Event) {
 	}
 }
 
-// wake tells those who wait that something has changed. The caller holds the lock.
-func (s *Store) wake() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
 // View calls f with what was taken, in order, removed events included. f must not keep it,
 // nor call the store.
 func (s *Store) View(f func(events []Event)) {
@@ -94,48 +85,11 @@ func (s *Store) View(f func(events []Event)) {
 	f(s.events)
 }
 
-// since copies up to n events after a Seq. It returns the Seq to go on from, and a channel
-// that is closed when there is more.
-func (s *Store) since(after, n int) (list []Event, next int, more <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next = max(after, 0)
-	for ; next < len(s.events) && len(list) < n; next++ {
-		if e := s.events[next]; !e.Removed {
-			list = append(list, e)
-		}
-	}
-	return list, next, s.changed
-}
-
 // Events returns what was taken, in order, repeats included. It is empty if lean.
 func (s *Store) Events() []Event {
-	events, _, _ := s.since(0, int(^uint(0)>>1))
-	return events
-}
-
-// Watch calls f for each event whose Seq is greater than after, in order: 0 begins with the
-// first one, Counts().Events with the next one. It returns when ctx ends. A slow f delays
-// nobody else.
-func (s *Store) Watch(ctx context.Context, after int, f func(Event)) {
-	for {
-		events, next, more := s.since(after, 1000)
-		for _, e := range events {
-			if ctx.Err() != nil {
-				return
-			}
-			f(e)
-		}
-		if next > after {
-			after = next
-			continue
-		}
-		select {
-		case <-more:
-		case <-ctx.Done():
-			return
-		}
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(s.events), func(e Event) bool { return e.Removed })
 }
 
 // Times returns how often an ID is there.
@@ -160,7 +114,6 @@ func (s *Store) Remove(id string) bool {
 	if e := s.latest(id); e != nil {
 		e.Removed = true
 	}
-	s.wake()
 	return true
 }
 
@@ -175,7 +128,6 @@ func (s *Store) Double(id string) bool {
 	}
 	twin := *e
 	s.take(&twin)
-	s.wake()
 	return true
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -134,43 +135,20 @@ func TestConnectionFaults(t *testing.T) {
 }
 
 func TestDelay(t *testing.T) {
-	clock := make(chan struct{}, 100)
-	s := unsigned(func(o *Options) {
-		o.Now = func() time.Time {
-			clock <- struct{}{}
-			return time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		s := unsigned()
+		s.SetFaults(Faults{Delay: 30 * time.Millisecond})
+		start := time.Now()
+		if a := put(t, s, toChannel, good("slow")); a.status != 200 || time.Since(start) != 30*time.Millisecond {
+			t.Errorf("got %v after %v", a, time.Since(start))
 		}
-	})
-	url := running(t, s)
-	client := &http.Client{Transport: &http.Transport{}}
-	defer client.CloseIdleConnections()
-	s.SetFaults(Faults{Delay: 30 * time.Millisecond})
-	start := time.Now()
-	if status, _, err := post(t.Context(), client, url, good("slow")); err != nil || status != 200 || time.Since(start) < 30*time.Millisecond {
-		t.Errorf("got %d, %v after %v", status, err, time.Since(start))
-	}
-	// A client that gives up does not take its request back.
-	for len(clock) > 0 {
-		<-clock
-	}
-	s.Script(Faults{Delay: time.Hour})
-	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan error, 1)
-	go func() {
-		_, _, err := post(ctx, client, url, good("given-up"))
-		gone <- err
-	}()
-	watch, stop := context.WithCancel(t.Context())
-	defer stop()
-	<-clock // the quota is checked once the request has been read
-	cancel()
-	if err := <-gone; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	s.Watch(watch, 1, func(e Event) {
-		if e.ID != "given-up" {
-			t.Errorf("got %s", e.ID)
+		// A client that gives up does not take its request back.
+		s.Script(Faults{Delay: time.Hour})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		s.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "POST", "/PutAuditEvents?"+toChannel, bytes.NewReader(good("given-up"))))
+		if took := time.Since(start); s.Times("given-up") != 1 || took != 1030*time.Millisecond {
+			t.Errorf("%d events after %v", s.Times("given-up"), took)
 		}
-		stop()
 	})
 }

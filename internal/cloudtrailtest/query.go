@@ -19,7 +19,6 @@ import (
 // was kept of the events: with Lean nothing.
 
 const (
-	targetPrefix = "CloudTrail_20131101."
 	maxResults   = 1000 // rows a page, at the most and unless said otherwise
 	maxStatement = 10_000
 )
@@ -43,13 +42,7 @@ type queryRun struct {
 // status goes a step further each time it is looked at.
 func (q *queryRun) status() string {
 	q.looks++
-	switch q.looks {
-	case 1:
-		return "QUEUED"
-	case 2:
-		return "RUNNING"
-	}
-	return "FINISHED"
+	return []string{"QUEUED", "RUNNING", "FINISHED"}[min(q.looks, 3)-1]
 }
 
 func (s *Server) query(w http.ResponseWriter, r *http.Request) {
@@ -66,33 +59,46 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	queryProtocol.Write(w, http.StatusOK, out)
 }
 
-func (s *Server) operation(target string, body []byte) (any, *awstest.Error) {
-	var in struct {
+func (s *Server) operation(target string, body []byte) (map[string]any, *awstest.Error) {
+	in := struct {
 		QueryStatement  string
 		QueryID         string `json:"QueryId"`
 		NextToken       string
-		MaxQueryResults *int
-	}
+		MaxQueryResults int
+	}{MaxQueryResults: maxResults}
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, awstest.Refuse("SerializationException", "the body is not a JSON object of the expected form")
 	}
-	op, ok := strings.CutPrefix(target, targetPrefix)
-	switch {
-	case ok && op == "StartQuery":
+	s.queries.mu.Lock()
+	defer s.queries.mu.Unlock()
+	switch target {
+	case "CloudTrail_20131101.StartQuery":
 		return s.startQuery(in.QueryStatement)
-	case ok && op == "DescribeQuery":
-		return s.describeQuery(in.QueryID)
-	case ok && op == "GetQueryResults":
-		size := maxResults
-		if in.MaxQueryResults != nil {
-			size = *in.MaxQueryResults
+	case "CloudTrail_20131101.DescribeQuery":
+		q, status, e := s.look(in.QueryID)
+		if e != nil {
+			return nil, e
 		}
-		return s.queryResults(in.QueryID, in.NextToken, size)
+		statistics := map[string]any{"CreationTime": float64(q.created.UnixMilli()) / 1000}
+		if status == "FINISHED" {
+			statistics["EventsMatched"], statistics["EventsScanned"] = q.matched, q.scanned
+			statistics["BytesScanned"], statistics["ExecutionTimeInMillis"] = 0, 1
+		}
+		return map[string]any{"QueryId": q.id, "QueryString": q.sql, "QueryStatus": status, "QueryStatistics": statistics}, nil
+	case "CloudTrail_20131101.GetQueryResults":
+		if in.MaxQueryResults < 1 || in.MaxQueryResults > maxResults {
+			return nil, awstest.Refuse("InvalidMaxResultsException", "The limit is not between 1 and 1000.")
+		}
+		q, status, e := s.look(in.QueryID)
+		if e != nil || status != "FINISHED" {
+			return map[string]any{"QueryStatus": status}, e
+		}
+		return q.page(in.NextToken, in.MaxQueryResults)
 	}
 	return nil, awstest.Refuse("UnknownOperationException", "there is no such operation")
 }
 
-func (s *Server) startQuery(sql string) (any, *awstest.Error) {
+func (s *Server) startQuery(sql string) (map[string]any, *awstest.Error) {
 	if sql == "" || len(sql) > maxStatement {
 		return nil, invalid("Value at 'queryStatement' failed to satisfy constraint: Member must have length between 1 and 10000")
 	}
@@ -103,22 +109,17 @@ func (s *Server) startQuery(sql string) (any, *awstest.Error) {
 	if st.store != EventDataStore {
 		return nil, awstest.Refuse("EventDataStoreNotFoundException", "The specified event data store was not found.")
 	}
-	q := &queryRun{sql: sql, created: s.o.Now()}
+	q := &queryRun{sql: sql, created: s.o.Now(), id: fmt.Sprintf("%08x-0000-4000-9000-%012x", s.boot, len(s.queries.byID))}
 	q.rows, q.scanned, q.matched = s.run(st)
-	s.queries.mu.Lock()
-	defer s.queries.mu.Unlock()
-	q.id = fmt.Sprintf("%08x-0000-4000-9000-%012x", s.boot, len(s.queries.byID))
 	s.queries.byID[q.id] = q
 	return map[string]any{"QueryId": q.id}, nil
 }
 
-// look finds a query and returns its status. The caller holds no lock.
+// look finds a query and returns its status.
 func (s *Server) look(id string) (*queryRun, string, *awstest.Error) {
 	if !queryIDPattern.MatchString(id) {
 		return nil, "", invalid("Value at 'queryId' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-f0-9\\-]{36}$")
 	}
-	s.queries.mu.Lock()
-	defer s.queries.mu.Unlock()
 	q, ok := s.queries.byID[id]
 	if !ok {
 		return nil, "", awstest.Refuse("QueryIdNotFoundException", "The query ID does not exist or does not map to a query.")
@@ -126,33 +127,8 @@ func (s *Server) look(id string) (*queryRun, string, *awstest.Error) {
 	return q, q.status(), nil
 }
 
-func (s *Server) describeQuery(id string) (any, *awstest.Error) {
-	q, status, e := s.look(id)
-	if e != nil {
-		return nil, e
-	}
-	statistics := map[string]any{"CreationTime": float64(q.created.UnixMilli()) / 1000}
-	if status == "FINISHED" {
-		statistics["EventsMatched"] = q.matched
-		statistics["EventsScanned"] = q.scanned
-		statistics["BytesScanned"] = 0
-		statistics["ExecutionTimeInMillis"] = 1
-	}
-	return map[string]any{"QueryId": q.id, "QueryString": q.sql, "QueryStatus": status, "QueryStatistics": statistics}, nil
-}
-
-func (s *Server) queryResults(id, token string, size int) (any, *awstest.Error) {
-	if size < 1 || size > maxResults {
-		return nil, awstest.Refuse("InvalidMaxResultsException", "The limit is not between 1 and 1000.")
-	}
-	q, status, e := s.look(id)
-	if e != nil {
-		return nil, e
-	}
-	out := map[string]any{"QueryStatus": status}
-	if status != "FINISHED" {
-		return out, nil
-	}
+// page returns the rows behind a token, which is empty for the first ones.
+func (q *queryRun) page(token string, size int) (map[string]any, *awstest.Error) {
 	start := 0
 	if token != "" {
 		place, ok := strings.CutPrefix(token, q.id+".")
@@ -169,8 +145,10 @@ func (s *Server) queryResults(id, token string, size int) (any, *awstest.Error) 
 			rows[i] = append(rows[i], map[string]string{statementColumns[j]: v})
 		}
 	}
-	out["QueryResultRows"] = rows
-	out["QueryStatistics"] = map[string]any{"ResultsCount": len(page), "TotalResultsCount": len(q.rows), "BytesScanned": 0}
+	out := map[string]any{
+		"QueryStatus": "FINISHED", "QueryResultRows": rows,
+		"QueryStatistics": map[string]any{"ResultsCount": len(page), "TotalResultsCount": len(q.rows), "BytesScanned": 0},
+	}
 	if end := start + len(page); end < len(q.rows) {
 		out["NextToken"] = q.id + "." + strconv.Itoa(end)
 	}

@@ -1,13 +1,6 @@
 package cloudtrailtest
 
-import (
-	"context"
-	"fmt"
-	"slices"
-	"sync"
-	"testing"
-	"time"
-)
+import "testing"
 
 // kept are the ways to keep events.
 var kept = []Options{{Unsigned: true}, {Unsigned: true, Digest: true}, {Unsigned: true, Lean: true}}
@@ -53,41 +46,6 @@ func TestRemove(t *testing.T) {
 		put(t, s, toChannel, good("b"))
 		if s.Counts().Repeats != 1 || s.Times("b") != 1 {
 			t.Errorf("after it came back: %+v", s.Counts())
-		}
-	}
-}
-
-func TestWatch(t *testing.T) {
-	s := unsigned(func(o *Options) { o.CallsPerSecond = -1 })
-	put(t, s, toChannel, good("old"))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	const writers, calls = 4, 20
-	var wg sync.WaitGroup
-	var got [2][]int
-	for i := range got {
-		wg.Go(func() {
-			mine, stop := context.WithCancel(ctx)
-			defer stop()
-			s.Watch(mine, i, func(e Event) { // the second begins after the old one
-				got[i] = append(got[i], e.Seq)
-				if e.Seq == 1+2*writers*calls {
-					stop()
-				}
-			})
-		})
-	}
-	for w := range writers {
-		wg.Go(func() {
-			for c := range calls {
-				put(t, s, toChannel, good(fmt.Sprintf("%d-%d", w, c), fmt.Sprintf("%d-%d-b", w, c)))
-			}
-		})
-	}
-	wg.Wait()
-	for i := range got {
-		if len(got[i]) != 1+2*writers*calls-i || !slices.IsSorted(got[i]) || got[i][0] != 1+i {
-			t.Errorf("watcher %d saw %v", i, got[i])
 		}
 	}
 }

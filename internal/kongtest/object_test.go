@@ -114,7 +114,7 @@ func TestWorkspaces(t *testing.T) {
 	if len(c) != 2 || c[1].Workspace != c[0].Key {
 		t.Fatalf("%+v", c)
 	}
-	for row := range s.All() {
+	for _, row := range all(t, s) {
 		if row.RequestID == c[1].RequestID && text(row.Workspace) != c[0].Key {
 			t.Errorf("workspace %s, want %s", text(row.Workspace), c[0].Key)
 		}

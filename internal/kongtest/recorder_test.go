@@ -14,7 +14,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
 )
 
 func write(t *testing.T, w io.Writer, b []byte) {
@@ -83,7 +82,7 @@ func TestRecorder(t *testing.T) {
 		}
 		return string(b)
 	}
-	rowOf := func(res *http.Response) (found auditlog.Row) {
+	rowOf := func(res *http.Response) (found row) {
 		t.Helper()
 		ids := res.Header.Values(requestIDHeader)
 		if len(ids) != 1 {
@@ -92,7 +91,7 @@ func TestRecorder(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		err := s.Await(ctx, func() bool {
-			for row := range s.All() {
+			for _, row := range all(t, s) {
 				if row.RequestID == ids[0] {
 					found = row
 					return true

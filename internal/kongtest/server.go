@@ -121,22 +121,6 @@ func (s *Server) Len() int {
 	return s.requests.Len()
 }
 
-// All yields the rows that are there, oldest first. A field that was left out is
-// named in Omit.
-func (s *Server) All() iter.Seq[auditlog.Row] {
-	return func(yield func(auditlog.Row) bool) {
-		for _, r := range s.records(s.requests.Records) {
-			row, err := r.Row()
-			if err != nil {
-				panic(err) // a test put something into Extra that is not JSON
-			}
-			if !yield(row) {
-				return
-			}
-		}
-	}
-}
-
 // IDs yields the request ids of the rows that are there, oldest first.
 func (s *Server) IDs() iter.Seq[string] { return s.ids(s.requests.Records) }
 
@@ -145,19 +129,15 @@ func (s *Server) EverIDs() iter.Seq[string] { return s.ids(s.requests.Ever) }
 
 func (s *Server) ids(of func() []auditlog.Record) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for _, r := range s.records(of) {
+		s.mu.Lock()
+		records := of() // what is done with the ids may change the table
+		s.mu.Unlock()
+		for _, r := range records {
 			if !yield(r.ID) {
 				return
 			}
 		}
 	}
-}
-
-// records returns rows as of when it is called; what is done with them may change the table.
-func (s *Server) records(of func() []auditlog.Record) []auditlog.Record {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return of()
 }
 
 // Await returns once holds does, which it asks whenever a request has been

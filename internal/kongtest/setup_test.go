@@ -106,7 +106,7 @@ func TestSignatures(t *testing.T) {
 		o := quiet()
 		o.SigningKey, o.SignTimestamp = key, c.timestamp
 		s := serverWith(o, row, auditlog.Row{RequestID: "own", Signature: new("mine")})
-		for got := range s.All() {
+		for _, got := range all(t, s) {
 			if got.RequestID == "own" {
 				if text(got.Signature) != "mine" {
 					t.Errorf("a signature that was given became %s", text(got.Signature))

@@ -179,39 +179,6 @@ func appendString(dst []byte, s string) []byte {
 // anyBytes takes texts that are not UTF-8, as Kong does.
 var anyBytes = jsontext.AllowInvalidUTF8(true)
 
-// Row is the inverse of [Row.Encode]. A field that was left out is named in Omit. An error
-// means that somebody put something into Extra that is not JSON.
-func (r *Record) Row() (Row, error) {
-	var (
-		row   Row
-		known map[string]jsontext.Value
-	)
-	if err := json.Unmarshal([]byte("{"+r.tail), &known, anyBytes); err != nil {
-		return row, fmt.Errorf("decoding row: %w", err)
-	}
-	row.RequestTimestamp = r.timestamp
-	for _, f := range row.fields() {
-		v, ok := known[f.name]
-		if !ok {
-			row.Omit = append(row.Omit, f.name)
-			continue
-		}
-		// A value of another type came from Extra, and stays there.
-		if err := json.Unmarshal(v, f.value, anyBytes); err == nil {
-			delete(known, f.name)
-		}
-	}
-	for name, omitted := range map[string]bool{"request_timestamp": r.noTime, "ttl": r.noTTL} {
-		if _, other := known[name]; omitted && !other {
-			row.Omit = append(row.Omit, name)
-		}
-	}
-	if len(known) > 0 {
-		row.Extra = known
-	}
-	return row, nil
-}
-
 // Sign gives the row a signature if it has none. Kong probably signs before it sets the
 // timestamp, so both forms are possible.
 func (r *Row) Sign(key *rsa.PrivateKey, timestamp bool) {
