@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"regexp"
 	"slices"
@@ -221,17 +222,24 @@ var (
 // and their ledger is emptied.
 func TestChangesOfTwoRelays(t *testing.T) {
 	t.Parallel()
-	kong := kongtest.Options{
-		SkipReads: true, NoPayloads: true, PayloadExclude: []string{}, Seed: 3,
-		RowDelay: 100 * time.Millisecond, RowDelayMax: 300 * time.Millisecond, ObjectDelay: 100 * time.Millisecond, ObjectDelayMax: 600 * time.Millisecond,
-		Stragglers: 0.01, StragglerDelay: 1200 * time.Millisecond, LoseRows: 0.002, LoseObjects: 0.002,
-	}
+	kong := kongtest.Options{SkipReads: true, NoPayloads: true, PayloadExclude: []string{}, Seed: 3, LoseRows: 0.002, LoseObjects: 0.002}
+	rowsWithin, objectsWithin, stragglers := 300*time.Millisecond, 600*time.Millisecond, 0.01
 	kong.Seed += *changesSeed
 	if *changesHarsh != "" {
-		kong.RowDelayMax, kong.ObjectDelayMax, kong.Stragglers = 800*time.Millisecond, 900*time.Millisecond, 0.04
+		rowsWithin, objectsWithin, stragglers = 800*time.Millisecond, 900*time.Millisecond, 0.04
 		kong.LoseRows, kong.LoseObjects = 0.01, 0.01
 		kong.Nodes = []kongtest.Node{{Hostname: "cp-1"}, {Hostname: "cp-2", Skew: 3 * time.Second}}
 		kong.Order = map[string]kongtest.Order{"newest": kongtest.NewestFirst}[*changesHarsh]
+	}
+	kong.Delay = func(object bool, random *rand.Rand) time.Duration {
+		d, within := 100*time.Millisecond, rowsWithin
+		if object {
+			within = objectsWithin
+		}
+		if random.Float64() < stragglers {
+			d += 1200 * time.Millisecond
+		}
+		return d + time.Duration(random.Int64N(int64(within-100*time.Millisecond)))
 	}
 	w := &edited{world: newWorld(t, kong, cloudtrailtest.Options{})}
 	w.gen = entities.NewGenerator(w.kong.World(), 5+*changesSeed)

@@ -69,10 +69,6 @@ func (s *Server) recordObjects(e *exchange, changes []entities.Change) {
 	if o.AuditOff {
 		return
 	}
-	least, most := o.ObjectDelay, o.ObjectDelayMax
-	if least == 0 && most == 0 {
-		least, most = o.RowDelay, o.RowDelayMax
-	}
 	for _, c := range changes {
 		state := c.After
 		if state == nil {
@@ -86,7 +82,7 @@ func (s *Server) recordObjects(e *exchange, changes []entities.Change) {
 			row.RBACUserID = new(e.user.ID)
 		}
 		node := e.node
-		s.later(least, most, o.LoseObjects, o, func() {
+		s.later(o, true, func() {
 			row.RequestTimestamp = node.now(o).Unix()
 			s.AddObjects(row)
 		})

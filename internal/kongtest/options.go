@@ -2,6 +2,7 @@ package kongtest
 
 import (
 	"crypto/rsa"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -75,13 +76,11 @@ type Options struct {
 	RowDelay, RowDelayMax time.Duration
 	// LoseRows is the share of rows that Kong fails to insert, 0 to 1.
 	LoseRows float64
-	// ObjectDelay, ObjectDelayMax and LoseObjects are the same for each row of
-	// /audit/objects; with neither delay, RowDelay and RowDelayMax are theirs as well.
-	ObjectDelay, ObjectDelayMax time.Duration
-	LoseObjects                 float64
-	// Stragglers is the share of rows, of both tables, that come later by StragglerDelay.
-	Stragglers     float64
-	StragglerDelay time.Duration
+	// LoseObjects is the same for rows of /audit/objects, each of which has its own delay.
+	LoseObjects float64
+	// Delay, if set, says how late each row is, of the objects or else of the requests,
+	// instead of RowDelay and RowDelayMax.
+	Delay func(object bool, random *rand.Rand) time.Duration
 	// NoPayloads records no payloads, as of bodies that are not JSON.
 	NoPayloads bool
 

@@ -55,22 +55,25 @@ func (s *Server) record(e *exchange) {
 		row.RequestTimestamp = node.now(o).Unix()
 		s.Add(row)
 	}
-	s.later(o.RowDelay, o.RowDelayMax, o.LoseRows, o, write)
+	s.later(o, false, write)
 }
 
-// later calls write after a random time, with probability lose never.
-func (s *Server) later(least, most time.Duration, lose float64, o *Options, write func()) {
+// later calls write as late as the options say, if at all.
+func (s *Server) later(o *Options, object bool, write func()) {
+	lose, d := o.LoseRows, o.RowDelay
+	if object {
+		lose = o.LoseObjects
+	}
 	s.mu.Lock()
 	if lose > 0 && s.random.Float64() < lose {
 		s.mu.Unlock()
 		return
 	}
-	d := least
-	if span := most - d; span > 0 {
+	if span := o.RowDelayMax - d; span > 0 {
 		d += time.Duration(s.random.Int64N(int64(span)))
 	}
-	if o.Stragglers > 0 && s.random.Float64() < o.Stragglers {
-		d += o.StragglerDelay
+	if o.Delay != nil {
+		d = o.Delay(object, s.random)
 	}
 	if d <= 0 {
 		s.mu.Unlock()

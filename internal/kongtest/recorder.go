@@ -1,6 +1,7 @@
 package kongtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,30 +81,30 @@ func (s *Server) forward(e *exchange) {
 	clear(e.w.Header())
 	s.proxy.ServeHTTP(e.w, e.r.WithContext(context.WithValue(e.r.Context(), exchangeKey{}, e)))
 	if e.upstream != nil {
-		s.recordObjects(e, e.upstream.changes(e))
+		s.recordObjects(e, e.upstream.done(e))
 	}
 }
 
 // upstream is what a recorder learns of the entities that a write changes.
 type upstream struct {
-	kind     entities.Kind
-	before   jsontext.Value // of the entity that the path names; nil if there is none
-	cascades []entities.Change
-	after    []byte // what Kong answers; nil if that is too long
+	changes []entities.Change // with the states before: the entity that the path names, and those that go with it
+	after   []byte            // what Kong answers; nil if that is too long
 }
 
 // watch looks at the entity that a write is for, before it is passed on. It returns nil
 // for a request that changes none.
 func (s *Server) watch(e *exchange) *upstream {
+	method := e.r.Method
 	kind, named, ok := entities.ParsePath(e.r.URL.Path)
-	if !ok || !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, e.r.Method) || named == (e.r.Method == http.MethodPost) {
+	if !ok || !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, method) || named == (method == http.MethodPost) {
 		return nil
 	}
-	u := &upstream{kind: kind}
+	c := entities.Change{Path: kind.Path, DAO: kind.DAO}
 	if named {
-		u.before = s.ask(e, e.r.URL.Path)
+		c.Before = s.ask(e, e.r.URL.Path)
 	}
-	if id := idOf(u.before); id != "" && e.r.Method == http.MethodDelete {
+	u := &upstream{changes: []entities.Change{c}}
+	if id := idOf(c.Before); id != "" && method == http.MethodDelete {
 		for _, child := range entities.Cascades(kind.Path) {
 			var list struct {
 				Data []jsontext.Value `json:"data"`
@@ -112,7 +113,7 @@ func (s *Server) watch(e *exchange) *upstream {
 				continue // this Kong has no such list
 			}
 			for _, entity := range list.Data {
-				u.cascades = append(u.cascades, entities.Change{Path: child.Path, DAO: child.DAO, Operation: "delete", Before: entity})
+				u.changes = append(u.changes, entities.Change{Path: child.Path, DAO: child.DAO, Before: entity})
 			}
 		}
 	}
@@ -141,34 +142,27 @@ func (s *Server) ask(e *exchange, path string) jsontext.Value {
 	return b
 }
 
-// changes returns what the request has changed, once it has been answered.
-func (u *upstream) changes(e *exchange) []entities.Change {
-	if e.Status < 200 || e.Status > 299 {
-		return nil
-	}
-	c := entities.Change{Path: u.kind.Path, DAO: u.kind.DAO, Operation: "update", Before: u.before}
+// done returns what the request has changed, once it has been answered.
+func (u *upstream) done(e *exchange) []entities.Change {
+	first, operation := &u.changes[0], "update"
+	state := u.after
 	switch {
-	case e.r.Method == http.MethodDelete && u.before == nil:
-		return nil
 	case e.r.Method == http.MethodDelete:
-		c.Operation = "delete"
-	case u.before == nil:
-		c.Operation = "create"
+		operation, state = "delete", first.Before
+	case first.Before == nil:
+		operation, first.After = "create", state
+	default:
+		first.After = state
 	}
-	if c.Operation != "delete" {
-		if c.After = u.after; idOf(c.After) == "" {
-			return nil
-		}
+	if e.Status < 200 || e.Status > 299 || idOf(state) == "" {
+		return nil
 	}
-	changes := append([]entities.Change{c}, u.cascades...)
-	for i := range changes {
-		c := &changes[i]
-		c.RequestID, c.At, c.Row = e.RequestID, e.Time, entities.UUID()
-		if c.Key = idOf(c.After); c.Key == "" {
-			c.Key = idOf(c.Before)
-		}
+	for i := range u.changes {
+		c := &u.changes[i]
+		c.RequestID, c.At, c.Row, c.Operation = e.RequestID, e.Time, entities.UUID(), operation
+		c.Key = cmp.Or(idOf(c.After), idOf(c.Before))
 	}
-	return changes
+	return u.changes
 }
 
 func idOf(entity jsontext.Value) string {

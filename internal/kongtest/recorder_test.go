@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-
 )
 
 func write(t *testing.T, w io.Writer, b []byte) {

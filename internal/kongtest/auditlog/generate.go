@@ -132,7 +132,7 @@ func (g *generator) row(i, n int) Row {
 
 // odd makes about half of the rows odd in one way.
 func (g *generator) odd(row *Row) {
-	switch g.IntN(40) {
+	switch n := g.IntN(40); n {
 	case 0:
 		row.Path = ""
 	case 1:
@@ -144,14 +144,11 @@ func (g *generator) odd(row *Row) {
 	case 7:
 		row.RBACUserID, row.RBACUserName, row.Workspace = nil, nil, nil
 		row.Omit = []string{"rbac_user_name", "request_source", "removed_from_payload"}
-	case 8:
-		row.Payload = new(`[{"name":"a"},{"name":"b"},3,null]`)
-	case 9:
-		row.Payload = new("plain text, neither \"object\" nor array\n\tof any kind \\ at all")
-	case 10:
-		row.Payload = new(`{"name":"Zürich ✓ 東京 😀","tags":["\u00e9","\ud83d\ude00"],"n":12345678901234567890}`)
-	case 11:
-		row.Payload = new("")
+	case 8, 9, 10, 11:
+		row.Payload = new([]string{
+			`[{"name":"a"},{"name":"b"},3,null]`, "plain text, neither \"object\" nor array\n\tof any kind \\ at all",
+			`{"name":"Zürich ✓ 東京 😀","tags":["\u00e9","\ud83d\ude00"],"n":12345678901234567890}`, "",
+		}[n-8])
 	case 12:
 		row.Payload = new([]string{"null", "true", "42", `"text"`, "{}", "[]", "{"}[g.IntN(7)])
 	case 13:

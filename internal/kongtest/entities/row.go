@@ -1,6 +1,7 @@
 package entities
 
 import (
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -10,6 +11,17 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
+// shuffled writes the fields of an object in any order.
+var shuffled = json.MarshalToFunc(func(e *jsontext.Encoder, fields map[string]any) error {
+	err := e.WriteToken(jsontext.BeginObject)
+	names := slices.Collect(maps.Keys(fields))
+	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, name := range names {
+		err = errors.Join(err, e.WriteToken(jsontext.String(name)), json.MarshalEncode(e, fields[name]))
+	}
+	return errors.Join(err, e.WriteToken(jsontext.EndObject))
+})
+
 // Text is an entity as Kong writes it into the log: its fields in any order, which
 // differs from row to row, and slashes escaped, as Lua's encoder does both.
 func Text(entity jsontext.Value) string {
@@ -17,40 +29,9 @@ func Text(entity jsontext.Value) string {
 	if err := json.Unmarshal(entity, &v, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)); err != nil {
 		return string(entity) // not JSON: as it is
 	}
-	var b strings.Builder
-	write(&b, v)
-	return b.String()
-}
-
-func write(b *strings.Builder, v any) {
-	switch v := v.(type) {
-	case map[string]any:
-		b.WriteByte('{')
-		names := slices.Collect(maps.Keys(v))
-		rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-		for i, name := range names {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			write(b, name)
-			b.WriteByte(':')
-			write(b, v[name])
-		}
-		b.WriteByte('}')
-	case []any:
-		b.WriteByte('[')
-		for i := range v {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			write(b, v[i])
-		}
-		b.WriteByte(']')
-	default:
-		leaf, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true))
-		if err != nil {
-			panic(err) // it was decoded from JSON
-		}
-		b.WriteString(strings.ReplaceAll(string(leaf), "/", `\/`))
+	text, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true), json.WithMarshalers(shuffled))
+	if err != nil {
+		panic(err) // it was decoded from JSON
 	}
+	return strings.ReplaceAll(string(text), "/", `\/`)
 }
