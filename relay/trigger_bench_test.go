@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,7 +18,7 @@ func BenchmarkPrompt(b *testing.B) {
 	b.Run("spaced", func(b *testing.B) {
 		w := newWorld(b, kongtest.Options{SkipReads: true, RowDelay: rowDelay}, cloudtrailtest.Options{})
 		_, url, _ := w.serve()
-		a := w.watchArrivals()
+		a := w.arrivals()
 		for b.Loop() {
 			a.request(url, 1)
 			a.await()
@@ -31,7 +29,7 @@ func BenchmarkPrompt(b *testing.B) {
 		w := newWorld(b, kongtest.Options{SkipReads: true, RowDelay: rowDelay}, cloudtrailtest.Options{
 			Faults: cloudtrailtest.Faults{Delay: 50 * time.Millisecond}})
 		url := w.reconcile(time.Duration(b.N) * 300 * time.Millisecond)
-		a := w.watchArrivals()
+		a := w.arrivals()
 		for range b.N {
 			a.request(url, 1)
 			a.await()
@@ -44,7 +42,7 @@ func BenchmarkPrompt(b *testing.B) {
 		for range b.N { // each in its own log: a tail reads what the last five seconds brought
 			w := newWorld(b, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 			_, url, _ := w.serve("RELAY_TRIGGER_RATE=10000")
-			a := w.watchArrivals()
+			a := w.arrivals()
 			before := w.kong.Stats().Pages
 			for range 50 {
 				a.request(url, 20) // as the plugin gathers them
@@ -58,31 +56,13 @@ func BenchmarkPrompt(b *testing.B) {
 	})
 }
 
-// arrivals notes when requests were answered, and when their events were accepted.
+// arrivals notes when requests were answered. When an event was accepted, the emulated CloudTrail Lake notes.
 type arrivals struct {
 	w        *world
-	mu       sync.Mutex
 	answered map[string]time.Time
-	accepted map[string]time.Time
 }
 
-func (w *world) watchArrivals() *arrivals {
-	a := &arrivals{w: w, answered: map[string]time.Time{}, accepted: map[string]time.Time{}}
-	ctx, stop := context.WithCancel(w.tb.Context())
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		w.trail.Watch(ctx, w.trail.Counts().Events, func(e cloudtrailtest.Event) {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.accepted[e.ID] = time.Now()
-		})
-	})
-	w.tb.Cleanup(func() {
-		stop()
-		watching.Wait()
-	})
-	return a
-}
+func (w *world) arrivals() *arrivals { return &arrivals{w, map[string]time.Time{}} }
 
 // request makes Admin API requests and triggers the relay for them.
 func (a *arrivals) request(url string, n int) {
@@ -98,10 +78,8 @@ func (a *arrivals) request(url string, n int) {
 // await waits until every event was accepted.
 func (a *arrivals) await() {
 	eventually(a.w.tb, 30*time.Second, "the events", func() bool {
-		a.mu.Lock()
-		defer a.mu.Unlock()
 		for id := range a.answered {
-			if a.accepted[id].IsZero() {
+			if a.w.trail.Times(id) == 0 {
 				return false
 			}
 		}
@@ -110,8 +88,10 @@ func (a *arrivals) await() {
 }
 
 func (a *arrivals) took() (list []time.Duration) {
-	for id, at := range a.answered {
-		list = append(list, a.accepted[id].Sub(at))
+	for _, e := range a.w.trail.Events() {
+		if at, ok := a.answered[e.ID]; ok && !e.Repeat {
+			list = append(list, e.Received.Sub(at))
+		}
 	}
 	return list
 }

@@ -1,7 +1,6 @@
 package awstest
 
 import (
-	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -40,18 +39,16 @@ type Counts struct {
 // Store keeps the events that a service has taken. It is safe for concurrent use.
 type Store struct {
 	lean bool
-	seed maphash.Seed
 
-	mu      sync.Mutex
-	events  []Event           // by Seq; empty if lean
-	times   map[uint64]uint32 // hash of an ID → how often it is there
-	counts  Counts
+	mu     sync.Mutex
+	events []Event        // by Seq; empty if lean
+	times  map[string]int // how often an ID is there
+	counts Counts
 }
 
-// NewStore returns a store. A lean one keeps only how often each ID came, by a hash of it:
-// some 30 bytes an ID.
+// NewStore returns a store. A lean one keeps only how often each ID came.
 func NewStore(lean bool) *Store {
-	return &Store{lean: lean, seed: maphash.MakeSeed(), times: map[uint64]uint32{}, counts: Counts{Codes: map[string]int{}}}
+	return &Store{lean: lean, times: map[string]int{}, counts: Counts{Codes: map[string]int{}}}
 }
 
 // Take keeps the events of one call, and sets their Seq and Repeat.
@@ -64,9 +61,8 @@ func (s *Store) Take(events []Event) {
 }
 
 func (s *Store) take(e *Event) {
-	h := maphash.String(s.seed, e.ID)
-	e.Repeat = s.times[h] > 0
-	s.times[h]++
+	e.Repeat = s.times[e.ID] > 0
+	s.times[e.ID]++
 	s.counts.Events++
 	if e.Repeat {
 		s.counts.Repeats++
@@ -96,7 +92,7 @@ func (s *Store) Events() []Event {
 func (s *Store) Times(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return int(s.times[maphash.String(s.seed, id)])
+	return s.times[id]
 }
 
 // Remove takes one event of an ID away, the latest, as if it had never come, and reports
@@ -104,12 +100,11 @@ func (s *Store) Times(id string) int {
 func (s *Store) Remove(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := maphash.String(s.seed, id)
-	if s.times[h] == 0 {
+	if s.times[id] == 0 {
 		return false
 	}
-	if s.times[h]--; s.times[h] == 0 {
-		delete(s.times, h)
+	if s.times[id]--; s.times[id] == 0 {
+		delete(s.times, id)
 	}
 	if e := s.latest(id); e != nil {
 		e.Removed = true

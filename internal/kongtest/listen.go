@@ -10,15 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"time"
 )
-
-type listeners struct {
-	mu      sync.Mutex
-	servers []*httptest.Server
-	serving sync.RWMutex // held for reading by each request
-}
 
 // Start listens on a free port of the loopback interface and returns the URL.
 func (s *Server) Start() (string, error) { return s.listen("127.0.0.1:0", nil) }
@@ -36,8 +29,8 @@ func (s *Server) listen(address string, config *tls.Config) (string, error) {
 	}
 	h := &httptest.Server{Listener: l, TLS: config, EnableHTTP2: true, Config: &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			s.listeners.serving.RLock()
-			defer s.listeners.serving.RUnlock()
+			s.serving.RLock()
+			defer s.serving.RUnlock()
 			s.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -48,9 +41,9 @@ func (s *Server) listen(address string, config *tls.Config) (string, error) {
 	} else {
 		h.StartTLS()
 	}
-	s.listeners.mu.Lock()
-	defer s.listeners.mu.Unlock()
-	s.listeners.servers = append(s.listeners.servers, h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listening = append(s.listening, h)
 	return h.URL, nil
 }
 
@@ -58,17 +51,17 @@ func (s *Server) listen(address string, config *tls.Config) (string, error) {
 // late. Rows stay, and the server may listen again: a Kong that was restarted.
 // It waits for requests that are being served: OnPage must not call it.
 func (s *Server) Close() error {
-	s.listeners.mu.Lock()
-	servers := s.listeners.servers
-	s.listeners.servers = nil
-	s.listeners.mu.Unlock()
+	s.mu.Lock()
+	listening := s.listening
+	s.listening = nil
+	s.mu.Unlock()
 	var err error
-	for _, h := range servers {
+	for _, h := range listening {
 		err = errors.Join(err, h.Config.Close()) // which does not wait for clients
 		h.Close()
 	}
-	s.listeners.serving.Lock()   // once the last request has been served
-	s.listeners.serving.Unlock() //nolint:staticcheck // nothing to do but wait
+	s.serving.Lock()   // once the last request has been served
+	s.serving.Unlock() //nolint:staticcheck // nothing to do but wait
 	if s.proxy != nil {
 		s.proxy.Transport.(*http.Transport).CloseIdleConnections()
 	}

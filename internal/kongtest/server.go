@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"slices"
@@ -39,8 +40,10 @@ type Server struct {
 	late     map[*time.Timer]func() // what writes them
 	writes   sync.WaitGroup         // late rows being written
 
-	world     entities.World
-	listeners listeners
+	listening []*httptest.Server
+
+	serving sync.RWMutex // held for reading by each request that came over a listener
+	world   entities.World
 }
 
 // New returns a server without rows. It need not be closed unless it listens or

@@ -1,18 +1,7 @@
 package entities
 
 import (
-	"crypto/md5"
-	"crypto/sha1"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/base64"
-	"encoding/hex"
-	"fmt"
-	"hash"
-	"html"
 	"math/rand/v2"
-	"net/url"
-	"strconv"
 	"strings"
 )
 
@@ -22,38 +11,6 @@ type Secret struct {
 	Value string
 	Place string // plugins/openid-connect config.session_secret
 	Text  string // what the field holds: the value, or a text with it
-}
-
-// Forms returns what gives the secret away: itself, and as it looks in usual encodings and
-// as a sum without a key.
-func (s *Secret) Forms() []string {
-	forms := []string{s.Value, strings.ToLower(s.Value), strings.ToUpper(s.Value), url.QueryEscape(s.Text)}
-	hexed := hex.EncodeToString([]byte(s.Value))
-	forms = append(forms, hexed, strings.ToUpper(hexed), html.EscapeString(s.Text))
-	for _, format := range []string{"%%%02x", "%%%02X", `\u%04x`, `\u%04X`, "&#%d;", "&#%03d;", "&#x%x;", "&#x%X;", `\x%02x`, "%02x:", "%02X "} {
-		var coded strings.Builder // each byte of it
-		for _, b := range []byte(s.Value) {
-			fmt.Fprintf(&coded, format, b)
-		}
-		forms = append(forms, strings.TrimRight(coded.String(), ": "))
-	}
-	for shift := range 3 { // within a longer text, base64 has three forms
-		text := strings.Repeat("x", shift) + s.Value
-		for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-			coded := enc.EncodeToString([]byte(text))
-			forms = append(forms, coded[shift+1:len(coded)-3])
-		}
-	}
-	for _, text := range []string{s.Value, s.Text, strconv.Quote(s.Value)} {
-		for _, h := range []func() hash.Hash{md5.New, sha1.New, sha256.New, sha512.New} {
-			h := h()
-			h.Write([]byte(text))
-			sum := h.Sum(nil)
-			coded := hex.EncodeToString(sum)
-			forms = append(forms, coded[:24], strings.ToUpper(coded)[:24], base64.StdEncoding.EncodeToString(sum)[:20], base64.URLEncoding.EncodeToString(sum)[:20])
-		}
-	}
-	return forms
 }
 
 // Planting puts a secret into a new entity, puts another one in its place, and then changes
