@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 )
@@ -224,9 +225,9 @@ func credentialsExpire(f *faultRun) {
 		Token           string
 		Expiration      time.Time
 	}
-	var now atomic.Pointer[cloudtrailtest.Credential]
-	give := func(key string) cloudtrailtest.Credential {
-		c := cloudtrailtest.Credential{AccessKeyID: key, SecretAccessKey: "secret of " + key, SessionToken: "session of " + key}
+	var now atomic.Pointer[awstest.Credential]
+	give := func(key string) awstest.Credential {
+		c := awstest.Credential{AccessKeyID: key, SecretAccessKey: "secret of " + key, SessionToken: "session of " + key}
 		now.Store(&c)
 		return c
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrail"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 )
@@ -208,7 +209,7 @@ func TestEmulatorCheck(t *testing.T) {
 	if n := srv.Counts().Events; n != 0 {
 		t.Errorf("%d events were accepted", n)
 	}
-	srv.SetCredentials(cloudtrailtest.Credential{AccessKeyID: "AKIDOTHER", SecretAccessKey: "x"})
+	srv.SetCredentials(awstest.Credential{AccessKeyID: "AKIDOTHER", SecretAccessKey: "x"})
 	var setting *audit.SettingsError
 	if err := s.Check(t.Context()); !errors.As(err, &setting) {
 		t.Errorf("%v", err)

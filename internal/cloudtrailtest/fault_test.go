@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 // running starts a server for the length of a test.
@@ -70,7 +72,7 @@ func TestScript(t *testing.T) {
 }
 
 func TestStandingFaults(t *testing.T) {
-	outcome := func(seed uint64) (string, Counts) {
+	outcome := func(seed uint64) (string, awstest.Counts) {
 		s := unsigned(func(o *Options) { o.CallsPerSecond = -1 })
 		s.SetFaults(Faults{
 			Seed: seed, Calls: map[string]float64{"ThrottlingException": .2, "InternalFailure": .2},

@@ -86,7 +86,7 @@ func (s *Server) judge(events []auditEvent, p *awstest.Plan) []byte {
 		failed = append(failed, *f)
 	}
 	s.Take(taken)
-	s.Count(func(n *Counts) {
+	s.Count(func(n *awstest.Counts) {
 		n.Omitted += omitted
 		n.Failed += len(failed)
 		for i := range failed {

@@ -18,16 +18,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-type (
-	// Faults are what goes wrong with calls.
-	Faults = awstest.Faults
-	// Event is one that was taken.
-	Event = awstest.Event
-	// Counts are totals since the server was made.
-	Counts = awstest.Counts
-	// Credential is an access key that the server knows.
-	Credential = awstest.Credential
-)
+// Faults are what goes wrong with calls.
+type Faults = awstest.Faults
 
 // What a server knows unless its options say otherwise. The key is the one of
 // AWS's own examples, and opens nothing.
@@ -89,7 +81,7 @@ func New(o Options) *Server {
 		queries: queries{byID: map[string]*queryRun{}},
 		quota:   awstest.Quota{PerSecond: cmp.Or(o.CallsPerSecond, CallsPerSecond)},
 	}
-	s.SetCredentials(Credential{AccessKeyID: AccessKeyID, SecretAccessKey: SecretAccessKey})
+	s.SetCredentials(awstest.Credential{AccessKeyID: AccessKeyID, SecretAccessKey: SecretAccessKey})
 	s.SetFaults(o.Faults)
 	return s
 }

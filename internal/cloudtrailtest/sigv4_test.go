@@ -14,6 +14,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 func checksum(data string) string {
@@ -47,7 +49,7 @@ func signed(t testing.TB, body []byte, at time.Time, change func(*sign)) *http.R
 func TestSignedBySDK(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	body := good("a")
-	temporary := Credential{AccessKeyID: "ASIATEMP", SecretAccessKey: "temporary", SessionToken: "token", Expires: at.Add(time.Hour)}
+	temporary := awstest.Credential{AccessKeyID: "ASIATEMP", SecretAccessKey: "temporary", SessionToken: "token", Expires: at.Add(time.Hour)}
 	asTemporary := func(token string) func(*sign) {
 		return func(in *sign) {
 			in.credentials = aws.Credentials{AccessKeyID: "ASIATEMP", SecretAccessKey: "temporary", SessionToken: token}
@@ -94,7 +96,7 @@ func TestSignedBySDK(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := New(Options{Now: func() time.Time { return at.Add(c.clock) }})
-			s.SetCredentials(Credential{AccessKeyID: AccessKeyID, SecretAccessKey: SecretAccessKey}, temporary)
+			s.SetCredentials(awstest.Credential{AccessKeyID: AccessKeyID, SecretAccessKey: SecretAccessKey}, temporary)
 			r := signed(t, body, at, c.sign)
 			if c.then != nil {
 				c.then(r)
@@ -124,7 +126,7 @@ func edit(old, with string) func(*http.Request) {
 func TestSetCredentials(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	s := New(Options{Now: func() time.Time { return at }})
-	s.SetCredentials(Credential{AccessKeyID: AccessKeyID, SecretAccessKey: "rotated"})
+	s.SetCredentials(awstest.Credential{AccessKeyID: AccessKeyID, SecretAccessKey: "rotated"})
 	for secret, status := range map[string]int{SecretAccessKey: 403, "rotated": 200} {
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, signed(t, good("a"), at, func(in *sign) { in.credentials.SecretAccessKey = secret }))

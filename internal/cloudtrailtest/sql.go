@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
 // The one statement that is understood is that of a verification: how often each
@@ -51,7 +53,7 @@ func (s *Server) run(st statement) (rows [][]string, scanned, matched int) {
 		at  int64
 	}
 	times := map[group]int{}
-	s.View(func(events []Event) {
+	s.View(func(events []awstest.Event) {
 		for i := range events {
 			e := &events[i]
 			if e.Removed {

@@ -44,10 +44,10 @@ type pageRow struct {
 
 // news is what the page asks for: the totals, and the rows since the last time as HTML.
 type news struct {
-	Counts Counts   `json:"counts"`
-	Codes  []string `json:"codes"` // "ThrottlingException 3"
-	Rows   string   `json:"rows"`
-	Last   int      `json:"last"` // Seq to go on from
+	Counts awstest.Counts `json:"counts"`
+	Codes  []string       `json:"codes"` // "ThrottlingException 3"
+	Rows   string         `json:"rows"`
+	Last   int            `json:"last"` // Seq to go on from
 }
 
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
@@ -93,8 +93,8 @@ func show(w http.ResponseWriter, name string, data map[string]any) {
 // a way back, and as JSON to the list and to programs.
 func (s *Server) detail(w http.ResponseWriter, r *http.Request, seq string) {
 	n, err := strconv.Atoi(seq)
-	var e Event
-	s.View(func(events []Event) {
+	var e awstest.Event
+	s.View(func(events []awstest.Event) {
 		if err == nil && n > 0 && n <= len(events) && !events[n-1].Removed {
 			e = events[n-1]
 		}
@@ -123,7 +123,7 @@ func (s *Server) news(after int) news {
 	}
 	slices.Sort(n.Codes)
 	var rows []pageRow // newest first
-	s.View(func(events []Event) {
+	s.View(func(events []awstest.Event) {
 		n.Last = len(events)
 		for i := len(events) - 1; i >= max(after, 0) && len(rows) < pageRows; i-- {
 			if !events[i].Removed {
@@ -154,7 +154,7 @@ func field(event map[string]any, path ...string) string {
 }
 
 // rowOf shows an event in either of the relay's formats, and of any other what it can.
-func rowOf(e *Event) pageRow {
+func rowOf(e *awstest.Event) pageRow {
 	var d map[string]any
 	_ = json.Unmarshal([]byte(e.Data), &d, lax...)
 	r := pageRow{

@@ -81,7 +81,7 @@ func (s *Server) putLogEvents(body []byte, p *awstest.Plan) ([]byte, *awstest.Er
 		}
 	}
 	s.add(in.Stream, taken)
-	s.Count(func(c *Counts) { c.Failed += len(in.Events) - len(taken) })
+	s.Count(func(c *awstest.Counts) { c.Failed += len(in.Events) - len(taken) })
 	text, err := json.Marshal(answer)
 	if err != nil {
 		panic(err) // maps and numbers always encode
@@ -143,7 +143,7 @@ func (s *Server) inTime(events []incomingEvent, now time.Time) (taken []incoming
 
 // add keeps events that were taken. The caller holds the lock.
 func (s *Server) add(stream string, events []incomingEvent) {
-	taken := make([]Event, len(events))
+	taken := make([]awstest.Event, len(events))
 	now := s.o.Now()
 	for i := range events {
 		e := &events[i]
@@ -155,7 +155,7 @@ func (s *Server) add(stream string, events []incomingEvent) {
 		if s.o.Digest && e.id.UID != "" {
 			message = fmt.Sprintf(`{"UID":%q,"eventTime":%q}`, e.id.UID, e.id.EventTime)
 		}
-		taken[i] = Event{ID: uid, UID: uid, Place: stream, Data: message, At: time.UnixMilli(*e.At), Received: now}
+		taken[i] = awstest.Event{ID: uid, UID: uid, Place: stream, Data: message, At: time.UnixMilli(*e.At), Received: now}
 	}
 	s.Take(taken)
 }

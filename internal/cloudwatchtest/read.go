@@ -35,7 +35,7 @@ type filter struct {
 	Token   string   `json:"nextToken"`
 }
 
-func (f *filter) matches(e *Event) bool {
+func (f *filter) matches(e *awstest.Event) bool {
 	at := e.At.UnixMilli()
 	return (len(f.Streams) == 0 || slices.Contains(f.Streams, e.Place)) && (f.Start == nil || at >= *f.Start) && (f.End == nil || at <= *f.End)
 }
@@ -67,7 +67,7 @@ func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 	if e := decode(body, &in); e != nil {
 		return nil, e
 	}
-	s.Count(func(c *Counts) { c.Reads++ })
+	s.Count(func(c *awstest.Counts) { c.Reads++ })
 	if s.reads.Exceeded(s.o.Now()) {
 		return nil, awstest.Throttled
 	}
@@ -85,7 +85,7 @@ func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 		return nil, e
 	}
 	page, next, held := []filtered{}, from, 0
-	s.View(func(events []Event) {
+	s.View(func(events []awstest.Event) {
 		if held = len(events); !empty {
 			page, next = s.search(events, from, limit, in.matches)
 		}
@@ -98,7 +98,7 @@ func (s *Server) filterLogEvents(body []byte) (any, *awstest.Error) {
 }
 
 // search returns a page of events from a place on, and where the next one begins.
-func (s *Server) search(events []Event, from, limit int, match func(*Event) bool) (page []filtered, next int) {
+func (s *Server) search(events []awstest.Event, from, limit int, match func(*awstest.Event) bool) (page []filtered, next int) {
 	page = []filtered{}
 	size, now := 0, s.o.Now()
 	for next = from; next < len(events) && next < from+maxSearched && len(page) < limit; next++ {

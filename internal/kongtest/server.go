@@ -29,7 +29,6 @@ type Server struct {
 	behind  *url.URL                // where it passes requests on to
 
 	mu       sync.Mutex
-	given    Options // without defaults, so that changing one changes what follows from it
 	requests auditlog.Table
 	objects  auditlog.Table
 	faults   []Fault // injected
@@ -49,7 +48,7 @@ type Server struct {
 // New returns a server without rows. It need not be closed unless it listens or
 // writes rows late.
 func New(o Options) *Server {
-	s := &Server{late: map[*time.Timer]func(){}, given: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
+	s := &Server{late: map[*time.Timer]func(){}, random: rand.New(rand.NewPCG(o.Seed, 0))}
 	s.options.Store(o.filled())
 	return s
 }
@@ -59,8 +58,9 @@ func New(o Options) *Server {
 func (s *Server) Update(change func(*Options)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	change(&s.given)
-	s.options.Store(s.given.filled())
+	o := *s.options.Load()
+	change(&o)
+	s.options.Store(o.filled())
 }
 
 // Add puts rows into the audit log. A row lives for 30 days from its timestamp. A row so
