@@ -1,7 +1,6 @@
 package auditlog
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -11,8 +10,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -195,21 +194,40 @@ func (r *Row) Sign(key *rsa.PrivateKey, timestamp bool) {
 
 // signedText joins the values of the row's non-null fields in the order of their names.
 func (r *Row) signedText(timestamp bool) []byte {
-	shown := r.Encode(0, 0)
-	var values map[string]jsontext.Value
-	if err := json.Unmarshal(shown.AppendTo(nil, 0, timestamp), &values, anyBytes); err != nil {
-		panic(err) // a test put something into Extra that is not JSON
+	values := map[string]string{}
+	if timestamp {
+		values["request_timestamp"] = strconv.FormatInt(r.RequestTimestamp, 10)
 	}
-	var text [][]byte
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		v := values[name]
-		switch {
-		case v.Kind() == 'n', name == "ttl", name == "expire", name == "signature", name == "request_timestamp" && !timestamp:
-			continue
-		case v.Kind() == '"':
-			v, _ = jsontext.AppendUnquote(nil, v) // it has been decoded
+	for _, f := range r.fields() {
+		switch v := f.value.(type) {
+		case *int:
+			values[f.name] = strconv.Itoa(*v)
+		case *string:
+			values[f.name] = *v
+		case **string:
+			if *v != nil {
+				values[f.name] = **v
+			}
 		}
-		text = append(text, v)
 	}
-	return bytes.Join(text, []byte("|"))
+	for _, name := range r.Omit {
+		delete(values, name)
+	}
+	for name, v := range r.Extra {
+		text, err := jsontext.AppendUnquote(nil, v)
+		if err != nil {
+			text = v // no string: as it is, numbers in decimal
+		}
+		if values[name] = string(text); v.Kind() == 'n' || name == "request_timestamp" && !timestamp {
+			delete(values, name)
+		}
+	}
+	for _, name := range []string{"ttl", "expire", "signature"} {
+		delete(values, name)
+	}
+	var text []string
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		text = append(text, values[name])
+	}
+	return []byte(strings.Join(text, "|"))
 }
