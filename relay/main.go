@@ -128,14 +128,13 @@ func (e *env) report(err error) int {
 	}
 	var (
 		wrong   *config.Error
-		usage   *config.UsageError
 		code    exitCode
 		noTopic cli.ExitCoder
 	)
 	switch {
 	case errors.As(err, &code):
 		return int(code)
-	case errors.As(err, &wrong), errors.As(err, &usage):
+	case errors.As(err, &wrong):
 		fmt.Fprintf(e.Stderr, "relay: %v\n", err)
 		return exitUsage
 	case errors.As(err, &noTopic): // of relay help

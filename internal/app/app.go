@@ -69,8 +69,12 @@ func (a *App) open(ctx context.Context, stdout io.Writer, n config.Need) error {
 		}
 	}
 	if n&config.NeedDestination != 0 {
-		if err := a.openDestination(ctx, stdout); err != nil {
+		var err error
+		if a.destination, err = a.kind.open(ctx, &a.Settings, stdout); err != nil {
 			return err
+		}
+		if a.destination.close != nil {
+			a.closers = append(a.closers, a.destination.close)
 		}
 	}
 	if n&config.NeedLedger != 0 && existing {

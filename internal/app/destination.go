@@ -110,16 +110,6 @@ func at(endpoint string) string {
 	return "@" + endpoint
 }
 
-func (a *App) openDestination(ctx context.Context, stdout io.Writer) (err error) {
-	if a.destination, err = a.kind.open(ctx, &a.Settings, stdout); err != nil {
-		return err
-	}
-	if a.destination.close != nil {
-		a.closers = append(a.closers, a.destination.close)
-	}
-	return nil
-}
-
 func openCloudTrail(ctx context.Context, s *config.Settings, _ io.Writer) (opened, error) {
 	cfg, err := s.AWSConfig(ctx)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Error is everything that is wrong with the settings. A command that
+// Error is everything that is wrong with the settings, or with a command line. A command that
 // gets one ends with exit code 2.
 type Error struct {
 	lines []string
@@ -71,13 +71,7 @@ func quoteValue(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// UsageError is a command line that makes no sense.
-type UsageError struct{ err error }
-
-func (e *UsageError) Error() string { return e.err.Error() }
-
-// Unwrap returns the cause.
-func (e *UsageError) Unwrap() error { return e.err }
-
-// Usagef returns a [*UsageError].
-func Usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+// Usagef returns the [*Error] of a command line that makes no sense.
+func Usagef(format string, args ...any) error {
+	return &Error{lines: []string{fmt.Errorf(format, args...).Error()}}
+}

@@ -30,10 +30,11 @@ func Commands(version string, stdout, stderr io.Writer) []*cli.Command {
 			if c.Duration("every") <= 0 {
 				return config.Usagef("--every must be longer than 0")
 			}
-			return Run(ctx, Options{
-				For: c.Duration("for"), Every: c.Duration("every"), Page: c.String("page"), Plugin: !c.Bool("no-plugin"),
-				Version: version, Stdout: stdout, Stderr: stderr,
-			})
+			d := &demo{
+				runFor: c.Duration("for"), every: c.Duration("every"), page: c.String("page"), plugin: !c.Bool("no-plugin"),
+				version: version, out: stdout, stderr: stderr, answered: map[string]time.Time{},
+			}
+			return d.run(ctx)
 		},
 	}}
 }

@@ -34,37 +34,30 @@ import (
 // settleFor bounds the wait for the last rows at the end.
 const settleFor = 10 * time.Second
 
-// Options of a demo. All but For and Plugin are required.
-type Options struct {
-	For    time.Duration // from the first Admin request on; 0: until ctx ends
-	Every  time.Duration // between two Admin requests
-	Page   string        // host:port of the page that shows what arrived
-	Plugin bool          // notify the relay through the plugin instead of directly
-	// Version is the relay's, for its page.
-	Version        string
-	Stdout, Stderr io.Writer
-}
-
 type demo struct {
-	opts Options
-	out  io.Writer
+	runFor  time.Duration // from the first Admin request on; 0: until ctx ends
+	every   time.Duration // between two Admin requests
+	page    string        // host:port of the page that shows what arrived
+	plugin  bool          // notify the relay through the plugin instead of directly
+	version string        // of the relay, for its page
+	out     io.Writer
+	stderr  io.Writer
 
 	mu       sync.Mutex
 	answered map[string]time.Time // request id → when Kong answered
 	delays   []time.Duration
 }
 
-// Run makes Admin requests and prints each event as it arrives, and a summary at the
+// run makes Admin requests and prints each event as it arrives, and a summary at the
 // end. It listens on loopback only, and writes into a temporary folder. It fails if an
 // entry was not delivered.
-func Run(ctx context.Context, o Options) (err error) {
-	d := &demo{opts: o, out: o.Stdout, answered: map[string]time.Time{}}
+func (d *demo) run(ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp("", "relay-demo-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	emu, err := startEmulators(d.opts.Page)
+	emu, err := startEmulators(d.page)
 	if err != nil {
 		return err
 	}
@@ -80,7 +73,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	fmt.Fprintf(d.out, "CloudWatch Logs (emulated)       %s   ← open it to see what arrives\n", emu.pageURL)
 
 	ready := make(chan string, 1)
-	options := daemon.Options{Version: d.opts.Version, Delivered: d.event, Listening: func(triggers, ops string) {
+	options := daemon.Options{Version: d.version, Delivered: d.event, Listening: func(triggers, ops string) {
 		fmt.Fprintf(d.out, "The relay's own page             http://%s/   ← how things stand\n\n", ops)
 		emu.logs.LinkRelay("http://" + ops + "/")
 		ready <- triggers
@@ -102,9 +95,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	fmt.Fprintf(d.out, "\n%-12s %-32s %-10s %-8s %s\n", "EVENT TIME", "EVENT NAME", "USER", "TOOK", "WHAT CHANGED")
 	asking := ctx
-	if d.opts.For > 0 {
+	if d.runFor > 0 {
 		var cancel context.CancelFunc
-		asking, cancel = context.WithTimeout(ctx, d.opts.For)
+		asking, cancel = context.WithTimeout(ctx, d.runFor)
 		defer cancel()
 	}
 	made := d.traffic(asking, emu, notify)
@@ -139,14 +132,14 @@ func (d *demo) open(ctx context.Context, emu *emulators, dir string) (*app.App, 
 		Region: s.Region, BaseEndpoint: &emu.pageURL,
 		Credentials: credentials.NewStaticCredentialsProvider(cloudwatchtest.AccessKeyID, cloudwatchtest.SecretAccessKey, ""),
 	})
-	log := slog.New(slog.NewTextHandler(d.opts.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(slog.NewTextHandler(d.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	return app.Open(ctx, s, log, io.Discard, config.NeedPass)
 }
 
 // notifier returns a function that notifies the relay after an answer: the plugin as a process
 // where it can be had, else a trigger client.
 func (d *demo) notifier(ctx context.Context, dir, relayURL string) (notify func(id string), stop func(), err error) {
-	if d.opts.Plugin {
+	if d.plugin {
 		notify, stop, err := d.startPlugin(ctx, dir, relayURL)
 		switch {
 		case err == nil:
@@ -171,7 +164,7 @@ func (d *demo) notifier(ctx context.Context, dir, relayURL string) (notify func(
 // traffic makes Admin requests until ctx ends, and returns how many.
 func (d *demo) traffic(ctx context.Context, emu *emulators, notify func(id string)) int {
 	made := 0
-	tick := time.NewTicker(d.opts.Every)
+	tick := time.NewTicker(d.every)
 	defer tick.Stop()
 	for {
 		id, err := emu.adminRequest(context.WithoutCancel(ctx), made)

@@ -188,11 +188,7 @@ func (h *host) begin(ctx context.Context) (audit.Marks, error) {
 
 // announce notes the ids of a trigger, and returns those that are not known to be delivered.
 func (h *host) announce(ctx context.Context, t *trigger.Body) ([]string, error) {
-	at := t.SentAt
-	if at.IsZero() {
-		at = time.Now()
-	}
-	fresh, err := h.runner.Announce(ctx, t.RequestIDs, at)
+	fresh, err := h.runner.Announce(ctx, t.RequestIDs, cmp.Or(t.SentAt, time.Now()))
 	return fresh, h.app.ExplainLedger(err)
 }
 

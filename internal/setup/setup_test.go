@@ -80,7 +80,7 @@ func TestListenAddress(t *testing.T) {
 		}
 	}
 	for _, relay := range []string{"", "relay:8080", "ftp://relay", "http://relay/v1/trigger", "http://user:hunter2@relay"} {
-		var usage *config.UsageError
+		var usage *config.Error
 		if _, err := listenAddress(relay); !errors.As(err, &usage) {
 			t.Errorf("%q: %v", relay, err)
 		}
