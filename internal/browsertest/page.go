@@ -18,10 +18,10 @@ import (
 type Page struct {
 	b               *Browser
 	target, session string
+	host            string // of the address
 	loaded          chan struct{}
 
 	mu       sync.Mutex
-	host     string // of the address that was opened
 	problems []string
 }
 
@@ -29,7 +29,9 @@ type Page struct {
 // has been loaded.
 func (b *Browser) Open(address string, dark bool) *Page {
 	b.tb.Helper()
-	p := &Page{b: b, loaded: make(chan struct{}, 16)}
+	u, err := url.Parse(address)
+	b.must(err)
+	p := &Page{b: b, host: u.Host, loaded: make(chan struct{}, 16)}
 	var target struct {
 		ID string `json:"targetId"`
 	}
@@ -48,33 +50,22 @@ func (b *Browser) Open(address string, dark bool) *Page {
 	scheme := map[bool]string{false: "light", true: "dark"}[dark]
 	p.call("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]any{"name": "prefers-color-scheme", "value": scheme}}}, nil)
 	p.call("Emulation.setFocusEmulationEnabled", map[string]any{"enabled": true}, nil)
-	p.Go(address)
-	return p
-}
-
-// Go opens an address, and returns once it has been loaded.
-func (p *Page) Go(address string) {
-	p.b.tb.Helper()
-	u, err := url.Parse(address)
-	p.b.must(err)
-	p.mu.Lock()
-	p.host = u.Host
-	p.mu.Unlock()
+	for len(p.loaded) > 0 {
+		<-p.loaded // of the empty page
+	}
 	var answer struct {
 		Text string `json:"errorText"`
 	}
-	for len(p.loaded) > 0 {
-		<-p.loaded
-	}
 	p.call("Page.navigate", map[string]any{"url": address}, &answer)
 	if answer.Text != "" {
-		p.b.tb.Fatalf("opening %s: %s", address, answer.Text)
+		b.tb.Fatalf("opening %s: %s", address, answer.Text)
 	}
 	select {
 	case <-p.loaded:
 	case <-time.After(patience):
-		p.b.tb.Fatalf("%s was not loaded within %s", address, patience)
+		b.tb.Fatalf("%s was not loaded within %s", address, patience)
 	}
+	return p
 }
 
 // Close closes the tab.
@@ -219,16 +210,10 @@ func (p *Page) event(method string, params jsontext.Value) {
 			p.problem("%s: %s", e.Entry.Text, e.Entry.URL)
 		}
 	case "Network.requestWillBeSent":
-		if u, err := url.Parse(e.Request.URL); err != nil || u.Scheme != "data" && !p.at(u.Host) {
+		if u, err := url.Parse(e.Request.URL); err != nil || u.Scheme != "data" && !strings.EqualFold(u.Host, p.host) {
 			p.problem("request to %s", e.Request.URL)
 		}
 	}
-}
-
-func (p *Page) at(host string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.EqualFold(p.host, host)
 }
 
 func (p *Page) problem(format string, args ...any) {
