@@ -9,10 +9,12 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // WithBody returns an API option that sends body in place of what the client made of
@@ -79,4 +81,25 @@ func (read withAnswer) HandleDeserialize(ctx context.Context, in middleware.Dese
 		io.Closer
 	}{strings.NewReader("{}"), body}
 	return out, metadata, read(body)
+}
+
+// AppendQuote appends text as a JSON string, as [jsontext.AppendQuote] does, in half of
+// its time for an event: JSON, with many quotes. Each byte that is not UTF-8 becomes U+FFFD.
+func AppendQuote(dst, text []byte) []byte {
+	start, copied := len(dst), 0
+	plain := utf8.Valid(text)
+	dst = append(dst, '"')
+	for i := 0; i < len(text) && plain; i++ {
+		if c := text[i]; c == '"' || c == '\\' {
+			dst = append(append(dst, text[copied:i]...), '\\')
+			copied = i
+		} else if c < ' ' {
+			plain = false
+		}
+	}
+	if plain {
+		return append(append(dst, text[copied:]...), '"')
+	}
+	dst, _ = jsontext.AppendQuote(dst[:start], text) // the error only says that it is not UTF-8
+	return dst
 }

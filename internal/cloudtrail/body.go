@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
 // Limits of a call.
@@ -74,10 +75,9 @@ func (b *body) add(id string, eventData []byte, sum [sha256.Size]byte) bool {
 		b.text = append(b.text, ',')
 	}
 	e := bodyEvent{id: id, from: len(b.text)}
-	// Ids and eventData are UTF-8 by now, so that quoting cannot fail.
-	b.text, _ = jsontext.AppendQuote(append(b.text, `{"eventData":`...), eventData)
+	b.text = awscall.AppendQuote(append(b.text, `{"eventData":`...), eventData)
 	b.text = base64.StdEncoding.AppendEncode(append(b.text, `,"eventDataChecksum":"`...), sum[:])
-	b.text, _ = jsontext.AppendQuote(append(b.text, `","id":`...), id)
+	b.text, _ = jsontext.AppendQuote(append(b.text, `","id":`...), id) // an id is UTF-8
 	b.text = append(b.text, '}')
 	if len(b.events) > 0 && len(b.text)+len(bodyEnd) > maxBody {
 		b.text = b.text[:before]
@@ -110,6 +110,8 @@ func (b *body) part(lo, hi int) *body {
 type answer struct {
 	Successful results `json:"successful"`
 	Failed     results `json:"failed"`
+
+	decoder jsontext.Decoder
 }
 
 // results are those of an answer, in memory that is used for answer after answer.
@@ -137,8 +139,9 @@ var errNoAnswer = errors.New("neither successful nor failed events")
 // read decodes the body of a success. Like the client it looks at one JSON value and at
 // the fields that it knows.
 func (a *answer) read(r io.Reader) error {
-	*a = answer{results{list: a.Successful.list[:0]}, results{list: a.Failed.list[:0]}}
-	err := json.UnmarshalDecode(jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), a)
+	a.Successful, a.Failed = results{list: a.Successful.list[:0]}, results{list: a.Failed.list[:0]}
+	a.decoder.Reset(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	err := json.UnmarshalDecode(&a.decoder, a)
 	if err == nil && !a.Successful.given && !a.Failed.given {
 		return errNoAnswer
 	}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
 // body is the text of a call as it is written event by event, and what the events
@@ -56,7 +58,7 @@ func (b *body) takes(message []byte, at int64) bool {
 func (b *body) add(e event, message []byte) {
 	b.beginEvent()
 	e.from = len(b.text)
-	b.text, _ = jsontext.AppendQuote(b.text, message)
+	b.text = awscall.AppendQuote(b.text, message)
 	e.to = len(b.text)
 	b.size += len(message) + eventOverhead
 	b.endEvent(e)
