@@ -177,7 +177,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.dropIdle()
 	defer t.dropIdle()
 	if r.Body != nil && r.Body != http.NoBody {
-		r = r.Clone(r.Context())
+		r = r.WithContext(r.Context()) // a shallow copy
 		r.Body = struct{ io.ReadCloser }{r.Body}
 	}
 	resp, err := t.next.RoundTrip(r)
