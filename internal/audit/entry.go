@@ -8,6 +8,7 @@ package audit
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -286,20 +287,12 @@ func (o *Ordinals) Assign(entries []Entry) {
 
 // DropFrom drops what is known of rows at or after a time, before they are read again.
 func (o *Ordinals) DropFrom(from int64) {
-	for id, s := range o.seen {
-		if s.timestamp >= from {
-			delete(o.seen, id)
-		}
-	}
+	maps.DeleteFunc(o.seen, func(_ string, s ordinal) bool { return s.timestamp >= from })
 }
 
 // DropBefore drops what is known of rows before a time, which will not be read again.
 func (o *Ordinals) DropBefore(before int64) {
-	for id, s := range o.seen {
-		if s.timestamp < before {
-			delete(o.seen, id)
-		}
-	}
+	maps.DeleteFunc(o.seen, func(_ string, s ordinal) bool { return s.timestamp < before })
 }
 
 // Encode appends the event of an entry to dst: one line of JSON in UTF-8, without the

@@ -20,19 +20,9 @@ const (
 )
 
 func (o Outcome) String() string {
-	switch o {
-	case NoOutcome:
-		return "new"
-	case Delivered:
-		return "delivered"
-	case Dead:
-		return "dead"
-	case Deferred:
-		return "deferred"
-	case Dropped:
-		return "dropped"
-	case Own:
-		return "own"
+	names := [...]string{"new", "delivered", "dead", "deferred", "dropped", "own"}
+	if int(o) < len(names) {
+		return names[o]
 	}
 	return "unknown"
 }

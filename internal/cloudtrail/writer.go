@@ -7,12 +7,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
-)
 
-// maxDepth is how deep a payload may nest and still be embedded as an object.
-// JSON parsers have limits, and 1,000 is a common one; what Kong takes has a
-// depth of less than ten.
-const maxDepth = 500
+	"github.com/kong-cloudtrail/relay/internal/audit"
+)
 
 // writer appends JSON to a buffer, within limits, and remembers what it had to
 // cut. The zero value is ready; reset makes it so again.
@@ -69,9 +66,13 @@ func (w *writer) key(name string) {
 func (w *writer) field(object, key, s string, limit int) {
 	// A byte that is not UTF-8 takes three.
 	if 3*len(s) > limit {
-		if p := prefix(s, limit, valueWidth); len(p) < len(s) {
-			w.cut(object+key, s)
-			s = p
+		size := 0
+		for i, r := range s {
+			if size += utf8.RuneLen(r); size > limit {
+				w.cut(object+key, s)
+				s = s[:i]
+				break
+			}
 		}
 	}
 	w.quote(s)
@@ -79,14 +80,11 @@ func (w *writer) field(object, key, s string, limit int) {
 
 // text appends a string that takes at most limit bytes with its quotes and escapes.
 func (w *writer) text(object, key, s string, limit int) {
-	// A control character takes six.
-	if 6*len(s)+2 > limit {
-		if p := prefix(s, limit-2, textWidth); len(p) < len(s) {
-			w.cut(object+key, s)
-			s = p
-		}
+	fits := audit.Fit(s, limit)
+	if len(fits) < len(s) {
+		w.cut(object+key, s)
 	}
-	w.quote(s)
+	w.quote(fits)
 }
 
 // object appends s as it stands if it is a JSON object of at most limit bytes,
@@ -132,33 +130,6 @@ func (w *writer) truncated() {
 	w.raw(`}`)
 }
 
-// prefix returns the longest beginning of s, whole runes, whose width is at most limit.
-func prefix(s string, limit int, width func(rune) int) string {
-	total := 0
-	for i, r := range s {
-		if total += width(r); total > limit {
-			return s[:i]
-		}
-	}
-	return s
-}
-
-// valueWidth is how many bytes a rune takes in a string's value. Ranging over a
-// string gives U+FFFD for a byte that is not UTF-8, as quote does.
-func valueWidth(r rune) int { return utf8.RuneLen(r) }
-
-// textWidth is how many bytes a rune takes in a quoted string.
-func textWidth(r rune) int {
-	switch r {
-	case '"', '\\', '\b', '\f', '\n', '\r', '\t':
-		return 2
-	}
-	if r < ' ' {
-		return 6
-	}
-	return utf8.RuneLen(r)
-}
-
 // replaceInvalid replaces each byte that is not UTF-8, as quote does.
 func replaceInvalid(s string) string {
 	return string([]rune(s))
@@ -166,32 +137,9 @@ func replaceInvalid(s string) string {
 
 // isObject reports whether s is a JSON object that can be embedded.
 func (w *writer) isObject(s string) bool {
-	if s == "" || s[0] != '{' {
-		return false
-	}
-	if strings.Count(s, "{")+strings.Count(s, "[") > maxDepth && depth(s) > maxDepth {
+	if !strings.HasPrefix(s, "{") {
 		return false
 	}
 	w.tmp = append(w.tmp[:0], s...)
-	return jsontext.Value(w.tmp).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-}
-
-// depth returns how deep s nests, if it is JSON.
-func depth(s string) int {
-	deepest, now, quoted := 0, 0, false
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			now++
-			deepest = max(deepest, now)
-		case c == '}' || c == ']':
-			now--
-		}
-	}
-	return deepest
+	return audit.IsObject(w.tmp)
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,8 +24,6 @@ const (
 	maxQuery   = 24_000
 	maxPayload = 80_000
 	maxRaw     = 64_000
-	// maxDepth is how deep a payload may nest and still be embedded as an object.
-	maxDepth = 500
 )
 
 // cutting describes a value that was cut: its length and its hash.
@@ -48,59 +45,21 @@ func (c *cutter) cut(path, s string) {
 
 // text returns the longest beginning of s that takes at most limit bytes as a JSON string.
 func (c *cutter) text(path, s string, limit int) string {
-	if 6*len(s)+2 <= limit { // a control character takes six
-		return s
+	fits := audit.Fit(s, limit)
+	if len(fits) < len(s) {
+		c.cut(path, s)
 	}
-	size := 2
-	for i, r := range s {
-		if size += width(r); size > limit {
-			c.cut(path, s)
-			return s[:i]
-		}
-	}
-	return s
-}
-
-// width is how many bytes a rune takes in a JSON string.
-func width(r rune) int {
-	switch {
-	case r == '"', r == '\\', r == '\b', r == '\f', r == '\n', r == '\r', r == '\t':
-		return 2
-	case r < ' ':
-		return 6
-	}
-	return utf8.RuneLen(r) // a byte that is not UTF-8 is U+FFFD here and in JSON
+	return fits
 }
 
 // value returns s as it is if it is a JSON object within the limit, else as a JSON string.
 func (c *cutter) value(path, s string, limit int) jsontext.Value {
 	o := jsontext.Value(strings.TrimSpace(s))
-	if len(o) <= limit/3 && o.Kind() == '{' && o.IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) && !deep(o) {
+	if len(o) <= limit/3 && audit.IsObject(o) {
 		return o
 	}
 	text, _ := jsontext.AppendQuote(nil, c.text(path, s, limit)) // the error only reports bytes that are not UTF-8
 	return text
-}
-
-// deep reports whether JSON nests deeper than other parsers may read.
-func deep(v jsontext.Value) bool {
-	depth, quoted := 0, false
-	for i := 0; i < len(v); i++ {
-		switch b := v[i]; {
-		case quoted && b == '\\':
-			i++
-		case b == '"':
-			quoted = !quoted
-		case quoted:
-		case b == '{', b == '[':
-			if depth++; depth > maxDepth {
-				return true
-			}
-		case b == '}', b == ']':
-			depth--
-		}
-	}
-	return false
 }
 
 // raw adds the entry as it was read, after redaction, or its size and hash if it is too long.
