@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -228,12 +229,7 @@ func resultOf(verdicts []audit.Verdict, failure error) callResult {
 
 // said reports whether the destination gave a verdict on any of a call's entries.
 func said(verdicts []audit.Verdict) bool {
-	for _, v := range verdicts {
-		if v.Status != audit.Retryable || v.Code != "" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(verdicts, func(v audit.Verdict) bool { return v.Status != audit.Retryable || v.Code != "" })
 }
 
 // resolve notes that all entries of a batch, except those left, have an outcome.

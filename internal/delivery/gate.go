@@ -60,21 +60,19 @@ func (g *gate) enter(ctx context.Context) (call, error) {
 			return call{}, context.Cause(ctx)
 		}
 		g.mu.Lock()
-		if g.opened == nil {
-			c := g.begin(false)
-			g.mu.Unlock()
-			return c, nil
-		}
 		opened := g.opened
+		if opened == nil {
+			defer g.mu.Unlock()
+			return g.begin(false), nil
+		}
 		g.waiting++
 		g.mu.Unlock()
 		probe, err := g.queue(ctx, opened)
 		g.mu.Lock()
 		g.waiting--
 		if probe {
-			c := g.begin(true)
-			g.mu.Unlock()
-			return c, nil
+			defer g.mu.Unlock()
+			return g.begin(true), nil
 		}
 		g.mu.Unlock()
 		if err != nil {

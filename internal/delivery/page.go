@@ -78,7 +78,7 @@ func (w *Workers) Add(ctx context.Context, page []audit.Entry, now int64) error 
 		}
 	}
 	counts.Own = len(ownReads)
-	d.countPage(counts)
+	d.count(func(c *Counts) { c.Add(counts) })
 	return nil
 }
 
@@ -95,26 +95,17 @@ func (d *Delivery) countNew(ctx context.Context, page []audit.Entry, counts Coun
 			counts.Own++
 		default:
 			counts.New++
-			d.tap(&page[i])
+			if d.opts.Observer.New == nil {
+				continue
+			}
+			if d.opts.Prepare != nil {
+				d.opts.Prepare(&page[i])
+			}
+			d.opts.Observer.New(&page[i])
 		}
 	}
-	d.countPage(counts)
+	d.count(func(c *Counts) { c.Add(counts) })
 	return nil
-}
-
-// tap shows the observer an entry that would be put.
-func (d *Delivery) tap(e *audit.Entry) {
-	if d.opts.Observer.New == nil {
-		return
-	}
-	if d.opts.Prepare != nil {
-		d.opts.Prepare(e)
-	}
-	d.opts.Observer.New(e)
-}
-
-func (d *Delivery) countPage(page Counts) {
-	d.count(func(c *Counts) { c.Add(page) })
 }
 
 // aheadOf returns how many entries have a timestamp ahead of Kong's clock.
