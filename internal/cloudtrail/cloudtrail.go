@@ -136,3 +136,9 @@ func withoutUserinfo(s string) (string, error) {
 	u.User = nil
 	return u.String(), nil
 }
+
+// OtherEndpoint returns the endpoint that a configuration names for the service if it
+// is not AWS's, else "".
+func OtherEndpoint(cfg aws.Config) string {
+	return awscall.OtherEndpoint(cloudtraildata.NewFromConfig(cfg).Options().BaseEndpoint)
+}

@@ -45,11 +45,22 @@ type mapping struct {
 	errorCodes bool
 }
 
-// AppendEvent appends the eventData that Put would send for an entry, within the
-// limits of an event. It is an [audit.Encode].
-func (d *Destination) AppendEvent(dst []byte, e *audit.Entry) []byte {
+// NewEncoder returns a function that maps an entry to the eventData that Put would send,
+// for destinations that are not a channel but hold the same events. hostname is the Admin
+// API's URL as configured; account is the recipient's, and may be empty.
+func NewEncoder(hostname, account string, errorCodes bool) (audit.Encode, error) {
+	hostname, err := withoutUserinfo(hostname)
+	if err != nil {
+		return nil, err
+	}
+	m := mapping{account: account, hostname: hostname, errorCodes: errorCodes}
+	return m.appendEvent, nil
+}
+
+// appendEvent is an [audit.Encode] whose events are within the limits.
+func (m *mapping) appendEvent(dst []byte, e *audit.Entry) []byte {
 	w := writer{buf: dst}
-	d.mapping.write(&w, e)
+	m.write(&w, e)
 	return w.buf
 }
 

@@ -275,5 +275,5 @@ func FuzzEvent(f *testing.F) {
 
 // Event returns the event's id and its eventData.
 func (d *Destination) Event(e *audit.Entry) (id string, eventData []byte) {
-	return eventID(e), d.AppendEvent(nil, e)
+	return eventID(e), d.mapping.appendEvent(nil, e)
 }

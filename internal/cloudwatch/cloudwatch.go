@@ -35,6 +35,20 @@ const (
 	maxAhead = 2*time.Hour - 10*time.Minute
 )
 
+// How much to put at once, so that as a rule it becomes one call. Put takes more,
+// and divides it by the limits of a call.
+const (
+	// BatchEntries is the number of entries.
+	BatchEntries = maxCallEvents
+	// BatchBytes is their size as audit.Entry.Size has it: a call holds 1 MiB of
+	// events, and an event takes about half as much again as its entry.
+	BatchBytes = 600_000
+	// FlightBytes is their size in all calls that are in flight. Three take what Kong
+	// gives, and each keeps its body of a megabyte besides: with eight, the garbage
+	// collector takes as much of the processor as all the rest.
+	FlightBytes = 3 * BatchBytes
+)
+
 // groupName reports whether AWS takes a name for a log group, by its service
 // model: 1 to 512 of letters, digits and -._/#.
 func groupName(s string) bool {
@@ -118,4 +132,10 @@ func checkPlace(region, group, stream string) error {
 			"log stream %q is not a name that AWS takes", stream)
 	}
 	return nil
+}
+
+// OtherEndpoint returns the endpoint that a configuration names for the service if it
+// is not AWS's, else "".
+func OtherEndpoint(cfg aws.Config) string {
+	return awscall.OtherEndpoint(cloudwatchlogs.NewFromConfig(cfg).Options().BaseEndpoint)
 }
