@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -152,7 +151,7 @@ func TestDeadRetryPrintsWithoutTheLease(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	stdout, stderr := &leaseCheck{ledger: w.ledger()}, &output{}
-	if code := run(t.Context(), nil, []string{"relay", "dead", "retry", "--all"}, os.Getenv, stdout, stderr); code != exitFailed {
+	if code := run(t.Context(), nil, []string{"relay", "dead", "retry", "--all"}, stdout, stderr); code != exitFailed {
 		t.Errorf("ended with %d: %s", code, stderr)
 	}
 	contains(t, stdout.String(), id+": InvalidData", "0 delivered, 1 not delivered")

@@ -11,7 +11,6 @@ import (
 
 // TestHealthCommand asks a relay that is alive and not ready.
 func TestHealthCommand(t *testing.T) {
-	t.Parallel()
 	relay := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.URL.Path != "/healthz" {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -44,8 +43,11 @@ func TestHealthCommand(t *testing.T) {
 		{"no address", nil, map[string]string{"RELAY_OPS_LISTEN": "9090"}, exitUsage, "expected host:port or off"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			for name, value := range c.env {
+				t.Setenv(name, value)
+			}
 			var stdout, stderr bytes.Buffer
-			code := run(t.Context(), nil, append([]string{"relay", "health"}, c.args...), func(name string) string { return c.env[name] }, &stdout, &stderr)
+			code := run(t.Context(), nil, append([]string{"relay", "health"}, c.args...), &stdout, &stderr)
 			if code != c.code || !strings.Contains(stderr.String(), c.want) {
 				t.Errorf("exit code %d, want %d:\n%s", code, c.code, stderr.String())
 			}

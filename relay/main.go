@@ -40,7 +40,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
-	code := run(ctx, hangup, os.Args, os.Getenv, os.Stdout, os.Stderr)
+	code := run(ctx, hangup, os.Args, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
@@ -57,10 +57,10 @@ type env struct {
 }
 
 // run is the program: everything but the process's own exit and signals.
-func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, hangup <-chan os.Signal, args []string, stdout, stderr io.Writer) int {
 	trimEnvironment()
-	e := &env{Env: app.Env{Getenv: getenv, Environ: os.Environ(), Stdout: stdout, Stderr: stderr}, args: args, hangup: hangup, stdin: os.Stdin}
-	if getenv(lambdahost.RuntimeAPI) != "" {
+	e := &env{Env: app.Env{Getenv: os.Getenv, Stdout: stdout, Stderr: stderr}, args: args, hangup: hangup, stdin: os.Stdin}
+	if os.Getenv(lambdahost.RuntimeAPI) != "" {
 		lambdahost.Run(ctx, e.Env)
 		return exitOK
 	}

@@ -45,7 +45,7 @@ func flagValue(c *cli.Command) func(name string) (value string, set bool) {
 // like a setting is often why another one is missing, so it is named in any case.
 func (e *env) settings(c *cli.Command, n config.Need) (config.Settings, error) {
 	s, err := config.Load(n, flagValue(c), e.Getenv, os.ReadFile)
-	unknown := config.UnknownVariables(e.Environ)
+	unknown := config.UnknownVariables(os.Environ())
 	if err != nil {
 		for _, w := range unknown {
 			fmt.Fprintf(e.Stderr, "relay: warning: %s\n", w)
@@ -71,23 +71,15 @@ func (e *env) useEnvFile(c *cli.Command) error {
 		return config.Usagef("--%s: %s: %w", envFile, path, err)
 	}
 	e.fromFile = map[string]bool{}
-	before := e.Getenv
 	for name, value := range vars {
-		if before(name) != "" {
+		if e.Getenv(name) != "" {
 			continue
 		}
 		e.fromFile[name] = true
-		e.Environ = append(e.Environ, name+"="+value)
-		// AWS's SDK and net/http read the environment themselves.
+		// Into the environment, as AWS's SDK and net/http read it themselves.
 		if err := os.Setenv(name, value); err != nil {
 			return config.Usagef("--%s: %s: setting %s: %w", envFile, path, name, err)
 		}
-	}
-	e.Getenv = func(name string) string {
-		if e.fromFile[name] {
-			return vars[name]
-		}
-		return before(name)
 	}
 	return nil
 }

@@ -18,7 +18,6 @@ import (
 // Env is the environment of a command or host.
 type Env struct {
 	Getenv         func(string) string
-	Environ        []string
 	Stdout, Stderr io.Writer
 }
 

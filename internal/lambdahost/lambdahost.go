@@ -109,7 +109,7 @@ func (h *host) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.Warnings = append(s.Warnings, config.UnknownVariables(h.env.Environ)...)
+	s.Warnings = append(s.Warnings, config.UnknownVariables(os.Environ())...)
 	if s.LedgerFile != "" {
 		s.Warn("the ledger is a file: a function loses its files, and what it has delivered is delivered again; use Redis")
 	}
