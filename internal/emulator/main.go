@@ -119,10 +119,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
-	h := &host{log: log, group: group}
-	err = h.serve(ctx, "aws", s.awsListen, withHealth(awsOf(logs, trail)))
+	err = serve(ctx, group, log, "aws", s.awsListen, withHealth(awsOf(logs, trail)))
 	if err == nil && s.adminListen != "off" {
-		err = h.serve(ctx, "admin", s.adminListen, kong)
+		err = serve(ctx, group, log, "admin", s.adminListen, kong)
 	}
 	if err != nil {
 		group.Go(func() error { return err }) // ends what runs by then
@@ -141,36 +140,30 @@ func newKong(s settings, log *slog.Logger) (*kongtest.Server, error) {
 	return kongtest.NewRecorder(s.upstream, o)
 }
 
-// host runs listeners.
-type host struct {
-	log   *slog.Logger
-	group *errgroup.Group
-}
-
 // serve listens at an address until ctx ends. Requests may end by themselves.
-func (h *host) serve(ctx context.Context, name, address string, handler http.Handler) error {
+func serve(ctx context.Context, group *errgroup.Group, log *slog.Logger, name, address string, handler http.Handler) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listening for %s: %w", name, err)
 	}
-	h.log.Info("listening", "name", name, "addr", l.Addr().String())
+	log.Info("listening", "name", name, "addr", l.Addr().String())
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	h.group.Go(func() error {
+	group.Go(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving %s: %w", name, err)
 		}
 		return nil
 	})
-	h.group.Go(func() error {
+	group.Go(func() error {
 		<-ctx.Done()
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 		defer cancel()
 		err := server.Shutdown(stop)
 		if errors.Is(err, context.DeadlineExceeded) {
-			h.log.Warn("requests cut", "name", name)
+			log.Warn("requests cut", "name", name)
 			err = server.Close()
 		}
 		return err

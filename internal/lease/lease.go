@@ -143,12 +143,10 @@ func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Durat
 		if !errors.Is(err, audit.ErrLeaseHeld) || time.Since(begin) >= wait {
 			return nil, fmt.Errorf("getting the lease: %w", err)
 		}
-		timer := time.NewTimer(min(acquireEvery, max(wait-time.Since(begin), time.Millisecond)))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil, context.Cause(ctx)
-		case <-timer.C:
+		case <-time.After(min(acquireEvery, max(wait-time.Since(begin), time.Millisecond))):
 		}
 	}
 }

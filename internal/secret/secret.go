@@ -16,7 +16,7 @@ import (
 // redacted is what a secret shows of itself.
 const redacted = "[redacted]"
 
-// reloadPause is the least time between two readings that [Secret.Invalidate]
+// reloadPause is the least time between two readings that [Secret.Fetch]
 // asks for: a token that stays wrong must not become a flood of calls.
 const reloadPause = 5 * time.Second
 
@@ -48,13 +48,11 @@ type state struct {
 	turn chan struct{} // holds one token, which guards the fields below
 	// text returns what was read. It is a function because fmt prints whatever an
 	// unexported field holds, except inside a function.
-	text  func() string
-	at    time.Time // when text was read; zero: never
-	tried time.Time // when it was last asked for
-	// stale is set by Invalidate: the text was refused somewhere.
-	stale bool
-	// outdated is set by Refresh.
-	outdated bool
+	text     func() string
+	at       time.Time // when text was read; zero: never
+	tried    time.Time // when it was last asked for
+	stale    bool      // text was refused somewhere: see Fetch
+	outdated bool      // set by Refresh
 }
 
 // New returns the secret of a source.
@@ -103,16 +101,8 @@ func (s Secret) Reveal(ctx context.Context) (string, error) {
 	return s.state.reveal(ctx)
 }
 
-// Invalidate notes that the text was refused (by a 401, or NOAUTH): the next
-// Reveal reads it again, at most once in five seconds.
-func (s Secret) Invalidate() {
-	if s.state != nil {
-		s.state.mark(&s.state.stale)
-	}
-}
-
 // Refresh notes that the text may be out of date: the next Reveal reads it again, at
-// most once in five seconds. Unlike after Invalidate, a text that cannot be read again
+// most once in five seconds. Unlike one that was refused, a text that cannot be read again
 // stays good: whoever does not know a secret can cause this.
 func (s Secret) Refresh() {
 	if s.state != nil && s.state.Refresh != 0 {
@@ -126,10 +116,11 @@ func (s *state) mark(flag *bool) {
 	s.turn <- struct{}{}
 }
 
-// Fetch is Reveal, after Invalidate if fresh is set.
+// Fetch is Reveal. If fresh is set, the text was refused (by a 401, or NOAUTH): it is read
+// again, at most once in five seconds.
 func (s Secret) Fetch(ctx context.Context, fresh bool) (string, error) {
-	if fresh {
-		s.Invalidate()
+	if fresh && s.state != nil {
+		s.state.mark(&s.state.stale)
 	}
 	return s.Reveal(ctx)
 }
@@ -150,7 +141,7 @@ func (s *state) reveal(ctx context.Context) (string, error) {
 	s.tried = now
 	text, err := s.load(ctx)
 	if err != nil && known && !s.stale {
-		return s.text(), nil // it was good a while ago; who refuses it says so, by Invalidate
+		return s.text(), nil // it was good a while ago; who refuses it says so, to Fetch
 	}
 	if err != nil {
 		return "", fmt.Errorf("reading %s: %w", s.Where, err)

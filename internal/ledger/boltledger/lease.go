@@ -30,10 +30,7 @@ func (b *Ledger) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, 
 }
 
 // LeaseLeft is [redisledger.Ledger.LeaseLeft].
-func (b *Ledger) LeaseLeft(ctx context.Context) (time.Duration, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, b.wrap("looking at the lease", err)
-	}
+func (b *Ledger) LeaseLeft(context.Context) (time.Duration, error) {
 	b.lease.Lock()
 	defer b.lease.Unlock()
 	if !b.holds(b.lease.token) {
@@ -54,27 +51,23 @@ type lease struct {
 }
 
 // held runs f under the lock if the lease is still held.
-func (l *lease) held(ctx context.Context, doing string, f func()) error {
-	b := l.b
-	if err := ctx.Err(); err != nil {
-		return b.wrap(doing, err)
-	}
-	b.lease.Lock()
-	defer b.lease.Unlock()
-	if !b.holds(l.token) {
+func (l *lease) held(doing string, f func()) error {
+	l.b.lease.Lock()
+	defer l.b.lease.Unlock()
+	if !l.b.holds(l.token) {
 		return fmt.Errorf("%s: %w", doing, audit.ErrLeaseLost)
 	}
 	f()
 	return nil
 }
 
-func (l *lease) Renew(ctx context.Context) (rerun bool, err error) {
-	err = l.held(ctx, "renewing lease", func() { rerun = l.b.renew() })
+func (l *lease) Renew(context.Context) (rerun bool, err error) {
+	err = l.held("renewing lease", func() { rerun = l.b.renew() })
 	return rerun, err
 }
 
-func (l *lease) Release(ctx context.Context) (rerun bool, err error) {
-	err = l.held(ctx, "releasing lease", func() {
+func (l *lease) Release(context.Context) (rerun bool, err error) {
+	err = l.held("releasing lease", func() {
 		if rerun = l.b.renew(); !rerun {
 			l.b.lease.token = ""
 		}

@@ -3,6 +3,7 @@ package boltledger
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"go.etcd.io/bbolt"
 
@@ -51,14 +52,13 @@ func (b *Ledger) Remember(ctx context.Context, version int64, items []audit.Item
 		if err := b.check(tx); err != nil {
 			return err
 		}
-		m := memory{Tx: tx}
-		if !remembers(tx) {
-			m.reset()
+		m, err := openMemory(tx)
+		if err != nil {
+			return err
 		}
 		if number(tx, memoryVersionKey) != version {
 			return audit.ErrMemoryChanged
 		}
-		m.items, m.expiry, m.count = tx.Bucket(itemsBucket), tx.Bucket(itemsExpiryBucket), number(tx, memoryCountKey)
 		for i := range items {
 			m.put(&items[i])
 		}
@@ -73,61 +73,49 @@ func (b *Ledger) Remember(ctx context.Context, version int64, items []audit.Item
 			}
 			m.remove(bytes.Clone(k[8:]))
 		}
-		m.number(memoryCountKey, m.count)
-		m.number(memoryVersionKey, version+1)
-		return m.err
+		meta := tx.Bucket(metaBucket)
+		return errors.Join(m.err, meta.Put(memoryCountKey, toKey(m.count)), meta.Put(memoryVersionKey, toKey(version+1)))
 	})
 	return dropped, err
 }
 
-// memory is what is remembered, within a transaction. The first error stays.
+// memory is what is remembered, within a transaction that writes.
 type memory struct {
-	*bbolt.Tx
-
 	items, expiry *bbolt.Bucket
 	count         int64
-	err           error
+	err           error // that a write failed with
 }
 
-func (m *memory) try(err error) {
-	if m.err == nil {
-		m.err = err
+// openMemory returns what is remembered, which is nothing if another generation did.
+func openMemory(tx *bbolt.Tx) (*memory, error) {
+	if !remembers(tx) {
+		meta := tx.Bucket(metaBucket)
+		err := errors.Join(tx.DeleteBucket(itemsBucket), tx.DeleteBucket(itemsExpiryBucket),
+			meta.Put(memoryGenerationKey, bytes.Clone(meta.Get(generationKey))), meta.Put(memoryVersionKey, toKey(0)), meta.Put(memoryCountKey, toKey(0)))
+		if err != nil {
+			return nil, err
+		}
 	}
-}
-
-func (m *memory) number(key []byte, n int64) { m.try(m.Bucket(metaBucket).Put(key, toKey(n))) }
-
-// reset forgets everything: another generation remembered it.
-func (m *memory) reset() {
-	for _, name := range [][]byte{itemsBucket, itemsExpiryBucket} {
-		m.try(m.DeleteBucket(name))
-		_, err := m.CreateBucketIfNotExists(name)
-		m.try(err)
+	items, err := tx.CreateBucketIfNotExists(itemsBucket)
+	if err != nil {
+		return nil, err
 	}
-	meta := m.Bucket(metaBucket)
-	m.try(meta.Put(memoryGenerationKey, bytes.Clone(meta.Get(generationKey))))
-	m.number(memoryVersionKey, 0)
-	m.number(memoryCountKey, 0)
+	expiry, err := tx.CreateBucketIfNotExists(itemsExpiryBucket)
+	return &memory{items: items, expiry: expiry, count: number(tx, memoryCountKey)}, err
 }
 
 func (m *memory) put(item *audit.Item) {
-	key := []byte(item.Key)
+	key, until := []byte(item.Key), item.Until.Unix()
 	m.remove(key)
-	if len(item.Value) == 0 || m.err != nil {
-		return
+	if len(item.Value) > 0 {
+		m.err = errors.Join(m.err, m.items.Put(key, append(toKey(until), item.Value...)), m.expiry.Put(append(toKey(until), key...), nil))
+		m.count++
 	}
-	until := toKey(item.Until.Unix())
-	m.try(m.items.Put(key, append(until, item.Value...)))
-	m.try(m.expiry.Put(append(toKey(item.Until.Unix()), key...), []byte{}))
-	m.count++
 }
 
 func (m *memory) remove(key []byte) {
-	v := m.items.Get(key)
-	if v == nil || m.err != nil {
-		return
+	if v := m.items.Get(key); v != nil {
+		m.err = errors.Join(m.err, m.expiry.Delete(append(bytes.Clone(v[:8]), key...)), m.items.Delete(key))
+		m.count--
 	}
-	m.try(m.expiry.Delete(append(bytes.Clone(v[:8]), key...)))
-	m.try(m.items.Delete(key))
-	m.count--
 }

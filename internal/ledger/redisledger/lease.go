@@ -124,7 +124,7 @@ func (r *Ledger) ReserveNonce(ctx context.Context, nonce string, d time.Duration
 // the binding meanwhile. Credentials in the URL are not kept.
 func (r *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
 	url = ledger.Address(url)
-	err := r.bind(ctx, "binding ledger", "kong", url, adopt, audit.ErrLedgerMismatch)
+	err := r.bind(ctx, "binding ledger", r.keys("kong", "marks"), url, adopt, audit.ErrLedgerMismatch)
 	if err == nil {
 		r.kong.Store(&url)
 	}
@@ -135,11 +135,11 @@ func (r *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
 // destination's name does not say it. It fails with [audit.ErrAccountMismatch] if that
 // is another one already and the ledger has marks, unless adopt is set.
 func (r *Ledger) BindAccount(ctx context.Context, account string, adopt bool) error {
-	return r.bind(ctx, "binding ledger to an account", "account", account, adopt, audit.ErrAccountMismatch)
+	return r.bind(ctx, "binding ledger to an account", r.keys("account", "marks"), account, adopt, audit.ErrAccountMismatch)
 }
 
-func (r *Ledger) bind(ctx context.Context, doing, key, value string, adopt bool, mismatch error) error {
-	bound, err := bindScript.Run(ctx, r.client, r.keys(key, "marks"), value, adopt).Text()
+func (r *Ledger) bind(ctx context.Context, doing string, keys []string, value string, adopt bool, mismatch error) error {
+	bound, err := bindScript.Run(ctx, r.client, keys, value, adopt).Text()
 	if err == nil && bound != value {
 		return fmt.Errorf("%s: %w: %s", doing, mismatch, bound)
 	}

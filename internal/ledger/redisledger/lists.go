@@ -17,7 +17,7 @@ func (r *Ledger) note(ctx context.Context, doing, list string, ids []string, at 
 	if len(ids) == 0 {
 		return nil
 	}
-	args := []any{at.UnixMilli(), r.now().Add(-life).UnixMilli(), ledger.MaxListed, int64(life / time.Second)}
+	args := []any{at.UnixMilli(), time.Now().Add(-life).UnixMilli(), ledger.MaxListed, int64(life / time.Second)}
 	for _, id := range ids {
 		args = append(args, ledger.StoredID(id))
 	}
@@ -34,7 +34,7 @@ func (r *Ledger) Announce(ctx context.Context, ids []string, at time.Time) error
 // the list, oldest first, each id with the time of its first announcement.
 func (r *Ledger) Announced(ctx context.Context) ([]audit.Announcement, error) {
 	const doing = "reading announcements"
-	from := strconv.FormatInt(r.now().Add(-ledger.AnnouncedLife).UnixMilli(), 10)
+	from := strconv.FormatInt(time.Now().Add(-ledger.AnnouncedLife).UnixMilli(), 10)
 	answer, err := r.client.ZRangeByScoreWithScores(ctx, r.prefix+"announced", &redis.ZRangeBy{Min: from, Max: "+inf"}).Result()
 	if err != nil {
 		return nil, r.wrap(doing, err)
@@ -62,7 +62,7 @@ func (r *Ledger) Unannounce(ctx context.Context, ids []string) error {
 // NoteOwnReads notes ids under which Kong records reads that a relay of this
 // ledger made. The ledger keeps the 10,000 latest ones, for an hour each.
 func (r *Ledger) NoteOwnReads(ctx context.Context, ids []string) error {
-	return r.note(ctx, "noting own reads", "ownreads", ids, r.now(), ledger.OwnReadsLife)
+	return r.note(ctx, "noting own reads", "ownreads", ids, time.Now(), ledger.OwnReadsLife)
 }
 
 // AreOwnReads reports for each id whether NoteOwnReads noted it in the last hour.
@@ -76,7 +76,7 @@ func (r *Ledger) AreOwnReads(ctx context.Context, ids []string) ([]bool, error) 
 	if err != nil {
 		return nil, err
 	}
-	from := float64(r.now().Add(-ledger.OwnReadsLife).UnixMilli())
+	from := float64(time.Now().Add(-ledger.OwnReadsLife).UnixMilli())
 	own := make([]bool, len(ids))
 	for i, score := range scores {
 		own[i] = score.Val() >= from // 0 for one that is not listed

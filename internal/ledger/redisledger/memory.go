@@ -14,7 +14,7 @@ import (
 // fails with [audit.ErrLedgerReplaced].
 func (r *Ledger) Recall(ctx context.Context, keys []string) (values [][]byte, version int64, err error) {
 	const doing = "recalling"
-	args := []any{nil, nil, r.now().Unix()}
+	args := []any{nil, nil, time.Now().Unix()}
 	for _, key := range keys {
 		args = append(args, itemKey(key))
 	}
@@ -45,7 +45,7 @@ func (r *Ledger) Remember(ctx context.Context, version int64, items []audit.Item
 	if !r.pin.Begun() {
 		return 0, fmt.Errorf("%s: %w", doing, ledger.ErrNotBegun)
 	}
-	now := r.now()
+	now := time.Now()
 	latest := now.Add(ledger.MemoryLife)
 	args := []any{nil, nil, version, now.Unix(), most, 0}
 	for i := range items {

@@ -18,7 +18,7 @@ func (r *Ledger) PutOutage(ctx context.Context, o audit.Outage) error {
 		return r.wrap("storing an outage", err)
 	}
 	return r.wrap("storing an outage", outageScript.Run(ctx, r.client, r.keys("outages", "outage"), o.From.UnixMilli(), o.ID, text,
-		r.now().Add(-ledger.OutageLife).UnixMilli(), ledger.MaxOutages, int64(ledger.OutageLife/time.Second)).Err())
+		time.Now().Add(-ledger.OutageLife).UnixMilli(), ledger.MaxOutages, int64(ledger.OutageLife/time.Second)).Err())
 }
 
 // Outages returns the outages that had not ended by a time, oldest first.

@@ -35,7 +35,6 @@ type Ledger struct {
 	pin      ledger.Pin
 	kong     atomic.Pointer[string] // the address that BindKong bound
 	layouts  layouts
-	now      func() time.Time
 }
 
 // Open returns a ledger in a server. It does not connect: the server may be down. It
@@ -49,7 +48,6 @@ func Open(server redisconn.Options, o Options) (*Ledger, error) {
 		client:   client,
 		prefix:   escape(cmp.Or(o.Prefix, "relay")) + ":{" + escape(o.Source) + ">" + escape(o.Destination) + "}:",
 		leaseTTL: cmp.Or(o.LeaseTTL, ledger.DefaultLease),
-		now:      time.Now,
 	}, nil
 }
 
