@@ -132,10 +132,11 @@ func (s *state) reveal(ctx context.Context) (string, error) {
 	case <-ctx.Done():
 		return "", fmt.Errorf("reading %s: %w", s.Where, ctx.Err())
 	}
-	now := time.Now().Round(0) // by the wall: a Lambda function's other clock stands still while it is frozen
+	// By the wall, which may be set back: a Lambda function's other clock stands still while it is frozen.
+	now := time.Now().Round(0)
 	known := !s.at.IsZero()
-	due := !known || s.stale || s.outdated || s.Refresh > 0 && now.Sub(s.at) >= s.Refresh
-	if known && (!due || now.Sub(s.tried) < reloadPause) {
+	due := !known || s.stale || s.outdated || s.Refresh > 0 && now.Sub(s.at).Abs() >= s.Refresh
+	if known && (!due || now.Sub(s.tried).Abs() < reloadPause) {
 		return s.text(), nil
 	}
 	s.tried = now

@@ -124,6 +124,20 @@ func TestSecretIsReadAgain(t *testing.T) {
 	})
 }
 
+// A clock that was set back does not keep a text that was refused.
+func TestSecretAfterTheClockWasSetBack(t *testing.T) {
+	p := &place{text: "one"}
+	s := New(Source{Where: "TOKEN", Refresh: time.Minute, Read: p.read})
+	if text, err := s.Reveal(t.Context()); text != "one" || err != nil {
+		t.Fatal(err)
+	}
+	p.text = "two"
+	s.state.at, s.state.tried = s.state.at.Add(time.Hour), s.state.tried.Add(time.Hour)
+	if text, err := s.Fetch(t.Context(), true); text != "two" || err != nil {
+		t.Errorf("right text %v, error %v", text == "two", err)
+	}
+}
+
 func TestSecretThatCannotBe(t *testing.T) {
 	p := &place{text: "hunter2 hunter2"}
 	check := func(string) error { return errors.New("expected something else") }

@@ -23,7 +23,9 @@ const (
 	lateHint     = "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it: it does not answer in time"
 	cutHint      = "start Redis or Valkey if it is down; else look at its log: it, or something between, closes connections (maxclients, client-output-buffer-limit, tls-auth-clients, a load balancer)"
 	sentinelHint = "name the Sentinels (port 26379 as a rule) with REDIS_HOST, or leave out --redis-sentinel-master"
-	rightsHint   = "let the ACL user do +@all -@dangerous +info on the ledger's keys, ~relay:* unless the prefix was changed"
+	// KeysHint is for an answer that says that a key is not what the ledger makes of it.
+	KeysHint   = "something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own"
+	rightsHint = "let the ACL user do +@all -@dangerous +info on the ledger's keys, ~relay:* unless the prefix was changed"
 )
 
 // refusals are answers that trying again cannot change. A script that is refused
@@ -38,8 +40,8 @@ var refusals = []struct{ text, hint string }{
 	{"NOPERM", rightsHint},
 	{"can't access at least one of the keys", rightsHint},
 	{"can't run this command", rightsHint},
-	{"WRONGTYPE", "something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own"},
-	{"wrong kind of value", "something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own"},
+	{"WRONGTYPE", KeysHint},
+	{"wrong kind of value", KeysHint},
 	// Nothing of a full server's goes by itself, as the ledger's keys live for weeks.
 	{"OOM", "Redis is full: raise its maxmemory, or remove what does not belong to the ledger"},
 	{"undeclared key", "let the server's scripts run as those of Redis do"},
@@ -89,9 +91,7 @@ func Unknown(err error) bool {
 // unreachable reports whether an error is one of the connection. A deadline counts:
 // connecting has one as well.
 func unreachable(err error) bool {
-	var network net.Error
-	return err != nil && !errors.Is(err, context.Canceled) &&
-		(errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) || Cut(err))
+	return !errors.Is(err, context.Canceled) && (is[net.Error](err) || errors.Is(err, context.DeadlineExceeded) || Cut(err))
 }
 
 // Cut reports whether the server, or something between, closed the connection.
@@ -138,7 +138,7 @@ func (c *Client) Wrap(doing string, err error) error {
 	if hint := tlsHint(err); hint != "" {
 		return audit.NewSettingsError(wrapped, hint)
 	}
-	if _, ok := errors.AsType[redis.Error](err); ok {
+	if is[redis.Error](err) {
 		return audit.WithHint(wrapped, "the server answers with an error that the relay does not know: look it up, and at the server's log")
 	}
 	return c.explainConnection(wrapped)
@@ -146,9 +146,8 @@ func (c *Client) Wrap(doing string, err error) error {
 
 // explainConnection adds what may be wrong to an error of a connection.
 func (c *Client) explainConnection(err error) error {
-	var name *net.DNSError
 	switch {
-	case errors.As(err, &name):
+	case is[*net.DNSError](err):
 		return audit.WithHint(err, "check that the host in REDIS_HOST is spelt right and known to this machine's DNS")
 	case isLate(err) && c.tls:
 		return audit.WithHint(fmt.Errorf("%w, is REDIS_HOST right, and does it speak TLS?", err),
@@ -171,30 +170,30 @@ func (c *Client) explainConnection(err error) error {
 
 // tlsHint returns a hint for a connection that TLS refused, or "".
 func tlsHint(err error) string {
-	var (
-		name      x509.HostnameError
-		invalid   x509.CertificateInvalidError
-		authority x509.UnknownAuthorityError
-		unknown   *tls.CertificateVerificationError
-		header    tls.RecordHeaderError
-		alert     tls.AlertError
-		remote    *net.OpError
-	)
-	switch {
-	case errors.As(err, &name):
+	if name, ok := errors.AsType[x509.HostnameError](err); ok {
 		hint := "set --redis-tls-server-name to a name that the server's certificate is for"
 		if name.Certificate != nil && len(name.Certificate.DNSNames) > 0 {
 			hint += ": " + strings.Join(name.Certificate.DNSNames, ", ")
 		}
 		return hint
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+	}
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+	remote, _ := errors.AsType[*net.OpError](err)
+	switch {
+	case invalid.Reason == x509.Expired:
 		return "renew the server's certificate, which has expired or is not valid yet, or set this machine's clock"
-	case errors.As(err, &authority), errors.As(err, &unknown):
+	case is[x509.UnknownAuthorityError](err), is[*tls.CertificateVerificationError](err):
 		return "set --redis-ca to the CA that signed the server's certificate"
-	case errors.As(err, &header):
+	case is[tls.RecordHeaderError](err):
 		return "leave out --redis-tls, or use the server's TLS port"
-	case errors.As(err, &alert), errors.As(err, &remote) && remote.Op == "remote error":
+	case is[tls.AlertError](err), remote != nil && remote.Op == "remote error":
 		return "the server refused the connection over TLS: turn off its wish for a client's certificate (tls-auth-clients no), and let it speak TLS 1.2 or later"
 	}
 	return ""
+}
+
+// is reports whether an error, or one that it wraps, is of a type.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 )
 
 // Marks returns how far the log has been read; zero for a ledger without marks.
@@ -37,8 +38,7 @@ func (r *Ledger) Marks(ctx context.Context) (audit.Marks, error) {
 	}
 	var marks audit.Marks
 	if err := json.Unmarshal([]byte(text), &marks); err != nil {
-		return audit.Marks{}, audit.SettingsErrorf("something else writes keys of these names: give the ledger a --redis-prefix or a Redis of its own",
-			"%s: redis at %s: they are not what a relay writes: %w", doing, r.client.Where, err)
+		return audit.Marks{}, audit.NewSettingsError(r.wrap(doing, fmt.Errorf("they are not what a relay writes: %w", err)), redisconn.KeysHint)
 	}
 	return marks, nil
 }
