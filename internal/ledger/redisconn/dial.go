@@ -27,7 +27,7 @@ type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error
 func newDialer(o *Options) dialFunc {
 	plain := &net.Dialer{Timeout: o.Timeout}
 	names := serverNames(o.Addrs)
-	d := &distrust{}
+	forgotten := &atomic.Int64{}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		dial := plain.DialContext
 		if o.TLS != nil {
@@ -41,7 +41,8 @@ func newDialer(o *Options) dialFunc {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: inner, distrust: d}
+		c := &conn{Conn: inner, forgotten: forgotten}
+		c.trusted.Store(forgotten.Load())
 		c.used.Store(wall())
 		return c, nil
 	}
@@ -78,19 +79,17 @@ func serverNames(given []string) func(addr string) string {
 // wall is the time by the wall clock, which runs while a machine is suspended.
 func wall() int64 { return time.Now().UnixNano() }
 
-// distrust is shared by all connections of a client.
-type distrust struct {
-	until atomic.Int64 // connections that were last used before are not used again
-}
-
 // conn is a connection that is not trusted after a pause. Like any other one it is
 // read by one goroutine at a time.
 type conn struct {
 	net.Conn
-	distrust *distrust
-	used     atomic.Int64
-	resumed  atomic.Bool // written to after a pause, and no answer yet
-	cut      atomic.Bool // not to be used again
+	// forgotten counts the connections of the client that did not answer after a pause. One
+	// that has not answered since is not used again.
+	forgotten *atomic.Int64
+	trusted   atomic.Int64 // forgotten when this one last answered
+	used      atomic.Int64
+	resumed   atomic.Bool // written to after a pause, and no answer yet
+	cut       atomic.Bool // not to be used again
 
 	answered bool   // it has had an answer that is no error
 	said     string // until then: the first line of the last error
@@ -100,7 +99,7 @@ var errForgotten = errors.New("connection was idle when another one turned out t
 
 func (c *conn) Write(b []byte) (int, error) {
 	now := wall()
-	if now-c.used.Swap(now) > int64(pause) {
+	if idle := now - c.used.Swap(now); idle > int64(pause) || idle < 0 { // or the clock was set back
 		c.resumed.Store(true)
 	}
 	n, err := c.Conn.Write(b)
@@ -135,6 +134,7 @@ func (serverError) RedisError() {}
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
+		c.trusted.Store(c.forgotten.Load())
 		c.used.Store(wall())
 		c.resumed.Store(false)
 		if c.answered = c.answered || b[0] != '-'; !c.answered {
@@ -147,7 +147,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	}
 	var network net.Error
 	if errors.As(err, &network) && network.Timeout() && c.resumed.Load() {
-		c.distrust.until.Store(wall())
+		c.forgotten.Add(1)
 	}
 	return n, err
 }
@@ -162,7 +162,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 // SyscallConn is what the client's pool calls before it hands out a connection: an
 // error makes it close this one and take another.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
-	if c.used.Load() < c.distrust.until.Load() {
+	if c.trusted.Load() < c.forgotten.Load() {
 		return nil, errForgotten
 	}
 	if c.cut.Load() {
