@@ -103,13 +103,13 @@ func NewChange(kind, key, operation string, before, state State, h History) Chan
 type differ struct{ from, to []Field }
 
 func (d *differ) whole(list *[]Field, n any, ok bool, text State) {
-	o, isObject := n.(object)
+	o, isObject := n.(map[string]any)
 	if !ok || !isObject {
 		*list = append(*list, Field{"", opaque(text)})
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(o)) {
-		if !isNull(o[name]) {
+		if o[name] != nil {
 			*list = append(*list, Field{"/" + escape(name), encode(o[name])})
 		}
 	}
@@ -125,27 +125,30 @@ func opaque(text State) jsontext.Value {
 }
 
 func (d *differ) compare(path string, b, a any) {
-	if same(b, a) {
-		return
-	}
-	bo, bIsObject := b.(object)
-	ao, aIsObject := a.(object)
-	if bIsObject && aIsObject {
-		d.members(path, bo, ao)
-		return
-	}
-	bl, bIsList := b.(list)
-	al, aIsList := a.(list)
-	if bIsList && aIsList && len(bl) == len(al) {
-		for i := range bl {
-			d.compare(path+"/"+strconv.Itoa(i), bl[i], al[i])
+	switch b := b.(type) {
+	case map[string]any:
+		if a, ok := a.(map[string]any); ok {
+			d.members(path, b, a)
+			return
 		}
-		return
+	case []any:
+		if a, ok := a.([]any); ok && len(b) == len(a) {
+			for i := range b {
+				d.compare(path+"/"+strconv.Itoa(i), b[i], a[i])
+			}
+			return
+		}
+	default:
+		if equal(b, a) {
+			return
+		}
 	}
-	d.from, d.to = append(d.from, Field{path, encode(b)}), append(d.to, Field{path, encode(a)})
+	if !empty(b) || !empty(a) {
+		d.from, d.to = append(d.from, Field{path, encode(b)}), append(d.to, Field{path, encode(a)})
+	}
 }
 
-func (d *differ) members(path string, b, a object) {
+func (d *differ) members(path string, b, a map[string]any) {
 	names := slices.Collect(maps.Keys(b))
 	for name := range a {
 		if _, both := b[name]; !both {
@@ -160,9 +163,9 @@ func (d *differ) members(path string, b, a object) {
 		switch {
 		case had && has:
 			d.compare(at, was, is)
-		case had && !isNull(was):
+		case had && was != nil:
 			d.from = append(d.from, Field{at, encode(was)})
-		case has && !isNull(is):
+		case has && is != nil:
 			d.to = append(d.to, Field{at, encode(is)})
 		}
 	}
@@ -174,18 +177,16 @@ func escape(name string) string { return strings.NewReplacer("~", "~0", "/", "~1
 // Text returns the text of a field at the top of a state, or the empty string if there is none.
 func (s State) Text(name string) string {
 	o, _ := objectIn(string(s))
-	if t, ok := isText(o[name]); ok {
-		return unquote(t)
-	}
-	return ""
+	text, _ := o[name].(string)
+	return text
 }
 
 // Name returns the name of the entity for a person, or the empty string if it has none.
 func (s State) Name() string {
 	o, _ := objectIn(string(s))
 	for _, field := range []string{"name", "username", "custom_id", "prefix", "target", "group"} {
-		if t, ok := isText(o[field]); ok && t != `""` {
-			return unquote(t)
+		if text, _ := o[field].(string); text != "" {
+			return text
 		}
 	}
 	return ""
@@ -197,16 +198,13 @@ func (s State) Names() []string {
 	o, _ := objectIn(string(s))
 	var names []string
 	for _, v := range o {
-		switch v := v.(type) {
-		case scalar:
-			if t, ok := isText(v); ok {
-				names = append(names, unquote(t))
-			}
-		case list:
-			for _, e := range v {
-				if t, ok := isText(e); ok {
-					names = append(names, unquote(t))
-				}
+		list, isList := v.([]any)
+		if !isList {
+			list = []any{v}
+		}
+		for _, e := range list {
+			if text, ok := e.(string); ok {
+				names = append(names, text)
 			}
 		}
 	}
@@ -216,12 +214,9 @@ func (s State) Names() []string {
 // Number returns a whole number at the top of a state, such as updated_at.
 func (s State) Number(name string) (int64, bool) {
 	o, _ := objectIn(string(s))
-	t, ok := o[name].(scalar)
-	if !ok {
-		return 0, false
-	}
-	f, err := strconv.ParseFloat(string(t), 64)
-	return int64(f), err == nil
+	n, ok := o[name].(number)
+	f, err := strconv.ParseFloat(string(n), 64)
+	return int64(f), ok && err == nil
 }
 
 // Event returns the text of responseElements: the changes, and whether the entry went

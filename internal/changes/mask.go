@@ -39,7 +39,7 @@ func (m *Masker) Mask(kind, key, text, removed string) State {
 	case strings.TrimSpace(text) == "":
 		return ""
 	}
-	return State(quote(hide("", text)))
+	return State(encode(hide("", text)))
 }
 
 // digest replaces a secret.
@@ -100,9 +100,9 @@ func newVisitor(kind string, n any, hide func(name, value string) string, more [
 // pluginFields returns the fields of a plugin that hold secrets: those of every plugin if it
 // has no name, as in a PATCH.
 func pluginFields(n any) (fields []string) {
-	o, _ := n.(object)
-	if name, ok := isText(o["name"]); ok {
-		plugin := "plugins/" + unquote(name)
+	o, _ := n.(map[string]any)
+	if name, ok := o["name"].(string); ok {
+		plugin := "plugins/" + name
 		return append(slices.Clone(secretFields[strings.TrimSuffix(plugin, "-advanced")]), secretFields[plugin]...)
 	}
 	for kind, of := range secretFields {
@@ -117,8 +117,8 @@ func pluginFields(n any) (fields []string) {
 // paths are what remains of those of secrets below it.
 func (v *visitor) value(n any, name string, paths [][]string) any {
 	switch n := n.(type) {
-	case object:
-		o := make(object, len(n))
+	case map[string]any:
+		o := make(map[string]any, len(n))
 		for key, value := range n {
 			below, secret := descend(paths, key)
 			switch {
@@ -131,18 +131,17 @@ func (v *visitor) value(n any, name string, paths [][]string) any {
 			}
 		}
 		return o
-	case list:
+	case []any:
 		if v.kind == "plugins" && arguments[name] {
 			name = "headers"
 		}
-		l := make(list, len(n))
+		l := make([]any, len(n))
 		for i := range n {
 			l[i] = v.value(n[i], name, paths)
 		}
 		return l
-	}
-	if s, ok := isText(n); ok {
-		return v.text(s, name)
+	case string:
+		return v.text(n, name)
 	}
 	return n
 }
@@ -155,9 +154,9 @@ var pairs = map[string]bool{"value": true, "values": true, "default": true}
 
 // pair reports whether an object gives a secret's name in one field, and thus its value
 // in another.
-func (v *visitor) pair(o object) bool {
+func (v *visitor) pair(o map[string]any) bool {
 	for _, field := range []string{"name", "key", "header", "header_name", "param", "field"} {
-		if name, ok := isText(o[field]); ok && SecretName(unquote(name)) {
+		if name, ok := o[field].(string); ok && SecretName(name) {
 			return true
 		}
 	}
@@ -171,56 +170,50 @@ func named(key string, value any) bool {
 		return false
 	}
 	words := wordsOf(key)
-	switch v := value.(type) {
-	case object:
+	switch value.(type) {
+	case map[string]any:
 		return words[len(words)-1] != "auth" // a group of settings
-	case scalar:
-		if v[0] != '"' { // max_tokens, input_cost_per_token
-			return words[len(words)-1] != "tokens" && !slices.Contains(words, "per")
-		}
+	case string, []any:
+		return true
 	}
-	return true
+	return words[len(words)-1] != "tokens" && !slices.Contains(words, "per") // max_tokens, input_cost_per_token
 }
 
 // reference reports whether a value refers to another entity.
 func reference(n any) bool {
-	o, ok := n.(object)
-	if !ok || len(o) != 1 {
-		return false
-	}
-	id, isID := isText(o["id"])
-	return isID && len(id) == len(`""`)+36 && strings.Count(string(id), "-") == 4
+	o, _ := n.(map[string]any)
+	id, _ := o["id"].(string)
+	return len(o) == 1 && len(id) == 36 && strings.Count(id, "-") == 4
 }
 
-func nested(n any) bool { _, ok := n.(object); return ok }
+func nested(n any) bool { _, ok := n.(map[string]any); return ok }
 
 // secret returns the replacement of a secret value.
 func (v *visitor) secret(name string, n any) any {
-	if s, ok := n.(scalar); ok && (s == null || s == "true" || s == "false" || s == `""`) || empty(n) {
+	if _, isBool := n.(bool); isBool || n == nil || n == any("") || empty(n) {
 		return n
 	}
 	v.changed = true
-	return quote(v.hide(name, string(encode(n))))
+	return v.hide(name, string(encode(n)))
 }
 
 // text returns a text without its secrets.
-func (v *visitor) text(s scalar, name string) any {
-	text := unquote(s)
+func (v *visitor) text(text, name string) any {
 	if t := strings.TrimSpace(text); t != "" && (t[0] == '{' || t[0] == '[') {
 		if n, ok := parse(t); ok {
 			inner := visitor{hide: v.hide, kind: v.kind, headers: v.headers, paths: v.paths, removed: v.removed}
 			if clean := inner.value(n, name, v.paths); inner.changed {
 				v.changed = true
-				return quote(string(encode(clean)))
+				return string(encode(clean))
 			}
-			return s
+			return text
 		}
 	}
 	if wholeSecret(text) {
-		return v.secret(name, s)
+		return v.secret(name, text)
 	}
 	if !strings.ContainsAny(text, "=:") {
-		return s
+		return text
 	}
 	var clean string
 	if m := headerLine.FindStringSubmatch(text); m != nil && (SecretName(m[1]) || v.headers && name == "headers") {
@@ -228,11 +221,8 @@ func (v *visitor) text(s scalar, name string) any {
 	} else {
 		clean = v.parts(text)
 	}
-	if clean == text {
-		return s
-	}
-	v.changed = true
-	return quote(clean)
+	v.changed = v.changed || clean != text
+	return clean
 }
 
 // parts hides what within a text is a secret: in URLs and in assignments.
