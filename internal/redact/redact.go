@@ -6,8 +6,8 @@ package redact
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
-	"net/url"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,37 +61,24 @@ type path []string
 
 func (r *redactor) entry(e *audit.Entry) {
 	var withheld []byte
-	withhold := func(name, reason string, text *string) {
-		sum := sha256.Sum256([]byte(*text))
-		withheld = append(withheld, ',')
-		withheld = append(withheld, strconv.Quote(name)+`:{"bytes":`+strconv.Itoa(len(*text))+
-			`,"sha256":"`+hex.EncodeToString(sum[:])+`","reason":"`+reason+`"}`...)
-		*text = ""
+	// set replaces a text by what is left of it, or by nothing for a reason.
+	set := func(name string, text *string, clean, reason string) {
+		if reason != "" {
+			sum := sha256.Sum256([]byte(*text))
+			withheld = fmt.Appendf(withheld, `,%q:{"bytes":%d,"sha256":"%x","reason":%q}`, name, len(*text), sum, reason)
+		}
+		*text = clean
 	}
 	if e.Payload != "" {
-		text, reason := r.document(e.Payload, r.roots)
-		if reason == "" && r.secrets {
-			var ok bool
-			if text, ok = changes.Hide(changes.Kind(e.Path), text, redacted); !ok {
-				reason = "not looked into"
-			}
-		}
-		if reason == "" {
-			e.Payload = text
-		} else {
-			withhold("requestParameters.payload", reason, &e.Payload)
-		}
+		clean, reason := r.document(e.Payload, changes.Kind(e.Path), r.roots)
+		set("requestParameters.payload", &e.Payload, clean, reason)
 	}
 	steps, query, ok := strings.Cut(e.Path, "?")
 	e.Path = r.steps(steps)
 	if ok {
-		if text, reason := r.query(query); reason == "" {
-			if r.secrets {
-				text = hideQuery(text)
-			}
-			e.Path += "?" + text
-		} else {
-			withhold("requestParameters.queryParameters", reason, &query)
+		clean, reason := r.query(query)
+		if set("requestParameters.queryParameters", &query, clean, reason); reason == "" {
+			e.Path += "?" + query
 		}
 	}
 	if e.Unknown != "" {
@@ -100,11 +87,8 @@ func (r *redactor) entry(e *audit.Entry) {
 		for _, p := range r.roots {
 			roots = append(roots, slices.Concat(path{"*"}, p))
 		}
-		if text, reason := r.document(e.Unknown, roots); reason == "" {
-			e.Unknown = text
-		} else {
-			withhold("additionalEventData.kong", reason, &e.Unknown)
-		}
+		clean, reason := r.document(e.Unknown, "", roots)
+		set("additionalEventData.kong", &e.Unknown, clean, reason)
 	}
 	for _, s := range []*string{&e.RemovedFromPayload, &e.RBACUserName, &e.RequestSource} {
 		*s = r.text(*s, nil, 0)
@@ -115,128 +99,118 @@ func (r *redactor) entry(e *audit.Entry) {
 	}
 }
 
-// hideQuery removes the values of those names of a query string that are names of secrets.
-func hideQuery(query string) string {
-	pairs := strings.Split(query, "&")
-	for i, pair := range pairs {
-		name, _, ok := strings.Cut(pair, "=")
-		if plain, err := url.QueryUnescape(name); err == nil && ok && changes.SecretName(plain) {
-			pairs[i] = name + "=" + redacted
-		}
-	}
-	return strings.Join(pairs, "&")
-}
-
-// document redacts a JSON text. It returns a reason if the text must be withheld.
-func (r *redactor) document(text string, paths []path) (clean, reason string) {
+// document redacts a JSON text: an entity of a kind, or what is to become one. It returns a
+// reason if the text must be withheld.
+func (r *redactor) document(text, kind string, paths []path) (clean, reason string) {
 	if !jsontext.Value(text).IsValid() {
 		return "", "not strict JSON"
 	}
 	if kind := jsontext.Value(text).Kind(); kind != jsontext.KindBeginObject && kind != jsontext.KindBeginArray {
 		return "", "not a JSON object or list"
 	}
-	if clean, ok := r.strict(text, paths, 0); ok {
-		return clean, ""
+	clean, ok := r.strict(text, paths, 0)
+	if ok && r.secrets {
+		clean, ok = changes.Hide(kind, clean, redacted)
 	}
-	return "", "nested too deep"
+	if !ok {
+		return "", errTooDeep.Error()
+	}
+	return clean, ""
 }
 
 // strict redacts strict JSON, which is nested depth levels deep in another one. It
 // reports false if the whole is nested too deep. Text without anything to redact is
 // returned as it is.
 func (r *redactor) strict(text string, paths []path, depth int) (string, bool) {
-	w := &walker{redactor: r, Decoder: jsontext.NewDecoder(bytes.NewBufferString(text)), depth: depth}
-	w.value(paths)
-	switch {
-	case w.failed:
+	var out bytes.Buffer
+	c := &copier{redactor: r, Decoder: jsontext.NewDecoder(strings.NewReader(text)), depth: depth}
+	c.out = jsontext.NewEncoder(&out, jsontext.PreserveRawStrings(true), jsontext.AllowDuplicateNames(true))
+	if c.value(paths) != nil {
 		return "", false
-	case w.changed:
-		return string(w.out), true
 	}
-	return text, true
+	if !c.changed {
+		return text, true
+	}
+	return strings.TrimSuffix(out.String(), "\n"), true
 }
 
-// walker writes a JSON text again, without what is to be redacted.
-type walker struct {
+// copier copies a JSON text, without what is to be redacted.
+type copier struct {
 	*redactor
 	*jsontext.Decoder
 
-	out     []byte
+	out     *jsontext.Encoder
 	depth   int
 	changed bool
-	failed  bool
 }
 
-func (w *walker) redact() {
-	w.out = append(w.out, `"`+redacted+`"`...)
-	w.changed = true
+func (c *copier) replace(text string) error {
+	c.changed = true
+	return c.out.WriteToken(jsontext.String(text))
 }
 
-// raw reads a value or a name as it was written.
-func (w *walker) raw() jsontext.Value {
-	v, err := w.ReadValue()
-	w.failed = w.failed || err != nil
-	return v
-}
-
-func (w *walker) token() {
-	_, err := w.ReadToken()
-	w.failed = w.failed || err != nil
-}
+var errTooDeep = errors.New("nested too deep")
 
 // value copies a value, without what the paths name below it.
-func (w *walker) value(paths []path) {
-	if w.depth+w.StackDepth() > maxNesting {
-		w.failed = true
+func (c *copier) value(paths []path) error {
+	if c.depth+c.StackDepth() > maxNesting {
+		return errTooDeep
 	}
-	if w.failed {
-		return
+	kind := c.PeekKind()
+	if kind == jsontext.KindBeginObject || kind == jsontext.KindBeginArray {
+		return c.members(kind == jsontext.KindBeginObject, paths)
 	}
-	switch kind := w.PeekKind(); kind {
-	case jsontext.KindBeginObject:
-		w.composite('{', '}', func() {
-			name := w.raw().Clone()
-			w.out = append(append(w.out, name...), ':')
-			key, _ := jsontext.AppendUnquote(nil, name)
-			below, whole := match(string(key), paths)
-			if whole {
-				w.failed = w.failed || w.SkipValue() != nil
-				w.redact()
-				return
-			}
-			w.value(below)
-		})
-	case jsontext.KindBeginArray:
-		w.composite('[', ']', func() { w.value(paths) })
-	case jsontext.KindString:
-		v := w.raw()
+	v, err := c.ReadValue()
+	if err != nil {
+		return err
+	}
+	if kind == jsontext.KindString {
 		text, _ := jsontext.AppendUnquote(nil, v)
-		clean := w.text(string(text), paths, w.depth+w.StackDepth())
-		if clean == string(text) {
-			w.out = append(w.out, v...)
-			return
+		if clean := c.text(string(text), paths, c.depth+c.StackDepth()); clean != string(text) {
+			return c.replace(clean)
 		}
-		w.out, _ = jsontext.AppendQuote(w.out, clean)
-		w.changed = true
-	default:
-		w.out = append(w.out, w.raw()...)
 	}
+	return c.out.WriteValue(v)
 }
 
-// composite copies an object or a list by calling element for each member.
-func (w *walker) composite(begin, end byte, element func()) {
-	w.token()
-	w.out = append(w.out, begin)
-	for first := true; !w.failed && w.PeekKind() != jsontext.Kind(end); first = false {
-		if !first {
-			w.out = append(w.out, ',')
+// members copies an object or a list.
+func (c *copier) members(isObject bool, paths []path) error {
+	if err := c.token(); err != nil {
+		return err
+	}
+	for kind := c.PeekKind(); kind != jsontext.KindEndObject && kind != jsontext.KindEndArray; kind = c.PeekKind() {
+		below, whole := paths, false
+		if isObject {
+			name, err := c.ReadValue()
+			if err == nil {
+				err = c.out.WriteValue(name)
+			}
+			if err != nil {
+				return err
+			}
+			key, _ := jsontext.AppendUnquote(nil, name)
+			below, whole = match(string(key), paths)
 		}
-		element()
+		var err error
+		if whole {
+			err = errors.Join(c.SkipValue(), c.replace(redacted))
+		} else {
+			err = c.value(below)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if !w.failed {
-		w.token()
+	return c.token()
+}
+
+// token copies the begin or the end of an object or a list.
+func (c *copier) token() error {
+	t, err := c.ReadToken()
+	if err != nil {
+		return err
 	}
-	w.out = append(w.out, end)
+	return c.out.WriteToken(t)
 }
 
 // match returns the rests of the paths below a key, and reports whether one of

@@ -15,10 +15,13 @@ func TestSecretsOfEntities(t *testing.T) {
 		{Path: "/plugins", Payload: `{"name":"session","config":{"secret":"` + secret + `"}}`},
 		{Path: "/certificates/a.b", Payload: `{"cert":"x","key":"` + secret + `"}`},
 		{Path: "/services?api_key=" + secret + "&size=1"},
+		{Path: "/services?size=1;api_key=" + secret},
+		{Path: "/services?api%255Fkey=" + secret},
+		{Path: "/services", Unknown: `{"request_body":{"password":"` + secret + `"}}`},
 	} {
 		New([]string{Secrets})(&e)
-		if strings.Contains(e.Path+e.Payload, secret) || e.Withheld != "" {
-			t.Errorf("%s %s %s", e.Path, e.Payload, e.Withheld)
+		if strings.Contains(e.Path+e.Payload+e.Unknown, secret) || e.Withheld != "" {
+			t.Errorf("%s %s %s %s", e.Path, e.Payload, e.Unknown, e.Withheld)
 		}
 	}
 	plain := audit.Entry{Path: "/routes/orders?size=1", Payload: `{"paths":["/a"],"name":"orders"}`}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/kong-cloudtrail/relay/internal/changes"
 )
 
 // text redacts a string, in which the given paths go on and all others may begin:
@@ -90,6 +92,7 @@ func (r *redactor) query(query string) (clean, reason string) {
 			return "", "query with a name that is not percent-encoded"
 		}
 		below, whole := match(key, r.roots)
+		whole = whole || r.secrets && changes.SecretName(key)
 		plain := unescape(value)
 		switch {
 		case ok && (whole || r.text(plain, below, 0) != plain):
