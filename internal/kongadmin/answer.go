@@ -57,7 +57,7 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 	if q.Preview != nil {
 		sendPreview(q.Preview, body)
 	}
-	r := newPageReader(body, log, clock, c.rowVerifier())
+	r := newPageReader(body, log, clock, c.opts.PublicKey)
 	r.wanted = q.Entities
 	if page, err = r.decode(); err != nil {
 		return audit.Page{}, "", err

@@ -25,7 +25,7 @@ func TestRefusals(t *testing.T) {
 		kind    string // content type
 		body    string
 		message string
-		hint    string // part of it; "" is not for a person to heal
+		hint    string // part of it; "" is not for a person to act on
 		tries   int64
 	}{
 		"401":         {401, "application/json", `{"message":"Invalid RBAC credentials"}`, "401 Unauthorized: Invalid RBAC credentials", "does not know this token", 2},
@@ -172,10 +172,10 @@ func TestNoPage(t *testing.T) {
 		"too deep":             {body(`{"data":[],"x":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`), "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var heals atomic.Bool
+			var recovers atomic.Bool
 			var asked atomic.Int64
 			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if asked.Add(1)%2 == 0 && heals.Load() {
+				if asked.Add(1)%2 == 0 && recovers.Load() {
 					say(w, whole)
 					return
 				}
@@ -186,10 +186,10 @@ func TestNoPage(t *testing.T) {
 			if !strings.Contains(err.Error(), c.want) || hint(err) != "" {
 				t.Errorf("%v, want %q", err, c.want)
 			}
-			if asked.Load() < 3 || client.Retried() != 2 {
-				t.Errorf("asked %d times, %d retries", asked.Load(), client.Retried())
+			if asked.Load() < 3 || retries(client) != 2 {
+				t.Errorf("asked %d times, %d retries", asked.Load(), retries(client))
 			}
-			heals.Store(true)
+			recovers.Store(true)
 			if page, err := client.Page(t.Context(), all); err != nil || len(page.Entries) != 1 {
 				t.Errorf("then a good one: %d entries, %v", len(page.Entries), err)
 			}
@@ -235,7 +235,7 @@ func TestPageTooLarge(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if n := c.Retried(); n != 0 {
+	if n := retries(c); n != 0 {
 		t.Errorf("%d retries", n)
 	}
 	page, err := c.Page(t.Context(), audit.Query{Size: 1, Ascending: true})
@@ -260,7 +260,7 @@ func TestPageTooLargeUnannounced(t *testing.T) {
 		if errors.Is(err, audit.ErrPageTooLarge) != c.tooLarge || (err == nil) == c.tooLarge || (err == nil && got.Bytes != len(page)) {
 			t.Errorf("%d bytes: %v", c.max, err)
 		}
-		if n := client.Retried(); n != 0 {
+		if n := retries(client); n != 0 {
 			t.Errorf("%d retries", n)
 		}
 	}
@@ -297,7 +297,7 @@ func FuzzErrorAnswers(f *testing.F) {
 			t.Errorf("%d is no bad offset", status)
 		}
 		if s := hint(err) != ""; s != (status >= 300 && status < 500 && status != 429 && status != 408 && !errors.Is(err, audit.ErrBadOffset)) {
-			t.Errorf("%d for a person to heal: %v", status, s)
+			t.Errorf("%d for a person to act on: %v", status, s)
 		}
 	})
 }

@@ -19,7 +19,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -78,13 +77,12 @@ const (
 
 // Client reads pages. It is safe for concurrent use.
 type Client struct {
-	base    *url.URL
-	tls     *tls.Config
-	opts    Options
-	http    *http.Client
-	proxy   func(*http.Request) (*url.URL, error)
-	retried atomic.Int64
-	bodies  sync.Pool // of *bytes.Buffer
+	base   *url.URL
+	tls    *tls.Config
+	opts   Options
+	http   *http.Client
+	proxy  func(*http.Request) (*url.URL, error)
+	bodies sync.Pool // of *bytes.Buffer
 
 	mu        sync.Mutex
 	used      time.Time // when a connection was last in use, by the wall clock
@@ -132,7 +130,7 @@ func New(opts Options) (*Client, error) {
 	t.Proxy = func(r *http.Request) (*url.URL, error) { return c.proxy(r) }
 	t.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 		if resp.StatusCode != http.StatusOK {
-			return &proxyRefusal{proxy: proxy, status: resp.StatusCode}
+			return &refusal{proxy: proxy, status: resp.StatusCode}
 		}
 		return nil
 	}
@@ -181,8 +179,7 @@ func (c *Client) pageOf(ctx context.Context, log logName, q audit.Query) (audit.
 	defer cancel()
 	c.dropIdle()
 	page, err := c.page(within, log, q, false)
-	var refused *refusal
-	if errors.As(err, &refused) && refused.status == http.StatusUnauthorized && c.opts.Token != nil {
+	if r, ok := errors.AsType[*refusal](err); ok && r.proxy == nil && r.status == http.StatusUnauthorized && c.opts.Token != nil {
 		page, err = c.page(within, log, q, true)
 	}
 	c.dropIdle()
@@ -296,7 +293,6 @@ func (c *Client) retrying(check retryablehttp.CheckRetry, again func()) *retryab
 		CheckRetry:   check,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 		PrepareRetry: func(*http.Request) error {
-			c.retried.Add(1)
 			again()
 			return nil
 		},
@@ -370,6 +366,3 @@ func (c *Client) secrets(req *retryablehttp.Request) echo.Secrets {
 	}
 	return s
 }
-
-// Retried is the number of attempts so far that failed and were made again.
-func (c *Client) Retried() int64 { return c.retried.Load() }

@@ -86,7 +86,7 @@ func TestPages(t *testing.T) {
 	if want := slices.Collect(k.IDs()); !slices.Equal(ids, want) {
 		t.Errorf("got %d ids, want %d", len(ids), len(want))
 	}
-	if n := c.Retried(); n != 0 {
+	if n := retries(c); n != 0 {
 		t.Errorf("%d retries", n)
 	}
 }
@@ -110,7 +110,7 @@ func TestToken(t *testing.T) {
 			if err := refused(t, client, all); !strings.Contains(hint(err), c.hint) {
 				t.Errorf("%v, hint %q", err, hint(err))
 			}
-			if n := client.Retried(); n != 0 {
+			if n := retries(client); n != 0 {
 				t.Errorf("%d retries", n)
 			}
 		})
@@ -177,7 +177,7 @@ func TestOwnReads(t *testing.T) {
 	if want := []string{ids[0], ids[1], ids[3]}; !slices.Equal(page.RequestIDs, want) {
 		t.Errorf("own reads %v, want %v", page.RequestIDs, want)
 	}
-	if n := c.Retried(); n != 3 {
+	if n := retries(c); n != 3 {
 		t.Errorf("%d retries", n)
 	}
 
@@ -185,7 +185,7 @@ func TestOwnReads(t *testing.T) {
 	if err := refused(t, c, all); hint(err) != "" {
 		t.Errorf("a database that is down is no setting: %v", err)
 	}
-	if n := c.Retried(); n != 6 {
+	if n := retries(c); n != 6 {
 		t.Errorf("%d retries", n)
 	}
 	if page, err = c.Page(t.Context(), all); err != nil {

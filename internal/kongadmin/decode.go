@@ -2,6 +2,7 @@ package kongadmin
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"net/url"
@@ -21,11 +22,11 @@ type pageReader struct {
 	*jsontext.Decoder
 
 	log     logName
-	text    []byte    // of the page; nothing of it is kept
-	valid   bool      // text is valid UTF-8
-	date    time.Time // Kong's clock, for rows without a usable timestamp
-	latest  int64     // newest second that a row may have
-	verify  rowVerifier
+	text    []byte                                     // of the page; nothing of it is kept
+	valid   bool                                       // text is valid UTF-8
+	date    time.Time                                  // Kong's clock, for rows without a usable timestamp
+	latest  int64                                      // newest second that a row may have
+	key     *rsa.PublicKey                             // checks the signatures of rows; nil: none
 	wanted  func(o *audit.Object, escaped string) bool // see [audit.Query.Entities]
 	scratch []byte
 	kept    strings.Builder // texts of entries
@@ -39,8 +40,8 @@ type pageReader struct {
 }
 
 // newPageReader returns a reader of text, which must not change while it reads.
-func newPageReader(text []byte, log logName, date time.Time, verify rowVerifier) *pageReader {
-	r := &pageReader{Decoder: newDecoder(text), log: log, text: text, valid: utf8.Valid(text), date: date, verify: verify, before: &audit.Entry{}}
+func newPageReader(text []byte, log logName, date time.Time, key *rsa.PublicKey) *pageReader {
+	r := &pageReader{Decoder: newDecoder(text), log: log, text: text, valid: utf8.Valid(text), date: date, key: key, before: &audit.Entry{}}
 	r.latest = max(date.Unix(), time.Now().Unix()) + int64(ahead/time.Second)
 	return r
 }
@@ -220,30 +221,18 @@ func (r *pageReader) row(e *audit.Entry) error {
 	}
 	r.unknown.reset()
 	r.rawTime, r.rawEntity = null, null
-	if _, err := r.ReadToken(); err != nil {
-		return err
-	}
-	begin := int(r.InputOffset()) - 1
-	for r.PeekKind() != jsontext.KindEndObject {
-		name, err := r.value()
-		if err != nil {
-			return err
-		}
-		raw, err := r.value()
-		if err != nil {
-			return err
-		}
+	row, err := r.fields(func(name, raw []byte) {
 		if r.log == objectLog {
 			r.objectField(e, name, raw)
 		} else {
 			r.field(e, name, raw)
 		}
-	}
-	if _, err := r.ReadToken(); err != nil {
+	})
+	if err != nil {
 		return err
 	}
-	if r.verify != nil {
-		e.Verification = r.verify(string(r.text[begin:r.InputOffset()]))
+	if r.key != nil {
+		e.Verification = verifySignature(r.key, string(row))
 	}
 	if o := e.Object; o != nil {
 		if o.Omitted = r.wanted != nil && !r.wanted(o, string(r.rawEntity)); !o.Omitted {
@@ -266,6 +255,28 @@ func (r *pageReader) row(e *audit.Entry) error {
 		e.Object.Entity = pairSurrogates(e.Object.Entity)
 	}
 	return nil
+}
+
+// fields calls f with the name and the value of each field of an object, as written, and
+// returns the object.
+func (r *pageReader) fields(f func(name, raw []byte)) (object []byte, err error) {
+	if _, err = r.ReadToken(); err != nil {
+		return nil, err
+	}
+	begin := r.InputOffset() - 1
+	for r.PeekKind() != jsontext.KindEndObject {
+		name, err := r.value()
+		if err != nil {
+			return nil, err
+		}
+		raw, err := r.value()
+		if err != nil {
+			return nil, err
+		}
+		f(name, raw)
+	}
+	_, err = r.ReadToken()
+	return r.text[begin:r.InputOffset()], err
 }
 
 // field takes one field of a row, both as written.

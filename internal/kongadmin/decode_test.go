@@ -2,6 +2,7 @@ package kongadmin
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -358,8 +359,8 @@ func page(n int) string {
 	return b.String()
 }
 
-func decodePage(text string, log logName, date time.Time, verify rowVerifier) (audit.Page, error) {
-	return newPageReader([]byte(text), log, date, verify).decode()
+func decodePage(text string, log logName, date time.Time, key *rsa.PublicKey) (audit.Page, error) {
+	return newPageReader([]byte(text), log, date, key).decode()
 }
 
 // BenchmarkDecodePage is what a row costs from the body to the entry.

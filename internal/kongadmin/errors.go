@@ -17,15 +17,19 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// refusal is an answer of Kong other than 200.
+// refusal is an answer of Kong other than 200, or that of a proxy which does not connect to it.
 type refusal struct {
 	status  int
-	message string // Kong's own, shortened
-	server  string // what answered, by its Server header, if that is not Kong
+	message string   // Kong's own, shortened
+	server  string   // what answered, by its Server header, if that is not Kong
+	proxy   *url.URL // that does not connect to Kong
 }
 
 func (e *refusal) Error() string {
 	s := fmt.Sprintf("%d %s", e.status, http.StatusText(e.status))
+	if e.proxy != nil {
+		return "the proxy " + e.proxy.Redacted() + " answered " + s
+	}
 	if e.message != "" {
 		s += ": " + e.message
 	}
@@ -37,7 +41,7 @@ func (e *refusal) Error() string {
 
 // Is reports whether the refusal says that there is no audit log.
 func (e *refusal) Is(target error) bool {
-	return target == audit.ErrNoAuditLog && e.status == http.StatusNotFound
+	return target == audit.ErrNoAuditLog && e.status == http.StatusNotFound && e.proxy == nil
 }
 
 // plainToTLS reports whether a server with TLS complains about plain HTTP. nginx,
@@ -56,16 +60,6 @@ type notAPage struct{ what string }
 
 func (e *notAPage) Error() string { return e.what }
 
-// proxyRefusal is the answer of a proxy that does not connect to Kong.
-type proxyRefusal struct {
-	proxy  *url.URL
-	status int
-}
-
-func (e *proxyRefusal) Error() string {
-	return fmt.Sprintf("the proxy %s answered %d %s", e.proxy.Redacted(), e.status, http.StatusText(e.status))
-}
-
 // tokenError says that the token could not be had. It is not about Kong.
 type tokenError struct{ err error }
 
@@ -74,15 +68,8 @@ func (e *tokenError) Unwrap() error { return e.err }
 
 // mayPass reports whether another attempt is worth making.
 func mayPass(err error) bool {
-	var (
-		r *refusal
-		p *proxyRefusal
-	)
-	switch {
-	case errors.As(err, &r):
+	if r, ok := errors.AsType[*refusal](err); ok {
 		return passes(r.status)
-	case errors.As(err, &p):
-		return passes(p.status)
 	}
 	return !errors.Is(err, audit.ErrPageTooLarge) && tlsHint(err) == "" && !errors.Is(err, context.Canceled)
 }
@@ -93,13 +80,8 @@ func passes(status int) bool {
 
 // explain adds advice to an error, and says whether a person must act on it.
 func (c *Client) explain(ctx context.Context, log logName, err error) error {
-	var (
-		settings *audit.SettingsError
-		token    *tokenError
-	)
-	switch {
-	case ctx.Err() != nil, errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset),
-		errors.Is(err, audit.ErrUnsupportedQuery), errors.As(err, &settings), errors.As(err, &token):
+	if _, token := errors.AsType[*tokenError](err); token || ctx.Err() != nil || audit.NeedsPerson(err) ||
+		errors.Is(err, audit.ErrPageTooLarge) || errors.Is(err, audit.ErrBadOffset) || errors.Is(err, audit.ErrUnsupportedQuery) {
 		return err
 	}
 	if hint := c.personHint(log, err); hint != "" {
@@ -120,8 +102,7 @@ func (c *Client) via() *url.URL {
 // nameProxy makes an error name the proxy that requests pass.
 func (c *Client) nameProxy(err error) error {
 	proxy := c.via()
-	var p *proxyRefusal
-	if proxy == nil || errors.As(err, &p) {
+	if r, ok := errors.AsType[*refusal](err); proxy == nil || ok && r.proxy != nil {
 		return err
 	}
 	return fmt.Errorf("%w (through the proxy %s)", err, proxy.Redacted())
@@ -130,24 +111,20 @@ func (c *Client) nameProxy(err error) error {
 // personHint returns a hint for an error that a person must act on, or nothing if retrying
 // may suffice.
 func (c *Client) personHint(log logName, err error) string {
-	var (
-		r *refusal
-		p *proxyRefusal
-	)
+	r, refused := errors.AsType[*refusal](err)
 	switch {
-	case errors.As(err, &r):
-		if proxy := c.via(); proxy != nil && c.base.Scheme == "http" && !passes(r.status) {
-			return "this may be the proxy's answer, not Kong's: " + c.noProxy()
-		}
-		return c.refusalHint(log, r)
-	case errors.As(err, &p):
+	case refused && r.proxy != nil:
 		switch {
-		case passes(p.status):
+		case passes(r.status):
 			return ""
-		case p.status == http.StatusProxyAuthRequired:
+		case r.status == http.StatusProxyAuthRequired:
 			return "give the proxy's user and password in HTTPS_PROXY, or " + c.noProxy()
 		}
 		return "let the proxy connect to " + c.base.Host + ", or " + c.noProxy()
+	case refused && c.via() != nil && c.base.Scheme == "http" && !passes(r.status):
+		return "this may be the proxy's answer, not Kong's: " + c.noProxy()
+	case refused:
+		return c.refusalHint(log, r)
 	}
 	hint := tlsHint(err)
 	if proxy := c.via(); hint != "" && proxy != nil {
@@ -164,14 +141,13 @@ func (c *Client) noProxy() string {
 func (c *Client) passingHint(err error) string {
 	var (
 		r       *refusal
-		p       *proxyRefusal
 		np      *notAPage
 		dns     *net.DNSError
 		op      *net.OpError
 		timeout net.Error
 	)
 	switch {
-	case errors.As(err, &p), errors.As(err, &r) && c.via() != nil, errors.As(err, &op) && op.Op == "proxyconnect":
+	case errors.As(err, &r) && c.via() != nil, errors.As(err, &op) && op.Op == "proxyconnect":
 		return "check the proxy, or " + c.noProxy()
 	case errors.As(err, &r):
 		return passingRefusalHint(r)

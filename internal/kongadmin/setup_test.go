@@ -38,7 +38,7 @@ func newClient(t testing.TB, o Options) *Client {
 		o.RetryWait = [2]time.Duration{time.Millisecond, 2 * time.Millisecond}
 	}
 	log := &lockedBuffer{}
-	o.Logger = slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	o.Logger = slog.New(logHandler{slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}), log})
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +50,18 @@ func newClient(t testing.TB, o Options) *Client {
 		}
 	})
 	return c
+}
+
+// logHandler is a handler that writes to log.
+type logHandler struct {
+	slog.Handler
+
+	log *lockedBuffer
+}
+
+// retries returns how many attempts of a client from newClient were made again.
+func retries(c *Client) int {
+	return strings.Count(c.opts.Logger.Handler().(logHandler).log.String(), "asking again")
 }
 
 type lockedBuffer struct {
@@ -128,7 +140,7 @@ func refused(t *testing.T, c *Client, q audit.Query) error {
 	return err
 }
 
-// hint returns the hint of an error that a person has to heal, and "" for any other.
+// hint returns the hint of an error that a person has to act on, and "" for any other.
 func hint(err error) string {
 	if s, ok := errors.AsType[*audit.SettingsError](err); ok {
 		return audit.Hint(s)

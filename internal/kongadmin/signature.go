@@ -58,13 +58,3 @@ func verifySignature(key *rsa.PublicKey, row string) audit.Verification {
 	}
 	return audit.VerificationFailed
 }
-
-// rowVerifier checks the signature of a row, given as Kong wrote it.
-type rowVerifier func(row string) audit.Verification
-
-func (c *Client) rowVerifier() rowVerifier {
-	if c.opts.PublicKey == nil {
-		return nil
-	}
-	return func(row string) audit.Verification { return verifySignature(c.opts.PublicKey, row) }
-}

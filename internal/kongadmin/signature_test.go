@@ -95,7 +95,7 @@ func TestVerificationOfChangedRow(t *testing.T) {
 		`"client_ip":"::1",`:    {``, audit.VerificationFailed},
 		`{`:                     {`{"workspace":null,`, audit.Verified},
 	} {
-		page, err := decodePage(`{"data":[`+strings.Replace(raw, old, c.changed, 1)+`]}`, requestLog, pageDate, func(row string) audit.Verification { return verifySignature(&key.PublicKey, row) })
+		page, err := decodePage(`{"data":[`+strings.Replace(raw, old, c.changed, 1)+`]}`, requestLog, pageDate, &key.PublicKey)
 		if err != nil || page.Entries[0].Verification != c.want {
 			t.Errorf("%s for %s: %+v, %v, want %s", c.changed, old, page.Entries, err, c.want)
 		}

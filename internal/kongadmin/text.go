@@ -3,9 +3,8 @@ package kongadmin
 import (
 	"bytes"
 	"errors"
-	"strconv"
+	"regexp"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -81,44 +80,21 @@ func validPrefix(s string) int {
 	return len(s)
 }
 
+// escapes match the escapes of a JSON text: a surrogate pair, half a pair, any other.
+var escapes = regexp.MustCompile(`(?s)\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)`)
+
 // pairSurrogates replaces escapes of half a surrogate pair in a payload that looks
 // like JSON. Destinations get such a payload as JSON, and strict readers refuse it.
 func pairSurrogates(payload string) string {
-	if payload == "" || payload[0] != '{' && payload[0] != '[' || !strings.Contains(payload, `\u`) {
+	if payload == "" || payload[0] != '{' && payload[0] != '[' || !strings.Contains(payload, `\ud`) && !strings.Contains(payload, `\uD`) {
 		return payload
 	}
-	surrogate := func(s string) (half rune) {
-		if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
-			return 0
+	return escapes.ReplaceAllStringFunc(payload, func(s string) string {
+		if len(s) == len(`\ud800`) { // only half a pair is that long
+			return `\ufffd`
 		}
-		n, err := strconv.ParseUint(s[2:6], 16, 16)
-		if err != nil || !utf16.IsSurrogate(rune(n)) {
-			return 0
-		}
-		return rune(n)
-	}
-	var b strings.Builder
-	for {
-		at := strings.IndexByte(payload, '\\')
-		if at < 0 || at+1 == len(payload) {
-			b.WriteString(payload)
-			return b.String()
-		}
-		b.WriteString(payload[:at])
-		payload = payload[at:]
-		n, half := 2, surrogate(payload)
-		switch {
-		case half == 0:
-			b.WriteString(payload[:n])
-		case utf16.DecodeRune(half, surrogate(payload[6:])) != utf8.RuneError:
-			n = 12
-			b.WriteString(payload[:n])
-		default:
-			n = 6
-			b.WriteString(`\ufffd`)
-		}
-		payload = payload[n:]
-	}
+		return s
+	})
 }
 
 // members calls f for each member of a JSON object, with its value as text: that of
@@ -129,20 +105,8 @@ func members(object string, f func(name, value string, null bool)) error {
 	if r.PeekKind() != jsontext.KindBeginObject {
 		return errors.New("not a JSON object")
 	}
-	if _, err := r.ReadToken(); err != nil {
-		return err
-	}
-	for r.PeekKind() != jsontext.KindEndObject {
-		name, err := r.value()
-		if err != nil {
-			return err
-		}
-		raw, err := r.value()
-		if err != nil {
-			return err
-		}
+	_, err := r.fields(func(name, raw []byte) {
 		f(string(r.unquoted(name)), string(r.unquoted(raw)), isNull(raw))
-	}
-	_, err := r.ReadToken()
+	})
 	return err
 }

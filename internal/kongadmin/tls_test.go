@@ -57,11 +57,11 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// A server that refuses a certificate and closes may be heard to reset the
 			// connection before its reason is, so that it takes more than one attempt.
-			retries := 1
+			most := 1
 			if c.url == mutual {
-				retries = 100
+				most = 100
 			}
-			client := newClient(t, Options{URL: c.url, TLS: c.config, Token: token(secret), Retries: retries})
+			client := newClient(t, Options{URL: c.url, TLS: c.config, Token: token(secret), Retries: most})
 			if c.hint == "" {
 				if _, err := client.Page(t.Context(), all); err != nil {
 					t.Error(err)
@@ -78,7 +78,7 @@ func TestTLS(t *testing.T) {
 					t.Errorf("%v, hint %q", err, hint(err))
 				}
 			}
-			if n := client.Retried(); n != 0 && c.url != mutual {
+			if n := retries(client); n != 0 && c.url != mutual {
 				t.Errorf("%d retries", n)
 			}
 		})
