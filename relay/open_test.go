@@ -140,7 +140,7 @@ func TestRepairBesideARelayWithAFile(t *testing.T) {
 	if r := w.verify(exitDifference); r.Destination.Missing.Count != 1 {
 		t.Errorf("%+v", r.Destination)
 	}
-	if r := w.verify(exitOK, "--repair"); r.Repaired == nil || r.Repaired.Delivered != 1 || !r.Repaired.Healed {
+	if r := w.verify(exitOK, "--repair"); r.Repaired == nil || r.Repaired.Delivered != 1 || !r.Repaired.Repaired {
 		t.Errorf("%+v", r.Repaired)
 	}
 	w.verify(exitOK)

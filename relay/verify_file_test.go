@@ -155,7 +155,7 @@ func TestFileFaults(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if r = w.verify(exitOK, "--repair"); r.Repaired == nil || !r.Repaired.Healed {
+	if r = w.verify(exitOK, "--repair"); r.Repaired == nil || !r.Repaired.Repaired {
 		t.Errorf("%+v", r.Repaired)
 	}
 	w.verify(exitOK)

@@ -80,7 +80,7 @@ func TestVerifyLogs(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 			r = w.verify(exitOK, "--repair")
-			if r.Repaired == nil || r.Repaired.Delivered != len(removed) || !r.Repaired.Healed {
+			if r.Repaired == nil || r.Repaired.Delivered != len(removed) || !r.Repaired.Repaired {
 				t.Errorf("%+v", r.Repaired)
 			}
 			for _, id := range removed {

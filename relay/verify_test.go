@@ -133,7 +133,7 @@ func TestVerify(t *testing.T) {
 		}
 
 		r = w.verify(exitOK, "--repair")
-		if r.Repaired == nil || r.Repaired.Delivered != 2 || !r.Repaired.Healed {
+		if r.Repaired == nil || r.Repaired.Delivered != 2 || !r.Repaired.Repaired {
 			t.Errorf("repaired: %+v", r.Repaired)
 		}
 		if w.trail.Times(byLake) != 1 || w.trail.Times(byLedger) != 2 {

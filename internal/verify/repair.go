@@ -20,7 +20,7 @@ func (v *verification) repair(ctx context.Context) error {
 		Kind: audit.Window, RequestRerun: true, Since: again.since, Until: again.until, Wait: v.app.Settings.LeaseWait,
 	})
 	r := &RepairReport{Delivered: sum.Delivered, Dead: sum.Dead, Deferred: sum.Deferred, Failed: sum.Failed}
-	r.Healed = err == nil && sum.Failed == 0 && again.left() == 0
+	r.Repaired = err == nil && sum.Failed == 0 && again.left() == 0
 	if err != nil {
 		r.Error = err.Error()
 	}

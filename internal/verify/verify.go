@@ -137,14 +137,14 @@ type RepairReport struct {
 	Dead      int    `json:"dead"`
 	Deferred  int    `json:"deferred"`
 	Failed    int    `json:"failed"`
-	Healed    bool   `json:"healed"` // no difference is left
+	Repaired  bool   `json:"repaired"` // nothing is left to repair
 	Error     string `json:"error,omitempty"`
 }
 
 // differs reports whether something is missing that was not repaired.
 func (r *Report) differs() bool {
 	if r.Repaired != nil {
-		return !r.Repaired.Healed
+		return !r.Repaired.Repaired
 	}
 	return r.Missing.Count+r.Unstored.Count > 0 || r.Destination != nil && r.Destination.Missing.Count > 0
 }
