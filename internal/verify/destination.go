@@ -22,39 +22,38 @@ const (
 
 // compare asks the destination for what the ledger calls delivered.
 func (v *verification) compare(ctx context.Context) error {
-	from, to := v.since, lake.MaxTime
-	if v.until != 0 {
-		to = v.until
+	from, to := v.Since, lake.MaxTime
+	if v.Until != 0 {
+		to = v.Until
 	}
-	if v.since == 0 {
+	if v.Since == 0 {
 		if v.report.Entries == 0 { // Kong holds nothing here
 			return nil
 		}
 		from = v.low
 	}
-	for _, s := range v.held.spans(from, to, v.slice) {
+	for _, s := range v.held.spans(from, to, v.Slice) {
 		if err := v.ask(ctx, s[0], s[1], true); err != nil {
 			return err
 		}
 	}
-	n, first, last := v.notShown()
-	if n > 0 && v.destination.Refiles {
+	hidden := v.notShown()
+	if hidden.n > 0 && v.destination.Refiles {
 		if err := v.askElsewhere(ctx, from, to, true); err != nil {
 			return err
 		}
-		n, first, last = v.notShown()
+		hidden = v.notShown()
 	}
 	// What the ledger calls delivered was delivered before it was read.
-	for visible := v.scanned.Add(v.grace); n > 0 && v.waitUntil(ctx, visible, n); {
-		if err := v.ask(ctx, first, last+1, false); err != nil {
+	for visible := v.scanned.Add(v.Grace); hidden.n > 0 && v.waitUntil(ctx, visible, hidden.n); hidden = v.notShown() {
+		if err := v.ask(ctx, hidden.first, hidden.last+1, false); err != nil {
 			return err
 		}
 		if v.destination.Refiles {
-			if err := v.askElsewhere(ctx, first, last+1, false); err != nil {
+			if err := v.askElsewhere(ctx, hidden.first, hidden.last+1, false); err != nil {
 				return err
 			}
 		}
-		n, first, last = v.notShown()
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -82,7 +81,7 @@ func (v *verification) waitUntil(ctx context.Context, end time.Time, n int) bool
 	}
 	v.app.Log.Info("waiting for the destination to show what it has accepted", "events", n, "until", end.UTC().Format(time.RFC3339))
 	select {
-	case <-time.After(min(left, max(v.grace/asks, leastWait))):
+	case <-time.After(min(left, max(v.Grace/asks, leastWait))):
 		return true
 	case <-ctx.Done():
 		return false
@@ -140,7 +139,7 @@ func (v *verification) repeat(i *item, id string, extra int) {
 
 // stray notes an event that Kong has not shown, if it is of the time that is verified.
 func (v *verification) stray(ctx context.Context, e audit.StoredEvent) error {
-	if floor := max(v.since, v.low); e.Time < floor || v.until != 0 && e.Time >= v.until {
+	if floor := max(v.Since, v.low); e.Time < floor || v.Until != 0 && e.Time >= v.Until {
 		return nil
 	}
 	h, d := v.held.hash(e.UID), v.report.Destination
@@ -182,23 +181,18 @@ func (v *verification) sortStrays(ctx context.Context) error {
 // isYoung reports whether an entry of a timestamp can only have been delivered so
 // lately that the destination need not show it.
 func (v *verification) isYoung(timestamp int64) bool {
-	return timestamp <= v.now && v.now-timestamp < int64(v.grace/time.Second)
+	return timestamp <= v.now && v.now-timestamp < int64(v.Grace/time.Second)
 }
 
-// notShown returns how many entries the destination has not shown that it should have,
-// and the first and the last of their timestamps.
-func (v *verification) notShown() (n int, first, last int64) {
+// notShown returns the times of the entries that the destination has not shown although it
+// should have.
+func (v *verification) notShown() (hidden span) {
 	v.held.all(func(i *item) {
-		t := i.timestamp()
-		if !i.is(expected) || i.is(shown) || v.isYoung(t) {
-			return
+		if t := i.timestamp(); i.is(expected) && !i.is(shown) && !v.isYoung(t) {
+			hidden.add(t)
 		}
-		if n++; n == 1 {
-			first, last = t, t
-		}
-		first, last = min(first, t), max(last, t)
 	})
-	return n, first, last
+	return hidden
 }
 
 // settle sorts what the destination did not show: compare has waited for all but the
@@ -213,7 +207,7 @@ func (v *verification) settle() {
 			v.cap(t)
 		} else {
 			v.lost[i.hash] = struct{}{}
-			v.span(t)
+			v.gap(t)
 		}
 	})
 }
@@ -227,7 +221,7 @@ func (v *verification) nameLost(ctx context.Context) error {
 	f := &v.report.Destination.Missing
 	f.Count = len(v.lost)
 	named := map[uint64]bool{}
-	return v.log.Scan(ctx, v.first, v.last+1, func(s walk.Step) error {
+	return v.log.Scan(ctx, v.gaps.first, v.gaps.last+1, func(s walk.Step) error {
 		for i := range s.Entries {
 			h := v.held.hash(s.Entries[i].ID)
 			if _, ok := v.lost[h]; ok && !named[h] && len(named) < maxNames {

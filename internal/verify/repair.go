@@ -13,10 +13,10 @@ import (
 // lease, and records what it puts, as every pass does. The pass takes entries that
 // the destination lost for new.
 func (v *verification) repair(ctx context.Context) error {
-	again := &overlay{Store: v.app.Store, hash: v.held.hash, lost: v.lost, again: v.again, since: v.first, until: v.last + 1}
-	mender := *v.app
-	mender.Store = again
-	sum, err := mender.Pipeline(pipeline.Observer{}, nil).Run(ctx, pipeline.Request{
+	again := &overlay{Store: v.app.Store, hash: v.held.hash, lost: v.lost, again: v.again, since: v.gaps.first, until: v.gaps.last + 1}
+	repairing := *v.app
+	repairing.Store = again
+	sum, err := repairing.Pipeline(pipeline.Observer{}, nil).Run(ctx, pipeline.Request{
 		Kind: audit.Window, RequestRerun: true, Since: again.since, Until: again.until, Wait: v.app.Settings.LeaseWait,
 	})
 	r := &RepairReport{Delivered: sum.Delivered, Dead: sum.Dead, Deferred: sum.Deferred, Failed: sum.Failed}

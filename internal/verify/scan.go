@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/app"
@@ -30,21 +31,20 @@ const (
 // It holds a page of the log, the names of what it found, and if the destination is
 // asked 16 bytes of each entry that Kong holds.
 type verification struct {
-	app          *app.App
-	log          *walk.Reader
-	destination  *app.Holdings // nil: the destination is not asked
-	since, until int64         // Unix seconds, until excluded; 0 leaves a side open
-	grace        time.Duration // within which the destination may not show what it has accepted
-	reach        int64         // seconds after which a pass should have read an entry in any case
-	slice        int           // entries asked for at once; 0: any number
-	progress     func(pipeline.Summary)
+	Options
+
+	app         *app.App
+	log         *walk.Reader
+	destination *app.Holdings // nil: the destination is not asked
+	reach       int64         // seconds after which a pass should have read an entry in any case
 
 	marks   audit.Marks
 	passing bool  // a pass was under way when the scan began, and goes on
 	shown   bool  // the log has shown an entry that the marks name
 	now     int64 // Kong's clock when the scan began
 	report  Report
-	young   []audit.Entry // new to the ledger, and perhaps on their way: id and timestamp only
+	young   []audit.Entry // new to the ledger, and perhaps on their way: id, path and timestamp only
+	waited  bool          // for them
 
 	begun    time.Time      // when the scan began
 	scanned  time.Time      // when it ended
@@ -54,11 +54,11 @@ type verification struct {
 	strays   map[uint64]int // how often the destination shows what Kong does not hold, at most 2
 	unsorted []audit.Entry  // strays that the ledger was not asked about
 
-	again       map[uint64]struct{} // dead or deferred, and not stored
-	lost        map[uint64]struct{} // delivered, and not at the destination
-	first, last int64               // timestamps of what is missing
-	capped      bool
-	through     int64 // one before the oldest entry that is not accounted for, if capped
+	again   map[uint64]struct{} // dead or deferred, and not stored
+	lost    map[uint64]struct{} // delivered, and not at the destination
+	gaps    span                // what is missing
+	capped  bool
+	through int64 // one before the oldest entry that is not accounted for, if capped
 }
 
 // run fills the report.
@@ -77,7 +77,7 @@ func (v *verification) run(ctx context.Context) error {
 	}
 	v.passing = left > 0
 	v.reset()
-	if err := v.log.Scan(ctx, v.since, v.until, func(s walk.Step) error { return v.page(ctx, s) }); err != nil {
+	if err := v.log.Scan(ctx, v.Since, v.Until, func(s walk.Step) error { return v.page(ctx, s) }); err != nil {
 		return err
 	}
 	if err := v.believe(ctx); err != nil {
@@ -108,17 +108,17 @@ func (v *verification) run(ctx context.Context) error {
 		return err
 	}
 	end := min(v.now, v.begun.Unix()) // Kong's clock may be ahead
-	if v.until != 0 {
-		end = min(end, v.until)
+	if v.Until != 0 {
+		end = min(end, v.Until)
 	}
 	through := end - 1
 	if v.capped {
 		through = min(through, v.through)
 	}
-	if r.Entries == 0 && v.since == 0 {
+	if r.Entries == 0 && v.Since == 0 {
 		through = 0 // a log without any entry proves nothing
 	}
-	r.Since, r.Until, r.CompleteThrough = moment(v.since), moment(end), moment(max(through, 0))
+	r.Since, r.Until, r.CompleteThrough = moment(v.Since), moment(end), moment(max(through, 0))
 	r.Seconds = time.Since(v.begun).Seconds()
 	return nil
 }
@@ -132,27 +132,23 @@ func (v *verification) believe(ctx context.Context) error {
 	if v.shown || v.app.Settings.Adopt {
 		return nil
 	}
-	first, last, n := int64(0), int64(0), 0
+	var retained span
 	for _, w := range v.marks.Witnesses {
-		if !pipeline.Retained(w, v.now) {
-			continue
+		if pipeline.Retained(w, v.now) {
+			retained.add(w.At)
 		}
-		if n++; n == 1 {
-			first, last = w.At, w.At
-		}
-		first, last = min(first, w.At), max(last, w.At)
 	}
-	if n == 0 {
+	if retained.n == 0 {
 		return nil
 	}
-	err := v.log.Scan(ctx, first, last+1, func(s walk.Step) error {
+	err := v.log.Scan(ctx, retained.first, retained.last+1, func(s walk.Step) error {
 		for i := range s.Entries {
 			v.shown = v.shown || pipeline.Shown(v.marks.Witnesses, &s.Entries[i])
 		}
 		return nil
 	})
 	if err == nil && !v.shown {
-		err = pipeline.LogMismatch(n)
+		err = pipeline.LogMismatch(retained.n)
 	}
 	return err
 }
@@ -200,14 +196,13 @@ func (v *verification) capUndelivered(ctx context.Context) error {
 
 // reset forgets everything that was found.
 func (v *verification) reset() {
-	v.report = Report{window: v.since != 0 || v.until != 0}
+	v.report = Report{window: v.Since != 0 || v.Until != 0}
 	if v.destination != nil {
 		v.report.Destination = &DestinationReport{Name: v.destination.Name}
 	}
 	v.young, v.capped, v.unsorted = nil, false, nil
 	v.held, v.strays, v.lost, v.again = newIndex(), map[uint64]int{}, map[uint64]struct{}{}, map[uint64]struct{}{}
-	v.low, v.ttl = 0, 0
-	v.first, v.last = 0, 0
+	v.low, v.ttl, v.gaps = 0, 0, span{}
 }
 
 func (v *verification) page(ctx context.Context, s walk.Step) error {
@@ -237,10 +232,10 @@ func (v *verification) page(ctx context.Context, s walk.Step) error {
 	if err := v.withoutChanges(ctx, s.Entries, outcomes); err != nil {
 		return err
 	}
-	if v.progress != nil {
+	if v.Progress != nil {
 		var sum pipeline.Summary
 		sum.Read, sum.New, sum.Delivered = v.report.Entries, v.report.Missing.Count+len(v.young), v.report.Delivered
-		v.progress(sum)
+		v.Progress(sum)
 	}
 	return nil
 }
@@ -285,40 +280,27 @@ func (v *verification) hold(e *audit.Entry, o audit.Outcome) {
 // it has lost, so that nothing would put them again. Outcomes that changed meanwhile
 // are brought up to date.
 func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[string]bool, error) {
+	undelivered := func(o audit.Outcome) bool { return o == audit.Dead || o == audit.Deferred }
 	var at []int
+	var asked []audit.Entry
 	var ids []string
 	for i, o := range outcomes {
-		if o == audit.Dead || o == audit.Deferred {
-			at, ids = append(at, i), append(ids, entries[i].ID)
+		if undelivered(o) {
+			at, asked, ids = append(at, i), append(asked, entries[i]), append(ids, entries[i].ID)
 		}
-	}
-	if len(at) == 0 {
-		return nil, nil
 	}
 	has, err := v.app.Store.HasUndelivered(ctx, ids)
-	if err != nil {
+	if err != nil || !slices.Contains(has, false) {
 		return nil, err
 	}
-	var lost []audit.Entry
-	var lostAt []int
-	for j, i := range at {
-		if !has[j] {
-			lost, lostAt = append(lost, entries[i]), append(lostAt, i)
-		}
-	}
-	if len(lost) == 0 {
-		return nil, nil
-	}
-	again, err := v.app.Store.Lookup(ctx, lost) // a relay may have delivered them since
+	again, err := v.app.Store.Lookup(ctx, asked) // a relay may have delivered some since
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]bool{}
-	for j, o := range again {
-		outcomes[lostAt[j]] = o
-		if o == audit.Dead || o == audit.Deferred {
-			found[lost[j].ID] = true
-		}
+	for j, i := range at {
+		outcomes[i] = again[j]
+		found[ids[j]] = !has[j] && undelivered(again[j])
 	}
 	return found, nil
 }
@@ -328,7 +310,7 @@ func (v *verification) countUnstored(e *audit.Entry) {
 	v.report.Entries++
 	v.report.Unstored.add(e.ID)
 	v.again[v.held.hash(e.ID)] = struct{}{}
-	v.span(e.Timestamp)
+	v.gap(e.Timestamp)
 }
 
 // lookAgain gives a running relay a moment to deliver what may have been on its way.
@@ -355,20 +337,10 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	v.waited = true
 	for i, o := range outcomes {
-		switch e := &v.young[i]; {
-		case o == audit.NoOutcome && !v.due(e):
-			v.report.NotDue++
-			v.cap(e.Timestamp)
-		case o == audit.NoOutcome && v.passReads(e):
-			v.onTheWay(e)
-		case o == audit.NoOutcome:
-			v.missing(e.ID, e.Timestamp)
-		default:
-			v.report.Entries-- // entry counts it once more
-			v.entry(e, o)
-		}
+		v.report.Entries-- // entry counts it once more
+		v.entry(&v.young[i], o)
 	}
-	v.young = nil
 	return nil
 }

@@ -38,12 +38,14 @@ func (v *verification) unknown(e *audit.Entry) {
 	case !v.due(e):
 		v.report.NotDue++
 		v.cap(e.Timestamp)
-	case (v.now-e.Timestamp < youngAge || v.passReads(e)) && len(v.young) < maxNames:
+	case !v.waited && (v.now-e.Timestamp < youngAge || v.passReads(e)) && len(v.young) < maxNames:
 		v.young = append(v.young, audit.Entry{ID: strings.Clone(e.ID), Path: strings.Clone(e.Path), Timestamp: e.Timestamp})
 	case v.passReads(e):
-		v.onTheWay(e)
+		v.report.OnTheWay++
+		v.cap(e.Timestamp)
 	default:
-		v.missing(e.ID, e.Timestamp)
+		v.report.Missing.add(e.ID)
+		v.gap(e.Timestamp)
 	}
 }
 
@@ -55,23 +57,23 @@ func (v *verification) passReads(e *audit.Entry) bool {
 	return v.passing && (m.FullAt == 0 || e.Timestamp >= min(m.Cursor, m.ReconciledThrough)-passLookback)
 }
 
-func (v *verification) onTheWay(e *audit.Entry) {
-	v.report.OnTheWay++
-	v.cap(e.Timestamp)
-}
-
-func (v *verification) missing(id string, timestamp int64) {
-	v.report.Missing.add(id)
-	v.span(timestamp)
-}
-
-// span extends the span of time in which something is missing.
-func (v *verification) span(timestamp int64) {
-	if v.first == 0 && v.last == 0 {
-		v.first, v.last = timestamp, timestamp
-	}
-	v.first, v.last = min(v.first, timestamp), max(v.last, timestamp)
+// gap takes note of the time of something that is missing.
+func (v *verification) gap(timestamp int64) {
+	v.gaps.add(timestamp)
 	v.cap(timestamp)
+}
+
+// span is the time in which there are n of something, in Unix seconds.
+type span struct {
+	n           int
+	first, last int64
+}
+
+func (s *span) add(timestamp int64) {
+	if s.n++; s.n == 1 {
+		s.first, s.last = timestamp, timestamp
+	}
+	s.first, s.last = min(s.first, timestamp), max(s.last, timestamp)
 }
 
 // cap keeps [Report.CompleteThrough] before a timestamp.

@@ -26,17 +26,17 @@ type Options struct {
 // returns the report and the error.
 func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 	v := &verification{
-		app: a, log: a.Pipeline(pipeline.Observer{}, nil).Reader(), since: o.Since, until: o.Until, grace: o.Grace,
-		reach: int64((a.Settings.Schedule + overdueAfter) / time.Second), slice: o.Slice, progress: o.Progress,
+		Options: o, app: a, log: a.Pipeline(pipeline.Observer{}, nil).Reader(),
+		reach: int64((a.Settings.Schedule + overdueAfter) / time.Second),
 	}
 	var err error
 	if v.destination, err = a.Holdings(ctx); err != nil {
 		return nil, err
 	}
 	if d := v.destination; d != nil {
-		v.slice = cmp.Or(v.slice, d.Most)
-		if v.grace < 0 {
-			v.grace = d.Visible
+		v.Slice = cmp.Or(v.Slice, d.Most)
+		if v.Grace < 0 {
+			v.Grace = d.Visible
 		}
 	}
 	if err := v.run(ctx); audit.LedgerForgot(err) {
