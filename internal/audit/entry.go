@@ -74,7 +74,6 @@ type Object struct {
 	Operation string // create, update or delete
 	Entity    string // JSON text: the whole entity after the request; the deleted one after a delete
 	Removed   string // comma-joined names of the keys that Kong took out of Entity
-	Omitted   bool   // Entity is empty because [Query.Entities] did not want it
 }
 
 // IsAuditRead reports whether the request can be a relay's read of the audit log: a GET of

@@ -16,10 +16,6 @@ type Query struct {
 	Ascending bool
 	// Offset is the opaque token of the page before, or empty.
 	Offset string
-	// Entities reports whether a row's entity is wanted, for rows of /audit/objects; nil wants
-	// all. It is given the row, and the entity as it stands in the answer, with escapes. It
-	// may be called by several goroutines at once.
-	Entities func(o *Object, escaped string) bool
 	// Preview, if not nil, is sent a preview of the page when its body has arrived whole and
 	// is yet to be decoded. A source need not send one, and does not wait for a receiver.
 	Preview chan<- Preview

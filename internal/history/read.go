@@ -6,7 +6,6 @@ import (
 	"hash/maphash"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/changes"
@@ -21,7 +20,6 @@ type reading struct {
 	dao               string
 	part              string // of the name, as any JSON text of it has it
 
-	mu      sync.Mutex          // for what follows, up to oldest
 	known   bool                // all of keys are known
 	keys    map[string]bool     // ids of the entities that are meant
 	rows    map[string][]row    // by entity: those that are meant, and some that may turn out to be
@@ -149,8 +147,6 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 	}
 	begin()
 	return scan(ctx, r.objects, since, until, func(page walk.Step) error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
 		if page.Restart {
 			begin()
 			return nil
@@ -176,40 +172,16 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 	})
 }
 
-// source is Kong's log of changed entities, without the entities that do not matter.
-type source struct {
-	walk.Source
-
-	wants func(o *audit.Object, escaped string) bool
-}
-
-func (s source) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
-	q.Entities = s.wants
-	return s.Source.Page(ctx, q)
-}
-
-// wants reports whether a row must have its entity; see [audit.Query.Entities].
-func (r *reading) wants(o *audit.Object, escaped string) bool {
-	if o.DAO != r.dao {
-		return false
-	}
-	r.mu.Lock()
-	wanted := r.keys[o.Key] || !r.known && (o.Key == r.Name || r.held < maxHeld || len(r.names) < maxSimilar)
-	may := !r.known
-	r.mu.Unlock()
-	return wanted || may && strings.Contains(escaped, r.part)
-}
-
 // keep keeps a row of the kind of entity that is meant.
 func (r *reading) keep(e *audit.Entry) error {
 	o := e.Object
-	if !r.known && !o.Omitted && r.means(o) {
+	if !r.known && r.means(o) {
 		r.keys[strings.Clone(o.Key)] = true
 	}
 	switch meant := r.keys[o.Key]; {
 	case r.known && !meant:
 		return nil
-	case o.Omitted, !meant && r.held+len(o.Entity) > maxHeld:
+	case !meant && r.held+len(o.Entity) > maxHeld:
 		r.dropped[hash(o.Key)] = struct{}{}
 		return nil
 	}

@@ -57,9 +57,7 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 	if q.Preview != nil {
 		sendPreview(q.Preview, body)
 	}
-	r := newPageReader(body, log, clock, c.opts.PublicKey)
-	r.wanted = q.Entities
-	if page, err = r.decode(); err != nil {
+	if page, err = newPageReader(body, log, clock, c.opts.PublicKey).decode(); err != nil {
 		return audit.Page{}, "", err
 	}
 	page.Bytes, page.Date = len(body), date

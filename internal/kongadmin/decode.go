@@ -22,21 +22,19 @@ type pageReader struct {
 	*jsontext.Decoder
 
 	log     logName
-	text    []byte                                     // of the page; nothing of it is kept
-	valid   bool                                       // text is valid UTF-8
-	date    time.Time                                  // Kong's clock, for rows without a usable timestamp
-	latest  int64                                      // newest second that a row may have
-	key     *rsa.PublicKey                             // checks the signatures of rows; nil: none
-	wanted  func(o *audit.Object, escaped string) bool // see [audit.Query.Entities]
+	text    []byte         // of the page; nothing of it is kept
+	valid   bool           // text is valid UTF-8
+	date    time.Time      // Kong's clock, for rows without a usable timestamp
+	latest  int64          // newest second that a row may have
+	key     *rsa.PublicKey // checks the signatures of rows; nil: none
 	scratch []byte
 	kept    strings.Builder // texts of entries
 
 	before *audit.Entry // the row before: the next one often has the same texts
 
 	// Of the current row.
-	unknown   unknownFields
-	rawTime   []byte // request_timestamp as written
-	rawEntity []byte // entity as written
+	unknown unknownFields
+	rawTime []byte // request_timestamp as written
 }
 
 // newPageReader returns a reader of text, which must not change while it reads.
@@ -220,7 +218,7 @@ func (r *pageReader) row(e *audit.Entry) error {
 		e.Object = &audit.Object{}
 	}
 	r.unknown.reset()
-	r.rawTime, r.rawEntity = null, null
+	r.rawTime = null
 	row, err := r.fields(func(name, raw []byte) {
 		if r.log == objectLog {
 			r.objectField(e, name, raw)
@@ -233,11 +231,6 @@ func (r *pageReader) row(e *audit.Entry) error {
 	}
 	if r.key != nil {
 		e.Verification = verifySignature(r.key, string(row))
-	}
-	if o := e.Object; o != nil {
-		if o.Omitted = r.wanted != nil && !r.wanted(o, string(r.rawEntity)); !o.Omitted {
-			o.Entity = r.keep(r.rawEntity)
-		}
 	}
 	// The identity is that of the row as Kong sent it.
 	if r.log == objectLog {
@@ -337,7 +330,7 @@ func (r *pageReader) objectField(e *audit.Entry, name, raw []byte) {
 	case "operation":
 		o.Operation = r.keep(raw)
 	case "entity":
-		r.rawEntity = raw
+		o.Entity = r.keep(raw)
 	case "removed_from_entity":
 		o.Removed = r.keep(raw)
 	case "expire":

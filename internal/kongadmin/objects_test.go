@@ -79,25 +79,3 @@ func TestObjectsRefused(t *testing.T) {
 		t.Errorf("error %v, hint %q", err, hint(err))
 	}
 }
-
-// Entities that nobody wants are left out, and their rows are there all the same.
-func TestEntitiesThatAreNotWanted(t *testing.T) {
-	server, address := kong(t, kongtest.Options{})
-	now := time.Now().Unix()
-	for i, name := range []string{"orders", "others"} {
-		server.AddObjects(auditlog.Object{ID: []string{"1", "2"}[i], RequestID: "r", EntityKey: "k", DAOName: "routes", Operation: "create", Entity: `{"name":"` + name + `","path":"\/a"}`, RequestTimestamp: now})
-	}
-	q := audit.Query{Size: 100, Entities: func(o *audit.Object, escaped string) bool {
-		return o.DAO == "routes" && o.Key == "k" && strings.Contains(escaped, "orders")
-	}}
-	page, err := newClient(t, Options{URL: address}).Objects().Page(context.Background(), q)
-	if err != nil || len(page.Entries) != 2 {
-		t.Fatalf("Page: %v, %d rows", err, len(page.Entries))
-	}
-	for i := range page.Entries {
-		o := page.Entries[i].Object
-		if wanted := o.ID == "1"; o.Omitted == wanted || (o.Entity == `{"name":"orders","path":"\/a"}`) != wanted || !wanted && o.Entity != "" || page.Entries[i].Timestamp != now {
-			t.Errorf("row: %+v", *o)
-		}
-	}
-}
