@@ -21,11 +21,6 @@ var errDisorder = errors.New("kong does not keep order")
 // goroutine at a time, and sees some rows twice. until is 0 for the end of the log.
 func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk.Step) error) error {
 	first := log.Walk()
-	if first.Order() == walk.Unknown {
-		if err := first.Probe(ctx); err != nil {
-			return err
-		}
-	}
 	var mu sync.Mutex
 	inParts := false
 	step := func(page walk.Step) error {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -90,13 +91,7 @@ func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
 			return true
 		}
 	}
-	var names []string
-	named := func() []string {
-		if names == nil {
-			names = append(s.text.Names(), x.text.Names()...)
-		}
-		return names
-	}
+	named := sync.OnceValue(func() []string { return append(s.text.Names(), x.text.Names()...) })
 	for _, o := range r.meta.Open {
 		if near(o.T) && mayTouch(o.Method, o.Path, x.dao, x.key, named()) {
 			return true

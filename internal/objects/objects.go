@@ -73,7 +73,7 @@ const (
 	maxRecent  = 50_000  // keys that are remembered, twice
 	maxFirst   = 10 * time.Minute
 
-	defaultEntities = 50_000
+	maxEntities = 50_000 // that are remembered
 )
 
 // Ledger remembers what became of entries, and which rows have been taken into account.
@@ -110,8 +110,6 @@ type Options struct {
 	RecordTTL time.Duration
 	// Redact names more secrets, as dotted paths.
 	Redact []string
-	// MaxEntities bounds what is remembered. Default 50,000.
-	MaxEntities int
 
 	Observer Observer
 	Logger   *slog.Logger
@@ -162,9 +160,6 @@ type Joiner struct {
 func New(o Options) *Joiner {
 	if o.RecordTTL <= 0 {
 		o.RecordTTL = 30 * 24 * time.Hour
-	}
-	if o.MaxEntities <= 0 {
-		o.MaxEntities = defaultEntities
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

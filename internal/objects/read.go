@@ -106,11 +106,6 @@ func (r *round) read(ctx context.Context) error {
 // error, and err that of the source.
 func (r *round) walkRows(ctx context.Context, from, until int64) (began int64, stop, err error) {
 	wk := r.reader.Walk()
-	if wk.Order() == walk.Unknown {
-		if err := wk.Probe(ctx); err != nil {
-			return 0, nil, err
-		}
-	}
 	err = wk.Run(ctx, walk.Bounds{Floor: from, RestartFloor: from}, func(s walk.Step) error {
 		if s.Restart {
 			return nil
@@ -261,19 +256,11 @@ func (r *round) take(e *audit.Entry, known bool) {
 		}
 		return
 	case p != nil:
-		r.give(p, x)
+		p.rows = append(p.rows, x)
 	default:
 		r.others = append(r.others, x)
 	}
 	r.rows[id] = x
-}
-
-// give gives a row to the write that it is of.
-func (r *round) give(p *pending, x *row) {
-	if !x.dated {
-		x.t = p.entry.Timestamp
-	}
-	p.rows = append(p.rows, x)
 }
 
 // takeUndated gives rows without a time, which come first in a log that is read oldest
@@ -284,7 +271,8 @@ func (r *round) takeUndated() {
 		for i := range r.undated[id] {
 			x := r.undated[id][i]
 			if r.rows[x.id] == nil {
-				r.give(p, &x)
+				x.t = p.entry.Timestamp
+				p.rows = append(p.rows, &x)
 				r.rows[x.id] = &x
 			}
 		}

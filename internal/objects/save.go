@@ -49,7 +49,7 @@ func (r *round) remember(ctx context.Context, items []audit.Item) error {
 			size += len(items[n].Key) + len(items[n].Value)
 			n++
 		}
-		dropped, err := r.opts.Memory.Remember(ctx, r.version, items[:n], r.opts.MaxEntities)
+		dropped, err := r.opts.Memory.Remember(ctx, r.version, items[:n], maxEntities)
 		if err != nil {
 			return fmt.Errorf("remembering entities: %w", err)
 		}
@@ -57,7 +57,7 @@ func (r *round) remember(ctx context.Context, items []audit.Item) error {
 		items = items[n:]
 		if dropped > 0 && r.now.Sub(r.full) > time.Hour {
 			r.full = r.now
-			r.log.Warn("more entities than are remembered, the next change of the oldest ones has no history", "count", r.opts.MaxEntities)
+			r.log.Warn("more entities than are remembered, the next change of the oldest ones has no history", "count", maxEntities)
 		}
 	}
 	return nil

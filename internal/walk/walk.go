@@ -58,8 +58,7 @@ func (r *Reader) firstWarning(key string) bool {
 	return !given
 }
 
-// Walk returns a walk in the order that the last one found. Where that is
-// [Unknown], [Walk.Probe] must come before [Walk.Run].
+// Walk returns a walk in the order that the last one found.
 func (r *Reader) Walk() *Walk {
 	return &Walk{reader: r, order: r.Order(), size: r.opts.PageSize}
 }
@@ -186,8 +185,14 @@ func (w *Walk) Position() Position {
 }
 
 // Run reads to the end and hands on each page. It returns nil once the walk is
-// complete, and otherwise the error of the source or of emit.
+// complete, and otherwise the error of the source or of emit. If the order is [Unknown],
+// [Walk.Probe] comes first.
 func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
+	if w.order == Unknown {
+		if err := w.Probe(ctx); err != nil {
+			return err
+		}
+	}
 	w.bounds = b
 	w.size = w.reader.opts.PageSize
 	defer func() { w.reader.order.Store(int32(w.order)) }()
