@@ -1,6 +1,8 @@
 package changes
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,10 +37,7 @@ func Lines(text string) []string {
 }
 
 func (c *Change) line() string {
-	what := c.Entity + "/" + c.Name
-	if c.Name == "" {
-		what = c.Entity + "/" + c.Key
-	}
+	what := c.Entity + "/" + cmp.Or(c.Name, c.Key)
 	switch {
 	case c.Operation != Update:
 		return what + " " + strings.TrimSuffix(c.Operation, "e") + "ed"
@@ -88,24 +87,20 @@ type Pair struct {
 func (c *Change) Pairs() []Pair {
 	var pairs []Pair
 	at := map[string]int{} // by path
-	pair := func(path string) *Pair {
-		i, ok := at[path]
+	for k, f := range slices.Concat(c.From, c.To) {
+		if f.Path == "/updated_at" && c.Operation == Update {
+			continue
+		}
+		i, ok := at[f.Path]
 		if !ok {
 			i = len(pairs)
-			at[path] = i
-			pairs = append(pairs, Pair{Name: strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(path, "/"))})
+			at[f.Path] = i
+			pairs = append(pairs, Pair{Name: strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(f.Path, "/"))})
 		}
-		return &pairs[i]
-	}
-	skipped := func(path string) bool { return path == "/updated_at" && c.Operation == Update }
-	for _, f := range c.From {
-		if !skipped(f.Path) {
-			pair(f.Path).From = f.Value
-		}
-	}
-	for _, f := range c.To {
-		if !skipped(f.Path) {
-			pair(f.Path).To = f.Value
+		if k < len(c.From) {
+			pairs[i].From = f.Value
+		} else {
+			pairs[i].To = f.Value
 		}
 	}
 	return pairs

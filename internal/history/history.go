@@ -190,18 +190,17 @@ func (r *reading) before(rows []row, i int, apart int64) (changes.State, changes
 // entity where all states have one, else by when their rows were written. It returns how
 // many seconds two of them must lie apart for their order to be certain.
 func clock(rows []row) int64 {
+	apart := int64(apartUpdates)
 	for i := range rows {
-		w := &rows[i]
-		t, ok := w.state.Number("updated_at")
-		if !ok {
-			for i := range rows {
-				rows[i].clock = rows[i].at
-			}
-			return apartRows
+		var ok bool
+		if rows[i].clock, ok = rows[i].state.Number("updated_at"); !ok {
+			apart = apartRows
 		}
-		if w.clock = t; w.operation == changes.Delete { // the state is the one before
+	}
+	for i := range rows {
+		if w := &rows[i]; apart == apartRows || w.operation == changes.Delete { // its state is the one before
 			w.clock = w.at
 		}
 	}
-	return apartUpdates
+	return apart
 }

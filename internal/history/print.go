@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"regexp"
@@ -23,7 +24,7 @@ const (
 
 // Print writes the report for a person, in colour if that is wanted.
 func (r *Report) Print(w io.Writer, colour bool) error {
-	p := &printer{w: w, colour: colour}
+	p := &printer{colour: colour}
 	for i := range r.Events {
 		if i > 0 {
 			p.line("", "")
@@ -37,37 +38,29 @@ func (r *Report) Print(w io.Writer, colour bool) error {
 	if r.Oldest > 0 {
 		p.line(dim, "What was read of Kong's log begins at "+moment(r.Oldest)+".")
 	}
-	return p.err
+	_, err := io.WriteString(w, p.String())
+	return err
 }
 
 type printer struct {
-	w      io.Writer
+	strings.Builder
+
 	colour bool
-	err    error
 }
 
 func (p *printer) line(colour, text string) {
-	if p.err != nil {
-		return
-	}
 	if p.colour && colour != "" {
 		text = colour + text + plain
 	}
-	_, p.err = fmt.Fprintln(p.w, text)
+	p.WriteString(text + "\n")
 }
 
 func (p *printer) event(e *Event) {
-	who := e.UserName
-	if who == "" {
-		who = e.UserID
+	nobody := "anonymous"
+	if e.Method == "" {
+		nobody = "unknown"
 	}
-	if who == "" {
-		who = "anonymous"
-		if e.Method == "" {
-			who = "unknown"
-		}
-	}
-	head := []string{e.Time, clean(who)}
+	head := []string{e.Time, clean(cmp.Or(e.UserName, e.UserID, nobody))}
 	if e.SourceIP != "" {
 		head = append(head, "from "+clean(e.SourceIP))
 	}
@@ -78,11 +71,7 @@ func (p *printer) event(e *Event) {
 		head = append(head, clean(e.Method+" "+e.Path))
 	}
 	p.line(bold, strings.Join(head, "  "))
-	what := e.Entity + "/" + clean(e.Name)
-	if e.Name == "" {
-		what = e.Entity + "/" + e.Key
-	}
-	p.line("", "  "+e.Operation+" "+what)
+	p.line("", "  "+e.Operation+" "+e.Entity+"/"+clean(cmp.Or(e.Name, e.Key)))
 	if e.History != changes.Exact {
 		p.line(dim, "  "+string(e.History)+": "+e.Note)
 	} else if e.Note != "" {
