@@ -59,9 +59,7 @@ type Report struct {
 
 // Read reads the logs.
 func Read(ctx context.Context, o Options) (*Report, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	key := make([]byte, 32)
 	rand.Read(key)
 	r := &reading{

@@ -7,6 +7,7 @@ package kongadmin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rsa"
 	"crypto/tls"
@@ -98,22 +99,14 @@ func New(opts Options) (*Client, error) {
 		return nil, audit.SettingsErrorf("set KONG_ADMIN_API to something like https://kong.internal:8444",
 			"the Admin API's address is not an http or https URL")
 	}
-	if opts.Timeout <= 0 {
-		opts.Timeout = time.Minute
-	}
-	if opts.Retries <= 0 {
-		opts.Retries = 4
-	}
+	opts.Timeout = cmp.Or(opts.Timeout, time.Minute)
+	opts.Retries = cmp.Or(opts.Retries, 4)
+	opts.MaxBytes = cmp.Or(opts.MaxBytes, 1<<20)
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	if opts.RetryWait[0] <= 0 {
 		opts.RetryWait = [2]time.Duration{200 * time.Millisecond, 3 * time.Second}
 	}
 	opts.RetryWait[1] = max(opts.RetryWait[0], opts.RetryWait[1])
-	if opts.MaxBytes <= 0 {
-		opts.MaxBytes = 1 << 20
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
 	c := &Client{base: base, opts: opts, proxy: http.ProxyFromEnvironment}
 	c.bodies.New = func() any { return new(bytes.Buffer) }
 	config, err := trust(opts.TLS, opts.RootCA, base.Hostname())

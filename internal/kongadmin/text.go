@@ -54,30 +54,22 @@ func (r *pageReader) unquoted(raw []byte) []byte {
 		return r.scratch
 	}
 	// It replaces bytes that are not UTF-8 as well as half surrogate pairs. Only the
-	// latter have to be, so the bytes are set apart.
+	// latter have to be, and they are ASCII.
 	r.scratch = r.scratch[:0]
-	rest := string(raw[1 : len(raw)-1])
-	for rest != "" {
-		n := validPrefix(rest)
-		r.scratch, _ = jsontext.AppendUnquote(r.scratch, `"`+rest[:n]+`"`)
-		if rest = rest[n:]; rest != "" {
-			r.scratch = append(r.scratch, rest[0])
-			rest = rest[1:]
+	isASCII := func(b byte) bool { return b < utf8.RuneSelf }
+	for rest := raw[1 : len(raw)-1]; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && isASCII(rest[n]) == isASCII(rest[0]) {
+			n++
 		}
+		if isASCII(rest[0]) {
+			r.scratch, _ = jsontext.AppendUnquote(r.scratch, `"`+string(rest[:n])+`"`)
+		} else {
+			r.scratch = append(r.scratch, rest[:n]...)
+		}
+		rest = rest[n:]
 	}
 	return r.scratch
-}
-
-// validPrefix returns the length of the longest prefix of s that is valid UTF-8.
-func validPrefix(s string) int {
-	for i := 0; i < len(s); {
-		c, n := utf8.DecodeRuneInString(s[i:])
-		if c == utf8.RuneError && n == 1 {
-			return i
-		}
-		i += n
-	}
-	return len(s)
 }
 
 // escapes match the escapes of a JSON text: a surrogate pair, half a pair, any other.

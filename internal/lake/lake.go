@@ -166,19 +166,13 @@ func ended(status types.QueryStatus, message *string) error {
 
 // decode reads a row: a list of objects of one column each, by AWS's model.
 func decode(row []map[string]string) (audit.StoredEvent, error) {
-	var uid, at, times string
+	cells := map[string]string{}
 	for _, cell := range row {
 		for name, value := range cell {
-			switch strings.ToLower(name) {
-			case "uid":
-				uid = value
-			case "at":
-				at = value
-			case "times":
-				times = value
-			}
+			cells[strings.ToLower(name)] = value
 		}
 	}
+	uid, at, times := cells["uid"], cells["at"], cells["times"]
 	if uid == "" {
 		return audit.StoredEvent{}, errors.New("decoding a row: it has no UID")
 	}

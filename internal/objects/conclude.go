@@ -165,7 +165,6 @@ func (r *round) lateRows(ctx context.Context) (steps []step, err error) {
 	if err != nil {
 		return nil, err
 	}
-	late := 0
 	for _, x := range r.others {
 		_, waits := r.firstSeen(x.request)
 		switch {
@@ -176,13 +175,12 @@ func (r *round) lateRows(ctx context.Context) (steps []step, err error) {
 			continue
 		}
 		if x.t >= r.meta.Enabled && !r.said[x.request] {
-			late++
+			r.late++
 		}
 		steps = append(steps, step{t: x.t, rows: []*row{x}})
 		r.meta.closeOpen(x.request)
 	}
 	r.others = nil
-	r.late += late
 	return steps, nil
 }
 

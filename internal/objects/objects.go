@@ -7,6 +7,7 @@
 package objects
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -158,12 +159,8 @@ type Joiner struct {
 
 // New returns a joiner.
 func New(o Options) *Joiner {
-	if o.RecordTTL <= 0 {
-		o.RecordTTL = 30 * 24 * time.Hour
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.RecordTTL = cmp.Or(o.RecordTTL, 30*24*time.Hour)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	source := &impatient{source: o.Source}
 	return &Joiner{
 		source: source, opts: o, log: o.Logger, turn: make(chan struct{}, 1), first: map[string]time.Time{}, rowFirst: map[string]sight{}, undated: map[string][]row{},
@@ -342,7 +339,7 @@ func MarkedLate(id string) string { return "late:" + id }
 
 func journalKey(id string) string { return "changes:" + id }
 
-// sight is when a row was first seen, and when it was not there yet.
+// sight is when a row was first seen, and when it was not there yet; zero if that is not known.
 type sight struct{ first, absent time.Time }
 
 // recent remembers a value for each of the latest keys, some ten thousands. The zero value is

@@ -239,14 +239,13 @@ func (r *round) take(e *audit.Entry, known bool) {
 	if x.key == "" {
 		x.key = x.text.Text("id")
 	}
-	if f, ok := r.rowFirst[id]; ok {
-		x.first, x.absent = f.first, f.absent
-	} else {
+	var again bool
+	if x.sight, again = r.rowFirst[id]; !again {
+		x.first = time.Now()
 		if x.dated && x.t >= r.readFrom {
 			x.absent = r.readAt
 		}
-		x.first = time.Now()
-		r.rowFirst[id] = sight{x.first, x.absent}
+		r.rowFirst[id] = x.sight
 	}
 	switch {
 	case !x.dated: // they come once, before their requests

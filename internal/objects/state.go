@@ -22,9 +22,8 @@ type row struct {
 	dated       bool          // Kong gave t
 	text        changes.State // the entity after a create or an update, before a delete
 	expires     time.Time
-	known       bool      // it has been taken into account before
-	first       time.Time // when it was first seen
-	absent      time.Time // when it was not there yet; zero if that is not known
+	known       bool // it has been taken into account before
+	sight
 	// When its change was made, and announced if it was, by this machine's clock; see noticed.
 	madeAfter, madeBefore, announced time.Time
 	lost                             bool // its request will not show up

@@ -45,16 +45,6 @@ type entry struct {
 	at   int64 // the first refusal
 }
 
-// Decision is what follows from a refusal.
-type Decision uint8
-
-// Decisions.
-const (
-	Retry  Decision = iota // it is not clear yet, or the code is known to pass
-	Reject                 // it is about the entry
-	Stop                   // it is the state of the destination
-)
-
 // Begin is called when a call begins, and returns its number.
 func (j *Judge) Begin() int64 {
 	j.mu.Lock()
@@ -87,29 +77,34 @@ func (j *Judge) Accept(call int64, ids ...string) {
 	}
 }
 
-// Refuse notes that one entry was refused with a code that is not known, in a call for it
-// alone or in an answer that names it, and decides. since is the number of the call in
-// which its whole batch was first put. amid says that the same answer accepted an entry
-// that comes after this one in the call.
-func (j *Judge) Refuse(id, code string, since int64, amid bool) Decision {
+// Decide notes that one entry was refused with a code that is not known, in a call for it
+// alone or in an answer that names it. v has the code, and is rejected if that is about the
+// entry. Otherwise Decide returns the error of the put: an [audit.SettingsError] where the
+// destination refuses everything alike, else one that [IsUndecided]. since is the number of
+// the call in which its whole batch was first put. amid says that the same answer accepted an
+// entry that comes after this one in the call.
+func (j *Judge) Decide(destination string, v *audit.Verdict, id string, since int64, amid bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.clock++
-	if j.transient[code] {
-		return Retry
-	}
 	e := j.suspects[id]
 	switch {
+	case j.transient[v.Code]:
 	case e != nil && (amid || j.accepted > e.at):
 		delete(j.suspects, id)
-		return Reject
-	case e == nil:
-		j.suspect(id, code)
+		v.Status = audit.Rejected
+		return nil
+	default:
+		if e == nil {
+			j.suspect(id, v.Code)
+		}
+		if j.refused >= alike && j.accepted < since {
+			return audit.SettingsErrorf("nothing was rejected for it: look what the code says of the account, its quotas and the destination, and correct that",
+				"%s refuses every entry alike: %s: %s", destination, v.Code, v.Reason)
+		}
 	}
-	if j.refused >= alike && j.accepted < since {
-		return Stop
-	}
-	return Retry
+	return audit.WithHint(&undecidedError{destination, v.Code, v.Reason},
+		"look up what AWS says of that code, and at account, quota and the channel or log group: nothing is rejected meanwhile")
 }
 
 func (j *Judge) suspect(id, code string) {
@@ -140,23 +135,6 @@ func Narrow(n int, put func(lo, hi int) error) error {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// Decide is [Judge.Refuse] for a verdict that has the code, which it rejects if the code is
-// about the entry. Otherwise it returns the error of the put: an [audit.SettingsError] where the
-// destination refuses everything alike, else one that [IsUndecided].
-func (j *Judge) Decide(destination string, v *audit.Verdict, id string, since int64, amid bool) error {
-	switch j.Refuse(id, v.Code, since, amid) {
-	case Reject:
-		v.Status = audit.Rejected
-	case Stop:
-		return audit.SettingsErrorf("nothing was rejected for it: look what the code says of the account, its quotas and the destination, and correct that",
-			"%s refuses every entry alike: %s: %s", destination, v.Code, v.Reason)
-	case Retry:
-		return audit.WithHint(&undecidedError{destination, v.Code, v.Reason},
-			"look up what AWS says of that code, and at account, quota and the channel or log group: nothing is rejected meanwhile")
 	}
 	return nil
 }

@@ -7,42 +7,65 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
 )
+
+// What Decide decides.
+const (
+	retry  = "retry"
+	reject = "reject"
+	stop   = "stop"
+)
+
+func decide(j *Judge, id string, since int64, amid bool) string {
+	v := audit.Verdict{Code: "New"}
+	switch err := j.Decide("x", &v, id, since, amid); {
+	case err == nil && v.Status == audit.Rejected:
+		return reject
+	case v.Status == audit.Retryable && audit.NeedsPerson(err):
+		return stop
+	case v.Status == audit.Retryable && IsUndecided(err):
+		return retry
+	default:
+		return fmt.Sprint(v, err)
+	}
+}
 
 func TestJudge(t *testing.T) {
 	var j Judge
-	refuse := func(id string, want Decision) {
+	refuse := func(id, want string) {
 		t.Helper()
-		if got := j.Refuse(id, "New", j.Begin(), false); got != want {
-			t.Errorf("%s: %d, want %d", id, got, want)
+		if got := decide(&j, id, j.Begin(), false); got != want {
+			t.Errorf("%s: %s, want %s", id, got, want)
 		}
 	}
-	refuse("a", Retry)
-	refuse("a", Retry) // nothing was accepted since
+	refuse("a", retry)
+	refuse("a", retry) // nothing was accepted since
 	early := j.Begin()
-	refuse("b", Retry)
+	refuse("b", retry)
 	j.Accept(early, "x") // by a call that began before b was refused
-	refuse("b", Retry)
-	refuse("a", Reject)
-	refuse("c", Retry)
-	refuse("d", Retry)
-	refuse("e", Stop)
+	refuse("b", retry)
+	refuse("a", reject)
+	refuse("c", retry)
+	refuse("d", retry)
+	refuse("e", stop)
 	j.Accept(j.Begin(), "y")
-	refuse("f", Retry)
-	refuse("c", Reject)
+	refuse("f", retry)
+	refuse("c", reject)
 	j.Accept(j.Begin(), "d") // which was refused before: the code passes
-	refuse("e", Retry)
-	refuse("g", Retry)
-	refuse("g", Retry)
+	refuse("e", retry)
+	refuse("g", retry)
+	refuse("g", retry)
 }
 
 func TestJudgeAmidOthers(t *testing.T) {
 	var j Judge
 	call := j.Begin()
 	j.Accept(call, "x")
-	for i, want := range []Decision{Retry, Reject} {
-		if got := j.Refuse("a", "New", call, true); got != want {
-			t.Errorf("refusal %d: %d", i, got)
+	for i, want := range []string{retry, reject} {
+		if got := decide(&j, "a", call, true); got != want {
+			t.Errorf("refusal %d: %s", i, got)
 		}
 	}
 }
@@ -59,7 +82,7 @@ func TestJudgeRejectsNothingWholesale(t *testing.T) {
 				j.Accept(call, id)
 				continue
 			}
-			if j.Refuse(id, "New", call, false) == Reject {
+			if decide(&j, id, call, false) == reject {
 				t.Fatalf("%s was rejected in step %d", id, step)
 			}
 		}

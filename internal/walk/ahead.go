@@ -49,7 +49,7 @@ func (w *Walk) fetch(ctx context.Context, q audit.Query) (audit.Page, error) {
 	}
 	f := w.ahead.next
 	w.ahead.next = nil
-	if f != nil && !samePage(f.query, q) {
+	if f != nil && f.query != q {
 		f.stop()
 		w.ahead.on = false
 		return w.reader.opts.Source.Page(ctx, q)
@@ -98,9 +98,4 @@ func (w *Walk) stopAhead() {
 		f.stop()
 	}
 	w.ahead = readAhead{}
-}
-
-// samePage reports whether two queries of a walk ask for the same page.
-func samePage(a, b audit.Query) bool {
-	return a.Size == b.Size && a.After == b.After && a.Ascending == b.Ascending && a.Offset == b.Offset
 }
