@@ -71,9 +71,9 @@ func Diff(before, after State) (from, to []Field) {
 	switch {
 	case before == "" && after == "":
 	case before == "":
-		d.whole(&d.to, a, aOK, after)
+		d.to = whole(after)
 	case after == "":
-		d.whole(&d.from, b, bOK, before)
+		d.from = whole(before)
 	case !bOK || !aOK:
 		if before != after {
 			d.from, d.to = []Field{{"", opaque(before)}}, []Field{{"", opaque(after)}}
@@ -102,17 +102,18 @@ func NewChange(kind, key, operation string, before, state State, h History) Chan
 // differ gathers fields that differ.
 type differ struct{ from, to []Field }
 
-func (d *differ) whole(list *[]Field, n any, ok bool, text State) {
-	o, isObject := n.(map[string]any)
-	if !ok || !isObject {
-		*list = append(*list, Field{"", opaque(text)})
-		return
+// whole returns the fields of a state that the other one does not have.
+func whole(s State) (list []Field) {
+	o, ok := objectIn(string(s))
+	if !ok {
+		return []Field{{"", opaque(s)}}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o)) {
 		if o[name] != nil {
-			*list = append(*list, Field{"/" + escape(name), encode(o[name])})
+			list = append(list, Field{"/" + escape(name), encode(o[name])})
 		}
 	}
+	return list
 }
 
 // opaque is the value of a state that is not strict JSON.

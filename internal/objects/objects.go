@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/changes"
 	"github.com/kong-cloudtrail/relay/internal/walk"
@@ -135,7 +137,7 @@ type Joiner struct {
 	seen   recent[struct{}]     // requests that the log has shown
 	first  map[string]time.Time // when a write that waits was first seen
 
-	turn        chan struct{} // has an element while Join is under way, which what follows belongs to
+	turn        *semaphore.Weighted // held by the Join under way, which what follows belongs to
 	loaded      bool
 	version     int64
 	meta        meta
@@ -163,7 +165,7 @@ func New(o Options) *Joiner {
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	source := &impatient{source: o.Source}
 	return &Joiner{
-		source: source, opts: o, log: o.Logger, turn: make(chan struct{}, 1), first: map[string]time.Time{}, rowFirst: map[string]sight{}, undated: map[string][]row{},
+		source: source, opts: o, log: o.Logger, turn: semaphore.NewWeighted(1), first: map[string]time.Time{}, rowFirst: map[string]sight{}, undated: map[string][]row{},
 		reader: walk.NewReader(walk.Options{Source: source, PageSize: o.PageSize, StartAt: o.StartAt, Logger: o.Logger}),
 	}
 }
@@ -204,15 +206,18 @@ func (j *Joiner) Hold(e *audit.Entry) bool {
 // to ask again for the others. A read of the rows that fails is logged, and its writes
 // wait their time. An error is the ledger's.
 func (j *Joiner) Join(ctx context.Context, w audit.Writes) (ready []audit.Entry, again time.Time, err error) {
-	if took, err := j.takeTurn(ctx, !w.Live); err != nil {
-		return nil, time.Time{}, err
-	} else if !took { // what a tail has read besides must not wait for another's rows
+	switch {
+	case !w.Live:
+		if j.turn.Acquire(ctx, 1) != nil {
+			return nil, time.Time{}, context.Cause(ctx)
+		}
+	case !j.turn.TryAcquire(1): // what a tail has read besides must not wait for another's rows
 		if len(w.Entries) > 0 {
 			again = time.Now().Add(minAgain)
 		}
 		return nil, again, nil
 	}
-	defer func() { <-j.turn }()
+	defer j.turn.Release(1)
 	if len(w.Entries) == 0 && !w.Sweep && time.Since(j.lastRead) < readEvery {
 		return nil, time.Time{}, nil
 	}
@@ -222,24 +227,6 @@ func (j *Joiner) Join(ctx context.Context, w audit.Writes) (ready []audit.Entry,
 			return ready, again, err
 		}
 		j.loaded = false
-	}
-}
-
-// takeTurn reports whether nobody else joins now, after it has waited for that if need be.
-func (j *Joiner) takeTurn(ctx context.Context, wait bool) (bool, error) {
-	select {
-	case j.turn <- struct{}{}:
-		return true, nil
-	default:
-	}
-	if !wait {
-		return false, nil
-	}
-	select {
-	case j.turn <- struct{}{}:
-		return true, nil
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
 	}
 }
 

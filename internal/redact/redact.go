@@ -216,11 +216,12 @@ func (c *copier) token() error {
 // match returns the rests of the paths below a key, and reports whether one of
 // them names the key itself.
 func match(key string, paths []path) (below []path, whole bool) {
+	matches := func(step, want string) bool { return want == "*" || want == step }
 	for _, steps := range readings(key) {
 		for _, p := range paths {
 			n := min(len(steps), len(p))
 			switch {
-			case n == 0 || !matches(steps[:n], p[:n]):
+			case n == 0 || !slices.EqualFunc(steps[:n], p[:n], matches):
 			case n == len(p):
 				return nil, true
 			default:
@@ -249,13 +250,4 @@ func readings(key string) [][]string {
 		all = append(all, named)
 	}
 	return all
-}
-
-func matches(steps []string, p path) bool {
-	for i := range p {
-		if p[i] != "*" && p[i] != steps[i] {
-			return false
-		}
-	}
-	return true
 }
