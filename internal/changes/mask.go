@@ -201,7 +201,8 @@ func (v *visitor) secret(name string, n any) any {
 func (v *visitor) text(text, name string) any {
 	if t := strings.TrimSpace(text); t != "" && (t[0] == '{' || t[0] == '[') {
 		if n, ok := parse(t); ok {
-			inner := visitor{hide: v.hide, kind: v.kind, headers: v.headers, paths: v.paths, removed: v.removed}
+			inner := *v
+			inner.changed = false
 			if clean := inner.value(n, name, v.paths); inner.changed {
 				v.changed = true
 				return string(encode(clean))

@@ -152,28 +152,20 @@ func SecretName(name string) bool {
 }
 
 // wordsOf splits a name such as X-Api-Key, api_key or apiKey into its words.
-func wordsOf(name string) (words []string) {
-	var word []rune
-	flush := func() {
-		if len(word) > 0 {
-			words = append(words, strings.ToLower(string(word)))
-			word = word[:0]
-		}
-	}
-	var before rune
+func wordsOf(name string) []string {
+	var b strings.Builder
+	before := ' '
 	for _, c := range name {
-		switch {
-		case !unicode.IsLetter(c) && !unicode.IsDigit(c):
-			flush()
-		case unicode.IsUpper(c) && unicode.IsLower(before):
-			flush()
-			word = append(word, c)
-		default:
-			word = append(word, c)
+		if unicode.IsUpper(c) && unicode.IsLower(before) {
+			b.WriteByte(' ')
 		}
+		b.WriteRune(c)
 		before = c
 	}
-	flush()
+	words := strings.FieldsFunc(b.String(), func(c rune) bool { return !unicode.IsLetter(c) && !unicode.IsDigit(c) })
+	for i := range words {
+		words[i] = strings.ToLower(words[i])
+	}
 	return words
 }
 

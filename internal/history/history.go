@@ -93,8 +93,8 @@ func (r *reading) report() *Report {
 	}
 	slices.Sort(out.Keys)
 	for _, q := range r.rowless {
-		e := Event{Change: changes.Change{Entity: r.dao, Name: r.Name, Operation: operationOf(q.Method), History: changes.Unavailable}, at: q.Timestamp}
-		e.RequestID, e.Note = q.RequestID, "Kong has no row that says what this request changed"
+		e := Event{Change: changes.Change{Entity: r.dao, Name: r.Name, Operation: operationOf(q.Method), History: changes.Unavailable}, RequestID: q.RequestID}
+		e.Note = "Kong has no row that says what this request changed"
 		if r.now-q.Timestamp < settled {
 			e.Note = "the row that says what this request changed may still come"
 		}

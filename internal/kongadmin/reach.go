@@ -75,23 +75,20 @@ func (c *Client) Canary(ctx context.Context) (id string, err error) {
 // Version of the gateway: that of the last page, else what GET / says, else empty.
 func (c *Client) Version(ctx context.Context) string {
 	c.mu.Lock()
-	v, at := c.version, c.versionAt
+	known, at := c.version, c.versionAt
 	c.mu.Unlock()
 	if !at.IsZero() && time.Since(at) < versionAge {
-		return v
+		return known
 	}
 	// Kong 3.9 with a plugin server answers 500 here from one of its workers, so
 	// this is only the second source, tried seldom and never insisted upon.
-	v = c.askVersion(ctx)
+	v := c.askVersion(ctx)
 	if v == "" && ctx.Err() != nil {
-		return v // nobody was asked
+		return known // nobody was asked
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.versionAt = time.Now()
-	if v != "" {
-		c.version = v
-	}
+	c.version, c.versionAt = cmp.Or(v, c.version), time.Now()
 	return c.version
 }
 

@@ -153,15 +153,14 @@ func (q *query) isIdle(entries []audit.Entry) bool {
 	if q.shown[sum] {
 		q.idle++
 	}
-	if q.shown == nil {
-		q.shown = map[uint64]bool{}
-	}
 	q.shown[sum] = true
 	return q.idle > maxIdle
 }
 
 // beginQuery begins a query by time.
-func (w *Walk) beginQuery(after int64) { w.query = query{after: after, offsets: map[string]bool{}} }
+func (w *Walk) beginQuery(after int64) {
+	w.query = query{after: after, offsets: map[string]bool{}, shown: map[uint64]bool{}}
+}
 
 // KongTime returns Kong's clock when it answered the walk's first request, or the
 // zero time before that.
@@ -307,9 +306,10 @@ func (w *Walk) pageInOrder(ctx context.Context, q *audit.Query) (audit.Page, err
 		case !errors.Is(err, audit.ErrBadOffset) || w.badOffsets == maxBadOffsets:
 			return page, err
 		}
-		w.badOffsets++
+		bad := w.badOffsets + 1
 		w.reader.log.Warn("kong did not accept its own offset, asking for the second again", "err", err)
-		q.Offset, w.query = "", query{after: w.after, offsets: map[string]bool{}, badOffsets: w.badOffsets}
+		w.beginQuery(w.after)
+		q.Offset, w.badOffsets = "", bad
 		w.ordinals.DropFrom(q.After)
 	}
 }
