@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -46,8 +47,6 @@ type verification struct {
 	young   []audit.Entry // new to the ledger, and perhaps on their way: id, path and timestamp only
 	waited  bool          // for them
 
-	begun    time.Time      // when the scan began
-	scanned  time.Time      // when it ended
 	held     *index         // entries that Kong holds
 	low      int64          // the oldest timestamp of them
 	ttl      int64          // the greatest time to live of them, in seconds
@@ -57,13 +56,12 @@ type verification struct {
 	again   map[uint64]struct{} // dead or deferred, and not stored
 	lost    map[uint64]struct{} // delivered, and not at the destination
 	gaps    span                // what is missing
-	capped  bool
-	through int64 // one before the oldest entry that is not accounted for, if capped
+	through int64               // one before the oldest entry that is not accounted for
 }
 
 // run fills the report.
 func (v *verification) run(ctx context.Context) error {
-	v.begun = time.Now()
+	begun := time.Now()
 	if err := v.app.Store.Begin(ctx); err != nil {
 		return err
 	}
@@ -80,46 +78,22 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.log.Scan(ctx, v.Since, v.Until, func(s walk.Step) error { return v.page(ctx, s) }); err != nil {
 		return err
 	}
-	if err := v.believe(ctx); err != nil {
-		return err
-	}
-	v.scanned = time.Now()
-	if v.destination != nil {
-		if err := v.compare(ctx); err != nil {
+	for _, step := range []func(context.Context) error{v.believe, v.compare, v.lookAgain, v.nameLost, v.findFailing, v.countUndelivered} {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	if err := v.lookAgain(ctx); err != nil {
-		return err
-	}
-	if err := v.nameLost(ctx); err != nil {
-		return err
-	}
-	if err := v.findFailing(ctx); err != nil {
-		return err
-	}
-	counts, err := v.app.Store.UndeliveredCounts(ctx)
-	if err != nil {
-		return err
-	}
 	r := &v.report
-	r.DeadLetters, r.DeferredEntries = counts.Dead, counts.Deferred
-	if err := v.capUndelivered(ctx); err != nil {
-		return err
-	}
-	end := min(v.now, v.begun.Unix()) // Kong's clock may be ahead
+	end := min(v.now, begun.Unix()) // Kong's clock may be ahead
 	if v.Until != 0 {
 		end = min(end, v.Until)
 	}
-	through := end - 1
-	if v.capped {
-		through = min(through, v.through)
-	}
+	through := min(end-1, v.through)
 	if r.Entries == 0 && v.Since == 0 {
 		through = 0 // a log without any entry proves nothing
 	}
 	r.Since, r.Until, r.CompleteThrough = moment(v.Since), moment(end), moment(max(through, 0))
-	r.Seconds = time.Since(v.begun).Seconds()
+	r.Seconds = time.Since(begun).Seconds()
 	return nil
 }
 
@@ -179,11 +153,13 @@ func (v *verification) findFailing(ctx context.Context) error {
 	return err
 }
 
-// capUndelivered takes account of dead letters and deferred entries that Kong no
-// longer holds.
-func (v *verification) capUndelivered(ctx context.Context) error {
-	if v.report.window {
-		return nil
+// countUndelivered counts dead letters and deferred entries, also those that Kong no longer
+// holds.
+func (v *verification) countUndelivered(ctx context.Context) error {
+	counts, err := v.app.Store.UndeliveredCounts(ctx)
+	v.report.DeadLetters, v.report.DeferredEntries = counts.Dead, counts.Deferred
+	if err != nil || v.report.window {
+		return err
 	}
 	for u, err := range v.app.Store.UndeliveredEntries(ctx) {
 		if err != nil {
@@ -200,7 +176,7 @@ func (v *verification) reset() {
 	if v.destination != nil {
 		v.report.Destination = &DestinationReport{Name: v.destination.Name}
 	}
-	v.young, v.capped, v.unsorted = nil, false, nil
+	v.young, v.through, v.unsorted = nil, math.MaxInt64, nil
 	v.held, v.strays, v.lost, v.again = newIndex(), map[uint64]int{}, map[uint64]struct{}{}, map[uint64]struct{}{}
 	v.low, v.ttl, v.gaps = 0, 0, span{}
 }

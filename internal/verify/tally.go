@@ -77,11 +77,7 @@ func (s *span) add(timestamp int64) {
 }
 
 // cap keeps [Report.CompleteThrough] before a timestamp.
-func (v *verification) cap(timestamp int64) {
-	if !v.capped || timestamp-1 < v.through {
-		v.capped, v.through = true, timestamp-1
-	}
-}
+func (v *verification) cap(timestamp int64) { v.through = min(v.through, timestamp-1) }
 
 // due reports whether a pass should have recorded an entry. In the second in which
 // the last pass began, rows may have followed the ones it saw; the rows of its own
