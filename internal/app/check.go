@@ -13,7 +13,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 	"github.com/kong-cloudtrail/relay/internal/delivery"
 	"github.com/kong-cloudtrail/relay/internal/kongadmin"
-	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/secret"
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
@@ -114,7 +113,7 @@ func (a *App) checkQueries(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, err := range h.Events(ctx, lake.MinTime, lake.MinTime+1) {
+	for _, err := range h.Events(ctx, audit.MinEventTime, audit.MinEventTime+1) {
 		if err != nil {
 			return "", err
 		}

@@ -93,13 +93,13 @@ var (
 
 // The first and the last Unix second whose year has four digits.
 const (
-	minEventTime = -62135596800 // 0001-01-01T00:00:00Z
-	maxEventTime = 253402300799 // 9999-12-31T23:59:59Z
+	MinEventTime = -62135596800 // 0001-01-01T00:00:00Z
+	MaxEventTime = 253402300799 // 9999-12-31T23:59:59Z
 )
 
 // EventTime returns the time of the entry's event: the timestamp, or the nearest second
 // whose year can be written with four digits.
-func (e *Entry) EventTime() int64 { return min(max(e.Timestamp, minEventTime), maxEventTime) }
+func (e *Entry) EventTime() int64 { return min(max(e.Timestamp, MinEventTime), MaxEventTime) }
 
 // NoTTL is the TTL of an entry for which Kong gave none.
 const NoTTL = -1

@@ -245,9 +245,6 @@ func Event(list []Change, late bool, limit int) string {
 }
 
 func event(list []Change, left int, late bool) string {
-	if list == nil {
-		list = []Change{}
-	}
 	b, err := json.Marshal(struct {
 		Changes   []Change `json:"changes"`
 		Late      bool     `json:"late,omitzero"`
@@ -261,33 +258,31 @@ func event(list []Change, left int, late bool) string {
 
 // shrink leaves the longest fields out, at least n bytes. It reports whether it could.
 func shrink(list []Change, n int) bool {
-	type place struct {
-		change *Change
-		field  *Field
-	}
-	size := func(p place) int { return len(p.field.Path) + len(p.field.Value) }
-	var longest []place
+	size := func(f *Field) int { return len(f.Path) + len(f.Value) }
+	var longest []*Field
 	for i := range list {
 		c := &list[i]
 		c.From, c.To = slices.Clone(c.From), slices.Clone(c.To)
 		for _, fields := range [][]Field{c.From, c.To} {
 			for k := range fields {
-				longest = append(longest, place{c, &fields[k]})
+				longest = append(longest, &fields[k])
 			}
 		}
 	}
-	slices.SortStableFunc(longest, func(a, b place) int { return cmp.Compare(size(b), size(a)) })
-	for i, p := range longest {
+	slices.SortStableFunc(longest, func(a, b *Field) int { return cmp.Compare(size(b), size(a)) })
+	for i, f := range longest {
 		if i > 0 && n <= 0 {
 			break
 		}
-		n -= size(p)
-		p.field.Value = nil
-		p.change.Truncated++
+		n -= size(f)
+		f.Value = nil
 	}
 	gone := func(f Field) bool { return f.Value == nil }
 	for i := range list {
-		list[i].From, list[i].To = slices.DeleteFunc(list[i].From, gone), slices.DeleteFunc(list[i].To, gone)
+		c := &list[i]
+		c.Truncated += len(c.From) + len(c.To)
+		c.From, c.To = slices.DeleteFunc(c.From, gone), slices.DeleteFunc(c.To, gone)
+		c.Truncated -= len(c.From) + len(c.To)
 	}
 	return len(longest) > 0
 }

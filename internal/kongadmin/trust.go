@@ -1,10 +1,10 @@
 package kongadmin
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -68,10 +68,7 @@ func verify(chain, pinned []*x509.Certificate, roots *x509.CertPool, host string
 		return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
 	}
 	leaf := chain[0] // crypto/tls has seen to it that there is one
-	for _, pin := range pinned {
-		if !bytes.Equal(pin.Raw, leaf.Raw) {
-			continue
-		}
+	if slices.ContainsFunc(pinned, leaf.Equal) {
 		if now := time.Now(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
 			return fail(x509.CertificateInvalidError{Cert: leaf, Reason: x509.Expired, Detail: "the certificate itself was given"})
 		}

@@ -34,12 +34,6 @@ const (
 	timeFormat = "2006-01-02 15:04:05"
 )
 
-// The first and the last second that a query can name.
-var (
-	MinTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
-	MaxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
-)
-
 var (
 	storeID     = regexp.MustCompile(`^[0-9a-f-]{36}$`)
 	eventSource = regexp.MustCompile(`^[0-9A-Za-z._-]{1,100}$`)
@@ -190,7 +184,7 @@ func decode(row []map[string]string) (audit.StoredEvent, error) {
 
 // stamp writes a time as SQL has it.
 func stamp(second int64) string {
-	return time.Unix(min(max(second, MinTime), MaxTime), 0).UTC().Format(timeFormat)
+	return time.Unix(min(max(second, audit.MinEventTime), audit.MaxEventTime), 0).UTC().Format(timeFormat)
 }
 
 // service says what the failures of a query mean.

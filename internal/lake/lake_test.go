@@ -102,14 +102,14 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	s.Remove(got[7].UID)
-	if n := len(all(t, l, MinTime-1, MaxTime+1)); n != 2499 {
+	if n := len(all(t, l, audit.MinEventTime-1, audit.MaxEventTime+1)); n != 2499 {
 		t.Errorf("%d events", n)
 	}
 	if n := len(all(t, l, at.Unix()-10, at.Unix())); n != 0 {
 		t.Errorf("%d events before the first", n)
 	}
 	n := 0
-	for _, err := range l.Events(t.Context(), MinTime, MaxTime) {
+	for _, err := range l.Events(t.Context(), audit.MinEventTime, audit.MaxEventTime) {
 		if n++; err != nil || n == 1200 {
 			break
 		}
@@ -238,7 +238,7 @@ func BenchmarkEvents(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		for _, err := range l.Events(b.Context(), MinTime, MaxTime) {
+		for _, err := range l.Events(b.Context(), audit.MinEventTime, audit.MaxEventTime) {
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -85,25 +85,24 @@ func (r *round) wait(p *pending, before []*pending) time.Time {
 		p.settled = p.settled || r.allAnnounced(p)
 		return time.Time{}
 	}
-	poll := r.now.Add(min(max(waited/2, minAgain), apart))
-	full := p.first.Add(firstRow)
+	poll := min(max(waited/2, minAgain), apart)
 	if len(p.rows) == 0 {
 		if waited >= firstRow {
 			return time.Time{}
 		}
-		return earlier(poll, full)
+		return r.now.Add(min(poll, firstRow-waited))
 	}
 	if at := p.lastRow().Add(apart); at.After(r.now) {
 		return at
 	}
 	if slices.ContainsFunc(before, p.shares) { // what is older goes first
-		return poll
+		return r.now.Add(poll)
 	}
 	if p.settled = p.settled || r.allAnnounced(p); p.settled || waited >= firstRow {
 		return time.Time{}
 	}
 	if slices.ContainsFunc(p.rows, func(x *row) bool { return x.operation == changes.Update && r.certain(x, p) }) {
-		return earlier(poll, full)
+		return r.now.Add(min(poll, firstRow-waited))
 	}
 	return time.Time{}
 }
@@ -146,13 +145,6 @@ func (r *round) allAnnounced(p *pending) bool {
 		}
 	}
 	return true
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // lateRows returns the rows that no write waits for any more: their event has gone, or

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
-	"github.com/kong-cloudtrail/relay/internal/lake"
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
@@ -27,7 +26,7 @@ func (v *verification) compare(ctx context.Context) error {
 	}
 	// What the ledger calls delivered was delivered before it was read.
 	visible := time.Now().Add(v.Grace)
-	from, to := v.Since, lake.MaxTime
+	from, to := v.Since, int64(audit.MaxEventTime)
 	if v.Until != 0 {
 		to = v.Until
 	}
@@ -70,7 +69,7 @@ func (v *verification) compare(ctx context.Context) error {
 // not taken: from its put on, or before, if it was ahead of the clock. Kong has had
 // it since then, and Kong keeps nothing for longer than its time to live.
 func (v *verification) askElsewhere(ctx context.Context, from, to int64, first bool) error {
-	if err := v.ask(ctx, to, lake.MaxTime, first); err != nil {
+	if err := v.ask(ctx, to, audit.MaxEventTime, first); err != nil {
 		return err
 	}
 	kept := max(int64(v.app.Settings.RecordTTL/time.Second), v.ttl) + daySeconds

@@ -5,7 +5,7 @@ import (
 	"hash/maphash"
 	"slices"
 
-	"github.com/kong-cloudtrail/relay/internal/lake"
+	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // index is what Kong holds: of each entry a hash of its id, its timestamp, and what
@@ -47,7 +47,7 @@ func (i *item) timestamp() int64 { return i.at >> stateBits }
 func (x *index) add(id string, timestamp int64, state int64) {
 	h := x.hash(id)
 	b := &x.buckets[h>>56]
-	*b = append(*b, item{h, min(max(timestamp, lake.MinTime), lake.MaxTime)<<stateBits | state})
+	*b = append(*b, item{h, min(max(timestamp, audit.MinEventTime), audit.MaxEventTime)<<stateBits | state})
 	x.sorted = false
 }
 
