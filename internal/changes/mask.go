@@ -164,7 +164,7 @@ func (v *visitor) pair(o map[string]any) bool {
 }
 
 // named reports whether a field is a secret by its name. A reference to another entity
-// is none, and what is true, false or null says nothing.
+// is not a secret, and what is true, false or null says nothing.
 func named(key string, value any) bool {
 	if !SecretName(key) || reference(value) {
 		return false

@@ -79,7 +79,7 @@ func TestDecodeEntry(t *testing.T) {
 		"numbers with a point": {`{"request_timestamp":1663013700.987,"status":2e2,"ttl":1.5}`, func(e *audit.Entry) {
 			e.Timestamp, e.Status, e.TTL = 1663013700, 200, 1
 		}},
-		"numbers that are none": {`{"request_timestamp":"yesterday","status":{},"ttl":true}`, func(e *audit.Entry) {
+		"numbers that are not numbers": {`{"request_timestamp":"yesterday","status":{},"ttl":true}`, func(e *audit.Entry) {
 			e.Unknown = `{"request_timestamp":"yesterday","status":{},"ttl":true}`
 		}},
 		"a number after all": {`{"status":"no","status":200}`, func(e *audit.Entry) { e.Status = 200 }},

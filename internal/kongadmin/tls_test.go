@@ -85,7 +85,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// Something that speaks TLS only may close the connection without a word.
+// A server that speaks TLS only may close the connection without an answer.
 func TestPlainHTTPThatIsReset(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -109,7 +109,7 @@ func TestPlainHTTPThatIsReset(t *testing.T) {
 	}
 }
 
-// nginx answers with pages of its own where TLS is amiss.
+// nginx answers with its own pages where TLS is amiss.
 func TestTLSRefusedByNginx(t *testing.T) {
 	for title, want := range map[string]string{
 		"400 The plain HTTP request was sent to HTTPS port": "https://",

@@ -77,7 +77,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A version of GET / is believed for a while, not for ever.
+// A version of GET / is believed for a while, and longer if nobody can be asked.
 func TestVersionAsksAgain(t *testing.T) {
 	version := "3.4"
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"version":%q}`, version) })
@@ -95,6 +95,9 @@ func TestVersionAsksAgain(t *testing.T) {
 		t.Errorf("asked again at once: %q", v)
 	}
 	c.versionAt = time.Now().Add(-2 * versionAge)
+	if v := c.Version(ctx); v != "3.4" {
+		t.Errorf("a cancelled call forgot the version: %q", v)
+	}
 	if v := c.Version(t.Context()); v != "3.9" {
 		t.Errorf("not asked again: %q", v)
 	}
