@@ -122,3 +122,31 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 }
+
+// A request that is refused for its head is answered at once, also if its sender waits to be asked for the body.
+func TestRefusedBeforeTheBody(t *testing.T) {
+	r := newRelay(Options{Secrets: func(string, bool) []string { return []string{secretA} }})
+	s := httptest.NewServer(r)
+	t.Cleanup(s.Close)
+	for _, path := range []string{Path, EventHookPath, HTTPLogPath} {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if err := c.SetDeadline(time.Now().Add(readFor / 2)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: relay\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n", path); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: status %d", path, resp.StatusCode)
+		}
+	}
+}

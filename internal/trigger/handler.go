@@ -125,6 +125,9 @@ type request struct {
 	*http.Request
 	w       http.ResponseWriter
 	limiter *rate.Limiter // of its path
+	// body reads no more of Body than the path takes. It does not replace Body: the server would read what
+	// is left of another reader before it sends an answer, and a sender may hold that back.
+	body io.Reader
 	// secrets may have signed it. There are none only if it need not be signed, and is within the rate.
 	secrets []string
 }
@@ -240,7 +243,7 @@ func (h *handler) check(r *request, path string, size int64, rest func(*request)
 	case !r.limiter.AllowN(h.Now(), 1):
 		return nil, errRate
 	}
-	r.Body = http.MaxBytesReader(r.w, r.Body, size)
+	r.body = http.MaxBytesReader(r.w, r.Body, size)
 	return rest(r)
 }
 
@@ -252,7 +255,7 @@ func (h *handler) trigger(r *request) ([]string, error) {
 		}
 	}
 	done := h.bodies.begin(r.w)
-	body, err := io.ReadAll(r.Body)
+	body, err := io.ReadAll(r.body)
 	done() // what follows may take the ledger's time
 	if err != nil {
 		return nil, readError(err)

@@ -44,7 +44,7 @@ func (h *handler) eventHook(r *request) ([]string, error) {
 		}
 	}
 	defer h.bodies.begin(r.w)()
-	if _, err := io.Copy(io.MultiWriter(writers...), r.Body); err != nil {
+	if _, err := io.Copy(io.MultiWriter(writers...), r.body); err != nil {
 		return nil, readError(err)
 	}
 	if !r.signed() {

@@ -30,7 +30,7 @@ func (h *handler) httpLog(r *request) ([]string, error) {
 		}
 	}
 	defer h.bodies.begin(r.w)()
-	ids, anonymous, err := readHTTPLog(r.Body)
+	ids, anonymous, err := readHTTPLog(r.body)
 	if err != nil {
 		if _, ok := errors.AsType[*jsontext.SyntacticError](err); ok || errors.Is(err, errHTTPLog) {
 			return nil, errHTTPLog
