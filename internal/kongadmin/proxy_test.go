@@ -1,7 +1,9 @@
 package kongadmin
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -32,6 +34,7 @@ func TestProxyRefuses(t *testing.T) {
 		person bool
 		hint   string
 	}{
+		{401, true, "let the proxy connect to kong.internal:8444"},
 		{403, true, "let the proxy connect to kong.internal:8444"},
 		{404, true, "let the proxy connect"},
 		{407, true, "user and password in HTTPS_PROXY"},
@@ -49,9 +52,16 @@ func TestProxyRefuses(t *testing.T) {
 		})
 		address := strings.Replace(proxy.URL, "//", "//relay:pr0xy-secret@", 1)
 
-		client := newClient(t, Options{URL: "https://kong.internal:8444", Token: token(secret), Retries: 1})
+		rotated := false
+		client := newClient(t, Options{URL: "https://kong.internal:8444", Retries: 1, Token: func(_ context.Context, fresh bool) (string, error) {
+			rotated = rotated || fresh
+			return secret, nil
+		}})
 		through(t, client, address)
 		err := refused(t, client, all)
+		if rotated || errors.Is(err, audit.ErrNoAuditLog) {
+			t.Errorf("%d: the answer was taken for Kong's: %v", c.status, err)
+		}
 		if !strings.Contains(err.Error(), proxy.Listener.Addr().String()) || strings.Contains(err.Error(), "pr0xy-secret") {
 			t.Errorf("%d: %v", c.status, err)
 		}

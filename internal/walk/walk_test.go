@@ -79,6 +79,19 @@ func TestWalkForgets(t *testing.T) {
 	}
 }
 
+// A walk finds out by itself whether Kong filters by time.
+func TestRunWithoutProbe(t *testing.T) {
+	w := NewReader(Options{Source: &table{times: repeat(1_000_000, 70)}}).Walk()
+	rows := 0
+	err := w.Run(t.Context(), Bounds{}, func(s Step) error {
+		rows += len(s.Entries)
+		return nil
+	})
+	if err != nil || rows != 70 || w.Order() != OldestFirst {
+		t.Errorf("%d rows, %s, %v", rows, w.Order(), err)
+	}
+}
+
 // endless gives the same rows behind offsets that never end.
 type endless struct{ table }
 
