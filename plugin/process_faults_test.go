@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kong-cloudtrail/relay/internal/plugintest"
 )
 
 // Whatever the relay does, the first event says so in Kong's log, the others take
@@ -259,6 +261,43 @@ func TestWrongConfigurationIsReportedOnce(t *testing.T) {
 	logEvent(t, h, i, answered("a"))
 	if n := len(h.Lines()); n != before+1 {
 		t.Errorf("%d lines", n-before)
+	}
+}
+
+// What the process has written is still there once the process and its folder are gone: that is when every
+// test looks for its secret in it.
+func TestStandardErrorIsKept(t *testing.T) {
+	const line = "a connection from Kong ended"
+	dir, err := os.MkdirTemp("", "kong")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := plugintest.Start(t.Context(), built(t, "cloudtrail-relay"), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", filepath.Join(dir, "cloudtrail-relay.socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte{1, 0, 0, 0, 0xff}); err != nil { // no call
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	for range time.Tick(5 * time.Millisecond) {
+		if strings.Contains(h.Stderr(), line) {
+			break
+		}
+		if time.Since(begin) > 10*time.Second {
+			t.Fatalf("standard error: %s", h.Stderr())
+		}
+	}
+	if err := errors.Join(h.Close(), os.RemoveAll(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if text := h.Stderr(); !strings.Contains(text, line) {
+		t.Errorf("standard error at the end: %s", text)
 	}
 }
 

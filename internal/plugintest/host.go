@@ -8,12 +8,12 @@
 package plugintest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -31,7 +31,7 @@ type Host struct {
 	name    string
 	cmd     *exec.Cmd
 	socket  string
-	stderr  *os.File      // its standard error
+	stderr  tail
 	exited  chan struct{} // closed when the process has ended
 	exitErr error         // set before exited is closed
 
@@ -64,12 +64,9 @@ func Start(ctx context.Context, binary, dir string) (*Host, error) {
 		idle: make(chan *conn, 64), calls: map[string]int{},
 	}
 	h.cmd = exec.Command(binary, "-kong-prefix", dir) //nolint:noctx // Close ends it
-	var err error
-	if h.stderr, err = os.Create(filepath.Join(dir, name+".log")); err == nil {
-		h.cmd.Stderr = h.stderr
-		err = h.cmd.Start()
-	}
-	if err != nil {
+	h.cmd.Stderr = &h.stderr
+	h.cmd.WaitDelay = time.Second
+	if err := h.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the plugin: %w", err)
 	}
 	go func() {
@@ -146,14 +143,8 @@ func (h *Host) Lines() []Line {
 	return slices.Clone(h.lines)
 }
 
-// Stderr returns what the process has written to its standard error.
-func (h *Host) Stderr() string {
-	text, err := os.ReadFile(h.stderr.Name())
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
-}
+// Stderr returns the end of what the process has written to its standard error.
+func (h *Host) Stderr() string { return h.stderr.String() }
 
 // PID is the process id of the plugin.
 func (h *Host) PID() int { return h.cmd.Process.Pid }
@@ -182,7 +173,6 @@ func (h *Host) Close() error {
 		_ = h.cmd.Process.Kill()
 	}
 	<-h.exited
-	_ = h.stderr.Close()
 	for {
 		select {
 		case c := <-h.idle:
@@ -208,4 +198,28 @@ func (h *Host) keep(c *conn) {
 	default:
 		_ = c.Close()
 	}
+}
+
+// tail keeps the last bytes that are written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+const tailSize = 64 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf.Write(p)
+	if extra := t.buf.Len() - tailSize; extra > 0 {
+		t.buf.Next(extra)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.String()
 }
