@@ -17,6 +17,8 @@ func TestSecretsOfEntities(t *testing.T) {
 		{Path: "/services?api_key=" + secret + "&size=1"},
 		{Path: "/services?size=1;api_key=" + secret},
 		{Path: "/services?api%255Fkey=" + secret},
+		{Path: "/services?password=a;" + secret},
+		{Path: "/services?api_key;x=" + secret},
 		{Path: "/services", Unknown: `{"request_body":{"password":"` + secret + `"}}`},
 	} {
 		New([]string{Secrets})(&e)

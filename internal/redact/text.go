@@ -76,9 +76,12 @@ func (r *redactor) steps(p string) string {
 	return strings.Join(all, "/")
 }
 
-// query redacts a query string. It returns a reason if the query must be withheld.
+// query redacts a query string. It returns a reason if the query must be withheld. A semicolon
+// separates as an ampersand does, unless it is part of a value that is redacted: to Kong it
+// separates nothing.
 func (r *redactor) query(query string) (clean, reason string) {
 	var b strings.Builder
+	var goesOn bool // what is redacted goes on behind a semicolon
 	for query != "" {
 		pair, separator := query, ""
 		if at := strings.IndexAny(query, "&;"); at >= 0 {
@@ -94,12 +97,14 @@ func (r *redactor) query(query string) (clean, reason string) {
 		below, whole := match(key, r.roots)
 		whole = whole || r.secrets && changes.SecretName(key)
 		plain := unescape(value)
+		secret := ok && r.text(plain, below, 0) != plain || !ok && r.text(key, nil, 0) != key // such as a%3Dsecret
 		switch {
-		case ok && (whole || r.text(plain, below, 0) != plain):
-			pair = name + "=" + redacted
-		case !ok && r.text(key, nil, 0) != key: // such as a%3Dsecret
+		case goesOn, secret && !ok:
 			pair = redacted
+		case ok && (whole || secret):
+			pair = name + "=" + redacted
 		}
+		goesOn = separator == ";" && (goesOn || whole || secret)
 		b.WriteString(pair + separator)
 	}
 	return b.String(), ""
