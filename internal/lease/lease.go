@@ -38,8 +38,8 @@ type Options struct {
 	// Rerun is called when another process requests a rerun while the lease is held. May be
 	// nil.
 	Rerun func()
-	// TTL is what the ledger was opened with, its LeaseTTL: how often the lease is renewed and
-	// when it counts as lost rest on it. Default: ledger.DefaultLease.
+	// TTL is what the ledger was opened with, its LeaseTTL: how long a renewal may take and
+	// when the lease counts as lost rest on it. Default: ledger.DefaultLease.
 	TTL    time.Duration
 	Logger *slog.Logger
 }

@@ -220,6 +220,19 @@ func TestRedisAnswersAreExplained(t *testing.T) {
 	}
 }
 
+// An answer that no script gives says nothing of what was written.
+func TestRedisAnswerOfSomethingElse(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{"*0\r\n", "*2\r\n$2\r\nok\r\n$1\r\nx\r\n", "*2\r\n$4\r\nnews\r\n:1\r\n"} {
+		r := openRedis(t, redisconn.Options{Addrs: []string{answering(t, answer)}})
+		r.pin.Set("g", 1)
+		wantErr(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}), errAnswer)
+		wantErr(t, (&lease{r: r}).SetMarks(bg(), audit.Marks{Cursor: 1}), errAnswer)
+		_, err := r.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: noon}})
+		wantErr(t, err, errAnswer)
+	}
+}
+
 // TestRedisThatDoesNotAnswer has servers that take connections and say nothing.
 func TestRedisThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 
 // Recall returns what the ledger remembers under keys, nil for nothing, and the version
 // of its memory, which grows with each Remember and begins at 0 in each generation. It
-// fails with [audit.ErrLedgerReplaced].
+// fails with [audit.ErrLedgerReplaced] or [audit.ErrLedgerOlder].
 func (r *Ledger) Recall(ctx context.Context, keys []string) (values [][]byte, version int64, err error) {
 	const doing = "recalling"
 	args := []any{nil, nil, time.Now().Unix()}

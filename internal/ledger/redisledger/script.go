@@ -79,11 +79,11 @@ func (r *Ledger) run(ctx context.Context, doing string, script *redis.Script, ke
 	if err := failures[word]; err != nil {
 		return "", nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	if word != answerOK {
+	if word == changedLayout || word == foreign {
 		return word, answer[1:], nil
 	}
 	sequence, err := number(answer[1])
-	if err != nil {
+	if word != answerOK || err != nil {
 		return "", nil, r.wrap(doing, errAnswer)
 	}
 	r.pin.Saw(known, sequence)
