@@ -42,6 +42,10 @@ func (w *world) verify(want int, args ...string) verify.Report {
 	if code != want || report.OK != (want == exitOK) {
 		w.tb.Errorf("verify %v ended with %d, want %d: %s\n%s", args, code, want, tail(r.stdout.String(), 2000), tail(r.stderr.String(), 2000))
 	}
+	// Scripts read this key.
+	if report.Repaired != nil && !bytes.Contains(r.stdout.Bytes(), []byte(fmt.Sprintf(`"healed":%t`, report.Repaired.Repaired))) {
+		w.tb.Errorf("no healed in %s", tail(r.stdout.String(), 2000))
+	}
 	return report
 }
 

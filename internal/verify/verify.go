@@ -137,7 +137,7 @@ type RepairReport struct {
 	Dead      int    `json:"dead"`
 	Deferred  int    `json:"deferred"`
 	Failed    int    `json:"failed"`
-	Repaired  bool   `json:"repaired"` // nothing is left to repair
+	Repaired  bool   `json:"healed"` // nothing is left to repair; the key is the one that scripts know
 	Error     string `json:"error,omitempty"`
 }
 
