@@ -156,7 +156,7 @@ type Request struct {
 	Fault     Fault      // of a page: what was done to it
 	Status    int        // 0 if nothing was answered
 	Rows      int        // of a page
-	Bytes     int64      // of the answer's body
+	Bytes     int64      // of the answer's body; 0 if a recorder passed it on
 }
 
 // Stats are totals since the start.
