@@ -2,9 +2,12 @@ package app
 
 import (
 	"context"
+	"io"
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -44,6 +47,20 @@ func TestWatchKeepsTheUrgentDestination(t *testing.T) {
 	}
 	if !slices.Equal(called, []string{"plain", "urgent"}) || !slices.Equal(retried, []string{"Throttling", "Throttling"}) {
 		t.Errorf("puts to %v, made again for %v", called, retried)
+	}
+}
+
+// The passes of CloudTrail Lake get the destination whose puts go first.
+func TestCloudTrailHasAnUrgentDestination(t *testing.T) {
+	t.Parallel()
+	s := config.Settings{ChannelARN: "arn:aws:cloudtrail:eu-central-1:123456789012:channel/11111111-2222-3333-4444-555555555555"}
+	s.UseAWS(aws.Config{Region: "eu-central-1"})
+	d, err := openCloudTrail(t.Context(), &s, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.urgent == nil || d.urgent == d.Destination {
+		t.Error("no urgent destination")
 	}
 }
 
