@@ -49,12 +49,13 @@ func (d *demo) findPlugin(ctx context.Context, dir string) (binary string, err e
 			return beside, nil
 		}
 	}
-	if err := exec.CommandContext(ctx, "go", "list", source).Run(); err != nil {
+	// -mod=readonly: elsewhere, go could fetch what is called so, and change a go.mod for it.
+	if err := exec.CommandContext(ctx, "go", "list", "-mod=readonly", source).Run(); err != nil {
 		return "", fmt.Errorf("neither the source nor the built plugin is here (%w)", err)
 	}
 	fmt.Fprintln(d.out, "Building the plugin …")
 	binary = filepath.Join(dir, name)
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, source).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-o", binary, source).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building it failed: %w: %.200s", err, out)
 	}
 	return binary, nil
