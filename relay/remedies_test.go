@@ -349,13 +349,13 @@ func TestKongIsGoneWhileNothingAsks(t *testing.T) {
 	w.up()
 	w.work()
 	eventually(t, patient, "Kong works", func() bool { return w.state("kong").Status == "ok" })
-	before := len(w.kong.Requests())
 	w.kongFront.set(frontMode{refused: true})
 	eventually(t, patient, "it is named", func() bool {
 		// The line may be of a request that was under way.
 		state := w.state("kong")
 		return len(w.lines("dependency is failing", "kong")) == 1 && strings.Contains(state.Cause, "connection refused") && strings.Contains(state.Hint, "firewall")
 	})
+	before := len(w.kong.Requests()) // those that were under way have ended
 	w.kongFront.set(w.wrong["expired"])
 	eventually(t, patient, "another cause", func() bool { return strings.Contains(w.state("kong").Cause, "expired") })
 	if now := len(w.kong.Requests()); now != before {
