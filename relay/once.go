@@ -124,8 +124,8 @@ func kindName(s pipeline.Summary) string {
 	return string(s.Kind)
 }
 
-// progress returns functions that show the progress of a long pass on a terminal, and that
-// end that. Where no person may be looking, show is otherwise.
+// progress returns a function that shows the progress of a long pass, and one that removes
+// the display. If standard error is not a terminal, or with --json, show is otherwise.
 func (e *env) progress(c *cli.Command, otherwise func(pipeline.Summary)) (show func(pipeline.Summary), end func()) {
 	if !app.IsTerminal(e.Stderr) || c.Bool("json") {
 		return otherwise, func() {}

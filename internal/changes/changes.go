@@ -102,7 +102,7 @@ func NewChange(kind, key, operation string, before, state State, h History) Chan
 // differ gathers fields that differ.
 type differ struct{ from, to []Field }
 
-// whole returns the fields of a state that the other one does not have.
+// whole returns all fields of a state, for when there is no other state to compare it with.
 func whole(s State) (list []Field) {
 	o, ok := objectIn(string(s))
 	if !ok {

@@ -51,7 +51,7 @@ func (s *Server) read(r *http.Request, service string) (body []byte, done func()
 	return body, done, e
 }
 
-// judge takes the events of a call that are as they should be, and returns the answer.
+// judge stores the valid events of a call, and returns the answer.
 func (s *Server) judge(events []auditEvent, p *awstest.Plan) []byte {
 	taken, failed := make([]awstest.Event, 0, len(events)), []failure{}
 	now, omitted := s.o.Now(), 0

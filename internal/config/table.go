@@ -116,7 +116,7 @@ func (l *loader) table() []setting {
 	return rows
 }
 
-// rows are the rows of the table. One that has no group is of the group of the row before.
+// rows are the rows of the table. A row without a group belongs to the group of the row before.
 func (l *loader) rows() []setting {
 	s := &l.settings
 	return []setting{

@@ -49,7 +49,8 @@ func (d *demo) findPlugin(ctx context.Context, dir string) (binary string, err e
 			return beside, nil
 		}
 	}
-	// -mod=readonly: elsewhere, go could fetch what is called so, and change a go.mod for it.
+	// Without -mod=readonly, go could download a module of this name in the folder of another
+	// module, and add it to that go.mod.
 	if err := exec.CommandContext(ctx, "go", "list", "-mod=readonly", source).Run(); err != nil {
 		return "", fmt.Errorf("neither the source nor the built plugin is here (%w)", err)
 	}

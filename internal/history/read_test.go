@@ -54,8 +54,8 @@ func TestSince(t *testing.T) {
 			}
 			want := []string{}
 			for _, e := range whole.Events {
-				// What left no row is listed by the names of its time, and of entities that had
-				// the name in that time.
+				// A request without a row is listed if its path ends in the name. A row is listed
+				// if its entity had the name at some time since.
 				if at, _ := time.Parse(time.RFC3339, e.Time); at.Unix() >= since && (keys[e.Key] || e.Key == "" && strings.HasSuffix(e.Path, "/"+name)) {
 					want = append(want, fmt.Sprint(e))
 				}
