@@ -18,31 +18,33 @@ import (
 // batch is what one call carries: the events of entries that follow each other.
 type batch struct {
 	*body
-	verdicts []audit.Verdict // of each event
-	since    int64           // the number of the call in which the batch was first put, whole
+	verdicts  []audit.Verdict // of each event
+	firstCall int64           // the number of the call in which the whole batch was first put
 }
 
-func (b batch) part(lo, hi int) batch { return batch{b.body.part(lo, hi), b.verdicts[lo:hi], b.since} }
+func (b batch) part(lo, hi int) batch {
+	return batch{b.body.part(lo, hi), b.verdicts[lo:hi], b.firstCall}
+}
 
 // Put delivers entries, in as many calls as AWS's limits need, one after the
 // other, each tried once. It waits for nothing but its turn under the rate.
 //
 // There is a verdict for each entry, whatever the error: what is Accepted is
 // durable at AWS, what is Rejected would be refused again, and anything else is
-// Retryable: an event's own passing failure is not an error, a call's is. A
-// *audit.SettingsError means that a person has to change something; nothing was
-// rejected for it.
+// Retryable. A call that fails makes Put fail, an event that may be put again does
+// not. A *audit.SettingsError means that a person has to change something; nothing
+// was rejected for it.
 //
-// An entry that is in entries twice is put twice, in two calls.
+// An entry that occurs twice in entries is put twice, in two calls.
 func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
 	verdicts := make([]audit.Verdict, len(entries))
 	var failure error
-	call := d.bodies.Get().(*body)
-	defer d.bodies.Put(call)
+	b := d.bodies.Get().(*body)
+	defer d.bodies.Put(b)
 	for done := 0; done < len(entries); {
-		d.encode(call, entries[done:])
-		n := len(call.events)
-		err := d.send(ctx, batch{call, verdicts[done : done+n], 0})
+		d.encode(b, entries[done:])
+		n := len(b.events)
+		err := d.send(ctx, batch{b, verdicts[done : done+n], 0})
 		done += n
 		if err == nil {
 			continue
@@ -61,8 +63,8 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	return verdicts, nil
 }
 
-// stopsPut reports whether the calls that are still to be made would fare no
-// better. An answer that may be about these very events (a 5xx, or one that
+// stopsPut reports whether the calls that are still to be made would fail as
+// well. An answer that may be about these very events (a 5xx, or one that
 // cannot be read) does not stop the others.
 func stopsPut(err error) bool {
 	var f *awscall.Failure
@@ -75,13 +77,13 @@ func stopsPut(err error) bool {
 // send puts a batch in one call, and in smaller ones if AWS refuses it for what
 // may be in it.
 func (d *Destination) send(ctx context.Context, b batch) error {
-	call := d.judge.Begin()
-	if b.since == 0 {
-		b.since = call
+	number := d.judge.Begin()
+	if b.firstCall == 0 {
+		b.firstCall = number
 	}
 	out, failure := d.call(ctx, b.body)
 	if failure == nil {
-		return d.setVerdicts(call, b, out)
+		return d.setVerdicts(number, b, out)
 	}
 	for i := range b.verdicts {
 		b.verdicts[i] = audit.Verdict{Code: failure.Code, Reason: failure.Reason}
@@ -94,14 +96,14 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 	case failure.NotAWS:
 		return failure.Err()
 	}
-	return d.judge.Decide(service.Name, &b.verdicts[0], b.events[0].id, b.since, false)
+	return d.judge.Decide(service.Name, &b.verdicts[0], b.events[0].id, b.firstCall, false)
 }
 
-// tooManyAlone is how many events of a batch may be refused, each by itself, while
-// none is accepted: what is on the way refuses all others as well.
+// tooManyAlone is how many events of a batch may be refused, each in a call by itself,
+// while none is accepted. Whatever refuses them refuses the others as well.
 const tooManyAlone = 3
 
-// narrow puts a refused batch in parts.
+// narrow puts the parts of a refused batch, down to single events.
 func (d *Destination) narrow(ctx context.Context, b batch) error {
 	var failure error
 	alone := 0
@@ -124,10 +126,10 @@ func (d *Destination) narrow(ctx context.Context, b batch) error {
 	return cmp.Or(err, failure)
 }
 
-// call makes a call, when it is its turn.
+// call sends a body in one call, once the rate allows it.
 func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Failure) {
 	text := b.whole()
-	ours := func(o *cloudtraildata.Options) {
+	withBody := func(o *cloudtraildata.Options) {
 		o.APIOptions = append(o.APIOptions, awscall.WithBody(text), awscall.WithAnswer(b.answer.read))
 	}
 	failure := d.caller.Do(ctx, func(ctx context.Context) error {
@@ -136,37 +138,37 @@ func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Fail
 		}
 		_, err := d.client.PutAuditEvents(ctx, &cloudtraildata.PutAuditEventsInput{
 			AuditEvents: []types.AuditEvent{}, ChannelArn: &d.channelARN, ExternalId: d.externalID, // the events are in the body
-		}, ours)
+		}, withBody)
 		return err
 	})
 	return &b.answer, failure
 }
 
-// setVerdicts sets the verdicts that an answer gives on the events of a call.
-func (d *Destination) setVerdicts(call int64, b batch, out *answer) error {
+// setVerdicts sets the verdicts that an answer gives on the events of the call with a number.
+func (d *Destination) setVerdicts(number int64, b batch, out *answer) error {
 	last := -1 // the last event that was accepted
 	accepted := make([]string, 0, len(out.Successful.list))
 	for _, e := range out.Successful.list {
-		if i, ok := b.index[e.ID]; ok { // nothing follows from one that was not asked for
+		if i, ok := b.index[e.ID]; ok { // an event that was not put is ignored
 			b.verdicts[i] = audit.Verdict{Status: audit.Accepted}
 			last = max(last, i)
 			accepted = append(accepted, e.ID)
 		}
 	}
 	if len(accepted) > 0 {
-		d.judge.Accept(call, accepted...)
+		d.judge.Accept(number, accepted...)
 	}
 	var failure error
 	for _, e := range out.Failed.list {
 		if i, ok := b.index[e.ID]; ok {
 			v := &b.verdicts[i]
 			if v.Status == audit.Accepted {
-				// Which is true cannot be known: rather twice than not at all.
+				// Nothing tells which is true: better twice than not at all.
 				*v = audit.Verdict{Code: "Contradiction", Reason: "the answer lists the event as accepted and as failed"}
 				continue
 			}
 			*v = audit.Verdict{Code: d.caller.Clean(e.ErrorCode), Reason: d.caller.Clean(e.ErrorMessage)}
-			if err := d.failed(v, e.ID, b.since, i < last); failure == nil || verdict.IsUndecided(failure) {
+			if err := d.failed(v, e.ID, b.firstCall, i < last); failure == nil || verdict.IsUndecided(failure) {
 				failure = cmp.Or(err, failure)
 			}
 		}
@@ -180,7 +182,7 @@ func (d *Destination) setVerdicts(call int64, b batch, out *answer) error {
 }
 
 // failed decides about an event that an answer lists as failed.
-func (d *Destination) failed(v *audit.Verdict, id string, since int64, amid bool) error {
+func (d *Destination) failed(v *audit.Verdict, id string, firstCall int64, laterAccepted bool) error {
 	hint, setting := eventSettings[v.Code]
 	switch {
 	case setting:
@@ -191,5 +193,5 @@ func (d *Destination) failed(v *audit.Verdict, id string, since int64, amid bool
 		v.Status = audit.Rejected
 		return nil
 	}
-	return d.judge.Decide(service.Name, v, id, since, amid)
+	return d.judge.Decide(service.Name, v, id, firstCall, laterAccepted)
 }

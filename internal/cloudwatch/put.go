@@ -35,9 +35,9 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 
-	call := d.bodies.Get().(*body) // never more than one call's worth is held encoded
-	defer d.bodies.Put(call)
-	call.events = call.events[:0]
+	b := d.bodies.Get().(*body) // never more than one call's worth is held encoded
+	defer d.bodies.Put(b)
+	b.events = b.events[:0]
 	var data []byte
 	for i, e := range events {
 		data = d.encode(data[:0], &entries[e.entry])
@@ -48,21 +48,21 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 			}
 			continue
 		}
-		if len(call.events) > 0 && !call.takes(data, e.at) {
-			if err := p.send(ctx, call, 0); err != nil && !verdict.IsUndecided(err) {
+		if len(b.events) > 0 && !b.takes(data, e.at) {
+			if err := p.send(ctx, b, 0); err != nil && !verdict.IsUndecided(err) {
 				return p.verdicts, err
 			}
-			call.events = call.events[:0]
+			b.events = b.events[:0]
 		}
-		if len(call.events) == 0 {
-			call.begin(d.bodyBegin, data, len(events)-i)
+		if len(b.events) == 0 {
+			b.begin(d.bodyBegin, data, len(events)-i)
 		}
-		call.add(e, data)
+		b.add(e, data)
 	}
-	if len(call.events) == 0 {
+	if len(b.events) == 0 {
 		return p.verdicts, nil
 	}
-	return p.verdicts, verdict.PutError(p.send(ctx, call, 0), p.verdicts)
+	return p.verdicts, verdict.PutError(p.send(ctx, b, 0), p.verdicts)
 }
 
 // filedAt is the time, in milliseconds, under which an entry of a Unix second
@@ -75,35 +75,35 @@ func filedAt(second int64, now time.Time) int64 {
 }
 
 // send puts one call's worth of events, and in smaller calls what AWS refuses
-// for what may be in it. since is the number of the call in which the events were
-// first put, together with others; 0 if this is the first.
-func (p *put) send(ctx context.Context, b *body, since int64) error {
-	call := p.judge.Begin()
-	if since == 0 {
-		since = call
+// for what may be in it. firstCall is the number of the call in which the events
+// were first put, together with others; 0 if this is the first.
+func (p *put) send(ctx context.Context, b *body, firstCall int64) error {
+	number := p.judge.Begin()
+	if firstCall == 0 {
+		firstCall = number
 	}
 	rejected, failure := p.putLogEvents(ctx, b)
 	if failure == nil {
-		return p.taken(ctx, call, b, rejected)
+		return p.answered(ctx, number, b, rejected)
 	}
 	p.note(b.events, failure)
 	switch {
 	case failure.Kind != awscall.Refused && failure.Kind != awscall.TooLarge:
 		return p.failed(failure)
 	case len(b.events) > 1:
-		return p.narrow(ctx, b, since)
+		return p.narrow(ctx, b, firstCall)
 	case failure.NotAWS:
 		return p.failed(failure)
 	}
 	one := b.events[0]
-	return p.judge.Decide(service.Name, &p.verdicts[one.entry], one.id, since, false)
+	return p.judge.Decide(service.Name, &p.verdicts[one.entry], one.id, firstCall, false)
 }
 
-// narrow puts refused events in parts.
-func (p *put) narrow(ctx context.Context, b *body, since int64) error {
+// narrow puts the parts of refused events, down to single ones.
+func (p *put) narrow(ctx context.Context, b *body, firstCall int64) error {
 	var undecided error
 	err := verdict.Narrow(len(b.events), func(lo, hi int) error {
-		err := p.send(ctx, p.part(b, b.events[lo:hi], 0), since)
+		err := p.send(ctx, p.part(b, b.events[lo:hi], 0), firstCall)
 		if verdict.IsUndecided(err) {
 			undecided, err = err, nil
 		}
@@ -112,8 +112,8 @@ func (p *put) narrow(ctx context.Context, b *body, since int64) error {
 	return cmp.Or(err, undecided)
 }
 
-// part returns a call of some events of another one, filed under a time in
-// milliseconds; 0 leaves them where they are.
+// part returns a body of some of the events of another one, filed under a time in
+// milliseconds; 0 leaves them under their times.
 func (p *put) part(of *body, events []event, at int64) *body {
 	size := 0
 	for _, e := range events {
@@ -131,31 +131,31 @@ func (p *put) failed(f *awscall.Failure) error {
 	return fmt.Errorf("putting log events into %s: %w", p.group, f.Err())
 }
 
-// taken deals with the answer to a call that AWS took. What AWS left out because
-// of its time is put once more, under the present: the group's retention may be
+// answered handles the answer to a call that succeeded. What AWS left out because
+// of its time is put once more, under the present time: the group's retention may be
 // shorter than 14 days, and nothing that Kong still has is too old to keep.
-func (p *put) taken(ctx context.Context, call int64, b *body, r rejection) error {
-	again := p.setVerdicts(call, b.events, r)
+func (p *put) answered(ctx context.Context, number int64, b *body, r rejection) error {
+	again := p.setVerdicts(number, b.events, r)
 	if len(again) == 0 {
 		return nil
 	}
-	call = p.judge.Begin()
+	number = p.judge.Begin()
 	r, failure := p.putLogEvents(ctx, p.part(b, again, p.now().UnixMilli()))
 	if failure != nil {
-		// Even a refusal leaves these retryable: each was in a call that was taken.
+		// Even a refusal leaves these retryable: each was in a call that succeeded.
 		p.note(again, failure)
 		return p.failed(failure)
 	}
-	if left := p.setVerdicts(call, again, r); len(left) > 0 {
+	if left := p.setVerdicts(number, again, r); len(left) > 0 {
 		return audit.WithHint(fmt.Errorf("putting log events into %s: %d events are filed under the present time, and AWS calls that %s", p.group, len(left), p.verdicts[left[0].entry].Code),
 			"set this machine's clock, by NTP")
 	}
 	return nil
 }
 
-// setVerdicts sets the verdicts on the events of a call that was taken, and returns those
-// that AWS left out because of their time.
-func (p *put) setVerdicts(call int64, events []event, r rejection) []event {
+// setVerdicts sets the verdicts on the events of the call with a number, which succeeded, and
+// returns those that AWS left out because of their time.
+func (p *put) setVerdicts(number int64, events []event, r rejection) []event {
 	var left []event
 	accepted := make([]string, 0, len(events))
 	for i, e := range events {
@@ -168,7 +168,7 @@ func (p *put) setVerdicts(call int64, events []event, r rejection) []event {
 		accepted = append(accepted, e.id)
 	}
 	if len(accepted) > 0 {
-		p.judge.Accept(call, accepted...)
+		p.judge.Accept(number, accepted...)
 	}
 	return left
 }

@@ -77,20 +77,20 @@ func (j *Judge) Accept(call int64, ids ...string) {
 	}
 }
 
-// Decide notes that one entry was refused with a code that is not known, in a call for it
-// alone or in an answer that names it. v has the code, and is rejected if that is about the
-// entry. Otherwise Decide returns the error of the put: an [audit.SettingsError] where the
-// destination refuses everything alike, else one that [IsUndecided]. since is the number of
-// the call in which its whole batch was first put. amid says that the same answer accepted an
-// entry that comes after this one in the call.
-func (j *Judge) Decide(destination string, v *audit.Verdict, id string, since int64, amid bool) error {
+// Decide decides about an entry that was refused with an unknown code, in a call for it alone
+// or in an answer that names it. v holds the code; Decide rejects it if the code is about the
+// entry. Otherwise Decide returns the error of the put: an [audit.SettingsError] if the
+// destination refuses everything alike, else one for which [IsUndecided] holds. firstCall is
+// the number of the call in which the entry's whole batch was first put. laterAccepted reports
+// that the same answer accepted an entry that comes after this one in the call.
+func (j *Judge) Decide(destination string, v *audit.Verdict, id string, firstCall int64, laterAccepted bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.clock++
 	e := j.suspects[id]
 	switch {
 	case j.transient[v.Code]:
-	case e != nil && (amid || j.accepted > e.at):
+	case e != nil && (laterAccepted || j.accepted > e.at):
 		delete(j.suspects, id)
 		v.Status = audit.Rejected
 		return nil
@@ -98,7 +98,7 @@ func (j *Judge) Decide(destination string, v *audit.Verdict, id string, since in
 		if e == nil {
 			j.suspect(id, v.Code)
 		}
-		if j.refused >= alike && j.accepted < since {
+		if j.refused >= alike && j.accepted < firstCall {
 			return audit.SettingsErrorf("nothing was rejected for it: look what the code says of the account, its quotas and the destination, and correct that",
 				"%s refuses every entry alike: %s: %s", destination, v.Code, v.Reason)
 		}
@@ -120,8 +120,8 @@ func (j *Judge) suspect(id, code string) {
 }
 
 // Narrow finds out for which of n entries a call was refused. put puts those from
-// lo to hi in a call by themselves, and calls Narrow itself where that is refused
-// too; its error ends the search. Single entries come first, so that a destination
+// lo to hi in a call by themselves, and calls Narrow again if that is refused as
+// well; an error of put ends the search. Single entries come first, so that a destination
 // that refuses everything is found out after a few calls.
 func Narrow(n int, put func(lo, hi int) error) error {
 	parts := [][2]int{{0, n / 2}, {n / 2, n}}
@@ -146,8 +146,8 @@ func (e *undecidedError) Error() string {
 	return fmt.Sprintf("%s refuses with a code that is not known, %s (%s), and accepts nothing that could tell whether that is about the entry", e.destination, e.code, e.reason)
 }
 
-// PutError returns the error of a put: one that [IsUndecided] says nothing where some
-// entry was accepted, as what was refused is simply put again then.
+// PutError returns the error of a put: nil instead of one for which [IsUndecided] holds
+// if some entry was accepted, since what was refused is then simply put again.
 func PutError(err error, verdicts []audit.Verdict) error {
 	if IsUndecided(err) && slices.ContainsFunc(verdicts, func(v audit.Verdict) bool { return v.Status == audit.Accepted }) {
 		return nil

@@ -18,9 +18,9 @@ const (
 	stop   = "stop"
 )
 
-func decide(j *Judge, id string, since int64, amid bool) string {
+func decide(j *Judge, id string, firstCall int64, laterAccepted bool) string {
 	v := audit.Verdict{Code: "New"}
-	switch err := j.Decide("x", &v, id, since, amid); {
+	switch err := j.Decide("x", &v, id, firstCall, laterAccepted); {
 	case err == nil && v.Status == audit.Rejected:
 		return reject
 	case v.Status == audit.Retryable && audit.NeedsPerson(err):
