@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -188,6 +189,27 @@ func TestATriggerBringsTails(t *testing.T) {
 		}
 		if list := w.ledger.announced(); len(list) != 0 {
 			t.Errorf("the ledger's list is %v", list)
+		}
+	})
+}
+
+// A thousand requests in a second, whose rows Kong writes a tenth of a second later.
+func TestBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(&ledger{})
+		defer w.run(t)()
+		for i := range 1000 {
+			id := strconv.Itoa(i)
+			time.AfterFunc(100*time.Millisecond, func() { w.passes.add(id) })
+			w.notify(t, id)
+			pause(time.Millisecond)
+		}
+		pause(time.Minute)
+		if n := w.passes.count(audit.Tail); n > 20 {
+			t.Errorf("%d tails", n)
+		}
+		if list := w.ledger.announced(); len(list) != 0 {
+			t.Errorf("%d ids are still announced", len(list))
 		}
 	})
 }
