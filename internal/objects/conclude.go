@@ -11,15 +11,14 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/changes"
 )
 
-// step is what is taken into account at once: the rows of one write, or one row that
-// came late.
+// step is one thing to apply: the rows of one write, or one row that came late.
 type step struct {
 	t     int64
 	write *pending // nil: late
 	rows  []*row
 }
 
-// conclude decides which writes wait no longer, and says what they changed.
+// conclude decides which writes wait no longer, and finds out what they changed.
 func (r *round) conclude(ctx context.Context) error {
 	steps, err := r.lateRows(ctx)
 	if err != nil {
@@ -37,8 +36,8 @@ func (r *round) conclude(ctx context.Context) error {
 		if last := p.lastRow(); !last.IsZero() && last.Before(shown) {
 			shown = last
 		}
-		// A trigger may come a little after the rows, so a write is not judged at once.
-		if !told && r.unseenKnown && !r.isOld(p) && r.now.Sub(shown) >= apart {
+		// A trigger may come a little after the rows, so a write does not count as unannounced at once.
+		if !told && r.unseenKnown && !r.isOld(p) && r.now.Sub(shown) >= nextRowWait {
 			r.meta.Unannounced = r.now.Unix()
 		}
 	}
@@ -80,37 +79,37 @@ func (r *round) wait(p *pending, before []*pending) time.Time {
 	waited := r.now.Sub(p.first)
 	old := r.isOld(p)
 	lagging := r.now.Sub(r.lagged) < unannouncedFor
-	p.settled = old || waited >= firstRow && !lagging
-	if old || waited >= firstRow+apart {
+	p.settled = old || waited >= firstRowWait && !lagging
+	if old || waited >= firstRowWait+nextRowWait {
 		p.settled = p.settled || r.allAnnounced(p)
 		return time.Time{}
 	}
-	poll := min(max(waited/2, minAgain), apart)
+	poll := min(max(waited/2, minWait), nextRowWait)
 	if len(p.rows) == 0 {
-		if waited >= firstRow {
+		if waited >= firstRowWait {
 			return time.Time{}
 		}
-		return r.now.Add(min(poll, firstRow-waited))
+		return r.now.Add(min(poll, firstRowWait-waited))
 	}
-	if at := p.lastRow().Add(apart); at.After(r.now) {
+	if at := p.lastRow().Add(nextRowWait); at.After(r.now) {
 		return at
 	}
 	if slices.ContainsFunc(before, p.shares) { // what is older goes first
 		return r.now.Add(poll)
 	}
-	if p.settled = p.settled || r.allAnnounced(p); p.settled || waited >= firstRow {
+	if p.settled = p.settled || r.allAnnounced(p); p.settled || waited >= firstRowWait {
 		return time.Time{}
 	}
 	if slices.ContainsFunc(p.rows, func(x *row) bool { return x.operation == changes.Update && r.certain(x, p) }) {
-		return r.now.Add(min(poll, firstRow-waited))
+		return r.now.Add(min(poll, firstRowWait-waited))
 	}
 	return time.Time{}
 }
 
-// isOld reports whether a write was made so long ago that its rows, and those of all earlier
-// ones, are there.
+// isOld reports whether a write was made so long ago that its rows and those of all earlier
+// writes are there.
 func (r *round) isOld(p *pending) bool {
-	return !r.w.Live && r.date != 0 && !p.entry.TimestampGuessed && p.entry.Timestamp <= r.date-settled
+	return !r.w.Live && r.date != 0 && !p.entry.TimestampGuessed && p.entry.Timestamp <= r.date-settledAge
 }
 
 // lastRow returns when the last row of a write was first seen.
@@ -130,8 +129,8 @@ func (p *pending) shares(o *pending) bool {
 	})
 }
 
-// allAnnounced reports whether every write has been announced for some time, and everything
-// that was announced has shown up: then no write that was made before p is still to show up.
+// allAnnounced reports whether every write of some time was announced and everything that was
+// announced has shown up. Then every write that was made before p has shown up.
 func (r *round) allAnnounced(p *pending) bool {
 	if !r.unseenKnown {
 		return false
@@ -140,15 +139,15 @@ func (r *round) allAnnounced(p *pending) bool {
 		return false
 	}
 	for _, a := range r.unseen {
-		if a.At.Unix() <= p.first.Unix()+1 && r.now.Sub(a.At) < lost*time.Second {
+		if a.At.Unix() <= p.first.Unix()+1 && r.now.Sub(a.At) < lostAfter*time.Second {
 			return false
 		}
 	}
 	return true
 }
 
-// lateRows returns the rows that no write waits for any more: their event has gone, or
-// their request is lost. Rows whose request may still show up are left alone.
+// lateRows returns the rows that no write waits for any more, because their event was put or
+// their request is lost. It leaves out rows whose request may still show up.
 func (r *round) lateRows(ctx context.Context) (steps []step, err error) {
 	if len(r.others) == 0 {
 		return nil, nil
@@ -161,7 +160,7 @@ func (r *round) lateRows(ctx context.Context) (steps []step, err error) {
 		_, waits := r.firstSeen(x.request)
 		switch {
 		case outcomes[x.request] || r.wasSeen(x.request) && !waits:
-		case !waits && r.w.Through > 0 && x.t < r.w.Through-lost:
+		case !waits && r.w.Through > 0 && x.t < r.w.Through-lostAfter:
 			x.lost = true
 		default:
 			continue
@@ -176,7 +175,7 @@ func (r *round) lateRows(ctx context.Context) (steps []step, err error) {
 	return steps, nil
 }
 
-// requests returns which requests of rows the ledger knows.
+// requests reports for the requests of rows whether the ledger knows them.
 func (r *round) requests(ctx context.Context, rows []*row) (map[string]bool, error) {
 	const day, near = 24 * 60 * 60, 2 * lookahead
 	var ask []audit.Entry
@@ -200,8 +199,8 @@ func (r *round) requests(ctx context.Context, rows []*row) (map[string]bool, err
 	return known, nil
 }
 
-// applyOthers takes rows into account that no write waits for, so that they are not kept
-// until all have been read.
+// applyOthers applies rows that no write waits for, so that they are not held in memory until
+// all have been read.
 func (r *round) applyOthers(ctx context.Context) error {
 	steps, err := r.lateRows(ctx)
 	if err != nil {
@@ -217,7 +216,7 @@ func (r *round) applyOthers(ctx context.Context) error {
 	return r.save(ctx)
 }
 
-// recall fetches the states of the entities that rows are of.
+// recall fetches the states of the entities to which the rows belong.
 func (r *round) recall(ctx context.Context) error {
 	var names, keys []string
 	for _, x := range r.rows {
@@ -244,8 +243,8 @@ func (r *round) recall(ctx context.Context) error {
 	return nil
 }
 
-// apply goes over steps in the order of time: it says what writes changed, and what is
-// known of entities moves on.
+// apply makes steps in the order of their times: it adds to each write what it changed, and
+// updates the states of entities.
 func (r *round) apply(steps []step) {
 	slices.SortStableFunc(steps, func(a, b step) int { return cmp.Compare(a.t, b.t) })
 	for i := range steps {
@@ -259,7 +258,7 @@ func (r *round) apply(steps []step) {
 	}
 }
 
-// say puts into an entry what its request changed.
+// say adds to an entry what its request changed.
 func (r *round) say(p *pending) {
 	e := p.entry
 	if len(p.rows) == 0 {
@@ -284,7 +283,7 @@ func undatedAsZero(e *audit.Entry) int64 {
 	return e.Timestamp
 }
 
-// change says what a row changed.
+// change returns what a row changed.
 func (r *round) change(x *row, p *pending) changes.Change {
 	known, before := r.history(x, p), changes.State("")
 	if s := r.before(x, p); s != nil && known != changes.Unavailable {
@@ -296,7 +295,7 @@ func (r *round) change(x *row, p *pending) changes.Change {
 	return changes.NewChange(x.dao, x.key, x.operation, before, x.text, known)
 }
 
-// advance moves on what is known of a row's entity. p is nil for a row that came late.
+// advance updates the state of a row's entity. p is nil for a row that came late.
 func (r *round) advance(x *row, p *pending) {
 	if x.known {
 		return
@@ -340,7 +339,7 @@ func (r *round) advance(x *row, p *pending) {
 			return
 		}
 	}
-	// A row that comes late may have the time at which it was written, long after its edit.
+	// A row that comes late may bear the time at which it was written, long after its change.
 	next.Doubtful = next.Doubtful || p == nil && x.t >= r.meta.Enabled
 	r.states[x.entity()] = next
 	r.changed[x.entity()] = true

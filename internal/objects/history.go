@@ -12,21 +12,22 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/changes"
 )
 
-// history says how much is known of an entity before a change. It is exact only where
-// all of this holds:
+// history says how much is known of an entity before a change. It is exact only if all of
+// these conditions hold:
 //
-//   - The row of a create or a delete says all by itself: there was nothing before, or
+//   - The row of a create or a delete is enough by itself: there was nothing before, or
 //     the row holds what there was. For an update, the state before was seen.
 //   - It is the request's only row of the entity.
-//   - The state before is of a request that has shown up as well, and no other row can
-//     have been later than its own.
-//   - Between the two rows, and so near that the order is in doubt by times of control
-//     planes whose clocks differ, there is no other row of the entity, and no write without
-//     rows that may have touched it, and no request that was announced and has not shown up.
-//   - Nothing was missed since: no rows were purged unread, the log was read from there on.
+//   - The request of the state before has shown up as well, and no other row can be later
+//     than the row of that state.
+//   - Between the two rows, and as near to them as the clocks of control planes may differ,
+//     there is no other row of the entity, no write without rows that may have touched it,
+//     and no request that was announced and has not shown up.
+//   - Nothing was missed since the state before: no rows were purged unread, and the log was
+//     read from there on.
 //   - All of this was found after the write had waited for earlier ones to show up.
-//   - The two states do not contradict it: the later one is not older by its own account,
-//     they are of one entity, and what a PATCH did not name is the same.
+//   - The two states do not contradict it: updated_at does not go back, created_at is the
+//     same, and so is what a PATCH did not name.
 func (r *round) history(x *row, p *pending) changes.History {
 	e, s := &p.entry, r.before(x, p)
 	switch x.operation {
@@ -47,7 +48,7 @@ func (r *round) history(x *row, p *pending) changes.History {
 }
 
 // certain reports whether the last known state of an entity is the one before an update,
-// provided that no earlier write is still to show up.
+// provided that every earlier write has shown up.
 func (r *round) certain(x *row, p *pending) bool {
 	e, s := &p.entry, r.before(x, p)
 	t, latest := min(x.t, e.Timestamp), max(x.t, e.Timestamp)
@@ -58,9 +59,9 @@ func (r *round) certain(x *row, p *pending) bool {
 		!r.touched(x, p, s, latest) && !r.contradicts(x, e, s, s.text)
 }
 
-// before returns the last known state of an entity, nil for none. Where the order of the last
-// two is not known, it is the one that an update continues, if what a PATCH did not name is
-// the same in one of them only.
+// before returns the last known state of an entity, or nil. If the order of the last two is not
+// known, it returns the one that a PATCH continues, which is the only one of the two that has
+// the same values in all fields that the PATCH did not name.
 func (r *round) before(x *row, p *pending) *state {
 	s, e := r.states[x.entity()], &p.entry
 	if s == nil || s.Rival == "" || patched(e) == nil || !r.certainlyLater(x, min(x.t, e.Timestamp), s) {
@@ -78,7 +79,7 @@ func (r *round) before(x *row, p *pending) *state {
 	return &before
 }
 
-// alone reports whether a row is the only one of its entity that a write has.
+// alone reports whether a row is its write's only one of that entity.
 func (r *round) alone(x *row, p *pending) bool {
 	return !slices.ContainsFunc(p.rows, func(y *row) bool { return y != x && y.entity() == x.entity() })
 }
@@ -105,7 +106,7 @@ func (r *round) touched(x *row, p *pending, s *state, latest int64) bool {
 	return false
 }
 
-// contradicts reports whether a row's state cannot follow another one.
+// contradicts reports whether a row's state cannot come after another state.
 func (r *round) contradicts(x *row, e *audit.Entry, s *state, text changes.State) bool {
 	if was, ok := text.Number("updated_at"); ok {
 		if is, ok := x.text.Number("updated_at"); ok && is < was && !r.announcedAfter(x, s) {
@@ -121,8 +122,8 @@ func (r *round) contradicts(x *row, e *audit.Entry, s *state, text changes.State
 	return names != nil && !within(differing(text, x.text), names)
 }
 
-// patched returns the names at the top of an entity that a request can have changed, or
-// nil if that is not known.
+// patched returns the top-level fields of an entity that a request can have changed, or nil if
+// they are not known.
 func patched(e *audit.Entry) []string {
 	if e.Method != http.MethodPatch || e.Payload == "" {
 		return nil
@@ -140,8 +141,7 @@ func patched(e *audit.Entry) []string {
 	return names
 }
 
-// differing returns the names at the top of two states in which they differ, but for the
-// time of the last change.
+// differing returns the top-level fields in which two states differ, without updated_at.
 func differing(a, b changes.State) (names []string) {
 	from, to := changes.Diff(a, b)
 	for _, f := range slices.Concat(from, to) {
@@ -156,7 +156,7 @@ func within(names, among []string) bool {
 	return !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(among, n) })
 }
 
-// askUnseen finds out which announced ids have not shown up, if that matters.
+// askUnseen finds out which announced ids have not shown up, if a write waits.
 func (r *round) askUnseen(ctx context.Context) error {
 	if r.opts.Announced == nil || len(r.pending) == 0 {
 		r.unseenKnown = true
@@ -170,7 +170,7 @@ func (r *round) askUnseen(ctx context.Context) error {
 	for _, a := range list {
 		id := requestID(a.ID)
 		putLater(&r.announcedAt, id, a.At)
-		if p := r.waits[a.ID]; p != nil && p.first.After(r.prevRead) && r.prevRead.Sub(a.At) > firstRow {
+		if p := r.waits[a.ID]; p != nil && p.first.After(r.prevRead) && r.prevRead.Sub(a.At) > firstRowWait {
 			r.lagged = r.now // its row was not there at the read before
 		}
 		if !r.wasSeen(id) && !r.rowsOf.has(id) {
@@ -192,10 +192,10 @@ func (r *round) askUnseen(ctx context.Context) error {
 	return nil
 }
 
-// unseenBetween reports whether a request may have come in between that was announced and
-// has not shown up. One that is missing for long was most likely no write, or its rows
-// would be there: it does not count if the change is just what a PATCH asked for, or of a
-// single field where it is not known what that was.
+// unseenBetween reports whether a request that was announced and has not shown up may have
+// come in between. A request that is missing for long was most likely no write, or its rows
+// would be there: it does not count if the change is just what a PATCH asked for, or, if that
+// is not known, a change of a single field.
 func (r *round) unseenBetween(x *row, p *pending, s *state) bool {
 	if !r.unseenKnown {
 		return true
@@ -207,7 +207,7 @@ func (r *round) unseenBetween(x *row, p *pending, s *state) bool {
 	explained := p.entry.Method == http.MethodPatch && !r.contradicts(x, &p.entry, s, s.text) &&
 		(patched(&p.entry) != nil || len(differing(s.text, x.text)) <= 1)
 	for _, a := range r.unseen {
-		if explained && r.now.Sub(a.At) > lost*time.Second {
+		if explained && r.now.Sub(a.At) > lostAfter*time.Second {
 			continue
 		}
 		if a.At.Unix()+ahead > s.T-skew-1 && a.At.Unix() <= p.first.Unix()+1 {

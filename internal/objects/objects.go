@@ -25,61 +25,62 @@ import (
 )
 
 const (
-	firstRow = 2 * time.Second        // how long a write waits for its first row, and an update to be called exact
-	apart    = 500 * time.Millisecond // how long it waits for more rows after the last one
-	minAgain = 100 * time.Millisecond // between two looks for rows
+	firstRowWait = 2 * time.Second        // how long a write waits for its first row, and an update before it is called exact
+	nextRowWait  = 500 * time.Millisecond // how long a write waits for another row after the last one
+	minWait      = 100 * time.Millisecond // least time between two reads of rows for which a write waits
 
 	// margin is how many seconds two rows of an entity must be apart for their order to be
-	// certain: times are whole seconds, and that of a row is when it was inserted.
+	// certain: times are whole seconds, and the time of a row is when it was inserted.
 	margin = 2
-	// skew is the same where only the times are known: the clocks of control planes differ.
+	// skew takes the place of margin if nothing but the times is known: the clocks of control
+	// planes differ.
 	skew = 6
-	// settled is how many seconds old an entry is whose rows are all there.
-	settled = 10
-	// lost is after how many seconds the request of a row counts as lost.
-	lost = 30
-	// shownWithin is within which time of a request its rows are mostly shown, and
-	// announcedWithin within which it is announced: the order of two changes may rest on them.
+	// settledAge is the age in seconds at which an entry has all of its rows.
+	settledAge = 10
+	// lostAfter is the age in seconds of a row at which its request counts as lost.
+	lostAfter = 30
+	// The rows of a request are mostly shown within shownWithin of it, and it is mostly
+	// announced within announcedWithin: the order of two changes may rest on this.
 	shownWithin     = 3 * time.Second
 	announcedWithin = time.Second
-	// unannouncedFor is for how long a write that was not announced shows that others may not be.
+	// For unannouncedFor after a write that was not announced, other writes count as possibly
+	// unannounced as well.
 	unannouncedFor = 10 * time.Minute
-	// lookback is how many seconds before what has been read a read begins: rows come late.
-	lookback = 30
-	// longLookback is the same for some reads, one every longEvery.
+	// A read begins lookback seconds before the point to which rows have been read, because
+	// rows come late; one read every longEvery begins longLookback seconds before it.
+	lookback     = 30
 	longLookback = 5 * 60
 	longEvery    = 10 * time.Second
-	// lookahead is how many seconds after an entry's its rows may have.
+	// lookahead is by how many seconds a row may be later than its entry.
 	lookahead = 60
-	// readEvery is how often rows are read although no write waits: for those that come late.
+	// readEvery is how often rows are read while no write waits, to find those that come late.
 	readEvery = 10 * time.Second
-	// expiryMargin is how many seconds before its expiry a row is no longer expected.
+	// expiryMargin is the number of seconds before its expiry from which on a row may be gone.
 	expiryMargin = 60 * 60
 
-	// pageWithin is how long a page of rows may take, tailWithin how long for a tail, and
-	// failedFor for how long a tail does not read them again after a read that failed: it has
-	// more to do.
+	// pageWithin bounds the wait for a page of rows, and tailWithin that of a tail. After a
+	// read that failed, a tail does not read rows for failedFor: it has other things to do.
 	pageWithin = 20 * time.Second
 	tailWithin = time.Second
 	failedFor  = 10 * time.Second
 
-	// journalLife is for how long what was said of a request is remembered, so that it is
-	// said again if its event has to be put again.
+	// journalLife is how long the changes of a request are remembered, so that its event is
+	// the same if it has to be put again.
 	journalLife = 6 * time.Hour
 
-	maxEvent   = 80_000  // bytes of what an event says of changes: it fits beside a large payload
-	maxState   = 400_000 // bytes of an entity that is remembered
-	maxRequest = 500_000 // bytes that the ledger is sent at once: some servers refuse a mebibyte
-	maxOpen    = 1000    // writes without rows that are kept in mind
-	maxOthers  = 1000    // rows that no write waits for, applied at once
-	maxUndated = 10_000  // rows without a time that are kept in mind
-	maxRecent  = 50_000  // keys that are remembered, twice
-	maxFirst   = 10 * time.Minute
+	maxEvent   = 80_000           // bytes of the changes in an event, which leave room for a large payload
+	maxState   = 400_000          // bytes of an entity that is remembered
+	maxRequest = 500_000          // bytes of a request to the ledger: some servers refuse a mebibyte
+	maxOpen    = 1000             // writes without rows that are remembered
+	maxOthers  = 1000             // rows that no write waits for and that are applied at once
+	maxUndated = 10_000           // rows without a time that are remembered
+	maxRecent  = 50_000           // keys in each half of a recent
+	maxFirst   = 10 * time.Minute // for which a write or a row is remembered that nothing comes of
 
 	maxEntities = 50_000 // that are remembered
 )
 
-// Ledger remembers what became of entries, and which rows have been taken into account.
+// Ledger remembers what became of entries, and which rows have been applied.
 // Safe for concurrent use.
 type Ledger interface {
 	// Lookup returns what became of each entry, audit.NoOutcome for an unknown one.
@@ -103,13 +104,13 @@ type Options struct {
 	Source walk.Source // GET /audit/objects
 	Ledger Ledger
 	Memory Memory
-	// Announced returns the ids that triggers announced and that may still have to show up:
-	// each may be of an earlier change. May be nil.
+	// Announced returns the ids that triggers announced and that may not have shown up yet:
+	// each may belong to an earlier change. May be nil.
 	Announced func(ctx context.Context) ([]audit.Announcement, error)
 
 	PageSize int
 	StartAt  int64 // rows older than this Unix second are left out; 0: none
-	// RecordTTL is how long Kong keeps a row that does not say. Default 30 days.
+	// RecordTTL is how long Kong keeps a row that does not say so itself. Default 30 days.
 	RecordTTL time.Duration
 	// Redact names more secrets, as dotted paths.
 	Redact []string
@@ -120,13 +121,14 @@ type Options struct {
 
 // Observer observes what happens. Every field may be nil; none may block.
 type Observer struct {
-	// Changed is called for each change that an event says something of.
+	// Changed is called for each change in an event.
 	Changed func(certainty string)
-	// Late is called with how many rows came after their event.
+	// Late is called with the number of rows that came after their event.
 	Late func(rows int)
 }
 
-// Joiner joins. It is safe for concurrent use.
+// Joiner joins entries with the rows of what their requests changed. It is safe for concurrent
+// use.
 type Joiner struct {
 	opts   Options
 	log    *slog.Logger
@@ -137,7 +139,7 @@ type Joiner struct {
 	seen   recent[struct{}]     // requests that the log has shown
 	first  map[string]time.Time // when a write that waits was first seen
 
-	turn        *semaphore.Weighted // held by the Join under way, which what follows belongs to
+	turn        *semaphore.Weighted // held by the Join under way; guards the fields below
 	loaded      bool
 	version     int64
 	meta        meta
@@ -147,9 +149,9 @@ type Joiner struct {
 	rowsOf      recent[struct{}]  // requests of which there were rows
 	announcedAt recent[time.Time] // when a request was announced
 
-	lagged   time.Time         // when a write was met whose row came later than firstRow
-	rowFirst map[string]sight  // of a row that is not applied
-	made     recent[time.Time] // before when the change of a row was made, and of any that may be later
+	lagged   time.Time         // when a write was met whose row came later than firstRowWait
+	rowFirst map[string]sight  // by row that is not applied
+	made     recent[time.Time] // by row: a time before which its change was made, and every change that may be later
 	readAt   time.Time         // when the last read of all rows from readFrom on began
 	readFrom int64
 	undated  map[string][]row // by request
@@ -170,11 +172,11 @@ func New(o Options) *Joiner {
 	}
 }
 
-// impatient is a source that is not waited for long: writes go without their changes
-// rather than late.
+// impatient is a source that bounds the wait for a page: events without their changes are
+// better than late ones.
 type impatient struct {
 	source walk.Source
-	within time.Duration // for a page
+	within time.Duration // bounds the wait
 }
 
 func (s *impatient) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
@@ -187,7 +189,7 @@ func (s *impatient) Page(ctx context.Context, q audit.Query) (audit.Page, error)
 	return page, err
 }
 
-// Hold reports whether an entry that is new has to be joined before it is delivered: a
+// Hold reports whether a new entry has to be joined before it is delivered, because it is a
 // write. It is called for each new entry.
 func (j *Joiner) Hold(e *audit.Entry) bool {
 	holds := e.Changes == "" && e.IsWrite() && !changesNothing(e.Path)
@@ -202,18 +204,18 @@ func (j *Joiner) Hold(e *audit.Entry) bool {
 	return holds
 }
 
-// Join returns those of the writes that wait no longer, with what they changed, and when
-// to ask again for the others. A read of the rows that fails is logged, and its writes
-// wait their time. An error is the ledger's.
+// Join returns the writes that wait no longer, with what they changed, and when to ask again
+// for the others. If the rows cannot be read, Join logs it, and the writes wait as long as
+// for rows that do not come. Its error is the ledger's.
 func (j *Joiner) Join(ctx context.Context, w audit.Writes) (ready []audit.Entry, again time.Time, err error) {
 	switch {
 	case !w.Live:
 		if j.turn.Acquire(ctx, 1) != nil {
 			return nil, time.Time{}, context.Cause(ctx)
 		}
-	case !j.turn.TryAcquire(1): // what a tail has read besides must not wait for another's rows
+	case !j.turn.TryAcquire(1): // whatever else a tail has read must not wait for another tail's rows
 		if len(w.Entries) > 0 {
-			again = time.Now().Add(minAgain)
+			again = time.Now().Add(minWait)
 		}
 		return nil, again, nil
 	}
@@ -248,7 +250,7 @@ func (j *Joiner) join(ctx context.Context, w audit.Writes) ([]audit.Entry, time.
 	return r.ready, r.again, nil
 }
 
-// concluded forgets that entries wait.
+// concluded forgets that entries waited.
 func (j *Joiner) concluded(ready []audit.Entry) {
 	j.seenMu.Lock()
 	defer j.seenMu.Unlock()
@@ -276,8 +278,8 @@ func (j *Joiner) wasSeen(id string) bool {
 	return j.seen.has(id)
 }
 
-// load learns what the ledger remembers, and sets apart the writes of which something
-// has been said before.
+// load reads what the ledger remembers, and makes the writes ready whose changes were
+// remembered before.
 func (r *round) load(ctx context.Context) error {
 	j := r.Joiner
 	keys := []string{"meta", "key"}
@@ -320,17 +322,18 @@ func (r *round) load(ctx context.Context) error {
 	return nil
 }
 
-// MarkedLate returns under which key the ledger remembers that the event of an entry
-// went without its changes.
+// MarkedLate returns the key under which the ledger remembers that the event of an entry
+// was put without its changes.
 func MarkedLate(id string) string { return "late:" + id }
 
 func journalKey(id string) string { return "changes:" + id }
 
-// sight is when a row was first seen, and when it was not there yet; zero if that is not known.
+// sight is when a row was first seen, and a time at which it was not there yet, or zero if none
+// is known.
 type sight struct{ first, absent time.Time }
 
-// recent remembers a value for each of the latest keys, some ten thousands. The zero value is
-// ready.
+// recent remembers a value for each of the latest maxRecent keys, and for some before them. The
+// zero value is ready.
 type recent[V any] struct{ young, old map[string]V }
 
 // put remembers a value for a key, which it copies.

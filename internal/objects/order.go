@@ -6,7 +6,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/changes"
 )
 
-// sequence says whether a row is of a later change than a state.
+// sequence says whether a row belongs to a later change than a state.
 type sequence int
 
 const (
@@ -15,14 +15,14 @@ const (
 	sooner
 )
 
-// order says whether a row, of a time, is of a later change than a state. fields are
-// those that the row's request named, nil if that is not known.
+// order says whether a row with the time t belongs to a later change than a state. fields are
+// those that the row's request named, or nil if they are not known.
 //
-// Each control plane writes the time by its own clock, in whole seconds, and some rows
-// are written late. Times that are far apart tell the order, and nearer ones do if the two
-// were noticed in that order as well. Where they do not tell, the two may: an
-// entity is made before it is changed, and of two requests that named the fields they
-// changed, the second one keeps what the first one did.
+// Each control plane writes the time by its own clock, in whole seconds, and writes some rows
+// late. Times that are far apart tell the order, and so do nearer ones if the relay noticed the
+// two changes in that order. Otherwise the changes themselves may tell it: an entity is created
+// before it is updated, and of two requests that named the fields they changed, the second one
+// keeps what the first one did.
 func (r *round) order(x *row, t int64, fields []string, s *state) sequence {
 	switch {
 	case r.certainlyLater(x, t, s):
@@ -47,8 +47,8 @@ func (r *round) order(x *row, t int64, fields []string, s *state) sequence {
 	return unknown
 }
 
-// certainlyLater reports whether times tell that a row, of a time, is of a later change than
-// a state. Announcements tell it whatever the clocks of control planes say.
+// certainlyLater reports whether times show that a row with the time t belongs to a later change
+// than a state. Announcements can show it whatever the clocks of control planes say.
 func (r *round) certainlyLater(x *row, t int64, s *state) bool {
 	if t >= s.T+skew {
 		return true
@@ -63,8 +63,8 @@ func (r *round) certainlyLater(x *row, t int64, s *state) bool {
 	return r.announcedAfter(x, s)
 }
 
-// announcedAfter reports whether a row's request was announced so long after a state was
-// made that its change is later.
+// announcedAfter reports whether a row's request was announced so long after a state was made
+// that the row's change must be later.
 func (r *round) announcedAfter(x *row, s *state) bool {
 	made, ok := r.made.get(s.Row)
 	return ok && x.announced.Sub(made) >= announcedWithin // a zero time is long before
@@ -78,10 +78,10 @@ func (r *round) madeBefore(s *state) time.Time {
 	return r.now
 }
 
-// noticed bounds the time at which a row's change was made, by this machine's clock: it was
-// made before its row was seen, or announced, and a row that was not there yet was written
-// at most so long after its change. An announcement that comes before its row is seen is
-// not late.
+// noticed bounds the time at which a row's change was made, by this machine's clock. The change
+// was made before its row was seen and before its request was announced. It was made at most
+// shownWithin before a read that did not show the row, and at most announcedWithin before an
+// announcement that came before the row was seen.
 func (r *round) noticed(x *row) {
 	announced, told := r.announcedAt.get(x.request)
 	x.madeBefore = x.first

@@ -13,7 +13,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// round is one call of Join.
+// round is the state of one call of Join.
 type round struct {
 	*Joiner
 
@@ -24,7 +24,7 @@ type round struct {
 	meta     meta
 	pending  []*pending
 	waits    map[string]*pending // of pending, by request id
-	rows     map[string]*row     // that are not taken into account, or whose write waits
+	rows     map[string]*row     // that are not applied, or whose write waits
 	others   []*row              // of rows, those that no write of this call waits for
 	witness  bool                // the newest row is still there
 	newest   witness             // of this read
@@ -32,12 +32,12 @@ type round struct {
 
 	states  map[string]*state // by entity; nil: none
 	changed map[string]bool   // of states
-	touches map[string][]*row // by entity: rows that are not taken into account yet
-	counted []*row            // to be recorded as taken into account
+	touches map[string][]*row // by entity: rows that are not applied yet
+	counted []*row            // to be recorded as applied
 	late    int
-	marked  []audit.Entry   // that go without rows
-	journal []audit.Entry   // of which something is said
-	said    map[string]bool // writes of which something was said before
+	marked  []audit.Entry   // that are put without rows
+	journal []audit.Entry   // whose changes were decided in this call
+	said    map[string]bool // writes whose changes were decided before
 	ready   []audit.Entry
 	again   time.Time
 
@@ -50,14 +50,14 @@ type pending struct {
 	entry audit.Entry
 	first time.Time // when it was first seen
 	rows  []*row
-	// settled: it has waited for earlier ones to show up.
+	// settled: it has waited for earlier writes to show up.
 	settled bool
 }
 
 // errEnough ends a walk that has read as far as is needed.
 var errEnough = errors.New("read as far as needed")
 
-// read reads the rows that may be of the writes, and those that came since the last read.
+// read reads the rows that may belong to the writes, and those that came since the last read.
 func (r *round) read(ctx context.Context) error {
 	from, until := r.span()
 	if r.meta.Enabled == 0 {
@@ -102,8 +102,8 @@ func (r *round) read(ctx context.Context) error {
 	return nil
 }
 
-// walkRows reads rows. began is Kong's clock when it answered first; stop is the ledger's
-// error, and err that of the source.
+// walkRows reads rows. began is Kong's clock at its first answer; stop is the error of the
+// ledger, and err that of the source.
 func (r *round) walkRows(ctx context.Context, from, until int64) (began int64, stop, err error) {
 	wk := r.reader.Walk()
 	err = wk.Run(ctx, walk.Bounds{Floor: from, RestartFloor: from}, func(s walk.Step) error {
@@ -121,7 +121,7 @@ func (r *round) walkRows(ctx context.Context, from, until int64) (began int64, s
 	return wk.KongTime().Unix(), stop, err
 }
 
-// span returns the first second to read, and the last; 0 for all.
+// span returns the first second to read and the last one, or 0 to read to the end.
 func (r *round) span() (from, until int64) {
 	from, latest := int64(math.MaxInt64), int64(0)
 	if r.meta.Through > 0 {
@@ -218,7 +218,7 @@ func (r *round) page(ctx context.Context, entries []audit.Entry) error {
 	return nil
 }
 
-// take takes a row that may have to be taken into account. known: it has been.
+// take takes a row that may have to be applied. known reports that it has been applied.
 func (r *round) take(e *audit.Entry, known bool) {
 	r.rowsOf.put(requestID(e.RequestID), struct{}{})
 	p := r.waits[e.RequestID]
@@ -248,7 +248,7 @@ func (r *round) take(e *audit.Entry, known bool) {
 		r.rowFirst[id] = x.sight
 	}
 	switch {
-	case !x.dated: // they come once, before their requests
+	case !x.dated: // such rows come once, before their requests
 		same := func(y row) bool { return y.id == x.id }
 		if len(r.undated) < maxUndated && !slices.ContainsFunc(r.undated[x.request], same) {
 			r.undated[x.request] = append(r.undated[x.request], *x)
@@ -262,8 +262,8 @@ func (r *round) take(e *audit.Entry, known bool) {
 	r.rows[id] = x
 }
 
-// takeUndated gives rows without a time, which come first in a log that is read oldest
-// first, to their writes.
+// takeUndated gives rows without a time to their writes. Such rows come first in a log that is
+// read oldest first.
 func (r *round) takeUndated() {
 	for _, p := range r.pending {
 		id := requestID(p.entry.RequestID)
@@ -278,12 +278,12 @@ func (r *round) takeUndated() {
 	}
 }
 
-// requestID returns the ID of the entry that a row's request id names.
+// requestID returns the ID of the entry to which a row's request id belongs.
 func requestID(s string) string {
 	return audit.Identity(&audit.Entry{RequestID: strings.Clone(s)})
 }
 
-// expires returns when what a row says may be forgotten.
+// expires returns when a row may be forgotten.
 func (r *round) expires(e *audit.Entry) time.Time {
 	if e.TTL >= 0 {
 		return r.now.Add(time.Duration(min(e.TTL, 100*365*24*3600)) * time.Second)

@@ -9,8 +9,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// save makes the ledger remember what this call has found, before any event goes: what
-// was said of a write is said again if its event has to be put again.
+// save stores what this call has found in the ledger, before any event is put: an event that
+// has to be put again must have the same changes.
 func (r *round) save(ctx context.Context) error {
 	keep := r.now.Add(r.opts.RecordTTL + 24*time.Hour)
 	long := keep.Add(365 * 24 * time.Hour)
@@ -40,8 +40,8 @@ func (r *round) save(ctx context.Context) error {
 	return r.count(ctx)
 }
 
-// remember stores items in their order, as many at once as every server takes. What was
-// said of a write comes before the states that go on from it.
+// remember stores items in their order, as many at once as every server takes. The changes of
+// a write come before the states that follow from it.
 func (r *round) remember(ctx context.Context, items []audit.Item) error {
 	for len(items) > 0 {
 		n, size := 0, 0
@@ -63,13 +63,13 @@ func (r *round) remember(ctx context.Context, items []audit.Item) error {
 	return nil
 }
 
-// worthIt reports whether how far rows were read is worth a write by itself.
+// worthIt reports whether meta has to be stored although nothing else is.
 func (r *round) worthIt() bool {
 	was := &r.Joiner.meta
 	return was.Enabled == 0 || r.meta.Gap != was.Gap || r.meta.Newest.ID != was.Newest.ID || len(r.meta.Open) != len(was.Open) || r.meta.Through-was.Through >= lookback
 }
 
-// count records the rows that were taken into account.
+// count records the rows that were applied.
 func (r *round) count(ctx context.Context) error {
 	if len(r.counted) > 0 {
 		records := make([]audit.Record, 0, len(r.counted))

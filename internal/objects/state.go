@@ -18,11 +18,11 @@ type row struct {
 	id, request string
 	dao, key    string
 	operation   string
-	t           int64         // Unix seconds; that of its request if it has none; 0 if that has not shown up
+	t           int64         // Unix seconds; the time of its request if it has none; 0 if the request has not shown up
 	dated       bool          // Kong gave t
 	text        changes.State // the entity after a create or an update, before a delete
 	expires     time.Time
-	known       bool // it has been taken into account before
+	known       bool // it was applied before
 	sight
 	// When its change was made, and announced if it was, by this machine's clock; see noticed.
 	madeAfter, madeBefore, announced time.Time
@@ -31,17 +31,17 @@ type row struct {
 
 func (r *row) entity() string { return r.dao + "/" + r.key }
 
-// state is the last that is known of an entity.
+// state is the last known state of an entity.
 type state struct {
 	T     int64  `json:"t"`              // of its row or request, whichever is later
 	Prior int64  `json:"prior,omitzero"` // T of the state before
 	Row   string `json:"row"`
-	// Operation is that of the row.
+	// Operation is the row's.
 	Operation string `json:"operation"`
 	// Patched are the fields that its request named, if that is known.
 	Patched []string `json:"patched,omitempty"`
 	Joined  bool     `json:"joined,omitzero"` // the request of the row has shown up
-	// Doubtful: another row may be later than this one.
+	// Doubtful: another row may be later than this state's.
 	Doubtful bool `json:"doubtful,omitzero"`
 	// Rival is the state of that other row, if there is just one.
 	Rival changes.State `json:"rival,omitzero"`
@@ -52,7 +52,7 @@ type state struct {
 	expires time.Time
 }
 
-// rival makes another state one that may be later, and s doubtful.
+// rival notes that another state may be later, which makes s doubtful.
 func (s *state) rival(o *state) {
 	s.Rival = ""
 	if certain := func(s *state) bool { return s.Joined && !s.Doubtful && !s.Gone && !s.Large }; certain(s) && certain(o) {
@@ -61,7 +61,7 @@ func (s *state) rival(o *state) {
 	s.Doubtful = true
 }
 
-// precedes reports whether s is a state that the change of a row can go on from.
+// precedes reports whether s can be the state before the change of a row.
 func (s *state) precedes(x *row) bool {
 	return s != nil && !s.Large && !s.Gone && !x.known && s.Row != x.id
 }
@@ -94,19 +94,19 @@ func decodeState(b []byte) *state {
 
 // meta is what is known of the rows as a whole.
 type meta struct {
-	// Enabled is when the first rows were read. Those from before are not late.
+	// Enabled is when the first rows were read. Rows from before are not late.
 	Enabled int64 `json:"enabled"`
 	// Through is the second up to which rows have been read.
 	Through int64 `json:"through"`
 	// Gap is the last second before which rows may have been missed.
 	Gap int64 `json:"gap,omitzero"`
-	// Unannounced is when a write was last met that was not announced, or when the first rows
-	// were read.
+	// Unannounced is when the last write was met that was not announced, or when the first
+	// rows were read.
 	Unannounced int64 `json:"unannounced,omitzero"`
-	// Newest is the newest row that was seen. If it is not there any more, others may
-	// have gone unread.
+	// Newest is the newest row that was seen. If it is gone, others may have been purged
+	// unread.
 	Newest witness `json:"newest"`
-	// Open are the writes that went without rows.
+	// Open are the writes that were put without rows.
 	Open []openWrite `json:"open,omitempty"`
 }
 
@@ -145,7 +145,7 @@ func (m *meta) clone() meta {
 	return c
 }
 
-// open notes a write that goes without rows.
+// open notes a write that is put without rows.
 func (m *meta) open(o openWrite) {
 	o.Path = strings.Clone(o.Path[:min(len(o.Path), 500)])
 	m.Open = append(m.Open, o)
@@ -160,7 +160,7 @@ func (m *meta) closeOpen(id string) {
 	m.Open = slices.DeleteFunc(m.Open, func(o openWrite) bool { return o.ID == id })
 }
 
-// A value is stored behind a byte that says whether it is compressed.
+// The first byte of a stored value says whether the rest is compressed.
 const (
 	plain      = 'p'
 	compressed = 'z'
