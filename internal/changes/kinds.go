@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// lists are those of the Admin API, with the kind of the entities in each.
-var lists = map[string]string{
+// kindOfList maps the lists of the Admin API to the kind of the entities in each.
+var kindOfList = map[string]string{
 	"services": "services", "routes": "routes", "consumers": "consumers", "plugins": "plugins", "upstreams": "upstreams",
 	"targets": "targets", "certificates": "certificates", "snis": "snis", "ca_certificates": "ca_certificates", "vaults": "vaults",
 	"keys": "keys", "key-sets": "key_sets", "consumer_groups": "consumer_groups", "acls": "acls",
@@ -15,18 +15,18 @@ var lists = map[string]string{
 	"users": "rbac_users", "roles": "rbac_roles", "admins": "admins", "event-hooks": "event_hooks",
 }
 
-// KindIn returns the kind of the entities in a list of the Admin API, which is the step of
-// a path before their id or name.
+// KindIn returns the kind of the entities in a list of the Admin API. A list is the segment of
+// a path before an entity's id or name.
 func KindIn(list string) (kind string, ok bool) {
-	kind, ok = lists[list]
+	kind, ok = kindOfList[list]
 	return kind, ok
 }
 
-// KindNamed returns the kind of entity that a person calls by a name: routes for route,
-// keyauth_credentials for key-auth. A name that says nothing else is that of a kind.
+// KindNamed returns the kind of entity that a person means by a name: routes for route,
+// keyauth_credentials for key-auth. It takes any other name for the name of a kind itself.
 func KindNamed(name string) string {
 	for _, list := range []string{name, name + "s"} {
-		if kind, ok := lists[list]; ok {
+		if kind, ok := kindOfList[list]; ok {
 			return kind
 		}
 	}
@@ -38,17 +38,17 @@ func KindNamed(name string) string {
 }
 
 // Kind returns the kind of the entity that a request to a path of the Admin API writes, or
-// the empty string if the path does not tell.
+// the empty string if the path does not show it.
 func Kind(path string) string {
 	list, name := Target(path)
-	if kind, ok := lists[name]; ok {
+	if kind, ok := kindOfList[name]; ok {
 		return kind
 	}
-	return lists[list]
+	return kindOfList[list]
 }
 
-// Target returns the last two steps of a path of the Admin API: a list, or the empty string
-// if there is one step, and the name or id of an entity in it, or of another list.
+// Target returns the last two segments of a path of the Admin API: a list, which is empty if
+// there is one segment, and the name or id of an entity in that list, or another list.
 func Target(path string) (list, name string) {
 	path, _, _ = strings.Cut(path, "?")
 	path = strings.Trim(path, "/")
@@ -64,9 +64,10 @@ func Target(path string) (list, name string) {
 	return list, name
 }
 
-// NamesByKind reports whether a path of the Admin API may name an entity of a kind as the
-// one that another entity has, such as /routes/orders/service.
-func NamesByKind(path, kind string) bool {
+// NamesByRelation reports whether a path of the Admin API may name an entity of a kind by the
+// entity to which it belongs, as /routes/orders/service does. Such a path does not show the
+// name of the entity itself.
+func NamesByRelation(path, kind string) bool {
 	path, _, _ = strings.Cut(path, "?")
 	path = strings.Trim(path, "/")
 	return strings.Count(path, "/") >= 2 && strings.HasSuffix(path, "/"+strings.TrimSuffix(kind, "s"))

@@ -17,24 +17,23 @@ const (
 	ToJSONL      Destination = "jsonl"      // lines of JSON
 )
 
-// destinationRow is what settings say of one destination.
+// destinationRow is what the settings have to know about one destination.
 type destinationRow struct {
 	kind  Destination
 	title string // for a person
-	// setting is the name of the setting that holds the destination's address in AWS (an
-	// ARN, a log group), and that selects this destination if --destination is not set.
-	// needs says what that setting names. Both are empty for a file, which --destination
-	// names itself, and must not be for anything else.
+	// setting is the name of the setting that holds the destination's address (an ARN, a
+	// log group), and that selects this destination if --destination is not set. needs says
+	// what that setting names. Both are empty for a file only, which --destination names.
 	setting, needs string
 	isFile         bool
-	ownFormat      bool     // it takes no other event format than its own
+	ownFormat      bool     // it accepts its own event format only
 	only           []string // settings that have no effect with another destination
 	// permissions returns what the relay has to be allowed in AWS. May be nil.
 	permissions func(s *Settings) []Permission
 }
 
-// destinationTable is the one list of destinations, the one that most installations
-// want first. What opens them is in package app.
+// destinationTable is the one list of destinations, beginning with the one that most
+// installations want. Package app opens them.
 func destinationTable() []destinationRow {
 	return []destinationRow{
 		{
@@ -169,7 +168,8 @@ func (l *loader) checkDestination() {
 	}
 }
 
-// chooseDestination takes the destination from what is set of one, unless it is named.
+// chooseDestination infers the destination from the settings that are given (--log-group,
+// --channel-arn), unless --destination names it.
 func (l *loader) chooseDestination() {
 	s := &l.settings
 	if l.given("destination") {
@@ -201,7 +201,7 @@ func (l *loader) chooseDestination() {
 	}
 }
 
-// flagOf returns the flag of a setting that is not a secret.
+// flagOf returns the flag of a setting, which must not be a secret.
 func flagOf(name string) Flag { return rowNamed(name).flags()[0] }
 
 // chooseRegion takes the Region from the environment or from an ARN if no setting

@@ -280,7 +280,7 @@ const slack = 60
 // of a route.
 func (r *reading) concerns(path string, called map[string]bool) bool {
 	list, name := changes.Target(path)
-	return called[name] && changes.KindNamed(list) == r.dao || changes.NamesByKind(path, r.dao)
+	return called[name] && changes.KindNamed(list) == r.dao || changes.NamesByRelation(path, r.dao)
 }
 
 // shown returns what a history shows of a request, copied out of its page's memory.

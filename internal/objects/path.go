@@ -17,8 +17,8 @@ func changesNothing(path string) bool {
 		strings.Contains(path, "/cache/") || last == "healthy" || last == "unhealthy"
 }
 
-// mayTouch reports whether a write whose rows are not there may have changed an entity
-// that existed before and after. names are what its paths may call it.
+// mayTouch reports whether a write without rows may have changed an entity that existed
+// before and after it. names are the names by which a path may call that entity.
 func mayTouch(method, path, dao, key string, names []string) bool {
 	list, name := changes.Target(path)
 	if method == http.MethodPost {
@@ -27,7 +27,7 @@ func mayTouch(method, path, dao, key string, names []string) bool {
 	}
 	kind, ok := changes.KindIn(list)
 	switch {
-	case !ok || changes.NamesByKind(path, dao):
+	case !ok || changes.NamesByRelation(path, dao):
 		return true
 	case method == http.MethodDelete: // an entity that exists again was made by another write
 		return false

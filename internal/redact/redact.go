@@ -73,8 +73,8 @@ func (r *redactor) entry(e *audit.Entry) {
 		clean, reason := r.document(e.Payload, changes.Kind(e.Path), r.roots)
 		set("requestParameters.payload", &e.Payload, clean, reason)
 	}
-	steps, query, ok := strings.Cut(e.Path, "?")
-	e.Path = r.steps(steps)
+	urlPath, query, ok := strings.Cut(e.Path, "?")
+	e.Path = r.urlPath(urlPath)
 	if ok {
 		clean, reason := r.query(query)
 		if set("requestParameters.queryParameters", &query, clean, reason); reason == "" {
@@ -213,8 +213,8 @@ func (c *copier) token() error {
 	return c.out.WriteToken(t)
 }
 
-// match returns the rests of the paths below a key, and reports whether one of
-// them names the key itself.
+// match returns what the paths name below a key, and reports whether one of them names
+// the key itself.
 func match(key string, paths []path) (below []path, whole bool) {
 	matches := func(step, want string) bool { return want == "*" || want == step }
 	for _, steps := range readings(key) {
@@ -232,8 +232,8 @@ func match(key string, paths []path) (below []path, whole bool) {
 	return below, false
 }
 
-// readings returns the steps that a key may stand for. A key such as
-// config.hosts[1].name, as forms have them, stands for several, without the
+// readings returns the sequences of names that a key may stand for. A key of a form, such
+// as config.hosts[1].name, stands for several names; one of its readings leaves out
 // positions in lists, which no path has.
 func readings(key string) [][]string {
 	all := [][]string{{key}}

@@ -65,11 +65,11 @@ func unescape(s string) string {
 	return s
 }
 
-// steps redacts the part of a request's path before its query.
-func (r *redactor) steps(p string) string {
+// urlPath redacts the segments of a request's path, without its query.
+func (r *redactor) urlPath(p string) string {
 	all := strings.Split(p, "/")
-	for i, step := range all {
-		if plain := unescape(step); r.text(plain, nil, 0) != plain {
+	for i, segment := range all {
+		if plain := unescape(segment); r.text(plain, nil, 0) != plain {
 			all[i] = redacted
 		}
 	}
