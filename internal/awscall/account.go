@@ -9,12 +9,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
-// accountTimeout bounds the question to STS, which may have no way there: a VPC has an
-// endpoint for each service that it was given one for.
+// accountTimeout bounds the call to STS, which may be unreachable: a VPC without a NAT
+// gateway reaches only the services for which it has endpoints.
 const accountTimeout = 3 * time.Second
 
-// Account returns the AWS account of the credentials: as their source says it, else as
-// STS does, which needs no permission. The error holds nothing of AWS's answer.
+// Account returns the AWS account of the credentials. It asks their source and then STS,
+// which needs no permission. The error contains nothing of AWS's answer.
 func Account(ctx context.Context, cfg aws.Config) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
 	defer cancel()

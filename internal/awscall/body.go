@@ -17,12 +17,12 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// WithBody returns an API option that sends body in place of what the client made of
-// its input. The client would hold every event beside the body, and grow the body from
-// nothing: that is half of what a pass allocates. Everything else about the call is the
-// client's: address, query, headers, signature, answer. Once the call has returned, body
-// is not read any more, although the transport may still be sending: the client closes the
-// request's body when it has the head of the answer, and it is at its end from then on.
+// WithBody returns an API option that sends body instead of the client's encoding of its
+// input. The client would hold every event beside the body and grow the body from nothing,
+// which is half of what a pass allocates. It still makes the rest of the call: address,
+// query, headers, signature, answer. Once the call has returned, body is not read any more,
+// even if the transport is still sending: the client closes the request's body when it has
+// the head of the answer, and a closed body reads as if it had ended.
 func WithBody(body []byte) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Serialize.Insert(withBody(body), "OperationSerializer", middleware.After)
@@ -50,10 +50,10 @@ func (b withBody) HandleSerialize(ctx context.Context, in middleware.SerializeIn
 	return next.HandleSerialize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum[:])), in)
 }
 
-// WithAnswer returns an API option that reads the body of a success in place of the
-// client, which decodes it into maps first and then into its output, and takes anything
-// for an answer. The client's output is that of the answer {}. An error of read is that
-// of an answer that cannot be read; so is a success with another status than 200.
+// WithAnswer returns an API option that has read decode the body of a success. The client
+// would decode it into maps first and then into its output, and would accept anything as an
+// answer. Its output is then the one for the answer {}. An error of read, or a success with
+// another status than 200, counts as an answer that cannot be read.
 func WithAnswer(read func(io.Reader) error) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Deserialize.Insert(withAnswer(read), "OperationDeserializer", middleware.After)

@@ -172,7 +172,7 @@ func (d *differ) members(path string, b, a map[string]any) {
 	}
 }
 
-// escape writes a name as a step of an RFC 6901 path.
+// escape writes a name as a reference token of a path (RFC 6901).
 func escape(name string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(name) }
 
 // Text returns the text of a field at the top of a state, or the empty string if there is none.

@@ -21,7 +21,7 @@ type batch struct {
 	suspect       bool      // others were accepted between two of its failures, so it is at fault and must not close the gate
 }
 
-// pastPuts is what earlier puts of an entry came to.
+// pastPuts is the outcome of earlier puts of an entry.
 type pastPuts struct {
 	slot     *slot // in reading order; nil for an entry that an earlier pass deferred
 	puts     int

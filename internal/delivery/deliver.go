@@ -177,7 +177,7 @@ func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 	if audit.NeedsPerson(failure) {
 		return result{}, failure
 	}
-	if failure != nil && made.left != nil && !said(verdicts) {
+	if failure != nil && made.left != nil && !hasVerdict(verdicts) {
 		w.d.count(func(s *Counts) { s.Repeated += len(made.left.entries) })
 	}
 	return result{left: made.left, failure: failure, alone: alone}, nil
@@ -227,8 +227,8 @@ func resultOf(verdicts []audit.Verdict, failure error) callResult {
 	return failed
 }
 
-// said reports whether the destination gave a verdict on any of a call's entries.
-func said(verdicts []audit.Verdict) bool {
+// hasVerdict reports whether the destination gave a verdict on any of a call's entries.
+func hasVerdict(verdicts []audit.Verdict) bool {
 	return slices.ContainsFunc(verdicts, func(v audit.Verdict) bool { return v.Status != audit.Retryable || v.Code != "" })
 }
 

@@ -256,7 +256,7 @@ func (d *Delivery) pending(timestamp int64) {
 	d.setOldestPending(timestamp)
 }
 
-// setOldestPending is told to the observer. d.mu is held.
+// setOldestPending sets oldestPending, and tells the observer. d.mu is held.
 func (d *Delivery) setOldestPending(timestamp int64) {
 	d.oldestPending = timestamp
 	if f := d.opts.Observer.OldestPending; f != nil {

@@ -143,7 +143,7 @@ func (d *demo) notifier(ctx context.Context, dir, relayURL string) (notify func(
 		notify, stop, err := d.startPlugin(ctx, dir, relayURL)
 		switch {
 		case err == nil:
-			fmt.Fprintln(d.out, "Each answer goes through the plugin, a process that is called as Kong calls it.")
+			fmt.Fprintln(d.out, "Each answer goes through the plugin, which runs in a separate process, as under Kong.")
 			return notify, stop, nil
 		case ctx.Err() != nil:
 			return func(string) {}, func() {}, nil //nolint:nilerr // the demo was told to stop meanwhile

@@ -66,7 +66,7 @@ type State struct {
 	Cause      string     `json:"cause,omitempty"`
 	Hint       string     `json:"hint,omitempty"`
 	NextTry    time.Time  `json:"next_try,omitzero"`
-	Failures   int        `json:"failures,omitempty"` // of this spell
+	Failures   int        `json:"failures,omitempty"` // of this outage
 
 	Reached bool      `json:"-"` // it has answered once
 	Asked   time.Time `json:"-"` // when a call last ended
@@ -89,7 +89,7 @@ type Tracker struct {
 	changes      uint64
 }
 
-// dependency is the state of one, and what it follows from.
+// dependency is the state of a dependency, and the operations from which it follows.
 type dependency struct {
 	State
 	failing map[string]*failure // by operation, since it last succeeded
@@ -97,8 +97,8 @@ type dependency struct {
 	outage  *audit.Outage
 }
 
-// UnansweredError is why a call counts as failed that goes on: it began long ago. The
-// patience for a failure has passed with it.
+// UnansweredError says that a call has had no answer for so long that it counts as failed,
+// although it goes on. The dependency then counts as failing at once, without patience.
 type UnansweredError struct {
 	Since time.Time
 	For   time.Duration
@@ -156,7 +156,8 @@ func (t *Tracker) Report(now time.Time, d Dependency, operation string, err erro
 	}
 }
 
-// explained reports whether a dependency fails, or may, which is why passes do. t.mu is held.
+// explained reports whether a dependency fails or may be failing, which explains why passes
+// fail. t.mu is held.
 func (t *Tracker) explained() bool {
 	for _, d := range []Dependency{Kong, Ledger, Destination} {
 		if len(t.dependencies[d].failing) > 0 {
@@ -166,7 +167,7 @@ func (t *Tracker) explained() bool {
 	return false
 }
 
-// succeeded takes an operation that did. t.mu is held.
+// succeeded notes an operation that succeeded. t.mu is held.
 func (t *Tracker) succeeded(now time.Time, dep *dependency, operation string) {
 	dep.Reached = true
 	delete(dep.failing, operation)
@@ -196,7 +197,7 @@ func (t *Tracker) succeeded(now time.Time, dep *dependency, operation string) {
 	}
 }
 
-// begin begins a spell. t.mu is held.
+// begin begins an outage. t.mu is held.
 func (t *Tracker) begin(now time.Time, dep *dependency, f *failure) {
 	t.changes++
 	dep.Status, dep.Since, dep.logged = Failing, f.since, now
@@ -232,7 +233,7 @@ func Clean(s string) string {
 	return s
 }
 
-// Tick begins the spells of what has not recovered in time, and logs what goes on.
+// Tick begins the outages of what has not recovered in time, and logs those that go on.
 // Its host calls it a few times a second.
 func (t *Tracker) Tick(now time.Time) {
 	t.mu.Lock()

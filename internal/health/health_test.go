@@ -66,8 +66,8 @@ func TestSpell(t *testing.T) {
 	}
 }
 
-// Single calls that fail under load, between others that succeed, are no spell.
-func TestThrottledCallsAreNoSpell(t *testing.T) {
+// Single calls that fail under load, between others that succeed, are no outage.
+func TestThrottledCallsAreNoOutage(t *testing.T) {
 	r := newRig()
 	n := 0
 	r.run(time.Minute, func() {

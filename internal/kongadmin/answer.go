@@ -70,7 +70,7 @@ func (c *Client) decode(resp *http.Response, log logName, q audit.Query, secrets
 
 // newRefusal returns the error of an answer other than 200.
 func newRefusal(resp *http.Response, q audit.Query, secrets echo.Secrets) error {
-	r := &refusal{status: resp.StatusCode, server: between(resp)}
+	r := &refusal{status: resp.StatusCode, server: intermediary(resp)}
 	text, all := message(resp)
 	if secrets.In(text) {
 		text = echo.Withheld
@@ -91,9 +91,9 @@ func newRefusal(resp *http.Response, q audit.Query, secrets echo.Secrets) error 
 	return r
 }
 
-// between returns what answered in Kong's place, by its Server header, or nothing if
-// it was Kong or may have been. Kong answers in JSON.
-func between(resp *http.Response) string {
+// intermediary returns the name of what answered in Kong's place, by its Server header, or
+// the empty string if Kong may have answered itself. Kong answers in JSON.
+func intermediary(resp *http.Response) string {
 	server := resp.Header.Get("Server")
 	if resp.Header.Get(requestIDHeader) != "" || strings.HasPrefix(strings.ToLower(server), "kong") {
 		return ""

@@ -158,7 +158,7 @@ func (o Objects) Page(ctx context.Context, q audit.Query) (audit.Page, error) {
 	return o.client.pageOf(ctx, objectLog, q)
 }
 
-// A logName is the last step of the path of one of Kong's two logs.
+// A logName is the last segment of the path of one of Kong's two logs.
 type logName string
 
 const (
@@ -297,7 +297,7 @@ func (c *Client) retrying(check retryablehttp.CheckRetry, again func()) *retryab
 	}
 }
 
-// noteOwn keeps the id of a read until a page is there to tell of it.
+// noteOwn keeps the id of a read until the next page reports it.
 func (c *Client) noteOwn(id string) {
 	if id == "" || len(id) > maxOwnID {
 		return

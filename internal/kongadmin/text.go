@@ -14,11 +14,11 @@ var null = []byte("null")
 
 func isNull(raw []byte) bool { return bytes.Equal(raw, null) }
 
-// keepAtOnce is how much memory the texts of entries share: little enough that one text
-// that is kept for long keeps few others.
+// keepAtOnce is the size of the memory that texts of entries share. It is small, so that a
+// text that is kept for long holds few others in memory.
 const keepAtOnce = 32 << 10
 
-// keep returns a copy of what [pageReader.unquoted] does.
+// keep returns a copy of the text that [pageReader.unquoted] returns.
 func (r *pageReader) keep(raw []byte) string {
 	text := r.unquoted(raw)
 	if r.kept.Cap()-r.kept.Len() < len(text) {
@@ -30,7 +30,7 @@ func (r *pageReader) keep(raw []byte) string {
 	return r.kept.String()[from:]
 }
 
-// keepOr is keep, but returns other if that is the same text.
+// keepOr is keep, but returns other if it is equal.
 func (r *pageReader) keepOr(other string, raw []byte) string {
 	if string(r.unquoted(raw)) == other {
 		return other

@@ -68,7 +68,7 @@ func New(o Options) (*Lake, error) {
 	}
 	caller, cfg := awscall.New(o.Config, service)
 	client := cloudtrail.NewFromConfig(cfg, func(c *cloudtrail.Options) {
-		// So many queries may run at once in an account; others have their turn.
+		// An account may run a limited number of queries at once, some of them others'.
 		c.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
 			s.MaxAttempts, s.MaxBackoff = attempts, maxBackoff
 		}), (*types.MaxConcurrentQueriesException)(nil).ErrorCode())

@@ -19,9 +19,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// Plan says what an installation is to be.
+// Plan describes a new installation.
 type Plan struct {
-	// Variables are the settings of the relay that are decided, by variable.
+	// Variables are the settings of the relay that are known so far, by variable.
 	Variables map[string]string
 	RelayURL  string // the relay, as Kong reaches it
 	AdminURL  string // the Admin API, as the gateway reaches it; "" for that of the node itself
@@ -70,8 +70,9 @@ func (p *Plan) has(secret string) bool {
 	return p.Variables[secret] != "" || p.Variables[secret+"_FILE"] != "" || p.Variables[secret+"_SECRET_ARN"] != ""
 }
 
-// listenAddress returns where a relay listens that is reached at an address: on this
-// machine only, or anywhere. In front of TLS there is something else.
+// listenAddress returns the address at which a relay must listen to be reached at a URL: a
+// loopback address, or every address of the machine. For https it is one behind whatever
+// speaks TLS in front of the relay.
 func listenAddress(relay string) (string, error) {
 	const want = "expected http://host:port, or https:// where something in front of the relay speaks TLS"
 	u, err := url.Parse(relay)
