@@ -21,7 +21,7 @@ variable "resource_tags" {
 }
 
 variable "aws_region" {
-  description = "Region to deploy into. Every resource names it, so the provider may stand in another one."
+  description = "Region to deploy into. Every resource names it, so the provider may be configured for another one."
   type        = string
 }
 
@@ -348,7 +348,7 @@ variable "kong_security_group_id" {
 }
 
 variable "create_vpc_endpoints" {
-  description = "Create interface endpoints for the services that the relay calls; with the destination `cloudwatch` it then needs no NAT gateway. Off: a VPC takes one endpoint with private DNS of a kind, and may have it."
+  description = "Create interface endpoints for the services that the relay calls; with the destination `cloudwatch` it then needs no NAT gateway. Off: a VPC takes one endpoint with private DNS for each service, and may have it already."
   type        = bool
   default     = false
 }
