@@ -40,8 +40,8 @@ func (e *env) with(ctx context.Context, c *cli.Command, n config.Need, f func(a 
 	return f(a)
 }
 
-// sayStop has the log say that the program was told to stop, as it may take a while.
-// The returned function ends that.
+// sayStop logs once ctx ends that the program was told to stop, which may take a while. The
+// returned function cancels this.
 func sayStop(ctx context.Context, log *slog.Logger) (ended func() bool) {
 	return context.AfterFunc(ctx, func() { log.Info("told to stop, what is in flight ends first; a second Ctrl-C ends at once") })
 }
@@ -54,9 +54,9 @@ func handlePipe(s config.Settings) {
 	}
 }
 
-// out returns where a command prints that delivers events: standard output carries
-// nothing else if they go there. Of a command that is run for another process, they go to
-// this one's.
+// out returns where a command that delivers events prints. If the events go to standard
+// output, that carries nothing else. In a command that is run for another process, the
+// events go to the standard output of this process.
 func (e *env) out(s config.Settings) io.Writer {
 	if s.EventsToStdout() && e.serving == nil {
 		return e.Stderr
@@ -107,8 +107,8 @@ func (e *env) withLedger(ctx context.Context, c *cli.Command, n config.Need, f f
 	return err
 }
 
-// runBeside has the relay run this command that has the ledger's file open. It returns inUse,
-// the error of opening the ledger, if no relay can be asked.
+// runBeside has this command run by the relay that has the ledger's file open. It returns
+// inUse, the error of opening the ledger, if no relay can be asked.
 func (e *env) runBeside(ctx context.Context, c *cli.Command, inUse error) error {
 	s, err := e.settings(c, config.NeedLedger)
 	if err != nil || s.OpsListen == "" {

@@ -28,8 +28,8 @@ type Options struct {
 	Logger            *slog.Logger
 }
 
-// Event is one change of the entity, with the request that made it. What the request's
-// row would say is empty where Kong holds no such row.
+// Event is one change of the entity, with the request that made it. The fields of the
+// request are empty if Kong holds no row of it.
 type Event struct {
 	Time          string `json:"time"` // RFC 3339
 	RequestID     string `json:"request_id"`
@@ -80,7 +80,7 @@ const (
 	// certain, by the times that Kong keeps in entities, and apartRows by those of rows,
 	// which are written up to some seconds late.
 	apartUpdates, apartRows = 2, 5
-	// settled is the age in seconds from which no more rows are to be expected.
+	// settled is the age in seconds from which on no more rows are expected.
 	settled = 5
 )
 
@@ -119,7 +119,7 @@ func operationOf(method string) string {
 	return changes.Update
 }
 
-// by fills in what the request's row says.
+// by fills in the fields of the request.
 func (e *Event) by(q *audit.Entry) {
 	e.Time, e.at = moment(q.Timestamp), q.Timestamp
 	e.UserID, e.UserName, e.RequestSource, e.SourceIP = q.RBACUserID, q.RBACUserName, q.RequestSource, q.ClientIP

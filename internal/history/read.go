@@ -47,14 +47,14 @@ type row struct {
 }
 
 const (
-	// maxHeld bounds the rows of entities that may turn out to be meant, as an entity that
-	// was renamed later does. A relay that serves has little memory, so the log is read once
-	// more where that is one of the entities beyond it.
+	// maxHeld bounds the bytes of rows of entities that may turn out to be the ones asked for,
+	// because they were renamed later. A relay that serves has little memory: if such an entity
+	// did not fit, the log is read once more.
 	maxHeld = 2 << 20
-	// maxMeant bounds those of entities that are meant.
+	// maxMeant bounds the bytes of rows of the entities that were asked for.
 	maxMeant = 512 << 20
-	// maxSpan is the longest part of a log in seconds that is read backwards: what is older is
-	// read at once.
+	// maxSpan is the length in seconds of the part of a log that is read backwards. All that is
+	// older is read in one go.
 	maxSpan    = 7 * 24 * 3600
 	maxSimilar = 5
 )
@@ -62,7 +62,7 @@ const (
 // errTooLarge is returned for a history that does not fit into memory.
 var errTooLarge = fmt.Errorf("the states of the entity take more than %d MB: give a later --since", maxMeant>>20)
 
-// readObjects finds the entities that are meant, and their rows.
+// readObjects finds the entities that were asked for, and their rows.
 func (r *reading) readObjects(ctx context.Context) error {
 	if err := r.scanObjects(ctx, max(0, r.Since-slack), 0); err != nil {
 		return err
@@ -172,7 +172,7 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 	})
 }
 
-// keep keeps a row of the kind of entity that is meant.
+// keep keeps a row of the kind of entity that was asked for.
 func (r *reading) keep(e *audit.Entry) error {
 	o := e.Object
 	if !r.known && r.means(o) {
@@ -197,7 +197,7 @@ func (r *reading) keep(e *audit.Entry) error {
 	return nil
 }
 
-// means reports whether a row is of an entity with the name or id that was given.
+// means reports whether a row belongs to an entity with the given name or id.
 func (r *reading) means(o *audit.Object) bool {
 	if o.Key == r.Name {
 		return true
@@ -210,7 +210,7 @@ func (r *reading) means(o *audit.Object) bool {
 	return strings.Contains(o.Entity, r.part) && changes.State(o.Entity).Name() == r.Name
 }
 
-// longestPart returns the longest part of a name that every JSON text of it has.
+// longestPart returns the longest part of a name that is the same in every JSON encoding of it.
 func longestPart(name string) string {
 	longest := ""
 	for part := range strings.FieldsFuncSeq(name, func(c rune) bool { return c > '~' || c < ' ' || strings.ContainsRune(`"\/<>&'`, c) }) {
@@ -276,14 +276,14 @@ func (r *reading) readRequests(ctx context.Context) error {
 // or newer.
 const slack = 60
 
-// concerns reports whether a path of the Admin API names the entity, or may: the service
-// of a route.
+// concerns reports whether a path of the Admin API names the entity, or may name it as
+// /routes/orders/service does.
 func (r *reading) concerns(path string, called map[string]bool) bool {
 	list, name := changes.Target(path)
 	return called[name] && changes.KindNamed(list) == r.dao || changes.NamesByRelation(path, r.dao)
 }
 
-// shown returns what a history shows of a request, copied out of its page's memory.
+// shown returns the part of a request that a history shows, copied out of its page's memory.
 func shown(e *audit.Entry) *audit.Entry {
 	q := *e
 	q.Payload, q.Unknown, q.Signature = "", "", ""

@@ -10,8 +10,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// parts is into how many parts a log is cut that are read at once: as many as the client
-// keeps connections, as most of the time goes by waiting for Kong.
+// parts is the number of parts into which a log is cut to be read at once: as many as the
+// client keeps connections, since most of the time is spent waiting for Kong.
 const parts int64 = 4
 
 // errDisorder ends a scan of parts.

@@ -65,9 +65,9 @@ func (v *verification) compare(ctx context.Context) error {
 	return v.sortStrays(ctx)
 }
 
-// askElsewhere asks for what is filed outside of a span of time, as its own time was
-// not taken: from its put on, or before, if it was ahead of the clock. Kong has had
-// it since then, and Kong keeps nothing for longer than its time to live.
+// askElsewhere asks for events that are filed outside of a span of time because the
+// destination did not accept their own time: after the span, or, if their time was ahead
+// of the clock, before it. Before it they cannot be older than what Kong keeps.
 func (v *verification) askElsewhere(ctx context.Context, from, to int64, first bool) error {
 	if err := v.ask(ctx, to, audit.MaxEventTime, first); err != nil {
 		return err
@@ -76,7 +76,8 @@ func (v *verification) askElsewhere(ctx context.Context, from, to int64, first b
 	return v.ask(ctx, v.now-kept, from, first)
 }
 
-// waitUntil waits for a part of the time until end. It returns false if end has passed.
+// waitUntil waits until it is time to ask again for n events, at most until end. It returns
+// false if end has passed.
 func (v *verification) waitUntil(ctx context.Context, end time.Time, n int) bool {
 	left := time.Until(end)
 	if left <= 0 || ctx.Err() != nil {
