@@ -23,6 +23,9 @@ import (
 
 var binaries string // the folder of the built programs
 
+// patience is how long a test waits for what comes at once on an idle machine.
+const patience = time.Minute
+
 func TestMain(m *testing.M) {
 	code := 1
 	defer func() { os.Exit(code) }()
@@ -95,7 +98,7 @@ func start(tb testing.TB, args ...string) *emulator {
 			} else {
 				e.aws = a[1]
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			tb.Fatalf("the emulator does not listen:\n%s", e.logged())
 		case err := <-e.exited:
 			tb.Fatalf("the emulator ended: %v\n%s", err, e.logged())
@@ -119,14 +122,14 @@ func (e *emulator) stop() error {
 	select {
 	case err := <-e.exited:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		return errors.New("still running")
 	}
 }
 
 func do(tb testing.TB, method, url, body string, header ...string) (*http.Response, string) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
@@ -159,7 +162,7 @@ type row struct {
 // awaitRow polls the audit log for a row, which is written late.
 func (e *emulator) awaitRow(id string) row {
 	e.tb.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -300,7 +303,7 @@ func TestStop(t *testing.T) {
 		if err != nil {
 			t.Errorf("%v\n%s", err, e.logged())
 		}
-	case <-time.After(stopWithin + 15*time.Second):
+	case <-time.After(stopWithin + patience):
 		t.Fatal("still running")
 	}
 	if log := e.logged(); !strings.Contains(log, "msg=stopped rows=1") {
@@ -323,7 +326,7 @@ func TestWrongSettings(t *testing.T) {
 		{[]string{"--aws-listen", strings.TrimPrefix(e.aws, "http://")}, "", 1, "address already in use"},
 		{[]string{"--aws-listen", "127.0.0.1:0", "--admin-listen", strings.TrimPrefix(e.aws, "http://")}, "", 1, "listening for admin"},
 	} {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		cmd := exec.CommandContext(ctx, filepath.Join(binaries, "emulator"), c.args...)
 		cmd.Env = []string{c.env}
 		out, err := cmd.CombinedOutput()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -336,16 +337,16 @@ func TestWhoAnswersIsSaid(t *testing.T) {
 // If the time for a page ends between two attempts, what the last answer said goes before
 // the time.
 func TestDeadlineKeepsTheAnswer(t *testing.T) {
-	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Server", "nginx/1.25.3")
-		w.WriteHeader(http.StatusServiceUnavailable)
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, Options{
+			URL: "http://kong", Retries: 1e6, Timeout: 300 * time.Millisecond, RetryWait: [2]time.Duration{10 * time.Millisecond, 10 * time.Millisecond},
+		})
+		c.http.Transport = unavailable("nginx/1.25.3")
+		err := refused(t, c, all)
+		if h := audit.Hint(err); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(h, "nginx/1.25.3, which stands before Kong") {
+			t.Errorf("%v, hint %q", err, h)
+		}
 	})
-	err := refused(t, newClient(t, Options{
-		URL: s.URL, Retries: 1e6, Timeout: 300 * time.Millisecond, RetryWait: [2]time.Duration{10 * time.Millisecond, 10 * time.Millisecond},
-	}), all)
-	if h := audit.Hint(err); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(h, "nginx/1.25.3, which stands before Kong") {
-		t.Errorf("%v, hint %q", err, h)
-	}
 }
 
 // TestLargeRowIsNotKept reads a row of 40 MiB and then small pages: the memory of the

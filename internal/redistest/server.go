@@ -187,7 +187,7 @@ func (s *Server) Restart() {
 
 // await waits until the server takes connections.
 func (s *Server) await(end chan struct{}) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -89,12 +89,12 @@ func wantForgot(tb testing.TB, l Ledger, lease ledger.Lease, want error) {
 	}
 }
 
-// Eventually tries until there is no error, for 15 seconds.
+// Eventually tries until there is no error, for a minute.
 func Eventually(tb testing.TB, try func() error) {
 	tb.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(15 * time.Second); ; <-tick.C {
+	for end := time.Now().Add(time.Minute); ; <-tick.C {
 		err := try()
 		if err == nil {
 			return

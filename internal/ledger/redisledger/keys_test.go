@@ -64,7 +64,7 @@ func TestRedisDeclaresKeys(t *testing.T) {
 	monitor, err := net.Dial("tcp", s.Addr)
 	must(t, err)
 	defer monitor.Close()
-	must(t, monitor.SetDeadline(time.Now().Add(time.Minute)))
+	must(t, monitor.SetDeadline(time.Now().Add(5*time.Minute)))
 	value(fmt.Fprint(monitor, "MONITOR\r\n"))(t)
 	lines := bufio.NewReader(monitor)
 	value(lines.ReadString('\n'))(t)

@@ -120,10 +120,14 @@ func TestRedisTLSName(t *testing.T) {
 	}
 }
 
-// forgetful is a proxy that can forget its connections: what they send is swallowed.
+// forgetful is a proxy that can forget its connections: what they send is swallowed. It
+// passes nothing on before it has a number of them.
 type forgetful struct {
-	mu    sync.Mutex
-	epoch int
+	mu        sync.Mutex
+	missing   int           // connections that it still waits for
+	enough    chan struct{} // closed once there are enough
+	epoch     int
+	swallowed int // requests
 }
 
 func (f *forgetful) forget() {
@@ -132,10 +136,25 @@ func (f *forgetful) forget() {
 	f.epoch++
 }
 
-func (f *forgetful) now() int {
+// connected returns the epoch of a new connection.
+func (f *forgetful) connected() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.missing--; f.missing == 0 {
+		close(f.enough)
+	}
 	return f.epoch
+}
+
+// swallows reports whether a request of a connection is swallowed.
+func (f *forgetful) swallows(epoch int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if epoch == f.epoch {
+		return false
+	}
+	f.swallowed++
+	return true
 }
 
 func (f *forgetful) start(t *testing.T, to string) string {
@@ -154,7 +173,7 @@ func (f *forgetful) start(t *testing.T, to string) string {
 				c.Close()
 				continue
 			}
-			epoch := f.now()
+			epoch := f.connected()
 			go func() { _, _ = io.Copy(c, up) }()
 			go func() {
 				defer up.Close()
@@ -164,7 +183,8 @@ func (f *forgetful) start(t *testing.T, to string) string {
 					if err != nil {
 						return
 					}
-					if f.now() == epoch {
+					<-f.enough
+					if !f.swallows(epoch) {
 						_, _ = up.Write(buf[:n])
 					}
 				}
@@ -175,12 +195,13 @@ func (f *forgetful) start(t *testing.T, to string) string {
 }
 
 // TestRedisForgottenConnections lets the network forget all connections during a
-// pause: the next call loses half a second, not three tries of three seconds.
+// pause: the next call loses half a second for the first one, and takes no other.
 func TestRedisForgottenConnections(t *testing.T) {
-	var f forgetful
-	r := openRedis(t, redisconn.Options{Addrs: []string{f.start(t, redistest.Start(t).Addr)}})
+	const open = 8
+	f := &forgetful{missing: open, enough: make(chan struct{})}
+	r := openRedis(t, redisconn.Options{Addrs: []string{f.start(t, redistest.Start(t).Addr)}, Timeout: time.Minute})
 	var wg sync.WaitGroup
-	for range 8 {
+	for range open {
 		wg.Go(func() { must(t, r.Ping(bg())) })
 	}
 	wg.Wait()
@@ -194,8 +215,13 @@ func TestRedisForgottenConnections(t *testing.T) {
 	f.forget()
 	start := time.Now()
 	must(t, r.Ping(bg()))
-	if took := time.Since(start); took > 1500*time.Millisecond {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("took %v", took)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.swallowed != 1 {
+		t.Errorf("%d requests on connections that were forgotten", f.swallowed)
 	}
 }
 

@@ -1,6 +1,7 @@
 package redisledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -54,8 +55,12 @@ func openRedis(tb testing.TB, server redisconn.Options) *Ledger {
 	return openNamed(tb, server, Options{Source: "kong", Destination: "arn:aws:cloudtrail:eu-west-1:123456789012:channel/0d4e4d2a-1c3e-4f6b-9f7e-0a1b2c3d4e5f"})
 }
 
+// openNamed opens a ledger. What is not given has the values of a busy machine: nothing but
+// a hang takes as long as its timeout, and no lease runs out.
 func openNamed(tb testing.TB, server redisconn.Options, o Options) *Ledger {
 	tb.Helper()
+	server.Timeout = cmp.Or(server.Timeout, 20*time.Second)
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, time.Hour)
 	r, err := Open(server, o)
 	if err != nil {
 		tb.Fatal(err)
@@ -112,8 +117,6 @@ var opened atomic.Int64 // ledgers, which have different names
 func redisBackend(server redisconn.Options) ledgertest.Backend {
 	return ledgertest.Backend{Open: func(tb testing.TB, lease time.Duration) (ledgertest.Ledger, ledgertest.Ledger, func()) {
 		tb.Helper()
-		server := server
-		server.Timeout = 20 * time.Second // for a busy machine
 		o := Options{Source: fmt.Sprint("kong", opened.Add(1)), Destination: "arn:aws:test", LeaseTTL: lease}
 		a, b := openNamed(tb, server, o), openNamed(tb, server, o)
 		return a, b, func() { emptyRedis(tb, a) }

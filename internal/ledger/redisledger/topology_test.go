@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -37,7 +36,7 @@ func TestRedisList(t *testing.T) {
 	list := []string{replica.Addr, primary.Addr}
 	ledgertest.Conform(t, redisBackend(redisconn.Options{Addrs: list}))
 
-	r := openRedis(t, redisconn.Options{Addrs: list, DB: 3, Timeout: time.Second})
+	r := openRedis(t, redisconn.Options{Addrs: list, DB: 3})
 	must(t, r.Begin(bg()))
 	must(t, r.Record(bg(), []audit.Record{ledgertest.Record("a", noon, audit.Delivered)}))
 	if n := value(plainClient(t, primary).DBSize(bg()).Result())(t); n == 0 {
@@ -137,7 +136,7 @@ func startCluster(t *testing.T, n int) []*redistest.Server {
 	t.Helper()
 	var nodes []*redistest.Server
 	for i := range n {
-		s := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+		s := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "60000")
 		must(t, plainClient(t, s).Do(bg(), "CLUSTER", "ADDSLOTSRANGE", i*16384/n, (i+1)*16384/n-1).Err())
 		must(t, plainClient(t, s).Do(bg(), "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err())
 		nodes = append(nodes, s)
@@ -168,8 +167,7 @@ func TestRedisReshards(t *testing.T) {
 		return
 	}
 	nodes := startCluster(t, 2)
-	// The lease lasts longer than a busy machine takes for the move.
-	r := openNamed(t, redisconn.Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}, Timeout: time.Second}, Options{LeaseTTL: time.Minute})
+	r := openNamed(t, redisconn.Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}}, Options{})
 	must(t, r.Begin(bg()))
 	const known = 2000 // enough to split buckets
 	var entries []audit.Entry
@@ -214,7 +212,7 @@ func TestRedisReshards(t *testing.T) {
 	answered := use()
 	keys := value(from.ClusterGetKeysInSlot(bg(), slot, 10_000).Result())(t)
 	for i, key := range keys {
-		must(t, from.Do(bg(), "MIGRATE", host, port, key, 0, 5000).Err()) // BUSYKEY: it was made anew at the other node
+		must(t, from.Do(bg(), "MIGRATE", host, port, key, 0, 60_000).Err()) // BUSYKEY: it was made anew at the other node
 		if i%(len(keys)/4+1) == 0 {
 			answered = use() || answered
 		}
