@@ -14,14 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest/auditlog"
+	"github.com/kong-cloudtrail/relay/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // secret is a token that must never be seen anywhere but in its header.
 const secret = "s3cr3t-admin-token"

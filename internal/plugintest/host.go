@@ -65,7 +65,7 @@ func Start(ctx context.Context, binary, dir string) (*Host, error) {
 	}
 	h.cmd = exec.Command(binary, "-kong-prefix", dir) //nolint:noctx // Close ends it
 	h.cmd.Stderr = &h.stderr
-	h.cmd.WaitDelay = time.Second
+	h.cmd.WaitDelay = time.Minute // nothing else holds its standard error
 	if err := h.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the plugin: %w", err)
 	}
