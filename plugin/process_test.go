@@ -112,11 +112,14 @@ type relay struct {
 	ids   map[string]bool
 	calls int
 	news  chan struct{}
-	gate  *gate // holds up the next trigger, if there is one
+	gate  *gate // holds triggers up, if there is one
 }
 
-// gate holds up a trigger.
-type gate struct{ arrived, open chan struct{} }
+// gate holds triggers up until open is closed.
+type gate struct {
+	arrived chan struct{} // receives when a trigger has come
+	open    chan struct{}
+}
 
 func newRelay(t testing.TB) *relay {
 	t.Helper()
@@ -132,8 +135,14 @@ func (r *relay) handler() http.Handler {
 		Secrets: func(string, bool) []string { return []string{secret} },
 		Logger:  slog.New(slog.DiscardHandler),
 		Notify: func(ctx context.Context, ids []string) error {
-			if g := r.takeGate(); g != nil {
-				close(g.arrived)
+			r.mu.Lock()
+			g := r.gate
+			r.mu.Unlock()
+			if g != nil {
+				select {
+				case g.arrived <- struct{}{}:
+				default:
+				}
 				select {
 				case <-g.open:
 				case <-ctx.Done():
@@ -154,20 +163,12 @@ func (r *relay) handler() http.Handler {
 	})
 }
 
-// hold makes the next trigger wait at a gate.
+// hold makes triggers wait at a gate.
 func (r *relay) hold() *gate {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.gate = &gate{arrived: make(chan struct{}), open: make(chan struct{})}
+	r.gate = &gate{arrived: make(chan struct{}, 1), open: make(chan struct{})}
 	return r.gate
-}
-
-func (r *relay) takeGate() *gate {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	g := r.gate
-	r.gate = nil
-	return g
 }
 
 func (r *relay) noted() (ids, calls int) {

@@ -87,7 +87,7 @@ func TestRecorder(t *testing.T) {
 		if len(ids) != 1 {
 			t.Fatalf("%d ids in the answer", len(ids))
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		err := s.Await(ctx, func() bool {
 			for _, row := range all(t, s) {
