@@ -130,7 +130,7 @@ func TestStack(t *testing.T) {
 	// The relay waits 2 s for what a write changed. If the machine stood still for as long, the
 	// test goes on with the next entity.
 	const waits = 2 * time.Second
-	page := ""
+	var page string
 	for n := 0; ; n++ {
 		name := fmt.Sprint("orders-", n)
 		_, first := request(http.MethodPost, "/services", `{"name":"`+name+`","path":"/a"}`)
