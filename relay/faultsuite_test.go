@@ -209,12 +209,18 @@ func (f *faultRun) run(table *faultTable) {
 // verify has the product say the same.
 func (f *faultRun) verify() {
 	f.t.Helper()
-	r := f.start(nil, "verify", "--json", "--grace", "1s")
-	code := r.wait(f.t)
+	var r *relayRun
 	var report verify.Report
-	if err := json.Unmarshal(r.stdout.Bytes(), &report); err != nil {
-		f.t.Fatalf("relay verify ended with %d: %v\n%s", code, err, tail(r.stderr.String(), 2000))
-	}
+	var code int
+	// A relay says a moment later that an outage is over.
+	f.eventually(patient, "no relay says that something fails", func() bool {
+		r = f.start(nil, "verify", "--json", "--grace", "1s")
+		code, report = r.wait(f.t), verify.Report{}
+		if err := json.Unmarshal(r.stdout.Bytes(), &report); err != nil {
+			f.t.Fatalf("relay verify ended with %d: %v\n%s", code, err, tail(r.stderr.String(), 2000))
+		}
+		return report.Failing == ""
+	})
 	// What is undelivered is a difference, and there must be no other.
 	want := exitOK
 	if report.DeadLetters+report.DeferredEntries > 0 {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 type front struct {
 	addr, backend string
 	tb            testing.TB
+
+	accepted atomic.Int64 // connections
 
 	mu       sync.Mutex
 	mode     frontMode
@@ -72,6 +75,7 @@ func (f *front) accept(l net.Listener) {
 		if err != nil {
 			return
 		}
+		f.accepted.Add(1)
 		f.mu.Lock()
 		mode := f.mode
 		f.conns[c] = struct{}{}

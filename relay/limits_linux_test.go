@@ -52,14 +52,14 @@ func TestTooManyConnections(t *testing.T) {
 	})
 	for range 1200 {
 		for _, address := range []string{triggers, ops} {
-			c, err := net.DialTimeout("tcp", address, 5*time.Second)
+			c, err := net.DialTimeout("tcp", address, patient)
 			if err != nil {
 				t.Fatalf("a connection was not taken: %v", err)
 			}
 			t.Cleanup(func() { c.Close() })
 		}
 	}
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: patient}
 	resp, err := client.Get("http://" + ops + "/healthz")
 	if err != nil {
 		t.Fatalf("healthz: %v", err)
@@ -169,7 +169,7 @@ func TestLedgerOnAFullDisk(t *testing.T) {
 	w.kong.Add(rows("d", 3000, func(i int) time.Time { return time.Now().Add(-time.Hour) })...)
 	dir, limit, full := smallDisk(t)
 	w.env = append(w.env, "RELAY_LEDGER=bolt:"+filepath.Join(dir, "ledger.db"))
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", limit+"exec "+binary+" once")
 	cmd.Env = w.env

@@ -97,11 +97,11 @@ func TestCommandsBesideARelayWithAFile(t *testing.T) {
 // What a pass that is under way comes to is no difference.
 func TestVerifyDuringAPass(t *testing.T) {
 	t.Parallel()
-	const n = 20_000 // more than is put while verify looks
+	const n = 20_000 // more than is put while verify looks: two minutes' work
 	at := time.Now().Add(-2 * time.Hour)
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.kong.Add(rows("d", n, func(i int) time.Time { return at.Add(time.Duration(i) * time.Millisecond) })...)
-	w.trail.SetFaults(cloudtrailtest.Faults{Delay: 1500 * time.Millisecond})
+	w.trail.SetFaults(cloudtrailtest.Faults{Delay: 5 * time.Second})
 	_, _, ops := w.serve()
 	eventually(t, patient, "puts", func() bool {
 		return metric(t, ops, "passes_running") == "1" && metric(t, ops, "entries_read_total") != ""

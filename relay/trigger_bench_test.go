@@ -28,7 +28,7 @@ func BenchmarkPrompt(b *testing.B) {
 	b.Run("reconcile", func(b *testing.B) {
 		w := newWorld(b, kongtest.Options{SkipReads: true, RowDelay: rowDelay}, cloudtrailtest.Options{
 			Faults: cloudtrailtest.Faults{Delay: 50 * time.Millisecond}})
-		url := w.reconcile(time.Duration(b.N) * 300 * time.Millisecond)
+		url, _ := w.reconcile()
 		a := w.arrivals()
 		for range b.N {
 			a.request(url, 1)

@@ -113,7 +113,7 @@ func TestFileFaults(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kongtest.Options{SkipReads: true, Latency: 5 * time.Millisecond}, cloudtrailtest.Options{})
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
-	w.env = append(w.env, "RELAY_DESTINATION=jsonl:"+path, "RELAY_LEASE_WAIT=15s")
+	w.env = append(w.env, "RELAY_DESTINATION=jsonl:"+path, "RELAY_LEASE_WAIT=2m")
 	const n = 20_000
 	w.kong.AddSeq(auditlog.Generate(n, 3, auditlog.Mix{}))
 	size := func() int64 {
@@ -127,7 +127,7 @@ func TestFileFaults(t *testing.T) {
 	for i := range kills {
 		r := w.start(nil, "once", "--json")
 		before := size()
-		eventually(t, patient, "lines before the kill", func() bool { return size() > before+int64(i)*50_000 || r.cmd.ProcessState != nil })
+		eventually(t, patient, "lines before the kill", func() bool { return size() > before+int64(i)*50_000 || r.ended() })
 		if err := r.cmd.Process.Signal(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -188,7 +188,19 @@ func TestVerifyBesideARelayThatRuns(t *testing.T) {
 			id := adminRequest(t, w)
 			notifyOnce(t, url, id)
 		}
-		w.verify(exitOK)
+		// On a busy machine the relay may say that something fails to answer.
+		eventually(t, patient, "nothing fails", func() bool {
+			r := w.start(nil, "verify", "--json", "--grace", "1s")
+			code := r.wait(t)
+			var report verify.Report
+			if err := decode(r.stdout.Bytes(), &report); err != nil {
+				t.Fatalf("verify ended with %d: %v\n%s", code, err, tail(r.stderr.String(), 4000))
+			}
+			if report.Failing == "" && code != exitOK {
+				t.Fatalf("verify ended with %d: %s", code, tail(r.stdout.String(), 2000))
+			}
+			return report.Failing == ""
+		})
 	}
 }
 
@@ -242,7 +254,7 @@ func TestVerifyRepairWaitsForTheLease(t *testing.T) {
 	if err != nil || len(keys) != 1 {
 		t.Fatalf("%v: %v", keys, err)
 	}
-	if err := client.Set(t.Context(), strings.TrimSuffix(keys[0], "gen")+"lease", "another", time.Minute).Err(); err != nil {
+	if err := client.Set(t.Context(), strings.TrimSuffix(keys[0], "gen")+"lease", "another", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
 	r := w.start([]string{"RELAY_LEASE_WAIT=1s"}, "verify", "--repair")

@@ -105,7 +105,7 @@ func (w *world) destination() string {
 // ledger opens the ledger of the world's relays.
 func (w *world) ledger() *redisledger.Ledger {
 	w.tb.Helper()
-	l, err := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: w.destination()})
+	l, err := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: w.destination(), LeaseTTL: time.Hour})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
@@ -186,8 +186,21 @@ func (w *world) start(env []string, args ...string) *relayRun {
 		defer close(r.waited)
 		_ = r.cmd.Wait() // the state tells
 	}()
-	w.tb.Cleanup(func() { _ = r.cmd.Process.Kill() })
+	w.tb.Cleanup(func() {
+		_ = r.cmd.Process.Kill()
+		<-r.waited // it writes into folders that are removed
+	})
 	return r
+}
+
+// ended reports whether the process has ended.
+func (r *relayRun) ended() bool {
+	select {
+	case <-r.waited:
+		return true
+	default:
+		return false
+	}
 }
 
 // wait returns the exit code.
@@ -275,10 +288,8 @@ func (w *world) serve(env ...string) (r *relayRun, trigger, ops string) {
 	trigger, ops = "127.0.0.1:"+redistest.FreePort(w.tb), "127.0.0.1:"+redistest.FreePort(w.tb)
 	r = w.start(append([]string{"RELAY_LISTEN=" + trigger, "RELAY_OPS_LISTEN=" + ops}, env...), "serve")
 	eventually(w.tb, patient, "relay serve listens", func() bool {
-		select {
-		case <-r.waited:
+		if r.ended() {
 			w.tb.Fatalf("relay serve ended by itself: %v\n%s", r.cmd.ProcessState, tail(r.stderr.String(), 4000))
-		default:
 		}
 		c, err := net.Dial("tcp", trigger)
 		if err == nil {

@@ -100,8 +100,8 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		budget = deadline.Sub(now)
 	}
-	end := now.Add(budget - min(budget/8, reserveMost))
-	timed, cancel := context.WithDeadlineCause(ctx, end, pipeline.ErrOutOfTime)
+	work, begin := times(budget)
+	timed, cancel := context.WithDeadlineCause(ctx, now.Add(work), pipeline.ErrOutOfTime)
 	defer cancel()
 
 	before, err := h.begin(timed)
@@ -126,7 +126,7 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 		s.RequestTail(now, now)
 	}
 
-	err = h.runner.RunUntilIdle(timed, end.Add(-min(budget/4, startMost)))
+	err = h.runner.RunUntilIdle(timed, now.Add(begin))
 	r.Waiting, _ = s.Counts()
 	switch {
 	case errors.Is(err, audit.ErrLeaseHeld):
@@ -145,6 +145,13 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 		r.Outcome = Left
 	}
 	return nil
+}
+
+// times returns how long an invocation makes passes, and after how long it begins no further
+// one, of the time that it has.
+func times(budget time.Duration) (work, begin time.Duration) {
+	work = budget - min(budget/8, reserveMost)
+	return work, work - min(budget/4, startMost)
 }
 
 // schedule makes the scheduler and the runner of an invocation.

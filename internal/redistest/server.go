@@ -116,11 +116,11 @@ func start(tb testing.TB, dir string, args []string) *Server {
 }
 
 // Ports that FreePort gives are below those that systems hand out by themselves
-// (Linux: from 32768): nobody who listens on port 0 or connects takes one before
+// (Linux: from 32768, gVisor: from 16000): nobody who listens on port 0 or connects takes one before
 // its server listens, or while its server is restarted.
 const (
 	firstPort = 10_000
-	ports     = 10_000
+	ports     = 6_000
 	bus       = 10_000 // from a port to that of a cluster's bus
 	guard     = 20_000 // from a port to the one whose listener keeps it for its test
 )
