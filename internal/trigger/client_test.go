@@ -16,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/kong-cloudtrail/relay/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // fast are bounds for tests that go through every attempt.
 var fast = Delivery{Timeout: 500 * time.Millisecond, MaxWait: 20 * time.Millisecond}
