@@ -65,9 +65,10 @@ func (e *env) deadList(ctx context.Context, c *cli.Command) error {
 			return a.ExplainLedger(printUndelivered(e.Stdout, list))
 		}
 		for u, err := range list {
-			if err != nil {
+			if err != nil && !audit.IsUnreadable(err) {
 				return a.ExplainLedger(err)
 			}
+			u = app.Explained(u, err)
 			if err := printJSON(e.Stdout, shownUndelivered{u, u.Outcome.String()}); err != nil {
 				return err
 			}
@@ -80,9 +81,10 @@ func printUndelivered(out io.Writer, list iter.Seq2[audit.Undelivered, error]) e
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	n := 0
 	for u, err := range list {
-		if err != nil {
+		if err != nil && !audit.IsUnreadable(err) {
 			return err
 		}
+		u = app.Explained(u, err)
 		if n == 0 {
 			fmt.Fprintln(w, "ID\tSTATE\tAGE\tTRIES\tREQUEST\tCODE\tREASON")
 		}

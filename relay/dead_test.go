@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
@@ -195,4 +197,77 @@ func TestDeadLettersInMetrics(t *testing.T) {
 	w.says(exitOK, "dead", "retry", "--all") // beside a relay that runs
 	eventually(t, patient, "metrics after the retry", shows(ops, map[string]string{"dead_letters": "0"}))
 	w.expectAll(0)
+}
+
+// A dead letter of which the ledger's copy is broken hides no other: it is listed and named, and can be
+// given up, after which a repair reads it from Kong again.
+func TestUnreadableDeadLetter(t *testing.T) {
+	t.Parallel()
+	id := func(i int) string { return fmt.Sprintf("d%031d", i) }
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{
+		Faults: cloudtrailtest.Faults{IDs: map[string]string{id(1): "InvalidData", id(2): "InvalidData"}},
+	})
+	w.askable()
+	w.kong.Add(rows("d", 10, func(int) time.Time { return time.Now().Add(-time.Hour) })...)
+	w.once()
+	w.breakUndelivered(id(1))
+
+	r := w.verify(exitDifference)
+	expectIDs(t, "unreadable", r.Unreadable, id(1))
+	expectIDs(t, "dead", r.Dead, id(1), id(2))
+	list, _ := w.says(exitOK, "dead", "list")
+	contains(t, list, id(1), "unreadable", id(2), "InvalidData")
+	if found := w.undelivered(); len(found) != 2 || found[id(1)].Outcome != audit.Dead || time.Since(found[id(1)].Since) > time.Minute {
+		t.Errorf("%+v", found)
+	}
+	said, _ := w.says(exitFailed, "status")
+	contains(t, said, "1 unreadable", "1 InvalidData")
+	if s := w.once(); !s.Complete {
+		t.Errorf("%+v", s)
+	}
+
+	w.trail.SetFaults(cloudtrailtest.Faults{})
+	out, _ := w.says(exitFailed, "dead", "retry", "--all")
+	contains(t, out, id(1)+": unreadable", "1 delivered, 1 not delivered")
+	out, _ = w.says(exitOK, "dead", "drop", id(1), "--reason", "broken")
+	contains(t, out, "1 dropped")
+	if r := w.verify(exitDifference); r.Unreadable.Count != 0 || r.Unstored.Count != 1 {
+		t.Errorf("%+v", r)
+	}
+	w.verify(exitOK, "--repair")
+	w.verify(exitOK)
+}
+
+// A deferred entry of which the ledger's copy is broken does not keep the others from being put.
+func TestUnreadableDeferredEntry(t *testing.T) {
+	t.Parallel()
+	id := func(i int) string { return fmt.Sprintf("d%031d", i) }
+	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{
+		Faults: cloudtrailtest.Faults{IDs: map[string]string{id(1): "Throttling", id(2): "Throttling"}},
+	})
+	w.kong.Add(rows("d", 10, func(int) time.Time { return time.Now().Add(-time.Hour) })...)
+	w.says(exitFailed, "once", "--retry-for", "1s")
+	w.breakUndelivered(id(1))
+	w.trail.SetFaults(cloudtrailtest.Faults{})
+	_, said := w.says(exitFailed, "once")
+	contains(t, said, "deferred entry cannot be put again", id(1), "relay dead drop")
+	if w.trail.Times(id(2)) != 1 || w.trail.Times(id(1)) != 0 {
+		t.Errorf("%d and %d times", w.trail.Times(id(2)), w.trail.Times(id(1)))
+	}
+	w.says(exitOK, "dead", "drop", id(1), "--reason", "broken")
+	w.says(exitOK, "once")
+}
+
+// breakUndelivered cuts short what the ledger keeps of an undelivered entry.
+func (w *world) breakUndelivered(id string) {
+	w.tb.Helper()
+	client := redis.NewClient(&redis.Options{Addr: w.redis.Addr})
+	defer func() { _ = client.Close() }()
+	keys, err := client.Keys(w.tb.Context(), "relay:*:undelivered").Result()
+	if err != nil || len(keys) != 1 {
+		w.tb.Fatal(keys, err)
+	}
+	if err := client.HSet(w.tb.Context(), keys[0], id, `{"entry":{"pay`).Err(); err != nil {
+		w.tb.Fatal(err)
+	}
 }

@@ -128,9 +128,10 @@ func (s *Status) SetMarks(m *audit.Marks) {
 func (a *App) AddDetails(ctx context.Context, s *Status) error {
 	kinds, seen := map[[2]string]*UndeliveredKind{}, 0
 	for u, err := range a.Store.UndeliveredEntries(ctx) {
-		if err != nil {
+		if err != nil && !audit.IsUnreadable(err) {
 			return err
 		}
+		u = Explained(u, err)
 		k := [2]string{u.Outcome.String(), u.Code}
 		if kinds[k] == nil {
 			kinds[k] = &UndeliveredKind{Outcome: k[0], Code: k[1], Reason: u.Reason, Oldest: u.Since}

@@ -17,6 +17,9 @@ type Selection struct {
 	OlderThan time.Duration // 0: any age
 }
 
+// Unreadable is the code of an undelivered entry of which the ledger's copy cannot be decoded.
+const Unreadable = "unreadable"
+
 // Retry puts undelivered entries again, and returns how many were delivered. It calls left
 // with each of the others. It holds the lease, as a pass would put deferred entries at the
 // same time.
@@ -29,6 +32,9 @@ func (a *App) Retry(ctx context.Context, s *Selection, left func(*audit.Undelive
 				left(&others[i])
 			}
 			return err
+		}, func(u audit.Undelivered) error {
+			left(&u)
+			return nil
 		})
 	})
 	return delivered, Explain(err)
@@ -37,7 +43,7 @@ func (a *App) Retry(ctx context.Context, s *Selection, left func(*audit.Undelive
 // Drop gives undelivered entries up, and returns how many. The log says which, and the
 // reason.
 func (a *App) Drop(ctx context.Context, s *Selection, reason string) (dropped int, err error) {
-	err = a.forSelected(ctx, s, func(undelivered []audit.Undelivered) error {
+	drop := func(undelivered []audit.Undelivered) error {
 		records := make([]audit.Record, len(undelivered))
 		for i := range undelivered {
 			records[i] = a.newRecord(undelivered[i], audit.Dropped)
@@ -50,22 +56,25 @@ func (a *App) Drop(ctx context.Context, s *Selection, reason string) (dropped in
 		}
 		dropped += len(records)
 		return nil
-	})
+	}
+	err = a.forSelected(ctx, s, drop, func(u audit.Undelivered) error { return drop([]audit.Undelivered{u}) })
 	return dropped, err
 }
 
 // forSelected calls f with the undelivered entries that are selected, a bounded number
-// at a time.
-func (a *App) forSelected(ctx context.Context, s *Selection, f func([]audit.Undelivered) error) error {
+// at a time, and unreadable with each of which the ledger's copy cannot be decoded.
+func (a *App) forSelected(ctx context.Context, s *Selection, f func([]audit.Undelivered) error, unreadable func(audit.Undelivered) error) error {
 	for _, id := range s.IDs {
 		u, found, err := a.Store.UndeliveredEntry(ctx, id)
+		switch {
+		case audit.IsUnreadable(err):
+			err = unreadable(Explained(u, err))
+		case err == nil && !found:
+			err = NoUndelivered(id)
+		case err == nil:
+			err = f([]audit.Undelivered{u})
+		}
 		if err != nil {
-			return err
-		}
-		if !found {
-			return NoUndelivered(id)
-		}
-		if err := f([]audit.Undelivered{u}); err != nil {
 			return err
 		}
 	}
@@ -76,10 +85,17 @@ func (a *App) forSelected(ctx context.Context, s *Selection, f func([]audit.Unde
 	var batch []audit.Undelivered
 	size := 0
 	for u, err := range a.Store.UndeliveredEntries(ctx) {
-		if err != nil {
+		broken := audit.IsUnreadable(err)
+		if err != nil && !broken {
 			return err
 		}
-		if s.Code != "" && u.Code != s.Code || time.Since(u.Since) < s.OlderThan {
+		if u = Explained(u, err); s.Code != "" && u.Code != s.Code || time.Since(u.Since) < s.OlderThan {
+			continue
+		}
+		if broken {
+			if err := unreadable(u); err != nil {
+				return err
+			}
 			continue
 		}
 		batch = append(batch, u)
@@ -94,6 +110,15 @@ func (a *App) forSelected(ctx context.Context, s *Selection, f func([]audit.Unde
 		return nil
 	}
 	return f(batch)
+}
+
+// Explained returns an undelivered entry with a code and a reason of its own if the error with
+// which the ledger yielded it says that its copy cannot be decoded.
+func Explained(u audit.Undelivered, err error) audit.Undelivered {
+	if audit.IsUnreadable(err) {
+		u.Code, u.Reason = Unreadable, err.Error()
+	}
+	return u
 }
 
 // NoUndelivered is the error for an id that no undelivered entry has.

@@ -196,7 +196,7 @@ func (s watchedStore) call(operation string) func(returned *error) {
 	return func(returned *error) {
 		err := *returned
 		switch {
-		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerMismatch), audit.LedgerForgot(err):
+		case errors.Is(err, audit.ErrLeaseHeld), errors.Is(err, audit.ErrLeaseLost), errors.Is(err, audit.ErrLedgerMismatch), audit.LedgerForgot(err), audit.IsUnreadable(err):
 			err = nil // the ledger answered
 		}
 		done(defaultHint(s.app.ExplainLedger(err), ledgerHint))

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -60,6 +61,25 @@ type Undelivered struct {
 	Reason  string    `json:"reason"`
 	Since   time.Time `json:"since"`           // when it was first refused or deferred
 	Tries   int       `json:"tries,omitempty"` // puts so far
+}
+
+// UnreadableError is the error of an undelivered entry that the ledger keeps and that cannot
+// be decoded. Others are not affected.
+type UnreadableError struct {
+	ID  string
+	Err error
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("decoding undelivered entry %s: %v", e.ID, e.Err)
+}
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// IsUnreadable reports whether an error concerns only one undelivered entry: see [UnreadableError].
+func IsUnreadable(err error) bool {
+	var u *UnreadableError
+	return errors.As(err, &u)
 }
 
 // UndeliveredCounts are the numbers of undelivered entries.

@@ -33,16 +33,20 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 	w.deferred.lastSuccess = time.Now()
 	b, size, seen := deferredBatch(), 0, 0
 	for u, err := range undelivered {
-		if err != nil {
+		if err != nil && !audit.IsUnreadable(err) {
 			return fmt.Errorf("reading deferred entries: %w", err)
 		}
 		if u.Outcome != audit.Deferred {
 			continue
 		}
-		b.entries, b.past = append(b.entries, u.Entry), append(b.past, pastPuts{
-			puts: u.Tries, last: audit.Verdict{Code: u.Code, Reason: u.Reason}, deferred: u.Since,
-		})
-		size += u.Entry.Size()
+		if err == nil {
+			b.entries, b.past = append(b.entries, u.Entry), append(b.past, pastPuts{
+				puts: u.Tries, last: audit.Verdict{Code: u.Code, Reason: u.Reason}, deferred: u.Since,
+			})
+			size += u.Entry.Size()
+		} else {
+			w.leaveUnreadable(u.Entry.ID, err)
+		}
 		if len(b.entries) >= o.BatchEntries || size >= o.BatchBytes {
 			if err := w.putDeferred(ctx, b); err != nil {
 				return err
@@ -54,6 +58,13 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 		}
 	}
 	return w.putDeferred(ctx, b)
+}
+
+// leaveUnreadable says that a deferred entry cannot be put again. The others are put.
+func (w *Workers) leaveUnreadable(id string, err error) {
+	w.d.log.Warn("deferred entry cannot be put again, the ledger's copy is broken", "id", id, "err", err,
+		"hint", "relay dead drop gives it up; relay verify --repair then reads it from Kong again, if Kong still has it")
+	w.d.count(func(s *Counts) { s.StillDeferred++ })
 }
 
 // deferredBatch returns an empty batch for deferred entries. Its failures do not

@@ -148,7 +148,7 @@ func (d *demo) notifier(ctx context.Context, dir, relayURL string) (notify func(
 		case ctx.Err() != nil:
 			return func(string) {}, func() {}, nil //nolint:nilerr // the demo was told to stop meanwhile
 		}
-		fmt.Fprintf(d.out, "The plugin is not used: %v. The relay is notified directly.\n", err)
+		fmt.Fprintf(d.out, "The relay is notified directly, without the plugin: %v.\n", err)
 	}
 	client, err := trigger.NewClient(trigger.ClientOptions{URL: relayURL})
 	if err != nil {

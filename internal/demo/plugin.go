@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/plugintest"
@@ -49,10 +50,15 @@ func (d *demo) findPlugin(ctx context.Context, dir string) (binary string, err e
 			return beside, nil
 		}
 	}
+	const remedy = "put the built plugin, " + name + ", beside relay, or run the demo in a checkout of the source, with Go installed"
+	if _, err := exec.LookPath("go"); err != nil {
+		return "", errors.New("it is not built, and there is no go command on the PATH to build it: " + remedy)
+	}
 	// Without -mod=readonly, go could download a module of this name in the folder of another
 	// module, and add it to that go.mod.
-	if err := exec.CommandContext(ctx, "go", "list", "-mod=readonly", source).Run(); err != nil {
-		return "", fmt.Errorf("neither the source nor the built plugin is here (%w)", err)
+	if out, err := exec.CommandContext(ctx, "go", "list", "-mod=readonly", source).CombinedOutput(); err != nil {
+		why, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		return "", fmt.Errorf("it is not built, and go does not find its source from this folder (%.200s): %s", why, remedy)
 	}
 	fmt.Fprintln(d.out, "Building the plugin …")
 	binary = filepath.Join(dir, name)

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -29,5 +30,22 @@ func TestPluginIsNotFetched(t *testing.T) {
 	d := &demo{out: io.Discard}
 	if binary, err := d.findPlugin(t.Context(), t.TempDir()); err == nil {
 		t.Errorf("found %s", filepath.Base(binary))
+	}
+}
+
+// Why the plugin is not there is said as it is, and what to do about it.
+func TestPluginThatCannotBeBuilt(t *testing.T) {
+	for name, c := range map[string]struct{ path, want string }{
+		"no go":     {t.TempDir(), "no go command on the PATH"},
+		"no source": {os.Getenv("PATH"), "does not find its source"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			t.Setenv("PATH", c.path)
+			_, err := (&demo{out: io.Discard}).findPlugin(t.Context(), t.TempDir())
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "beside relay") {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }

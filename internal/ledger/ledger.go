@@ -127,11 +127,12 @@ func EncodeUndelivered(r *audit.Record) ([]byte, error) {
 	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
 }
 
-// DecodeUndelivered is the reverse of EncodeUndelivered.
+// DecodeUndelivered is the reverse of EncodeUndelivered. Its error is an
+// *[audit.UnreadableError]; it then returns the id only.
 func DecodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
 	var u audit.Undelivered
 	if err := json.Unmarshal(text, &u, jsontext.AllowInvalidUTF8(true)); err != nil {
-		return audit.Undelivered{}, fmt.Errorf("decoding undelivered entry %s: %w", id, err)
+		return audit.Undelivered{Entry: audit.Entry{ID: id, TTL: -1}}, &audit.UnreadableError{ID: id, Err: err}
 	}
 	return u, nil
 }
@@ -161,22 +162,34 @@ func Address(s string) string {
 	return u.String()
 }
 
+// Stored is an undelivered entry as it is stored.
+type Stored struct {
+	ID    string
+	Since int64 // milliseconds
+	Text  []byte
+}
+
 // Undelivered yields undelivered entries, the deferred ones first. page returns some of a
 // kind, oldest first, that come after a place (""; the first), and the place of the last of
-// them, or "" if there are none. It may return entries and an error.
-func Undelivered(page func(kind audit.Outcome, after string) (list []audit.Undelivered, last string, err error)) iter.Seq2[audit.Undelivered, error] {
+// them, or "" if there are none. An entry that cannot be decoded is yielded with its id,
+// kind and time, and an *[audit.UnreadableError]; any other error ends the iteration.
+func Undelivered(page func(kind audit.Outcome, after string) (list []Stored, last string, err error)) iter.Seq2[audit.Undelivered, error] {
 	return func(yield func(audit.Undelivered, error) bool) {
 		for _, kind := range []audit.Outcome{audit.Deferred, audit.Dead} {
 			for after := ""; ; {
 				list, last, err := page(kind, after)
-				for i := range list {
-					if !yield(list[i], nil) {
-						return
-					}
-				}
 				if err != nil {
 					yield(audit.Undelivered{}, err)
 					return
+				}
+				for _, s := range list {
+					u, err := DecodeUndelivered(s.ID, s.Text)
+					if err != nil {
+						u.Outcome, u.Since = kind, time.UnixMilli(s.Since)
+					}
+					if !yield(u, err) {
+						return
+					}
 				}
 				if last == "" {
 					break

@@ -61,6 +61,7 @@ func (p *printer) ledger(r *Report) {
 	p.found(false, r.Dead, "dead", "rejected permanently; relay dead list shows why")
 	p.found(false, r.Deferred, "deferred", "tried again by each pass")
 	p.found(false, r.Unstored, "dead or deferred, and not kept", "the ledger has lost the stored entries; --repair reads them again")
+	p.found(false, r.Unreadable, "dead or deferred, and unreadable", "the ledger's copies are broken; relay dead drop gives them up, and --repair then reads again what Kong still holds")
 	p.found(false, r.Dropped, "dropped", "were dead, and someone gave them up")
 	p.line(false, r.Own, "left out", "the relay's own reads")
 	p.found(false, r.SignatureFailed, "with a signature that does not verify", "delivered, and marked")

@@ -162,10 +162,17 @@ func (v *verification) countUndelivered(ctx context.Context) error {
 		return err
 	}
 	for u, err := range v.app.Store.UndeliveredEntries(ctx) {
-		if err != nil {
+		switch {
+		case audit.IsUnreadable(err):
+			v.report.Unreadable.add(u.Entry.ID)
+			if !slices.Contains(v.report.Dead.IDs, u.Entry.ID) && !slices.Contains(v.report.Deferred.IDs, u.Entry.ID) {
+				v.cap(0) // of an unknown time
+			}
+		case err != nil:
 			return err
+		default:
+			v.cap(u.Entry.Timestamp)
 		}
-		v.cap(u.Entry.Timestamp)
 	}
 	return nil
 }

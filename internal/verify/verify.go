@@ -102,6 +102,9 @@ type Report struct {
 	// Unstored: dead or deferred, and the ledger has lost the stored entry.
 	Unstored Finding `json:"unstored"`
 
+	// Unreadable: dead or deferred, of any time, and the ledger's copy cannot be decoded.
+	Unreadable Finding `json:"unreadable_entries"`
+
 	SignatureFailed Finding `json:"signature_failed"`
 
 	// WithoutChanges: delivered, with --objects, before Kong had shown what was changed.

@@ -222,7 +222,9 @@ func (b *Ledger) Marks(ctx context.Context) (marks audit.Marks, err error) {
 			return err
 		}
 		if text := tx.Bucket(metaBucket).Get(marksKey); text != nil {
-			return json.Unmarshal(text, &marks)
+			if err := json.Unmarshal(text, &marks); err != nil {
+				return audit.NewSettingsError(err, brokenHint)
+			}
 		}
 		return nil
 	})

@@ -2,6 +2,7 @@ package boltledger
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -40,7 +41,7 @@ func listOf(tx *bbolt.Tx, outcome audit.Outcome) *bbolt.Bucket {
 // UndeliveredEntries is [redisledger.Ledger.UndeliveredEntries].
 func (b *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
 	// A caller may record while it reads, so no transaction is open when it is called.
-	return ledger.Undelivered(func(kind audit.Outcome, after string) (list []audit.Undelivered, last string, err error) {
+	return ledger.Undelivered(func(kind audit.Outcome, after string) (list []ledger.Stored, last string, err error) {
 		err = b.view(ctx, "reading undelivered entries", func(tx *bbolt.Tx) error {
 			entries, c := tx.Bucket(undeliveredBucket), listOf(tx, kind).Cursor()
 			k, _ := c.Seek([]byte(after))
@@ -52,11 +53,10 @@ func (b *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undeliv
 				if size += len(text); len(list) > 0 && size > ledger.UndeliveredBytesAtOnce {
 					return nil
 				}
-				u, err := ledger.DecodeUndelivered(string(k[9:]), text)
-				if err != nil {
-					return err
+				if last = string(k); text == nil {
+					continue // it is gone
 				}
-				list, last = append(list, u), string(k)
+				list = append(list, ledger.Stored{ID: string(k[9:]), Since: fromKey(k[:8]), Text: bytes.Clone(text)})
 			}
 			return nil
 		})
@@ -66,17 +66,17 @@ func (b *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undeliv
 
 // UndeliveredEntry is [redisledger.Ledger.UndeliveredEntry].
 func (b *Ledger) UndeliveredEntry(ctx context.Context, id string) (u audit.Undelivered, ok bool, err error) {
+	var decodeErr error
 	err = b.view(ctx, "reading undelivered entry", func(tx *bbolt.Tx) error {
 		text := tx.Bucket(undeliveredBucket).Get(idKey(id))
 		if text == nil {
 			return nil
 		}
 		ok = true
-		var err error
-		u, err = ledger.DecodeUndelivered(id, text)
-		return err
+		u, decodeErr = ledger.DecodeUndelivered(id, text)
+		return nil
 	})
-	return u, ok && err == nil, err
+	return u, ok, cmp.Or(err, decodeErr)
 }
 
 // UndeliveredCounts is [redisledger.Ledger.UndeliveredCounts].

@@ -14,7 +14,6 @@ import (
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/ledger"
-	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 )
 
 // Marks returns how far the log has been read; zero for a ledger without marks.
@@ -38,7 +37,7 @@ func (r *Ledger) Marks(ctx context.Context) (audit.Marks, error) {
 	}
 	var marks audit.Marks
 	if err := json.Unmarshal([]byte(text), &marks); err != nil {
-		return audit.Marks{}, audit.NewSettingsError(r.wrap(doing, fmt.Errorf("they are not what a relay writes: %w", err)), redisconn.KeysHint)
+		return audit.Marks{}, r.foreign(doing, err)
 	}
 	return marks, nil
 }
@@ -97,7 +96,7 @@ func (l *lease) SetMarks(ctx context.Context, marks audit.Marks) error {
 		kong = *bound
 	}
 	word, answer, err := r.run(ctx, doing, setMarksScript, r.keys("gen", "seq", "lease", "marks", "kong"), []any{nil, nil, l.token, text, kong})
-	if err == nil && word == foreign {
+	if err == nil && word == otherKong {
 		err = fmt.Errorf("%s: %w: %s", doing, audit.ErrLedgerMismatch, answer[0])
 	}
 	return err

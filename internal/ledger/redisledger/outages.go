@@ -35,7 +35,7 @@ func (r *Ledger) Outages(ctx context.Context, since time.Time) (list []audit.Out
 	for _, text := range texts {
 		if s, ok := text.(string); ok {
 			if list, err = ledger.AppendOutage(list, []byte(s), since); err != nil {
-				return nil, r.wrap(doing, err)
+				return nil, r.foreign(doing, err)
 			}
 		}
 	}

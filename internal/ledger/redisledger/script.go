@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 )
 
 //go:embed lua
@@ -49,7 +50,7 @@ func source(name string) string {
 const (
 	answerOK      = "ok"
 	changedLayout = "layout"
-	foreign       = "foreign" // bound to another Kong
+	otherKong     = "foreign" // bound to another Kong
 )
 
 // failures are the errors that other first words stand for.
@@ -60,7 +61,13 @@ var failures = map[string]error{
 	"changed":  audit.ErrMemoryChanged,
 }
 
-var errAnswer = errors.New("answer that the script does not give")
+var errAnswer = audit.WithHint(errors.New("answer that the script does not give"), redisconn.KeysHint)
+
+// foreign is the error for what cannot be decoded. It is not [Ledger.wrap]'s, which takes a text
+// that is cut short for a connection that was.
+func (r *Ledger) foreign(doing string, err error) error {
+	return audit.SettingsErrorf(redisconn.KeysHint, "%s: redis at %s: they are not what a relay writes: %w", doing, r.client.Where, err)
+}
 
 // run runs a script that checks the ledger's generation and sequence: its first two
 // arguments, which run fills in. It returns the first word of the answer and what follows,
@@ -79,7 +86,7 @@ func (r *Ledger) run(ctx context.Context, doing string, script *redis.Script, ke
 	if err := failures[word]; err != nil {
 		return "", nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	if word == changedLayout || word == foreign {
+	if word == changedLayout || word == otherKong {
 		return word, answer[1:], nil
 	}
 	sequence, err := number(answer[1])

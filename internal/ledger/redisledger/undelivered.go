@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,9 +17,10 @@ import (
 // UndeliveredEntries yields the deferred entries, then the dead letters, oldest
 // first. It holds about a mebibyte of them at a time, or one if that is larger.
 // Entries that are recorded or removed meanwhile may be yielded or not; all others
-// are yielded once. An error ends the iteration.
+// are yielded once. One that cannot be decoded is yielded with its id, outcome and time, and an
+// *[audit.UnreadableError]. Any other error ends the iteration.
 func (r *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
-	return ledger.Undelivered(func(kind audit.Outcome, after string) (list []audit.Undelivered, last string, err error) {
+	return ledger.Undelivered(func(kind audit.Outcome, after string) (list []ledger.Stored, last string, err error) {
 		const doing = "reading undelivered entries"
 		args := []any{ledger.UndeliveredAtOnce, ledger.UndeliveredBytesAtOnce}
 		if at, id, ok := strings.Cut(after, " "); ok {
@@ -33,17 +35,15 @@ func (r *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undeliv
 			if answer[2] == "" {
 				continue // it is gone
 			}
-			u, err := ledger.DecodeUndelivered(answer[0], []byte(answer[2]))
-			if err != nil {
-				return list, "", err
-			}
-			list = append(list, u)
+			since, _ := strconv.ParseInt(answer[1], 10, 64)
+			list = append(list, ledger.Stored{ID: answer[0], Since: since, Text: []byte(answer[2])})
 		}
 		return list, last, nil
 	})
 }
 
-// UndeliveredEntry returns the undelivered entry of an id, and whether there is one.
+// UndeliveredEntry returns the undelivered entry of an id, and whether there is one. If it
+// cannot be decoded, UndeliveredEntry returns its id and an *[audit.UnreadableError].
 func (r *Ledger) UndeliveredEntry(ctx context.Context, id string) (audit.Undelivered, bool, error) {
 	text, err := r.client.HGet(ctx, r.prefix+"undelivered", ledger.StoredID(id)).Bytes()
 	if errors.Is(err, redis.Nil) {
@@ -53,7 +53,7 @@ func (r *Ledger) UndeliveredEntry(ctx context.Context, id string) (audit.Undeliv
 		return audit.Undelivered{}, false, r.wrap("reading undelivered entry", err)
 	}
 	u, err := ledger.DecodeUndelivered(id, text)
-	return u, err == nil, err
+	return u, true, err
 }
 
 // pipelined sends commands in one round trip. That a key or a member does not exist is no error.
