@@ -144,7 +144,9 @@ func (ps *pass) save(ctx context.Context, complete bool) error {
 		m.Resume = nil
 		if complete {
 			m.ReconciledThrough = min(max(m.ReconciledThrough, kongStart), walkStart)
-			if ps.full {
+			// A log that has never shown an entry may be one that something hides for a moment. Reading
+			// all of it again costs a page, while there is none.
+			if ps.full && (ps.pos.Last != 0 || ps.pos.Newest != 0 || len(m.Witnesses) > 0) {
 				m.FullAt = min(kongStart, walkStart)
 			}
 		} else if m.Resume = ps.resume(walkStart); m.Resume == nil {

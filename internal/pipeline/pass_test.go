@@ -37,6 +37,25 @@ func TestMarksAreOfTheBeginning(t *testing.T) {
 	})
 }
 
+// Entries that a log hid when it was first read come with the next reconcile, however old they are.
+func TestLogThatLookedEmpty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, oldest(), func(o *Options) { o.PageSize = 10 })
+		w.pass(Request{Kind: audit.Reconcile})
+		if m := w.store.saved(); m.ReconciledThrough == 0 || m.FullAt != 0 {
+			t.Errorf("an empty log left %+v", m)
+		}
+		w.advance(time.Hour)
+		w.kong.add(span(w.now()-10*24*3600, 100, 30)...)
+		if s := w.pass(Request{Kind: audit.Reconcile}); s.Delivered != 100 {
+			t.Errorf("%+v", s)
+		}
+		if m := w.store.saved(); m.FullAt != w.now() {
+			t.Errorf("%+v", m)
+		}
+	})
+}
+
 func TestFloors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.PageSize = 1000 })
