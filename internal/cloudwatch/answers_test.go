@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -51,6 +52,25 @@ func TestSuccessThatIsNotOfAWS(t *testing.T) {
 				t.Errorf("the stream counts as empty: %v", err)
 			}
 		})
+	}
+}
+
+// A stream that something else than AWS says it has created is not there. What is between is named, not AWS.
+func TestStreamThatAWSDidNotMake(t *testing.T) {
+	l := &logs{Server: cloudwatchtest.New(cloudwatchtest.Options{Group: "audit"}), count: map[string]int{}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".CreateLogStream") {
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = io.WriteString(w, "<html>")
+			return
+		}
+		l.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	_, d := start(t, func(o *cloudwatch.Options) { o.Config.BaseEndpoint = &server.URL })
+	verdicts, err := d.Put(t.Context(), []audit.Entry{{ID: "a", Timestamp: noon.Unix()}})
+	if err == nil || !strings.Contains(audit.Hint(err), "something between") || verdicts[0].Status != audit.Retryable {
+		t.Errorf("%v: %+v; hint: %s", err, verdicts, audit.Hint(err))
 	}
 }
 

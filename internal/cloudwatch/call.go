@@ -104,10 +104,14 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 	failure := d.caller.Do(ctx, func(ctx context.Context) error {
 		out, err := d.client.PutLogEvents(ctx, input, own)
 		if missing(err) {
-			if failure := d.createStream(ctx); failure != nil {
+			fromAWS, failure := d.createStream(ctx)
+			if failure != nil {
 				return failure
 			}
 			out, err = d.client.PutLogEvents(ctx, input, own)
+			if missing(err) && !fromAWS {
+				return d.caller.BadAnswer(awscall.ErrForeign) // nobody has made the stream
+			}
 		}
 		var there *types.DataAlreadyAcceptedException
 		switch {
@@ -123,13 +127,16 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 	return a.rejection(len(b.events)), failure
 }
 
-// createStream creates the stream. One that exists already is as good.
-func (d *Destination) createStream(ctx context.Context) *awscall.Failure {
-	failure := d.caller.Do(ctx, func(ctx context.Context) error {
-		_, err := d.client.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &d.group, LogStreamName: &d.stream})
+// createStream creates the stream. One that exists already is as good. fromAWS reports whether
+// a success bears a sign of AWS, which that of an emulator may lack.
+func (d *Destination) createStream(ctx context.Context) (fromAWS bool, failure *awscall.Failure) {
+	failure = d.caller.Do(ctx, func(ctx context.Context) error {
+		out, err := d.client.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &d.group, LogStreamName: &d.stream})
 		if exists := (*types.ResourceAlreadyExistsException)(nil); errors.As(err, &exists) {
+			fromAWS = true
 			return nil
 		}
+		fromAWS = err == nil && awscall.IsFromAWS(out.ResultMetadata)
 		return err
 	})
 	switch {
@@ -141,7 +148,7 @@ func (d *Destination) createStream(ctx context.Context) *awscall.Failure {
 		// This says nothing about entries: only the names were sent.
 		failure.Kind, failure.Hint = awscall.Settings, hintStream
 	}
-	return failure
+	return fromAWS, failure
 }
 
 func missing(err error) bool {
@@ -153,7 +160,7 @@ func missing(err error) bool {
 // anything behind but the stream: group, credentials, and both permissions. The
 // event that it puts is of 1970, which AWS refuses after it has checked all the rest.
 func (d *Destination) Check(ctx context.Context) error {
-	failure := d.createStream(ctx)
+	_, failure := d.createStream(ctx)
 	if failure == nil {
 		message := []byte(`{"eventName":"connection check of the relay"}`)
 		var b body

@@ -97,6 +97,9 @@ func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.
 	if err != nil {
 		return err
 	}
+	if aws.ToString(query.QueryId) == "" {
+		return l.caller.BadAnswer(awscall.ErrForeign)
+	}
 	if err := l.await(ctx, query.QueryId); err != nil {
 		return err
 	}
@@ -107,7 +110,7 @@ func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.
 			return err
 		}
 		if out.QueryStatus != types.QueryStatusFinished { // DescribeQuery said otherwise
-			return ended(out.QueryStatus, out.ErrorMessage)
+			return l.ended(out.QueryStatus, out.ErrorMessage)
 		}
 		for _, row := range out.QueryResultRows {
 			e, err := decode(row)
@@ -140,7 +143,7 @@ func (l *Lake) await(ctx context.Context, id *string) error {
 			return nil
 		case types.QueryStatusQueued, types.QueryStatusRunning:
 		default:
-			return ended(out.QueryStatus, out.ErrorMessage)
+			return l.ended(out.QueryStatus, out.ErrorMessage)
 		}
 		select {
 		case <-time.After(wait):
@@ -151,7 +154,10 @@ func (l *Lake) await(ctx context.Context, id *string) error {
 }
 
 // ended is the error of a query that gave no result.
-func ended(status types.QueryStatus, message *string) error {
+func (l *Lake) ended(status types.QueryStatus, message *string) error {
+	if status == "" {
+		return l.caller.BadAnswer(awscall.ErrForeign)
+	}
 	if text := awscall.Clean(aws.ToString(message)); text != "" {
 		return fmt.Errorf("query ended with status %s: %s", status, text)
 	}
