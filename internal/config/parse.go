@@ -146,6 +146,9 @@ func (l *loader) redactPaths(text string) error {
 		if slices.Contains(strings.Split(path, "."), "") {
 			return expected("dotted JSON paths separated by commas", "")
 		}
+		if strings.HasPrefix(path, "@") && path != "@secrets" { // as a path it would redact nothing
+			return expected("dotted JSON paths separated by commas, and @secrets for all that Kong keeps secret", "")
+		}
 		l.settings.Redact = append(l.settings.Redact, path)
 	}
 	return nil
