@@ -79,7 +79,9 @@ func masked(text string) string {
 	switch {
 	case strings.Contains(text, "-----"), strings.Contains(text, "\n"):
 		return "PEM text"
-	case strings.Index(text, "@") > 0: // @hourly and @secrets are words
+	case slices.ContainsFunc(strings.Split(text, ","), func(part string) bool {
+		return strings.Index(strings.TrimSpace(part), "@") > 0 // @hourly and @secrets are words
+	}):
 		return notRepeated
 	}
 	return text
