@@ -18,31 +18,31 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// Report is called with the outcome of a call to a dependency, from several goroutines. It
-// must not block.
+// Report is called with the outcome of each call to a dependency, from several goroutines.
+// It must not block.
 type Report func(d health.Dependency, operation string, err error)
 
-// RecordOperation is the operation of recording outcomes. Its failure also ends with a
-// complete pass, which may have nothing to record.
+// RecordOperation is the name of the operation that records outcomes. Its failure counts as
+// over after a complete pass as well, since such a pass may have had nothing to record.
 const RecordOperation = "record"
 
-// A call that takes much longer than those before it is reported as one that does not
-// answer, although it goes on.
+// A call that takes slowTimes as long as is usual, but within slowLeast and slowMost, is
+// reported as unanswered while it goes on.
 const (
 	slowLeast = 2500 * time.Millisecond
 	slowMost  = 30 * time.Second
-	slowTimes = 3 // as long as what is usual
+	slowTimes = 3
 )
 
-// pace is how long the calls to each dependency take that are answered: a Kong with a
-// large audit table takes seconds for a page, and works.
+// pace holds how long calls to each dependency usually take. That differs widely: a Kong
+// with a large audit table takes seconds for a page, and works.
 type pace struct {
 	mu    sync.Mutex
 	usual map[health.Dependency]time.Duration
 }
 
-// answered takes how long a call took. Longer ones count at once, and are forgotten
-// over the next dozens.
+// answered notes how long a call took that was answered. A longer call raises the usual time
+// at once; shorter ones lower it slowly, over some dozens of calls.
 func (p *pace) answered(d health.Dependency, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -53,16 +53,17 @@ func (p *pace) answered(d health.Dependency, took time.Duration) {
 	}
 }
 
-// slow returns how long a call may take before it is said not to be answered.
+// slow returns how long a call may take before it is reported as unanswered.
 func (p *pace) slow(d health.Dependency) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return min(max(slowTimes*p.usual[d], slowLeast), slowMost).Round(slowLeast / 5)
 }
 
-// Watch makes every call to Kong, ledger and destination report its outcome under the
-// dependency that was called, whatever the error says. It calls retried with the code of each
-// put of which something has to be put again. It must be called once, before a is used.
+// Watch makes every call to Kong, the ledger and the destination report its outcome. What
+// counts is which dependency was called, whatever the error says. If entries of a put have to
+// be put again, Watch calls retried with the destination's code. It must be called once,
+// before a is used.
 func (a *App) Watch(report Report, retried func(code string)) {
 	a.report, a.pace = report, &pace{usual: map[health.Dependency]time.Duration{}}
 	a.source = watchedSource{a.source, a}
@@ -74,13 +75,15 @@ func (a *App) Watch(report Report, retried func(code string)) {
 	}
 }
 
+// attempted reports the outcome of one attempt of a request to Kong.
 func (a *App) attempted(err error) {
 	if a.report != nil {
 		a.report(health.Kong, "read", defaultHint(err, kongHint))
 	}
 }
 
-// begin returns a function that reports the end of a call that begins now.
+// begin notes that a call begins. The function that it returns takes the call's error and
+// reports it. Until then a call that is slow is reported as unanswered.
 func (a *App) begin(d health.Dependency, operation string) func(err error) {
 	var mu sync.Mutex
 	began, ended, slow := time.Now(), false, a.pace.slow(d)
@@ -124,7 +127,7 @@ func (s watchedSource) Page(ctx context.Context, q audit.Query) (audit.Page, err
 	p, err := s.Source.Page(ctx, q)
 	switch {
 	case errors.Is(err, audit.ErrPageTooLarge), errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrUnsupportedQuery):
-		done(nil) // Kong answered, and another query follows
+		done(nil) // Kong has answered, and another query follows
 	default:
 		done(defaultHint(err, kongHint))
 	}
@@ -157,8 +160,8 @@ func (d watchedDestination) Put(ctx context.Context, entries []audit.Entry) ([]a
 	return verdicts, err
 }
 
-// putFailure returns why a call delivered nothing. It returns nil if the destination works:
-// it accepted an entry, or rejected one permanently.
+// putFailure returns why a put delivered nothing. It returns nil if the destination works,
+// that is, if it accepted an entry or rejected one permanently.
 func putFailure(verdicts []audit.Verdict, err error) error {
 	for _, v := range verdicts {
 		if v.Status != audit.Retryable {
@@ -183,14 +186,14 @@ func defaultHint(err error, hint string) error {
 	return audit.WithHint(err, hint)
 }
 
-// watchedStore reports those calls that show whether the ledger works.
+// watchedStore reports the outcome of those calls that show whether the ledger works.
 type watchedStore struct {
 	Store
 	app *App
 }
 
-// call is begin for a call to the ledger. The function that it returns reports the error
-// that the call has returned by then.
+// call is like begin, for a call to the ledger. The function that it returns is to be
+// deferred, with a pointer to the error that the call returns.
 func (s watchedStore) call(operation string) func(returned *error) {
 	done := s.app.begin(health.Ledger, operation)
 	return func(returned *error) {
@@ -204,12 +207,12 @@ func (s watchedStore) call(operation string) func(returned *error) {
 }
 
 func (s watchedStore) Lookup(ctx context.Context, entries []audit.Entry) (outcomes []audit.Outcome, err error) {
-	defer s.call("lookup")(&err) // a script: that marks can be read says nothing of it
+	defer s.call("lookup")(&err) // a script, which can fail although marks can be read
 	return s.Store.Lookup(ctx, entries)
 }
 
 func (s watchedStore) Record(ctx context.Context, records []audit.Record) (err error) {
-	defer s.call(RecordOperation)(&err) // a full disk may take the lease and not the records
+	defer s.call(RecordOperation)(&err) // with a full disk the lease may be stored and records not
 	return s.Store.Record(ctx, records)
 }
 
@@ -247,7 +250,7 @@ func (s watchedStore) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Un
 }
 
 func (s watchedStore) Begin(ctx context.Context) (err error) {
-	defer s.call("begin")(&err) // as a rule it only reads: its success says nothing of writes
+	defer s.call("begin")(&err) // usually it only reads, so its success says nothing about writes
 	return s.Store.Begin(ctx)
 }
 
@@ -274,7 +277,7 @@ func (s watchedStore) BindKong(ctx context.Context, url string, adopt bool) (err
 	return s.Store.BindKong(ctx, url, adopt)
 }
 
-// Probe makes a small call to a dependency.
+// Probe makes a small call to a dependency, if it can be called.
 func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 	switch d {
 	case health.Kong:
@@ -287,7 +290,7 @@ func (a *App) Probe(ctx context.Context, d health.Dependency) error {
 		err := a.destination.check(ctx)
 		done(defaultHint(err, a.kind.hint))
 		return err
-	case health.Triggers, health.Recording, health.Passes: // cannot be asked
+	case health.Triggers, health.Recording, health.Passes: // cannot be called
 	}
 	return nil
 }
