@@ -15,11 +15,12 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// product matches the name of a server, with its version. It is too short for a secret.
+// product matches the name of a server program, perhaps with its version. A match is too
+// short to hold a secret.
 var product = regexp.MustCompile(`^[A-Za-z][A-Za-z-]{0,14}(/[0-9][0-9.]{0,11})?$`)
 
-// explainIntermediary is for an answer without an error code: it comes from something
-// between the relay and AWS, which knows nothing of entries.
+// explainIntermediary fills in f for an answer without an error code. Such an answer comes
+// from something between the relay and AWS, so it says nothing about entries.
 func (s *Service) explainIntermediary(f *Failure, resp *http.Response) {
 	f.Code, f.NotAWS = fmt.Sprintf("HTTP%d", f.status), true
 	f.between = "something"
@@ -49,7 +50,7 @@ func (s *Service) explainIntermediary(f *Failure, resp *http.Response) {
 	}
 }
 
-// explainTransport is for a call without an answer.
+// explainTransport returns what the error of a call means that got no answer.
 func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	var (
 		proxy *proxyError
@@ -101,7 +102,7 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	return s.failure(sent, f)
 }
 
-// proxyOf returns the host of the proxy through which a URL is called, or nothing.
+// proxyOf returns the host of the proxy through which a URL is called, or the empty string.
 func proxyOf(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -114,7 +115,7 @@ func proxyOf(address string) string {
 	return proxy.Host
 }
 
-// certificate returns the problem with the certificate of a host, and a hint.
+// certificate returns why the certificate of a host was not accepted, and a hint.
 func certificate(err *tls.CertificateVerificationError, host string) (reason, hint string) {
 	var (
 		name    x509.HostnameError
@@ -134,11 +135,13 @@ func certificate(err *tls.CertificateVerificationError, host string) (reason, hi
 		"name the CA that signed it in AWS_CA_BUNDLE, if " + between + ", is meant to answer there"
 }
 
-// maxSkew is how far off a clock may be before it explains a refused signature:
-// AWS refuses from five minutes on, and Date is as old as the answer.
+// maxSkew is how far this machine's clock may be off before that explains a refused
+// signature. AWS refuses signatures from five minutes on; the Date of the answer, with which
+// the clock is compared, is a little old.
 const maxSkew = 4 * time.Minute
 
-// skew compares this machine's clock with the one of an answer.
+// skew compares this machine's clock with the Date of an answer. If it is off by more than
+// maxSkew, skew returns by how much: "5m0s ahead of", for example.
 func skew(resp *http.Response) (string, bool) {
 	at, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {

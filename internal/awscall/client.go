@@ -1,5 +1,5 @@
 // Package awscall holds what the clients of AWS in this module share: how a call
-// is sent, what its failure means, and which part of AWS's message may be shown.
+// is sent, what its failure means, and which part of AWS's messages may be shown.
 package awscall
 
 import (
@@ -19,16 +19,16 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Timeouts and sizes of a call. The SDK itself waits for an answer without a limit.
+// Limits of a call. The SDK itself waits for an answer without a limit.
 const (
 	callTimeout   = time.Minute
 	headerTimeout = 30 * time.Second
 	idlePerHost   = 32
 	maxAnswer     = 16 << 20 // bytes; the largest page of a reader has 1 MB
 
-	// maxIdle is how long no call may have been made for a connection to be used again.
-	// The network forgets connections (a NAT gateway after 350 s), and those of a
-	// process that was frozen may be gone without a sign: a call over one gets no answer.
+	// maxIdle is the time without calls after which idle connections are closed. The
+	// network drops connections silently (a NAT gateway after 350 s, or while a process is
+	// frozen), and a call over such a connection gets no answer.
 	maxIdle = 20 * time.Second
 )
 
@@ -38,9 +38,9 @@ type Caller struct {
 	credentials *credentials // nil: cfg has none
 }
 
-// New returns a Caller, and cfg prepared for its service client: one attempt for
+// New returns a Caller, and a copy of cfg for its service client: with one attempt for
 // each call, no redirects, bounded waiting, and errors that the Caller understands.
-// Endpoints, proxies, CA bundles and credentials stay as cfg has them.
+// Endpoints, proxies, CA bundles and credentials are those of cfg.
 func New(cfg aws.Config, s Service) (*Caller, aws.Config) {
 	c := cfg.Copy()
 	c.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
@@ -53,8 +53,9 @@ func New(cfg aws.Config, s Service) (*Caller, aws.Config) {
 	return caller, c
 }
 
-// Do makes a call, and once more with fresh credentials if AWS did not take those
-// that it was signed with. The SDK has learnt AWS's clock by then.
+// Do makes a call, and returns nil if it succeeded. If AWS refuses the call's signature or
+// credentials, Do makes it once more with credentials that are retrieved anew. By then the
+// SDK also knows how far AWS's clock is from this machine's.
 func (c *Caller) Do(ctx context.Context, call func(context.Context) error) *Failure {
 	if c.credentials == nil {
 		return c.explainCredentials(&credentialsError{err: errNoProvider})
@@ -72,8 +73,8 @@ func (c *Caller) Do(ctx context.Context, call func(context.Context) error) *Fail
 	}
 }
 
-// Explain says what the error of a call means that Do did not make, because the SDK
-// repeats it, for example. It returns nil for an error that is not the SDK's.
+// Explain returns what the error of a call means that was not made by Do, for example
+// because the SDK retries it. It returns nil for an error that is not the SDK's.
 func (c *Caller) Explain(ctx context.Context, err error) *Failure {
 	var (
 		op    *smithy.OperationError
@@ -85,7 +86,7 @@ func (c *Caller) Explain(ctx context.Context, err error) *Failure {
 	return c.withoutSecrets(c.explain(ctx, err))
 }
 
-// Clean is [Clean], and withholds a text that repeats the credentials.
+// Clean is like the function [Clean], and withholds a message that repeats the credentials.
 func (c *Caller) Clean(message string) string {
 	if c.echoes(message) {
 		return withheld
@@ -95,7 +96,8 @@ func (c *Caller) Clean(message string) string {
 
 const withheld = "(withheld: it repeats the credentials)"
 
-// withoutSecrets withholds what repeats the credentials that calls are signed with.
+// withoutSecrets withholds the texts of f that repeat the credentials with which calls are
+// signed, and returns f.
 func (c *Caller) withoutSecrets(f *Failure) *Failure {
 	for _, text := range []*string{&f.Code, &f.Reason} {
 		if c.echoes(*text) {
@@ -105,7 +107,7 @@ func (c *Caller) withoutSecrets(f *Failure) *Failure {
 	return f
 }
 
-// echoes reports whether a text repeats the credentials that calls are signed with.
+// echoes reports whether a text repeats the credentials with which calls are signed.
 func (c *Caller) echoes(text string) bool {
 	if c.credentials == nil {
 		return false
@@ -114,8 +116,8 @@ func (c *Caller) echoes(text string) bool {
 	return v != nil && (v.SecretAccessKey != "" && strings.Contains(text, v.SecretAccessKey) || v.SessionToken != "" && strings.Contains(text, v.SessionToken))
 }
 
-// httpClient returns a client with the transport that the configuration made,
-// which knows AWS_CA_BUNDLE. Any other client is used as it is.
+// httpClient returns a client that uses the transport of an SDK's client, which honours
+// AWS_CA_BUNDLE. It returns a client of any other type unchanged.
 func httpClient(c aws.HTTPClient) aws.HTTPClient {
 	switch b := c.(type) {
 	case nil:
@@ -140,17 +142,19 @@ func newHTTPClient(t *http.Transport) *http.Client {
 	return &http.Client{
 		Timeout:   callTimeout,
 		Transport: &transport{next: t, now: time.Now},
-		// A signature holds for one host, and a session token must not go to another.
+		// A signature is valid for one host, and a session token must not be sent to another.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// transport sends requests whose bodies have no WriteTo method, and bounds answers.
+// transport sends requests whose bodies have no WriteTo method, and bounds the size of
+// answers.
 //
-// The SDK closes a request's body as soon as the head of the answer is there.
+// The SDK closes a request's body as soon as it has the header of the answer.
 // WriteTo of such a body then returns io.EOF, which net/http takes for a failed
 // write: it closes the connection, and an answer of more than a few kilobytes is
-// cut short. What it confirms has been accepted by then and would be put twice.
+// cut short. The events that it confirms have been accepted by then, and would be put
+// twice.
 type transport struct {
 	next *http.Transport
 	now  func() time.Time
@@ -159,9 +163,9 @@ type transport struct {
 	used time.Time // when a call was last made or answered
 }
 
-// dropIdle closes the idle connections if they have been idle for too long, and notes
-// that the others are in use. It goes by the wall clock: the other one may stand still
-// while a process is frozen.
+// dropIdle closes the idle connections if no call was made or answered for maxIdle, and
+// notes the time. It uses the wall clock, since the monotonic clock may stand still while a
+// process is frozen.
 func (t *transport) dropIdle() {
 	now := t.now().Round(0)
 	t.mu.Lock()
@@ -198,18 +202,18 @@ func (e *proxyError) Error() string {
 	return fmt.Sprintf("the proxy %s refuses to connect: %d %s", e.proxy, e.status, http.StatusText(e.status))
 }
 
-// credentials marks the failures of a provider, so that a call that failed
-// without credentials differs from one whose connection failed.
+// credentials is a provider that marks the failures of another one, so that a call that
+// failed for want of credentials can be told from one whose connection failed.
 type credentials struct {
 	cache *aws.CredentialsCache
-	had   atomic.Bool // whether the provider has ever given any
+	had   atomic.Bool // the provider has returned credentials before
 	last  atomic.Pointer[aws.Credentials]
 }
 
 // credentialsError is the failure to get credentials.
 type credentialsError struct {
 	err error
-	had bool
+	had bool // the provider had returned credentials before
 }
 
 func (e *credentialsError) Error() string { return "getting credentials: " + e.err.Error() }

@@ -27,19 +27,19 @@ type Service struct {
 	Endpoint   string            // the variable that names another endpoint
 	Permission string            // the hint where a permission is missing
 	Codes      map[string]string // the service's own error codes that a person must act on, and the hint of each
-	Transient  map[string]bool   // the service's own error codes for a state that ends by itself
+	Transient  map[string]bool   // the service's own error codes whose cause ends by itself: they are retryable
 	Parameters map[string]string // parameters that come from a setting, as messages name them, and the hint of each
 }
 
-// Kind sorts failures by what to do next.
+// Kind classifies failures by what to do next.
 type Kind uint8
 
 // Kinds.
 const (
 	Retryable Kind = iota // a later call may succeed
 	Settings              // a person must act first
-	Refused               // AWS refused the call with a code that may be about what is in it
-	TooLarge              // the call has more in it than AWS, or something on the way, takes
+	Refused               // AWS refused the call with a code that may be about its contents
+	TooLarge              // the call is larger than AWS, or something on the way, accepts
 )
 
 // Failure is what the error of a call means. It holds no secret and no payload:
@@ -49,11 +49,11 @@ type Failure struct {
 	Code   string // AWS's, or a word of ours where AWS gave none
 	Reason string // for a person
 	Hint   string
-	// AnyCall: any other call would have failed as well, whatever events are in it.
+	// AnyCall reports that any other call would have failed as well, whatever events it has.
 	AnyCall bool
-	// Answered: something answered, perhaps because of what is in the call.
+	// Answered reports that there was an answer, so that the cause may be in the call.
 	Answered bool
-	// NotAWS: the answer has no error code, so it is not AWS's.
+	// NotAWS reports that the answer has no error code, so that it does not come from AWS.
 	NotAWS bool
 
 	service string
@@ -72,7 +72,7 @@ func (f *Failure) Error() string {
 	return fmt.Sprintf("calling %s: %s", f.service, f.Reason)
 }
 
-// Is reports whether the call failed with target: context.Canceled, for example.
+// Is reports whether the call failed because of target, such as context.Canceled.
 func (f *Failure) Is(target error) bool { return errors.Is(f.cause, target) }
 
 // Err returns the failure as the error that a destination returns.
@@ -130,26 +130,25 @@ var deniedCodes = map[string]bool{
 	"AccessDenied": true, "AccessDeniedException": true, "NotAuthorized": true, "OptInRequired": true, "UnauthorizedOperation": true,
 }
 
-// staleCodes are those that credentials which were renewed elsewhere, or a
-// corrected clock, can cure.
+// staleCodes are the codes after which another attempt may succeed, with credentials that
+// were renewed elsewhere or with AWS's clock, which the SDK learns from the refusal.
 var staleCodes = map[string]bool{
 	"ExpiredToken": true, "ExpiredTokenException": true, "UnrecognizedClientException": true, "InvalidClientTokenId": true,
 	"InvalidAccessKeyId": true, "InvalidSignatureException": true, "SignatureDoesNotMatch": true,
 	"RequestExpired": true, "RequestTimeTooSkewed": true, "RequestInTheFuture": true,
 }
 
-// Throttled reports whether a code, of a call or of an event, means that too much was asked.
+// Throttled reports whether a code, of a call or of an event, means throttling.
 func Throttled(code string) bool {
 	_, throttled := retry.DefaultThrottleErrorCodes[code]
 	return throttled
 }
 
-// IsTransient reports whether a code of the service, of a call or of an event, is about
-// a state that ends by itself.
+// IsTransient reports whether a code of the service, of a call or of an event, is
+// retryable: its cause ends by itself.
 func (s *Service) IsTransient(code string) bool { return s.Transient[code] || isTransient(code) }
 
-// isTransient reports whether a code that AWS's services share is about a state that ends
-// by itself.
+// isTransient is like [Service.IsTransient], for the codes that AWS's services share.
 func isTransient(code string) bool {
 	switch code {
 	case "IDPCommunicationError", // STS: the identity provider does not answer it
@@ -161,7 +160,7 @@ func isTransient(code string) bool {
 	return transient || Throttled(code)
 }
 
-// explain says what the error of a call means.
+// explain returns what the error of a call means.
 func (s *Service) explain(ctx context.Context, err error) *Failure {
 	var (
 		creds *credentialsError
@@ -176,20 +175,20 @@ func (s *Service) explain(ctx context.Context, err error) *Failure {
 		return s.explainCredentials(creds)
 	case ctx.Err() != nil:
 		return s.failure(err, Failure{Code: "Canceled", Reason: "the call was given up: whether AWS accepted it is unknown", AnyCall: true})
-	case errors.As(err, &sent): // the SDK puts an empty answer around it
+	case errors.As(err, &sent): // before resp, since the SDK wraps it in an empty answer
 		return s.explainTransport(sent)
 	case errors.As(err, &resp):
 		return s.explainAnswer(resp, err)
 	}
-	// The SDK refused to make the call: an endpoint that does not go with its settings, for example.
+	// The SDK did not make the call, for example because the endpoint contradicts a setting.
 	return s.failure(err, Failure{
 		Kind: Settings, Code: "NotSent", Reason: Clean(rootText(err)), AnyCall: true,
 		Hint: fmt.Sprintf("check REGION, %s, AWS_ENDPOINT_URL, AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT", s.Endpoint),
 	})
 }
 
-// CodeHint returns what to do about a code that an event was refused with and that
-// may pass, or nothing for any other code.
+// CodeHint returns what to do about a retryable code with which an event was refused, or
+// the empty string for any other code.
 func CodeHint(code string) string {
 	switch {
 	case Throttled(code):
@@ -218,12 +217,13 @@ func (s *Service) BadAnswer(err error) *Failure {
 	})
 }
 
-// ErrForeign is a success that something between the relay and AWS has answered.
+// ErrForeign is the error of a call whose answer, a success, does not come from AWS but
+// from something in between.
 var ErrForeign = errors.New("the answer bears no sign of AWS")
 
-// IsFromAWS reports whether a success bears the signs of AWS: the id of the request, or
-// the content type of its JSON protocols. A proxy, a portal or a mock that answers 200
-// to everything has neither.
+// IsFromAWS reports whether a success comes from AWS: it has the id of the request, or the
+// content type of AWS's JSON protocols. A proxy, a portal or a mock that answers 200 to
+// everything sends neither.
 func IsFromAWS(result middleware.Metadata) bool {
 	if id, ok := awsmiddleware.GetRequestIDMetadata(result); ok && id != "" {
 		return true
@@ -232,7 +232,8 @@ func IsFromAWS(result middleware.Metadata) bool {
 	return ok && strings.HasPrefix(resp.Header.Get("Content-Type"), "application/x-amz-json-")
 }
 
-// rootText is the text of the innermost error: those around it repeat what is known.
+// rootText returns the text of the innermost error. The errors around it only repeat what is
+// known.
 func rootText(err error) string {
 	for {
 		next := errors.Unwrap(err)
@@ -243,8 +244,9 @@ func rootText(err error) string {
 	}
 }
 
-// explainCredentials: a source of credentials that fails may work a moment later.
-// One that refuses, or that does not exist, needs a person.
+// explainCredentials returns what it means that there are no credentials. A source of
+// credentials that fails may work a moment later. If it refuses, or if there is none, a
+// person must act.
 func (s *Service) explainCredentials(e *credentialsError) *Failure {
 	f := Failure{Code: "NoCredentials", AnyCall: true}
 	var (
@@ -272,7 +274,7 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 	case errors.Is(e.err, errNoKeys), errors.Is(e.err, errNoProvider):
 		f.Kind, f.Reason, f.Hint = Settings, "there are no credentials", hintCredentials
 	case !e.had && errors.As(e.err, &op) && op.ServiceID == "ec2imds" && (!errors.As(e.err, &dial) || dial.Op == "dial"):
-		// The last of the SDK's sources: if nothing is set and nothing answers, this is not an instance.
+		// The SDK asks the instance's metadata last: no other source is set, and if nothing answers there, this is not an instance.
 		f.Kind, f.Reason, f.Hint = Settings, "no credentials were found", hintCredentials
 	default:
 		f.Reason, f.Hint = "the source of the credentials does not answer", hintSource
@@ -280,10 +282,10 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 	return s.failure(e, f)
 }
 
-// unknownError is the SDK's code for an answer that has none.
+// unknownError is the SDK's code for an answer without a code.
 const unknownError = "UnknownError"
 
-// answer is what matters of an answer that is not a success.
+// answer is the part of an error's answer that matters here.
 type answer struct {
 	status        int
 	code, message string // code is empty if AWS gave none
@@ -298,11 +300,11 @@ func readAnswer(resp *smithyhttp.ResponseError) answer {
 	if errors.As(resp.Err, &api) && api.ErrorCode() != unknownError {
 		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
 	}
-	if a.code == "" { // a body that is not JSON
+	if a.code == "" { // the body may not be JSON
 		a.code = restjson.SanitizeErrorCode(resp.Response.Header.Get("X-Amzn-ErrorType"))
 	}
 	if a.code = strings.TrimSpace(a.code); !errorCode.MatchString(a.code) {
-		a.code = "" // which AWS would not send
+		a.code = "" // AWS does not send such a code
 	}
 	return a
 }
@@ -338,8 +340,8 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 	return s.failure(err, f)
 }
 
-// hint returns the advice for a code that a person must act on, or the empty
-// string for a code that is not known to be one.
+// hint returns what to do about a code that a person must act on, or the empty string for
+// a code that is not known to be such a code.
 func (s *Service) hint(a answer, resp *http.Response) string {
 	if hint, ok := s.Codes[a.code]; ok {
 		return hint
@@ -358,7 +360,7 @@ func (s *Service) hint(a answer, resp *http.Response) string {
 		return hint
 	}
 	for name, hint := range s.Parameters {
-		// AWS may quote an event, which names whatever its author likes.
+		// AWS may quote an event, whose author can have put any name into it.
 		if strings.Contains(a.message, "at '"+name+"' failed to satisfy constraint") || strings.Contains(Clean(a.message), name) {
 			return hint
 		}
