@@ -8,11 +8,11 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// index is what Kong holds: of each entry a hash of its id, its timestamp, and what
-// the destination has shown of it, 16 bytes together.
+// index holds 16 bytes for each entry that Kong holds: a hash of its id, its timestamp,
+// and what the ledger and the destination say about it.
 //
-// A hash of two ids is the same with a probability of 1 in 30 million where there
-// are a million ids. Its seed differs from run to run.
+// Two of a million ids have the same hash with a probability of 1 in 30 million. The seed
+// of the hash differs from run to run.
 type index struct {
 	seed    maphash.Seed
 	buckets [256][]item // by the first byte of the hash; sorted once an id was looked up
@@ -22,14 +22,14 @@ type index struct {
 // item is an entry of an index.
 type item struct {
 	hash uint64
-	at   int64 // timestamp, shifted left, and the state
+	at   int64 // timestamp<<stateBits | state
 }
 
-// What is known of an entry.
+// Bits of an entry's state.
 const (
-	expected  = 1 << iota // the ledger calls it delivered
+	expected  = 1 << iota // delivered, according to the ledger
 	shown                 // the destination holds it
-	repeated              // more than once
+	repeated              // the destination holds it more than once
 	stateBits = iota
 )
 
@@ -43,7 +43,8 @@ func (i *item) set(state int64) { i.at |= state }
 
 func (i *item) timestamp() int64 { return i.at >> stateBits }
 
-// add takes an entry in. A timestamp that no destination can name is cut.
+// add adds an entry. A timestamp that no destination can express becomes the nearest one
+// that it can.
 func (x *index) add(id string, timestamp int64, state int64) {
 	h := x.hash(id)
 	b := &x.buckets[h>>56]
@@ -51,7 +52,8 @@ func (x *index) add(id string, timestamp int64, state int64) {
 	x.sorted = false
 }
 
-// sort makes an index ready for look-ups. A row that Kong has shown twice is one.
+// sort prepares the index for look-ups. An entry that was added twice, since Kong has shown
+// its row twice, is kept once.
 func (x *index) sort() {
 	if x.sorted {
 		return
@@ -63,7 +65,7 @@ func (x *index) sort() {
 	x.sorted = true
 }
 
-// find returns the entry of an id, or nil.
+// find returns the entry with an id, or nil if there is none.
 func (x *index) find(id string) *item {
 	x.sort()
 	h := x.hash(id)
@@ -85,8 +87,8 @@ func (x *index) all(f func(*item)) {
 	}
 }
 
-// spans cuts a span of time so that each part has some n entries, but for those of
-// one second; 0 leaves it whole.
+// spans divides the time between two seconds into parts of about n entries each. The entries
+// of one second are never divided. If n is 0, there is one part.
 func (x *index) spans(from, to int64, n int) [][2]int64 {
 	var times []int64
 	if n > 0 {

@@ -14,48 +14,48 @@ import (
 )
 
 const (
-	// overdueAfter is how late an entry may be beyond the schedule.
+	// overdueAfter is how much longer than the schedule an entry may be without an outcome.
 	overdueAfter = 5 * time.Minute
-	// youngAge is the age in seconds up to which a running relay may be delivering
-	// an entry that the ledger does not know, and youngWait how long it is given.
+	// An entry that the ledger does not know and that is at most youngAge seconds old may
+	// be on its way, if a relay is running. It is looked up again after youngWait.
 	youngAge  = 5 * 60
 	youngWait = 5 * time.Second
 	// passLookback is how far before the marks a reconcile begins, in seconds.
 	passLookback = 25 * 60 * 60
-	// ownSlack is how many seconds before the last pass's start the rows of its own
-	// reads may be dated: the clocks of control planes differ.
+	// ownSlack is how many seconds before the start of the last pass the rows of its own
+	// reads may be dated, as the clocks of control planes differ.
 	ownSlack = 5
 )
 
 // verification compares Kong's log with the ledger and the destination.
 //
-// It holds a page of the log, the names of what it found, and if the destination is
-// asked 16 bytes of each entry that Kong holds.
+// It holds a page of the log, the ids that it reports and, if the destination is asked, 16
+// bytes for each entry that Kong holds.
 type verification struct {
 	Options
 
 	app         *app.App
 	log         *walk.Reader
 	destination *app.Holdings // nil: the destination is not asked
-	reach       int64         // seconds after which a pass should have read an entry in any case
+	reach       int64         // seconds after which a pass should have read an entry
 
 	marks   audit.Marks
-	passing bool  // a pass was under way when the scan began, and goes on
+	passing bool  // a pass was under way when the scan began, and has not ended
 	shown   bool  // the log has shown an entry that the marks name
 	now     int64 // Kong's clock when the scan began
 	report  Report
-	young   []audit.Entry // new to the ledger, and perhaps on their way: id, path and timestamp only
-	waited  bool          // for them
+	young   []audit.Entry // not in the ledger, and perhaps on their way; with id, path and timestamp only
+	waited  bool          // young was looked up again
 
 	held     *index         // entries that Kong holds
 	low      int64          // the oldest timestamp of them
 	ttl      int64          // the greatest time to live of them, in seconds
-	strays   map[uint64]int // how often the destination shows what Kong does not hold, at most 2
-	unsorted []audit.Entry  // strays that the ledger was not asked about
+	strays   map[uint64]int // how many events, at most 2, the destination holds of an id that Kong does not hold; by hash
+	unsorted []audit.Entry  // strays that were not looked up in the ledger yet
 
-	again   map[uint64]struct{} // dead or deferred, and not stored
-	lost    map[uint64]struct{} // delivered, and not at the destination
-	gaps    span                // what is missing
+	again   map[uint64]struct{} // entries that are dead or deferred, and not stored; by hash
+	lost    map[uint64]struct{} // entries that are delivered, and not at the destination; by hash
+	gaps    span                // timestamps of everything that is missing
 	through int64               // one before the oldest entry that is not accounted for
 }
 
@@ -78,7 +78,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.log.Scan(ctx, v.Since, v.Until, func(s walk.Step) error { return v.page(ctx, s) }); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{v.believe, v.compare, v.lookAgain, v.nameLost, v.findFailing, v.countUndelivered} {
+	for _, step := range []func(context.Context) error{v.checkWitnesses, v.compare, v.lookAgain, v.nameLost, v.findFailing, v.countUndelivered} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -99,10 +99,10 @@ func (v *verification) run(ctx context.Context) error {
 
 func moment(second int64) string { return app.Moment(app.UnixTime(second)) }
 
-// believe returns audit.ErrLogMismatch if the log is not the one that was read before:
-// it shows none of the entries that the marks name and that Kong must still have. Those
-// that the scan has not shown are asked for, as they may be of another time.
-func (v *verification) believe(ctx context.Context) error {
+// checkWitnesses returns audit.ErrLogMismatch if the log is not the one that was read
+// before: it shows none of the entries that the marks name and that Kong must still have. It
+// reads the time of these entries again, as the scan may have been of another time.
+func (v *verification) checkWitnesses(ctx context.Context) error {
 	if v.shown || v.app.Settings.Adopt {
 		return nil
 	}
@@ -127,9 +127,9 @@ func (v *verification) believe(ctx context.Context) error {
 	return err
 }
 
-// findFailing finds out whether something keeps entries from being delivered: a dependency
-// that a running relay calls failing and during whose outage no pass was completed, or passes
-// that fail.
+// findFailing reports what keeps entries from being delivered: a dependency that is failing
+// according to a running relay, if no pass was completed during its outage, or passes that
+// fail.
 func (v *verification) findFailing(ctx context.Context) error {
 	m, err := v.app.Store.Marks(ctx)
 	if err != nil {
@@ -147,14 +147,14 @@ func (v *verification) findFailing(ctx context.Context) error {
 		}
 	}
 	left, err := v.app.Store.LeaseLeft(ctx)
-	if err == nil && left == 0 && m.FailedSince > 0 { // else the pass under way may be the one that delivers
+	if err == nil && left == 0 && m.FailedSince > 0 { // a pass that is under way may be the one that succeeds
 		v.report.Failing = "passes have been failing since " + moment(m.FailedSince) + "; relay once says why"
 	}
 	return err
 }
 
-// countUndelivered counts dead letters and deferred entries, also those that Kong no longer
-// holds.
+// countUndelivered counts dead letters and deferred entries, including those that Kong no
+// longer holds.
 func (v *verification) countUndelivered(ctx context.Context) error {
 	counts, err := v.app.Store.UndeliveredCounts(ctx)
 	v.report.DeadLetters, v.report.DeferredEntries = counts.Dead, counts.Deferred
@@ -246,7 +246,7 @@ func (v *verification) withoutChanges(ctx context.Context, entries []audit.Entry
 	return nil
 }
 
-// hold keeps an entry until it is compared with the destination.
+// hold adds an entry to those that are compared with the destination.
 func (v *verification) hold(e *audit.Entry, o audit.Outcome) {
 	if v.report.Entries == 1 {
 		v.low = e.Timestamp
@@ -259,9 +259,9 @@ func (v *verification) hold(e *audit.Entry, o audit.Outcome) {
 	v.held.add(e.ID, e.Timestamp, state)
 }
 
-// unstored returns the ids that the ledger calls dead or deferred but whose stored entries
-// it has lost, so that nothing would put them again. Outcomes that changed meanwhile
-// are brought up to date.
+// unstored returns the ids of entries that are dead or deferred according to the ledger,
+// but that the ledger does not hold, so that nothing would put them again. It updates
+// outcomes that have changed in the meantime.
 func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[string]bool, error) {
 	undelivered := func(o audit.Outcome) bool { return o == audit.Dead || o == audit.Deferred }
 	var at []int
@@ -276,7 +276,7 @@ func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outc
 	if err != nil || !slices.Contains(has, false) {
 		return nil, err
 	}
-	again, err := v.app.Store.Lookup(ctx, asked) // a relay may have delivered some since
+	again, err := v.app.Store.Lookup(ctx, asked) // a relay may have delivered some in the meantime
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +288,7 @@ func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outc
 	return found, nil
 }
 
-// countUnstored counts an entry that unstored has found.
+// countUnstored counts an entry that unstored has returned.
 func (v *verification) countUnstored(e *audit.Entry) {
 	v.report.Entries++
 	v.report.Unstored.add(e.ID)
@@ -296,7 +296,8 @@ func (v *verification) countUnstored(e *audit.Entry) {
 	v.gap(e.Timestamp)
 }
 
-// lookAgain gives a running relay a moment to deliver what may have been on its way.
+// lookAgain waits a moment for a running relay to deliver the young entries, and looks them
+// up again.
 func (v *verification) lookAgain(ctx context.Context) error {
 	if len(v.young) == 0 {
 		return nil
@@ -310,7 +311,7 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if v.passing && left == 0 { // what the pass has read is due, what came later is not
+	if v.passing && left == 0 { // the pass should have delivered what it read, but not what came later
 		v.passing = false
 		if v.marks, err = v.app.Store.Marks(ctx); err != nil {
 			return err
@@ -322,7 +323,7 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	}
 	v.waited = true
 	for i, o := range outcomes {
-		v.report.Entries-- // entry counts it once more
+		v.report.Entries-- // v.entry counts it again
 		v.entry(&v.young[i], o)
 	}
 	return nil
