@@ -49,6 +49,9 @@ func (l *loader) redisAddrs(text string) error {
 		if part == "" {
 			continue
 		}
+		if strings.ContainsAny(part, " \t@/?#") { // a user or a password would be shown as part of the address
+			return expected(what, "User and password have settings of their own: REDIS_USERNAME and REDIS_PASSWORD.")
+		}
 		host, port, err := net.SplitHostPort(part)
 		if err != nil && !strings.Contains(part, ":") {
 			// The first integration's compose file has a bare name. Which port it means
