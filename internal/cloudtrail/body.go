@@ -23,13 +23,13 @@ const (
 const (
 	bodyBegin   = `{"auditEvents":[`
 	bodyEnd     = `]}`
-	eventAround = len(`{"eventData":"","eventDataChecksum":"","id":""},`) + 44 // of a checksum
+	eventAround = len(`{"eventData":"","eventDataChecksum":"","id":""},`) + 44 // 44 for a checksum
 )
 
-// body is the text of a call, and what the events in it are. Its memory is used for call
-// after call.
+// body is the body of a call, with the place of each event in it. Its memory is used again
+// for other calls.
 type body struct {
-	text   []byte // without its end
+	text   []byte // without bodyEnd
 	events []bodyEvent
 	index  map[string]int // of each event by its id
 	writer writer         // of one event at a time
@@ -39,13 +39,13 @@ type body struct {
 // bodyEvent is an event of a call.
 type bodyEvent struct {
 	id       string
-	from, to int // where it lies in the text
+	from, to int // where it is in the text
 }
 
 func newBody() *body { return &body{index: make(map[string]int, maxEvents)} }
 
-// encode makes b a call of as many entries as fit: up to the first that would be too
-// many, too large, or have an id that is there already. It takes at least one.
+// encode makes b the body of a call with as many of the entries as fit, at least one. It
+// stops at an entry that is one too many, is too large, or has the id of an earlier one.
 func (d *Destination) encode(b *body, entries []audit.Entry) {
 	entries = entries[:min(len(entries), maxEvents)]
 	b.text, b.events = append(b.text[:0], bodyBegin...), b.events[:0]
@@ -58,7 +58,7 @@ func (d *Destination) encode(b *body, entries []audit.Entry) {
 		}
 		w.reset()
 		d.mapping.write(w, &entries[i])
-		if i == 0 { // the others are like it as a rule
+		if i == 0 { // the others usually have the same size
 			room := len(entries) * (len(w.buf)*5/4 + len(id) + eventAround)
 			b.text = slices.Grow(b.text, min(room+len(bodyEnd), maxBody))
 		}
@@ -68,7 +68,7 @@ func (d *Destination) encode(b *body, entries []audit.Entry) {
 	}
 }
 
-// add adds an event, unless it is one too many for the size of a body.
+// add adds an event and reports whether there was room for it. There is for the first one.
 func (b *body) add(id string, eventData []byte, sum [sha256.Size]byte) bool {
 	before := len(b.text)
 	if len(b.events) > 0 {
@@ -92,7 +92,7 @@ func (b *body) add(id string, eventData []byte, sum [sha256.Size]byte) bool {
 // whole returns the text of the call.
 func (b *body) whole() []byte { return append(b.text, bodyEnd...) }
 
-// part returns a call of some of the events.
+// part returns the body of a call with the events from lo to hi, hi excluded.
 func (b *body) part(lo, hi int) *body {
 	from, to := b.events[lo].from, b.events[hi-1].to
 	p := newBody()
@@ -106,7 +106,7 @@ func (b *body) part(lo, hi int) *body {
 	return p
 }
 
-// answer is what a success says of the events of a call.
+// answer is the body of a successful answer. It says what became of the events of the call.
 type answer struct {
 	Successful results `json:"successful"`
 	Failed     results `json:"failed"`
@@ -114,13 +114,13 @@ type answer struct {
 	decoder jsontext.Decoder
 }
 
-// results are those of an answer, in memory that is used for answer after answer.
+// results is a list in an answer. Its memory is used again for other answers.
 type results struct {
 	list  []result
-	given bool
+	given bool // the answer has the list, and it is not null
 }
 
-// UnmarshalJSONFrom implements [json.UnmarshalerFrom]. Null gives nothing.
+// UnmarshalJSONFrom implements [json.UnmarshalerFrom].
 func (r *results) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	err := json.UnmarshalDecode(d, &r.list)
 	r.given = r.list != nil
@@ -133,11 +133,11 @@ type result struct {
 	ErrorMessage string `json:"errorMessage"`
 }
 
-// errNoAnswer is a success that does not say what became of the events.
+// errNoAnswer is the error of a success that does not say what became of the events.
 var errNoAnswer = errors.New("neither successful nor failed events")
 
-// read decodes the body of a success. Like the client it looks at one JSON value and at
-// the fields that it knows.
+// read decodes the body of a successful answer. As the official client does, it reads one
+// JSON value and ignores unknown fields.
 func (a *answer) read(r io.Reader) error {
 	a.Successful, a.Failed = results{list: a.Successful.list[:0]}, results{list: a.Failed.list[:0]}
 	a.decoder.Reset(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))

@@ -12,9 +12,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// Limits of an event, in bytes. AWS counts characters or kilobytes and does not
-// say of what; bytes of UTF-8, of JSON text for objects, and 1,000 to the
-// kilobyte are never more than that.
+// Limits of an event, in bytes. AWS gives its limits in characters or in kilobytes, and
+// does not say how it counts. However it does, limits in bytes (of UTF-8, or of JSON text
+// for an object; 1,000 to the kilobyte) are never larger than those.
 const (
 	maxEvent      = 256_000 // eventData
 	maxParameters = 100_000 // requestParameters, and responseElements, as JSON text
@@ -22,19 +22,20 @@ const (
 	maxLong       = 1024    // principalId, eventName, UID
 	maxMedium     = 256     // version
 
-	// maxQuery bounds the query string (as JSON text) where there is a payload as well.
+	// maxQuery bounds the query string (as JSON text) if there is a payload as well.
 	maxQuery = 30_000
-	// What the fields of additionalEventData may take as JSON text. All of them
-	// together leave more than a half for removed_from_payload and unknown fields.
+	// Limits of single fields of additionalEventData, as JSON text. Together these fields
+	// leave more than half of it to removedFromPayload and unknown fields.
 	maxSmall     = 512
 	maxHostname  = 1024
 	maxSignature = 4096
 	// truncatedReserve is kept free in additionalEventData for the list of what was cut.
 	// TestAdditionalEventDataLimit fails if that list can be longer.
 	truncatedReserve = 3072
-	// kongShare is what a long removed_from_payload leaves to unknown fields.
+	// kongShare is what a long removedFromPayload leaves to unknown fields.
 	kongShare = 4096
-	// restReserve is for what stands between responseElements and additionalEventData.
+	// restReserve is kept free for the fields between responseElements and
+	// additionalEventData.
 	restReserve = 256
 )
 
@@ -64,8 +65,8 @@ func (m *mapping) appendEvent(dst []byte, e *audit.Entry) []byte {
 	return w.buf
 }
 
-// eventID is what the event is known by, as its id and as its UID. It is the
-// request id wherever that can serve as an id.
+// eventID returns the id of an entry's event, which is also its UID. It is the request id
+// if that can serve as an id.
 func eventID(e *audit.Entry) string {
 	if e.ID != "" {
 		return e.ID
@@ -117,8 +118,8 @@ func (m *mapping) write(w *writer, e *audit.Entry) {
 	w.raw(`}`)
 }
 
-// eventPath is a path as it stands in eventName: without a slash at the end,
-// unless it is nothing else.
+// eventPath returns a path as it is in eventName, without slashes at its end, but at least a
+// slash.
 func eventPath(path string) string {
 	if p := strings.TrimRight(path, "/"); p != "" {
 		return p
@@ -126,13 +127,14 @@ func eventPath(path string) string {
 	return "/"
 }
 
-// isAddress reports whether s is an IPv4 or IPv6 address: AWS takes nothing else
-// as sourceIPAddress, and no zone.
+// isAddress reports whether s is an IPv4 or IPv6 address without a zone. AWS accepts
+// nothing else as sourceIPAddress.
 func isAddress(s string) bool {
 	a, err := netip.ParseAddr(s)
 	return err == nil && a.Zone() == ""
 }
 
+// identity writes userIdentity.
 func (m *mapping) identity(w *writer, e *audit.Entry) {
 	if e.RBACUserID == "" {
 		w.raw(`,"userIdentity":{"type":"Anonymous","principalId":"anonymous",` +
@@ -156,6 +158,8 @@ func (m *mapping) identity(w *writer, e *audit.Entry) {
 	w.raw(`}`)
 }
 
+// parameters writes requestParameters, if there is a query string or a payload. empty
+// reports that there is a payload and that it is empty.
 func (m *mapping) parameters(w *writer, query, payload string, empty bool) {
 	if query == "" && payload == "" && !empty {
 		return
@@ -177,7 +181,8 @@ func (m *mapping) parameters(w *writer, query, payload string, empty bool) {
 	w.raw(`}`)
 }
 
-// response writes responseElements: what the request changed. The event began at start.
+// response writes responseElements, which says what the request changed. The event begins
+// at start in w.buf.
 func (m *mapping) response(w *writer, changes string, start int) {
 	if changes == "" {
 		return
@@ -191,7 +196,7 @@ func (m *mapping) response(w *writer, changes string, start int) {
 	w.raw(changes)
 }
 
-// additional writes additionalEventData. It comes last, since it names what was cut.
+// additional writes additionalEventData. It comes last, since it lists what was cut before.
 func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, addressed bool) {
 	const object = "additionalEventData."
 	w.raw(`,"additionalEventData":`)
@@ -215,7 +220,7 @@ func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, add
 		w.number(int64(e.Status))
 	}
 	small("signatureVerification", string(e.Verification), maxSmall)
-	// What the table has no place for is kept here rather than lost.
+	// Values that have no other place in the event, or do not fit into it.
 	if !addressed {
 		small("clientIP", e.ClientIP, maxSmall)
 	}
@@ -257,7 +262,7 @@ func (m *mapping) additional(w *writer, e *audit.Entry, id string, at int64, add
 	w.raw(`}`)
 }
 
-// hasFields reports whether a text is an object with fields.
+// hasFields reports whether an object, given as JSON text or as nothing, has fields.
 func hasFields(object string) bool {
 	return object != "" && object != "{}"
 }

@@ -11,8 +11,8 @@ import (
 // many may be held up between their turn and the service, on a busy machine.
 const burst = 2
 
-// turns hands out calls under a rate. Of those that are not urgent only one at a
-// time waits for its turn, so that an urgent one waits for two turns at most.
+// turns limits the rate of calls. Of the calls that are not urgent only one at a time waits
+// for the limiter, so that an urgent call waits for two turns at most.
 type turns struct {
 	limiter *rate.Limiter
 	line    chan struct{} // holds one element while a call that is not urgent waits
@@ -22,7 +22,7 @@ func newTurns(limit rate.Limit) *turns {
 	return &turns{limiter: rate.NewLimiter(limit, burst), line: make(chan struct{}, 1)}
 }
 
-// wait returns once it is a call's turn.
+// wait returns nil when it is the call's turn, and an error if ctx ends first.
 func (t *turns) wait(ctx context.Context, urgent bool) error {
 	if !urgent {
 		select {

@@ -25,14 +25,14 @@ var service = awscall.Service{
 	Endpoint:   "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS",
 	Permission: "allow logs:PutLogEvents and logs:CreateLogStream on the log group",
 	Parameters: map[string]string{"logGroupName": hintGroup, "logStreamName": hintStream},
-	// Quotas, a change at the same time, a stream that is not known everywhere yet.
+	// Quotas, another change at the same time, a stream that AWS does not know everywhere yet.
 	Transient: map[string]bool{
 		"LimitExceededException": true, "ServiceQuotaExceededException": true, "OperationAbortedException": true,
 		"ResourceNotFoundException": true,
 	},
 }
 
-// answer is a success of PutLogEvents. None of its members is required.
+// answer is the body of a successful answer of PutLogEvents. None of its fields is required.
 type answer struct {
 	NextSequenceToken string         `json:"nextSequenceToken"`
 	RejectedEntity    jsontext.Value `json:"rejectedEntityInfo"`
@@ -46,6 +46,7 @@ type answer struct {
 	empty bool // there was no body
 }
 
+// read decodes the body of a successful answer, which may be empty.
 func (a *answer) read(r io.Reader) error {
 	*a = answer{}
 	err := json.UnmarshalDecode(jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), a)
@@ -55,13 +56,13 @@ func (a *answer) read(r io.Reader) error {
 	return err
 }
 
-// foreign reports whether the answer looks like that of something else than AWS: it
-// says nothing, or nothing that is known.
+// foreign reports whether the answer looks as if it does not come from AWS: it is empty, or
+// has fields but none that AWS sends.
 func (a *answer) foreign() bool {
 	return a.empty || a.Others != nil && a.NextSequenceToken == "" && a.RejectedEntity == nil && a.rejection(0) == rejection{}
 }
 
-// rejection returns what the answer says of n events.
+// rejection returns which events of a call with n events the answer calls left out.
 func (a *answer) rejection(n int) rejection {
 	r := rejection{tooOld: a.Rejected.TooOldEnd, expired: a.Rejected.ExpiredEnd, tooNew: n}
 	if a.Rejected.TooNewStart != nil {
@@ -70,14 +71,15 @@ func (a *answer) rejection(n int) rejection {
 	return r
 }
 
-// rejection says which events of a call that was taken were left out because of
-// their time. The events of a call are in order of time, so these are the ends.
+// rejection says which events of a call that AWS accepted were left out because of their
+// time. The events of a call are in order of time, so that these are at its beginning and at
+// its end.
 type rejection struct {
 	tooOld, expired int // events before this index
 	tooNew          int // events from this index on
 }
 
-// code is why the event with an index was left out; empty if it was not.
+// code returns why the event with an index was left out, or the empty string if it was not.
 func (r rejection) code(i int) string {
 	switch {
 	case i < r.tooOld:
@@ -90,8 +92,8 @@ func (r rejection) code(i int) string {
 	return ""
 }
 
-// putLogEvents makes one call, and creates the stream first if AWS says that it
-// does not exist.
+// putLogEvents makes one call. If AWS says that the stream does not exist, it creates the
+// stream and makes the call again.
 func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *awscall.Failure) {
 	input := &cloudwatchlogs.PutLogEventsInput{
 		LogGroupName: &d.group, LogStreamName: &d.stream, LogEvents: []types.InputLogEvent{}, // the events are in the body
@@ -127,7 +129,7 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 	return a.rejection(len(b.events)), failure
 }
 
-// createStream creates the stream. One that exists already is as good. fromAWS reports whether
+// createStream creates the stream, unless it exists already. fromAWS reports whether
 // a success bears a sign of AWS, which that of an emulator may lack.
 func (d *Destination) createStream(ctx context.Context) (fromAWS bool, failure *awscall.Failure) {
 	failure = d.caller.Do(ctx, func(ctx context.Context) error {
@@ -156,9 +158,9 @@ func missing(err error) bool {
 	return errors.As(err, &notFound)
 }
 
-// Check finds out whether the destination could be delivered to, without leaving
-// anything behind but the stream: group, credentials, and both permissions. The
-// event that it puts is of 1970, which AWS refuses after it has checked all the rest.
+// Check returns an error if events could not be delivered: it tries the log group, the
+// credentials and both permissions, and leaves nothing behind but the stream. The event that
+// it puts is of 1970, so that AWS refuses it after it has checked everything else.
 func (d *Destination) Check(ctx context.Context) error {
 	_, failure := d.createStream(ctx)
 	if failure == nil {

@@ -1,9 +1,9 @@
 // Package cloudwatch delivers events to a log stream of CloudWatch Logs, for
 // accounts that cannot have CloudTrail Lake.
 //
-// An event is one line of JSON, the same that CloudTrail Lake would get as
-// eventData. CloudWatch Logs does not tell repeats apart: a query that must not
-// count twice groups by UID.
+// An event is one line of JSON, by default the eventData that CloudTrail Lake would
+// get. CloudWatch Logs does not recognize repeats: a query that must not count an event
+// twice groups by UID.
 package cloudwatch
 
 import (
@@ -27,25 +27,25 @@ const (
 	eventOverhead = 26             // bytes that AWS counts on top of each message
 	maxCallEvents = 10_000         // events in a call
 	maxCallSpan   = 24 * time.Hour // from the first to the last event of a call
-	maxEventBytes = 1_000_000      // "1 MB": the smaller reading of it
+	maxEventBytes = 1_000_000      // AWS says "1 MB"; this is the smaller meaning
 
-	// Events older than 14 days or more than 2 hours ahead are refused. The
-	// margins are for clocks that disagree and for the time that a call takes.
+	// AWS refuses events that are older than 14 days or more than 2 hours ahead. The
+	// margins are for clocks that differ and for the time that a call takes.
 	maxAge   = 14*24*time.Hour - time.Hour
 	maxAhead = 2*time.Hour - 10*time.Minute
 )
 
-// How much to put at once, so that as a rule it becomes one call. Put takes more,
-// and divides it by the limits of a call.
+// Limits of a batch, so that it usually becomes one call. Put accepts larger ones, and
+// divides them to fit the limits of a call.
 const (
 	// BatchEntries is the number of entries.
 	BatchEntries = maxCallEvents
-	// BatchBytes is their size as audit.Entry.Size has it: a call holds 1 MiB of
-	// events, and an event takes about half as much again as its entry.
+	// BatchBytes is the size of the entries, by audit.Entry.Size. A call holds 1 MiB of
+	// events, and an event is about one and a half times as large as its entry.
 	BatchBytes = 600_000
-	// FlightBytes is their size in all calls that are in flight. Three take what Kong
-	// gives, and each keeps its body of a megabyte besides: with eight, the garbage
-	// collector takes as much of the processor as all the rest.
+	// FlightBytes is the size of the entries in all calls that are in flight. Three calls
+	// keep up with Kong. Each also holds its body of a megabyte: with eight calls the
+	// garbage collector would use as much of the processor as everything else.
 	FlightBytes = 3 * BatchBytes
 )
 
@@ -87,7 +87,7 @@ type Destination struct {
 	encode audit.Encode
 	now    func() time.Time
 
-	bodyBegin []byte    // what comes before the events of a call
+	bodyBegin []byte    // the part of a body that comes before the events
 	bodies    sync.Pool // of *body
 }
 
