@@ -81,21 +81,11 @@ func BenchmarkInProcessLogs(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		encode, err := cloudtrail.NewEncoder(w.kongURL, "", false)
-		if err != nil {
-			b.Fatal(err)
-		}
 		endpoint := w.get("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")
-		destination, err := cloudwatch.New(cloudwatch.Options{Group: cloudwatchtest.Group, Stream: "kong", Encode: encode, Config: aws.Config{
+		destination := cloudwatch.New(cloudwatch.Options{Group: cloudwatchtest.Group, Stream: "kong", Encode: cloudtrail.NewEncoder(w.kongURL, "", false), Config: aws.Config{
 			Region: cloudwatchtest.Region, BaseEndpoint: &endpoint,
 			Credentials: credentials.NewStaticCredentialsProvider(cloudwatchtest.AccessKeyID, cloudwatchtest.SecretAccessKey, "")}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		store, err := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: "bench"})
-		if err != nil {
-			b.Fatal(err)
-		}
+		store := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: "bench"})
 		b.Cleanup(func() { store.Close() })
 		return source, destination, store
 	}

@@ -142,10 +142,7 @@ func BenchmarkInProcess(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		store, err := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: "bench"})
-		if err != nil {
-			b.Fatal(err)
-		}
+		store := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: "bench"})
 		b.Cleanup(func() { store.Close() })
 		return source, destination, store
 	}

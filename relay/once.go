@@ -160,10 +160,7 @@ func (e *env) tap(ctx context.Context, c *cli.Command) error {
 	}
 	req.DryRun = true
 	return e.with(ctx, c, config.NeedKong|config.NeedLedger, func(a *app.App) error {
-		encode, err := a.Encoder()
-		if err != nil {
-			return err
-		}
+		encode := a.Encoder()
 		var failed error
 		sum, err := a.Pipeline(pipeline.Observer{New: func(entry *audit.Entry) {
 			if _, err := e.Stdout.Write(append(encode(nil, entry), '\n')); err != nil && failed == nil {

@@ -105,10 +105,7 @@ func (w *world) destination() string {
 // ledger opens the ledger of the world's relays.
 func (w *world) ledger() *redisledger.Ledger {
 	w.tb.Helper()
-	l, err := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: w.destination(), LeaseTTL: time.Hour})
-	if err != nil {
-		w.tb.Fatal(err)
-	}
+	l := redisledger.Open(redisconn.Options{Addrs: []string{w.redis.Addr}}, redisledger.Options{Source: "kong", Destination: w.destination(), LeaseTTL: time.Hour})
 	w.tb.Cleanup(func() { l.Close() })
 	if err := l.Begin(w.tb.Context()); err != nil {
 		w.tb.Fatal(err)

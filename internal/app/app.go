@@ -84,7 +84,7 @@ func (a *App) open(ctx context.Context, stdout io.Writer, n config.Need) error {
 }
 
 // Encoder returns a function that maps entries to the events that the destination gets.
-func (a *App) Encoder() (audit.Encode, error) { return newEncoder(&a.Settings) }
+func (a *App) Encoder() audit.Encode { return newEncoder(&a.Settings) }
 
 // Close undoes Open, last opened first.
 func (a *App) Close() error {
@@ -134,7 +134,7 @@ func (a *App) openStore(ctx context.Context, mustExist bool) (err error) {
 		if s.RedisSentinelPassword.IsSet() {
 			server.SentinelCredentials = credentials(s.RedisSentinelUsername, s.RedisSentinelPassword)
 		}
-		a.Store, err = redisledger.Open(server, redisledger.Options{Prefix: s.RedisPrefix, Source: s.Source, Destination: name})
+		a.Store = redisledger.Open(server, redisledger.Options{Prefix: s.RedisPrefix, Source: s.Source, Destination: name})
 	}
 	if err == nil {
 		a.closers = append(a.closers, a.Store.Close)

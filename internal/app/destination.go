@@ -126,18 +126,11 @@ func openCloudTrail(ctx context.Context, s *config.Settings, _ io.Writer) (opene
 }
 
 func openCloudWatch(ctx context.Context, s *config.Settings, _ io.Writer) (opened, error) {
-	encode, err := newEncoder(s)
-	if err != nil {
-		return opened{}, err
-	}
 	cfg, err := s.AWSConfig(ctx)
 	if err != nil {
 		return opened{}, err
 	}
-	d, err := cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: encode})
-	if err != nil {
-		return opened{}, err
-	}
+	d := cloudwatch.New(cloudwatch.Options{Config: cfg, Group: s.LogGroup, Stream: s.LogStream, Encode: newEncoder(s)})
 	inspect := func(ctx context.Context) []string {
 		group, err := d.Inspect(ctx)
 		if err != nil { // it is not needed to deliver
@@ -149,11 +142,7 @@ func openCloudWatch(ctx context.Context, s *config.Settings, _ io.Writer) (opene
 }
 
 func openJSONL(_ context.Context, s *config.Settings, stdout io.Writer) (opened, error) {
-	encode, err := newEncoder(s)
-	if err != nil {
-		return opened{}, err
-	}
-	w, err := jsonl.Open(s.JSONLFile, stdout, encode)
+	w, err := jsonl.Open(s.JSONLFile, stdout, newEncoder(s))
 	if err != nil {
 		return opened{}, err
 	}
@@ -171,9 +160,9 @@ func jsonlName(_ context.Context, s *config.Settings) (string, error) {
 	return "jsonl:" + path, nil
 }
 
-func newEncoder(s *config.Settings) (audit.Encode, error) {
+func newEncoder(s *config.Settings) audit.Encode {
 	if s.EventFormat == "ocsf" {
-		return ocsf.New(s.KongAdminAPI, time.Now).AppendEvent, nil
+		return ocsf.New(s.KongAdminAPI, time.Now).AppendEvent
 	}
 	return cloudtrail.NewEncoder(s.KongAdminAPI, s.AccountID, s.ErrorCodes)
 }
@@ -203,8 +192,6 @@ func (a *App) Holdings(ctx context.Context) (*Holdings, error) {
 }
 
 const (
-	eventSource = "kong-gateway" // of every event
-
 	lakeVisible = 15 * time.Minute
 	lakeMost    = 50_000
 	logsVisible = time.Minute
@@ -218,7 +205,7 @@ func lakeHoldings(ctx context.Context, s *config.Settings) (*Holdings, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := lake.New(lake.Options{Config: cfg, EventDataStore: s.EventDataStore, EventSource: eventSource})
+	l, err := lake.New(cfg, s.EventDataStore)
 	if err != nil {
 		return nil, err
 	}
@@ -230,9 +217,6 @@ func logsHoldings(ctx context.Context, s *config.Settings) (*Holdings, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := cloudwatch.NewReader(cfg, s.LogGroup, s.LogStream)
-	if err != nil {
-		return nil, err
-	}
+	r := cloudwatch.NewReader(cfg, s.LogGroup, s.LogStream)
 	return &Holdings{Name: "CloudWatch Logs", Visible: logsVisible, Refiles: true, Events: r.Events}, nil
 }

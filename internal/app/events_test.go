@@ -27,10 +27,7 @@ func TestReadmeEvents(t *testing.T) {
 		Payload: `{"name":"orders","paths":["/orders"]}`, RBACUserID: "2e959b45-0053-41cc-9c2c-5458d0964331", RBACUserName: "alice",
 		RequestSource: "kong-manager", KongVersion: "3.10.0.2",
 	}
-	encode, err := cloudtrail.NewEncoder(admin, account, false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	encode := cloudtrail.NewEncoder(admin, account, false)
 	processed := func() time.Time { return time.UnixMilli(e.Timestamp*1000 + 310) }
 	for headline, encode := range map[string]audit.Encode{"## The event": encode, "## OCSF": ocsf.New(admin, processed).AppendEvent} {
 		_, section, _ := strings.Cut(string(text), "\n"+headline+"\n")

@@ -8,11 +8,8 @@
 package cloudtrail
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
-	"net/url"
-	"regexp"
-	"strings"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,11 +21,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/verdict"
 )
 
-// DefaultRate is the number of calls a second that stays safely under AWS's
-// quota of 100 for an account and Region, bursts included.
-const DefaultRate = 92
-
-// Options say where events go and how. Config and ChannelARN are required.
+// Options say where events go and how. Config and ChannelARN are required. Package config
+// checks what they come from.
 type Options struct {
 	// Config gives credentials, endpoint and HTTP client. Its Region may be empty:
 	// the channel's is taken then. Its retryer is not used: who calls Put decides
@@ -38,8 +32,7 @@ type Options struct {
 	ChannelARN string
 	// ExternalID is sent where the channel's policy asks for one. May be empty.
 	ExternalID string
-	// Hostname is the Admin API's URL as configured; a user and password in it are
-	// left out. May be empty.
+	// Hostname is the Admin API's URL as configured. May be empty.
 	Hostname string
 	// ErrorCodes derives errorCode from a status of 400 and above.
 	ErrorCodes bool
@@ -68,39 +61,14 @@ func (d *Destination) Urgent() *Destination {
 	return &u
 }
 
-var (
-	accountPattern    = regexp.MustCompile(`^[0-9]{12}$`)
-	externalIDPattern = regexp.MustCompile(`^[\w+=,.@:/-]+$`)
-)
-
-// New checks the options, all of them, and returns a Destination. It contacts nothing.
+// New returns a Destination. It contacts nothing.
 func New(o Options) (*Destination, error) {
-	var problems []error
 	channel, err := arn.Parse(o.ChannelARN)
-	switch {
-	case err != nil:
-		problems = append(problems, fmt.Errorf("channel ARN %q: expected arn:aws:cloudtrail:<region>:<account>:channel/<id>", o.ChannelARN))
-	case !accountPattern.MatchString(channel.AccountID):
-		problems = append(problems, fmt.Errorf("channel ARN %q: account %q is not 12 digits", o.ChannelARN, channel.AccountID))
+	if err != nil {
+		return nil, fmt.Errorf("setting up CloudTrail: channel ARN %q: %w", o.ChannelARN, err)
 	}
 	cfg := o.Config
-	if cfg.Region == "" {
-		cfg.Region = channel.Region
-	}
-	if cfg.Region == "" && err == nil {
-		problems = append(problems, errors.New("no Region, and none in the channel ARN"))
-	}
-	if o.ExternalID != "" && (len(o.ExternalID) < 2 || len(o.ExternalID) > 1224 || !externalIDPattern.MatchString(o.ExternalID)) {
-		problems = append(problems, errors.New(`external ID: expected 2 to 1224 of letters, digits and _+=,.@:/-`))
-	}
-	hostname, err := withoutUserinfo(o.Hostname)
-	if err != nil {
-		problems = append(problems, err)
-	}
-	if len(problems) > 0 {
-		return nil, fmt.Errorf("setting up CloudTrail: %w", errors.Join(problems...))
-	}
-
+	cfg.Region = cmp.Or(cfg.Region, channel.Region)
 	limit := rate.Inf
 	if o.Rate > 0 {
 		limit = rate.Limit(o.Rate)
@@ -112,29 +80,13 @@ func New(o Options) (*Destination, error) {
 		judge:      new(verdict.Judge),
 		turns:      newTurns(limit),
 		channelARN: o.ChannelARN,
-		mapping:    mapping{account: channel.AccountID, hostname: hostname, errorCodes: o.ErrorCodes},
+		mapping:    mapping{account: channel.AccountID, hostname: o.Hostname, errorCodes: o.ErrorCodes},
 		bodies:     &sync.Pool{New: func() any { return newBody() }},
 	}
 	if o.ExternalID != "" {
 		d.externalID = &o.ExternalID
 	}
 	return d, nil
-}
-
-// withoutUserinfo leaves a URL as it was configured, but for a user and password.
-func withoutUserinfo(s string) (string, error) {
-	if !strings.Contains(s, "@") {
-		return s, nil
-	}
-	u, err := url.Parse(s)
-	if err != nil {
-		return "", errors.New("hostname: not a URL") // the error would show the password
-	}
-	if u.User == nil {
-		return s, nil
-	}
-	u.User = nil
-	return u.String(), nil
 }
 
 // OtherEndpoint returns the endpoint that a configuration names for the service if it

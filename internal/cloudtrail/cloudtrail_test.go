@@ -5,42 +5,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 )
-
-func TestNewReportsEveryProblem(t *testing.T) {
-	_, err := New(Options{ChannelARN: "channel/x", ExternalID: "x", Hostname: "http://u:secret@[x"})
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, want := range []string{`channel ARN "channel/x": expected arn:aws:cloudtrail:`, "external ID", "hostname"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("no %q in %v", want, err)
-		}
-	}
-	if strings.Contains(err.Error(), "secret") {
-		t.Error("the password is in the error")
-	}
-}
-
-func TestNewChecksTheChannel(t *testing.T) {
-	for channel, want := range map[string]string{
-		testARN: "",
-		"arn:aws:cloudtrail:us-east-1:1234:channel/x": `account "1234" is not 12 digits`,
-		"arn:aws:cloudtrail:us-east-1::channel/x":     `account "" is not 12 digits`,
-		"arn:aws:cloudtrail::123456789012:channel/x":  "no Region",
-		"": "expected arn:aws:cloudtrail:",
-	} {
-		_, err := New(Options{ChannelARN: channel})
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("%q: %v, want %q", channel, err, want)
-		}
-	}
-}
 
 // asked notes the URL of a call and answers nothing.
 type asked struct{ url string }
@@ -102,19 +71,6 @@ func TestEndpoint(t *testing.T) {
 				t.Errorf("%s, %v; want %s", client.url, err, c.want)
 			}
 		})
-	}
-}
-
-func TestHostnameWithoutUserinfo(t *testing.T) {
-	for in, want := range map[string]string{
-		"https://kong:8444":              "https://kong:8444",
-		"https://user:pass@kong:8444/x/": "https://kong:8444/x/",
-		"https://kong:8444/a@b":          "https://kong:8444/a@b",
-		"":                               "",
-	} {
-		if got, err := withoutUserinfo(in); got != want || err != nil {
-			t.Errorf("%q gave %q, %v", in, got, err)
-		}
 	}
 }
 

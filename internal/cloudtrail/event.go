@@ -42,20 +42,16 @@ const (
 // mapping turns entries into events. It holds what is the same for all of them.
 type mapping struct {
 	account    string // that owns the channel
-	hostname   string // the Admin API's URL, without userinfo
+	hostname   string // the Admin API's URL as configured
 	errorCodes bool
 }
 
 // NewEncoder returns a function that maps an entry to the eventData that Put would send,
 // for destinations that are not a channel but hold the same events. hostname is the Admin
 // API's URL as configured; account is the recipient's, and may be empty.
-func NewEncoder(hostname, account string, errorCodes bool) (audit.Encode, error) {
-	hostname, err := withoutUserinfo(hostname)
-	if err != nil {
-		return nil, err
-	}
+func NewEncoder(hostname, account string, errorCodes bool) audit.Encode {
 	m := mapping{account: account, hostname: hostname, errorCodes: errorCodes}
-	return m.appendEvent, nil
+	return m.appendEvent
 }
 
 // appendEvent is an [audit.Encode] whose events are within the limits.

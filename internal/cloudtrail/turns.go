@@ -6,8 +6,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// burst is how many calls may go out at once. Any second then holds at most
-// DefaultRate+burst of them, which leaves six for calls that bunch on their way: as
+// burst is how many calls may go out at once. Any second then holds at most 94 of them at
+// the usual rate of 92, which leaves six of AWS's quota for calls that bunch on their way: as
 // many may be held up between their turn and the service, on a busy machine.
 const burst = 2
 

@@ -7,11 +7,8 @@
 package cloudwatch
 
 import (
-	"errors"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -49,21 +46,8 @@ const (
 	FlightBytes = 3 * BatchBytes
 )
 
-// groupName reports whether AWS takes a name for a log group, by its service
-// model: 1 to 512 of letters, digits and -._/#.
-func groupName(s string) bool {
-	return len(s) >= 1 && len(s) <= 512 && strings.IndexFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._/#", r)
-	}) < 0
-}
-
-// streamName does so for a log stream: 1 to 512 of anything but : and *.
-func streamName(s string) bool {
-	n := utf8.RuneCountInString(s)
-	return n >= 1 && n <= 512 && !strings.ContainsAny(s, ":*")
-}
-
-// Options say where the events go. Config, Group, Stream and Encode are required.
+// Options say where the events go. Config, Group, Stream and Encode are required. Package
+// config checks what they come from.
 type Options struct {
 	// Config gives credentials, Region, endpoint and HTTP client. Its retryer is
 	// not used: the caller of Put decides what is put again, and when.
@@ -91,15 +75,8 @@ type Destination struct {
 	bodies    sync.Pool // of *body
 }
 
-// New returns a Destination. It contacts nothing. Names that AWS would not take
-// are a [*audit.SettingsError].
-func New(o Options) (*Destination, error) {
-	if err := checkPlace(o.Config.Region, o.Group, o.Stream); err != nil {
-		return nil, err
-	}
-	if o.Encode == nil {
-		return nil, errors.New("cloudwatch: Options.Encode is required")
-	}
+// New returns a Destination. It contacts nothing.
+func New(o Options) *Destination {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -116,22 +93,7 @@ func New(o Options) (*Destination, error) {
 
 		bodyBegin: bodyBegin(o.Group, o.Stream),
 		bodies:    sync.Pool{New: func() any { return new(body) }},
-	}, nil
-}
-
-// checkPlace reports names that AWS would not take.
-func checkPlace(region, group, stream string) error {
-	switch {
-	case region == "":
-		return audit.SettingsErrorf("set REGION or AWS_REGION", "no AWS Region for CloudWatch Logs")
-	case !groupName(group):
-		return audit.SettingsErrorf("a log group's name has 1 to 512 letters, digits and any of . - _ / #",
-			"log group %q is not a name that AWS takes", group)
-	case !streamName(stream):
-		return audit.SettingsErrorf("a log stream's name has 1 to 512 characters, and neither : nor *",
-			"log stream %q is not a name that AWS takes", stream)
 	}
-	return nil
 }
 
 // OtherEndpoint returns the endpoint that a configuration names for the service if it

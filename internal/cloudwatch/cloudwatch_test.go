@@ -323,28 +323,3 @@ func TestCheckLeavesNoEvent(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
-
-func TestNewRefusesNamesThatAWSWouldRefuse(t *testing.T) {
-	good := cloudwatch.Options{
-		Config: aws.Config{Region: "eu-central-1"}, Group: "/kong/audit", Stream: "kong",
-		Encode: func(dst []byte, _ *audit.Entry) []byte { return dst },
-	}
-	if _, err := cloudwatch.New(good); err != nil {
-		t.Fatal(err)
-	}
-	for name, change := range map[string]func(*cloudwatch.Options){
-		"region":       func(o *cloudwatch.Options) { o.Config.Region = "" },
-		"no group":     func(o *cloudwatch.Options) { o.Group = "" },
-		"group":        func(o *cloudwatch.Options) { o.Group = "a b" },
-		"stream":       func(o *cloudwatch.Options) { o.Stream = "a:b" },
-		"stream, long": func(o *cloudwatch.Options) { o.Stream = strings.Repeat("a", 513) },
-	} {
-		o := good
-		change(&o)
-		_, err := cloudwatch.New(o)
-		var settings *audit.SettingsError
-		if !errors.As(err, &settings) || audit.Hint(settings) == "" {
-			t.Errorf("%s: error %v", name, err)
-		}
-	}
-}

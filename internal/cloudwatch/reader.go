@@ -45,17 +45,14 @@ type Reader struct {
 }
 
 // NewReader returns a Reader of one log stream. It contacts nothing.
-func NewReader(cfg aws.Config, group, stream string) (*Reader, error) {
-	if err := checkPlace(cfg.Region, group, stream); err != nil {
-		return nil, err
-	}
+func NewReader(cfg aws.Config, group, stream string) *Reader {
 	caller, cfg := awscall.New(cfg, readService)
 	return &Reader{
 		client: cloudwatchlogs.NewFromConfig(cfg, func(o *cloudwatchlogs.Options) {
 			o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) { s.MaxAttempts, s.MaxBackoff = readAttempts, readMaxBackoff })
 		}),
 		caller: caller, turns: rate.NewLimiter(readsPerSecond, 1), group: group, stream: stream,
-	}, nil
+	}
 }
 
 // Events yields the events that are filed under a time from since to until

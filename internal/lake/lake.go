@@ -32,48 +32,33 @@ const (
 	attempts   = 8
 	maxBackoff = 20 * time.Second
 	timeFormat = "2006-01-02 15:04:05"
-)
 
-var (
-	storeID     = regexp.MustCompile(`^[0-9a-f-]{36}$`)
-	eventSource = regexp.MustCompile(`^[0-9A-Za-z._-]{1,100}$`)
+	eventSource = "kong-gateway" // of every event
 )
-
-// Options say which events are asked for. All are required.
-type Options struct {
-	// Config holds credentials and Region. Its endpoint is AWS_ENDPOINT_URL_CLOUDTRAIL's,
-	// then AWS_ENDPOINT_URL's, where they are set.
-	Config aws.Config
-	// EventDataStore is the id of the event data store behind the channel.
-	EventDataStore string
-	// EventSource is that of the events.
-	EventSource string
-}
 
 // Lake is an event data store. It is safe for concurrent use.
 type Lake struct {
 	client *cloudtrail.Client
 	caller *awscall.Caller
 	store  string
-	source string
 }
 
-// New checks the options and returns a Lake. It contacts nothing.
-func New(o Options) (*Lake, error) {
-	if !storeID.MatchString(o.EventDataStore) {
-		return nil, fmt.Errorf("event data store %q: expected a UUID", o.EventDataStore)
+var storeID = regexp.MustCompile(`^[0-9a-f-]{36}$`)
+
+// New returns the event data store with an id, which is behind the channel. It contacts nothing.
+// The endpoint is AWS_ENDPOINT_URL_CLOUDTRAIL's, then AWS_ENDPOINT_URL's, where they are set.
+func New(cfg aws.Config, eventDataStore string) (*Lake, error) {
+	if !storeID.MatchString(eventDataStore) { // it becomes a part of the queries
+		return nil, fmt.Errorf("event data store %q: expected a UUID", eventDataStore)
 	}
-	if !eventSource.MatchString(o.EventSource) {
-		return nil, fmt.Errorf("event source %q: expected letters, digits and any of . _ -", o.EventSource)
-	}
-	caller, cfg := awscall.New(o.Config, service)
+	caller, cfg := awscall.New(cfg, service)
 	client := cloudtrail.NewFromConfig(cfg, func(c *cloudtrail.Options) {
 		// An account may run a limited number of queries at once, some of them others'.
 		c.Retryer = retry.AddWithErrorCodes(retry.NewStandard(func(s *retry.StandardOptions) {
 			s.MaxAttempts, s.MaxBackoff = attempts, maxBackoff
 		}), (*types.MaxConcurrentQueriesException)(nil).ErrorCode())
 	})
-	return &Lake{client: client, caller: caller, store: o.EventDataStore, source: o.EventSource}, nil
+	return &Lake{client: client, caller: caller, store: eventDataStore}, nil
 }
 
 // Events yields the events from since to until (excluded), Unix seconds, in no
@@ -91,7 +76,7 @@ func (l *Lake) Events(ctx context.Context, since, until int64) iter.Seq2[audit.S
 
 func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.StoredEvent) bool) error {
 	sql := "SELECT eventData.UID AS uid, eventData.eventTime AS at, COUNT(*) AS times FROM " + l.store +
-		" WHERE eventData.eventSource = '" + l.source + "' AND eventData.eventTime >= '" + stamp(since) +
+		" WHERE eventData.eventSource = '" + eventSource + "' AND eventData.eventTime >= '" + stamp(since) +
 		"' AND eventData.eventTime < '" + stamp(until) + "' GROUP BY eventData.UID, eventData.eventTime"
 	query, err := l.client.StartQuery(ctx, &cloudtrail.StartQueryInput{QueryStatement: &sql})
 	if err != nil {

@@ -22,13 +22,10 @@ import (
 
 func open(tb testing.TB, url, store, secret string) *Lake {
 	tb.Helper()
-	l, err := New(Options{
-		Config: aws.Config{
-			Region: "eu-central-1", BaseEndpoint: &url,
-			Credentials: credentials.NewStaticCredentialsProvider(cloudtrailtest.AccessKeyID, secret, ""),
-		},
-		EventDataStore: store, EventSource: "kong-gateway",
-	})
+	l, err := New(aws.Config{
+		Region: "eu-central-1", BaseEndpoint: &url,
+		Credentials: credentials.NewStaticCredentialsProvider(cloudtrailtest.AccessKeyID, secret, ""),
+	}, store)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -220,15 +217,10 @@ func TestStopsWhenToldTo(t *testing.T) {
 	}
 }
 
-func TestOptions(t *testing.T) {
-	for _, o := range []Options{
-		{EventDataStore: "x", EventSource: "kong-gateway"},
-		{EventDataStore: cloudtrailtest.EventDataStore},
-		{EventDataStore: cloudtrailtest.EventDataStore, EventSource: "a' OR '1'='1"},
-		{EventDataStore: cloudtrailtest.EventDataStore + "\n", EventSource: "kong-gateway"},
-	} {
-		if _, err := New(o); err == nil {
-			t.Errorf("%+v is taken", o)
+func TestStoreID(t *testing.T) {
+	for _, id := range []string{"", "x", "11111111-2222-3333-4444-55555555555'", cloudtrailtest.EventDataStore + "\n"} {
+		if _, err := New(aws.Config{}, id); err == nil {
+			t.Errorf("%q is taken", id)
 		}
 	}
 }

