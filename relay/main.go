@@ -126,18 +126,14 @@ func (e *env) report(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	var (
-		wrong   *config.Error
-		code    exitCode
-		noTopic cli.ExitCoder
-	)
+	var code exitCode
 	switch {
 	case errors.As(err, &code):
 		return int(code)
-	case errors.As(err, &wrong):
+	case errors.As(err, new(*config.Error)):
 		fmt.Fprintf(e.Stderr, "relay: %v\n", err)
 		return exitUsage
-	case errors.As(err, &noTopic): // of relay help
+	case errors.As(err, new(cli.ExitCoder)): // of relay help
 		fmt.Fprintf(e.Stderr, "relay: %v: relay help lists the commands\n", err)
 		return exitUsage
 	case audit.Hint(err) != "":

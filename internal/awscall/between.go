@@ -57,7 +57,6 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 		cert  *tls.CertificateVerificationError
 		dns   *net.DNSError
 		dial  *net.OpError
-		plain tls.RecordHeaderError
 		at    *url.Error
 		limit interface{ Timeout() bool }
 		host  = "the endpoint"
@@ -81,7 +80,7 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	case errors.As(sent, &cert):
 		f.Kind, f.Code, f.AnyCall = Settings, "Certificate", true
 		f.Reason, f.Hint = certificate(cert, host)
-	case strings.Contains(sent.Error(), "server gave HTTP response to HTTPS client"), errors.As(sent, &plain): // net/http has no type for the first one
+	case strings.Contains(sent.Error(), "server gave HTTP response to HTTPS client"), errors.As(sent, new(tls.RecordHeaderError)): // net/http has no type for the first one
 		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" answers without TLS", true
 		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL (http:// for an emulator without TLS), or HTTPS_PROXY"
 	case errors.As(sent, &dns):

@@ -76,11 +76,7 @@ func (c *Caller) Do(ctx context.Context, call func(context.Context) error) *Fail
 // Explain returns what the error of a call means that was not made by Do, for example
 // because the SDK retries it. It returns nil for an error that is not the SDK's.
 func (c *Caller) Explain(ctx context.Context, err error) *Failure {
-	var (
-		op    *smithy.OperationError
-		creds *credentialsError
-	)
-	if !errors.As(err, &op) && !errors.As(err, &creds) {
+	if !errors.As(err, new(*smithy.OperationError)) && !errors.As(err, new(*credentialsError)) {
 		return nil
 	}
 	return c.withoutSecrets(c.explain(ctx, err))

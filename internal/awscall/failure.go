@@ -254,7 +254,6 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 		status interface{ HTTPStatusCode() int }
 		op     *smithy.OperationError
 		dial   *net.OpError
-		sso    *ssocreds.InvalidTokenError
 		file   *fs.PathError
 	)
 	switch {
@@ -267,7 +266,7 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 		f.Kind, f.Reason, f.Hint = Settings, "the credentials have expired", hintExpired
 	case errors.As(e.err, &api) && api.ErrorCode() != unknownError:
 		f.Kind, f.Reason, f.Hint = Settings, "the source of the credentials answers "+Clean(api.ErrorCode()), hintRole
-	case errors.As(e.err, &sso):
+	case errors.As(e.err, new(*ssocreds.InvalidTokenError)):
 		f.Kind, f.Reason, f.Hint = Settings, "there is no SSO session, or it has expired", hintSSO
 	case errors.As(e.err, &file):
 		f.Reason, f.Hint = "the source of the credentials cannot be read: "+Clean(file.Error()), hintFile
@@ -309,7 +308,6 @@ func readAnswer(resp *smithyhttp.ResponseError) answer {
 	return a
 }
 
-// explainAnswer sorts what came back.
 func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Failure {
 	a := readAnswer(resp)
 	if a.status < 300 {

@@ -115,9 +115,8 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 				return d.caller.BadAnswer(awscall.ErrForeign) // nobody has made the stream
 			}
 		}
-		var there *types.DataAlreadyAcceptedException
 		switch {
-		case errors.As(err, &there): // by an earlier try whose answer was lost
+		case errors.As(err, new(*types.DataAlreadyAcceptedException)): // by an earlier try whose answer was lost
 			return nil
 		case err != nil:
 			return err
@@ -134,7 +133,7 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 func (d *Destination) createStream(ctx context.Context) (fromAWS bool, failure *awscall.Failure) {
 	failure = d.caller.Do(ctx, func(ctx context.Context) error {
 		out, err := d.client.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &d.group, LogStreamName: &d.stream})
-		if exists := (*types.ResourceAlreadyExistsException)(nil); errors.As(err, &exists) {
+		if errors.As(err, new(*types.ResourceAlreadyExistsException)) {
 			fromAWS = true
 			return nil
 		}
@@ -153,10 +152,7 @@ func (d *Destination) createStream(ctx context.Context) (fromAWS bool, failure *
 	return fromAWS, failure
 }
 
-func missing(err error) bool {
-	notFound := (*types.ResourceNotFoundException)(nil)
-	return errors.As(err, &notFound)
-}
+func missing(err error) bool { return errors.As(err, new(*types.ResourceNotFoundException)) }
 
 // Check returns an error if events could not be delivered: it tries the log group, the
 // credentials and both permissions, and leaves nothing behind but the stream. The event that

@@ -48,12 +48,11 @@ func newDecoder(text []byte) *jsontext.Decoder {
 	return jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 }
 
-// decode reads the page.
 func (r *pageReader) decode() (audit.Page, error) {
 	page, err := r.page()
-	var wrong *notAPage
+	wrong, ok := errors.AsType[*notAPage](err)
 	switch {
-	case errors.As(err, &wrong):
+	case ok:
 		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", wrong.what, len(r.text))}
 	case err != nil: // which may quote the body
 		return audit.Page{}, &notAPage{fmt.Sprintf("%s (%d bytes)", malformed(r.text), len(r.text))}

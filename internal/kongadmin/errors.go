@@ -141,8 +141,6 @@ func (c *Client) noProxy() string {
 func (c *Client) passingHint(err error) string {
 	var (
 		r       *refusal
-		np      *notAPage
-		dns     *net.DNSError
 		op      *net.OpError
 		timeout net.Error
 	)
@@ -153,9 +151,9 @@ func (c *Client) passingHint(err error) string {
 		return passingRefusalHint(r)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return "something cuts Kong's answers short: look at what is between (timeouts and size limits of a proxy or load balancer) and at Kong's error log"
-	case errors.As(err, &np):
+	case errors.As(err, new(*notAPage)):
 		return "check that KONG_ADMIN_API is the Admin API itself (port 8001 or 8444), and not Kong Manager, a proxy port or a login page"
-	case errors.As(err, &dns):
+	case errors.As(err, new(*net.DNSError)):
 		return "check that the host in KONG_ADMIN_API is spelt right and known to this machine's DNS"
 	case errors.As(err, &op) && op.Op == "dial":
 		return "check that KONG_ADMIN_API is right, the Admin API listens there, and no firewall stands between"
@@ -193,14 +191,13 @@ const (
 func tlsHint(err error) string {
 	var (
 		verification *tls.CertificateVerificationError
-		notTLS       tls.RecordHeaderError
 		op           *net.OpError
 	)
 	switch text := err.Error(); {
 	case errors.As(err, &verification):
 		return certificateHint(verification)
 	// net/http has no type for the second one.
-	case errors.As(err, &notTLS), strings.Contains(text, "server gave HTTP response to HTTPS client"):
+	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		return tlsToHint
 	// A TLS alert, which answers plain HTTP.
 	case strings.Contains(text, `malformed HTTP response "\x15\x03`):
@@ -217,7 +214,6 @@ func tlsHint(err error) string {
 // certificateHint returns a hint for a certificate that is not trusted.
 func certificateHint(err *tls.CertificateVerificationError) string {
 	var (
-		unknown x509.UnknownAuthorityError
 		name    x509.HostnameError
 		invalid x509.CertificateInvalidError
 	)
@@ -228,7 +224,7 @@ func certificateHint(err *tls.CertificateVerificationError) string {
 				"set KONG_ROOT_CA to the certificate itself, which is then trusted for any name"
 		}
 		return "use a host name of the certificate in KONG_ADMIN_API, or give it with --kong-tls-server-name"
-	case errors.As(err.Err, &unknown):
+	case errors.As(err.Err, new(x509.UnknownAuthorityError)):
 		return "set KONG_ROOT_CA to the CA that signed the Admin API's certificate, or to that certificate itself if it is self-signed (PEM text, or the path of a file)"
 	case errors.As(err.Err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
 		return fmt.Sprintf("renew the certificate of %s, which is valid from %s to %s, or set this machine's clock",

@@ -13,25 +13,21 @@ import (
 // that follow "What to do: ".
 func Advice(err error) string {
 	var (
-		answer    *AnswerError
-		authority x509.UnknownAuthorityError
-		name      x509.HostnameError
-		invalid   x509.CertificateInvalidError
-		dns       *net.DNSError
-		timeout   net.Error
+		answer  *AnswerError
+		timeout net.Error
 	)
 	switch {
 	case errors.As(err, &answer):
 		return answerAdvice(answer.Status)
-	case errors.As(err, &authority):
+	case errors.As(err, new(x509.UnknownAuthorityError)):
 		return "trust the authority that signed the certificate: ca_cert of the plugin, SSL_CERT_FILE for this command"
-	case errors.As(err, &name):
+	case errors.As(err, new(x509.HostnameError)):
 		return "take a name that the certificate is for, or have one made for this name"
-	case errors.As(err, &invalid):
+	case errors.As(err, new(x509.CertificateInvalidError)):
 		return "renew the certificate, and look at the clocks on both sides"
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "the relay speaks plain HTTP: take http://, or put something that speaks TLS in front of it"
-	case errors.As(err, &dns):
+	case errors.As(err, new(*net.DNSError)):
 		return "correct the name, or make it known where Kong runs"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there: start relay serve, and set --listen (RELAY_LISTEN) to an address that can be reached from elsewhere, such as 0.0.0.0:8080"

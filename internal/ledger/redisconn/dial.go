@@ -145,8 +145,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.cut.Store(true)
 		err = c.explain(err)
 	}
-	var network net.Error
-	if errors.As(err, &network) && network.Timeout() && c.resumed.Load() {
+	if network, ok := errors.AsType[net.Error](err); ok && network.Timeout() && c.resumed.Load() {
 		c.forgotten.Add(1)
 	}
 	return n, err

@@ -67,8 +67,7 @@ func (t *topology) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, e
 		t.learn(addr, slots)
 		return slots, nil
 	}
-	var answer redis.Error
-	if t.options.Cluster || err != nil && !errors.As(err, &answer) {
+	if t.options.Cluster || err != nil && !is[redis.Error](err) {
 		return nil, err
 	}
 	role, err := roleOf(ctx, client)
