@@ -126,10 +126,8 @@ func wait(r *http.Request, d time.Duration) {
 	if d <= 0 {
 		return
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 	case <-r.Context().Done():
 	}
 }

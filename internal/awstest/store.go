@@ -112,18 +112,13 @@ func (s *Store) Remove(id string) bool {
 	return true
 }
 
-// Double adds a copy of the latest event of an ID, as if it had come twice at that moment,
-// and reports whether there was one.
-func (s *Store) Double(id string) bool {
+// Double adds a copy of the latest event of an ID, as if it had come twice at that moment.
+func (s *Store) Double(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.latest(id)
-	if e == nil {
-		return false
+	if e := s.latest(id); e != nil {
+		s.take(new(*e))
 	}
-	twin := *e
-	s.take(&twin)
-	return true
 }
 
 // latest returns the latest event of an ID, or nil. The caller holds the lock.

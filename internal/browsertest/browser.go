@@ -50,18 +50,12 @@ func Start(tb testing.TB) *Browser {
 	tb.Helper()
 	b := &Browser{tb: tb, answers: make(chan message, 1), pages: map[string]*Page{}}
 	toBrowser, in, err := os.Pipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
+	b.must(err)
 	out, fromBrowser, err := os.Pipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
+	b.must(err)
 	b.pipe = in
 	dir, err := os.MkdirTemp("", "browsertest-")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	b.must(err)
 	cmd := exec.CommandContext(context.WithoutCancel(tb.Context()), "chromium", "--headless=new", "--remote-debugging-pipe", "--user-data-dir="+dir,
 		"--no-sandbox", // which a container has not the rights for
 		"--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check", "--disable-background-networking",
@@ -69,9 +63,7 @@ func Start(tb testing.TB) *Browser {
 	cmd.ExtraFiles = []*os.File{toBrowser, fromBrowser} // its descriptors 3 and 4
 	b.log = filepath.Join(dir, "stderr")
 	said, err := os.Create(b.log)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	b.must(err)
 	cmd.Stderr = said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

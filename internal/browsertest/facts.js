@@ -27,7 +27,7 @@
     const [x, y] = [luminance(over(color(getComputedStyle(element).color), behind)), luminance(behind)].sort((a, b) => b - a);
     return (x + 0.05) / (y + 0.05);
   };
-  const found = { Width: document.documentElement.scrollWidth, Window: innerWidth, Text: document.body.innerText, Texts: 0, Contrast: 21, Faint: [], Cut: [] };
+  const found = { Width: document.documentElement.scrollWidth, Window: innerWidth, Text: document.body.innerText, Texts: 0, Faint: [], Cut: [] };
   found.Bytes = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
     .filter((e) => e.initiatorType !== "fetch").reduce((sum, e) => sum + e.decodedBodySize, 0);
   for (const element of document.body.querySelectorAll("*")) {
@@ -40,7 +40,6 @@
     if (!text || !element.getClientRects().length || element.closest("script,style,noscript,svg")) continue;
     found.Texts++;
     const c = contrast(element);
-    found.Contrast = Math.min(found.Contrast, c);
     if (c < 4.5) found.Faint.push(`${c.toFixed(2)}: ${text.slice(0, 60)}`);
   }
   return found;

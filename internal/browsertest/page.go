@@ -121,14 +121,13 @@ func (p *Page) Await(expression string) {
 
 // Facts are what can be told of a page as it is shown.
 type Facts struct {
-	Width    int // of the content, which is to be no more than the window's
-	Window   int
-	Bytes    int      // of the page and all that it has loaded but by fetch
-	Text     string   // that is shown
-	Texts    int      // runs of text that were looked at
-	Contrast float64  // the least between a text and what is behind it (WCAG 2)
-	Faint    []string // texts whose contrast is below 4.5
-	Cut      []string // elements that are to be scrolled sideways, or hide what is too wide
+	Width  int // of the content, which is to be no more than the window's
+	Window int
+	Bytes  int      // of the page and all that it has loaded but by fetch
+	Text   string   // that is shown
+	Texts  int      // runs of text that were looked at
+	Faint  []string // texts whose contrast (WCAG 2) with what is behind them is below 4.5
+	Cut    []string // elements that are to be scrolled sideways, or hide what is too wide
 }
 
 //go:embed facts.js

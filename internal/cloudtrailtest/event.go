@@ -145,10 +145,8 @@ func readObject(data []byte, path string, table []field) (map[string]string, *fa
 		}
 		values[name] = text
 	}
-	if _, err := d.ReadToken(); err != nil {
-		return nil, notJSON
-	}
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+	_, err := d.ReadToken()
+	if _, after := d.ReadToken(); err != nil || !errors.Is(after, io.EOF) {
 		return nil, notJSON
 	}
 	for _, f := range table {

@@ -96,7 +96,6 @@ func (s *Server) judge(events []auditEvent, p *awstest.Plan) []byte {
 	return s.answer(taken, failed)
 }
 
-// channel checks the query.
 func (s *Server) channel(q url.Values) *awstest.Error {
 	switch arn := q.Get("channelArn"); {
 	case arn == "":
@@ -125,7 +124,6 @@ var (
 // maxExternalID is the length of an external id, in bytes. It is more than a pattern can count.
 const maxExternalID = 1224
 
-// decode reads the body into events.
 func decode(body []byte) ([]auditEvent, *awstest.Error) {
 	var in struct {
 		Events *[]auditEvent `json:"auditEvents"`

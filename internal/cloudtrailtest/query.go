@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -24,12 +23,6 @@ const (
 )
 
 var queryIDPattern = regexp.MustCompile(`^[a-f0-9-]{36}$`)
-
-// queries remembers all queries.
-type queries struct {
-	mu   sync.Mutex
-	byID map[string]*queryRun
-}
 
 type queryRun struct {
 	id, sql          string
@@ -69,8 +62,8 @@ func (s *Server) operation(target string, body []byte) (map[string]any, *awstest
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, awstest.Refuse("SerializationException", "the body is not a JSON object of the expected form")
 	}
-	s.queries.mu.Lock()
-	defer s.queries.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch target {
 	case "CloudTrail_20131101.StartQuery":
 		return s.startQuery(in.QueryStatement)
@@ -109,9 +102,9 @@ func (s *Server) startQuery(sql string) (map[string]any, *awstest.Error) {
 	if st.store != EventDataStore {
 		return nil, awstest.Refuse("EventDataStoreNotFoundException", "The specified event data store was not found.")
 	}
-	q := &queryRun{sql: sql, created: s.o.Now(), id: fmt.Sprintf("%08x-0000-4000-9000-%012x", s.boot, len(s.queries.byID))}
+	q := &queryRun{sql: sql, created: s.o.Now(), id: fmt.Sprintf("%08x-0000-4000-9000-%012x", s.boot, len(s.queries))}
 	q.rows, q.scanned, q.matched = s.run(st)
-	s.queries.byID[q.id] = q
+	s.queries[q.id] = q
 	return map[string]any{"QueryId": q.id}, nil
 }
 
@@ -120,7 +113,7 @@ func (s *Server) look(id string) (*queryRun, string, *awstest.Error) {
 	if !queryIDPattern.MatchString(id) {
 		return nil, "", invalid("Value at 'queryId' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-f0-9\\-]{36}$")
 	}
-	q, ok := s.queries.byID[id]
+	q, ok := s.queries[id]
 	if !ok {
 		return nil, "", awstest.Refuse("QueryIdNotFoundException", "The query ID does not exist or does not map to a query.")
 	}
@@ -141,9 +134,7 @@ func (q *queryRun) page(token string, size int) (map[string]any, *awstest.Error)
 	page := q.rows[start:min(start+size, len(q.rows))]
 	rows := make([][]map[string]string, len(page))
 	for i, row := range page {
-		for j, v := range row {
-			rows[i] = append(rows[i], map[string]string{statementColumns[j]: v})
-		}
+		rows[i] = []map[string]string{{"uid": row[0]}, {"at": row[1]}, {"times": row[2]}}
 	}
 	out := map[string]any{
 		"QueryStatus": "FINISHED", "QueryResultRows": rows,

@@ -55,7 +55,9 @@ func ask(ctx context.Context, c *cloudtrail.Client, sql string, size int32) (row
 
 // statementOf is the statement that is understood.
 func statementOf(store, source, since, until string) string {
-	return strings.NewReplacer("<event data store>", store, "<source>", source, ">= '<time>'", ">= '"+since+"'", "< '<time>'", "< '"+until+"'").Replace(statementForm)
+	return "SELECT eventData.UID AS uid, eventData.eventTime AS at, COUNT(*) AS times FROM " + store +
+		" WHERE eventData.eventSource = '" + source + "' AND eventData.eventTime >= '" + since + "' AND eventData.eventTime < '" + until +
+		"' GROUP BY eventData.UID, eventData.eventTime"
 }
 
 // withRows is a server that holds ten events, the fourth of them twice.

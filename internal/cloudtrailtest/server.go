@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"time"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -64,11 +65,13 @@ type Options struct {
 type Server struct {
 	awstest.Service
 
-	o       Options
-	boot    uint32 // makes the event ids of two servers differ
-	queries queries
-	signer  *v4.Signer
-	quota   awstest.Quota
+	o      Options
+	boot   uint32 // makes the event ids of two servers differ
+	signer *v4.Signer
+	quota  awstest.Quota
+
+	mu      sync.Mutex
+	queries map[string]*queryRun // by id
 }
 
 // New returns a server. It knows the key [AccessKeyID].
@@ -78,7 +81,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		Service: awstest.Service{Store: awstest.NewStore(o.Lean)}, o: o, boot: rand.Uint32(), signer: v4.NewSigner(),
-		queries: queries{byID: map[string]*queryRun{}},
+		queries: map[string]*queryRun{},
 		quota:   awstest.Quota{PerSecond: cmp.Or(o.CallsPerSecond, CallsPerSecond)},
 	}
 	s.SetCredentials(awstest.Credential{AccessKeyID: AccessKeyID, SecretAccessKey: SecretAccessKey})

@@ -14,18 +14,11 @@ import (
 
 // The one statement that is understood is that of a verification: how often each
 // event of a source was accepted, of the seconds from one time to another.
-const statementForm = "SELECT eventData.UID AS uid, eventData.eventTime AS at, COUNT(*) AS times FROM <event data store> " +
-	"WHERE eventData.eventSource = '<source>' AND eventData.eventTime >= '<time>' AND eventData.eventTime < '<time>' " +
-	"GROUP BY eventData.UID, eventData.eventTime"
-
 var statementPattern = regexp.MustCompile(`^SELECT eventData\.UID AS uid, eventData\.eventTime AS at, COUNT\(\*\) AS times FROM ([0-9A-Za-z-]+) ` +
 	`WHERE eventData\.eventSource = '([^']*)' AND eventData\.eventTime >= '([^']*)' AND eventData\.eventTime < '([^']*)' ` +
 	`GROUP BY eventData\.UID, eventData\.eventTime$`)
 
 const sqlTime = "2006-01-02 15:04:05"
-
-// statementColumns name the cells of a result, in order.
-var statementColumns = []string{"uid", "at", "times"}
 
 // statement is a query that was understood.
 type statement struct {
@@ -36,7 +29,7 @@ type statement struct {
 func parseSQL(sql string) (statement, error) {
 	m := statementPattern.FindStringSubmatch(sql)
 	if m == nil {
-		return statement{}, errors.New("only this is understood: " + statementForm)
+		return statement{}, errors.New("only this is understood: " + statementPattern.String())
 	}
 	since, err1 := time.Parse(sqlTime, m[3])
 	until, err2 := time.Parse(sqlTime, m[4])

@@ -20,7 +20,7 @@ type change struct {
 	From, To  []fieldValue
 	Truncated int // fields that are not shown
 
-	fields []pageField
+	Fields []pageField `json:"-"` // that are shown
 }
 
 type fieldValue struct {
@@ -61,9 +61,6 @@ func pageChangesOf(event []byte) (list []change, note string) {
 	return list, note
 }
 
-// Fields returns the fields that are shown.
-func (c change) Fields() []pageField { return c.fields }
-
 // pair brings the values before and after together, field by field.
 func (c *change) pair() {
 	at := map[string]int{}
@@ -73,15 +70,15 @@ func (c *change) pair() {
 			switch {
 			case f.Path == "/updated_at":
 				continue
-			case !ok && len(c.fields) == pageFields:
+			case !ok && len(c.Fields) == pageFields:
 				c.Truncated++
 				continue
 			case !ok:
-				i = len(c.fields)
+				i = len(c.Fields)
 				at[f.Path] = i
-				c.fields = append(c.fields, pageField{Name: strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(f.Path, "/"))})
+				c.Fields = append(c.Fields, pageField{Name: strings.NewReplacer("~1", "/", "~0", "~").Replace(strings.TrimPrefix(f.Path, "/"))})
 			}
-			c.fields[i].Values[side] = short(f.Value)
+			c.Fields[i].Values[side] = short(f.Value)
 		}
 	}
 }

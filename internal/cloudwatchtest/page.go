@@ -57,7 +57,11 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	switch p := r.URL.Path; {
 	case p == "/":
-		s.index(w)
+		n := s.news(0)
+		show(w, "page.html", map[string]any{
+			"News": n, "Rows": template.HTML(n.Rows), // made by the same template, escaped there
+			"Group": s.o.Group, "Region": Region, "CountsOnly": s.o.Lean, "Relay": s.relayPage.Load(),
+		})
 	case p == "/page.css" || p == "/page.js":
 		http.ServeFileFS(w, r, pageFiles, path.Base(p))
 	case p == "/latest":
@@ -68,14 +72,6 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	default:
 		http.NotFound(w, r)
 	}
-}
-
-func (s *Server) index(w http.ResponseWriter) {
-	n := s.news(0)
-	show(w, "page.html", map[string]any{
-		"News": n, "Rows": template.HTML(n.Rows), // made by the same template, escaped there
-		"Group": s.o.Group, "Region": Region, "CountsOnly": s.o.Lean, "Relay": s.relayPage.Load(),
-	})
 }
 
 // show answers with a page that a template makes.

@@ -128,27 +128,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body, done, e := awstest.ReadBody(r, maxBody)
 	defer done()
-	if e != nil {
-		s.Fail(w, protocol, e)
-		return
+	if e == nil { // The signature is made by AWS's own client, so it is not computed again.
+		_, e = s.Signed(r, "logs", Region, s.o.Now())
 	}
-	// The signature is made by AWS's own client, so it is not computed again.
-	if _, e := s.Signed(r, "logs", Region, s.o.Now()); e != nil {
-		s.Fail(w, protocol, e)
-		return
-	}
-	if operation == "PutLogEvents" {
-		s.Put(w, r, protocol, func(p *awstest.Plan) ([]byte, *awstest.Error) { return s.putLogEvents(body, p) })
-		return
-	}
-	handle, ok := map[string]func([]byte) (any, *awstest.Error){
+	handle := map[string]func([]byte) (any, *awstest.Error){
 		"CreateLogStream": s.createLogStream, "DescribeLogGroups": s.describeLogGroups, "FilterLogEvents": s.filterLogEvents,
 	}[operation]
-	if !ok {
-		s.Fail(w, protocol, awstest.Refuse("UnknownOperationException", "there is no such operation"))
+	var answer any
+	switch {
+	case e != nil:
+	case operation == "PutLogEvents":
+		s.Put(w, r, protocol, func(p *awstest.Plan) ([]byte, *awstest.Error) { return s.putLogEvents(body, p) })
 		return
+	case handle == nil:
+		e = awstest.Refuse("UnknownOperationException", "there is no such operation")
+	default:
+		answer, e = handle(body)
 	}
-	answer, e := handle(body)
 	if e != nil {
 		s.Fail(w, protocol, e)
 		return
@@ -156,7 +152,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	protocol.Write(w, http.StatusOK, answer)
 }
 
-// decode reads the parameters of a call.
 func decode(body []byte, in any) *awstest.Error {
 	if err := json.Unmarshal(body, in); err != nil {
 		return errForm

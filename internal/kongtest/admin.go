@@ -21,11 +21,6 @@ func (s *Server) serveAdmin(e *exchange) {
 		e.message(http.StatusMethodNotAllowed, "Method not allowed")
 	case path == "/" && e.r.Method == http.MethodGet:
 		e.json(http.StatusOK, e.root())
-	case path == "/status" && e.r.Method == http.MethodGet:
-		e.json(http.StatusOK, map[string]any{
-			"database": map[string]any{"reachable": true},
-			"server":   map[string]any{"connections_active": 1, "total_requests": s.Stats().Requests},
-		})
 	default:
 		s.serveEntity(e)
 	}
@@ -65,8 +60,6 @@ type exchange struct {
 
 const requestIDHeader = "X-Kong-Admin-Request-ID"
 
-func (e *exchange) kongHeader() { e.setKong(e.w.Header()) }
-
 func (e *exchange) setKong(h http.Header) {
 	h.Set("Date", e.Time.Add(e.options.DateOffset).UTC().Format(http.TimeFormat))
 	h.Set("Server", "kong/"+version+"-enterprise-edition")
@@ -104,13 +97,4 @@ func (e *exchange) json(status int, v any) {
 		panic(err) // v is made of this package's maps and strings
 	}
 	e.send(status, b)
-}
-
-// finish counts the request and sees to its row.
-func (s *Server) finish(e *exchange) {
-	s.count(e.Request)
-	if f := e.options.Answered; f != nil {
-		f(e.Request)
-	}
-	s.record(e)
 }

@@ -113,7 +113,7 @@ func (s *Server) begin(e *exchange) bool {
 	}
 	h := e.w.Header()
 	if !e.silent || status == http.StatusInternalServerError {
-		e.kongHeader()
+		e.setKong(e.w.Header())
 	} else {
 		h["Server"] = []string{"proxy"}
 	}
@@ -176,10 +176,8 @@ func wait(r *http.Request, d time.Duration) bool {
 	if d <= 0 {
 		return true
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 		return true
 	case <-r.Context().Done():
 		return false

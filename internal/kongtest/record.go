@@ -26,8 +26,7 @@ const maxPayload = 10 << 20
 // it is written in time.
 func (s *Server) record(e *exchange) {
 	o := e.options
-	switch {
-	case o.AuditOff, e.silent, e.Status == 0, isAudit(e.r.URL.Path) && o.SkipReads:
+	if o.AuditOff || e.silent || e.Status == 0 || isAudit(e.r.URL.Path) && o.SkipReads {
 		return
 	}
 	row := auditlog.Row{
@@ -50,12 +49,11 @@ func (s *Server) record(e *exchange) {
 		row.RBACUserID, row.RBACUserName = new(e.user.ID), new(e.user.Name)
 	}
 	node := e.node
-	write := func() {
+	s.later(o, false, func() {
 		// The timestamp is that of the insert, by the clock of who inserts it.
 		row.RequestTimestamp = node.now(o).Unix()
 		s.Add(row)
-	}
-	s.later(o, false, write)
+	})
 }
 
 // later calls write as late as the options say, if at all.

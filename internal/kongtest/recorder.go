@@ -99,7 +99,7 @@ func (s *Server) watch(e *exchange) *upstream {
 	if !ok || !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, method) || named == (method == http.MethodPost) {
 		return nil
 	}
-	c := entities.Change{Path: kind.Path, DAO: kind.DAO}
+	c := entities.Change{DAO: kind.DAO}
 	if named {
 		c.Before = s.ask(e, e.r.URL.Path)
 	}
@@ -113,7 +113,7 @@ func (s *Server) watch(e *exchange) *upstream {
 				continue // this Kong has no such list
 			}
 			for _, entity := range list.Data {
-				u.changes = append(u.changes, entities.Change{Path: child.Path, DAO: child.DAO, Before: entity})
+				u.changes = append(u.changes, entities.Change{DAO: child.DAO, Before: entity})
 			}
 		}
 	}

@@ -192,7 +192,11 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	// A handler that cuts the connection panics, and has been served all the same.
 	defer func() {
-		s.finish(e)
+		s.count(e.Request)
+		if f := o.Answered; f != nil {
+			f(e.Request)
+		}
+		s.record(e)
 		if e.cut != nil {
 			e.cut.Close() //nolint:errcheck // nothing to tell anyone
 		}
@@ -204,12 +208,12 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	e.kongHeader()
+	e.setKong(e.w.Header())
 	if !e.authorize() {
 		return
 	}
 	switch {
-	case e.Page:
+	case e.Page && !o.AuditOff:
 		s.servePage(e, &s.requests)
 	case s.proxy != nil && !isAudit(r.URL.Path):
 		s.forward(e)

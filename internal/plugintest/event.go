@@ -45,10 +45,6 @@ type conn struct {
 	waits *atomic.Int64
 }
 
-func (h *Host) newConn(c net.Conn) *conn {
-	return &conn{Conn: c, r: bufio.NewReader(c), waits: &h.waits}
-}
-
 // maxFrame bounds a frame that the host reads, in bytes.
 const maxFrame = 16 << 20
 

@@ -8,6 +8,7 @@
 package plugintest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -84,7 +85,7 @@ func Start(ctx context.Context, binary, dir string) (*Host, error) {
 		select {
 		case <-every.C:
 		case <-h.exited:
-			return nil, fmt.Errorf("the plugin ended: %w: %s", errors.Join(h.exitErr, errEnded), h.Stderr())
+			return nil, fmt.Errorf("the plugin ended: %w: %s", errors.Join(h.exitErr, errors.New("no longer running")), h.Stderr())
 		case <-ctx.Done():
 			_ = h.cmd.Process.Kill()
 			<-h.exited
@@ -92,8 +93,6 @@ func Start(ctx context.Context, binary, dir string) (*Host, error) {
 		}
 	}
 }
-
-var errEnded = errors.New("no longer running")
 
 // Instance starts an instance with config, which is encoded as JSON, and returns its
 // id. Kong starts one for each worker and configuration.
@@ -188,7 +187,7 @@ func (h *Host) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.newConn(c), nil
+	return &conn{Conn: c, r: bufio.NewReader(c), waits: &h.waits}, nil
 }
 
 // keep keeps a connection for the next call.

@@ -127,11 +127,7 @@ const (
 
 // nextPort counts, so that a process gives no port twice. It begins anywhere:
 // other packages' tests run at the same time.
-var nextPort = func() *atomic.Uint32 {
-	var n atomic.Uint32
-	n.Store(rand.Uint32N(ports))
-	return &n
-}()
+var nextPort, anywhere = new(atomic.Uint32), rand.Uint32N(ports)
 
 // FreePort returns a port of the loopback interface that is free, together with the one
 // 10,000 above it, which a cluster's bus would take. Until the test ends no other process
@@ -148,7 +144,7 @@ func FreePort(tb testing.TB) string {
 		return true
 	}
 	for range 1000 {
-		port := firstPort + nextPort.Add(1)%ports
+		port := firstPort + (anywhere+nextPort.Add(1))%ports
 		keep, err := listen(port + guard)
 		if err != nil {
 			continue

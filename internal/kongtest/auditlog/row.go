@@ -52,10 +52,9 @@ type Object struct {
 	RequestTimestamp  int64
 	RemovedFromEntity *string
 	RBACUserID        *string
-	signature         *string
 }
 
-// field is one that does not depend on when a row is shown. Its value is a *string, a **string or a *int.
+// field is one that does not depend on when a row is shown. Its value is an int or a *string, which is nil for null.
 type field struct {
 	name  string
 	value any
@@ -63,18 +62,18 @@ type field struct {
 
 func (r *Row) fields() []field {
 	return []field{
-		{"request_id", &r.RequestID}, {"client_ip", &r.ClientIP}, {"method", &r.Method}, {"status", &r.Status},
-		{"workspace", &r.Workspace}, {"rbac_user_id", &r.RBACUserID}, {"rbac_user_name", &r.RBACUserName},
-		{"request_source", &r.RequestSource}, {"removed_from_payload", &r.RemovedFromPayload}, {"signature", &r.Signature},
-		{"path", &r.Path}, {"payload", &r.Payload},
+		{"request_id", &r.RequestID}, {"client_ip", &r.ClientIP}, {"method", &r.Method}, {"status", r.Status},
+		{"workspace", r.Workspace}, {"rbac_user_id", r.RBACUserID}, {"rbac_user_name", r.RBACUserName},
+		{"request_source", r.RequestSource}, {"removed_from_payload", r.RemovedFromPayload}, {"signature", r.Signature},
+		{"path", &r.Path}, {"payload", r.Payload},
 	}
 }
 
 func (o *Object) fields() []field {
 	return []field{
 		{"id", &o.ID}, {"request_id", &o.RequestID}, {"entity_key", &o.EntityKey}, {"dao_name", &o.DAOName},
-		{"operation", &o.Operation}, {"entity", &o.Entity}, {"removed_from_entity", &o.RemovedFromEntity},
-		{"rbac_user_id", &o.RBACUserID}, {"signature", &o.signature},
+		{"operation", &o.Operation}, {"entity", &o.Entity}, {"removed_from_entity", o.RemovedFromEntity},
+		{"rbac_user_id", o.RBACUserID}, {"signature", (*string)(nil)},
 	}
 }
 
@@ -133,15 +132,13 @@ func appendFields(b []byte, fields []field, gone func(name string) bool) []byte 
 		}
 		b = append(append(append(b, '"'), f.name...), `":`...)
 		switch v := f.value.(type) {
-		case *int:
-			b = strconv.AppendInt(b, int64(*v), 10)
+		case int:
+			b = strconv.AppendInt(b, int64(v), 10)
 		case *string:
-			b = appendString(b, *v)
-		case **string:
-			if *v == nil {
+			if v == nil {
 				b = append(b, "null"...)
 			} else {
-				b = appendString(b, **v)
+				b = appendString(b, *v)
 			}
 		}
 		b = append(b, ',')
@@ -200,13 +197,11 @@ func (r *Row) signedText(timestamp bool) []byte {
 	}
 	for _, f := range r.fields() {
 		switch v := f.value.(type) {
-		case *int:
-			values[f.name] = strconv.Itoa(*v)
+		case int:
+			values[f.name] = strconv.Itoa(v)
 		case *string:
-			values[f.name] = *v
-		case **string:
-			if *v != nil {
-				values[f.name] = **v
+			if v != nil {
+				values[f.name] = *v
 			}
 		}
 	}

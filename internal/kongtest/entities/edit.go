@@ -222,17 +222,11 @@ func (x *editing) drop(e *entity) {
 
 func (x *editing) note(operation string, e *entity, before, after map[string]any) {
 	c := Change{
-		Seq: len(x.changes) + 1, RequestID: x.RequestID, At: x.Time, Workspace: e.workspace, Path: e.kind.path, DAO: e.kind.dao,
-		Key: e.id(), Name: e.name(), Operation: operation, Row: UUID(),
+		Seq: len(x.changes) + 1, RequestID: x.RequestID, At: x.Time, Workspace: e.workspace, DAO: e.kind.dao,
+		Key: e.id(), Name: e.name(), Operation: operation, Before: text(before), After: text(after), Row: UUID(),
 	}
 	if e.kind.secret {
 		c.Name = ""
-	}
-	if before != nil {
-		c.Before = text(before)
-	}
-	if after != nil {
-		c.After = text(after)
 	}
 	x.changes = append(x.changes, c)
 }

@@ -39,7 +39,6 @@ type Change struct {
 	RequestID string // of the edit
 	At        time.Time
 	Workspace string // UUID
-	Path      string // of its kind in the Admin API: key-auth
 	DAO       string // keyauth_credentials
 	Key       string // primary key
 	Name      string // what it is called after the change, or before it was deleted; empty for none
@@ -212,8 +211,11 @@ func refused(status, code int, name, message string) Answer {
 	return Answer{Status: status, Body: map[string]any{"code": float64(code), "name": name, "message": message}}
 }
 
-// text is a state of an entity, as a test compares it.
+// text is a state of an entity, as a test compares it, or nil for none.
 func text(fields map[string]any) jsontext.Value {
+	if fields == nil {
+		return nil
+	}
 	b, err := json.Marshal(fields, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		panic(err) // it was made of JSON
