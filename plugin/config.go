@@ -205,9 +205,6 @@ func (c *Config) expect() bool {
 	return !c.unusable && (len(c.problems) == 0 || c.report.done.Load()) && c.senders.expect(c.settings())
 }
 
-// filters reports whether an event's method or path matter.
-func (c *Config) filters() bool { return len(c.Methods) > 0 || len(c.ignore) > 0 }
-
 // wanted reports whether Kong records a request to the Admin API, provided that the
 // filters mirror kong.conf's audit_log_ignore_methods and audit_log_ignore_paths. As
 // there, an expression may match any part of the path with its query.

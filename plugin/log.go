@@ -55,7 +55,7 @@ func (c *Config) Log(kong *pdk.PDK) {
 // is to be announced. If Kong cannot say that it is not, it is. An error means that
 // the connection is lost.
 func (c *Config) ask(kong *pdk.PDK) (id string, announced bool, err error) {
-	if c.filters() {
+	if len(c.Methods) > 0 || len(c.ignore) > 0 { // else neither matters
 		e := serialize(kong)
 		if e.Request.Method != "" && !c.wanted(e.Request.Method, cmp.Or(e.UpstreamURI, e.Request.URI)) {
 			return "", false, nil

@@ -77,18 +77,14 @@ func (e *env) askStatus(ctx context.Context, c *cli.Command) (app.Status, error)
 		}
 		said = fmt.Errorf("no relay answers at %s (--ops-listen), and the ledger cannot be asked", listen)
 	}
-	s, err := e.ledgerStatus(ctx, c)
-	if err != nil && said != nil {
-		err = fmt.Errorf("%w: %w", said, err)
-	}
-	return s, err
-}
-
-func (e *env) ledgerStatus(ctx context.Context, c *cli.Command) (s app.Status, err error) {
+	var s app.Status
 	err = e.with(ctx, c, config.NeedLedger, func(a *app.App) (err error) {
 		s, err = a.LedgerStatus(ctx)
 		return a.ExplainLedger(err)
 	})
+	if err != nil && said != nil {
+		err = fmt.Errorf("%w: %w", said, err)
+	}
 	return s, err
 }
 

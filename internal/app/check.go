@@ -121,9 +121,9 @@ func (a *App) checkQueries(ctx context.Context) (string, error) {
 	return "relay verify can ask " + h.Name, nil
 }
 
-// CheckTrigger returns checks of the way from Kong to a relay that serves at an address.
-// They need no setting but the trigger secret, so that they can be made where Kong runs,
-// and beside a relay whose ledger is a file.
+// CheckTrigger returns a check of the way from Kong to a relay that serves at an address. It
+// needs no setting but the trigger secret, so that it can be made where Kong runs, and beside
+// a relay whose ledger is a file.
 func CheckTrigger(s config.Settings, relay string) Check {
 	return Check{"trigger", CheckWithin, "", func(ctx context.Context) (string, error) { return sendTrigger(ctx, s.TriggerSecret, relay) }}
 }
@@ -168,8 +168,8 @@ func PluginHint(ctx context.Context, s config.Settings, log *slog.Logger) string
 	}
 	var found []string
 	for _, p := range list {
-		if !isTrigger(p) {
-			continue
+		if p.Name != "cloudtrail-relay" && (p.Name != "http-log" || !strings.HasSuffix(p.Endpoint, trigger.HTTPLogPath)) {
+			continue // it triggers no relay
 		}
 		disabled := ""
 		if !p.Enabled {
@@ -181,11 +181,6 @@ func PluginHint(ctx context.Context, s config.Settings, log *slog.Logger) string
 		return "no plugin of Kong's default workspace triggers a relay: entries wait for the schedule, unless the route is elsewhere (kong/README.md)"
 	}
 	return "in Kong, " + strings.Join(found, ", and ")
-}
-
-// isTrigger reports whether a plugin triggers a relay: this project's, or http-log.
-func isTrigger(p kongadmin.Plugin) bool {
-	return p.Name == "cloudtrail-relay" || p.Name == "http-log" && strings.HasSuffix(p.Endpoint, trigger.HTTPLogPath)
 }
 
 // Explain adds a hint to an error of a pass.

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -148,10 +149,7 @@ func (a *App) AddDetails(ctx context.Context, s *Status) error {
 		s.Undelivered = append(s.Undelivered, *k)
 	}
 	slices.SortFunc(s.Undelivered, func(a, b UndeliveredKind) int {
-		if a.Count != b.Count {
-			return b.Count - a.Count
-		}
-		return strings.Compare(a.Outcome+a.Code, b.Outcome+b.Code)
+		return cmp.Or(b.Count-a.Count, strings.Compare(a.Outcome+a.Code, b.Outcome+b.Code))
 	})
 	outages, err := a.Store.Outages(ctx, s.At.Add(-shownOutages))
 	if err != nil {

@@ -107,14 +107,15 @@ func (a *App) begin(d health.Dependency, operation string) func(err error) {
 }
 
 func (a *App) slowHint(d health.Dependency) string {
-	if d == health.Ledger && a.Settings.TLSToRedis() != nil {
-		return "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS"
-	}
-	return map[health.Dependency]string{
+	hint := map[health.Dependency]string{
 		health.Kong:        "Kong or its database is slow or down: look at their load, and at what is between; a page takes seconds where the audit table is large and has no index",
 		health.Ledger:      "look at the load of the ledger's server (SLOWLOG, INFO) and at the network to it",
 		health.Destination: "look at what is between the relay and the destination's endpoint: something takes connections and does not answer",
 	}[d]
+	if d == health.Ledger && a.Settings.RedisTLS {
+		hint += "; leave out --redis-tls and --redis-ca if REDIS_HOST speaks no TLS"
+	}
+	return hint
 }
 
 type watchedSource struct {

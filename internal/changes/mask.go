@@ -42,7 +42,6 @@ func (m *Masker) Mask(kind, key, text, removed string) State {
 	return State(encode(hide("", text)))
 }
 
-// digest replaces a secret.
 func (m *Masker) digest(parts ...string) string {
 	h := hmac.New(sha256.New, m.key)
 	for _, p := range parts {

@@ -89,7 +89,6 @@ func (b *body) add(id string, eventData []byte, sum [sha256.Size]byte) bool {
 	return true
 }
 
-// whole returns the text of the call.
 func (b *body) whole() []byte { return append(b.text, bodyEnd...) }
 
 // part returns the body of a call with the events from lo to hi, hi excluded.

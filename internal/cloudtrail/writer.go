@@ -51,7 +51,6 @@ func (w *writer) left(reserve int) int {
 	return w.end - len(w.buf) - 1 - reserve
 }
 
-// key begins a field of the object.
 func (w *writer) key(name string) {
 	if w.buf[len(w.buf)-1] != '{' {
 		w.raw(`,`)
@@ -93,7 +92,7 @@ func (w *writer) object(object, key, s string, limit int) {
 	o := strings.Trim(s, " \t\r\n")
 	if len(o) <= limit && w.isObject(o) {
 		if !utf8.ValidString(o) {
-			o = replaceInvalid(o)
+			o = string([]rune(o)) // replaces each byte that is not UTF-8, as quote does
 		}
 		if len(o) <= limit {
 			w.raw(o)
@@ -128,11 +127,6 @@ func (w *writer) truncated() {
 		w.raw(`"}`)
 	}
 	w.raw(`}`)
-}
-
-// replaceInvalid replaces each byte that is not UTF-8, as quote does.
-func replaceInvalid(s string) string {
-	return string([]rune(s))
 }
 
 // isObject reports whether s is a JSON object that can be embedded.

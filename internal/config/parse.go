@@ -106,25 +106,20 @@ func oneOf(words ...string) func(string) bool {
 	return func(text string) bool { return slices.Contains(words, text) }
 }
 
-// isToken reports whether a text has least to most bytes, each of them an ASCII
-// letter, a digit or one of extra.
-func isToken(text string, least, most int, extra string) bool {
-	for i := range len(text) {
-		switch c := text[i]; {
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', strings.IndexByte(extra, c) >= 0:
-		default:
-			return false
-		}
-	}
-	return len(text) >= least && len(text) <= most
-}
-
-// token returns a function that reports whether a text is such a token.
+// token returns a function that reports whether a text has least to most bytes, each of
+// them an ASCII letter, a digit or one of extra.
 func token(least, most int, extra string) func(string) bool {
-	return func(text string) bool { return isToken(text, least, most, extra) }
+	return func(text string) bool {
+		for i := range len(text) {
+			switch c := text[i]; {
+			case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', strings.IndexByte(extra, c) >= 0:
+			default:
+				return false
+			}
+		}
+		return len(text) >= least && len(text) <= most
+	}
 }
-
-func groupName(text string) bool { return isToken(text, 1, 512, "._/#-") }
 
 func streamName(text string) bool {
 	return text != "" && len(text) <= 512 && !strings.ContainsAny(text, ":*")

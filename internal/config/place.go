@@ -113,7 +113,7 @@ func (l *loader) logGroup(text string) error {
 		name = strings.TrimPrefix(a.Resource, "log-group:")
 		l.arns[ToCloudWatch] = a
 	}
-	if !groupName(name) {
+	if !token(1, 512, "._/#-")(name) {
 		return expected("the name or the ARN of a log group", "")
 	}
 	l.settings.LogGroup = name

@@ -138,11 +138,6 @@ func (s *server) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
-	abort := func(err error) error { // of a start that failed: what runs by then is ended and waited for
-		stop()
-		_ = group.Wait() // says only that it was told to stop
-		return err
-	}
 	listen := func(name, addr string, h http.Handler) (string, error) {
 		if addr == "" {
 			return "", nil
@@ -173,7 +168,7 @@ func (s *server) run(ctx context.Context) error {
 	defer closeCommands()
 	ops, err := listen("operations", set.OpsListen, s.opsHandler(key))
 	if err != nil {
-		return abort(err)
+		return err
 	}
 	if ops != "" {
 		s.log.Info("operations listener ready", "addr", ops)
@@ -181,8 +176,10 @@ func (s *server) run(ctx context.Context) error {
 	group.Go(func() error { return s.passes(ctx) })
 	group.Go(func() error { return s.followHealth(ctx) })
 	triggers, err := listen("triggers", set.Listen, s.triggerHandler())
-	if err != nil {
-		return abort(err)
+	if err != nil { // what runs by then is ended and waited for
+		stop()
+		_ = group.Wait() // says only that it was told to stop
+		return err
 	}
 	if triggers != "" {
 		s.log.Info("trigger listener ready", "addr", triggers)

@@ -238,11 +238,10 @@ func (s *server) oldestUndelivered() time.Time {
 // writeEMF writes the metrics that alarms of CloudWatch look at.
 func (s *server) writeEMF(context.Context) {
 	now := time.Now()
-	delivered, failures := s.metrics.take()
 	u := s.ledger.read().counts
 	_, missing := s.scheduler.Counts()
 	metrics := []emf.Metric{
-		emf.Count(emf.EntriesDelivered, delivered), emf.Count(emf.PassFailures, failures),
+		emf.Count(emf.EntriesDelivered, s.metrics.count.Swap(0)), emf.Count(emf.PassFailures, s.metrics.failures.Swap(0)),
 		emf.Age(emf.LastCompletePassAge, now, s.metrics.lastComplete()), emf.Age(emf.OldestUndeliveredAge, now, s.oldestUndelivered()),
 		emf.Count(emf.DeadLetters, u.Dead), emf.Count(emf.Deferred, u.Deferred), emf.Count(emf.AnnouncedMissing, missing),
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"regexp"
@@ -59,8 +60,8 @@ type metrics struct {
 	completed time.Time // when the last complete pass began, of any relay; zero: not known
 
 	oldestPending atomic.Int64 // timestamp of the oldest entry that is known and has no outcome; 0: none
-	count         atomic.Int64 // entries delivered
-	failures      atomic.Int64 // of passes
+	count         atomic.Int64 // entries delivered since EMF was last written
+	failures      atomic.Int64 // of passes, since then
 }
 
 // newMetrics returns the metrics of a server, from which some are read when they are
@@ -115,7 +116,9 @@ func (m *metrics) sampled(s *server) {
 	moment("last_complete_pass_timestamp_seconds", "When the last complete pass of any relay on this ledger began; the start of this relay if none is known. A pass is complete if it read to the end and everything had an outcome.", m.lastComplete)
 	moment("oldest_undelivered_timestamp_seconds", "Timestamp of the oldest entry that is known and has not been delivered, or since when Kong could not be read; 0 if there is neither.", s.oldestUndelivered)
 	moment("recorded_timestamp_seconds", "Timestamp of the newest entry that Kong's audit log has shown; 0 if it has shown none.", s.recording.provenAt)
-	m.gaugeFunc("kong_retention_seconds", "How long Kong keeps its entries, as the newest says that it has shown, else the setting record-ttl.", func() float64 { return s.retention().Seconds() })
+	m.gaugeFunc("kong_retention_seconds", "How long Kong keeps its entries, as the newest says that it has shown, else the setting record-ttl.", func() float64 {
+		return cmp.Or(s.recording.kept(), s.app.Settings.RecordTTL).Seconds()
+	})
 	m.collected(prometheus.GaugeValue, "dependency_up", "1 while a dependency works, 0 while it fails; nothing for one that is not known.", []string{"dependency"}, func(emit func(float64, ...string)) {
 		for _, state := range s.health.States() {
 			switch state.Status {
@@ -228,7 +231,6 @@ func (m *metrics) lastComplete() time.Time {
 	return m.completed
 }
 
-// complete notes when a complete pass began.
 func (m *metrics) complete(began time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -283,17 +285,11 @@ func (m *metrics) delivered(entries []audit.Entry) {
 	}
 }
 
-// take returns how many entries were delivered and how many passes failed since the last call.
-func (m *metrics) take() (delivered, failures int) {
-	return int(m.count.Swap(0)), int(m.failures.Swap(0))
-}
-
 var codePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // maxCodes bounds the values of a label that another service chooses.
 const maxCodes = 50
 
-// retried counts a put that delivered nothing.
 func (m *metrics) retried(code string) {
 	m.mu.Lock()
 	switch {

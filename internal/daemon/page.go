@@ -68,7 +68,6 @@ func bars(now time.Time, points []health.Behind) (list []bar) {
 	return list
 }
 
-// capital begins a sentence.
 func capital(s string) string {
 	first := min(1, len(s))
 	return strings.ToUpper(s[:first]) + s[first:]

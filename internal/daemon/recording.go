@@ -160,11 +160,6 @@ func (r *recording) provenAt() time.Time {
 	return r.proven
 }
 
-// retention returns how long Kong keeps its entries.
-func (s *server) retention() time.Duration {
-	return cmp.Or(s.recording.kept(), s.app.Settings.RecordTTL)
-}
-
 // followRecording makes a canary read when one is due, and announces its id.
 func (s *server) followRecording(ctx context.Context) {
 	now := time.Now()

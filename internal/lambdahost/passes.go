@@ -15,7 +15,6 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/emf"
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 	"github.com/kong-cloudtrail/relay/internal/runner"
-	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 const (
@@ -111,9 +110,9 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 	s := h.schedule(r, budget)
 	switch {
 	case event.trigger != nil:
-		fresh, err := h.announce(timed, event.trigger)
+		fresh, err := h.runner.Announce(timed, event.trigger.RequestIDs, cmp.Or(event.trigger.SentAt, time.Now()))
 		if err != nil {
-			return err
+			return h.app.ExplainLedger(err)
 		}
 		if len(fresh) == 0 && len(event.trigger.RequestIDs) > 0 {
 			r.Outcome = Nothing
@@ -191,12 +190,6 @@ func (h *host) begin(ctx context.Context) (audit.Marks, error) {
 	}
 	m, err := a.Store.Marks(ctx)
 	return m, a.ExplainLedger(err)
-}
-
-// announce notes the ids of a trigger, and returns those that are not known to be delivered.
-func (h *host) announce(ctx context.Context, t *trigger.Body) ([]string, error) {
-	fresh, err := h.runner.Announce(ctx, t.RequestIDs, cmp.Or(t.SentAt, time.Now()))
-	return fresh, h.app.ExplainLedger(err)
 }
 
 const slowHint = "give the function more time, or find out why Kong, the ledger or the destination is so slow"

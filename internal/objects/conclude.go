@@ -169,7 +169,7 @@ func (r *round) lateRows(ctx context.Context) (steps []step, err error) {
 			r.late++
 		}
 		steps = append(steps, step{t: x.t, rows: []*row{x}})
-		r.meta.closeOpen(x.request)
+		r.meta.Open = slices.DeleteFunc(r.meta.Open, func(o openWrite) bool { return o.ID == x.request }) // it has rows after all
 	}
 	r.others = nil
 	return steps, nil

@@ -178,7 +178,6 @@ func (r *round) hasRead(from, until int64) {
 	}
 }
 
-// page takes a page of rows.
 func (r *round) page(ctx context.Context, entries []audit.Entry) error {
 	var fresh []audit.Entry
 	for i := range entries {

@@ -155,11 +155,6 @@ func (m *meta) open(o openWrite) {
 	}
 }
 
-// closeOpen notes that a write has rows after all.
-func (m *meta) closeOpen(id string) {
-	m.Open = slices.DeleteFunc(m.Open, func(o openWrite) bool { return o.ID == id })
-}
-
 // The first byte of a stored value says whether the rest is compressed.
 const (
 	plain      = 'p'

@@ -183,7 +183,6 @@ func dueAt(t time.Time) <-chan time.Time {
 	return time.After(time.Until(t))
 }
 
-// end takes the end of a pass.
 func (r *Runner) end(ctx context.Context, e ended) {
 	r.opts.Scheduler.Ended(time.Now(), e.pass, e.result)
 	r.sweep(ctx)

@@ -338,7 +338,8 @@ func (h *handler) checkHeaders(header http.Header) error {
 		}
 	}
 	at, err := strconv.ParseInt(header.Get(standardwebhooks.HeaderWebhookTimestamp), 10, 64)
-	if err != nil || !validMessageID(header.Get(standardwebhooks.HeaderWebhookID)) ||
+	// The id becomes part of a key in the ledger, and a dot would separate the parts of the signed text.
+	if err != nil || !isToken(header.Get(standardwebhooks.HeaderWebhookID), 128, "_-") ||
 		len(header.Get(standardwebhooks.HeaderWebhookSignature)) > maxSignatures {
 		return errHeaders
 	}
@@ -352,10 +353,6 @@ func (h *handler) checkHeaders(header http.Header) error {
 
 // maxSignatures is the size of ten signatures, in bytes. It bounds the header.
 const maxSignatures = 10 * 48
-
-// validMessageID reports whether s can be part of a key in the ledger. A dot is
-// not allowed: it separates the parts of the signed text.
-func validMessageID(s string) bool { return isToken(s, 128, "_-") }
 
 // verified reports whether one of the secrets signed the body. It does not check
 // the timestamp: checkHeaders has compared it with the handler's own clock.

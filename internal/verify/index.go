@@ -33,8 +33,6 @@ const (
 	stateBits = iota
 )
 
-func newIndex() *index { return &index{seed: maphash.MakeSeed()} }
-
 func (x *index) hash(id string) uint64 { return maphash.String(x.seed, id) }
 
 func (i *item) is(state int64) bool { return i.at&state != 0 }

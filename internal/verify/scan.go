@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"slices"
 	"time"
@@ -184,7 +185,7 @@ func (v *verification) reset() {
 		v.report.Destination = &DestinationReport{Name: v.destination.Name}
 	}
 	v.young, v.through, v.unsorted = nil, math.MaxInt64, nil
-	v.held, v.strays, v.lost, v.again = newIndex(), map[uint64]int{}, map[uint64]struct{}{}, map[uint64]struct{}{}
+	v.held, v.strays, v.lost, v.again = &index{seed: maphash.MakeSeed()}, map[uint64]int{}, map[uint64]struct{}{}, map[uint64]struct{}{}
 	v.low, v.ttl, v.gaps = 0, 0, span{}
 }
 

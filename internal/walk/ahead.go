@@ -28,7 +28,6 @@ type fetch struct {
 	err     error
 }
 
-// begin asks for a page.
 func (r *Reader) begin(ctx context.Context, q audit.Query) *fetch {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &fetch{query: q, cancel: cancel, preview: make(chan audit.Preview, 1), done: make(chan struct{})}
@@ -92,7 +91,6 @@ func (f *fetch) stop() {
 	<-f.done
 }
 
-// stopAhead ends reading ahead.
 func (w *Walk) stopAhead() {
 	if f := w.ahead.next; f != nil {
 		f.stop()

@@ -157,7 +157,6 @@ func (q *query) isIdle(entries []audit.Entry) bool {
 	return q.idle > maxIdle
 }
 
-// beginQuery begins a query by time.
 func (w *Walk) beginQuery(after int64) {
 	w.query = query{after: after, offsets: map[string]bool{}, shown: map[uint64]bool{}}
 }

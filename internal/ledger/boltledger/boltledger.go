@@ -105,8 +105,8 @@ func Open(path string, o Options) (*Ledger, error) {
 	}
 	err := b.guarded("opening", func() error {
 		return b.db.Update(func(tx *bbolt.Tx) error {
-			if err := b.checkSize(tx); err != nil {
-				return err
+			if size := b.file.info.Size(); size < tx.Size() { // bbolt does not look
+				return cutOff(size, tx.Size())
 			}
 			for _, name := range allBuckets {
 				if _, err := tx.CreateBucketIfNotExists(name); err != nil {

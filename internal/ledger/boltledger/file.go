@@ -19,7 +19,6 @@ import (
 const brokenHint = "this is not a ledger, or a broken one: give another path, or move it away; " +
 	"a new ledger costs one full read, and repeats what the old one had recorded"
 
-// open opens the file.
 func (b *Ledger) open() error {
 	err := b.guarded("opening", func() (err error) {
 		// The freelist is synced: bbolt would otherwise gather it at each start, and
@@ -42,15 +41,6 @@ func (b *Ledger) open() error {
 		return err
 	}
 	return audit.NewSettingsError(err, brokenHint)
-}
-
-// checkSize returns an error if the file is shorter than what is in use of it: bbolt does
-// not look.
-func (b *Ledger) checkSize(tx *bbolt.Tx) error {
-	if size := b.file.info.Size(); size < tx.Size() {
-		return cutOff(size, tx.Size())
-	}
-	return nil
 }
 
 func cutOff(size, want int64) error {
