@@ -91,7 +91,11 @@ type shownSummary struct {
 }
 
 func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
-	fmt.Fprintf(w, "%s in %.1f s: %s, %d read, %d new", kindName(s), s.Seconds, app.Plural(s.Pages, "page"), s.Read, s.New)
+	kind := string(s.Kind)
+	if s.Kind == audit.Reconcile && s.Full {
+		kind = "full reconcile"
+	}
+	fmt.Fprintf(w, "%s in %.1f s: %s, %d read, %d new", kind, s.Seconds, app.Plural(s.Pages, "page"), s.Read, s.New)
 	if dryRun {
 		fmt.Fprintln(w, " (dry run: nothing was delivered)")
 		return
@@ -115,13 +119,6 @@ func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
 	if !s.Complete && s.Left != "" {
 		fmt.Fprintf(w, "  left for the next pass: %s\n", s.Left)
 	}
-}
-
-func kindName(s pipeline.Summary) string {
-	if s.Kind == audit.Reconcile && s.Full {
-		return "full reconcile"
-	}
-	return string(s.Kind)
 }
 
 // progress returns a function that shows the progress of a long pass, and one that removes

@@ -235,13 +235,10 @@ func IsFromAWS(result middleware.Metadata) bool {
 // rootText returns the text of the innermost error. The errors around it only repeat what is
 // known.
 func rootText(err error) string {
-	for {
-		next := errors.Unwrap(err)
-		if next == nil {
-			return err.Error()
-		}
+	for next := err; next != nil; next = errors.Unwrap(err) {
 		err = next
 	}
+	return err.Error()
 }
 
 // explainCredentials returns what it means that there are no credentials. A source of

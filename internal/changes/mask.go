@@ -196,7 +196,6 @@ func (v *visitor) secret(name string, n any) any {
 	return v.hide(name, string(encode(n)))
 }
 
-// text returns a text without its secrets.
 func (v *visitor) text(text, name string) any {
 	if t := strings.TrimSpace(text); t != "" && (t[0] == '{' || t[0] == '[') {
 		if n, ok := parse(t); ok {

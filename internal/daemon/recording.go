@@ -196,7 +196,6 @@ func (s *server) notRecorded(ids []string) {
 	}
 }
 
-// recorded notes entries that the log showed.
 func (s *server) recorded(entries []audit.Entry) {
 	now, proof := time.Now(), false
 	for i := range entries {

@@ -165,7 +165,6 @@ func (r *pageReader) token(name string) (string, error) {
 	}
 }
 
-// rows reads the list called data.
 func (r *pageReader) rows(page *audit.Page) error {
 	switch r.PeekKind() {
 	case jsontext.KindBeginArray:

@@ -59,7 +59,6 @@ func (r *Request) hasRead() {
 	}
 }
 
-// runLeased makes one pass under the lease.
 func (p *Pipeline) runLeased(ctx context.Context, req Request) (sum Summary, err error) {
 	sum = Summary{Kind: req.Kind, Full: req.Full}
 	if req.DryRun {

@@ -157,7 +157,6 @@ func (s Secret) Try(ctx context.Context) error {
 	return err
 }
 
-// load reads the text and checks it.
 func (s *state) load(ctx context.Context) (string, error) {
 	text, err := s.Read(ctx)
 	if err != nil {

@@ -36,7 +36,6 @@ func (w *Walk) aside(ctx context.Context, q audit.Query) (audit.Page, error) {
 	return page, err
 }
 
-// answered notes an answer of Kong.
 func (w *Walk) answered(page audit.Page) {
 	w.pages++
 	w.showed = w.showed || len(page.Entries) > 0
