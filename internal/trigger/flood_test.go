@@ -123,7 +123,8 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 	}
 }
 
-// A request that is refused for its head is answered at once, also if its sender waits to be asked for the body.
+// A request that is refused for its head is answered at once, also if its sender waits to be asked for the body:
+// one whose body is waited for is answered with 408.
 func TestRefusedBeforeTheBody(t *testing.T) {
 	r := newRelay(Options{Secrets: func(string, bool) []string { return []string{secretA} }})
 	s := httptest.NewServer(r)
@@ -134,7 +135,7 @@ func TestRefusedBeforeTheBody(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		if err := c.SetDeadline(time.Now().Add(readFor / 2)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(patient)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: relay\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n", path); err != nil {
