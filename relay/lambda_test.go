@@ -57,22 +57,17 @@ func TestLambdaSchedule(t *testing.T) {
 		}
 	}
 	const invocations = 10
-	reused := 0 // invocations that made no connection
 	for range invocations - 3 {
-		before := connections.Load()
 		if r := l.result(scheduleEvent); r.Outcome != lambdahost.Complete || r.New != 0 {
 			t.Errorf("quiet: %+v", r)
-		}
-		if connections.Load() == before {
-			reused++
 		}
 	}
 	w.expectAll(0)
 	log := l.stop()
-	// All as a rule: on a busy machine a request may come before the end of the last answer is
+	// One as a rule: on a busy machine a request may come before the end of the last answer is
 	// read, and a connection that was idle for seconds is not used again.
-	if reused == 0 {
-		t.Errorf("%d connections to Kong for %d invocations, each of which made one", connections.Load(), invocations)
+	if n, requests := int(connections.Load()), len(w.kong.Requests()); n >= requests {
+		t.Errorf("%d connections to Kong for %d requests", n, requests)
 	}
 	if !l.registered {
 		t.Error("did not ask for SIGTERM")

@@ -31,7 +31,7 @@ var fast = Delivery{Timeout: patient, MaxWait: 20 * time.Millisecond}
 // newClient returns a client that waits patiently unless it is told otherwise.
 func newClient(t *testing.T, o ClientOptions) *Client {
 	t.Helper()
-	o.Delivery.Timeout = cmp.Or(o.Delivery.Timeout, patient)
+	o.Timeout = cmp.Or(o.Timeout, patient)
 	c, err := NewClient(o)
 	if err != nil {
 		t.Fatal(err)
