@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// pause is after how much idle time a connection is not trusted any more: the
-	// network may have forgotten it while the process was frozen.
+	// pause is the idle time after which a connection is no longer trusted: the network
+	// may have dropped it while the process was frozen.
 	pause = time.Second
 	// firstAnswer bounds the wait for the first answer after a pause.
 	firstAnswer = 500 * time.Millisecond
@@ -22,8 +22,9 @@ const (
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// newDialer returns a function that connects, and makes a connection that does not
-// answer after a pause fail soon, together with all that are as old.
+// newDialer returns a function that connects. If one of its connections does not answer
+// after a pause, that one soon fails, and the others that have not answered since are not
+// used again.
 func newDialer(o *Options) dialFunc {
 	plain := &net.Dialer{Timeout: o.Timeout}
 	names := serverNames(o.Addrs)
@@ -48,9 +49,9 @@ func newDialer(o *Options) dialFunc {
 	}
 }
 
-// serverNames returns a function for the name that a certificate of an address must
-// be for. A cluster or a Sentinel may give addresses of servers whose certificates
-// are for the name that the operator gave.
+// serverNames returns a function that returns the name for which the certificate of an
+// address must be. A cluster or a Sentinel may give the IP addresses of servers whose
+// certificates are for the name that was configured.
 func serverNames(given []string) func(addr string) string {
 	var hosts []string
 	named := ""
@@ -76,23 +77,24 @@ func serverNames(given []string) func(addr string) string {
 	}
 }
 
-// wall is the time by the wall clock, which runs while a machine is suspended.
+// wall returns the Unix nanoseconds of the wall clock, which runs while a machine is
+// suspended.
 func wall() int64 { return time.Now().UnixNano() }
 
-// conn is a connection that is not trusted after a pause. Like any other one it is
-// read by one goroutine at a time.
+// conn is a connection that is not trusted after a pause. Only one goroutine may read from
+// it at a time.
 type conn struct {
 	net.Conn
-	// forgotten counts the connections of the client that did not answer after a pause. One
-	// that has not answered since is not used again.
+	// forgotten counts the connections of the client that did not answer after a pause. A
+	// connection that has not answered since it last grew is not used again.
 	forgotten *atomic.Int64
-	trusted   atomic.Int64 // forgotten when this one last answered
-	used      atomic.Int64
-	resumed   atomic.Bool // written to after a pause, and no answer yet
-	cut       atomic.Bool // not to be used again
+	trusted   atomic.Int64 // the value of forgotten when this connection last answered
+	used      atomic.Int64 // when it was last written to or read from, by wall
+	resumed   atomic.Bool  // it was written to after a pause, and has not answered yet
+	cut       atomic.Bool  // it must not be used again
 
-	answered bool   // it has had an answer that is no error
-	said     string // until then: the first line of the last error
+	answered bool   // the server has sent something other than an error
+	said     string // first line of the last error, before answered is set
 }
 
 var errForgotten = errors.New("connection was idle when another one turned out to be forgotten")
@@ -105,17 +107,18 @@ func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	if err != nil && Cut(err) {
 		c.cut.Store(true)
-		// A server that has too many clients says so, and reads nothing.
+		// A server that has too many clients sends an error and reads nothing.
 		if c.Conn.SetReadDeadline(time.Now().Add(firstAnswer)) == nil {
-			_, _ = c.Read(make([]byte, 512)) // what counts is what it says
+			_, _ = c.Read(make([]byte, 512)) // keeps the error for explain
 		}
 		err = c.explain(err)
 	}
 	return n, err
 }
 
-// explain returns the error with which the server refused the connection before it was cut.
-// What a server answers later is about a command, and does not say why it is cut.
+// explain returns the error that the server sent before it closed the connection, or err if
+// it sent none. An error that it sends later is about a command, and not about the
+// connection.
 func (c *conn) explain(err error) error {
 	if c.answered || c.said == "" {
 		return err
@@ -123,7 +126,7 @@ func (c *conn) explain(err error) error {
 	return serverError(c.said)
 }
 
-// serverError is an error that a server answered, as the client's library knows them.
+// serverError is an error that a server sent. It is a [redis.Error].
 type serverError string
 
 func (e serverError) Error() string { return string(e) }
@@ -158,8 +161,8 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// SyscallConn is what the client's pool calls before it hands out a connection: an
-// error makes it close this one and take another.
+// SyscallConn implements [syscall.Conn]. The client's pool calls it before it hands out the
+// connection. If it returns an error, the pool closes this connection and takes another one.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	if c.trusted.Load() < c.forgotten.Load() {
 		return nil, errForgotten
@@ -173,8 +176,8 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	return unread{}, nil
 }
 
-// unread is what the pool sees of a connection over TLS: it must not take TLS's own records
-// for an answer that nobody asked for.
+// unread is the [syscall.RawConn] of a connection over TLS. It has nothing to read: the pool
+// would take records of TLS itself for an answer to no command.
 type unread struct{}
 
 func (unread) Control(func(fd uintptr)) error    { return nil }

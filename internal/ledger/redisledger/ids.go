@@ -18,23 +18,23 @@ const (
 	// lookupAtOnce and recordAtOnce bound what one script does, to some milliseconds.
 	lookupAtOnce = 1000
 	recordAtOnce = 500
-	// undeliveredBytes bounds the undelivered entries that one script is sent, unless
-	// one alone is larger. Some servers refuse a request of more than a mebibyte.
+	// undeliveredBytes bounds the undelivered entries that one script gets, unless a single
+	// one is larger. Some servers refuse a request of more than a mebibyte.
 	undeliveredBytes = 512 << 10
 
-	// layoutTries bounds how often a call chooses buckets anew because others split
-	// them at the same time.
+	// layoutTries bounds how often a call chooses buckets again because another relay has
+	// split them at the same time.
 	layoutTries = 100
 )
 
 var errLayout = errors.New("buckets were split again and again meanwhile")
 
-// Begin reads the ledger's generation, or makes the ledger, and pins the
-// generation for what this value looks up and writes from now on.
+// Begin reads the ledger's generation, or makes the ledger if there is none. What r looks up
+// and writes from then on fails if the generation is another one.
 //
-// It fails with [audit.ErrLedgerOlder] if the ledger has forgotten writes that this
-// value has seen, or that its marks rest on. The ledger then has a new generation
-// and no marks, and the next call succeeds.
+// Begin fails with [audit.ErrLedgerOlder] if the ledger has forgotten writes that r has
+// seen, or on which its marks depend. The ledger then has a new generation and no marks, and
+// the next call succeeds.
 func (r *Ledger) Begin(ctx context.Context) error {
 	const doing = "beginning"
 	known, seen := r.pin.Get()
@@ -57,7 +57,7 @@ func (r *Ledger) Begin(ctx context.Context) error {
 }
 
 // Lookup returns the outcome of each entry, [audit.NoOutcome] for those that the ledger
-// does not know. It writes nothing, and makes one round trip for 1000 entries.
+// does not know. It writes nothing, and makes one round trip for each 1000 entries.
 func (r *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	out := make([]audit.Outcome, len(entries))
 	ids := make([]place, 0, min(len(entries), lookupAtOnce))
@@ -116,11 +116,10 @@ func (r *Ledger) lookup(ctx context.Context, ids []place, out []audit.Outcome) e
 	return fmt.Errorf("%s: %w", doing, errLayout)
 }
 
-// Record writes down what became of entries. It is done once it returns nil; after
-// an error some of them may be recorded, and the same call may be made again. What
-// has been delivered stays so. It fails with [audit.ErrLedgerReplaced] or
-// [audit.ErrLedgerOlder], and writes nothing more, if the ledger is not the one
-// that Begin pinned.
+// Record stores what became of entries. After an error some of them may be stored, and the
+// same call may be made again. An entry that is stored as delivered stays so. Record fails
+// with [audit.ErrLedgerReplaced] or [audit.ErrLedgerOlder], and stores nothing more, if the
+// ledger is not the one that Begin has found.
 func (r *Ledger) Record(ctx context.Context, records []audit.Record) error {
 	lines := make([]line, len(records))
 	for i := range records {
@@ -153,8 +152,8 @@ func (r *Ledger) Record(ctx context.Context, records []audit.Record) error {
 	return nil
 }
 
-// tooLarge recognizes a server that closes the connection because it does not take
-// a request of this size: it answers at once when it is asked for less.
+// tooLarge returns the error of a request of some size. It marks an error of a server that
+// seems to have closed the connection because of that size, since it still answers a ping.
 func (r *Ledger) tooLarge(ctx context.Context, err error, size int) error {
 	if size <= undeliveredBytes || !redisconn.Cut(err) || r.Ping(ctx) != nil {
 		return err
@@ -166,9 +165,9 @@ func (r *Ledger) tooLarge(ctx context.Context, err error, size int) error {
 type line struct {
 	place
 	outcome string
-	seconds int64 // to keep it
-	text    []byte
-	since   int64 // of the text, Unix milliseconds
+	seconds int64  // how long to keep it
+	text    []byte // the undelivered entry, or nil
+	since   int64  // since when the entry is undelivered, Unix milliseconds
 }
 
 func (r *Ledger) record(ctx context.Context, lines []line) error {
@@ -212,6 +211,7 @@ func (r *Ledger) record(ctx context.Context, lines []line) error {
 	return fmt.Errorf("%s: %w", doing, errLayout)
 }
 
+// recordArgs returns the arguments of the script record.
 func recordArgs(p *plan, lines []line) []any {
 	args := make([]any, 2, 3+2*len(p.days)+4*len(p.buckets)+2*len(lines))
 	args = append(args, len(p.days))
@@ -251,8 +251,8 @@ func recordArgs(p *plan, lines []line) []any {
 	return args
 }
 
-// split splits buckets that are full, some at a time. What another relay splits
-// meanwhile is left to the caller, who chooses buckets anew.
+// split splits full buckets, some at a time. It stops if another relay has changed the
+// layout in the meantime; the caller then chooses buckets again.
 func (r *Ledger) split(ctx context.Context, p *plan, full []bucket) error {
 	for len(full) > 0 {
 		day, n := full[0].day(), 1
@@ -283,6 +283,7 @@ func (r *Ledger) split(ctx context.Context, p *plan, full []bucket) error {
 	return nil
 }
 
+// keys returns the keys with names. It overwrites names.
 func (r *Ledger) keys(names ...string) []string {
 	for i, name := range names {
 		names[i] = r.prefix + name

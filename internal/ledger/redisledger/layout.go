@@ -2,7 +2,7 @@ package redisledger
 
 import (
 	"cmp"
-	"crypto/sha1" //nolint:gosec // spreads ids over buckets, and is what scripts have
+	"crypto/sha1" //nolint:gosec // spreads ids over buckets; scripts have no other hash
 	"math/bits"
 	"slices"
 	"strconv"
@@ -11,12 +11,12 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// The ids of a day are in hashes of at most maxFields fields: Redis packs hashes
-// of up to 512, but walks a packed one from end to end, and larger ones would cost
-// more time than they save memory. A hash that would grow past that is split by a
-// bit of each id's SHA-1: node 1 is the whole day, and nodes 2n and 2n+1 are the
-// halves of node n. The layout of a day is a bitmap that says which nodes are
-// split; a day that was never split has none.
+// The ids of a day are in buckets: hashes of Redis, of at most maxFields fields. Redis
+// packs hashes of up to 512 fields, but reads a packed one from end to end, so that larger
+// ones would cost more time than they save memory. A bucket that would grow beyond that is
+// split by a bit of each id's SHA-1: node 1 is the whole day, and nodes 2n and 2n+1 are the
+// halves of node n. The layout of a day is a bitmap that says which nodes are split. A day
+// that was never split has none.
 //
 // A script must declare the keys that it touches, so the caller chooses them by
 // the layouts that it knows, and the script answers with the layouts if they have
@@ -24,8 +24,8 @@ import (
 const (
 	maxFields = 192
 	maxDepth  = 20
-	// A full hash is split twice at once: every id moves half as often, and the hashes, which
-	// are walked from end to end, stay shorter.
+	// A full bucket is split twice at once: every id moves half as often, and the buckets,
+	// which are read from end to end, stay shorter.
 	splitLevels = 2
 	splitInto   = 1 << splitLevels
 	// splitAtOnce bounds the nodes that one script splits, to about a thousand ids.
@@ -34,7 +34,7 @@ const (
 	maxLayouts = 400
 )
 
-// layouts remembers the layout of each day that was used, by its name.
+// layouts remembers the layout of each day that was used, by the day's name.
 type layouts struct {
 	mu   sync.Mutex
 	days map[string]string
@@ -61,7 +61,7 @@ func hashOf(id string) uint32 {
 	return uint32(sum[0])<<16 | uint32(sum[1])<<8 | uint32(sum[2])
 }
 
-// nodeOf returns the node that holds an id of a hash.
+// nodeOf returns the node that holds ids with a hash.
 func nodeOf(layout string, hash uint32) uint32 {
 	node := uint32(1)
 	for int(node/8) < len(layout) && layout[node/8]>>(7-node%8)&1 == 1 {
@@ -85,20 +85,20 @@ type plan struct {
 	buckets []bucket
 }
 
-// bucket has the ids of one hash. It is not empty.
+// bucket is the ids of a call that belong to one bucket. It is not empty.
 type bucket []spot
 
-// spot is the hash of an id, and the id's index in the call.
+// spot is an id of a call, and the bucket to which it belongs.
 type spot struct {
 	day  int32 // index in plan.days
 	node uint32
-	at   int32
+	at   int32 // index of the id in the call
 }
 
 func (b bucket) day() int     { return int(b[0].day) }
 func (b bucket) node() uint32 { return b[0].node }
 
-// newPlan chooses buckets for ids, which are of one or two days as a rule.
+// newPlan returns the plan of a call for ids, which usually are of one or two days.
 func (r *Ledger) newPlan(ids []place) plan {
 	var p plan
 	var days []int64
@@ -141,7 +141,7 @@ func (r *Ledger) bucketKey(day string, node uint32) string {
 	return r.prefix + day + ":" + strconv.FormatUint(uint64(node), 10)
 }
 
-// learn remembers the layouts of days that a script answered with.
+// learn remembers the layouts of days that a script has returned.
 func (r *Ledger) learn(days []string, layouts []any) {
 	for i, day := range days[:min(len(days), len(layouts))] {
 		r.layouts.set(day, layouts[i])

@@ -42,8 +42,8 @@ func (r *Ledger) Marks(ctx context.Context) (audit.Marks, error) {
 	return marks, nil
 }
 
-// Acquire takes the lease. If another relay holds it, Acquire fails with
-// [audit.ErrLeaseHeld], having asked that one for a rerun if requestRerun is set.
+// Acquire takes the lease. If another relay holds it, Acquire requests a rerun of that relay
+// if requestRerun is set, and fails with [audit.ErrLeaseHeld].
 func (r *Ledger) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
 	l := &lease{r: r, token: rand.Text()}
 	reruns, err := l.run(ctx, "acquiring lease", acquireScript, audit.ErrLeaseHeld, r.leaseTTL.Milliseconds(), requestRerun)
@@ -54,7 +54,7 @@ func (r *Ledger) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, 
 	return l, nil
 }
 
-// lease is the [Lease] of a [Ledger].
+// lease is the [ledger.Lease] of a [Ledger].
 type lease struct {
 	r     *Ledger
 	token string
@@ -62,7 +62,7 @@ type lease struct {
 }
 
 // run runs a script that returns how many reruns have been requested, or nothing if the
-// lease is not the caller's: that is the error notOurs.
+// lease is not the caller's. In that case run fails with notOurs.
 func (l *lease) run(ctx context.Context, doing string, script *redis.Script, notOurs error, args ...any) (reruns int64, err error) {
 	reruns, err = script.Run(ctx, l.r.client, l.r.keys("lease", "reruns"), append([]any{l.token}, args...)...).Int64()
 	if errors.Is(err, redis.Nil) {
@@ -109,18 +109,18 @@ func (r *Ledger) LeaseLeft(ctx context.Context) (time.Duration, error) {
 	return max(0, left), r.wrap("looking at the lease", err)
 }
 
-// ReserveNonce reports whether a nonce has not been reserved in the last d, and
-// reserves it if so. It guards against replays; d is at least a millisecond.
+// ReserveNonce reserves a nonce for d, at least a millisecond, and reports whether the nonce
+// was free. It guards against replays.
 func (r *Ledger) ReserveNonce(ctx context.Context, nonce string, d time.Duration) (fresh bool, err error) {
 	keys := r.keys("nonce:" + ledger.StoredID(nonce))
 	first, err := nonceScript.Run(ctx, r.client, keys, rand.Text(), max(1, d.Milliseconds())).Int64()
 	return first == 1, r.wrap("reserving a nonce", err)
 }
 
-// BindKong remembers the Admin API that this ledger belongs to. It fails with
-// [audit.ErrLedgerMismatch] if that is another one already and the ledger has
-// marks, unless adopt is set. SetMarks fails so as well if another Kong took over
-// the binding meanwhile. Credentials in the URL are not kept.
+// BindKong binds the ledger to an Admin API. It fails with [audit.ErrLedgerMismatch] if the
+// ledger has marks and is bound to another one, unless adopt is set. SetMarks fails in the
+// same way if another Kong has taken over the ledger in the meantime. Credentials in the URL
+// are not stored.
 func (r *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
 	url = ledger.Address(url)
 	err := r.bind(ctx, "binding ledger", r.keys("kong", "marks"), url, adopt, audit.ErrLedgerMismatch)
@@ -130,9 +130,9 @@ func (r *Ledger) BindKong(ctx context.Context, url string, adopt bool) error {
 	return err
 }
 
-// BindAccount remembers the AWS account that entries are delivered to, where the
-// destination's name does not say it. It fails with [audit.ErrAccountMismatch] if that
-// is another one already and the ledger has marks, unless adopt is set.
+// BindAccount binds the ledger to the AWS account to which entries are delivered, for a
+// destination whose name does not say the account. It fails with [audit.ErrAccountMismatch]
+// if the ledger has marks and is bound to another one, unless adopt is set.
 func (r *Ledger) BindAccount(ctx context.Context, account string, adopt bool) error {
 	return r.bind(ctx, "binding ledger to an account", r.keys("account", "marks"), account, adopt, audit.ErrAccountMismatch)
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// note adds ids to a list that keeps the 10,000 latest ones for some time. An id
-// that is on it keeps its time.
+// note adds ids to a list, with the time at. The list keeps the latest 10,000 ids, each for
+// life. An id that is on the list already keeps its time.
 func (r *Ledger) note(ctx context.Context, doing, list string, ids []string, at time.Time, life time.Duration) error {
 	if len(ids) == 0 {
 		return nil
@@ -24,14 +24,15 @@ func (r *Ledger) note(ctx context.Context, doing, list string, ids []string, at 
 	return r.wrap(doing, noteScript.Run(ctx, r.client, r.keys(list), args...).Err())
 }
 
-// Announce notes ids that a trigger named at a time. The list holds 10,000 ids,
-// the latest, for 24 h each; an id that is on it keeps its time.
+// Announce adds ids that a trigger named at a time to the list of announced ids. The list
+// keeps the latest 10,000 ids, each for 24 h. An id that is on the list already keeps its
+// time.
 func (r *Ledger) Announce(ctx context.Context, ids []string, at time.Time) error {
 	return r.note(ctx, "announcing", "announced", ids, at, ledger.AnnouncedLife)
 }
 
-// Announced returns what has been announced in the last 24 h and not taken off
-// the list, oldest first, each id with the time of its first announcement.
+// Announced returns the list of announced ids, oldest first, each with the time of its first
+// announcement.
 func (r *Ledger) Announced(ctx context.Context) ([]audit.Announcement, error) {
 	const doing = "reading announcements"
 	from := strconv.FormatInt(time.Now().Add(-ledger.AnnouncedLife).UnixMilli(), 10)
@@ -41,13 +42,13 @@ func (r *Ledger) Announced(ctx context.Context) ([]audit.Announcement, error) {
 	}
 	list := make([]audit.Announcement, 0, len(answer))
 	for _, z := range answer {
-		id, _ := z.Member.(string) // as the client reads members
+		id, _ := z.Member.(string) // the client makes every member a string
 		list = append(list, audit.Announcement{ID: id, At: time.UnixMilli(int64(z.Score))})
 	}
 	return list, nil
 }
 
-// Unannounce takes ids off the list.
+// Unannounce strikes ids off the list.
 func (r *Ledger) Unannounce(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
@@ -59,8 +60,8 @@ func (r *Ledger) Unannounce(ctx context.Context, ids []string) error {
 	return r.wrap("taking back announcements", r.client.ZRem(ctx, r.prefix+"announced", members...).Err())
 }
 
-// NoteOwnReads notes ids under which Kong records reads that a relay of this
-// ledger made. The ledger keeps the 10,000 latest ones, for an hour each.
+// NoteOwnReads notes ids under which Kong records reads that a relay of this ledger has
+// made. The ledger keeps the latest 10,000 of them, each for an hour.
 func (r *Ledger) NoteOwnReads(ctx context.Context, ids []string) error {
 	return r.note(ctx, "noting own reads", "ownreads", ids, time.Now(), ledger.OwnReadsLife)
 }

@@ -37,9 +37,10 @@ func (r *Ledger) Recall(ctx context.Context, keys []string) (values [][]byte, ve
 	return values, version, nil
 }
 
-// Remember stores items, all of them or none, and removes those without a value. It
-// fails with [audit.ErrMemoryChanged] if the memory has another version. At most so many
-// items are kept: those whose time comes first go, and dropped says how many.
+// Remember stores items, all of them or none, and removes those without a value. It fails
+// with [audit.ErrMemoryChanged] if the memory has another version. It keeps no more items
+// than most: those that expire first are removed, and dropped is how many of them had not
+// expired.
 func (r *Ledger) Remember(ctx context.Context, version int64, items []audit.Item, most int) (dropped int, err error) {
 	const doing = "remembering"
 	if !r.pin.Begun() {
@@ -66,5 +67,6 @@ func (r *Ledger) Remember(ctx context.Context, version int64, items []audit.Item
 	return int(n), nil
 }
 
-// itemKey is the field of a key, which differs from those that say what the memory is.
+// itemKey returns the field of a key, which differs from the fields that hold the memory's
+// generation and version.
 func itemKey(key string) string { return "=" + key }

@@ -10,8 +10,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// PutOutage stores an outage, or replaces the one that has its id and began at the
-// same time. The ledger keeps the latest 10,000, for 400 days each.
+// PutOutage stores an outage. It replaces the outage that has the same id and began at the
+// same time. The ledger keeps the latest 10,000 outages, each for 400 days.
 func (r *Ledger) PutOutage(ctx context.Context, o audit.Outage) error {
 	text, err := json.Marshal(o)
 	if err != nil {

@@ -13,21 +13,20 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ledger/redisconn"
 )
 
-// Options say whose a ledger is.
+// Options identify a ledger among those of a server.
 type Options struct {
 	Prefix      string // of every key; "relay" if empty
-	Source      string // the Kong that is read, by a name of the operator's choice
-	Destination string // what it is delivered to, such as a channel's ARN
+	Source      string // a name for the Kong that is read
+	Destination string // a name for what it is delivered to, such as a channel's ARN
 
 	LeaseTTL time.Duration // 0: [ledger.DefaultLease]
 }
 
-// Ledger is a ledger in Redis 6.0 or later, or in Valkey. Once Record returns, it is as
-// durable as the server's persistence makes it; what a server forgets is delivered
-// again, not lost.
+// Ledger is a ledger in Redis 6.0 or later, or in Valkey. What Record has stored is as
+// durable as the server's persistence makes it. What a server forgets is delivered again,
+// and not lost.
 //
-// All keys of a ledger are in one slot of a cluster, and each method that writes
-// is one script or one command.
+// All keys of a ledger are in one slot of a cluster. Each write is one script or one command.
 type Ledger struct {
 	client   *redisconn.Client
 	prefix   string
@@ -53,7 +52,7 @@ func escape(s string) string {
 
 func (r *Ledger) wrap(doing string, err error) error { return r.client.Wrap(doing, err) }
 
-// Ping asks the server for a sign of life.
+// Ping returns an error if the server does not answer.
 func (r *Ledger) Ping(ctx context.Context) error {
 	return r.wrap("pinging", r.client.Ping(ctx).Err())
 }
@@ -63,9 +62,9 @@ func (r *Ledger) Close() error {
 	return r.client.Close()
 }
 
-// Check tries every command that the ledger's scripts use, and looks at the
-// server's settings. It refuses an eviction policy that would evict dead letters
-// and marks, and returns a sentence for each lesser worry.
+// Check tries every command that the ledger's scripts use, and looks at the server's
+// settings. It returns an error if the eviction policy may evict dead letters and marks, and
+// a warning, which is a sentence, for each lesser problem.
 func (r *Ledger) Check(ctx context.Context) (warnings []string, err error) {
 	warnings, err = r.client.Check(ctx)
 	if err != nil {

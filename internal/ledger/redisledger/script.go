@@ -69,9 +69,9 @@ func (r *Ledger) foreign(doing string, err error) error {
 	return audit.SettingsErrorf(redisconn.KeysHint, "%s: redis at %s: they are not what a relay writes: %w", doing, r.client.Where, err)
 }
 
-// run runs a script that checks the ledger's generation and sequence: its first two
-// arguments, which run fills in. It returns the first word of the answer and what follows,
-// without the sequence that comes after "ok", which it notes.
+// run runs a script that checks the ledger's generation and sequence, which are its first two
+// arguments: run fills them in. It returns the first word of the answer and what follows. If
+// the word is "ok", a sequence comes after it, which run notes and leaves out.
 func (r *Ledger) run(ctx context.Context, doing string, script *redis.Script, keys []string, args []any) (word string, rest []any, err error) {
 	known, seen := r.pin.Get()
 	args[0], args[1] = known, seen
@@ -97,5 +97,5 @@ func (r *Ledger) run(ctx context.Context, doing string, script *redis.Script, ke
 	return word, answer[2:], nil
 }
 
-// number reads a number that Redis keeps as a text.
+// number returns a number that Redis keeps as a text.
 func number(v any) (int64, error) { return strconv.ParseInt(fmt.Sprint(v), 10, 64) }

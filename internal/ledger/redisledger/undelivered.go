@@ -14,10 +14,10 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/ledger"
 )
 
-// UndeliveredEntries yields the deferred entries, then the dead letters, oldest
-// first. It holds about a mebibyte of them at a time, or one if that is larger.
-// Entries that are recorded or removed meanwhile may be yielded or not; all others
-// are yielded once. One that cannot be decoded is yielded with its id, outcome and time, and an
+// UndeliveredEntries yields the deferred entries and then the dead letters, oldest first. It
+// holds about a mebibyte of them at a time, or a single one that is larger. Entries that are
+// recorded or removed in the meantime may be yielded or not; all others are yielded once. An
+// entry that cannot be decoded is yielded with its id, outcome and time, and an
 // *[audit.UnreadableError]. Any other error ends the iteration.
 func (r *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undelivered, error] {
 	return ledger.Undelivered(func(kind audit.Outcome, after string) (list []ledger.Stored, last string, err error) {
@@ -33,7 +33,7 @@ func (r *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undeliv
 		for ; len(answer) >= 3; answer = answer[3:] {
 			last = answer[1] + " " + answer[0]
 			if answer[2] == "" {
-				continue // it is gone
+				continue // it was removed in the meantime
 			}
 			since, _ := strconv.ParseInt(answer[1], 10, 64)
 			list = append(list, ledger.Stored{ID: answer[0], Since: since, Text: []byte(answer[2])})
@@ -56,7 +56,8 @@ func (r *Ledger) UndeliveredEntry(ctx context.Context, id string) (audit.Undeliv
 	return u, true, err
 }
 
-// pipelined sends commands in one round trip. That a key or a member does not exist is no error.
+// pipelined sends commands in one round trip. A key or a member that does not exist is not
+// an error.
 func (r *Ledger) pipelined(ctx context.Context, doing string, queue func(p redis.Pipeliner)) error {
 	cmds, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		queue(p)
@@ -88,9 +89,9 @@ func (r *Ledger) UndeliveredCounts(ctx context.Context) (c audit.UndeliveredCoun
 	return c, err
 }
 
-// HasUndelivered reports for each id whether its undelivered entry is stored, and
-// listed. One that is dead or deferred and is not has been lost: nothing would put it
-// again, so it must be read from Kong again.
+// HasUndelivered reports for each id whether its undelivered entry is stored and listed. If
+// the outcome of an id is dead or deferred and its entry is not, the entry has been lost:
+// nothing would put it again, so it must be read from Kong again.
 func (r *Ledger) HasUndelivered(ctx context.Context, ids []string) ([]bool, error) {
 	stored := make([]*redis.BoolCmd, len(ids))
 	listed := make([][2]*redis.FloatCmd, len(ids))

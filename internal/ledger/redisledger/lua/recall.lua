@@ -1,7 +1,7 @@
 -- recall: KEYS: generation, sequence, items; ARGV: generation known or '', sequence
 -- seen, Unix seconds, keys. Returns 'ok', the sequence, the version, and for each key
--- its value or false. Of items that another generation remembered there are none. An
--- item is stored behind the second at which it expires.
+-- its value or false. Items of another generation count as missing. An item is stored
+-- after the second at which it expires.
 local first = redis.call('MGET', unpack(KEYS, 1, 2))
 local stop = guard(first[1], first[2], ARGV[1], ARGV[2])
 if stop then return stop end

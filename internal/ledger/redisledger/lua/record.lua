@@ -19,7 +19,7 @@ for i = 1, days do
 end
 if changed then return layouts end
 for i = 1, days do
-  -- A layout must outlive every bucket, by some time for rounding.
+  -- A layout must outlive every bucket. The hour is more than rounding can cost.
   if layouts[1 + i] ~= '' then keep(KEYS[5 + i], tonumber(ARGV[3 + 2 * i]) + 3600) end
 end
 
@@ -27,8 +27,8 @@ local undelivered, dead, deferred = KEYS[3], KEYS[4], KEYS[5]
 local stored = redis.call('EXISTS', undelivered, dead, deferred) > 0
 local final, full = {}, {} -- id to outcome
 
--- place writes the ids that are in ARGV between two places; same is their outcome,
--- or '' where outcomes follow. It reports whether there was room.
+-- place writes the ids that are in ARGV at the indexes from to to. same is their outcome,
+-- or '' if their outcomes follow them. It reports whether there was room.
 local function place(key, from, to, seconds, most, same)
   local size, count = redis.call('HLEN', key), to - from + 1
   if same == DELIVERED and size + count <= most then -- the most frequent case: nothing to look up

@@ -1,9 +1,9 @@
 -- remember: KEYS: generation, sequence, items, expiry; ARGV: generation, sequence seen,
 -- version that the caller knows, Unix seconds, most items to keep, seconds to keep all of
 -- it, then for each item its key, the second at which it expires and its value, '' to
--- remove it. Returns 'ok', the sequence, and how many items had to go although their time
--- had not come: those whose time comes first. Returns 'changed' if the version is another
--- one, and then writes nothing.
+-- remove it. Returns 'ok', the sequence, and how many items that had not expired were
+-- removed because there were too many: those that expire first. Returns 'changed' if the
+-- version is another one, and then writes nothing.
 local first = redis.call('MGET', unpack(KEYS, 1, 2))
 local stop = guard(first[1], first[2], ARGV[1], ARGV[2])
 if stop then return stop end

@@ -1,8 +1,7 @@
 -- setmarks: KEYS: generation, sequence, lease, marks, binding; ARGV: generation,
--- sequence seen, token, marks, address or ''. A relay that was bound before another
--- one took over the binding must not hand it marks of its own Kong. The marks are
--- stored behind the sequence that belongs to them. Returns 'ok' and the sequence,
--- 'lost', or 'foreign' and the address.
+-- sequence seen, token, marks, address or ''. A relay whose binding another one has taken
+-- over must not store marks of its own Kong. The marks are stored after the sequence that
+-- belongs to them. Returns 'ok' and the sequence, 'lost', or 'foreign' and the address.
 local first = redis.call('MGET', unpack(KEYS, 1, 2))
 local stop = guard(first[1], first[2], ARGV[1], ARGV[2])
 if stop then return stop end

@@ -1,6 +1,6 @@
--- split moves what some buckets of a day hold to the nodes that are a number of
--- levels below each, two nodes for one level and four for two, and notes in the
--- day's layout that the nodes above them are split. KEYS: generation, sequence,
+-- split: moves the ids of some buckets of a day to the nodes that are a number of levels
+-- below each bucket, two nodes for one level and four for two, and notes in the day's
+-- layout that the nodes above those are split. KEYS: generation, sequence,
 -- layout, then for each bucket itself and the buckets below it, in the order of their
 -- nodes; ARGV: generation, sequence seen, the layout as the caller knows it, the
 -- number of levels, then for each bucket its node and its depth.

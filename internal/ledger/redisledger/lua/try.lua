@@ -1,6 +1,6 @@
--- try: KEYS: three keys that hold nothing. Runs every command that the ledger's
--- scripts use, so that a server or a user that lacks one is found before anything
--- hangs on it.
+-- try: KEYS: three keys that hold nothing. Runs every command that the ledger's scripts
+-- use, so that a server without one of them, or a user without the right to it, is found
+-- before it matters.
 redis.call('SET', KEYS[1], '1', 'PX', 10000)
 redis.call('INCR', KEYS[1])
 redis.call('MGET', KEYS[1], KEYS[2])

@@ -1,7 +1,7 @@
 -- undelivered: KEYS: dead or deferred, undelivered; ARGV: most entries to return, most
 -- bytes unless one alone has more, milliseconds and id to go on after, or nothing. Returns
 -- id, milliseconds and entry in turn, oldest first; the entry is '' if there is none.
--- Reads only, and holds its place when entries come or go between two calls.
+-- Only reads. It goes on at the right place if entries come or go between two calls.
 local key, n, score, member = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4]
 
 -- after compares bytes, as Redis orders members; Lua's < would follow the locale.
