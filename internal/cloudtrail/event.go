@@ -39,9 +39,9 @@ const (
 	restReserve = 256
 )
 
-// mapping turns entries into events. It holds what is the same for all of them.
+// mapping turns entries into events. Its fields are what all events have in common.
 type mapping struct {
-	account    string // that owns the channel
+	account    string // the account that owns the channel
 	hostname   string // the Admin API's URL as configured
 	errorCodes bool
 }

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// burst is how many calls may go out at once. Any second then holds at most 94 of them at
-// the usual rate of 92, which leaves six of AWS's quota for calls that bunch on their way: as
-// many may be held up between their turn and the service, on a busy machine.
+// burst is how many calls may be made at once. At the default rate of 92 a second there are
+// at most 94 calls in any second. That leaves six of AWS's quota of 100 for calls that reach
+// AWS late, and so in a second with others, because the machine is busy.
 const burst = 2
 
 // turns limits the rate of calls. Of the calls that are not urgent only one at a time waits

@@ -9,8 +9,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awscall"
 )
 
-// body is the text of a call as it is written event by event, and what the events
-// of it are. Its memory is used for call after call.
+// body is the body of a call, written event by event, with the place of each event in it.
+// Its memory is used again for other calls.
 type body struct {
 	text   []byte
 	events []event
@@ -19,35 +19,36 @@ type body struct {
 
 // event is an entry on its way into a call.
 type event struct {
-	entry    int // its index in what Put was given
+	entry    int // its index among the entries of Put
 	id       string
 	at       int64 // the time that it is filed under, in milliseconds
-	from, to int   // where its quoted message lies in the text
+	from, to int   // where its quoted message is in the text
 }
 
 const (
 	eventBefore = `{"message":`
 	eventAfter  = `,"timestamp":`
 	bodyEnd     = `]}`
-	// maxBody is how long the text of a call becomes as a rule.
+	// maxBody is the usual size of a text, in bytes.
 	maxBody = maxCallBytes * 5 / 4
 )
 
-// begin makes the body that of another call, with events like one message, up to n of them.
+// begin empties the body for another call, of up to n events that are about as large as
+// message.
 func (b *body) begin(before, message []byte, n int) {
 	b.text = slices.Grow(b.text[:0], len(before)+min(n*(len(message)*5/4+50), maxBody)+len(bodyEnd))
 	b.text = append(b.text, before...)
 	b.events, b.size = b.events[:0], 0
 }
 
-// bodyBegin is what comes before the events.
+// bodyBegin returns the part of a body that comes before the events.
 func bodyBegin(group, stream string) []byte {
 	b, _ := jsontext.AppendQuote([]byte(`{"logGroupName":`), group)
 	b, _ = jsontext.AppendQuote(append(b, `,"logStreamName":`...), stream)
 	return append(b, `,"logEvents":[`...)
 }
 
-// takes reports whether an event of a message can be added. Events are added in
+// takes reports whether there is room for an event with a message. Events are added in
 // order of time.
 func (b *body) takes(message []byte, at int64) bool {
 	return b.size+len(message)+eventOverhead <= maxCallBytes && len(b.events) < maxCallEvents &&

@@ -62,7 +62,7 @@ func (a *answer) foreign() bool {
 	return a.empty || a.Others != nil && a.NextSequenceToken == "" && a.RejectedEntity == nil && a.rejection(0) == rejection{}
 }
 
-// rejection returns which events of a call with n events the answer calls left out.
+// rejection returns which events of a call of n events were left out, by the answer.
 func (a *answer) rejection(n int) rejection {
 	r := rejection{tooOld: a.Rejected.TooOldEnd, expired: a.Rejected.ExpiredEnd, tooNew: n}
 	if a.Rejected.TooNewStart != nil {
@@ -100,19 +100,19 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 	}
 	text := append(b.text, bodyEnd...)
 	var a answer
-	own := func(o *cloudwatchlogs.Options) {
+	withBody := func(o *cloudwatchlogs.Options) {
 		o.APIOptions = append(o.APIOptions, awscall.WithBody(text), awscall.WithAnswer(a.read))
 	}
 	failure := d.caller.Do(ctx, func(ctx context.Context) error {
-		out, err := d.client.PutLogEvents(ctx, input, own)
+		out, err := d.client.PutLogEvents(ctx, input, withBody)
 		if missing(err) {
 			fromAWS, failure := d.createStream(ctx)
 			if failure != nil {
 				return failure
 			}
-			out, err = d.client.PutLogEvents(ctx, input, own)
+			out, err = d.client.PutLogEvents(ctx, input, withBody)
 			if missing(err) && !fromAWS {
-				return d.caller.BadAnswer(awscall.ErrForeign) // nobody has made the stream
+				return d.caller.BadAnswer(awscall.ErrForeign) // the stream was not created
 			}
 		}
 		switch {
@@ -128,8 +128,8 @@ func (d *Destination) putLogEvents(ctx context.Context, b *body) (rejection, *aw
 	return a.rejection(len(b.events)), failure
 }
 
-// createStream creates the stream, unless it exists already. fromAWS reports whether
-// a success bears a sign of AWS, which that of an emulator may lack.
+// createStream creates the stream, unless it exists already. fromAWS reports whether the
+// answer of a success comes from AWS for certain; that of an emulator may not show it.
 func (d *Destination) createStream(ctx context.Context) (fromAWS bool, failure *awscall.Failure) {
 	failure = d.caller.Do(ctx, func(ctx context.Context) error {
 		out, err := d.client.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &d.group, LogStreamName: &d.stream})

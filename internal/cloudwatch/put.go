@@ -23,7 +23,7 @@ type put struct {
 // when the error is not nil. An error ends the put: the entries after it are
 // retryable. It is a [*audit.SettingsError] where trying again cannot help.
 //
-// CloudWatch Logs takes nothing that is older than 14 days or the group's
+// CloudWatch Logs accepts nothing that is older than 14 days or the group's
 // retention, and nothing far ahead. Such an entry is filed under the time at
 // which it is put; the event keeps its own eventTime.
 func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
@@ -65,8 +65,8 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	return p.verdicts, verdict.PutError(p.send(ctx, b, 0), p.verdicts)
 }
 
-// filedAt is the time, in milliseconds, under which an entry of a Unix second
-// is filed: its own where AWS takes that, else now.
+// filedAt returns the time, in milliseconds, under which an entry of a Unix second
+// is filed: its own if AWS accepts that, else now.
 func filedAt(second int64, now time.Time) int64 {
 	if second < now.Add(-maxAge).Unix() || second > now.Add(maxAhead).Unix() {
 		return now.UnixMilli()
@@ -74,7 +74,7 @@ func filedAt(second int64, now time.Time) int64 {
 	return second * 1000
 }
 
-// send puts one call's worth of events, and in smaller calls what AWS refuses
+// send puts the events of one call, and puts them in smaller calls if AWS refuses it
 // for what may be in it. firstCall is the number of the call in which the events
 // were first put, together with others; 0 if this is the first.
 func (p *put) send(ctx context.Context, b *body, firstCall int64) error {
@@ -173,7 +173,7 @@ func (p *put) setVerdicts(number int64, events []event, r rejection) []event {
 	return left
 }
 
-// note gives each event of a failed call the reason.
+// note sets the reason of a failed call for each of its events.
 func (p *put) note(events []event, f *awscall.Failure) {
 	for _, e := range events {
 		p.verdicts[e.entry] = audit.Verdict{Code: f.Code, Reason: f.Reason}

@@ -19,12 +19,12 @@ const (
 	daySeconds = 24 * 60 * 60
 )
 
-// compare asks the destination, if it can be asked, for what the ledger calls delivered.
+// compare looks for the delivered entries at the destination, if it can be asked.
 func (v *verification) compare(ctx context.Context) error {
 	if v.destination == nil {
 		return nil
 	}
-	// What the ledger calls delivered was delivered before it was read.
+	// What is delivered according to the ledger was delivered before the ledger was read.
 	visible := time.Now().Add(v.Grace)
 	from, to := v.Since, int64(audit.MaxEventTime)
 	if v.Until != 0 {
@@ -182,8 +182,8 @@ func (v *verification) sortStrays(ctx context.Context) error {
 	return nil
 }
 
-// isYoung reports whether an entry of a timestamp can only have been delivered so
-// lately that the destination need not show it.
+// isYoung reports whether an entry with a timestamp is so young that the destination need
+// not show it yet.
 func (v *verification) isYoung(timestamp int64) bool {
 	return timestamp <= v.now && v.now-timestamp < int64(v.Grace/time.Second)
 }
@@ -199,8 +199,8 @@ func (v *verification) notShown() (hidden span) {
 	return hidden
 }
 
-// settle sorts what the destination did not show: compare has waited for all but the
-// young.
+// settle counts the entries that the destination has not shown. Those that are young are
+// not due, since compare has not waited for them; the others are missing.
 func (v *verification) settle() {
 	v.held.all(func(i *item) {
 		if !i.is(expected) || i.is(shown) {
@@ -216,8 +216,8 @@ func (v *verification) settle() {
 	})
 }
 
-// nameLost reads once more where entries are missing at the destination, as only
-// hashes of their ids were kept.
+// nameLost finds the ids of the entries that are missing at the destination. It reads the
+// log again, since only hashes of the ids were kept.
 func (v *verification) nameLost(ctx context.Context) error {
 	if len(v.lost) == 0 {
 		return nil

@@ -6,7 +6,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// entry counts an entry by what the ledger knows of it.
+// entry counts an entry by its outcome in the ledger.
 func (v *verification) entry(e *audit.Entry, o audit.Outcome) {
 	r := &v.report
 	r.Entries++
@@ -49,15 +49,14 @@ func (v *verification) unknown(e *audit.Entry) {
 	}
 }
 
-// passReads reports whether the pass that was under way when the scan began comes to
-// an entry: one that reads everything, or a reconcile, which begins a day before the
-// marks.
+// passReads reports whether the pass that was under way when the scan began will read an
+// entry: it may read everything, or be a reconcile, which begins a day before the marks.
 func (v *verification) passReads(e *audit.Entry) bool {
 	m := &v.marks
 	return v.passing && (m.FullAt == 0 || e.Timestamp >= min(m.Cursor, m.ReconciledThrough)-passLookback)
 }
 
-// gap takes note of the time of something that is missing.
+// gap notes the time of something that is missing.
 func (v *verification) gap(timestamp int64) {
 	v.gaps.add(timestamp)
 	v.cap(timestamp)
