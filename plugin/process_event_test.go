@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/plugintest"
 )
@@ -102,8 +103,10 @@ func TestEventEndsWithItsQuestion(t *testing.T) {
 			var other sync.WaitGroup
 			other.Go(func() { logEvent(t, h, first, answered("held")) })
 			<-held.arrived
-			for h.Waits() < waits+2 { // for its question and for its end
-				runtime.Gosched()
+			for begin := time.Now(); h.Waits() < waits+2; runtime.Gosched() { // for its question and for its end
+				if time.Since(begin) > time.Minute {
+					t.Fatal("the first event does not wait")
+				}
 			}
 			logEvent(t, h, i, answered("before"))
 			before := h.Waits()

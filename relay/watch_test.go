@@ -75,27 +75,23 @@ func TestOutageIsNamedAndKept(t *testing.T) {
 	r.wait(t)
 	log := r.stderr.String()
 	// On a busy machine another dependency may be said not to answer.
-	count := func(dependency string, texts ...string) (n int) {
-		for line := range strings.Lines(log) {
-			if slices.IndexFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) < 0 && strings.Contains(line, dependency) {
-				n++
-			}
-		}
-		return n
-	}
 	const destination = `"dependency":"destination"`
 	for text, want := range map[string]struct {
 		dependency string
 		times      int
 	}{
-		"relay starts": {"", 1}, "dependency is failing": {destination, 1}, "dependency works again": {destination, 1}, `"level":"ERROR"`: {"", 0},
+		"relay starts": {"", 1}, "dependency is failing": {destination, 1}, "dependency works again": {destination, 1},
+		"everything from an outage is delivered": {destination, 1}, `"level":"ERROR"`: {"", 0},
 	} {
-		if n := count(want.dependency, text); n != want.times {
+		n := 0
+		for line := range strings.Lines(log) {
+			if strings.Contains(line, text) && strings.Contains(line, want.dependency) {
+				n++
+			}
+		}
+		if n != want.times {
 			t.Errorf("%q %d times in the log, want %d:\n%s", text, n, want.times, log)
 		}
-	}
-	if count("", "everything from an outage is delivered") == 0 {
-		t.Errorf("the log does not say that everything is delivered:\n%s", log)
 	}
 	contains(t, r.stdout.String(), `"Namespace":"KongCloudTrailRelay"`, `"LastCompletePassAge"`, `"OldestUndeliveredAge"`, `"DeadLetters"`, `"Deferred"`, `"PassFailures"`, `"EntriesDelivered"`)
 	w.expectAll(100)

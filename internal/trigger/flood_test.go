@@ -92,6 +92,7 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 	}
 	head.WriteString("\r\n{")
 	answers := make(chan int, maxBodies+extra)
+	start := time.Now() // no body has used up its time before readFor has passed
 	for range maxBodies + extra {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
 		if err != nil {
@@ -108,7 +109,6 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 			}
 		}()
 	}
-	start := time.Now()
 	for range extra {
 		if code := <-answers; code != http.StatusRequestTimeout {
 			t.Errorf("%d for a body that does not come", code)
@@ -118,7 +118,7 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 	if err := c.Notify(t.Context(), []string{"a"}); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(start); took > readFor/2 {
+	if took := time.Since(start); took >= readFor {
 		t.Errorf("took %v", took)
 	}
 }
