@@ -80,7 +80,8 @@ func masked(text string) string {
 	case strings.Contains(text, "-----"), strings.Contains(text, "\n"):
 		return "PEM text"
 	case slices.ContainsFunc(strings.Split(text, ","), func(part string) bool {
-		return strings.Index(strings.TrimSpace(part), "@") > 0 // @hourly and @secrets are words
+		part = strings.TrimSpace(part)
+		return strings.Contains(part, "@") && !slices.Contains([]string{"@hourly", "@daily", "@secrets"}, part)
 	}):
 		return notRepeated
 	}

@@ -23,7 +23,10 @@ func TestParseEnvFile(t *testing.T) {
 }
 
 func TestInForce(t *testing.T) {
-	vars := map[string]string{"KONG_ADMIN_API": "http://kong:8001", "RELAY_LOG_GROUP": "/kong/audit", "AWS_REGION": "eu-central-1", "REDIS_PASSWORD": "sesame", "RELAY_REDACT": "config.key, @secrets"}
+	vars := map[string]string{
+		"KONG_ADMIN_API": "http://kong:8001", "RELAY_LOG_GROUP": "/kong/audit", "AWS_REGION": "eu-central-1", "REDIS_PASSWORD": "sesame",
+		"RELAY_REDACT": "config.key, @secrets", "REDIS_USERNAME": "relay:hunter2,@redis",
+	}
 	getenv := func(name string) string { return vars[name] }
 	flags := func(name string) (string, bool) { return "30m", name == "schedule" }
 	s, err := Load(NeedKong|NeedLedger|NeedDestination, flags, getenv, os.ReadFile)
@@ -41,7 +44,7 @@ func TestInForce(t *testing.T) {
 		"kong-admin-api": {"http://kong:8001", "variable"}, "schedule": {"30m", "flag"}, "redis-password": {"set", "variable"},
 		"destination": {"cloudwatch", "follows from the others"}, "region": {"eu-central-1", "follows from the others"},
 		"page-size": {"1000", "default"}, "channel-arn": {"", "not set"},
-		"redact": {"config.key, @secrets", "variable"},
+		"redact": {"config.key, @secrets", "variable"}, "redis-username": {notRepeated, "variable"},
 	} {
 		if in := got[name]; in.Value != want[0] || in.From != want[1] {
 			t.Errorf("%s is %+v, want %v", name, in, want)

@@ -175,6 +175,13 @@ func TestValues(t *testing.T) {
 	}{
 		{"REDIS_HOST=a:1, b:2,", func(s Settings) any { return s.RedisAddrs }, []string{"a:1", "b:2"}},
 		{"REDIS_HOST=redis", func(s Settings) any { return s.RedisAddrs }, []string{"redis"}},
+		{"REDIS_HOST=", func(s Settings) any { return s.RedisAddrs }, []string{"localhost:6379"}},
+		{"REDIS_HOST=[fe80::1%eth0]:7000,[redis]", func(s Settings) any { return s.RedisAddrs }, []string{"[fe80::1%eth0]:7000", "[redis]"}},
+		{"KONG_ADMIN_API=https://kong:8444/a@b", func(s Settings) any { return s.KongAdminAPI }, "https://kong:8444/a@b"},
+		{"RELAY_PUT_RATE=", func(s Settings) any { return s.PutRate }, 92},
+		{"RELAY_LOG_STREAM=", func(s Settings) any { return s.LogStream }, "kong"},
+		{"CHANNEL_ARN=arn:aws:cloudtrail:us-east-1:123456789012:channel/x", func(s Settings) any { return [3]string{s.Region, s.AccountID, s.ChannelARN} },
+			[3]string{"us-east-1", "123456789012", "arn:aws:cloudtrail:us-east-1:123456789012:channel/x"}},
 		{"REDIS_HOST=[::1]:7000", func(s Settings) any { return s.RedisAddrs }, []string{"[::1]:7000"}},
 		{"KONG_SUPERADMIN=True", func(s Settings) any { return s.KongSendToken }, true},
 		{"RELAY_LEDGER=bolt:/var/lib/relay.db", func(s Settings) any { return s.LedgerFile }, "/var/lib/relay.db"},

@@ -83,7 +83,7 @@ func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.
 		return err
 	}
 	if aws.ToString(query.QueryId) == "" {
-		return l.caller.BadAnswer(awscall.ErrForeign)
+		return l.caller.BadAnswer(awscall.ErrForeign).Err()
 	}
 	if err := l.await(ctx, query.QueryId); err != nil {
 		return err
@@ -141,7 +141,7 @@ func (l *Lake) await(ctx context.Context, id *string) error {
 // ended is the error of a query that gave no result.
 func (l *Lake) ended(status types.QueryStatus, message *string) error {
 	if status == "" {
-		return l.caller.BadAnswer(awscall.ErrForeign)
+		return l.caller.BadAnswer(awscall.ErrForeign).Err()
 	}
 	if text := awscall.Clean(aws.ToString(message)); text != "" {
 		return fmt.Errorf("query ended with status %s: %s", status, text)

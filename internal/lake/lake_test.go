@@ -204,6 +204,9 @@ func TestAnswers(t *testing.T) {
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
+			if strings.HasPrefix(tc.name, "nothing of ") && !strings.Contains(audit.Hint(err), "something between the relay and AWS") {
+				t.Errorf("hint %q", audit.Hint(err))
+			}
 		})
 	}
 }

@@ -132,9 +132,21 @@ func EncodeUndelivered(r *audit.Record) ([]byte, error) {
 func DecodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
 	var u audit.Undelivered
 	if err := json.Unmarshal(text, &u, jsontext.AllowInvalidUTF8(true)); err != nil {
-		return audit.Undelivered{Entry: audit.Entry{ID: id, TTL: -1}}, &audit.UnreadableError{ID: id, Err: err}
+		return audit.Undelivered{Entry: audit.Entry{ID: id, TTL: -1}}, &audit.UnreadableError{ID: id, Err: brokenAt(err)}
 	}
 	return u, nil
+}
+
+// brokenAt returns an error that says where a text is broken. The error of the codec may repeat a
+// part of the text, such as a name or a time.
+func brokenAt(err error) error {
+	var offset int64
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		offset = e.ByteOffset
+	} else if e, ok := errors.AsType[*json.SemanticError](err); ok {
+		offset = e.ByteOffset
+	}
+	return fmt.Errorf("it is not what a relay writes, from byte %d on", offset)
 }
 
 // AppendOutage decodes an outage and appends it to a list unless it ended before a time.

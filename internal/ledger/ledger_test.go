@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -17,6 +18,20 @@ func TestUndeliveredInvalidUTF8(t *testing.T) {
 	u, err := DecodeUndelivered("a", text)
 	if err != nil || u.Entry.Payload != "a\ufffdb" {
 		t.Errorf("payload %q, error %v", u.Entry.Payload, err)
+	}
+}
+
+// TestUnreadableEntryIsNotRepeated checks that the error of a broken entry names the id and the place, and
+// shows nothing of its text.
+func TestUnreadableEntryIsNotRepeated(t *testing.T) {
+	for _, text := range []string{
+		"", `{"entry":{"pay`, `"hunter2"`, `{"hunter2":1,"hunter2":2}`, `{"entry":{"hunter2":{"a":1,"a":2}}}`, `{"entry":{"status":"hunter2"}}`,
+		`{"entry":{"payload":"{"hunter2":"hunter2"}}`, `{"entry":{"payload":{"hunter2":1}}}`, `{"since":"hunter2"}`, `{"tries":hunter2}`,
+	} {
+		_, err := DecodeUndelivered("id-1", []byte(text))
+		if !audit.IsUnreadable(err) || !strings.Contains(err.Error(), "id-1") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 
