@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -68,6 +69,27 @@ func TestStreamThatAWSDidNotMake(t *testing.T) {
 	verdicts, err := d.Put(t.Context(), []audit.Entry{{ID: "a", Timestamp: noon.Unix()}})
 	if err == nil || !strings.Contains(audit.Hint(err), "something between") || verdicts[0].Status != audit.Retryable {
 		t.Errorf("%v: %+v; hint: %s", err, verdicts, audit.Hint(err))
+	}
+}
+
+// An emulator creates the stream, and its answer need not bear a sign of AWS.
+func TestStreamThatAnEmulatorMade(t *testing.T) {
+	l := &logs{Server: cloudwatchtest.New(cloudwatchtest.Options{Group: "audit"}), count: map[string]int{}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := httptest.NewRecorder()
+		l.ServeHTTP(answer, r)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes())
+	}))
+	t.Cleanup(server.Close)
+	_, d := start(t, func(o *cloudwatch.Options) { o.Config.BaseEndpoint, o.Now = &server.URL, nil })
+	verdicts, err := d.Put(t.Context(), []audit.Entry{{ID: "a", Timestamp: time.Now().Unix()}})
+	if err != nil || verdicts[0].Status != audit.Accepted {
+		t.Errorf("%v: %+v", err, verdicts)
+	}
+	if err := d.Check(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
