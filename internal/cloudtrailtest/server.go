@@ -48,8 +48,8 @@ type Options struct {
 	EventSource string
 	// Unsigned turns the check of signatures off.
 	Unsigned bool
-	// Lean reads ids only and believes the rest, for benchmarks of what calls the
-	// server. Of events it keeps how often each id was accepted.
+	// Lean reads ids only and believes all eventData but "{}", for benchmarks of what
+	// calls the server. Of events it keeps how often each id was accepted.
 	Lean bool
 	// Digest keeps no eventData.
 	Digest bool
