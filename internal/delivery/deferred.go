@@ -64,7 +64,10 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 func (w *Workers) leaveUnreadable(id string, err error) {
 	w.d.log.Warn("deferred entry cannot be put again, the ledger's copy is broken", "id", id, "err", err,
 		"hint", "relay dead drop gives it up; relay verify --repair then reads it from Kong again, if Kong still has it")
-	w.d.count(func(s *Counts) { s.StillDeferred++ })
+	w.d.count(func(s *Counts) {
+		s.StillDeferred++
+		s.Reason = "the ledger's copy of " + id + " is broken"
+	})
 }
 
 // deferredBatch returns an empty batch for deferred entries. Its failures do not

@@ -131,8 +131,15 @@ func EncodeUndelivered(r *audit.Record) ([]byte, error) {
 // *[audit.UnreadableError]; it then returns the id only.
 func DecodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
 	var u audit.Undelivered
-	if err := json.Unmarshal(text, &u, jsontext.AllowInvalidUTF8(true)); err != nil {
-		return audit.Undelivered{Entry: audit.Entry{ID: id, TTL: -1}}, &audit.UnreadableError{ID: id, Err: brokenAt(err)}
+	err := json.Unmarshal(text, &u, jsontext.AllowInvalidUTF8(true))
+	switch {
+	case err != nil:
+		err = brokenAt(err)
+	case u.Entry.ID == "" || u.Outcome != audit.Dead && u.Outcome != audit.Deferred:
+		err = errors.New("it has no id or no outcome")
+	}
+	if err != nil {
+		return audit.Undelivered{Entry: audit.Entry{ID: id, TTL: -1}}, &audit.UnreadableError{ID: id, Err: err}
 	}
 	return u, nil
 }

@@ -222,32 +222,39 @@ func TestBoltFileIsGone(t *testing.T) {
 	}
 }
 
-// An undelivered entry that is broken is an error of its own, and the others are read.
+// An undelivered entry that is broken is an error of its own, and the others are read. It can be dropped.
 func TestBoltUnreadableEntry(t *testing.T) {
 	t.Parallel()
-	b := openBolt(t, filepath.Join(t.TempDir(), "ledger.db"))
-	must(t, b.Begin(t.Context()))
-	since := time.UnixMilli(time.Now().UnixMilli())
-	records := make([]audit.Record, 3)
-	for i, id := range []string{"a", "b", "c"} {
-		e := audit.Entry{ID: id, Timestamp: since.Unix()}
-		records[i] = audit.Record{ID: id, Timestamp: e.Timestamp, Retention: time.Hour, Outcome: audit.Dead, Undelivered: &audit.Undelivered{Entry: e, Since: since}}
-	}
-	must(t, b.Record(t.Context(), records))
-	must(t, b.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(undeliveredBucket).Put(idKey("b"), []byte(`{"entry":`))
-	}))
-	read := map[string]bool{} // whether it is readable
-	for u, err := range b.UndeliveredEntries(t.Context()) {
-		if err != nil && !audit.IsUnreadable(err) || u.Outcome != audit.Dead || !u.Since.Equal(since) {
-			t.Errorf("%+v: %v", u, err)
+	for _, text := range []string{`{"entry":`, `null`, `{}`, `{"outcome":2}`, `{"entry":{"id":"b"}}`} {
+		b := openBolt(t, filepath.Join(t.TempDir(), "ledger.db"))
+		must(t, b.Begin(t.Context()))
+		since := time.UnixMilli(time.Now().UnixMilli())
+		records := make([]audit.Record, 3)
+		for i, id := range []string{"a", "b", "c"} {
+			e := audit.Entry{ID: id, Timestamp: since.Unix()}
+			records[i] = audit.Record{ID: id, Timestamp: e.Timestamp, Retention: time.Hour, Outcome: audit.Dead, Undelivered: &audit.Undelivered{Entry: e, Since: since}}
 		}
-		read[u.Entry.ID] = err == nil
-	}
-	if want := map[string]bool{"a": true, "b": false, "c": true}; !maps.Equal(read, want) {
-		t.Errorf("got %v, want %v", read, want)
-	}
-	if u, found, err := b.UndeliveredEntry(t.Context(), "b"); !found || u.Entry.ID != "b" || !audit.IsUnreadable(err) {
-		t.Errorf("%+v, %t, %v", u, found, err)
+		must(t, b.Record(t.Context(), records))
+		must(t, b.db.Update(func(tx *bbolt.Tx) error {
+			return tx.Bucket(undeliveredBucket).Put(idKey("b"), []byte(text))
+		}))
+		read := map[string]bool{} // whether it is readable
+		for u, err := range b.UndeliveredEntries(t.Context()) {
+			if err != nil && !audit.IsUnreadable(err) || u.Outcome != audit.Dead || !u.Since.Equal(since) {
+				t.Errorf("%s: %+v: %v", text, u, err)
+			}
+			read[u.Entry.ID] = err == nil
+		}
+		if want := map[string]bool{"a": true, "b": false, "c": true}; !maps.Equal(read, want) {
+			t.Errorf("%s: got %v, want %v", text, read, want)
+		}
+		u, found, err := b.UndeliveredEntry(t.Context(), "b")
+		if !found || u.Entry.ID != "b" || !audit.IsUnreadable(err) {
+			t.Errorf("%s: %+v, %t, %v", text, u, found, err)
+		}
+		must(t, b.Record(t.Context(), []audit.Record{{ID: u.Entry.ID, Timestamp: u.Entry.Timestamp, Outcome: audit.Dropped}}))
+		if c, err := b.UndeliveredCounts(t.Context()); err != nil || c.Dead != 2 {
+			t.Errorf("%s: %+v: %v", text, c, err)
+		}
 	}
 }
