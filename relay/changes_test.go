@@ -206,7 +206,9 @@ func (w *edited) judge() {
 			}
 		}
 	}
-	if missing*20 > len(w.kong.World().Changes()) { // rows that came when their event had gone are counted by the relay
+	// Rows that came when their event had gone are counted by the relay. A machine that stands still may
+	// keep back those of a request, and on a slow one there are few changes.
+	if missing > 4+len(w.kong.World().Changes())/20 {
 		w.tb.Errorf("%d changes are in no event, and their events do not say that they are late", missing)
 	}
 	w.tb.Logf("%d changes in truth; %d said, %d exact, %d wrong; %d events late, %d changes in no event; %d events differ when repeated; %d of %d updates alone are exact",
