@@ -218,10 +218,15 @@ func TestUnreadableDeadLetter(t *testing.T) {
 	expectIDs(t, "dead", r.Dead, id(1), id(2))
 	list, _ := w.says(exitOK, "dead", "list")
 	contains(t, list, id(1), "unreadable", id(2), "InvalidData")
+	_, said := w.says(exitFailed, "dead", "show", id(1))
+	contains(t, said, "decoding undelivered entry "+id(1), "relay dead drop")
+	if strings.Contains(said, "REDIS_HOST") {
+		t.Errorf("the ledger's server is blamed: %s", said)
+	}
 	if found := w.undelivered(); len(found) != 2 || found[id(1)].Outcome != audit.Dead || found[id(1)].Since.Before(begin) || found[id(1)].Since.After(time.Now()) {
 		t.Errorf("%+v", found)
 	}
-	said, _ := w.says(exitFailed, "status")
+	said, _ = w.says(exitFailed, "status")
 	contains(t, said, "1 unreadable", "1 InvalidData")
 	if s := w.once(); !s.Complete {
 		t.Errorf("%+v", s)

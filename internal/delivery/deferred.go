@@ -63,7 +63,7 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 // leaveUnreadable says that a deferred entry cannot be put again. The others are put.
 func (w *Workers) leaveUnreadable(id string, err error) {
 	w.d.log.Warn("deferred entry cannot be put again, the ledger's copy is broken", "id", id, "err", err,
-		"hint", "relay dead drop gives it up; relay verify --repair then reads it from Kong again, if Kong still has it")
+		"hint", audit.Hint(err))
 	w.d.count(func(s *Counts) {
 		s.StillDeferred++
 		s.Reason = "the ledger's copy of " + id + " is broken"

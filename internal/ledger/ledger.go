@@ -127,6 +127,8 @@ func EncodeUndelivered(r *audit.Record) ([]byte, error) {
 	return nil, fmt.Errorf("outcome %d cannot be recorded", r.Outcome)
 }
 
+const brokenHint = "relay dead drop gives it up; relay verify --repair then reads it from Kong again, if Kong still has it"
+
 // DecodeUndelivered is the reverse of EncodeUndelivered. Its error is an
 // *[audit.UnreadableError]; it then returns the id only.
 func DecodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
@@ -139,7 +141,7 @@ func DecodeUndelivered(id string, text []byte) (audit.Undelivered, error) {
 		err = errors.New("it has no id or no outcome")
 	}
 	if err != nil {
-		return audit.Undelivered{Entry: audit.Entry{ID: id, TTL: -1}}, &audit.UnreadableError{ID: id, Err: err}
+		return audit.Undelivered{Entry: audit.Entry{ID: id, TTL: -1}}, &audit.UnreadableError{ID: id, Err: audit.WithHint(err, brokenHint)}
 	}
 	return u, nil
 }
