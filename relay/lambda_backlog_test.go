@@ -64,12 +64,14 @@ func TestLambdaWorksOffABacklog(t *testing.T) {
 			if len(results) < tc.least {
 				t.Errorf("%d invocations tell nothing about going on", len(results))
 			}
-			w.expectAll(cut(results))
+			w.expectAll(cut(results) + l.again*8*100)
 			l.stop()
-			for i, m := range l.emf() {
-				if m["PassFailures"] != 0 {
-					t.Errorf("line %d: %v", i, m)
-				}
+			failures := 0.0
+			for _, m := range l.emf() {
+				failures += m["PassFailures"]
+			}
+			if failures > float64(l.again) {
+				t.Errorf("%v failures in %v", failures, l.emf())
 			}
 		})
 	}
@@ -92,7 +94,7 @@ func TestLambdaChainEnds(t *testing.T) {
 	if results[0].Chain != 0 || results[len(results)-1].Outcome != lambdahost.Complete {
 		t.Errorf("%+v", results)
 	}
-	w.expectAll(800 + cut(results))
+	w.expectAll(800 + cut(results) + l.again*8*100)
 
 	// Without the permission to go on it fails, and says what is missing.
 	w.kong.AddSeq(auditlog.Generate(20_000, 5, recent()))
