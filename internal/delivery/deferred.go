@@ -45,7 +45,10 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 			})
 			size += u.Entry.Size()
 		} else {
-			w.leaveUnreadable(u.Entry.ID, err)
+			w.d.log.Warn("deferred entry cannot be put again, the ledger's copy is broken", "id", u.Entry.ID, "err", err, "hint", audit.Hint(err))
+			w.d.count(func(s *Counts) {
+				s.StillDeferred, s.Reason = s.StillDeferred+1, "the ledger's copy of "+u.Entry.ID+" is broken"
+			})
 		}
 		if len(b.entries) >= o.BatchEntries || size >= o.BatchBytes {
 			if err := w.putDeferred(ctx, b); err != nil {
@@ -58,16 +61,6 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 		}
 	}
 	return w.putDeferred(ctx, b)
-}
-
-// leaveUnreadable says that a deferred entry cannot be put again. The others are put.
-func (w *Workers) leaveUnreadable(id string, err error) {
-	w.d.log.Warn("deferred entry cannot be put again, the ledger's copy is broken", "id", id, "err", err,
-		"hint", audit.Hint(err))
-	w.d.count(func(s *Counts) {
-		s.StillDeferred++
-		s.Reason = "the ledger's copy of " + id + " is broken"
-	})
 }
 
 // deferredBatch returns an empty batch for deferred entries. Its failures do not

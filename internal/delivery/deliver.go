@@ -59,7 +59,7 @@ func (d *Delivery) NewWorkers(ctx, work context.Context, dest Destination, n, by
 	return &Workers{
 		d: d, dest: dest, work: work, group: group, limit: bytes,
 		bytes: semaphore.NewWeighted(int64(bytes)), puts: semaphore.NewWeighted(int64(n)),
-		retries: retryPool{wake: make(chan struct{}, 1)},
+		retries: retryPool{wake: make(chan struct{}, 1)}, held: held{ids: map[string]bool{}},
 	}, ctx
 }
 

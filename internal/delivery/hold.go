@@ -26,9 +26,6 @@ func (w *Workers) hold(e audit.Entry) {
 	if h.ids[e.ID] { // the walk has shown it before
 		return
 	}
-	if h.ids == nil {
-		h.ids = map[string]bool{}
-	}
 	h.ids[e.ID] = true
 	h.entries, h.bytes = append(h.entries, e), h.bytes+e.Size()
 	if h.slot == nil {
