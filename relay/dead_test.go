@@ -256,7 +256,7 @@ func TestUnreadableDeferredEntry(t *testing.T) {
 	w.breakUndelivered(id(1))
 	w.trail.SetFaults(cloudtrailtest.Faults{})
 	_, said := w.says(exitFailed, "once")
-	contains(t, said, "deferred entry cannot be put again", id(1), "relay dead drop", "deferred: the ledger's copy of "+id(1)+" is broken")
+	contains(t, said, "deferred entry cannot be put again", id(1), "relay dead drop", "deferred: decoding undelivered entry "+id(1))
 	if w.trail.Times(id(2)) != 1 || w.trail.Times(id(1)) != 0 {
 		t.Errorf("%d and %d times", w.trail.Times(id(2)), w.trail.Times(id(1)))
 	}

@@ -46,9 +46,7 @@ func (w *Workers) PutDeferred(ctx context.Context, undelivered iter.Seq2[audit.U
 			size += u.Entry.Size()
 		} else {
 			w.d.log.Warn("deferred entry cannot be put again, the ledger's copy is broken", "id", u.Entry.ID, "err", err, "hint", audit.Hint(err))
-			w.d.count(func(s *Counts) {
-				s.StillDeferred, s.Reason = s.StillDeferred+1, "the ledger's copy of "+u.Entry.ID+" is broken"
-			})
+			w.d.count(func(s *Counts) { s.StillDeferred, s.Reason = s.StillDeferred+1, err.Error() })
 		}
 		if len(b.entries) >= o.BatchEntries || size >= o.BatchBytes {
 			if err := w.putDeferred(ctx, b); err != nil {
