@@ -144,25 +144,33 @@ func (w *Walk) confirmFilter(ctx context.Context, q audit.Query, page audit.Page
 const usualSize = 100
 
 // confirmEnd fails if a page without an offset that seems to be a full one is not the last: one
-// that is shorter by a row must have an offset then.
+// that is shorter by a row must have an offset then, unless rows expire and come meanwhile.
 func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page) error {
 	n := len(page.Entries)
 	if page.Offset != "" || n < 2 || n < w.asked && n%usualSize != 0 {
 		return nil
 	}
-	q.Size = n - 1
-	shorter, err := w.aside(ctx, q)
-	if err != nil || shorter.Offset != "" || len(shorter.Entries) < n-1 {
-		return endAnyway(err)
-	}
-	q.Size = n // if there are not as many any more, a row has expired meanwhile
-	again, err := w.aside(ctx, q)
-	if err != nil || again.Offset == "" && len(again.Entries) < n {
-		return endAnyway(err)
+	for range 3 {
+		q.Size = n - 1
+		shorter, err := w.aside(ctx, q)
+		if err != nil || shorter.Offset != "" || len(shorter.Entries) < n-1 {
+			return endAnyway(err)
+		}
+		q.Size = n // if there are not as many any more, a row has expired meanwhile
+		again, err := w.aside(ctx, q)
+		if err != nil || again.Offset == "" && len(again.Entries) < n {
+			return endAnyway(err)
+		}
+		if slices.EqualFunc(page.Entries, again.Entries, sameID) {
+			break
+		}
+		page = again // a row has come as well
 	}
 	return audit.WithHint(fmt.Errorf("kong gave %d rows and no offset for those that follow: the log cannot be read to its end", n-1),
 		"look at what is between the relay and Kong: something takes fields out of its answers; name a node of Kong itself with KONG_ADMIN_API")
 }
+
+func sameID(a, b audit.Entry) bool { return a.ID == b.ID }
 
 // endAnyway returns the error of a query that was to confirm the last page, but for that of an
 // offset that Kong does not accept any more: the rows at it have expired.

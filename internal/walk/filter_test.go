@@ -246,6 +246,30 @@ func TestRowsThatComeAndGo(t *testing.T) {
 	}
 }
 
+// While the end of a log without order is confirmed, a row of the last page may expire and
+// another one may come in front of it.
+func TestRowComesWhileTheEndIsConfirmed(t *testing.T) {
+	const last = "o600"
+	var came bool
+	k := &edited{}
+	k.answer = func(q audit.Query, page *audit.Page) {
+		if q.Offset != last {
+			return
+		}
+		switch {
+		case q.Size == 199 && !came: // the last row of the page has expired
+			came, page.Offset = true, ""
+		case q.Size == 200 && came:
+			page.Entries = append([]audit.Entry{{ID: "came"}}, page.Entries[:199]...)
+		case q.Size == 199:
+			page.Entries = append([]audit.Entry{{ID: "came"}}, page.Entries[:198]...)
+		}
+	}
+	if missing, err := k.read(t, Unordered, 200, 0); err != nil || missing > 0 || !came {
+		t.Errorf("%d rows are missing, %v", missing, err)
+	}
+}
+
 // hooked calls before in front of each query.
 type hooked struct {
 	edited
