@@ -124,7 +124,7 @@ type Walk struct {
 	paged       bool          // a page of this order was read
 	showed      bool          // rows, in any order
 	earlier     []audit.Query // of the pages before, the last ones
-	startedOver bool          // because Kong did not accept an offset
+	startedOver bool          // because Kong did not go on at an offset
 }
 
 // query is the state of the query by time that a walk is making.
@@ -206,9 +206,9 @@ func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 			w.order = w.order.fallback()
 		case errors.Is(err, errReordered):
 			w.order = NewestFirst
-		case w.order != OldestFirst && !w.startedOver && (errors.Is(err, audit.ErrBadOffset) || w.stuck(ctx, err)):
+		case w.order != OldestFirst && !w.startedOver && (errors.Is(err, audit.ErrBadOffset) || errors.Is(err, errNoRows) || w.stuck(ctx, err)):
 			w.startedOver = true
-			w.reader.log.Warn("kong does not accept an offset, starting over", "resumed", w.bounds.Offset != "", "err", err)
+			w.reader.log.Warn("kong does not go on at an offset, starting over", "resumed", w.bounds.Offset != "", "err", err)
 		default:
 			return err
 		}
