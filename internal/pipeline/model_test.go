@@ -156,6 +156,9 @@ func (m *model) makePass(e event) error {
 	if m.kong.positional {
 		e.PurgeEvery = 0 // within a second that fills pages it shifts others past the reader
 	}
+	if m.plan.PageSize <= 2 && e.PurgeEvery > 0 {
+		e.PurgeEvery += 2 // rows do not expire as fast as they are read
+	}
 	m.inject(e)
 	ctx, cancel := context.WithCancel(m.t.(*testing.T).Context())
 	defer cancel()
@@ -178,8 +181,16 @@ func (m *model) makePass(e event) error {
 		timer := time.AfterFunc(e.After, cancel)
 		defer timer.Stop()
 	case "steal":
-		timer := time.AfterFunc(e.After, m.store.steal)
-		defer timer.Stop()
+		stolen := make(chan struct{})
+		timer := time.AfterFunc(e.After, func() {
+			defer close(stolen)
+			m.store.steal()
+		})
+		defer func() {
+			if !timer.Stop() {
+				<-stolen // from this pass, and not from the next
+			}
+		}()
 	}
 	writes := m.store.writes
 	endTails := m.tails(ctx, e)
