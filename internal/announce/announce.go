@@ -17,35 +17,35 @@ import (
 )
 
 const (
-	// While ids are waited for, tails are repeated after an interval that grows from
-	// minInterval to maxInterval. Most rows appear within a second: for that long after a
-	// trigger that this process received, two tails are at most promptInterval apart.
+	// While the scheduler waits for ids, it repeats tails at an interval that grows from
+	// minInterval to maxInterval. Most rows appear within a second: for promptFor after a
+	// trigger that this process received, the interval is at most promptInterval.
 	minInterval    = 100 * time.Millisecond
 	promptInterval = 150 * time.Millisecond
 	promptFor      = time.Second
 	maxInterval    = 5 * time.Second
 
 	// repeatFor is how long tails are repeated after a trigger that named no id: nothing
-	// tells when its entry has shown up, and Kong can take some seconds to write it. It is
-	// at most Options.Follow.
+	// tells when its entry has shown up, and Kong can take some seconds to write it. A
+	// shorter Options.Follow replaces it.
 	repeatFor = 7 * time.Second
 
-	// blockedRetry is after how long a tail is tried again that had to wait for a reconcile
-	// of a log without order, unless that reconcile ends sooner.
+	// blockedRetry is the wait before another try of a tail that could not be made beside a
+	// reconcile of a log without order. The end of that reconcile ends the wait.
 	blockedRetry = 5 * time.Second
 
 	// A pass that failed is made again after a time that doubles from firstRetry to
 	// lastRetry. A trigger brings the retry forward, since it shows that Kong answers, but
-	// not closer than retryGap to the failure.
+	// to no sooner than retryGap after the failure.
 	firstRetry = 2 * time.Second
 	lastRetry  = 5 * time.Minute
 	retryGap   = 250 * time.Millisecond
 
-	// heldRetry is the least time between two attempts at a lease that another relay holds.
+	// heldRetry is the least time between two attempts to get a lease that another relay holds.
 	heldRetry = 500 * time.Millisecond
 
-	// unorderedShare bounds the tails of a log without order, each of which reads the whole
-	// log: they take at most 1/unorderedShare of the time.
+	// Tails of a log without order, each of which reads the whole log, take at most
+	// 1/unorderedShare of the time.
 	unorderedShare = 10
 )
 
@@ -53,9 +53,9 @@ const (
 type Options struct {
 	// Debounce is how long triggers are gathered before a tail.
 	Debounce time.Duration
-	// Schedule is the time between reconciles. 0: only those that are asked for.
+	// Schedule is the time between reconciles; 0 for only those that are asked for.
 	Schedule time.Duration
-	// TailNotBefore is a time before which no tail is made. Zero: none.
+	// TailNotBefore is the time before which no tail is made; zero for no such time.
 	TailNotBefore time.Time
 	// Follow is how long tails are repeated for an id. Default: MissingAfter.
 	Follow time.Duration
@@ -75,23 +75,23 @@ type Scheduler struct {
 	lastNotified  time.Time
 	interval      time.Duration // between the last tail and the next
 	followUntil   time.Time     // tails are repeated for ids until then
-	tailRequested bool          // a tail is due whether or not ids are waited for
+	tailRequested bool          // a tail is due even if no id is waited for
 	repeatUntil   time.Time     // tails are repeated until then for a trigger without ids
 
 	// Passes.
 	reconciling     bool      // a reconcile is under way
 	tailing         bool      // a tail is reading; once it has read the log it counts in delivering
 	delivering      int       // tails that have read the log and are not at their end
-	tailForced      bool      // the tail under way is to be made whatever ids are waited for
-	tailPlanned     time.Time // for when the tail under way was planned
+	tailForced      bool      // the tail under way is to be made even if no id is waited for
+	tailPlanned     time.Time // the time for which the tail under way was planned
 	reconcileAt     time.Time // zero: no reconcile is planned
-	reconcileForced bool      // to be made although another relay has recently made one
+	reconcileForced bool      // to be made even if another relay has recently made one
 	tailNotBefore   time.Time
-	retryAfter      time.Duration  // after the next failure
+	retryAfter      time.Duration  // wait after the next failure
 	failed          audit.PassKind // the pass that failed last and has not succeeded since
 	failedAt        time.Time
-	standby         audit.PassKind // to be made if the relay that holds the lease has died
-	standbyAt       time.Time
+	standby         audit.PassKind // the pass to make if the relay that holds the lease has died
+	standbyAt       time.Time      // when its lease has run out unless it was renewed
 }
 
 // New returns a scheduler. Until [Scheduler.RequestReconcile] nothing is planned.
@@ -126,7 +126,8 @@ func (s *Scheduler) Notify(now time.Time, ids []string) {
 	s.bringRetryForward(now)
 }
 
-// RequestTail asks for one tail at a time, whether or not ids are waited for.
+// RequestTail asks for a single tail, to be made at the given time even if no id is waited
+// for.
 func (s *Scheduler) RequestTail(now, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +159,8 @@ func (s *Scheduler) MaybeOwnReads(now time.Time) (ids []string) {
 	return ids
 }
 
-// Ignore stops waiting for ids that are not worth a tail.
+// Ignore stops waiting for ids that are not worth a tail, and has them struck off the
+// ledger's list.
 func (s *Scheduler) Ignore(ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,7 +222,7 @@ func (s *Scheduler) Missing(n int) (list []audit.Announcement) {
 	return list[:min(n, len(list))]
 }
 
-// follow repeats tails for ids that were announced at a time. s.mu is held.
+// follow repeats tails until Options.Follow has passed since an announcement. s.mu is held.
 func (s *Scheduler) follow(now, announced time.Time) {
 	if until := announced.Add(s.opts.Follow); until.After(s.followUntil) && until.After(now) {
 		s.followUntil = until
@@ -228,14 +230,14 @@ func (s *Scheduler) follow(now, announced time.Time) {
 }
 
 // searching reports whether there is a reason for a tail that is planned for a time. It
-// goes by that time and not by the clock: a timer fires late, and so does a tail that
-// waits for the one before, which must not cost the last tail. s.mu is held.
+// compares that time, not the clock: timers fire late, and tails wait for the one before,
+// so by the clock the last tail of a search would never be made. s.mu is held.
 func (s *Scheduler) searching(planned time.Time) bool {
 	return s.tailRequested || !planned.After(s.searchUntil())
 }
 
-// searchUntil returns for when the last tail is planned unless something happens before.
-// s.mu is held.
+// searchUntil returns the time after which no further tail is planned, unless another
+// trigger comes. s.mu is held.
 func (s *Scheduler) searchUntil() time.Time {
 	if len(s.ids.waiting) > 0 {
 		return later(s.repeatUntil, s.followUntil)
@@ -243,7 +245,7 @@ func (s *Scheduler) searchUntil() time.Time {
 	return s.repeatUntil
 }
 
-// requestTail is RequestTail. s.mu is held.
+// requestTail is like [Scheduler.RequestTail]. s.mu is held.
 func (s *Scheduler) requestTail(now, at time.Time) {
 	s.tailRequested = true
 	s.tailSoon(now, at.Sub(now))

@@ -18,14 +18,15 @@ const (
 	ownReadTime  = 2 * time.Second // how long another relay may take to note its own read
 )
 
-// IsMissing reports whether an id that was announced at a time counts as missing.
+// IsMissing reports whether an id that was announced at the given time and has not shown up
+// counts as missing.
 func IsMissing(now, announced time.Time) bool { return now.Sub(announced) >= MissingAfter }
 
 // announced holds the ids that triggers named, from the trigger until the entry
 // has been delivered and the ledger's list no longer has the id.
 type announced struct {
 	waiting map[string]waiting   // not in the log yet, for up to MissingAfter
-	missing map[string]time.Time // not in the log for longer; when they were announced
+	missing map[string]time.Time // not in the log for longer than that; when they were announced
 	// toStrikeOff are ids that the log showed. They stay until the ledger has confirmed
 	// that they are off its list.
 	toStrikeOff map[string]bool
@@ -127,7 +128,7 @@ func (a *announced) strikeOff(id string) {
 }
 
 // Delivered takes entries that were delivered. For each that was announced, it returns
-// how long ago.
+// how long ago it was announced.
 func (s *Scheduler) Delivered(now time.Time, entries []audit.Entry) (ago []time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,16 +6,17 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// maxDelivering bounds the tails that have read the log and still deliver.
+// maxDelivering is the number of tails that may deliver what they have read at the same time.
 const maxDelivering = 8
 
 // Start is a pass that is to be made.
 type Start struct {
 	Kind audit.PassKind
-	// Standby: the relay that held the lease was left to make this pass, and its lease must
-	// have run out unless it was renewed. If it still holds it, do not request a rerun.
+	// Standby is set if this pass was left to the relay that held the lease, whose lease has
+	// run out unless that relay has renewed it. If it has, it makes the pass: do not request
+	// a rerun.
 	Standby bool
-	// Forced: the reconcile is to be made even if another relay has recently made one.
+	// Forced is set if the reconcile is to be made even if another relay has recently made one.
 	Forced bool
 }
 
@@ -23,9 +24,9 @@ type Start struct {
 // [Scheduler.Ended]. If none is due, it returns none and the time at which to ask again
 // unless something happens before. A zero time means that nothing is planned.
 //
-// A tail may be started while a reconcile is under way, or while other tails that have
-// read the log still deliver: an entry that its destination does not take at once
-// must not keep later ones waiting. Everything else is made one after the other.
+// A tail may start while a reconcile is under way, or while other tails deliver what they
+// have read: an entry that the destination does not accept at once must not keep later ones
+// waiting. Everything else is made one after the other.
 func (s *Scheduler) Next(now time.Time) (Start, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,7 +63,7 @@ func (s *Scheduler) planned(now time.Time) (next Start, at time.Time) {
 		}
 	}
 	s.cancelTail()
-	// A tail that has to wait until the search is over is not worth waiting for.
+	// A tail that must wait until after the end of the search would find nothing more.
 	if t := later(s.nextTail, s.tailNotBefore); !s.nextTail.IsZero() && s.searching(t) {
 		plan(Start{Kind: audit.Tail}, t)
 	}
@@ -86,18 +87,18 @@ func (s *Scheduler) begin(now time.Time, start Start) Start {
 // Result is how a pass ended. At most one of LeaseHeld, Failed and Blocked is set.
 type Result struct {
 	Began time.Time
-	// LogRead: [Scheduler.TailRead] was called for the tail.
+	// LogRead is set if [Scheduler.TailRead] was called for the tail.
 	LogRead bool
-	// LeaseHeld: another relay has the lease, for LeaseLeft unless it is renewed.
+	// LeaseHeld is set if another relay has the lease: for LeaseLeft, unless it renews it.
 	LeaseHeld bool
 	LeaseLeft time.Duration
 	Failed    bool
-	// Blocked: the tail could not be made beside a reconcile of a log without order.
+	// Blocked is set if the tail could not be made beside a reconcile of a log without order.
 	Blocked bool
-	// Unordered: the log has no order, so that the tail read all of it.
+	// Unordered is set if the log has no order, so that the tail read all of it.
 	Unordered bool
-	// Rerun: another relay requested a rerun while the lease was being released. Make one
-	// more tail.
+	// Rerun is set if another relay requested a rerun while the lease was being released:
+	// one more tail is needed.
 	Rerun bool
 	// Reconciled is the start of a recent reconcile that made this one unnecessary, or zero.
 	Reconciled time.Time
@@ -131,8 +132,8 @@ func (s *Scheduler) Ended(now time.Time, p audit.PassKind, r Result) {
 	}
 }
 
-// TailRead notes that the tail under way has read the log, so that the next one may
-// begin. Its end is still to come.
+// TailRead notes that the tail under way has read the log, so that the next one may begin
+// while this one delivers. [Scheduler.Ended] is still to be called for it.
 func (s *Scheduler) TailRead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,7 +148,7 @@ func (s *Scheduler) succeeded(now time.Time, p audit.PassKind, r Result) {
 	}
 	if p == audit.Reconcile {
 		began := r.Began
-		if !r.Reconciled.IsZero() { // a tail takes its place
+		if !r.Reconciled.IsZero() { // a tail instead: nothing was read
 			s.requestTail(now, now)
 			began = r.Reconciled
 		}
@@ -162,8 +163,8 @@ func (s *Scheduler) succeeded(now time.Time, p audit.PassKind, r Result) {
 	}
 }
 
-// UnorderedPause returns how long to wait before the next tail of a log without order,
-// from the time that the last one took.
+// UnorderedPause returns how long to wait before the next tail of a log without order, if
+// the last one took that long.
 func UnorderedPause(took time.Duration) time.Duration { return (unorderedShare - 1) * took }
 
 // heldByOther leaves the pass to the relay that holds the lease, and plans to take over

@@ -21,9 +21,9 @@ type Store interface {
 	// Begin pins the ledger that is there, making one if there is none. Writes fail with
 	// audit.ErrLedgerReplaced once it is another one.
 	Begin(ctx context.Context) error
-	// Acquire takes the lease of this source and destination. It fails with
-	// audit.ErrLeaseHeld if another process has it, after it has requested a rerun of
-	// that one if requestRerun is set.
+	// Acquire takes the lease of this source and destination. If another process holds it,
+	// Acquire fails with audit.ErrLeaseHeld, and if requestRerun is set, it requests a rerun
+	// from that process.
 	Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 
 	// UndeliveredEntry finds a dead letter or a deferred entry.

@@ -15,11 +15,11 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/verdict"
 )
 
-// batch is what one call carries: the events of entries that follow each other.
+// batch is what one call carries: the events of consecutive entries.
 type batch struct {
 	*body
-	verdicts  []audit.Verdict // of each event
-	firstCall int64           // the number of the call in which the whole batch was first put
+	verdicts  []audit.Verdict // one for each event
+	firstCall int64           // the number of the call in which its events were first put
 }
 
 func (b batch) part(lo, hi int) batch {
@@ -31,9 +31,9 @@ func (b batch) part(lo, hi int) batch {
 //
 // There is a verdict for each entry, whatever the error: what is Accepted is
 // durable at AWS, what is Rejected would be refused again, and anything else is
-// Retryable. A call that fails makes Put fail, an event that may be put again does
-// not. A *audit.SettingsError means that a person has to change something; nothing
-// was rejected for it.
+// Retryable. Put fails if a call fails, but not if only single events are to be put
+// again. A *audit.SettingsError means that a person has to change something; it is no
+// reason to reject an entry.
 //
 // An entry that occurs twice in entries is put twice, in two calls.
 func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.Verdict, error) {
@@ -63,9 +63,9 @@ func (d *Destination) Put(ctx context.Context, entries []audit.Entry) ([]audit.V
 	return verdicts, nil
 }
 
-// stopsPut reports whether the calls that are still to be made would fail as
-// well. An answer that may be about these very events (a 5xx, or one that
-// cannot be read) does not stop the others.
+// stopsPut reports whether the calls that are still to be made would fail as well. They
+// may succeed if the answer can be about the events of this call, such as a 5xx or an
+// answer that cannot be read.
 func stopsPut(err error) bool {
 	var f *awscall.Failure
 	if verdict.IsUndecided(err) {
@@ -74,8 +74,8 @@ func stopsPut(err error) bool {
 	return audit.NeedsPerson(err) || !errors.As(err, &f) || f.AnyCall || !f.Answered
 }
 
-// send puts a batch in one call, and in smaller ones if AWS refuses it for what
-// may be in it.
+// send puts a batch in one call, and in smaller ones if AWS refuses that call for
+// something that may be in it.
 func (d *Destination) send(ctx context.Context, b batch) error {
 	number := d.judge.Begin()
 	if b.firstCall == 0 {
@@ -99,8 +99,8 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 	return d.judge.Decide(service.Name, &b.verdicts[0], b.events[0].id, b.firstCall, false)
 }
 
-// tooManyAlone is how many events of a batch may be refused, each in a call by itself,
-// while none is accepted. Whatever refuses them refuses the others as well.
+// tooManyAlone is after how many events of a batch, each refused in a call by itself while
+// none is accepted, narrow gives up: AWS would refuse the others as well.
 const tooManyAlone = 3
 
 // narrow puts the parts of a refused batch, down to single events.
@@ -144,7 +144,8 @@ func (d *Destination) call(ctx context.Context, b *body) (*answer, *awscall.Fail
 	return &b.answer, failure
 }
 
-// setVerdicts sets the verdicts that an answer gives on the events of the call with a number.
+// setVerdicts sets the verdicts of a batch to what the answer of the call says, which has the
+// given number.
 func (d *Destination) setVerdicts(number int64, b batch, out *answer) error {
 	last := -1 // the last event that was accepted
 	accepted := make([]string, 0, len(out.Successful.list))
@@ -163,7 +164,7 @@ func (d *Destination) setVerdicts(number int64, b batch, out *answer) error {
 		if i, ok := b.index[e.ID]; ok {
 			v := &b.verdicts[i]
 			if v.Status == audit.Accepted {
-				// Nothing tells which is true: better twice than not at all.
+				// Nothing tells which is true. Better to deliver it twice than not at all.
 				*v = audit.Verdict{Code: "Contradiction", Reason: "the answer lists the event as accepted and as failed"}
 				continue
 			}
@@ -181,7 +182,7 @@ func (d *Destination) setVerdicts(number int64, b batch, out *answer) error {
 	return failure
 }
 
-// failed decides about an event that an answer lists as failed.
+// failed decides about an event that the answer lists as failed, and sets its verdict.
 func (d *Destination) failed(v *audit.Verdict, id string, firstCall int64, laterAccepted bool) error {
 	hint, setting := eventSettings[v.Code]
 	switch {

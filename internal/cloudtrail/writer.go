@@ -11,19 +11,19 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// writer appends JSON to a buffer, within limits, and remembers what it had to
+// writer appends JSON to a buffer, within limits in bytes, and remembers what it had to
 // cut. The zero value is ready; reset makes it so again.
 type writer struct {
 	buf  []byte
 	cuts []cut
 	tmp  []byte
-	end  int // where the object that open began has to end at the latest
+	end  int // the length of buf that the object begun by open must not exceed
 }
 
-// cut is a value that was too large.
+// cut is a value that was too large for its place in the event.
 type cut struct {
 	path  string
-	bytes int
+	bytes int // its size before
 	sum   [sha256.Size]byte
 }
 
@@ -35,18 +35,18 @@ func (w *writer) raw(s string) { w.buf = append(w.buf, s...) }
 
 // quote appends s as a JSON string. Each byte that is not UTF-8 becomes U+FFFD.
 func (w *writer) quote(s string) {
-	// The error only says that there were such bytes.
+	// The only error is that there were such bytes.
 	w.buf, _ = jsontext.AppendQuote(w.buf, s)
 }
 
-// open begins an object whose text may take limit bytes.
+// open begins an object that takes at most limit bytes, braces included.
 func (w *writer) open(limit int) {
 	w.end = len(w.buf) + limit
 	w.raw(`{`)
 }
 
-// left is what the value that comes next may take of the object, if its closing
-// brace and another reserve bytes are to follow.
+// left returns how many bytes the next value of the object may take if another reserve
+// bytes and the closing brace are to follow it.
 func (w *writer) left(reserve int) int {
 	return w.end - len(w.buf) - 1 - reserve
 }
@@ -60,10 +60,10 @@ func (w *writer) key(name string) {
 	w.raw(`":`)
 }
 
-// field appends a string whose value has at most limit bytes. object and key say
-// where it stands, should it be cut.
+// field appends a string of at most limit bytes, not counting quotes and escapes. If it
+// cuts s, object and key say where that is in the event.
 func (w *writer) field(object, key, s string, limit int) {
-	// A byte that is not UTF-8 takes three.
+	// A byte that is not UTF-8 becomes the three bytes of U+FFFD.
 	if 3*len(s) > limit {
 		size := 0
 		for i, r := range s {
@@ -77,7 +77,7 @@ func (w *writer) field(object, key, s string, limit int) {
 	w.quote(s)
 }
 
-// text appends a string that takes at most limit bytes with its quotes and escapes.
+// text appends a string of at most limit bytes, quotes and escapes included.
 func (w *writer) text(object, key, s string, limit int) {
 	fits := audit.Fit(s, limit)
 	if len(fits) < len(s) {
@@ -102,9 +102,10 @@ func (w *writer) object(object, key, s string, limit int) {
 	w.text(object, key, s, limit)
 }
 
+// cut notes that the value at a path was cut.
 func (w *writer) cut(path, original string) {
 	h := sha256.New()
-	chunk := make([]byte, 4096) // not a copy of what can be 10 MiB
+	chunk := make([]byte, 4096) // a conversion would copy up to 10 MiB at once
 	for rest := original; rest != ""; {
 		n := copy(chunk, rest)
 		h.Write(chunk[:n])
@@ -129,7 +130,7 @@ func (w *writer) truncated() {
 	w.raw(`}`)
 }
 
-// isObject reports whether s is a JSON object that can be embedded.
+// isObject reports whether s is a JSON object that can be embedded as it is.
 func (w *writer) isObject(s string) bool {
 	if !strings.HasPrefix(s, "{") {
 		return false

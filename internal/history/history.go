@@ -23,13 +23,13 @@ type Options struct {
 	Requests, Objects walk.Source // Kong's two logs
 	Entity            string      // kind of entity, as in the log or in a path of the Admin API
 	Name              string      // name or id
-	Since             int64       // Unix seconds; 0: all that Kong holds
-	Redact            []string    // paths of more secrets, as of --redact
+	Since             int64       // Unix seconds; 0 for all that Kong holds
+	Redact            []string    // paths of more secrets, as --redact names them
 	Logger            *slog.Logger
 }
 
-// Event is one change of the entity, with the request that made it. The fields of the
-// request are empty if Kong holds no row of it.
+// Event is one change of the entity, with the request that made it. The request's fields
+// are empty if Kong holds no row of the request.
 type Event struct {
 	Time          string `json:"time"` // RFC 3339
 	RequestID     string `json:"request_id"`
@@ -54,7 +54,7 @@ type Report struct {
 	Events       []Event  // newest first
 	Keys         []string // ids of the entities that have the name, or had it
 	Similar      []string // names of entities of that kind, if none has this one
-	Oldest       int64    // when the oldest row that was read was written; 0: no row was read
+	Oldest       int64    // Unix second of the oldest row that was read; 0 if none was read
 }
 
 // Read reads the logs.
@@ -76,11 +76,12 @@ func Read(ctx context.Context, o Options) (*Report, error) {
 }
 
 const (
-	// apartUpdates is how many seconds two updates must lie apart for their order to be
-	// certain, by the times that Kong keeps in entities, and apartRows by those of rows,
-	// which are written up to some seconds late.
+	// The order of two changes is certain if they lie so many seconds apart: apartUpdates by
+	// the times that Kong keeps in entities, and apartRows by the times of their rows, which
+	// Kong writes up to some seconds late.
 	apartUpdates, apartRows = 2, 5
-	// settled is the age in seconds from which on no more rows are expected.
+	// settled is the age of a change, in seconds, after which no earlier one is expected to
+	// show up.
 	settled = 5
 )
 
@@ -119,7 +120,7 @@ func operationOf(method string) string {
 	return changes.Update
 }
 
-// by fills in the fields of the request.
+// by fills in the fields of the request that made the change.
 func (e *Event) by(q *audit.Entry) {
 	e.Time, e.at = moment(q.Timestamp), q.Timestamp
 	e.UserID, e.UserName, e.RequestSource, e.SourceIP = q.RBACUserID, q.RBACUserName, q.RequestSource, q.ClientIP
@@ -155,13 +156,13 @@ func (r *reading) eventsOf(rows []row) []Event {
 	return events
 }
 
-// rank puts the creation of an entity first and its deletion last within a second.
+// rank orders the changes of one second: creation first, deletion last.
 func rank(w *row) int {
 	return slices.Index([]string{changes.Create, changes.Update, changes.Delete}, w.operation)
 }
 
-// before returns the state before an update, and how much is known of it. Changes must be
-// so many seconds apart for their order to be certain.
+// before returns the state before an update, how certain it is, and a note that says why it
+// is not exact. The order of two changes is certain if they lie apart seconds apart.
 func (r *reading) before(rows []row, i int, apart int64) (changes.State, changes.History, string) {
 	w := &rows[i]
 	if i == 0 || rows[i-1].operation == changes.Delete {
@@ -184,8 +185,8 @@ func (r *reading) before(rows []row, i int, apart int64) (changes.State, changes
 	return previous.state, changes.Exact, ""
 }
 
-// clock sets when changes of an entity took place: by the time that Kong keeps in the
-// entity where all states have one, else by when their rows were written. It returns how
+// clock sets when the changes of an entity took place: by updated_at, the time that Kong
+// keeps in the entity, if every state has it, else by the times of their rows. It returns how
 // many seconds two of them must lie apart for their order to be certain.
 func clock(rows []row) int64 {
 	apart := int64(apartUpdates)
@@ -196,7 +197,7 @@ func clock(rows []row) int64 {
 		}
 	}
 	for i := range rows {
-		if w := &rows[i]; apart == apartRows || w.operation == changes.Delete { // its state is the one before
+		if w := &rows[i]; apart == apartRows || w.operation == changes.Delete { // the state of a deletion is the one before it
 			w.clock = w.at
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/changes"
 )
 
-// maxShown is how many bytes of a value a person is shown.
+// maxShown is the length in bytes at which a value is cut for a person.
 const maxShown = 160
 
 // Colours of a terminal.
@@ -107,10 +107,11 @@ func field(name string, full jsontext.Value) string {
 	return clean(name) + ": " + value
 }
 
-// digests match the digests that replace secrets. Their beginnings tell two of them apart.
+// digests matches the digests that replace secrets. Print shortens them to eight digits, which
+// still tell two of them apart.
 var digests = regexp.MustCompile(`\[secret ([0-9a-f]{8})[0-9a-f]*\]`)
 
-// clean makes a text harmless for a terminal.
+// clean replaces what is not printable, such as a terminal's control sequences.
 func clean(text string) string {
 	return strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {

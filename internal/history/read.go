@@ -18,16 +18,16 @@ type reading struct {
 	masker            *changes.Masker
 	objects, requests *walk.Reader
 	dao               string
-	part              string // of the name, as any JSON text of it has it
+	part              string // of the name, the same in every JSON encoding of it
 
-	known   bool                // all of keys are known
-	keys    map[string]bool     // ids of the entities that are meant
-	rows    map[string][]row    // by entity: those that are meant, and some that may turn out to be
+	known   bool                // keys is complete
+	keys    map[string]bool     // ids of the entities that the name or id stands for
+	rows    map[string][]row    // by the id of the entity: of those, and of some that may turn out to belong to them
 	seen    map[string]bool     // ids of those rows
 	held    int                 // bytes of their texts
-	dropped map[uint64]struct{} // entities of which a row was not kept, as hashes of their ids
-	names   map[string]bool     // some names of that kind of entity
-	ids     map[uint64]struct{} // requests that left rows, as hashes of their ids
+	dropped map[uint64]struct{} // hashes of the ids of entities of which a row was not kept
+	names   map[string]bool     // some names that entities of that kind have
+	ids     map[uint64]struct{} // hashes of the ids of requests that left rows
 	now     int64               // Kong's clock
 	oldest  int64
 
@@ -40,21 +40,21 @@ type row struct {
 	requestID, userID, key, operation string
 
 	at            int64 // when it was written
-	guessed       bool  // at was not given by Kong
+	guessed       bool  // Kong did not give at
 	clock         int64 // when the change took place; see clock
 	text, removed string
 	state         changes.State
 }
 
 const (
-	// maxHeld bounds the bytes of rows of entities that may turn out to be the ones asked for,
-	// because they were renamed later. A relay that serves has little memory: if such an entity
-	// did not fit, the log is read once more.
+	// maxHeld bounds the rows, in bytes, of entities that may turn out to be the ones asked
+	// for, because they are renamed later. A relay that serves has little memory: if the rows
+	// of such an entity did not fit, the log is read once more.
 	maxHeld = 2 << 20
-	// maxMeant bounds the bytes of rows of the entities that were asked for.
+	// maxMeant bounds the rows of the entities that were asked for, in bytes.
 	maxMeant = 512 << 20
-	// maxSpan is the length in seconds of the part of a log that is read backwards. All that is
-	// older is read in one go.
+	// maxSpan is the longest part of a log, in seconds, that readBefore reads at once. Beyond
+	// it, readBefore reads all that is older.
 	maxSpan    = 7 * 24 * 3600
 	maxSimilar = 5
 )
@@ -96,7 +96,7 @@ func (r *reading) readObjects(ctx context.Context) error {
 }
 
 // readBefore finds the rows that say what the entities were before r.Since. It reads the
-// log backwards, in ever longer parts.
+// log backwards, in parts that grow.
 func (r *reading) readBefore(ctx context.Context) error {
 	from := r.Since
 	for span := max(r.now-r.Since, 3600); from > 0 && !r.reachesBack(from); span *= 4 {
@@ -115,7 +115,7 @@ func (r *reading) readBefore(ctx context.Context) error {
 	return nil
 }
 
-// reachesBack reports whether rows from before a second are not needed.
+// reachesBack reports whether no rows from before a second are needed.
 func (r *reading) reachesBack(from int64) bool {
 	for key := range r.keys {
 		if r.begin(r.rows[key])-2*slack < from {
@@ -125,8 +125,8 @@ func (r *reading) reachesBack(from int64) bool {
 	return true
 }
 
-// begin returns the second from which the rows of an entity are needed: from about when the
-// last change before r.Since was made, as rows come in any order. It is 0 if none was found.
+// begin returns the second from which the rows of an entity are needed: slack before its last
+// change before r.Since, as rows come in any order. It is 0 if no such change was found.
 func (r *reading) begin(rows []row) int64 {
 	second := int64(0)
 	for i := range rows {
@@ -172,7 +172,7 @@ func (r *reading) scanObjects(ctx context.Context, since, until int64) error {
 	})
 }
 
-// keep keeps a row of the kind of entity that was asked for.
+// keep keeps a row of the kind of entity that was asked for, unless it is of another entity.
 func (r *reading) keep(e *audit.Entry) error {
 	o := e.Object
 	if !r.known && r.means(o) {
@@ -225,8 +225,8 @@ var seed = maphash.MakeSeed()
 
 func hash(id string) uint64 { return maphash.String(seed, id) }
 
-// readRequests finds the requests that made the changes, and those that may have made
-// some that left no row.
+// readRequests finds the requests that made the changes, and those that may have changed the
+// entity and left no row.
 func (r *reading) readRequests(ctx context.Context) error {
 	wanted, called, floor := map[string]bool{}, map[string]bool{r.Name: true}, r.Since
 	for key, rows := range r.rows {
@@ -234,7 +234,7 @@ func (r *reading) readRequests(ctx context.Context) error {
 		for i := range rows {
 			w := &rows[i]
 			wanted[w.requestID], called[w.state.Name()] = true, true
-			if floor = min(floor, w.at-slack); w.guessed { // of before an upgrade
+			if floor = min(floor, w.at-slack); w.guessed { // a row from before Kong was upgraded
 				floor = 0
 			}
 		}
@@ -272,18 +272,18 @@ func (r *reading) readRequests(ctx context.Context) error {
 	return err
 }
 
-// slack is how many seconds the row of a request may be older than that of what it changed,
-// or newer.
+// slack is how many seconds the row of a request and that of what it changed may lie apart.
 const slack = 60
 
-// concerns reports whether a path of the Admin API names the entity, or may name it as
-// /routes/orders/service does.
+// concerns reports whether a path of the Admin API names the entity, or may name it by a
+// relation, as /routes/orders/service names a service.
 func (r *reading) concerns(path string, called map[string]bool) bool {
 	list, name := changes.Target(path)
 	return called[name] && changes.KindNamed(list) == r.dao || changes.NamesByRelation(path, r.dao)
 }
 
-// shown returns the part of a request that a history shows, copied out of its page's memory.
+// shown returns a copy of a request without what a history does not show, out of the memory of
+// its page.
 func shown(e *audit.Entry) *audit.Entry {
 	q := *e
 	q.Payload, q.Unknown, q.Signature = "", "", ""

@@ -10,15 +10,16 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/walk"
 )
 
-// parts is the number of parts into which a log is cut to be read at once: as many as the
-// client keeps connections, since most of the time is spent waiting for Kong.
+// parts is the number of parts of a log that are read at the same time: as many as the client
+// keeps connections, since most of the time is spent waiting for Kong.
 const parts int64 = 4
 
-// errDisorder ends a scan of parts.
+// errDisorder ends a scan in parts, because Kong does not keep the order that it needs.
 var errDisorder = errors.New("kong does not keep order")
 
-// scan reads a log, in parts at once if Kong can filter by time. f is called by one
-// goroutine at a time, and sees some rows twice. until is 0 for the end of the log.
+// scan reads a log, in parts at the same time if Kong can filter by time. f is called by one
+// goroutine at a time, and sees some rows twice. since and until (excluded) are Unix seconds;
+// an until of 0 is the end of the log.
 func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk.Step) error) error {
 	first := log.Walk()
 	var mu sync.Mutex
@@ -38,7 +39,7 @@ func scan(ctx context.Context, log *walk.Reader, since, until int64, f func(walk
 			if err := step(page); err != nil || inParts || page.Through == 0 || page.Offset == "" {
 				return err
 			}
-			// What follows is cut into parts of a page or more, the first of which this walk reads.
+			// Cut what follows into parts of at least about a page. This walk reads the first one.
 			end := until
 			if until == 0 || until > page.Now {
 				end = page.Now

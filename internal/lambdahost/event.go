@@ -12,19 +12,21 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// maxChain is how often the function invokes itself for one event. What is then left
-// waits for the schedule. Lambda itself stops a function that is invoked by
-// itself about 16 times in a row.
+// maxChain is how often the function invokes itself for one event. What is left then waits
+// for the schedule. Lambda's own loop detection stops a function after about 16 invocations
+// by itself.
 const maxChain = 10
 
+// task is what an event asks for.
 type task struct {
 	kind    audit.PassKind                   // the pass to make, unless url is set
-	trigger *trigger.Body                    // what was announced, for a tail
+	trigger *trigger.Body                    // for a tail that a trigger asks for; else nil
 	chain   int                              // how often the function has invoked itself for this
 	url     *events.LambdaFunctionURLRequest // a request to the function's URL
 }
 
-// continuation is the task for which the function invokes itself when it runs out of time.
+// continuation is the rest of a task, for which the function invokes itself when it runs out
+// of time.
 type continuation struct {
 	Kind  audit.PassKind `json:"kind"`  // reconcile or tail
 	Chain int            `json:"chain"` // 1 to maxChain
@@ -42,7 +44,7 @@ func (e *eventError) Error() string {
 		`a trigger ({"trigger":{"request_ids":["…"],"sent_at":"…"}}), or a request to the function's URL`
 }
 
-// parseEvent returns the task of an event. Its errors contain nothing of the event.
+// parseEvent returns the task of an event. Its errors repeat nothing of the event.
 func parseEvent(payload []byte) (task, error) {
 	var probe struct {
 		Schedule       *bool          `json:"schedule"`
@@ -61,7 +63,8 @@ func parseEvent(payload []byte) (task, error) {
 		return task{}, &eventError{"the relay does not know this kind of event"}
 	}
 	switch {
-	// A request's parts are all inside members that Lambda has made, so it cannot pass as anything else.
+	// Lambda puts every part of a request to the URL into members of its own, so a request cannot
+	// pass for another kind of event.
 	case probe.RequestContext != nil && probe.RequestContext.HTTP != nil:
 		var r events.LambdaFunctionURLRequest
 		if err := json.Unmarshal(payload, &r); err != nil {

@@ -18,18 +18,18 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// invokeMost bounds an invocation of the function by itself, with its retries.
+// invokeMost bounds the time to queue an invocation, retries included.
 const invokeMost = 5 * time.Second
 
 // invokeSelf invokes the function that it runs in, asynchronously, by the name and Region in the
-// variables that Lambda sets. It returns nil once Lambda has queued an invocation with the
-// payload, and retries what is retryable for a moment.
+// variables that Lambda sets. It retries what is retryable within invokeMost, and returns nil
+// once Lambda has queued the invocation.
 func invokeSelf(ctx context.Context, s *config.Settings, getenv func(string) string, payload any) error {
 	in := lambda.InvokeInput{FunctionName: aws.String(getenv("AWS_LAMBDA_FUNCTION_NAME"))}
 	if *in.FunctionName == "" {
 		return errors.New("invoking this function: AWS_LAMBDA_FUNCTION_NAME is not set")
 	}
-	// The next invocation gets the same program: arn:aws:lambda:region:account:function:name:qualifier
+	// Invoke the same version or alias: arn:aws:lambda:region:account:function:name:qualifier
 	if c, ok := lambdacontext.FromContext(ctx); ok {
 		if parts := strings.Split(c.InvokedFunctionArn, ":"); len(parts) == 8 {
 			in.Qualifier = &parts[7]
@@ -39,8 +39,8 @@ func invokeSelf(ctx context.Context, s *config.Settings, getenv func(string) str
 	if err != nil {
 		return err
 	}
-	// The endpoint is that of the Region in any partition, or what AWS_ENDPOINT_URL_LAMBDA
-	// and its kind say.
+	// The endpoint is that of the Region, in any partition, unless AWS_ENDPOINT_URL_LAMBDA or
+	// AWS_ENDPOINT_URL names another.
 	client := lambda.NewFromConfig(config, func(o *lambda.Options) {
 		o.Region = cmp.Or(getenv("AWS_REGION"), o.Region)
 		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = time.Second })

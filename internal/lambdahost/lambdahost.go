@@ -32,7 +32,8 @@ import (
 // RuntimeAPI is the variable that Lambda sets for a program that is its own runtime.
 const RuntimeAPI = "AWS_LAMBDA_RUNTIME_API"
 
-// fetchMost bounds the reading of secrets at the start, for which Lambda gives ten seconds in all.
+// fetchMost bounds reading the secrets while the function starts. Lambda gives the whole start
+// ten seconds.
 const fetchMost = 3 * time.Second
 
 // host runs the relay as a Lambda function. Lambda gives it one event at a
@@ -41,26 +42,27 @@ const fetchMost = 3 * time.Second
 type host struct {
 	env    app.Env
 	log    *slog.Logger
-	onStop func(func()) (remove func() bool) // calls a function once the process is told to stop
+	onStop func(func()) (remove func() bool) // has a function called once the process is told to stop
 
 	busyMu sync.Mutex
 	busy   <-chan struct{} // closed once the event that came last has been answered
 
-	mu       sync.Mutex // held by whoever opens what is below, or makes passes with it
+	mu       sync.Mutex // held while the fields below are opened, and while passes are made with them
 	app      *app.App   // nil until it has been opened
 	pipeline *pipeline.Pipeline
 	urls     http.Handler
-	// pollWanted: a request to the function's URL asked for a poll beside its ids, or was
-	// signed and refused for its rate. polled is when the function was last invoked for one.
+	// pollWanted is set if a request to the function's URL asked for a poll beside its ids,
+	// or was signed and refused for its rate. polled is when the function last invoked itself
+	// for such a poll.
 	pollWanted bool
 	polled     time.Time
-	bound      bool // the ledger belongs to this Kong
+	bound      bool // the ledger is known to belong to this Kong
 
 	// Of the invocation under way.
 	scheduler     *announce.Scheduler
 	runner        *runner.Runner
 	resultMu      sync.Mutex
-	tailNotBefore time.Time // no tail of a log without order before this
+	tailNotBefore time.Time // the earliest time for the next tail of a log without order
 
 	oldestPending atomic.Int64 // timestamp of the oldest new entry without an outcome, 0 for none
 	changes       emf.Changes
@@ -71,7 +73,7 @@ type host struct {
 func Run(ctx context.Context, env app.Env) {
 	h := &host{env: env, log: app.NewLogger(config.Settings{LogFormat: "json"}, env.Stderr)}
 	h.onStop = func(f func()) func() bool { return context.AfterFunc(ctx, f) }
-	// While it starts, Lambda gives a function more CPU than it has later on.
+	// Lambda gives a function more CPU while it starts than later.
 	h.mu.Lock()
 	if err := h.open(ctx); err != nil {
 		h.log.Debug("not opened, the first event says why")
@@ -79,11 +81,11 @@ func Run(ctx context.Context, env app.Env) {
 		h.fetchSecrets(ctx)
 	}
 	h.mu.Unlock()
-	// What the runtime library logs is in the answer as well.
+	// What the runtime library logs is in the answer as well, so it is logged at debug only.
 	slog.SetDefault(h.log)
 	slog.SetLogLoggerLevel(slog.LevelDebug)
-	// It never returns, and ends the process if the runtime API is gone. Asking for
-	// SIGTERM is what makes Lambda send one.
+	// StartWithOptions never returns, and ends the process if the runtime API is gone.
+	// Lambda sends SIGTERM only to a function that asks for it.
 	go lambda.StartWithOptions(h, lambda.WithEnableSIGTERM())
 	<-ctx.Done()
 	h.busyMu.Lock()
@@ -99,8 +101,8 @@ func Run(ctx context.Context, env app.Env) {
 	}
 }
 
-// open reads the settings and wires the relay, once. What failed is tried again
-// with the next event. h.mu is held.
+// open reads the settings and wires the relay, unless that is done. If it fails, the next
+// event tries again. h.mu is held.
 func (h *host) open(ctx context.Context) error {
 	if h.app != nil {
 		return nil
@@ -128,9 +130,9 @@ func (h *host) open(ctx context.Context) error {
 	return nil
 }
 
-// fetchSecrets reads the secrets that every pass needs at the same time, rather than one
-// after the other when they are needed. A secret that could not be read is read again
-// where it is needed, which reports the error.
+// fetchSecrets reads the secrets that every pass needs, at the same time rather than one after
+// the other in the first pass. A secret that cannot be read is read again where it is needed,
+// and the error is reported there.
 func (h *host) fetchSecrets(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fetchMost)
 	defer cancel()
@@ -179,7 +181,7 @@ func (h *host) Invoke(ctx context.Context, payload []byte) (answer []byte, err e
 }
 
 // failure logs an error with its hint, and returns it in the form in which Lambda shows
-// it. The invocation counts as failed: Lambda repeats asynchronous ones, and alarms see it.
+// it. The invocation counts as failed: alarms see it, and Lambda repeats an asynchronous one.
 func (h *host) failure(log *slog.Logger, err error) error {
 	_, wrong := errors.AsType[*config.Error](err)
 	_, unknown := errors.AsType[*eventError](err)

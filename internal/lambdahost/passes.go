@@ -18,22 +18,22 @@ import (
 )
 
 const (
-	reserveMost = 2 * time.Second  // kept of an invocation's time for metrics and the next invocation
-	startMost   = 10 * time.Second // no further pass is begun so shortly before the end of its time
+	reserveMost = 2 * time.Second  // kept, at most, of an invocation's time for metrics and for invoking itself
+	startMost   = 10 * time.Second // the end, at most, of the time for passes in which no further pass begins
 	measureMost = time.Second      // for reading the values of the metrics
 
-	// followFor is how long an id is polled for. Then it is left to the ledger's list: an id
-	// that Kong never records must not hold an environment.
+	// followFor is how long an invocation polls for an id. Then the id is left to the ledger's
+	// list: one that Kong never records must not keep an environment busy.
 	followFor = 3 * time.Second
 )
 
 // Outcomes of an invocation.
 const (
-	Complete  = "complete"  // read to the end, and everything that was announced has been seen or has been waited for
-	Nothing   = "nothing"   // everything that was announced had been delivered before
-	Held      = "held"      // another relay makes the pass, and was asked for a rerun
+	Complete  = "complete"  // the log was read to its end, and it has shown every announced id
+	Nothing   = "nothing"   // every announced id had been delivered before, or was an own read
+	Held      = "held"      // another relay has the lease, and was asked for a rerun
 	Continued = "continued" // out of time: the function has invoked itself for the rest
-	Left      = "left"      // left to the schedule: out of time, or the log has not shown every announced id yet
+	Left      = "left"      // left to the schedule: out of time too often, or the log has not shown every announced id yet
 )
 
 // Result is the answer of an invocation that did not fail.
@@ -46,15 +46,15 @@ type Result struct {
 	Read      int            `json:"read"`
 	New       int            `json:"new"`
 	Delivered int            `json:"delivered"`
-	Failed    int            `json:"failed"` // by the last pass: new, and without an outcome
+	Failed    int            `json:"failed"` // new entries that the last pass left without an outcome
 	Dead      int            `json:"dead"`
 	Deferred  int            `json:"deferred"`
 	Waiting   int            `json:"waiting"`        // announced, and not in the log yet
 	Left      string         `json:"left,omitempty"` // what the last pass did not get to
 	Seconds   float64        `json:"seconds"`
 
-	through int64          // of the last pass, see pipeline.Summary
-	last    audit.PassKind // of the last pass
+	through int64          // of the last pass; see pipeline.Summary
+	last    audit.PassKind // the kind of the last pass
 }
 
 func (r *Result) add(s pipeline.Summary) {
@@ -68,14 +68,14 @@ func (r *Result) add(s pipeline.Summary) {
 	r.Failed, r.Left, r.through, r.last = s.Failed, s.Left, s.Through, s.Kind
 }
 
-// work makes the passes that an event asks for, invokes the function again for what it has
-// no time for, and writes metrics in any case.
+// work makes the passes that an event asks for, invokes the function again for what there is
+// no time for, and writes metrics even if that fails.
 func (h *host) work(ctx context.Context, log *slog.Logger, event task) (Result, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	begin := time.Now()
 	r := Result{Kind: event.kind, Chain: event.chain, Outcome: Complete}
-	h.oldestPending.Store(0) // what an earlier invocation left there
+	h.oldestPending.Store(0) // an earlier invocation may have left a value
 	err := h.passes(ctx, event, &r)
 	r.Seconds = time.Since(begin).Seconds()
 	h.measure(ctx, log, &r, err)
@@ -120,7 +120,7 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 		}
 		s.Notify(now, fresh)
 	case event.kind == audit.Reconcile:
-		s.RequestReconcile(now, true) // the schedule is somebody else's
+		s.RequestReconcile(now, true) // EventBridge keeps the schedule
 	default:
 		s.RequestTail(now, now)
 	}
@@ -136,7 +136,8 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 	case err != nil:
 		return err
 	}
-	// There was no time for what is still planned. If it is not urgent, the schedule will do.
+	// There was no time for a pass that is still planned. If it is not due soon, it is left to
+	// the schedule.
 	if next := s.Planned(time.Now()); !next.IsZero() && time.Until(next) < announce.MissingAfter {
 		return h.handOver(ctx, audit.Tail, before, r, pipeline.ErrOutOfTime)
 	}
@@ -146,8 +147,8 @@ func (h *host) passes(ctx context.Context, event task, r *Result) error {
 	return nil
 }
 
-// times returns how long an invocation makes passes, and after how long it begins no further
-// one, of the time that it has.
+// times returns, for the time that an invocation has, after how long its passes must end and
+// after how long it begins no further one.
 func times(budget time.Duration) (work, begin time.Duration) {
 	work = budget - min(budget/8, reserveMost)
 	return work, work - min(budget/4, startMost)
@@ -155,11 +156,11 @@ func times(budget time.Duration) (work, begin time.Duration) {
 
 // schedule makes the scheduler and the runner of an invocation.
 func (h *host) schedule(r *Result, budget time.Duration) *announce.Scheduler {
-	// One event is one trigger: there is nothing to gather.
+	// No debounce: an invocation has one trigger, so there are no others to gather.
 	s := announce.New(announce.Options{Follow: followFor, TailNotBefore: h.tailNotBefore})
 	h.scheduler = s
-	// A tail of another invocation is soon done, and a request of a rerun would only
-	// bring another tail, so a reconcile waits for the lease.
+	// A reconcile waits for the lease: a tail of another invocation soon ends, and a rerun
+	// request would bring no reconcile, but one more tail.
 	h.runner = h.app.Runner(s, h.pipeline, runner.Observer{Ended: func(p audit.PassKind, sum pipeline.Summary, err error) {
 		if errors.Is(err, audit.ErrLeaseHeld) || errors.Is(err, pipeline.ErrUnordered) {
 			return
@@ -168,8 +169,8 @@ func (h *host) schedule(r *Result, budget time.Duration) *announce.Scheduler {
 		defer h.resultMu.Unlock()
 		r.add(sum)
 		if p == audit.Tail && sum.Unordered() {
-			// Such a tail reads the whole log: at most a tenth of the time goes into that. By
-			// the wall clock, since the process is frozen between invocations.
+			// Such a tail reads the whole log, and may take a tenth of the time. The wall clock
+			// (Round) counts, since the process is frozen between invocations.
 			h.tailNotBefore = time.Now().Round(0).Add(announce.UnorderedPause(time.Duration(sum.Seconds * float64(time.Second))))
 		}
 	}}, min(h.app.Settings.LeaseWait, budget/4))
@@ -195,7 +196,7 @@ func (h *host) begin(ctx context.Context) (audit.Marks, error) {
 const slowHint = "give the function more time, or find out why Kong, the ledger or the destination is so slow"
 
 // handOver invokes the function for what this invocation had no time for. It fails if this
-// invocation made no progress, since the next one would make none either. cause is why the
+// invocation made no progress, since the next one would make none either. cause says why the
 // passes ended.
 func (h *host) handOver(ctx context.Context, rest audit.PassKind, before audit.Marks, r *Result, cause error) error {
 	idle := func(what string) error {
@@ -210,7 +211,7 @@ func (h *host) handOver(ctx context.Context, rest audit.PassKind, before audit.M
 		if err != nil {
 			return h.app.ExplainLedger(err)
 		}
-		after.FailedSince = before.FailedSince // that a pass has failed is no progress
+		after.FailedSince = before.FailedSince // a mark of failure is not progress
 		if reflect.DeepEqual(before, after) {
 			return idle("nothing came of the time")
 		}
@@ -251,7 +252,7 @@ func (h *host) measure(ctx context.Context, log *slog.Logger, r *Result, failed 
 	} else {
 		oldest := u.OldestDeferred
 		if r.Failed > 0 {
-			// Known to this pass, and without an outcome.
+			// The oldest entry that the pass knows and that has no outcome.
 			known := app.UnixTime(cmp.Or(h.oldestPending.Load(), r.through))
 			if !known.IsZero() && (oldest.IsZero() || known.Before(oldest)) {
 				oldest = known

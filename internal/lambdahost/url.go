@@ -13,9 +13,10 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
-// urlHandler takes triggers at the function's URL, with the checks that the
-// listener has. A function cannot go on after its answer, so it notes the ids,
-// invokes itself for them, and then says 202. Without a secret it takes nothing.
+// urlHandler returns the handler of triggers at the function's URL, which checks them as the
+// listener of relay serve does. A function cannot go on after its answer, so the handler notes
+// the ids, invokes the function for them, and then answers 202. Without a secret it refuses
+// every trigger.
 func (h *host) urlHandler() http.Handler {
 	o := h.app.TriggerOptions()
 	o.Notify = func(ctx context.Context, ids []string) error {
@@ -36,11 +37,12 @@ func (h *host) invokeForIDs(ctx context.Context, ids []string, at time.Time) err
 	return invokeSelf(ctx, &h.app.Settings, h.env.Getenv, trigger.Invocation{Trigger: &body})
 }
 
-// pollEvery is the least time between two invocations for polls alone, by environment.
+// pollEvery is the least time between two invocations for polls without ids, in each
+// environment.
 const pollEvery = time.Second
 
-// passPollOn invokes the function if the request just answered asked for a poll. Requests
-// of an environment come one after the other.
+// passPollOn invokes the function if the request just answered asked for a poll. An environment
+// gets one request at a time.
 func (h *host) passPollOn(ctx context.Context) {
 	now := time.Now().Round(0) // by the wall clock, since the process is frozen between requests
 	if !h.pollWanted || now.Sub(h.polled) < pollEvery {

@@ -29,8 +29,8 @@ const (
 
 // Options of a [Keeper]. Acquire is required.
 type Options struct {
-	// Acquire takes the lease. If another process holds it, Acquire requests a rerun of that
-	// process if requestRerun is set, and fails with audit.ErrLeaseHeld.
+	// Acquire takes the lease. If another process holds it, Acquire fails with
+	// audit.ErrLeaseHeld, and if requestRerun is set, it requests a rerun from that process.
 	Acquire func(ctx context.Context, requestRerun bool) (ledger.Lease, error)
 	// Begin opens the ledger. It is called before the lease is taken anew, never while
 	// it is held. May be nil.
@@ -60,11 +60,12 @@ func NewKeeper(o Options) *Keeper {
 	return &Keeper{opts: o, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), lock: semaphore.NewWeighted(1)}
 }
 
-// Do calls f while the process holds the lease, which calls of Do at the same time share.
-// If another process holds it, Do requests a rerun of that process once if requestRerun is
-// set, waits as long as wait says, and then fails with audit.ErrLeaseHeld. If the lease is
-// lost, the context of f ends with the cause audit.ErrLeaseLost or audit.ErrLedgerReplaced.
-// The last call of Do to end gives the lease up.
+// Do calls f while the process holds the lease. Calls of Do at the same time share the
+// lease, and the last of them to end gives it up. If another process holds the lease, Do
+// waits for it, at most for the duration wait, and then fails with audit.ErrLeaseHeld; if
+// requestRerun is set, it has requested one rerun from that process. If the lease is lost,
+// the context of f ends with the cause audit.ErrLeaseLost, or with one for which
+// audit.LedgerForgot holds.
 //
 // rerun reports whether another process has requested a rerun for which Options.Rerun was
 // not called.
@@ -116,8 +117,8 @@ func (k *Keeper) leave(ctx context.Context, h *Held) (rerun bool) {
 	kept, err := h.lease.Release(ctx)
 	rerun = h.requested || kept
 	for kept && err == nil {
-		// Release kept the lease because of a request. The caller takes it anew for the
-		// request; until then another process may have it.
+		// Release kept the lease because of a rerun request. Give it up all the same: the
+		// caller makes the tail under a new lease, and other processes get their turn before.
 		kept, err = h.lease.Release(ctx)
 	}
 	if err != nil && !errors.Is(err, audit.ErrLeaseLost) {
@@ -133,7 +134,7 @@ func (k *Keeper) acquire(ctx context.Context, requestRerun bool, wait time.Durat
 			return nil, fmt.Errorf("opening the ledger: %w", err)
 		}
 	}
-	// A rerun is requested once, not with each attempt: that would keep the holder from ending.
+	// A request with each attempt would keep the holder making passes.
 	for begin := time.Now(); ; requestRerun = false {
 		asked := thisMoment()
 		l, err := k.opts.Acquire(ctx, requestRerun)

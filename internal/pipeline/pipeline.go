@@ -171,7 +171,7 @@ type Request struct {
 	// OnHeld is called if a tail leaves writes waiting for the rows of what they changed,
 	// with the time at which another tail should look for those rows. May be nil.
 	OnHeld func(at time.Time)
-	// RequestRerun requests a rerun of the process that holds the lease.
+	// RequestRerun requests a rerun from the process that holds the lease, if another one does.
 	RequestRerun bool
 }
 

@@ -11,8 +11,8 @@ import (
 const (
 	// strayBatch is how many ids of unexpected events are looked up at once.
 	strayBatch = 500
-	// asks is how often the destination is asked again while it may not show yet what it has
-	// accepted, and leastWait the least time between two of them.
+	// asks is how often the destination is asked again within --grace, and leastWait the least
+	// time between two of these questions.
 	asks      = 6
 	leastWait = time.Second
 
@@ -24,7 +24,8 @@ func (v *verification) compare(ctx context.Context) error {
 	if v.destination == nil {
 		return nil
 	}
-	// What is delivered according to the ledger was delivered before the ledger was read.
+	// All that the ledger calls delivered was delivered before the ledger was read, so the
+	// destination must show it by then.
 	visible := time.Now().Add(v.Grace)
 	from, to := v.Since, int64(audit.MaxEventTime)
 	if v.Until != 0 {
@@ -65,9 +66,9 @@ func (v *verification) compare(ctx context.Context) error {
 	return v.sortStrays(ctx)
 }
 
-// askElsewhere asks for events that are filed outside of a span of time because the
-// destination did not accept their own time: after the span, or, if their time was ahead
-// of the clock, before it. Before it they cannot be older than what Kong keeps.
+// askElsewhere asks for events that are filed outside a span of time because the
+// destination did not accept their own time: after the span, or before it if their time was
+// ahead of the clock. Nothing that Kong still holds was put longer ago than Kong keeps entries.
 func (v *verification) askElsewhere(ctx context.Context, from, to int64, first bool) error {
 	if err := v.ask(ctx, to, audit.MaxEventTime, first); err != nil {
 		return err
@@ -77,7 +78,7 @@ func (v *verification) askElsewhere(ctx context.Context, from, to int64, first b
 }
 
 // waitUntil waits until it is time to ask again for n events, at most until end. It returns
-// false if end has passed.
+// false if there is no time left.
 func (v *verification) waitUntil(ctx context.Context, end time.Time, n int) bool {
 	left := time.Until(end)
 	if left <= 0 || ctx.Err() != nil {
@@ -92,8 +93,8 @@ func (v *verification) waitUntil(ctx context.Context, end time.Time, n int) bool
 	}
 }
 
-// ask notes what the destination holds of a span of time. If it was asked for the
-// span before, only what it did not show then is noted.
+// ask notes the events that the destination holds of a span of time. If it was asked for that
+// span before, ask notes only events that it did not show then.
 func (v *verification) ask(ctx context.Context, from, to int64, first bool) error {
 	if from >= to {
 		return nil
@@ -141,7 +142,7 @@ func (v *verification) repeat(i *item, id string, extra int) {
 	}
 }
 
-// stray notes an event that Kong has not shown, if it is of the time that is verified.
+// stray notes an event that Kong has not shown, if its time is within what is verified.
 func (v *verification) stray(ctx context.Context, e audit.StoredEvent) error {
 	if floor := max(v.Since, v.low); e.Time < floor || v.Until != 0 && e.Time >= v.Until {
 		return nil
@@ -165,7 +166,7 @@ func (v *verification) stray(ctx context.Context, e audit.StoredEvent) error {
 	return v.sortStrays(ctx)
 }
 
-// sortStrays asks the ledger about events that Kong did not show.
+// sortStrays looks up the strays in the ledger: it knows those whose rows Kong has deleted.
 func (v *verification) sortStrays(ctx context.Context) error {
 	outcomes, err := v.app.Store.Lookup(ctx, v.unsorted)
 	if err != nil {

@@ -11,12 +11,12 @@ import (
 // index holds 16 bytes for each entry that Kong holds: a hash of its id, its timestamp,
 // and what the ledger and the destination say about it.
 //
-// Two of a million ids have the same hash with a probability of 1 in 30 million. The seed
-// of the hash differs from run to run.
+// That any two of a million ids have the same hash has a probability of 1 in 37 million. The
+// seed of the hash differs from run to run.
 type index struct {
 	seed    maphash.Seed
-	buckets [256][]item // by the first byte of the hash; sorted once an id was looked up
-	sorted  bool
+	buckets [256][]item // by the first byte of the hash
+	sorted  bool        // each bucket is sorted by hash
 }
 
 // item is an entry of an index.

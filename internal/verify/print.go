@@ -25,7 +25,7 @@ func (p *printer) line(always bool, n int, what, note string) {
 	}
 }
 
-// found is line with the first ids.
+// found writes a count like line, and the first ids below it.
 func (p *printer) found(always bool, f Finding, what, note string) {
 	p.line(always, f.Count, what, note)
 	for _, id := range f.IDs[:min(len(f.IDs), maxPrinted)] {

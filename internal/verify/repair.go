@@ -9,9 +9,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/pipeline"
 )
 
-// repair makes a pass over the time in which something is missing: it holds the
-// lease, and records what it puts, as every pass does. The pass takes entries that
-// the destination lost for new.
+// repair makes a pass over the time in which something is missing. As every pass does, it
+// holds the lease and records what it puts; to this one the entries that the destination or
+// the ledger has lost look new.
 func (v *verification) repair(ctx context.Context) error {
 	again := &overlay{Store: v.app.Store, hash: v.held.hash, lost: v.lost, again: v.again, since: v.gaps.first, until: v.gaps.last + 1}
 	repairing := *v.app
@@ -33,9 +33,10 @@ func (v *verification) repair(ctx context.Context) error {
 	return err
 }
 
-// overlay is a ledger that calls some delivered entries new until they have been
-// delivered again, and undelivered ones that it has lost until they have an outcome.
-// It calls nothing new outside a span of time: a log without order is read whole. It is safe for concurrent use.
+// overlay is a ledger to which delivered entries that the destination has lost are new until
+// they have been delivered again, and undelivered entries that the ledger has lost until they
+// have an outcome. Outside a span of time everything counts as delivered, since a log without
+// order is read whole. It is safe for concurrent use.
 type overlay struct {
 	app.Store
 	since, until int64 // Unix seconds, until excluded
@@ -47,7 +48,7 @@ type overlay struct {
 	again map[uint64]struct{} // undelivered entries that the ledger no longer has
 }
 
-// Lookup does what the ledger does, but for what was lost.
+// Lookup returns the ledger's outcomes, except for what was lost or is outside the span.
 func (f *overlay) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
 	outcomes, err := f.Store.Lookup(ctx, entries)
 	if err != nil {
@@ -69,7 +70,7 @@ func (f *overlay) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Ou
 	return outcomes, nil
 }
 
-// Record does what the ledger does, and remembers what has been delivered again.
+// Record records in the ledger, and removes from what was lost what has an outcome now.
 func (f *overlay) Record(ctx context.Context, records []audit.Record) error {
 	if err := f.Store.Record(ctx, records); err != nil {
 		return err
@@ -85,7 +86,7 @@ func (f *overlay) Record(ctx context.Context, records []audit.Record) error {
 	return nil
 }
 
-// left is how many entries have not been delivered again.
+// left returns how many entries are still lost.
 func (f *overlay) left() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// overdueAfter is how much longer than the schedule an entry may be without an outcome.
+	// overdueAfter is how much longer than --schedule an entry may have no outcome.
 	overdueAfter = 5 * time.Minute
 	// An entry that the ledger does not know and that is at most youngAge seconds old may
 	// be on its way, if a relay is running. It is looked up again after youngWait.
@@ -23,8 +23,8 @@ const (
 	youngWait = 5 * time.Second
 	// passLookback is how far before the marks a reconcile begins, in seconds.
 	passLookback = 25 * 60 * 60
-	// ownSlack is how many seconds before the start of the last pass the rows of its own
-	// reads may be dated, as the clocks of control planes differ.
+	// ownSlack is how many seconds before the start of a pass the rows of its own reads may
+	// be dated, as the clocks of control planes differ.
 	ownSlack = 5
 )
 
@@ -38,7 +38,7 @@ type verification struct {
 	app         *app.App
 	log         *walk.Reader
 	destination *app.Holdings // nil: the destination is not asked
-	reach       int64         // seconds after which a pass should have read an entry
+	reach       int64         // seconds within which a pass should have read an entry
 
 	marks   audit.Marks
 	passing bool  // a pass was under way when the scan began, and has not ended
@@ -51,13 +51,13 @@ type verification struct {
 	held     *index         // entries that Kong holds
 	low      int64          // the oldest timestamp of them
 	ttl      int64          // the greatest time to live of them, in seconds
-	strays   map[uint64]int // how many events, at most 2, the destination holds of an id that Kong does not hold; by hash
+	strays   map[uint64]int // of each id at the destination that Kong does not hold, by hash: its number of events, at most 2
 	unsorted []audit.Entry  // strays that were not looked up in the ledger yet
 
-	again   map[uint64]struct{} // entries that are dead or deferred, and not stored; by hash
-	lost    map[uint64]struct{} // entries that are delivered, and not at the destination; by hash
+	again   map[uint64]struct{} // entries that are dead or deferred according to the ledger, which does not hold them; by hash
+	lost    map[uint64]struct{} // entries that are delivered according to the ledger, and that the destination does not hold; by hash
 	gaps    span                // timestamps of everything that is missing
-	through int64               // one before the oldest entry that is not accounted for
+	through int64               // one second before the oldest entry that is not accounted for
 }
 
 // run fills the report.
@@ -101,8 +101,9 @@ func (v *verification) run(ctx context.Context) error {
 func moment(second int64) string { return app.Moment(app.UnixTime(second)) }
 
 // checkWitnesses returns audit.ErrLogMismatch if the log is not the one that was read
-// before: it shows none of the entries that the marks name and that Kong must still have. It
-// reads the time of these entries again, as the scan may have been of another time.
+// before: it shows none of the entries that the marks name and that Kong must still have. If
+// the scan has shown none of them, which it need not with --since or --until, checkWitnesses
+// reads the log around their times.
 func (v *verification) checkWitnesses(ctx context.Context) error {
 	if v.shown || v.app.Settings.Adopt {
 		return nil
@@ -128,9 +129,8 @@ func (v *verification) checkWitnesses(ctx context.Context) error {
 	return err
 }
 
-// findFailing reports what keeps entries from being delivered: a dependency that is failing
-// according to a running relay, if no pass was completed during its outage, or passes that
-// fail.
+// findFailing sets what keeps entries from being delivered: a dependency that a running relay
+// calls failing, if no pass was completed during its outage, or else passes that fail.
 func (v *verification) findFailing(ctx context.Context) error {
 	m, err := v.app.Store.Marks(ctx)
 	if err != nil {
@@ -224,7 +224,7 @@ func (v *verification) page(ctx context.Context, s walk.Step) error {
 	return nil
 }
 
-// withoutChanges counts the events that went without what their request changed.
+// withoutChanges counts the entries that were delivered without what their request changed.
 func (v *verification) withoutChanges(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) error {
 	if !v.app.Settings.Objects {
 		return nil
@@ -260,9 +260,9 @@ func (v *verification) hold(e *audit.Entry, o audit.Outcome) {
 	v.held.add(e.ID, e.Timestamp, state)
 }
 
-// unstored returns the ids of entries that are dead or deferred according to the ledger,
-// but that the ledger does not hold, so that nothing would put them again. It updates
-// outcomes that have changed in the meantime.
+// unstored returns the ids of the entries that are dead or deferred according to the ledger,
+// and that the ledger nevertheless does not hold, so that no pass would put them again. It
+// updates outcomes that have changed in the meantime.
 func (v *verification) unstored(ctx context.Context, entries []audit.Entry, outcomes []audit.Outcome) (map[string]bool, error) {
 	undelivered := func(o audit.Outcome) bool { return o == audit.Dead || o == audit.Deferred }
 	var at []int

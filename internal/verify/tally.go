@@ -31,8 +31,8 @@ func (v *verification) entry(e *audit.Entry, o audit.Outcome) {
 	}
 }
 
-// unknown sorts an entry that is new to the ledger: it is not due, or missing, or
-// may be on its way.
+// unknown counts an entry that the ledger does not know: it is not due, on the way, or
+// missing. If it may be delivered within a moment, it is looked up again before it counts.
 func (v *verification) unknown(e *audit.Entry) {
 	switch {
 	case !v.due(e):
@@ -49,20 +49,21 @@ func (v *verification) unknown(e *audit.Entry) {
 	}
 }
 
-// passReads reports whether the pass that was under way when the scan began will read an
-// entry: it may read everything, or be a reconcile, which begins a day before the marks.
+// passReads reports whether the pass that was under way when the scan began may read an
+// entry: that pass is taken for a reconcile, which begins 25 hours before the marks or, before
+// the first full one has ended, reads everything.
 func (v *verification) passReads(e *audit.Entry) bool {
 	m := &v.marks
 	return v.passing && (m.FullAt == 0 || e.Timestamp >= min(m.Cursor, m.ReconciledThrough)-passLookback)
 }
 
-// gap notes the time of something that is missing.
+// gap notes the timestamp of an entry that is missing from the ledger or the destination.
 func (v *verification) gap(timestamp int64) {
 	v.gaps.add(timestamp)
 	v.cap(timestamp)
 }
 
-// span is the time in which there are n of something, in Unix seconds.
+// span is a number of timestamps, and the first and the last of them, in Unix seconds.
 type span struct {
 	n           int
 	first, last int64
@@ -78,10 +79,9 @@ func (s *span) add(timestamp int64) {
 // cap keeps [Report.CompleteThrough] before a timestamp.
 func (v *verification) cap(timestamp int64) { v.through = min(v.through, timestamp-1) }
 
-// due reports whether a pass should have recorded an entry. In the second in which
-// the last pass began, rows may have followed the ones it saw; the rows of its own
-// reads always do. Without marks no pass has come to an end, or they were lost
-// together with the ledger.
+// due reports whether a pass should have recorded an entry. Rows of the second in which the
+// last pass began may have come after those that it saw, and the rows of its own reads always
+// do. Without marks everything is due: no pass has ended yet, or the ledger was emptied.
 func (v *verification) due(e *audit.Entry) bool {
 	m := v.marks
 	if m.Cursor == 0 || m.Completed == 0 || v.now-e.Timestamp > v.reach {

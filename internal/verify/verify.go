@@ -15,15 +15,15 @@ import (
 // Options say what to verify.
 type Options struct {
 	Since, Until int64         // Unix seconds, Until excluded; 0 leaves a side open
-	Grace        time.Duration // within which the destination may not show what it has accepted; negative: its usual one
+	Grace        time.Duration // how long the destination may take to show what it has accepted; negative for its usual time
 	Repair       bool          // put what is missing
-	Strict       bool          // repeated and unknown events, and bad signatures, are differences
-	Slice        int           // entries that the destination is asked for at once; default what suits it
+	Strict       bool          // repeated, unknown and unreadable events, and wrong signatures, are differences
+	Slice        int           // entries that the destination is asked for at once; by default as many as it can be
 	Progress     func(pipeline.Summary)
 }
 
-// Run compares, and repairs if that is asked for. If only the repair fails, it
-// returns the report and the error.
+// Run compares, and repairs if Options.Repair is set. If only the repair fails, Run returns
+// both the report and the error.
 func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 	v := &verification{
 		Options: o, app: a, log: a.Pipeline(pipeline.Observer{}, nil).Reader(),
@@ -56,7 +56,7 @@ const (
 	maxPrinted = 20     // ids printed for a person
 )
 
-// Finding is a kind of entries, with the ids of the first of them.
+// Finding is how many entries something was found of, and the ids of the first of them.
 type Finding struct {
 	Count int      `json:"count"`
 	IDs   []string `json:"ids,omitempty"`
@@ -79,9 +79,8 @@ type Report struct {
 	Since string `json:"since,omitempty"`
 	Until string `json:"until"`
 	Order string `json:"order"`
-	// CompleteThrough: every entry that Kong showed and that is not newer has been
-	// delivered, or has been refused, dropped or left out as the counts say. Empty if Kong
-	// showed no entry at all.
+	// CompleteThrough is the time, RFC 3339, up to which every entry that Kong showed has been
+	// delivered, dropped or left out as an own read. It is empty if Kong showed no entry.
 	CompleteThrough string  `json:"complete_through,omitempty"`
 	Seconds         float64 `json:"seconds"`
 
@@ -93,24 +92,26 @@ type Report struct {
 	Delivered int     `json:"delivered"`
 	Own       int     `json:"own"`
 	NotDue    int     `json:"not_due"`
-	OnTheWay  int     `json:"on_the_way"` // new to the ledger, and a pass is under way that delivers them
+	OnTheWay  int     `json:"on_the_way"` // not in the ledger, but the pass under way may still read them
 	Missing   Finding `json:"missing"`
 	Dead      Finding `json:"dead"`
 	Deferred  Finding `json:"deferred"`
 	Dropped   Finding `json:"dropped"`
 
-	// Unstored: dead or deferred, and the ledger has lost the stored entry.
+	// Unstored are dead or deferred entries whose copy the ledger has lost.
 	Unstored Finding `json:"unstored"`
 
-	// Unreadable: dead or deferred, of any time, and the ledger's copy cannot be decoded.
+	// Unreadable are dead or deferred entries, of any time, whose copy in the ledger cannot be
+	// decoded.
 	Unreadable Finding `json:"unreadable_entries"`
 
 	SignatureFailed Finding `json:"signature_failed"`
 
-	// WithoutChanges: delivered, with --objects, before Kong had shown what was changed.
+	// WithoutChanges are writes that were delivered, with --objects, before Kong had shown what
+	// they changed.
 	WithoutChanges Finding `json:"without_changes"`
 
-	// Everything that the ledger keeps, of any time.
+	// All undelivered entries that the ledger keeps, of any time.
 	DeadLetters     int `json:"dead_letters"`
 	DeferredEntries int `json:"deferred_entries"`
 
@@ -120,17 +121,17 @@ type Report struct {
 	window bool // not all of the log was verified
 }
 
-// DestinationReport is what the destination holds of those.
+// DestinationReport compares Kong and the ledger with what the destination holds.
 type DestinationReport struct {
 	Name      string  `json:"name"`
-	Confirmed int     `json:"confirmed"` // in Kong, and there
-	NotDue    int     `json:"not_due"`   // delivered, and too young to be shown
-	Missing   Finding `json:"missing"`   // delivered, and not there
+	Confirmed int     `json:"confirmed"` // in Kong, delivered according to the ledger, and there
+	NotDue    int     `json:"not_due"`   // delivered according to the ledger, and so young that they need not be shown yet
+	Missing   Finding `json:"missing"`   // delivered according to the ledger, and not there
 	Repeated  Finding `json:"repeated"`  // there more than once
 	Extra     int     `json:"extra"`     // events there beyond the first of their id
-	Gone      int     `json:"gone"`      // there and in the ledger, and no longer in Kong, or not yet when it was read
+	Gone      int     `json:"gone"`      // there and in the ledger; Kong has deleted the row, or wrote it after it was read
 	Unknown   Finding `json:"unknown"`   // there, and neither in Kong nor in the ledger
-	// Unreadable counts lines that are no events of a relay, torn ones among them.
+	// Unreadable is the number of lines that are not a relay's events, torn lines included.
 	Unreadable int `json:"unreadable"`
 }
 
@@ -140,11 +141,11 @@ type RepairReport struct {
 	Dead      int    `json:"dead"`
 	Deferred  int    `json:"deferred"`
 	Failed    int    `json:"failed"`
-	Repaired  bool   `json:"healed"` // nothing is left to repair; the key is the one that scripts know
+	Repaired  bool   `json:"healed"` // nothing is left to repair; scripts know the key by this name
 	Error     string `json:"error,omitempty"`
 }
 
-// differs reports whether something is missing that was not repaired.
+// differs reports whether something is missing, and was not repaired.
 func (r *Report) differs() bool {
 	if r.Repaired != nil {
 		return !r.Repaired.Repaired
@@ -152,8 +153,8 @@ func (r *Report) differs() bool {
 	return r.Missing.Count+r.Unstored.Count > 0 || r.Destination != nil && r.Destination.Missing.Count > 0
 }
 
-// undelivered returns how many dead letters and deferred entries there are: what Kong
-// holds of them, and those of other times unless only a window was verified.
+// undelivered returns how many dead letters and deferred entries there are: those that Kong
+// holds, and unless only a window was verified, also those that it has deleted.
 func (r *Report) undelivered() int {
 	n := r.Dead.Count + r.Deferred.Count
 	if !r.window {
@@ -162,7 +163,7 @@ func (r *Report) undelivered() int {
 	return n
 }
 
-// waiting returns how many entries wait only because nothing is being delivered.
+// waiting returns how many entries wait because nothing is being delivered.
 func (r *Report) waiting() int {
 	if r.Failing == "" {
 		return 0
@@ -170,7 +171,7 @@ func (r *Report) waiting() int {
 	return r.NotDue + r.OnTheWay
 }
 
-// difference reports whether the exit code must say that there is one.
+// difference reports whether there is a difference, for which relay verify exits with 3.
 func (r *Report) difference(strict bool) bool {
 	d := r.differs() || r.undelivered() > 0 || r.waiting() > 0
 	if strict {

@@ -9,8 +9,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// confirm returns a page that the answer to a query can be believed to be. A page that shows
-// too little would end the walk as if it were complete.
+// confirm returns a page once it can be believed, which may take further queries. A page that
+// shows too little would end the walk as if it were complete.
 func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
 	page, err := w.confirmEmpty(ctx, q, page)
 	if err == nil {
@@ -27,7 +27,7 @@ func (w *Walk) confirm(ctx context.Context, q audit.Query, page audit.Page) (aud
 	return page, err
 }
 
-// aside asks for a page that is no part of the walk.
+// aside asks for a page that is not part of the walk.
 func (w *Walk) aside(ctx context.Context, q audit.Query) (audit.Page, error) {
 	page, err := w.reader.opts.Source.Page(ctx, q)
 	if err == nil {
@@ -41,14 +41,14 @@ func (w *Walk) answered(page audit.Page) {
 	w.showed = w.showed || len(page.Entries) > 0
 }
 
-// confirmEmpty returns an empty page only if there may be nothing more. Kong gives an offset
-// only where rows follow, and a query by time shows again what was shown last, so an empty
-// page is as a rule an answer that something broke; but the rows may have been purged
-// meanwhile.
+// confirmEmpty returns an empty page only if there may be nothing more to read. Kong gives an
+// offset only where rows follow, and a query by time shows again the last rows of the query
+// before. So an empty page mostly means that something broke the answer; but Kong may also
+// have purged the rows meanwhile.
 func (w *Walk) confirmEmpty(ctx context.Context, q audit.Query, page audit.Page) (audit.Page, error) {
 	isEmpty := func() bool { return len(page.Entries) == 0 && page.Offset == "" }
 	if !isEmpty() || !w.paged && q.Offset == "" && q.After != 0 {
-		return page, nil // of the first query by time; see confirmFilter
+		return page, nil // it is the first query by time: see confirmFilter
 	}
 	if q.Offset == "" && !w.showed && !w.startedOver { // is the log empty?
 		if newest, err := w.aside(ctx, audit.Query{Size: 1}); err != nil || len(newest.Entries) == 0 {
@@ -67,11 +67,11 @@ func (w *Walk) confirmEmpty(ctx context.Context, q audit.Query, page audit.Page)
 	return page, w.confirmNone(ctx, q)
 }
 
-// maxEarlier bounds the queries that are remembered to find out what was purged.
+// maxEarlier is how many queries are remembered to find out what was purged.
 const maxEarlier = 10
 
-// purged reports whether a page that was read before is the last one by now, because all
-// behind it has been purged.
+// purged reports whether a page that was read before has become the last one, because Kong
+// has purged all rows behind it.
 func (w *Walk) purged(ctx context.Context) (bool, error) {
 	if w.order == OldestFirst { // the oldest rows go first: what is behind a page stays
 		return false, nil
@@ -143,12 +143,13 @@ func (w *Walk) confirmFilter(ctx context.Context, q audit.Query, page audit.Page
 	return page, err
 }
 
-// usualSize divides the sizes to which a page is cut that was asked for more: Kong's default
-// is 100.
+// usualSize divides every page size to which Kong, or something before it, may cut a page:
+// Kong's default is 100.
 const usualSize = 100
 
-// confirmEnd fails if a page without an offset that seems to be a full one is not the last: one
-// that is shorter by a row must have an offset then, unless rows expire and come meanwhile.
+// confirmEnd fails if a page without an offset is not the last one. It asks only about pages
+// that may be full: the same page asked for with one row less must then have an offset, unless
+// rows expire and come meanwhile.
 func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page) error {
 	n := len(page.Entries)
 	if page.Offset != "" || n < 2 || n < w.asked && n%usualSize != 0 {
@@ -176,8 +177,8 @@ func (w *Walk) confirmEnd(ctx context.Context, q audit.Query, page audit.Page) e
 
 func sameID(a, b audit.Entry) bool { return a.ID == b.ID }
 
-// endAnyway returns the error of a query that was to confirm the last page, but for that of an
-// offset that Kong does not accept any more: the rows at it have expired.
+// endAnyway returns the error of a query that was to confirm the last page. If Kong no longer
+// accepts the offset, the rows there have expired, and endAnyway returns nil.
 func endAnyway(err error) error {
 	if errors.Is(err, audit.ErrBadOffset) {
 		return nil

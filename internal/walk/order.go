@@ -8,8 +8,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// Order is a way of reading the log. Which one a release of Kong offers is found
-// out from what it answers, never from its version.
+// Order is a way of reading the log. What Kong answers shows which one it offers; its
+// version is not asked for.
 type Order int32
 
 // Orders, in the sequence in which they are tried.
@@ -43,24 +43,23 @@ func (e *disorderError) Error() string { return e.reason }
 
 const refusesTime = "kong refuses to filter or to sort by time"
 
-// errReordered is the error of a walk without order that goes on at an offset, although
-// Kong has begun to sort: the offset means nothing in the new order.
+// errReordered ends a walk without order that continues at an offset if Kong has begun to
+// sort meanwhile: the offset means nothing in the new order.
 var errReordered = errors.New("rows have an order now")
 
 // provenBy is how many changes of the timestamp, all in one direction, prove an
-// order. Of rows in random order, eight changes in a row are right with a chance
-// of one in 362,880.
+// order. Rows in random order pass for ordered with a chance of one in 362,880.
 const provenBy = 8
 
 // maxBadOffsets is how often an oldest-first walk asks for one second again because
 // Kong does not accept an offset.
 const maxBadOffsets = 3
 
-// proven reports whether the order can be relied on. A thousand rows of one second
-// look ordered every way.
+// proven reports whether the order can be relied on. A thousand rows of one second prove
+// nothing: they look ordered either way.
 func (w *Walk) proven() bool { return w.order != Unordered && w.timeSteps >= provenBy }
 
-// descends reports whether rows are newest first. A whole page of rows without order
+// descends reports whether rows are newest first, which a whole page of a log without order
 // hardly ever is.
 func descends(entries []audit.Entry) bool {
 	newer := func(a, b audit.Entry) int { return cmp.Compare(b.Timestamp, a.Timestamp) }
@@ -73,7 +72,7 @@ func (w *Walk) check(entries []audit.Entry) error {
 	// this one.
 	repeats := w.previous != nil
 	for i := range entries {
-		if entries[i].TimestampGuessed { // which says nothing of the order
+		if entries[i].TimestampGuessed { // such a time says nothing about the order
 			continue
 		}
 		t, first := entries[i].Timestamp, w.timed == 0
@@ -106,7 +105,7 @@ func (w *Walk) check(entries []audit.Entry) error {
 		w.last = t
 	}
 	if w.ignoresTime(entries) {
-		return &disorderError{"rows without a time, although those from a time on were asked for"}
+		return &disorderError{"no row of a query by time has a time"}
 	}
 	if w.order == NewestFirst {
 		w.previous = make([]string, len(entries))

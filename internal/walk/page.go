@@ -9,18 +9,18 @@ import (
 )
 
 const (
-	// farFuture is 2100-01-01, the time after which the probe asks for rows. There are
+	// farFuture is 2100-01-01 as a Unix second. The probe asks for rows after it. There are
 	// none, so a Kong that filters by time answers with an empty page.
 	farFuture = 4102444800
 
-	// cooldown is the number of pages after one that was too large before more rows are
-	// asked for: large rows seldom come alone.
+	// cooldown is how many pages must be read after one that was too large before more rows
+	// are asked for: large rows seldom come alone.
 	cooldown = 8
 
 	// smallPage is the size in bytes below which twice as many rows are asked for.
 	smallPage = 400 << 10
 
-	// clockSkew is how far Kong's clock may be from this machine's without a warning.
+	// clockSkew is how far Kong's clock may be from this machine's before the relay warns.
 	clockSkew = 30 * time.Second
 )
 
@@ -62,7 +62,7 @@ func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 			return page, nil
 		}
 		switch {
-		case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), // of the page with all its retries
+		case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), // --kong-timeout, for all attempts at the page
 			audit.NeedsPerson(err), errors.Is(err, audit.ErrBadOffset), errors.Is(err, audit.ErrUnsupportedQuery), q.Size <= 1:
 			return audit.Page{}, err
 		case errors.Is(err, audit.ErrPageTooLarge):
@@ -75,11 +75,11 @@ func (w *Walk) page(ctx context.Context, q audit.Query) (audit.Page, error) {
 		}
 		q.Size /= 2
 		w.size = q.Size
-		w.reader.log.Debug("asking for fewer rows", "size", q.Size, "err", err) // who asked says what fails
+		w.reader.log.Debug("asking for fewer rows", "size", q.Size, "err", err) // if these fail as well, the caller reports it
 	}
 }
 
-// clock returns Kong's clock as an answer's date tells it.
+// clock returns Kong's clock: the date of an answer, or this machine's clock without one.
 func (r *Reader) clock(date time.Time) time.Time {
 	now := time.Now()
 	if date.IsZero() {

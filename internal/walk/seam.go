@@ -8,20 +8,20 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// maxSeam bounds the ids that a seam remembers. Beyond it, the ledger finds what comes
-// twice.
+// maxSeam bounds the ids that a seam remembers. Further entries may be handed on twice, and
+// the ledger knows them the second time.
 const maxSeam = 20_000
 
 // seam remembers the entries of the seconds in which two queries of an
 // oldest-first walk overlap, so that they are handed on once. The zero value is
 // ready.
 type seam struct {
-	ids    map[string]int64 // and their timestamps
-	latest int64            // of those timestamps
+	ids    map[string]int64 // the timestamp of each entry, by id
+	latest int64            // the latest of those timestamps
 }
 
-// add reports whether an entry has not been handed on before, and remembers it if
-// it is not older than edge, a Unix second.
+// add reports whether an entry was not handed on before, and remembers it unless it is
+// older than edge, a Unix second.
 func (s *seam) add(e *audit.Entry, edge int64) bool {
 	if e.Timestamp <= s.latest {
 		if _, handedOn := s.ids[e.ID]; handedOn {
@@ -38,8 +38,8 @@ func (s *seam) add(e *audit.Entry, edge int64) bool {
 	return true
 }
 
-// shares reports whether entries hold one that the seam remembers, or it may have forgotten
-// some, or knows none.
+// shares reports whether one of the entries may be one that was handed on before: the seam
+// remembers it, or remembers none, or may have left some out.
 func (s *seam) shares(entries []audit.Entry) bool {
 	if len(s.ids) == 0 || len(s.ids) == maxSeam {
 		return true

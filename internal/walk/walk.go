@@ -16,9 +16,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
-// Source reads the log. Page returns a complete page or an error and may be
-// repeated at will; it retries by itself what passes within seconds. Safe for
-// concurrent use.
+// Source reads the log. Page returns a complete page or an error, changes nothing, and
+// itself retries for some seconds what may pass. Safe for concurrent use.
 type Source interface {
 	Page(ctx context.Context, q audit.Query) (audit.Page, error)
 }
@@ -66,29 +65,28 @@ func (r *Reader) Walk() *Walk {
 // Bounds say what a walk reads. Times are Unix seconds.
 type Bounds struct {
 	Floor int64 // oldest second to read; 0 reads everything
-	Since int64 // oldest second to hand on; 0 hands on all. A walk reads a little more.
+	Since int64 // oldest second to hand on; 0 hands on all that is read
 	Until int64 // first second not to hand on; 0 reads to the end
-	// RestartFloor replaces Floor if the walk has to start over in another order: a walk
-	// that continues where an earlier one was cut begins later than that one did.
+	// RestartFloor replaces Floor if the walk has to start over in another order. It is
+	// earlier than Floor for a walk that continues where another one was cut.
 	RestartFloor int64
-	// Offset is the token to begin with, for a walk that goes on where an earlier one
-	// was cut; orders other than [OldestFirst].
+	// Offset is the token to begin with, for a walk in another order than [OldestFirst] that
+	// continues where an earlier one was cut.
 	Offset string
 }
 
-// Step is one page on its way from the walk to its caller, or the news that the
-// walk starts over in another order.
+// Step is one page that the walk hands to its caller, or the news that the walk starts
+// over in another order.
 type Step struct {
-	Entries []audit.Entry // that this walk has not handed on before
-	// Through is the timestamp up to which everything has been read, in Unix seconds:
-	// of an [OldestFirst] walk whose order is proven, and 0 otherwise.
+	Entries []audit.Entry // those that this walk has not handed on before
+	// Through is the Unix second up to which an [OldestFirst] walk has read everything, once
+	// its order is proven. It is 0 otherwise.
 	Through int64
-	// Offset is the token with which the walk goes on after this page, in orders other than
-	// [OldestFirst]. It is empty if no page follows.
+	// Offset is Kong's token for the page after this one. It is empty if no page follows.
 	Offset  string
 	Restart bool
 	Now     int64         // Kong's clock when the walk began, Unix seconds
-	Took    time.Duration // for the page
+	Took    time.Duration // how long reading the page took
 	Position
 }
 
@@ -110,8 +108,8 @@ type Walk struct {
 
 	pages    int
 	size     int // rows to ask for
-	asked    int // rows that the last page was asked for
-	cooldown int // pages to read before more rows are asked for again
+	asked    int // rows that were asked for with the last page
+	cooldown int // pages still to read before more rows are asked for
 
 	query
 	ahead       readAhead
@@ -121,26 +119,26 @@ type Walk struct {
 	last        int64         // timestamp of the last row read
 	newest      int64         // see Position
 	previous    []string      // in a NewestFirst walk: ids of the page before
-	paged       bool          // a page of this order was read
-	showed      bool          // rows, in any order
-	earlier     []audit.Query // of the pages before, the last ones
-	startedOver bool          // because Kong did not go on at an offset
+	paged       bool          // a page was read in this order
+	showed      bool          // the log showed rows, in any order
+	earlier     []audit.Query // the queries of the last pages
+	startedOver bool          // the walk has started over, because Kong did not go on at an offset
 }
 
 // query is the state of the query by time that a walk is making.
 type query struct {
 	after      int64           // its lower bound
-	offsets    map[string]bool // tokens used
+	offsets    map[string]bool // offsets used
 	rows       int             // rows seen
 	timed      int             // of those, rows with a timestamp
-	badOffsets int             // offsets that Kong gave and did not accept
+	badOffsets int             // offsets that Kong gave and then did not accept
 	hash       maphash.Hash
 	shown      map[uint64]bool // pages that were read, as hashes of their ids
-	idle       int             // of them, those that showed nothing new: the same rows again, or none
+	idle       int             // pages that showed nothing new: the same rows again, or none
 }
 
-// maxIdle is how many pages of a query may show nothing new. If Kong gave ever new offsets
-// for the same rows, the walk would never end.
+// maxIdle is how many pages of a query may show nothing new. Without a limit the walk would
+// never end if Kong gave ever new offsets for the same rows.
 const maxIdle = 100
 
 // isIdle notes a page, and reports whether too many have shown nothing new.
@@ -182,9 +180,9 @@ func (w *Walk) Position() Position {
 	return Position{Order: w.order, Pages: w.pages, Newest: w.newest, Last: w.last}
 }
 
-// Run reads to the end and hands on each page. It returns nil once the walk is
+// Run reads to the end and calls emit with each page. It returns nil once the walk is
 // complete, and otherwise the error of the source or of emit. If the order is [Unknown],
-// [Walk.Probe] comes first.
+// Run calls [Walk.Probe] first.
 func (w *Walk) Run(ctx context.Context, b Bounds, emit func(Step) error) error {
 	if w.order == Unknown {
 		if err := w.Probe(ctx); err != nil {
@@ -319,16 +317,15 @@ func (w *Walk) firstQuery() audit.Query {
 	}
 	q := audit.Query{Ascending: true}
 	if w.bounds.Floor > 1 {
-		q.After = w.bounds.Floor - 1 // a node of Kong may leave the second of `after` itself out
+		q.After = w.bounds.Floor - 1 // a node of Kong may leave out the second of `after` itself
 	}
 	return q
 }
 
-// nextTime returns the time from which an oldest-first walk can continue, if the page
-// moved it forward. Continuing by time skips nothing when Kong purges or inserts rows
-// meanwhile, as continuing by offset might. The second of the last row and
-// the one before are read again, because some nodes of Kong leave the second of
-// `after` itself out and others do not.
+// nextTime returns the time from which an oldest-first walk can continue, if that has moved
+// forward. Continuing by time skips nothing when Kong purges or inserts rows meanwhile;
+// continuing by offset might. The second of the last row and the one before are read again,
+// because some nodes of Kong leave out the second of `after` itself.
 func (w *Walk) nextTime() (int64, bool) {
 	if w.order != OldestFirst || w.timeSteps == 0 || w.last-1 <= w.after {
 		return 0, false
@@ -355,8 +352,8 @@ func (w *Walk) pastBounds(entries []audit.Entry) bool {
 	return false
 }
 
-// handOn returns the entries that this walk has not handed on before, where two of
-// its queries overlap, and that are within the bounds.
+// handOn returns the entries that are within the bounds and that this walk has not handed
+// on before: two of its queries by time overlap.
 func (w *Walk) handOn(entries []audit.Entry) []audit.Entry {
 	kept := entries[:0:len(entries)]
 	since := max(w.bounds.Since, w.reader.opts.StartAt)

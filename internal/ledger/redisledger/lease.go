@@ -42,8 +42,8 @@ func (r *Ledger) Marks(ctx context.Context) (audit.Marks, error) {
 	return marks, nil
 }
 
-// Acquire takes the lease. If another relay holds it, Acquire requests a rerun of that relay
-// if requestRerun is set, and fails with [audit.ErrLeaseHeld].
+// Acquire takes the lease. If another relay holds it, Acquire fails with
+// [audit.ErrLeaseHeld], and if requestRerun is set, it requests a rerun from that relay.
 func (r *Ledger) Acquire(ctx context.Context, requestRerun bool) (ledger.Lease, error) {
 	l := &lease{r: r, token: rand.Text()}
 	reruns, err := l.run(ctx, "acquiring lease", acquireScript, audit.ErrLeaseHeld, r.leaseTTL.Milliseconds(), requestRerun)
