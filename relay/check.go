@@ -40,8 +40,8 @@ func (e *env) check(ctx context.Context, c *cli.Command) error {
 	})
 }
 
-// checkTrigger tries the way from Kong to the relay, and prints what is worth knowing
-// of Kong's plugins, which is never a failure.
+// checkTrigger tries the way from Kong to the relay. It also prints a hint about Kong's
+// plugins, which never makes the check fail.
 func (e *env) checkTrigger(ctx context.Context, c *cli.Command) error {
 	s, err := e.settings(c, 0)
 	if err != nil {

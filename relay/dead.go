@@ -24,7 +24,7 @@ func (e *env) deadCommand() *cli.Command {
 	filter := []cli.Flag{
 		&cli.BoolFlag{Name: "all", Usage: "all of them"},
 		&cli.StringFlag{Name: "code", Usage: "those with this code, such as InvalidData"},
-		&cli.DurationFlag{Name: "older-than", Usage: "those that are older, such as 48h", HideDefault: true},
+		&cli.DurationFlag{Name: "older-than", Usage: "those that are older than this, such as 48h", HideDefault: true},
 	}
 	return &cli.Command{
 		Name:  "dead",
@@ -32,11 +32,11 @@ func (e *env) deadCommand() *cli.Command {
 		Commands: []*cli.Command{
 			{
 				Name: "list", Usage: "list dead letters and deferred entries, with reason and age",
-				Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "a line of JSON each, with the whole entry"}},
+				Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each, with the whole entry"}},
 				Action: e.deadList,
 			},
 			{
-				Name: "show", Usage: "show one, whole, as JSON", ArgsUsage: "<id>",
+				Name: "show", Usage: "show one of them whole, as JSON", ArgsUsage: "<id>",
 				Action: e.deadShow,
 			},
 			{
@@ -52,7 +52,7 @@ func (e *env) deadCommand() *cli.Command {
 	}
 }
 
-// shownUndelivered is an undelivered entry as it is printed: with a word for its outcome.
+// shownUndelivered is an undelivered entry as it is printed: with its outcome as a word.
 type shownUndelivered struct {
 	audit.Undelivered
 	Outcome string `json:"outcome"`
@@ -115,8 +115,8 @@ func (e *env) deadShow(ctx context.Context, c *cli.Command) error {
 	})
 }
 
-// selection returns which undelivered entries the command line selects, and fails unless
-// it does so in exactly one way.
+// selection returns which undelivered entries the command line selects. It fails unless the
+// command line either names ids or filters.
 func selection(c *cli.Command) (*app.Selection, error) {
 	filtered := c.Bool("all") || c.IsSet("code") || c.IsSet("older-than")
 	if filtered == c.Args().Present() {
@@ -131,7 +131,7 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	return e.withLedger(ctx, c, config.NeedLedger|config.NeedDestination, func(a *app.App) error {
-		var list bytes.Buffer // printed once the lease is free: a pager would hold up all passes
+		var list bytes.Buffer // printed once the lease is free, as a pager could hold up all passes
 		left := 0
 		delivered, err := a.Retry(ctx, selected, func(u *audit.Undelivered) {
 			left++

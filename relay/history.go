@@ -25,8 +25,8 @@ Nothing but Kong is needed: no ledger and no destination. It goes back as far as
 The type is that of Kong's log or of a path of the Admin API: routes, services, plugins, consumers,
 upstreams, certificates, key-auth. Secrets are replaced by digests, which differ if the secret was changed.
 
-A change is approximate if another one may lie between its two states: Kong's times have whole seconds,
-and Kong can lose rows. It is unavailable if Kong holds no state from before.`,
+A change is approximate if another one may lie between its two states: Kong's times are whole seconds, and
+Kong can lose rows. It is unavailable if Kong holds no earlier state of the entity.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "since", Usage: "changes from this time on (RFC 3339, a date, Unix seconds, or a span such as 36h); by default all that Kong holds"},
 			&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each change"},

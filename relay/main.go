@@ -33,11 +33,11 @@ const (
 
 func main() {
 	limitMemory(os.Getenv)
-	cli.SubcommandHelpTemplate = commandHelp // the library has no other way for a command with commands
-	// What libraries write to Go's standard logger can hold parts of an answer.
+	cli.SubcommandHelpTemplate = commandHelp // the library has no other way to set it for a command with subcommands
+	// Libraries may write parts of an answer to Go's standard logger.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	context.AfterFunc(ctx, stop) // so that a second signal ends the program at once
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	code := run(ctx, hangup, os.Args, os.Stdout, os.Stderr)
@@ -45,7 +45,7 @@ func main() {
 	os.Exit(code)
 }
 
-// env is what a command has of the outside world. The commands are its methods.
+// env is the outside world of a command. The commands are its methods.
 type env struct {
 	app.Env
 	args   []string         // of the command line
@@ -53,7 +53,7 @@ type env struct {
 	stdin  *os.File
 	// fromFile are the variables that --env-file has set; nil: it was not read.
 	fromFile map[string]bool
-	serving  *serving // of a command that another process has this relay run; else nil
+	serving  *serving // set for a command that this relay runs for another process; else nil
 }
 
 // run is the program: everything but the process's own exit and signals.
@@ -67,7 +67,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, stdout, st
 	return e.run(ctx, e.commands())
 }
 
-// run runs the one of the commands that the command line names, and returns the exit code.
+// run runs the command that the command line names, and returns the exit code.
 func (e *env) run(ctx context.Context, commands []*cli.Command) int {
 	root := &cli.Command{
 		Name:  "relay",
@@ -77,7 +77,7 @@ func (e *env) run(ctx context.Context, commands []*cli.Command) int {
 		Version:   buildVersion(),
 		Writer:    e.Stdout,
 		ErrWriter: e.Stderr,
-		Flags:     append(settingFlags(), &cli.StringFlag{Name: envFile, Category: "Running", Usage: "file of variables, NAME=value lines; those of the environment go before"}),
+		Flags:     append(settingFlags(), &cli.StringFlag{Name: envFile, Category: "Running", Usage: "file of variables, NAME=value lines; the environment takes precedence over it"}),
 		Commands:  commands,
 		Action: func(_ context.Context, c *cli.Command) error {
 			if c.Args().Present() {
@@ -99,8 +99,8 @@ func (e *env) run(ctx context.Context, commands []*cli.Command) int {
 	return e.report(root.Run(ctx, e.args))
 }
 
-// trimEnvironment removes blanks and line ends around the values of those variables that
-// AWS's SDK and net/http read by themselves. A file with line ends of Windows leaves them.
+// trimEnvironment removes blanks and line ends around the values of the variables that AWS's
+// SDK and net/http read themselves. A file with Windows line ends leaves them there.
 func trimEnvironment() {
 	for _, entry := range os.Environ() {
 		name, value, _ := strings.Cut(entry, "=")
@@ -133,7 +133,7 @@ func (e *env) report(err error) int {
 	case errors.As(err, new(*config.Error)):
 		fmt.Fprintf(e.Stderr, "relay: %v\n", err)
 		return exitUsage
-	case errors.As(err, new(cli.ExitCoder)): // of relay help
+	case errors.As(err, new(cli.ExitCoder)): // relay help with an unknown command
 		fmt.Fprintf(e.Stderr, "relay: %v: relay help lists the commands\n", err)
 		return exitUsage
 	case audit.Hint(err) != "":
@@ -144,7 +144,8 @@ func (e *env) report(err error) int {
 	return exitFailed
 }
 
-// exitCode ends the program with that code and no further message.
+// exitCode is the error of a command that has already printed why it failed: the program ends
+// with that code.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
@@ -154,7 +155,7 @@ var version = ""
 
 func (e *env) versionCommand() *cli.Command {
 	return &cli.Command{
-		Name: "version", Usage: "print the version", Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print it as JSON, with what it was built by"}},
+		Name: "version", Usage: "print the version", Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print it as JSON, with Go's version and the platform"}},
 		Action: func(_ context.Context, c *cli.Command) error {
 			if !c.Bool("json") {
 				fmt.Fprintln(e.Stdout, buildVersion())

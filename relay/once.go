@@ -21,12 +21,12 @@ func (e *env) onceCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "once",
 		Usage: "make one pass and exit",
-		Description: "Reads 25 hours back from where the last complete pass began, once a day everything, and delivers\n" +
-			"what is not in the ledger.",
+		Description: "Reads from 25 hours before the last complete reconcile, or once a day everything, and delivers what is\n" +
+			"not in the ledger.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "full", Usage: "read all that Kong still has"},
 			&cli.StringFlag{Name: "since", Usage: "read from this time on (RFC 3339, a date, Unix seconds, or a span such as 36h); moves no mark"},
-			&cli.StringFlag{Name: "until", Usage: "read up to this time, without it; moves no mark"},
+			&cli.StringFlag{Name: "until", Usage: "read what is older than this time; moves no mark"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "read and count; deliver and record nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "print the summary as JSON"},
 		},
@@ -84,7 +84,7 @@ func (e *env) once(ctx context.Context, c *cli.Command) error {
 	})
 }
 
-// shownSummary is a summary as it is printed: times are RFC 3339.
+// shownSummary is a summary as --json prints it: Through is RFC 3339.
 type shownSummary struct {
 	pipeline.Summary
 	Through time.Time `json:"through,omitzero"`
@@ -121,8 +121,8 @@ func printSummary(w io.Writer, s pipeline.Summary, dryRun bool) {
 	}
 }
 
-// progress returns a function that shows the progress of a long pass, and one that removes
-// the display. If standard error is not a terminal, or with --json, show is otherwise.
+// progress returns show, which displays the progress of a long pass, and end, which removes
+// the display. With --json, or if standard error is not a terminal, show is otherwise.
 func (e *env) progress(c *cli.Command, otherwise func(pipeline.Summary)) (show func(pipeline.Summary), end func()) {
 	if !app.IsTerminal(e.Stderr) || c.Bool("json") {
 		return otherwise, func() {}
@@ -144,7 +144,7 @@ func (e *env) tapCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "full", Usage: "read all that Kong still has"},
 			&cli.StringFlag{Name: "since", Usage: "read from this time on (RFC 3339, a date, Unix seconds, or a span such as 36h)"},
-			&cli.StringFlag{Name: "until", Usage: "read up to this time, without it"},
+			&cli.StringFlag{Name: "until", Usage: "read what is older than this time"},
 		},
 		Action: e.tap,
 	}

@@ -40,14 +40,14 @@ func (e *env) with(ctx context.Context, c *cli.Command, n config.Need, f func(a 
 	return f(a)
 }
 
-// sayStop logs once ctx ends that the program was told to stop, which may take a while. The
+// sayStop logs that the program was told to stop once ctx ends: stopping may take a while. The
 // returned function cancels this.
 func sayStop(ctx context.Context, log *slog.Logger) (ended func() bool) {
 	return context.AfterFunc(ctx, func() { log.Info("told to stop, what is in flight ends first; a second Ctrl-C ends at once") })
 }
 
-// handlePipe makes a write to standard output fail once nothing reads the events
-// that go there, which would otherwise end the process without a word.
+// handlePipe makes a write to standard output fail once nothing reads the events that go
+// there. Otherwise SIGPIPE would end the process without a message.
 func handlePipe(s config.Settings) {
 	if s.EventsToStdout() {
 		signal.Ignore(syscall.SIGPIPE)
@@ -55,8 +55,8 @@ func handlePipe(s config.Settings) {
 }
 
 // out returns where a command that delivers events prints. If the events go to standard
-// output, that carries nothing else. In a command that is run for another process, the
-// events go to the standard output of this process.
+// output, nothing else does. For a command that is run for another process, the events go to
+// this process's standard output and the command's to that of the other one.
 func (e *env) out(s config.Settings) io.Writer {
 	if s.EventsToStdout() && e.serving == nil {
 		return e.Stderr
@@ -84,8 +84,8 @@ func (e *env) reopenOnHangup(a *app.App) (stop func()) {
 	return func() { close(done); running.Wait() }
 }
 
-// serving is the relay that runs a command for another process, because it has the ledger's
-// file open.
+// serving is the relay that serves, and runs commands for other processes because it has the
+// ledger's file open.
 type serving struct {
 	app       *app.App
 	verifying sync.Mutex // held while a verification is made
@@ -97,8 +97,8 @@ func (s *serving) run(ctx context.Context, args []string, stdout, stderr io.Writ
 	return e.run(ctx, []*cli.Command{e.deadCommand(), e.outagesCommand(), e.verifyCommand()})
 }
 
-// withLedger is with for a command that another process can run: if the ledger is a file that
-// a relay of this machine has open, that relay runs the whole command instead.
+// withLedger is like with. But if the ledger is a file that a relay on this machine has open,
+// that relay runs the whole command.
 func (e *env) withLedger(ctx context.Context, c *cli.Command, n config.Need, f func(a *app.App) error) error {
 	err := e.with(ctx, c, n, f)
 	if errors.Is(err, audit.ErrLedgerInUse) {
@@ -107,8 +107,8 @@ func (e *env) withLedger(ctx context.Context, c *cli.Command, n config.Need, f f
 	return err
 }
 
-// runBeside has this command run by the relay that has the ledger's file open. It returns
-// inUse, the error of opening the ledger, if no relay can be asked.
+// runBeside has the relay that has the ledger's file open run this command. If no relay can
+// be asked, it returns inUse, the error of opening the ledger.
 func (e *env) runBeside(ctx context.Context, c *cli.Command, inUse error) error {
 	s, err := e.settings(c, config.NeedLedger)
 	if err != nil || s.OpsListen == "" {

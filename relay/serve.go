@@ -38,7 +38,7 @@ func (e *env) serveCommand() *cli.Command {
 	}
 }
 
-// serve runs the daemon. What ends it before it was told to stop is for the log.
+// serve runs the daemon until it is told to stop. It returns an error if something else ends it.
 func (e *env) serve(ctx context.Context, s config.Settings, log *slog.Logger) error {
 	handlePipe(s)
 	a, err := app.Open(ctx, s, log, e.Stdout, config.NeedAll)
@@ -54,8 +54,8 @@ func (e *env) serve(ctx context.Context, s config.Settings, log *slog.Logger) er
 	return errors.Join(err, a.Close())
 }
 
-// serveHelp is the help of serve, with the settings: those that most installations
-// set first, then all others by group.
+// serveHelp returns the template for the help of serve. It lists the settings: first those
+// that most installations set, then all others by group.
 func serveHelp() string {
 	var b strings.Builder
 	write := func(f config.Flag) {
@@ -84,18 +84,18 @@ func serveHelp() string {
 		}
 		write(f)
 	}
-	text := strings.NewReplacer("{{", "{", "}}", "}").Replace(b.String()) // it becomes a template
+	text := strings.NewReplacer("{{", "{", "}}", "}").Replace(b.String()) // it becomes part of a template
 	return commandUsage + text + "\nEach is a flag, before or after the command, and a variable; --env-file reads variables from a file. relay settings\nshows what is in force and where it came from.\n"
 }
 
-// healthCommand is for images without a shell or curl: their health check is the
-// program itself, with the settings of the one that serves.
+// healthCommand is for images without a shell or curl: the container's health check runs this
+// program, with the settings of the one that serves.
 func (e *env) healthCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "health",
 		Usage: "ask the relay that serves at --ops-listen whether it is alive, for a container's health check",
 		Description: "Asks /healthz, or with --ready /readyz: whether Kong, ledger and destination have been reached since the\n" +
-			"start, and the ledger can be used now. Exits with 0 if it is so, with 1 if not.",
+			"start, and the ledger can be used now. Exits with 0 if so, and with 1 if not.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "ready", Usage: "ask whether it is ready, not only alive"}},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			listen, err := config.OpsListen(flagValue(c), e.Getenv)

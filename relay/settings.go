@@ -41,8 +41,9 @@ func flagValue(c *cli.Command) func(name string) (value string, set bool) {
 	}
 }
 
-// settings reads flags and variables of a command. A variable that only looks
-// like a setting is often why another one is missing, so it is named in any case.
+// settings reads a command's flags and variables. It also names variables that look like
+// settings and are not, even if settings are missing or wrong: a misspelt variable is often
+// why one is missing.
 func (e *env) settings(c *cli.Command, n config.Need) (config.Settings, error) {
 	s, err := config.Load(n, flagValue(c), e.Getenv, os.ReadFile)
 	unknown := config.UnknownVariables(os.Environ())
@@ -56,7 +57,7 @@ func (e *env) settings(c *cli.Command, n config.Need) (config.Settings, error) {
 	return s, nil
 }
 
-// useEnvFile takes the variables of --env-file, where the environment does not set them.
+// useEnvFile sets the variables of --env-file that the environment does not set.
 func (e *env) useEnvFile(c *cli.Command) error {
 	path := c.String(envFile)
 	if path == "" || e.fromFile != nil || e.serving != nil {
@@ -76,7 +77,7 @@ func (e *env) useEnvFile(c *cli.Command) error {
 			continue
 		}
 		e.fromFile[name] = true
-		// Into the environment, as AWS's SDK and net/http read it themselves.
+		// AWS's SDK and net/http read the environment themselves.
 		if err := os.Setenv(name, value); err != nil {
 			return config.Usagef("--%s: %s: setting %s: %w", envFile, path, name, err)
 		}
@@ -90,10 +91,10 @@ func (e *env) settingsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "settings",
 		Usage: "show the settings that are in force, and where each came from; checks them and contacts nothing",
-		Description: "Checks the settings as serve would, and ends with 2 if any is missing or wrong. Of a secret it shows only\n" +
-			"that there is one.",
+		Description: "Checks the settings as serve would, and exits with 2 if any is missing or wrong. It does not show a secret,\n" +
+			"only that there is one.",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "all", Usage: "also those that are not set"},
+			&cli.BoolFlag{Name: "all", Usage: "show also those that are not set"},
 			&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each"},
 		},
 		Action: func(_ context.Context, c *cli.Command) error {

@@ -45,7 +45,7 @@ func (e *env) status(ctx context.Context, c *cli.Command) error {
 			return e.printStatus(c, &s)
 		}
 		if app.IsTerminal(e.Stdout) {
-			fmt.Fprint(e.Stdout, "\x1b[H\x1b[2J") // the cursor to the top left, and an empty screen
+			fmt.Fprint(e.Stdout, "\x1b[H\x1b[2J") // move the cursor to the top left, and clear the screen
 		}
 		if err != nil {
 			e.report(err)
@@ -107,7 +107,7 @@ func (e *env) printStatus(c *cli.Command, s *app.Status) error {
 	return nil
 }
 
-// writeStatus prints a status for a person, but for its verdict.
+// writeStatus prints a status for a person, without its verdict.
 func writeStatus(w io.Writer, s *app.Status) {
 	if s.Hint != "" {
 		fmt.Fprintf(w, "What to do: %s.\n", strings.TrimSuffix(s.Hint, "."))

@@ -13,8 +13,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/config"
 )
 
-// applyDefaults gives a command and those below it what all of them have: a short
-// help, variables from a file, and errors for commands and arguments that they do not know.
+// applyDefaults gives a command and its subcommands what all of them have: a short help,
+// variables from a file, and errors for unknown commands and arguments.
 func (e *env) applyDefaults(c *cli.Command) {
 	c.OnUsageError = wrongUsage
 	if c.CustomHelpTemplate == "" {
@@ -74,8 +74,8 @@ func wrongUsage(_ context.Context, c *cli.Command, err error, _ bool) error {
 	return config.Usagef("%w: %s --help lists what there is", err, c.FullName())
 }
 
-// commandHelp is the help of a command: without the settings, which the
-// program's own help lists.
+// commandHelp is the template for the help of a command. It leaves out the settings, which
+// relay --help lists.
 const commandHelp = commandUsage + `
 relay --help lists the settings: each is a flag, before or after the command, and a variable.
 `
@@ -105,7 +105,7 @@ func (e *env) paint(w io.Writer, colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// showsColours reports whether w is a terminal that shows colours, and the person wants them.
+// showsColours reports whether w is a terminal that shows colours, unless NO_COLOR is set.
 func (e *env) showsColours(w io.Writer) bool {
 	return app.IsTerminal(w) && e.Getenv("NO_COLOR") == "" && e.Getenv("TERM") != "dumb"
 }

@@ -16,44 +16,44 @@ func (e *env) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "verify",
 		Usage: "compare Kong's log with the ledger, and with the destination where it can be asked",
-		Description: `Reads all that Kong holds, or what --since and --until leave of it, and looks up what became of each
-entry. Then it asks the destination whether each delivered entry is there.
+		Description: `Reads all that Kong holds, or the part between --since and --until, and looks up what became of each
+entry. Then it asks the destination whether it holds each delivered entry.
 
-A difference is an entry that Kong holds and
-  - that the ledger does not know, although a pass has read past it, or should have by now; or
-  - that the ledger calls delivered, and the destination does not hold; or
-  - that was rejected permanently, or deferred, until it is delivered or somebody drops it with a
-    reason (relay dead). Without --since and --until, so are those that Kong no longer holds.
-On the way, and no difference: what a pass that is under way still comes to. Not due yet, and no
-difference: what is newer than the last pass, for as long as --schedule. Both are a difference while
-passes fail.
+A difference is
+  - an entry that Kong holds and the ledger does not know, although a pass has read past it or should
+    have by now;
+  - an entry that the ledger calls delivered and the destination does not hold;
+  - a dead letter or a deferred entry, until it is delivered, or dropped with a reason (relay dead);
+    without --since and --until also if Kong has deleted the entry.
+Entries that the pass under way may still read are on the way, and entries newer than the last pass are
+not due yet, for as long as --schedule. Neither is a difference unless passes fail.
 
-CloudWatch Logs is read back by FilterLogEvents, which needs logs:FilterLogEvents on the log group and costs
-nothing: up to 5 calls a second of 1 MB each, so that a million entries take some minutes. What was filed
-under the time of its put, because it was older than 14 days, is found there. A file is read, and with it
-what logrotate has left beside it. Of CloudTrail Lake the event data store is asked that --event-data-store
-names; it bills each query by the bytes that it scans, which --since and --until bound. Standard output
-and pipes cannot be asked.
+CloudWatch Logs is read by FilterLogEvents, which needs logs:FilterLogEvents on the log group and costs
+nothing. It allows 5 calls a second of 1 MB each, so a million entries take some minutes. Events that were
+filed under the time of their put, because their own was older than 14 days, are found there. A file is read
+together with what logrotate has left beside it. CloudTrail Lake is asked by SQL over the event data store
+that --event-data-store names, and bills each query by the bytes that it scans: --since and --until bound
+them. Standard output and pipes cannot be asked.
 
-A destination shows some time after it has accepted an event: within a minute CloudWatch Logs, within minutes
-CloudTrail Lake. If something looks missing, verify waits for --grace from when it had read the ledger, and asks
-again before it says so.
+A destination may show an event only some time after it has accepted it: CloudWatch Logs within a minute,
+CloudTrail Lake within minutes. If something looks missing, verify asks again until --grace has passed since
+it read the ledger, and only then says so.
 
-Dropped entries are counted, and are no difference. Nor are events that are there more than once, which is
-what a crash or a lost answer may lead to, events that neither Kong nor the ledger knows, which another
-gateway may have sent, and lines that are no events or are torn. --strict makes differences of such events,
-and of signatures of Kong that do not verify.
+Dropped entries are counted and are not a difference. Nor are repeated events, to which a crash or a lost
+answer may lead; unknown events, which neither Kong nor the ledger knows and another gateway may have sent;
+and lines that are not events, or are torn. With --strict, these are differences too, and so are Kong's
+signatures that do not verify.
 
-A log that shows none of the newest entries that were recorded, although Kong must still have them, is
-another Kong's, or was emptied: verifying fails.
+If the log shows none of the newest entries that were recorded, although Kong must still have them, it is
+another Kong's or was emptied, and verify fails.
 
-Exit codes: 0 no difference, or all of them repaired; 3 a difference; 1 verifying failed.`,
+Exit codes: 0 no difference, or all of them repaired; 3 a difference; 1 verify failed.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "since", Usage: "verify from this time on (RFC 3339, a date, Unix seconds, or a span such as 36h); by default all that Kong holds"},
-			&cli.StringFlag{Name: "until", Usage: "verify up to this time, without it; by default up to now"},
+			&cli.StringFlag{Name: "until", Usage: "verify what is older than this time; by default all up to now"},
 			&cli.BoolFlag{Name: "repair", Usage: "put what is missing; entries that the ledger calls delivered and the destination lacks are put again"},
-			&cli.BoolFlag{Name: "strict", Usage: "call it a difference as well if events are repeated, unknown or unreadable, or signatures do not verify"},
-			&cli.DurationFlag{Name: "grace", HideDefault: true, Usage: "within which the destination may not show what it has accepted (default 1m, CloudTrail Lake 15m, a file 0s)"},
+			&cli.BoolFlag{Name: "strict", Usage: "repeated, unknown and unreadable events, and signatures that do not verify, are differences too"},
+			&cli.DurationFlag{Name: "grace", HideDefault: true, Usage: "how long the destination may take to show what it has accepted (default 1m, CloudTrail Lake 15m, a file 0s)"},
 			&cli.BoolFlag{Name: "json", Usage: "print the report as one JSON object, with up to 10000 ids of each kind"},
 		},
 		Action: e.verify,
@@ -66,7 +66,7 @@ func (e *env) verify(ctx context.Context, c *cli.Command) (err error) {
 		return config.Usagef("--grace is %s: it cannot be negative", grace)
 	}
 	if !c.IsSet("grace") {
-		grace = -1 // what suits the destination
+		grace = -1 // the usual time of the destination
 	}
 	o := verify.Options{Grace: grace, Repair: c.Bool("repair"), Strict: c.Bool("strict")}
 	if o.Since, o.Until, err = config.Window(c.String("since"), c.String("until"), time.Now()); err != nil {
