@@ -22,19 +22,20 @@ import (
 // which are in config's table of destinations.
 type destinationKind struct {
 	// ledgerName names the destination in the ledger's keys. Everything that tells two
-	// destinations apart must be in it: what is in the ledger of one is not put again.
+	// destinations apart must be in it. If two had the same name, what was delivered to one
+	// would never be put into the other.
 	ledgerName func(ctx context.Context, s *config.Settings) (string, error)
 	// label names the destination for a person.
 	label func(s *config.Settings) string
 	// open opens the destination. It opens a file, and makes no connection.
 	open func(ctx context.Context, s *config.Settings, stdout io.Writer) (opened, error)
-	// batchEntries, batchBytes and flightBytes bound batches and what is in flight, as in
-	// pipeline.Options. 0 is the pipeline's default.
+	// batchEntries, batchBytes and flightBytes bound batches and what is in flight, as the
+	// fields of pipeline.Options do; 0 for the default there.
 	batchEntries, batchBytes, flightBytes int
 	// bindsAccount reports whether the ledger is tied to the AWS account of the credentials,
-	// because its name does not say the account. May be nil: it is not.
+	// because its name does not contain the account. Nil if it never is.
 	bindsAccount func(s *config.Settings) bool
-	hint         string // what to do about an error that does not say it
+	hint         string // for an error that has none
 	caveat       string // what relay check cannot find out; may be empty
 	// holdings opens a reader of the events in the destination. Required; it returns nil, nil
 	// if the destination cannot be read.
@@ -72,8 +73,8 @@ func destinations() map[config.Destination]destinationKind {
 			},
 		},
 		config.ToCloudWatch: {
-			// The account that a log group is named without is no part of the name, which must
-			// not hang on whether AWS can be asked: see bindsAccount.
+			// If the log group is named without its account, this name has none either: it must
+			// not depend on whether AWS can be asked. See bindsAccount.
 			ledgerName: func(ctx context.Context, s *config.Settings) (string, error) {
 				cfg, err := s.AWSConfig(ctx)
 				return "logs:" + s.AccountID + ":" + s.Region + ":" + s.LogGroup + ":" + s.LogStream + at(cloudwatch.OtherEndpoint(cfg)), err
@@ -170,18 +171,18 @@ func newEncoder(s *config.Settings) audit.Encode {
 // Holdings reads the events that a destination holds.
 type Holdings struct {
 	Name string // of the destination, for a person
-	// Visible is how long the destination may not show an event that it has accepted.
+	// Visible is how long the destination may take to show an event that it has accepted.
 	Visible time.Duration
-	// Most is how many events may be asked for at once; 0 is any number.
+	// Most is how many events may be asked for at once; 0 for any number.
 	Most int
-	// Refiles reports whether an event may be filed under another time than its own:
-	// that of its put.
+	// Refiles reports whether the destination may file an event under the time of its put
+	// rather than its own.
 	Refiles bool
 	// Events yields the events that are filed under a time from since to until
-	// (excluded), Unix seconds, in no order that can be relied on. An event may come
-	// once for each time that it is there, and a line that is no event comes without
-	// a UID. It retries what passes in a minute or so; an error ends it, a
-	// [*audit.SettingsError] where a person has to act.
+	// (excluded), Unix seconds, in no order that can be relied on. It may yield an event
+	// once for each time that it is there, and yields a line that is not an event without
+	// a UID. It retries for about a minute what may pass. An error ends it: a
+	// [*audit.SettingsError] if a person has to act.
 	Events func(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error]
 }
 

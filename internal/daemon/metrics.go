@@ -68,8 +68,8 @@ type metrics struct {
 // collected.
 func newMetrics(s *server) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), start: time.Now(), retryCodes: map[string]bool{}}
-	m.entries = m.counterVec("entries_total", "Entries that have got their outcome: delivered, dead (rejected permanently) or own (own reads that were left out).", "outcome")
-	m.read = m.counter("entries_read_total", "Entries that the audit log showed, with those that were known.")
+	m.entries = m.counterVec("entries_total", "Entries that have got an outcome: delivered, dead (rejected permanently) or own (own reads that were left out).", "outcome")
+	m.read = m.counter("entries_read_total", "Entries that the audit log showed, including those that the ledger knew already.")
 	m.found = m.counter("entries_new_total", "Entries that were not in the ledger.")
 	m.deferrals = m.counter("entries_deferred_total", "Entries whose retries were exhausted. Each pass puts them again.")
 	m.repeated = m.counter("entries_repeated_total", "Entries that were put again because an answer was lost, or because the ledger forgot them.")
@@ -78,11 +78,11 @@ func newMetrics(s *server) *metrics {
 	m.passes = m.counterVec("passes_total", "Passes by kind (tail, reconcile) and outcome (complete, failed).", "kind", "outcome")
 	m.triggers = m.counterVec("triggers_total", "Triggers by path and outcome.", "path", "outcome")
 	m.verified = m.counterVec("signatures_total", "Entries by the outcome of checking Kong's signature.", "outcome")
-	m.retries = m.counterVec("put_retries_total", "Puts that delivered nothing of a batch and are made again, by the destination's code.", "code")
+	m.retries = m.counterVec("put_retries_total", "Puts after which entries had to be put again, by the destination's code.", "code")
 	m.missing = m.counter("announced_missing_total", "Announced ids that did not show up in the audit log within 30 s.")
 	m.changes = m.counterVec("changes_total", "Changed entities that events tell of, by how much is known of the state before: exact, approximate, unavailable. Only with --objects.", "history")
 	m.lateRows = m.counter("changes_late_total", "Changed entities that Kong showed after their event had gone, or whose request it lost. Only with --objects.")
-	m.failing = m.gauge("passes_failed_in_a_row", "Passes that failed since the last one that did not.")
+	m.failing = m.gauge("passes_failed_in_a_row", "Passes that have failed since the last one that succeeded.")
 	m.mayForget = m.gauge("ledger_may_forget", "1 if the settings of the ledger's server may make it forget what must be kept.")
 	m.stages = m.histogram("stage_duration_seconds", "Time that a stage took: read and lookup for a page, put and record for each attempt with a batch, failed ones among them.",
 		prometheus.ExponentialBuckets(0.001, 4, 8), "stage")
@@ -110,16 +110,16 @@ func (m *metrics) sampled(s *server) {
 	number("passes_running", "Passes that this relay makes at the moment.", func() int { return int(s.running.Load()) })
 	number("announced_ids_waiting", "Announced ids that are being looked for.", func() int { n, _ := s.scheduler.Counts(); return n })
 	number("announced_ids_missing", "Announced ids that are missing at the moment.", func() int { _, n := s.scheduler.Counts(); return n })
-	number("dead_letters", "Entries that the destination rejected permanently, and that nobody has retried or dropped.", func() int { return s.ledger.read().counts.Dead })
+	number("dead_letters", "Entries that were rejected permanently, or deferred for 24 hours, and that nobody has retried or dropped.", func() int { return s.ledger.read().counts.Dead })
 	number("deferred_entries", "Entries whose retries are exhausted. Each pass puts them first.", func() int { return s.ledger.read().counts.Deferred })
 	moment("newest_delivered_timestamp_seconds", "Timestamp of the newest delivered entry; 0 if this relay has delivered none.", m.newestDelivered)
 	moment("last_complete_pass_timestamp_seconds", "When the last complete pass of any relay on this ledger began; the start of this relay if none is known. A pass is complete if it read to the end and everything had an outcome.", m.lastComplete)
 	moment("oldest_undelivered_timestamp_seconds", "Timestamp of the oldest entry that is known and has not been delivered, or since when Kong could not be read; 0 if there is neither.", s.oldestUndelivered)
 	moment("recorded_timestamp_seconds", "Timestamp of the newest entry that Kong's audit log has shown; 0 if it has shown none.", s.recording.provenAt)
-	m.gaugeFunc("kong_retention_seconds", "How long Kong keeps its entries, as the newest says that it has shown, else the setting record-ttl.", func() float64 {
+	m.gaugeFunc("kong_retention_seconds", "How long Kong keeps entries, by the newest one that it has shown; without one, the setting record-ttl.", func() float64 {
 		return cmp.Or(s.recording.kept(), s.app.Settings.RecordTTL).Seconds()
 	})
-	m.collected(prometheus.GaugeValue, "dependency_up", "1 while a dependency works, 0 while it fails; nothing for one that is not known.", []string{"dependency"}, func(emit func(float64, ...string)) {
+	m.collected(prometheus.GaugeValue, "dependency_up", "1 while a dependency works, 0 while it fails; absent while that is not known.", []string{"dependency"}, func(emit func(float64, ...string)) {
 		for _, state := range s.health.States() {
 			switch state.Status {
 			case health.OK:
@@ -137,8 +137,8 @@ func (m *metrics) sampled(s *server) {
 			}
 		})
 	}
-	moments("certificate_expiry_timestamp_seconds", "Until when the certificate is valid that Kong or the ledger last showed, or that the relay shows them.", "certificate", func() map[string]time.Time { return s.app.Certificates() })
-	moments("secret_changed_timestamp_seconds", "When a secret was last changed: the time of its file, or of its version in Secrets Manager; nothing for one whose time is not known.", "secret", func() map[string]time.Time { return s.app.Settings.SecretsChanged() })
+	moments("certificate_expiry_timestamp_seconds", "When the certificate expires that Kong or the ledger last showed, or that the relay shows to them.", "certificate", func() map[string]time.Time { return s.app.Certificates() })
+	moments("secret_changed_timestamp_seconds", "When a secret was last changed: the time of its file, or of its version in Secrets Manager; absent if that is not known.", "secret", func() map[string]time.Time { return s.app.Settings.SecretsChanged() })
 	m.collected(prometheus.CounterValue, "outages_total", "Outages of a dependency that have ended.", []string{"dependency"}, func(emit func(float64, ...string)) {
 		for _, state := range s.health.States() {
 			emit(float64(state.Outages), string(state.Dependency))

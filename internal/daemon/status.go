@@ -16,7 +16,7 @@ const (
 	maxPasses    = 12
 	maxMissing   = 20
 	detailsEvery = 15 * time.Second // how long undelivered entries and outages are shown before they are read again
-	statusMost   = 2 * time.Second  // that a status waits for the ledger; who asks waits for 3 s
+	statusMost   = 2 * time.Second  // how long a status waits for the ledger; opsclient waits 3 s for the status
 	marksFresh   = 250 * time.Millisecond
 )
 

@@ -43,7 +43,7 @@ func (r *Report) Print(w io.Writer) error {
 	if r.Destination != nil {
 		p.destination(r.Destination)
 	} else {
-		p.printf("The destination was not asked: it cannot be, or --event-data-store does not name the one behind a CloudTrail Lake channel\n")
+		p.printf("The destination was not asked: standard output and pipes cannot be read, and CloudTrail Lake needs --event-data-store\n")
 	}
 	p.conclusion(r)
 	if _, err := io.WriteString(w, p.String()); err != nil {
@@ -62,7 +62,7 @@ func (p *printer) ledger(r *Report) {
 	p.found(false, r.Deferred, "deferred", "tried again by each pass")
 	p.found(false, r.Unstored, "dead or deferred, and not kept", "the ledger has lost the stored entries; --repair reads them again")
 	p.found(false, r.Unreadable, "dead or deferred, and unreadable", "the ledger's copies are broken; relay dead drop gives them up, and --repair then reads again what Kong still holds")
-	p.found(false, r.Dropped, "dropped", "were dead, and someone gave them up")
+	p.found(false, r.Dropped, "dropped", "were dead letters, and someone gave them up")
 	p.line(false, r.Own, "left out", "the relay's own reads")
 	p.found(false, r.SignatureFailed, "with a signature that does not verify", "delivered, and marked")
 	p.found(false, r.WithoutChanges, "without their changes", "Kong had not shown in time what the request changed; relay history may show it by now")
