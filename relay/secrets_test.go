@@ -150,7 +150,8 @@ func TestSecretsStayInKong(t *testing.T) {
 	}
 }
 
-// judgePlantings checks that what events say of a secret is that it changed where it did.
+// judgePlantings checks that what events say of a secret is that it changed where it did. A machine that
+// stood still may have sent events before their changes could be read: those say so.
 func (w *edited) judgePlantings(planted []entities.Planting, arrived []string) {
 	w.tb.Helper()
 	said := map[string][]string{} // by key, in the order of time: fields that differ
@@ -161,8 +162,10 @@ func (w *edited) judgePlantings(planted []entities.Planting, arrived []string) {
 				Key, Operation string
 				From, To       []entities.Field
 			}
+			Late bool
 		}
 	}
+	late, unsaid := 0, 0
 	for _, ev := range arrived {
 		events = slices.Grow(events, 1)[:len(events)+1]
 		if err := json.Unmarshal([]byte(ev), &events[len(events)-1], json.MatchCaseInsensitiveNames(true)); err != nil {
@@ -172,6 +175,9 @@ func (w *edited) judgePlantings(planted []entities.Planting, arrived []string) {
 	for _, e := range events {
 		if e.ResponseElements == nil {
 			continue
+		}
+		if e.ResponseElements.Late {
+			late++
 		}
 		for _, c := range e.ResponseElements.Changes {
 			if c.Operation != "update" {
@@ -187,9 +193,13 @@ func (w *edited) judgePlantings(planted []entities.Planting, arrived []string) {
 	for _, p := range planted {
 		list := said[p.Key]
 		slices.SortFunc(list, func(a, b string) int { return strings.Count(a, "/tags=") - strings.Count(b, "/tags=") })
-		if len(list) != 2 {
-			w.tb.Errorf("%s: %d updates are said", p.Secrets[0].Place, len(list))
+		if len(list) < 2 {
+			unsaid += 2 - len(list)
+			w.tb.Logf("%s: %d updates are said", p.Secrets[0].Place, len(list))
 			continue
+		}
+		if len(list) > 2 {
+			w.tb.Errorf("%s: %d updates are said", p.Secrets[0].Place, len(list))
 		}
 		if !strings.Contains(list[0], "[secret ") {
 			w.tb.Errorf("%s: the secret that was changed does not show as changed: %s", p.Secrets[0].Place, list[0])
@@ -197,6 +207,9 @@ func (w *edited) judgePlantings(planted []entities.Planting, arrived []string) {
 		if strings.Contains(list[1], "[secret ") {
 			w.tb.Errorf("%s: a secret that was not changed shows: %s", p.Secrets[0].Place, list[1])
 		}
+	}
+	if unsaid > late || late > len(planted) {
+		w.tb.Errorf("%d updates of %d entities are not said, and %d events say that they are late", unsaid, len(planted), late)
 	}
 }
 

@@ -175,7 +175,7 @@ func (w *world) start(env []string, args ...string) *relayRun {
 	r := &relayRun{cmd: exec.Command(binary, args...), waited: make(chan struct{})}
 	r.cmd.Env = append(append([]string{}, w.env...), env...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
-	r.cmd.WaitDelay = time.Second
+	r.cmd.WaitDelay = patient // what it wrote last is read first
 	if err := r.cmd.Start(); err != nil {
 		w.tb.Fatal(err)
 	}
