@@ -16,11 +16,6 @@ func TestAdvice(t *testing.T) {
 	}
 	tls := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(tls.Close)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +33,7 @@ func TestAdvice(t *testing.T) {
 		{"ledger", answers(503), secretA, "503", "relay status"},
 		{"nothing behind", answers(502), secretA, "502", "in front of the relay"},
 		{"broken", answers(500), secretA, "500", "log"},
-		{"nobody", "http://" + closed.Addr().String(), secretA, "connection refused", "--listen"},
+		{"nobody", "http://127.0.0.1:1", secretA, "connection refused", "--listen"},
 		{"no name", "http://relay.invalid:8080", secretA, "relay.invalid", "name"},
 		{"no answer", "http://" + silent.Addr().String(), secretA, "", "firewalls"},
 		{"hangs up", hangsUp, secretA, "EOF", "closes the connection"},
