@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/cloudtrailtest"
+	"github.com/kong-cloudtrail/relay/internal/cloudwatchtest"
 	"github.com/kong-cloudtrail/relay/internal/kongtest"
 	"github.com/kong-cloudtrail/relay/internal/verify"
 )
@@ -169,5 +170,21 @@ func TestCommandsBesideARelayThatPrintsEvents(t *testing.T) {
 	r.wait(t)
 	if n := printed(); n != 50 {
 		t.Errorf("the relay has printed %d lines for 50 events", n)
+	}
+}
+
+// What a pass delivers while verify reads Kong is looked for at the destination as well.
+func TestVerifyAsksForWhatAPassDelivers(t *testing.T) {
+	t.Parallel()
+	const n = 3000
+	at := time.Now().Add(-time.Hour)
+	w, logs := newLogsWorld(t, kongtest.Options{SkipReads: true}, cloudwatchtest.Options{ReadsPerSecond: -1, Faults: cloudwatchtest.Faults{Delay: 2 * time.Second}})
+	w.kong.Add(rows("d", n, func(i int) time.Time { return at.Add(time.Duration(i) * time.Millisecond) })...)
+	pass := w.start(w.env, "once")
+	eventually(t, patient, "a put", func() bool { return logs.Counts().Calls > 0 })
+	report := w.verifyUnlessFailing()
+	pass.wait(t)
+	if d := report.Destination; report.Delivered+report.OnTheWay != n || d.Confirmed+d.NotDue != report.Delivered {
+		t.Errorf("%+v, %+v", report, d)
 	}
 }

@@ -233,3 +233,36 @@ func TestCredentialsOfAFileThatIsNotThere(t *testing.T) {
 		}
 	}
 }
+
+// A KMS key that cannot be used is named, whatever the code: it is the one of a missing
+// permission, of a bad parameter, or its own.
+func TestKeyThatCannotBeUsed(t *testing.T) {
+	for _, answer := range []string{
+		`{"__type":"AccessDeniedException","message":"The specified KMS key does not exist or is not allowed to be used with Arn"}`,
+		`{"__type":"InvalidParameterException","message":"The specified KMS Key Id could not be found."}`,
+		`{"__type":"KMSDisabledException"}`,
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, answer)
+		}))
+		_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: static("")}, 1)
+		srv.Close()
+		if f == nil || f.Kind != awscall.Settings || !strings.Contains(f.Hint, "KMS key") {
+			t.Errorf("%s: %v, hint %q", answer, f, f.Hint)
+		}
+	}
+}
+
+// An error without a message has the name of its status, not the SDK's word for it.
+func TestErrorWithoutMessage(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"__type":"SerializationException"}`)
+	}))
+	defer srv.Close()
+	_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: static("")}, 1)
+	if f == nil || f.Reason != "Bad Request" {
+		t.Errorf("%v", f)
+	}
+}

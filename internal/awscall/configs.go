@@ -6,6 +6,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 )
@@ -29,7 +30,10 @@ func (c *Configs) In(ctx context.Context, region string) (aws.Config, error) {
 	if !c.loaded {
 		load := c.Load
 		if load == nil {
-			load = func(ctx context.Context) (aws.Config, error) { return awsconfig.LoadDefaultConfig(ctx) }
+			// The SDK would write warnings of its own to standard error, between the lines of the log.
+			load = func(ctx context.Context) (aws.Config, error) {
+				return awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{}))
+			}
 		}
 		config, err := load(ctx)
 		if err == nil && config.Credentials != nil {

@@ -55,3 +55,33 @@ func TestCredentialsRenewedInTheirFile(t *testing.T) {
 		t.Errorf("with renewed credentials: %v", f)
 	}
 }
+
+// The SDK writes nothing to standard error, where the lines of the relay's log are.
+func TestNothingBesideTheLog(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr := os.Stderr
+	os.Stderr = write
+	cfg, err := new(awscall.Configs).In(t.Context(), "us-east-1")
+	os.Stderr = stderr
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100") // the SDK warns of an answer whose end is missing
+		_, _ = io.WriteString(w, `{"successful":[],"failed":[]}`)
+	}))
+	defer srv.Close()
+	cfg.BaseEndpoint, cfg.Credentials = &srv.URL, static("")
+	if _, f := put(t, cfg, 1); f != nil {
+		t.Error(f)
+	}
+	if err := write.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(read); err != nil || len(text) > 0 {
+		t.Errorf("%s%v", text, err)
+	}
+}

@@ -104,6 +104,7 @@ const (
 	hintSignature   = "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or REGION is not the Region of the endpoint, or this machine's clock is wrong"
 	hintClock       = "set this machine's clock, by NTP: AWS takes signatures of the last five minutes only"
 	hintThrottled   = "AWS limits the calls of this account and Region: lower --put-rate, find out who else calls, or ask AWS for a higher quota"
+	hintKey         = "look at the KMS key of what is called: it must be enabled, and its policy must let the service and the relay's role use it"
 	hintFailing     = "AWS itself fails: wait, and look at its health dashboard for the Region"
 )
 
@@ -278,7 +279,7 @@ func (s *Service) explainCredentials(e *credentialsError) *Failure {
 	return s.failure(e, f)
 }
 
-// unknownError is the SDK's code for an answer without a code.
+// unknownError is the SDK's code for an answer without a code, and its message for one without a message.
 const unknownError = "UnknownError"
 
 // answer is the part of an error's answer that matters here.
@@ -295,6 +296,9 @@ func readAnswer(resp *smithyhttp.ResponseError) answer {
 	var api smithy.APIError
 	if errors.As(resp.Err, &api) && api.ErrorCode() != unknownError {
 		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
+		if a.message == unknownError {
+			a.message = ""
+		}
 	}
 	if a.code == "" { // the body may not be JSON
 		a.code = restjson.SanitizeErrorCode(resp.Response.Header.Get("X-Amzn-ErrorType"))
@@ -338,6 +342,9 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 // hint returns what to do about a code that a person must act on, or the empty string for
 // a code that is not known to be such a code.
 func (s *Service) hint(a answer, resp *http.Response) string {
+	if strings.HasPrefix(a.code, "KMS") || strings.Contains(Clean(a.message), "KMS") {
+		return hintKey // the code is often the one of a missing permission, or of a bad parameter
+	}
 	if hint, ok := s.Codes[a.code]; ok {
 		return hint
 	}

@@ -26,6 +26,7 @@ func TestSuccessThatIsNotOfAWS(t *testing.T) {
 	}{
 		"JSON":       {http.StatusOK, "application/json", `{"ok":true}`},
 		"nothing":    {http.StatusOK, "", ""},
+		"null":       {http.StatusOK, "application/json", "null"},
 		"accepted":   {http.StatusAccepted, "text/plain", "{}"},
 		"no content": {http.StatusNoContent, "", ""},
 	} {

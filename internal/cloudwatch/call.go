@@ -43,13 +43,16 @@ type answer struct {
 	} `json:"rejectedLogEventsInfo"`
 	Others jsontext.Value `json:",embed"`
 
-	empty bool // there was no body
+	empty bool // there was no body, or it is null
 }
 
 // read decodes the body of a successful answer, which may be empty.
 func (a *answer) read(r io.Reader) error {
 	*a = answer{}
-	err := json.UnmarshalDecode(jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), a)
+	d := jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	null := d.PeekKind() == jsontext.KindNull
+	err := json.UnmarshalDecode(d, a)
+	a.empty = null
 	if errors.Is(err, io.EOF) {
 		a.empty, err = true, nil
 	}

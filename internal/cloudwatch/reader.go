@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/smithy-go/middleware"
 	"golang.org/x/time/rate"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
@@ -17,6 +20,7 @@ import (
 )
 
 const (
+	notFound       = "ResourceNotFoundException"
 	readsPerSecond = 4.5    // AWS's quota for FilterLogEvents is 5, by AWS's clock
 	readPage       = 10_000 // events: the most that FilterLogEvents gives
 	readAttempts   = 8
@@ -27,7 +31,10 @@ const (
 var readService = awscall.Service{
 	Name: service.Name, Endpoint: service.Endpoint, Parameters: service.Parameters,
 	Permission: "allow logs:FilterLogEvents on the log group",
-	Codes:      map[string]string{"ResourceNotFoundException": hintGroup},
+	Codes: map[string]string{
+		notFound:                    hintGroup,
+		"InvalidOperationException": "relay verify can read a log group of the class Standard only",
+	},
 }
 
 // Reader asks a log stream which events it holds. It keeps AWS's quota of
@@ -39,7 +46,6 @@ var readService = awscall.Service{
 type Reader struct {
 	client *cloudwatchlogs.Client
 	caller *awscall.Caller
-	turns  *rate.Limiter
 	group  string
 	stream string
 }
@@ -49,10 +55,39 @@ func NewReader(cfg aws.Config, group, stream string) *Reader {
 	caller, cfg := awscall.New(cfg, readService)
 	return &Reader{
 		client: cloudwatchlogs.NewFromConfig(cfg, func(o *cloudwatchlogs.Options) {
-			o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) { s.MaxAttempts, s.MaxBackoff = readAttempts, readMaxBackoff })
+			o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) {
+				s.MaxAttempts, s.MaxBackoff = readAttempts, readMaxBackoff
+				s.Retryables = append(slices.Clip(s.Retryables), retry.IsErrorRetryableFunc(cutShort))
+			})
+			o.APIOptions = append(slices.Clip(o.APIOptions), func(stack *middleware.Stack) error {
+				return stack.Finalize.Insert(turn{rate.NewLimiter(readsPerSecond, 1)}, "Retry", middleware.After)
+			})
 		}),
-		caller: caller, turns: rate.NewLimiter(readsPerSecond, 1), group: group, stream: stream,
+		caller: caller, group: group, stream: stream,
 	}
+}
+
+// cutShort reports whether the end of an answer is missing. The SDK by itself does not retry
+// such a call.
+func cutShort(err error) aws.Ternary {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return aws.TrueTernary
+	}
+	return aws.UnknownTernary
+}
+
+// turn makes each attempt of a call wait for its turn under AWS's quota.
+type turn struct{ *rate.Limiter }
+
+// ID implements [middleware.FinalizeMiddleware].
+func (turn) ID() string { return "RelayTurn" }
+
+// HandleFinalize implements [middleware.FinalizeMiddleware].
+func (t turn) HandleFinalize(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+	if err := t.Wait(ctx); err != nil {
+		return middleware.FinalizeOutput{}, middleware.Metadata{}, err
+	}
+	return next.HandleFinalize(ctx, in)
 }
 
 // Events yields the events that are filed under a time from since to until
@@ -81,19 +116,9 @@ func (r *Reader) events(ctx context.Context, since, until int64, yield func(audi
 		return nil
 	}
 	for {
-		if err := r.turns.Wait(ctx); err != nil {
+		out, err := r.page(ctx, in)
+		if err != nil {
 			return err
-		}
-		var out *cloudwatchlogs.FilterLogEventsOutput
-		failure := r.caller.Do(ctx, func(ctx context.Context) (err error) {
-			out, err = r.client.FilterLogEvents(ctx, in)
-			if err == nil && out.Events == nil && !awscall.IsFromAWS(out.ResultMetadata) {
-				return r.caller.BadAnswer(awscall.ErrForeign) // which would look like an empty stream
-			}
-			return err
-		})
-		if failure != nil {
-			return failure.Err()
 		}
 		for i := range out.Events {
 			if !yield(audit.ReadStoredEvent([]byte(aws.ToString(out.Events[i].Message)))) {
@@ -109,4 +134,31 @@ func (r *Reader) events(ctx context.Context, since, until int64, yield func(audi
 		}
 		in.NextToken = out.NextToken
 	}
+}
+
+// page returns a page of events: an empty one, without another after it, if the group has no
+// such stream.
+func (r *Reader) page(ctx context.Context, in *cloudwatchlogs.FilterLogEventsInput) (*cloudwatchlogs.FilterLogEventsOutput, error) {
+	out, failure := r.call(ctx, in)
+	if failure != nil && failure.Code == notFound {
+		// AWS has one code for a missing group and a missing stream. A stream that was deleted
+		// holds nothing, which is a difference and can be repaired.
+		group := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &r.group, Limit: aws.Int32(1), StartTime: aws.Int64(0), EndTime: aws.Int64(1)}
+		if _, failure = r.call(ctx, group); failure == nil {
+			return &cloudwatchlogs.FilterLogEventsOutput{}, nil
+		}
+	}
+	return out, failure.Err()
+}
+
+// call makes one call of FilterLogEvents.
+func (r *Reader) call(ctx context.Context, in *cloudwatchlogs.FilterLogEventsInput) (out *cloudwatchlogs.FilterLogEventsOutput, _ *awscall.Failure) {
+	failure := r.caller.Do(ctx, func(ctx context.Context) (err error) {
+		out, err = r.client.FilterLogEvents(ctx, in)
+		if err == nil && out.Events == nil && !awscall.IsFromAWS(out.ResultMetadata) {
+			return r.caller.BadAnswer(awscall.ErrForeign) // which would look like an empty stream
+		}
+		return err
+	})
+	return out, failure
 }

@@ -75,6 +75,7 @@ func TestReaderErrors(t *testing.T) {
 	}{
 		"no permission":          {[]string{apiError("AccessDeniedException", "no")}, true, "logs:FilterLogEvents"},
 		"no group":               {[]string{apiError("ResourceNotFoundException", "no")}, true, "--log-group"},
+		"not of class Standard":  {[]string{apiError("InvalidOperationException", "no")}, true, "class Standard"},
 		"the same page for good": {[]string{`{"events":[],"nextToken":"1"}`}, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,6 +89,17 @@ func TestReaderErrors(t *testing.T) {
 				t.Errorf("%v (%s)", failure, audit.Hint(failure))
 			}
 		})
+	}
+}
+
+// AWS answers alike if the group or the stream is missing. A stream that was deleted holds nothing.
+func TestReaderOfDeletedStream(t *testing.T) {
+	cfg, seen := answers(t, "FilterLogEvents", apiError("ResourceNotFoundException", "no"), `{"events":[],"nextToken":"1"}`)
+	for e, err := range cloudwatch.NewReader(cfg, "audit", "kong").Events(t.Context(), 0, 1) {
+		t.Errorf("%+v: %v", e, err)
+	}
+	if len(*seen) != 2 || (*seen)[1]["logStreamNames"] != nil || (*seen)[1]["logGroupName"] != "audit" {
+		t.Errorf("requests %v", *seen)
 	}
 }
 

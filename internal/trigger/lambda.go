@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 	"github.com/go-json-experiment/json"
 )
 
@@ -92,7 +93,8 @@ func (l *Lambda) open(ctx context.Context) (*lambda.Client, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.client == nil {
-		c, err := config.LoadDefaultConfig(ctx, config.WithRegion(l.region), config.WithHTTPClient(l.http), config.WithRetryer(l.retryer))
+		c, err := config.LoadDefaultConfig(ctx, config.WithRegion(l.region), config.WithHTTPClient(l.http), config.WithRetryer(l.retryer),
+			config.WithLogger(logging.Nop{})) // it would write to standard error
 		if err != nil {
 			return nil, fmt.Errorf("loading the AWS configuration: %w", err)
 		}

@@ -79,7 +79,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.log.Scan(ctx, v.Since, v.Until, func(s walk.Step) error { return v.page(ctx, s) }); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{v.checkWitnesses, v.compare, v.lookAgain, v.nameLost, v.findFailing, v.countUndelivered} {
+	for _, step := range []func(context.Context) error{v.checkWitnesses, v.lookAgain, v.compare, v.nameLost, v.findFailing, v.countUndelivered} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -298,7 +298,8 @@ func (v *verification) countUnstored(e *audit.Entry) {
 }
 
 // lookAgain waits a moment for a running relay to deliver the young entries, and looks them
-// up again.
+// up again. It comes before the destination is asked, which must hold what was delivered
+// meanwhile.
 func (v *verification) lookAgain(ctx context.Context) error {
 	if len(v.young) == 0 {
 		return nil
@@ -324,6 +325,9 @@ func (v *verification) lookAgain(ctx context.Context) error {
 	}
 	v.waited = true
 	for i, o := range outcomes {
+		if i := v.held.find(v.young[i].ID); v.destination != nil && o == audit.Delivered {
+			i.set(expected)
+		}
 		v.report.Entries-- // v.entry counts it again
 		v.entry(&v.young[i], o)
 	}
