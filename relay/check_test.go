@@ -35,7 +35,7 @@ func TestCheckTrigger(t *testing.T) {
 	}
 	eventually(t, patient, "the trigger is counted", func() bool { return metric(t, ops, `triggers_total{outcome="accepted",path="/v1/trigger"}`) == "1" })
 	out = check(1, []string{"RELAY_TRIGGER_SECRET=whsec_MTEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}, relay)
-	if !strings.Contains(out, "FAILED  trigger      triggering the relay: refused with 401") || !strings.Contains(out, "What to do: make the secret the relay's") {
+	if !strings.Contains(out, "FAILED  trigger      triggering the relay: refused with 401") || !strings.Contains(out, "What to do: use the relay's secret") {
 		t.Error(out)
 	}
 	out = check(1, []string{secret}, ops)

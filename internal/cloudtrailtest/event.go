@@ -16,9 +16,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-// Limits of PutAuditEvents, from AWS's documentation. Where it says kB, the
-// smaller reading (1,000) is taken, and lengths are counted in bytes, not in
-// characters: what passes here passes under any reading.
+// Limits of PutAuditEvents, from AWS's documentation. A kB counts as 1,000 bytes, and lengths
+// count in bytes rather than characters, so what passes here passes however AWS counts.
 const (
 	MaxEvents      = 100       // events a call
 	MaxBody        = 1_000_000 // bytes of a request's body
@@ -28,7 +27,7 @@ const (
 	eventTimeShape = "2006-01-02T15:04:05Z"
 )
 
-// failure is why one event is refused; the rest of its call goes on.
+// failure is why one event is refused. The other events of its call are not affected.
 type failure struct {
 	ID      string `json:"id"`
 	Code    string `json:"errorCode"`
@@ -46,7 +45,7 @@ func checksumMatches(data []byte, checksum string) bool {
 type field struct {
 	name     string
 	required bool
-	limit    int // bytes; 0 is none
+	limit    int // bytes; 0 for no limit
 	object   bool
 }
 
@@ -73,7 +72,8 @@ var identityFields = []field{
 	{name: "details", object: true},
 }
 
-// check returns what is wrong with an event's data, or nil, and notes in e what it says.
+// check returns what is wrong with an event's data, or nil. It sets UID, Place and At of e to
+// what the data says.
 func (s *Server) check(data []byte, e *awstest.Event) *failure {
 	switch {
 	case len(data) > MaxEvent:
@@ -108,13 +108,13 @@ func (s *Server) check(data []byte, e *awstest.Event) *failure {
 	return nil
 }
 
-// jsonOptions take what Kong may have recorded inside a payload: half of a surrogate
-// pair, and names that are there twice. Bytes that are not UTF-8 are refused apart.
+// jsonOptions accept what Kong may have recorded inside a payload: half of a surrogate pair,
+// and duplicate names. check refuses bytes that are not UTF-8.
 var jsonOptions = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
-// readObject reads an object against a table. It returns its texts, and its objects as JSON. AWS
-// does not say whether it takes fields that its table does not have, a field twice, or null
-// for an optional one: here they are InvalidData.
+// readObject checks an object against a table of fields. It returns the object's texts, and its
+// objects as JSON. AWS does not say whether it accepts fields that its table does not have, a
+// field twice, or null for an optional field: here they are InvalidData.
 func readObject(data []byte, path string, table []field) (map[string]string, *failure) {
 	notJSON := refuse("InvalidData", "eventData is not a JSON object")
 	d := jsontext.NewDecoder(bytes.NewReader(data), jsonOptions...)
@@ -164,7 +164,7 @@ func (f *field) read(path string, v jsontext.Value) (string, *failure) {
 	case kind != '{' && kind != '"', f.object != (kind == '{'):
 		return "", refuse("InvalidData", path+f.name+" has the wrong type")
 	case kind == '"':
-		v, _ = jsontext.AppendUnquote(nil, v) // half of a surrogate pair is an error, and taken
+		v, _ = jsontext.AppendUnquote(nil, v) // half of a surrogate pair is an error, and accepted all the same
 	}
 	switch {
 	case f.limit > 0 && len(v) > f.limit:

@@ -13,7 +13,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-// auditEvent is one event of a request. A member that is null is one that is missing.
+// auditEvent is one event of a request. A member that is null counts as missing.
 type auditEvent struct {
 	ID       *string        `json:"id"`
 	Data     jsontext.Value `json:"eventData"` // of a JSON string
@@ -41,8 +41,8 @@ func (s *Server) putAuditEvents(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// read reads the body of a request, and checks who makes it. The caller calls done when it needs the
-// body no longer.
+// read reads the body of a request, and checks its signature. The caller calls done when it no
+// longer needs the body.
 func (s *Server) read(r *http.Request, service string) (body []byte, done func(), e *awstest.Error) {
 	body, done, e = awstest.ReadBody(r, MaxBody)
 	if e == nil && !s.o.Unsigned {
@@ -51,7 +51,8 @@ func (s *Server) read(r *http.Request, service string) (body []byte, done func()
 	return body, done, e
 }
 
-// noData is eventData without a member, which Lean checks as well: who puts it wants to see it refused.
+// noData is eventData without a member. The relay's check puts it to see it refused, so Lean refuses
+// it as well.
 const noData = `"{}"`
 
 // judge stores the valid events of a call, and returns the answer.
@@ -124,7 +125,8 @@ var (
 	idPattern         = regexp.MustCompile(`^[-_A-Za-z0-9]{1,128}$`)
 )
 
-// maxExternalID is the length of an external id, in bytes. It is more than a pattern can count.
+// maxExternalID is the greatest length of an external id, in bytes. Go's regular expressions cannot
+// count that far.
 const maxExternalID = 1224
 
 func decode(body []byte) ([]auditEvent, *awstest.Error) {
@@ -164,7 +166,7 @@ func decode(body []byte) ([]auditEvent, *awstest.Error) {
 	return events, nil
 }
 
-// answer makes the answer. Ids need no escaping: they match their pattern.
+// answer returns the answer to a call. Ids need no escaping, as they match their pattern.
 func (s *Server) answer(taken []awstest.Event, failed []failure) []byte {
 	b := []byte(`{"successful":[`)
 	for i := range taken {
@@ -180,7 +182,7 @@ func (s *Server) answer(taken []awstest.Event, failed []failure) []byte {
 	return fmt.Appendf(b, `],"failed":%s}`, refused)
 }
 
-// eventID makes a UUID of the server's random part and a Seq.
+// eventID returns a UUID made of the server's random part and a Seq.
 func (s *Server) eventID(seq int) string {
 	return fmt.Sprintf("%08x-0000-4000-8000-%012x", s.boot, seq)
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-// The query side of CloudTrail Lake, as AWS's model of the cloudtrail service
-// has it (JSON 1.1): StartQuery, DescribeQuery, GetQueryResults. It sees what
-// was kept of the events: with Lean nothing.
+// The queries of CloudTrail Lake, as AWS's model of the cloudtrail service has them (JSON
+// 1.1): StartQuery, DescribeQuery, GetQueryResults. They see what was kept of the events,
+// which with Lean is nothing.
 
 const (
-	maxResults   = 1000 // rows a page, at the most and unless said otherwise
-	maxStatement = 10_000
+	maxResults   = 1000   // rows in a page: the default and the maximum
+	maxStatement = 10_000 // bytes of a statement
 )
 
 var queryIDPattern = regexp.MustCompile(`^[a-f0-9-]{36}$`)
@@ -32,7 +32,7 @@ type queryRun struct {
 	looks            int // how often its status was asked for
 }
 
-// status goes a step further each time it is looked at.
+// status returns the query's status, which goes a step further with each call.
 func (q *queryRun) status() string {
 	q.looks++
 	return []string{"QUEUED", "RUNNING", "FINISHED"}[min(q.looks, 3)-1]
@@ -120,7 +120,7 @@ func (s *Server) look(id string) (*queryRun, string, *awstest.Error) {
 	return q, q.status(), nil
 }
 
-// page returns the rows behind a token, which is empty for the first ones.
+// page returns the page of rows that begins at a token, which is empty for the first page.
 func (q *queryRun) page(token string, size int) (map[string]any, *awstest.Error) {
 	start := 0
 	if token != "" {

@@ -1,7 +1,8 @@
 // Package cloudtrailtest is an emulated AWS CloudTrail Lake: PutAuditEvents with
 // its signatures, limits, errors and quota, and the queries that verification
-// needs. It is written from AWS's published model, shares no code with the client, and misbehaves on request, so that
-// tests, the demo and the local stack meet the service at its worst.
+// needs. It is written from AWS's published model and shares no code with the
+// client. It misbehaves on request, so that tests, the demo and the local stack
+// meet the service at its worst.
 //
 // Where AWS's documentation leaves a limit open, the server takes the stricter
 // reading.
@@ -19,11 +20,11 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-// Faults are what goes wrong with calls.
+// Faults say what goes wrong with calls.
 type Faults = awstest.Faults
 
-// What a server knows unless its options say otherwise. The key is the one of
-// AWS's own examples, and opens nothing.
+// The credentials, the channel and the event data store that every server knows. The key is
+// that of AWS's own examples, and is of no use elsewhere.
 const (
 	AccessKeyID     = "AKIDEXAMPLE"
 	SecretAccessKey = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -33,7 +34,7 @@ const (
 
 const (
 	region  = "eu-central-1"
-	account = "111122223333" // that owns the channel
+	account = "111122223333" // the account that owns the channel
 )
 
 // CallsPerSecond is AWS's quota for PutAuditEvents.
@@ -42,20 +43,22 @@ const CallsPerSecond = 100
 // Options shape a Server. The zero value is the strict service, whose only channel is
 // [ChannelARN].
 type Options struct {
-	// ExternalID, if set, must come with each call, else ChannelInsufficientPermission.
+	// ExternalID, if set, is the external id that each call must have. Others are refused
+	// with ChannelInsufficientPermission.
 	ExternalID string
-	// EventSource, if set, is the only one that is taken; any other is InvalidEventSource.
+	// EventSource, if set, is the only eventSource that is accepted. Others are refused with
+	// InvalidEventSource.
 	EventSource string
 	// Unsigned turns the check of signatures off.
 	Unsigned bool
-	// Lean reads ids only and believes all eventData but "{}", for benchmarks of what
-	// calls the server. Of events it keeps how often each id was accepted.
+	// Lean is for benchmarks of what calls the server: it checks no eventData, except that
+	// it refuses "{}", and keeps nothing of an event but how often its id was accepted.
 	Lean bool
 	// Digest keeps no eventData.
 	Digest bool
 	// CallsPerSecond is the quota: 0 for AWS's, negative for none.
 	CallsPerSecond int
-	// Faults from the start; SetFaults changes them.
+	// Faults are those from the start. SetFaults changes them.
 	Faults Faults
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
@@ -106,7 +109,7 @@ var (
 	queryProtocol = awstest.Protocol{ContentType: "application/x-amz-json-1.1", Namespace: "com.amazonaws.cloudtrail.v20131101"}
 )
 
-// invalid is how AWS refuses what breaks a constraint of its model.
+// invalid returns the error with which AWS refuses what breaks a constraint of its model.
 func invalid(message string) *awstest.Error {
 	return awstest.Refuse("ValidationException", "1 validation error detected: "+message)
 }

@@ -19,9 +19,9 @@ const (
 	maxSkew = 5 * time.Minute
 )
 
-// verify checks a request's signature, Signature Version 4 in the Authorization
-// header: it signs the request again. Signing is AWS's own code on both sides, as the
-// relay signs nothing itself.
+// verify checks a request's signature, Signature Version 4 in the Authorization header, by
+// signing the request again. AWS's own code signs on both sides, as the relay signs nothing
+// itself.
 func (s *Server) verify(r *http.Request, body []byte, service string) *awstest.Error {
 	now := s.o.Now()
 	signature, e := s.Signed(r, service, region, now)

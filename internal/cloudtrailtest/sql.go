@@ -12,8 +12,8 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/awstest"
 )
 
-// The one statement that is understood is that of a verification: how often each
-// event of a source was accepted, of the seconds from one time to another.
+// statementPattern matches the only statement that the server understands, that of a
+// verification: how often each event of a source was accepted, between two times.
 var statementPattern = regexp.MustCompile(`^SELECT eventData\.UID AS uid, eventData\.eventTime AS at, COUNT\(\*\) AS times FROM ([0-9A-Za-z-]+) ` +
 	`WHERE eventData\.eventSource = '([^']*)' AND eventData\.eventTime >= '([^']*)' AND eventData\.eventTime < '([^']*)' ` +
 	`GROUP BY eventData\.UID, eventData\.eventTime$`)

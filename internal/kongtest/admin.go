@@ -8,7 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// serveAdmin answers every other request as an Admin API with nothing in it might.
+// serveAdmin answers every other request as the Admin API of an empty Kong might.
 func (s *Server) serveAdmin(e *exchange) {
 	path := e.r.URL.Path
 	switch {
@@ -54,8 +54,8 @@ type exchange struct {
 	workspace string    // UUID
 	payload   *string   // what the audit log will hold; nil for none
 	removed   *string
-	silent    bool     // Kong does not get to write a row
-	cut       net.Conn // to be closed, once the request has been counted
+	silent    bool     // no row is written
+	cut       net.Conn // to be closed once the request has been counted
 }
 
 const requestIDHeader = "X-Kong-Admin-Request-ID"
@@ -66,7 +66,7 @@ func (e *exchange) setKong(h http.Header) {
 	h.Set(requestIDHeader, e.RequestID)
 }
 
-// authorize checks the token, and answers where that fails.
+// authorize checks the token, and answers if it is refused.
 func (e *exchange) authorize() bool {
 	users := e.options.users
 	if len(users) == 0 {

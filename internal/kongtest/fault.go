@@ -11,49 +11,49 @@ import (
 	"time"
 )
 
-// Fault is what goes wrong with a page of /audit/requests; its zero value is a page as it
-// should be. Fields combine, but only Wait does with Reset, Truncate and Pause need a body
-// that is a page or Content, and Reorder needs a page.
+// Fault is what goes wrong with a page of /audit/requests. The zero value is no fault. Fields
+// combine, with these exceptions: Reset combines with Wait only, Truncate and Pause need a page
+// or Content, and Reorder needs a page.
 type Fault struct {
-	// Wait passes before anything else. With Status 500 it is a database that is
-	// down, for which Kong waits up to 30 s.
+	// Wait is how long the server waits before it does anything else. With Status 500 it
+	// emulates a database that is down, for which Kong waits up to 30 s.
 	Wait time.Duration
-	// Status is answered instead of the page. 401, 403, 404 and 500 come from
-	// Kong; any other comes from something before it, without Kong's headers and
-	// without a row in the audit log.
+	// Status is sent instead of the page. 401, 403, 404 and 500 come from Kong; any other
+	// comes from something before it, without Kong's headers and without a row in the
+	// audit log.
 	Status int
-	// RetryAfter is sent along with Status, in whole seconds, if it is not zero.
+	// RetryAfter is sent along with Status, in whole seconds, unless it is zero.
 	RetryAfter time.Duration
-	// Content is answered instead of the page's or the status's own body, as HTML if it
-	// begins like that, else as JSON. Without Status it comes with a 200.
+	// Content replaces the body of the page or of Status. It is sent as HTML if it begins
+	// with <, else as JSON, and without Status with a 200.
 	Content string
-	// Reset cuts the connection instead of an answer.
+	// Reset resets the connection instead of sending an answer.
 	Reset bool
 	// Truncate cuts the connection in the middle of the body.
 	Truncate bool
-	// Pause passes between each tenth of the body.
+	// Pause is how long the server waits after each tenth of the body.
 	Pause time.Duration
 	// Reorder shuffles the page's rows.
 	Reorder bool
 }
 
-// HTML is the fault of something before Kong that answers with its own page.
+// HTML returns the fault of something before Kong that answers with a page of its own.
 func HTML() Fault {
 	return Fault{Content: "<!DOCTYPE html>\n<html><body><h1>Please log in</h1></body></html>\n"}
 }
 
-// NoData is an answer that is JSON, and not a page.
+// NoData returns the fault of an answer that is JSON but not a page.
 func NoData() Fault { return Fault{Content: `{"next":null}`} }
 
-// Chance is a fault that happens to a share of the pages, at random. For every n-th page use
-// [Options].OnPage.
+// Chance is a fault that happens to a share of the pages, at random. For a fault of every n-th
+// page, use [Options].OnPage.
 type Chance struct {
-	P     float64 // 0 to 1
+	P     float64 // its probability, 0 to 1
 	Fault Fault
 }
 
-// Inject has the next pages answered with these faults, one each. An empty
-// Fault lets a page pass.
+// Inject makes these faults happen to the next pages, one to each. Nothing happens to a page
+// whose Fault is the zero value.
 func (s *Server) Inject(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,8 +81,8 @@ func (s *Server) nextFault(o *Options, r Request) Fault {
 	return Fault{}
 }
 
-// begin does what a fault does before the page is read, and tells whether it is
-// still to be answered.
+// begin does what a fault does before the page is read, and reports whether the page is
+// still to be sent.
 func (s *Server) begin(e *exchange) bool {
 	f := &e.Fault
 	if !wait(e.r, e.options.Latency+f.Wait) {
@@ -131,8 +131,8 @@ func (s *Server) begin(e *exchange) bool {
 	return false
 }
 
-// send answers with a body, as JSON unless its type is set, and as slowly and as much of it as
-// the fault says.
+// send answers with a body, as JSON unless the content type is set. Truncate and Pause of the
+// fault apply.
 func (e *exchange) send(status int, body []byte) {
 	e.Status = status
 	if status == http.StatusNoContent {
@@ -159,19 +159,19 @@ func (e *exchange) send(status int, body []byte) {
 			return // the client has gone
 		}
 		if e.Fault.Pause > 0 {
-			http.NewResponseController(e.w).Flush() //nolint:errcheck // the next write tells
+			http.NewResponseController(e.w).Flush() //nolint:errcheck // the next write fails as well
 			if !wait(e.r, e.Fault.Pause) {
 				return
 			}
 		}
 	}
 	if e.Fault.Truncate {
-		http.NewResponseController(e.w).Flush() //nolint:errcheck // cut in any case
+		http.NewResponseController(e.w).Flush() //nolint:errcheck // the connection is cut in any case
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// wait tells whether the client is still there after d.
+// wait waits for d, and reports whether the client is still there.
 func wait(r *http.Request, d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -184,7 +184,7 @@ func wait(r *http.Request, d time.Duration) bool {
 	}
 }
 
-// reset takes over the connection, so that its end is a reset to the client.
+// reset takes over the connection and has it closed so that the client sees a reset.
 func (e *exchange) reset() {
 	conn, _, err := http.NewResponseController(e.w).Hijack()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 // Start listens on a free port of the loopback interface and returns the URL.
 func (s *Server) Start() (string, error) { return s.listen("127.0.0.1:0", nil) }
 
-// StartTLS is Start with TLS. What config says of certificates is used as it is.
+// StartTLS is like Start, with TLS. It uses config's certificates as they are.
 func (s *Server) StartTLS(config *tls.Config) (string, error) {
 	return s.listen("127.0.0.1:0", config)
 }
@@ -34,7 +34,7 @@ func (s *Server) listen(address string, config *tls.Config) (string, error) {
 			s.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          log.New(io.Discard, "", 0), // handshakes that fail are the client's to tell
+		ErrorLog:          log.New(io.Discard, "", 0), // the client reports a handshake that fails
 	}}
 	if config == nil {
 		h.Start()
@@ -47,9 +47,9 @@ func (s *Server) listen(address string, config *tls.Config) (string, error) {
 	return h.URL, nil
 }
 
-// Close cuts every connection, stops listening, and writes the rows that are
-// late. Rows stay, and the server may listen again: a Kong that was restarted.
-// It waits for requests that are being served: OnPage must not call it.
+// Close cuts every connection, stops listening, and writes the rows that are late. It keeps
+// all rows, and the server may listen again, as a Kong that was restarted does. Close waits
+// for requests that are being served, so OnPage must not call it.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	listening := s.listening
@@ -60,7 +60,7 @@ func (s *Server) Close() error {
 		err = errors.Join(err, h.Config.Close()) // which does not wait for clients
 		h.Close()
 	}
-	s.serving.Lock()   // once the last request has been served
+	s.serving.Lock()   // waits until the last request has been served
 	s.serving.Unlock() //nolint:staticcheck // nothing to do but wait
 	if s.proxy != nil {
 		s.proxy.Transport.(*http.Transport).CloseIdleConnections()

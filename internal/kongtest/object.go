@@ -10,9 +10,9 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
-// AddObjects puts rows into /audit/objects. A request may have several, in any
-// order, and they may come late: that is up to the caller. Writes to entities that
-// the server answers by itself add theirs, with those that are deleted in cascade.
+// AddObjects puts rows into /audit/objects. The caller decides how many a request has, in
+// which order and how late. Writes to entities, which the server answers itself, add their own
+// rows, with those of entities that are deleted in cascade.
 func (s *Server) AddObjects(rows ...auditlog.Object) {
 	o := s.options.Load()
 	now := o.Now().Unix()
@@ -27,15 +27,15 @@ func (s *Server) AddObjects(rows ...auditlog.Object) {
 	s.change()
 }
 
-// EverObjectIDs yields the ids of all rows of /audit/objects that were ever there.
+// EverObjectIDs yields the ids of all rows that /audit/objects has ever had.
 func (s *Server) EverObjectIDs() iter.Seq[string] { return s.ids(s.objects.Ever) }
 
-// World holds the entities, and the true state before and after each change. A recorder's
-// is empty: the entities are Kong's.
+// World returns the entities, with the true state before and after each change. That of a
+// recorder is empty, as Kong has the entities.
 func (s *Server) World() *entities.World { return &s.world }
 
-// serveEntity answers as the Admin API does for entities, and sees to it that what
-// changed gets its rows.
+// serveEntity answers requests for entities as the Admin API does, and has the rows of what
+// changed written.
 func (s *Server) serveEntity(e *exchange) {
 	text, ok := e.readPayload()
 	if !ok {
@@ -62,8 +62,8 @@ func (s *Server) serveEntity(e *exchange) {
 	s.recordObjects(e, a.Changes)
 }
 
-// recordObjects sees to it that changes get their rows: each with its own delay, so
-// that they come apart.
+// recordObjects has the rows of changes written, each with its own delay, so that they do not
+// come together.
 func (s *Server) recordObjects(e *exchange, changes []entities.Change) {
 	o := e.options
 	if o.AuditOff {

@@ -47,15 +47,15 @@ type User struct {
 // records every request at once.
 type Options struct {
 	// Now is the clock of the control planes; time.Now by default. Delays are
-	// measured by real time all the same.
+	// in real time all the same.
 	Now   func() time.Time
-	Nodes []Node // one without skew by default
+	Nodes []Node // by default one without skew
 
 	Order Order
-	// BareNext makes the envelope's next lose size and filters, as before 3.1.
+	// BareNext leaves size and filters out of the envelope's next, as Kong did before 3.1.
 	BareNext bool
-	// AfterExclusive leaves out the second that after names. Kong's documentation does
-	// not say whether Kong does.
+	// AfterExclusive leaves out the rows of the very second that after names. Kong's
+	// documentation does not say whether Kong does so.
 	AfterExclusive bool
 	// OffsetPosition makes the offset a position in the list, which shifts when
 	// rows come and go, rather than the key of the last row.
@@ -63,30 +63,30 @@ type Options struct {
 
 	// AuditOff answers 404 on the audit log and records nothing.
 	AuditOff bool
-	// SkipReads records no reads of the audit log, like audit_log_ignore_paths
-	// set to /audit/(requests|objects)(\?.+)?.
+	// SkipReads records no reads of the audit log, as if audit_log_ignore_paths
+	// were /audit/(requests|objects)(\?.+)?.
 	SkipReads bool
-	// PayloadExclude names the keys that are taken out of payloads, at any depth;
+	// PayloadExclude names the keys that Kong takes out of payloads, at any depth:
 	// token, secret and password if it is nil.
 	PayloadExclude []string
 
 	// A request's row is written RowDelay after its answer, or a random time
 	// between RowDelay and RowDelayMax if that is greater, or at [Server.ReleaseRows].
-	// With neither it is there before the answer is.
+	// If both are 0, it is written before the answer.
 	RowDelay, RowDelayMax time.Duration
 	// LoseRows is the share of rows that Kong fails to insert, 0 to 1.
 	LoseRows float64
-	// LoseObjects is the same for rows of /audit/objects, each of which has its own delay.
+	// LoseObjects is the same for rows of /audit/objects. Each of them has its own delay.
 	LoseObjects float64
-	// Delay, if set, says how late each row is, of the objects or else of the requests,
-	// instead of RowDelay and RowDelayMax.
+	// Delay, if set, replaces RowDelay and RowDelayMax: it returns the delay of a row, of
+	// /audit/objects if object is true, else of /audit/requests.
 	Delay func(object bool, random *rand.Rand) time.Duration
-	// NoPayloads records no payloads, as of bodies that are not JSON.
+	// NoPayloads records no payloads, as Kong does with bodies that are not JSON.
 	NoPayloads bool
 
-	// Token turns RBAC on, with this token for a user called admin.
+	// Token, if not empty, turns RBAC on, and is the token of a user called admin.
 	Token string
-	// Users turn RBAC on as well.
+	// Users, if not empty, turn RBAC on as well.
 	Users []User
 
 	// SigningKey signs every row that has no signature.
@@ -94,8 +94,8 @@ type Options struct {
 	// SignTimestamp includes request_timestamp in what is signed.
 	SignTimestamp bool
 
-	// DateOffset is added to the Date header alone, as by a node whose clock is wrong
-	// or by something before Kong that answers from a cache.
+	// DateOffset is added to the Date header only. It emulates something before Kong whose
+	// clock is wrong, or that answers from a cache.
 	DateOffset time.Duration
 	// Gzip compresses pages, whatever was asked for.
 	Gzip bool
@@ -103,18 +103,18 @@ type Options struct {
 	// Latency is added to every page.
 	Latency time.Duration
 	// OnPage is called before each page is read, from several goroutines if there
-	// are several readers. It may add and delete rows; the fault it returns goes
-	// before those of Inject and Chances. r.Query must not be changed.
+	// are several readers. It may add and delete rows. The fault that it returns takes
+	// precedence over those of Inject and Chances. It must not change r.Query.
 	OnPage func(r Request) Fault
 	// Answered is called after each request, from several goroutines.
 	Answered func(r Request)
-	// Chances are tried for each page in turn; the first that hits is the fault.
+	// Chances are tried for each page, one after the other, until one of them happens.
 	Chances []Chance
 	// Seed makes Chances, LoseRows and delays repeatable. Request ids are always
 	// random, so that two servers never make the same one.
 	Seed uint64
 
-	users []User // all of them
+	users []User // Users, and the one of Token
 }
 
 // filled returns the options with every default set.

@@ -26,7 +26,8 @@ const (
 
 func isAudit(path string) bool { return path == "/audit" || strings.HasPrefix(path, "/audit/") }
 
-// parseQuery reads the query of a page as the release would, or returns what Kong answers with a 400.
+// parseQuery reads the query of a page as the release would. refused is the body of Kong's 400
+// for a query that it does not accept, else nil.
 func parseQuery(o *Options, v url.Values) (q auditlog.Selection, refused map[string]any) {
 	refuse := func(code int, name, text string) (auditlog.Selection, map[string]any) {
 		return q, map[string]any{"code": code, "name": name, "message": text}
@@ -57,7 +58,8 @@ func parseQuery(o *Options, v url.Values) (q auditlog.Selection, refused map[str
 	return q, nil
 }
 
-// parseFilters reads what only the releases that filter know. It returns what is wrong with it, or "".
+// parseFilters reads the parameters that only the releases that filter know. It returns what is
+// wrong with them, or "".
 func parseFilters(q *auditlog.Selection, v url.Values) string {
 	for name, bound := range map[string]*int64{"after": &q.From, "before": &q.Until} {
 		if !v.Has(name) {
@@ -87,7 +89,7 @@ func (s *Server) servePage(e *exchange, from *auditlog.Table) {
 		e.json(http.StatusBadRequest, refused)
 		return
 	}
-	// The row that this read leaves has a later time than what is shown.
+	// The row of this read gets a later time than those that it shows.
 	q.Now = o.Now().Unix()
 	s.mu.Lock()
 	rows, next := from.Page(q)
@@ -114,7 +116,8 @@ func (s *Server) servePage(e *exchange, from *auditlog.Table) {
 // buffers hold a page each while it is made and sent.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// writePage writes a page with its envelope. next is where the page after it begins, or nil.
+// writePage writes a page with its envelope. next is where the next page begins, or nil for the
+// last one.
 func (e *exchange) writePage(b *bytes.Buffer, rows []auditlog.Record, now int64, next *auditlog.Place) {
 	withTime := e.r.URL.Path == auditPath || e.options.Order == Filtered
 	b.WriteString(`{"data":[`)

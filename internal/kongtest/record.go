@@ -18,12 +18,11 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
-// maxPayload is what Kong records of a request's body, in bytes. A longer one is
-// not recorded at all.
+// maxPayload is the size of the largest request body that Kong records, in bytes. Of a larger
+// one it records nothing.
 const maxPayload = 10 << 20
 
-// record writes the row of a request that has been answered, or sees to it that
-// it is written in time.
+// record writes the row of a request that has been answered, now or after its delay.
 func (s *Server) record(e *exchange) {
 	o := e.options
 	if o.AuditOff || e.silent || e.Status == 0 || isAudit(e.r.URL.Path) && o.SkipReads {
@@ -50,13 +49,13 @@ func (s *Server) record(e *exchange) {
 	}
 	node := e.node
 	s.later(o, false, func() {
-		// The timestamp is that of the insert, by the clock of who inserts it.
+		// The timestamp is that of the insert, by the clock of the node that inserts the row.
 		row.RequestTimestamp = node.now(o).Unix()
 		s.Add(row)
 	})
 }
 
-// later calls write as late as the options say, if at all.
+// later calls write after the delay that the options set, unless the row is to be lost.
 func (s *Server) later(o *Options, object bool, write func()) {
 	lose, d := o.LoseRows, o.RowDelay
 	if object {
@@ -116,8 +115,8 @@ func (s *Server) LateRows() int {
 	return len(s.late)
 }
 
-// peek reads a body, and returns another one that holds the same. The text is nil if it is longer than
-// what Kong records.
+// peek reads a body, and returns another one with the same content. The text is nil if it is larger
+// than what Kong records.
 func peek(body io.ReadCloser) (text []byte, again io.ReadCloser, err error) {
 	text, err = io.ReadAll(io.LimitReader(body, maxPayload+1))
 	again = struct {

@@ -19,10 +19,10 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/kongtest/entities"
 )
 
-// NewRecorder returns a server that stands before the Admin API of an open
-// source Kong and gives it an audit log: every request but those for /audit/ is
-// passed on to the upstream URL, and recorded as Kong Enterprise would: with the entities that
-// it changed, as Kong answers with them, or has answered just before it deleted them.
+// NewRecorder returns a server that stands before the Admin API of an open source Kong and
+// gives it an audit log. It passes every request but those for /audit/ on to the upstream URL,
+// and records it as Kong Enterprise would, with the entities that it changed: as Kong's answer
+// shows them, or for a deletion as Kong has shown them just before.
 func NewRecorder(upstream string, o Options) (*Server, error) {
 	u, err := url.Parse(upstream)
 	if err != nil {
@@ -56,13 +56,13 @@ func NewRecorder(upstream string, o Options) (*Server, error) {
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if errors.Is(err, context.Canceled) {
-				panic(http.ErrAbortHandler) // the client has gone: there is nothing to record either
+				panic(http.ErrAbortHandler) // the client has gone: nothing is recorded either
 			}
 			e := r.Context().Value(exchangeKey{}).(*exchange)
 			e.setKong(w.Header())
 			e.message(http.StatusBadGateway, "the Admin API cannot be reached")
 		},
-		ErrorLog: log.New(io.Discard, "", 0), // the client sees the answer cut
+		ErrorLog: log.New(io.Discard, "", 0), // the client sees that the answer is cut
 	}
 	return s, nil
 }
@@ -87,12 +87,12 @@ func (s *Server) forward(e *exchange) {
 
 // upstream is what a recorder learns of the entities that a write changes.
 type upstream struct {
-	changes []entities.Change // with the states before: the entity that the path names, and those that go with it
-	after   []byte            // what Kong answers; nil if that is too long
+	changes []entities.Change // with the states before: of the entity that the path names, and of those that are deleted with it
+	after   []byte            // Kong's answer; nil if it is too long
 }
 
-// watch looks at the entity that a write is for, before it is passed on. It returns nil
-// for a request that changes none.
+// watch reads the entity that a write is for before the write is passed on. It returns nil for
+// a request that changes no entity.
 func (s *Server) watch(e *exchange) *upstream {
 	method := e.r.Method
 	kind, named, ok := entities.ParsePath(e.r.URL.Path)
@@ -120,7 +120,8 @@ func (s *Server) watch(e *exchange) *upstream {
 	return u
 }
 
-// ask reads from the Kong behind, which nobody sees. It returns nil for any failure.
+// ask reads from the Kong behind the recorder, without a row for it. It returns nil if that
+// fails.
 func (s *Server) ask(e *exchange, path string) jsontext.Value {
 	ctx, cancel := context.WithTimeout(e.r.Context(), 5*time.Second)
 	defer cancel()

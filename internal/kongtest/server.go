@@ -31,12 +31,12 @@ type Server struct {
 	mu       sync.Mutex
 	requests auditlog.Table
 	objects  auditlog.Table
-	faults   []Fault // injected
+	faults   []Fault // those of Inject that have not happened yet
 	random   *rand.Rand
 	stats    Stats
 	log      []Request
 	changed  chan struct{}          // closed at the next change; nil if nobody waits
-	late     map[*time.Timer]func() // what writes them
+	late     map[*time.Timer]func() // functions that write rows which are late
 	writes   sync.WaitGroup         // late rows being written
 
 	listening []*httptest.Server
@@ -53,8 +53,8 @@ func New(o Options) *Server {
 	return s
 }
 
-// Update changes the options for requests to come: another release, another
-// token, faults that begin or end. Seed has been used. change must not call the server.
+// Update changes the options for later requests: another release, another token, faults that
+// begin or end. A change of Seed has no effect. change must not call the server.
 func (s *Server) Update(change func(*Options)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,17 +63,16 @@ func (s *Server) Update(change func(*Options)) {
 	s.options.Store(o.filled())
 }
 
-// Add puts rows into the audit log. A row lives for 30 days from its timestamp. A row so
-// old that it would not be seen at all lives for 30 days from now, as if Kong had just
-// inserted it.
+// Add puts rows into the audit log. A row lives for 30 days from its timestamp, or, if that
+// is over already, for 30 days from now, as if Kong had just inserted it.
 //
-// Request ids are the caller's duty: Kong would refuse one that is there already,
-// Add does not look.
+// The caller must give each row a request id of its own: Kong would refuse one that it has
+// already, and Add does not check that.
 func (s *Server) Add(rows ...auditlog.Row) { s.AddSeq(slices.Values(rows)) }
 
-// AddSeq is Add for many rows: rows may yield millions.
+// AddSeq is like Add, for up to millions of rows.
 func (s *Server) AddSeq(rows iter.Seq[auditlog.Row]) {
-	const batch = 1024 // rows between which readers get their turn
+	const batch = 1024 // rows after which readers get their turn
 	o := s.options.Load()
 	pending := make([]auditlog.Record, 0, 16)
 	flush := func() {
@@ -117,7 +116,7 @@ func (s *Server) Purge(before time.Time) int {
 	return s.requests.DeleteBefore(before.Unix())
 }
 
-// Len returns the number of rows that are there, expired ones included.
+// Len returns the number of rows in the table, including expired ones.
 func (s *Server) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,7 +126,8 @@ func (s *Server) Len() int {
 // IDs yields the request ids of the rows that are there, oldest first.
 func (s *Server) IDs() iter.Seq[string] { return s.ids(s.requests.Records) }
 
-// EverIDs yields the request ids of all rows that were ever there, as they came.
+// EverIDs yields the request ids of all rows that the table has ever had, in the order in which
+// they came.
 func (s *Server) EverIDs() iter.Seq[string] { return s.ids(s.requests.Ever) }
 
 func (s *Server) ids(of func() []auditlog.Record) iter.Seq[string] {
@@ -143,9 +143,8 @@ func (s *Server) ids(of func() []auditlog.Record) iter.Seq[string] {
 	}
 }
 
-// Await returns once holds does, which it asks whenever a request has been
-// answered or rows were added, or with the error of ctx. It is for tests that
-// wait for a row or a page.
+// Await returns nil once holds returns true. It calls holds whenever a request has been
+// answered or rows were added. If ctx ends before, Await returns its error.
 func (s *Server) Await(ctx context.Context, holds func() bool) error {
 	for {
 		s.mu.Lock()
@@ -165,7 +164,7 @@ func (s *Server) Await(ctx context.Context, holds func() bool) error {
 	}
 }
 
-// change wakes those who wait. The caller holds the lock.
+// change wakes up those who wait in Await. s.mu is held.
 func (s *Server) change() {
 	if s.changed != nil {
 		close(s.changed)
@@ -190,7 +189,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			Method: r.Method, Path: r.URL.Path, Page: r.URL.Path == auditPath && r.Method == http.MethodGet,
 		},
 	}
-	// A handler that cuts the connection panics, and has been served all the same.
+	// A handler that cuts the connection panics, and its request counts all the same.
 	defer func() {
 		s.count(e.Request)
 		if f := o.Answered; f != nil {

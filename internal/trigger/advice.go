@@ -22,11 +22,11 @@ func Advice(err error) string {
 	case errors.As(err, new(x509.UnknownAuthorityError)):
 		return "trust the authority that signed the certificate: ca_cert of the plugin, SSL_CERT_FILE for this command"
 	case errors.As(err, new(x509.HostnameError)):
-		return "take a name that the certificate is for, or have one made for this name"
+		return "use a name that the certificate is for, or get a certificate for this name"
 	case errors.As(err, new(x509.CertificateInvalidError)):
-		return "renew the certificate, and look at the clocks on both sides"
+		return "renew the certificate, and check the clocks on both sides"
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return "the relay speaks plain HTTP: take http://, or put something that speaks TLS in front of it"
+		return "the relay speaks plain HTTP: use http://, or put something that speaks TLS in front of it"
 	case errors.As(err, new(*net.DNSError)):
 		return "correct the name, or make it known where Kong runs"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -34,27 +34,27 @@ func Advice(err error) string {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return "something drops the connection: open the port in firewalls, security groups and network policies"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "what listens there closes the connection: it may not be the relay, or speak TLS only, which wants https://"
+		return "what listens there closes the connection: it may not be the relay, or it may speak TLS only, which needs https://"
 	}
-	return "look at the address, and at what lies between"
+	return "check the address, and look at what lies between"
 }
 
 func answerAdvice(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
-		return "make the secret the relay's, which has it as RELAY_TRIGGER_SECRET; clocks may differ by 5 minutes at most"
+		return "use the relay's secret, its RELAY_TRIGGER_SECRET; clocks may differ by 5 minutes at most"
 	case http.StatusForbidden, http.StatusProxyAuthRequired:
-		return "the relay does not answer so: a proxy or a firewall on the way does"
+		return "this answer does not come from the relay, but from a proxy or a firewall on the way"
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		return "what answers there is not the relay's listener for triggers: give the address of its --listen, not of --ops-listen"
 	case http.StatusBadRequest:
-		return "the relay could not read the trigger: something on the way changed it, or the port speaks TLS, which wants https://"
+		return "the relay could not read the trigger: something on the way changed it, or the port speaks TLS, which needs https://"
 	case http.StatusTooManyRequests:
-		return "nothing: it is the relay, it polls for such a trigger too, and --trigger-rate (RELAY_TRIGGER_RATE) is its limit"
+		return "nothing: the relay polls for such a trigger too; its limit is --trigger-rate (RELAY_TRIGGER_RATE)"
 	case http.StatusServiceUnavailable:
 		return "the relay cannot store triggers: relay status says what is wrong with its ledger"
 	case http.StatusBadGateway, http.StatusGatewayTimeout:
-		return "something in front of the relay does not reach it: start relay serve, and look at that one's settings"
+		return "something in front of the relay does not reach it: start relay serve, and look at the settings of what is in front"
 	}
 	if transient(status) {
 		return "look into the relay's log"

@@ -42,7 +42,7 @@ func (d Delivery) withDefaults() Delivery {
 	return d
 }
 
-// AnswerError is an answer other than success, of the relay or of something before it.
+// AnswerError is an answer other than success, from the relay or from something before it.
 type AnswerError struct {
 	Status int
 	Reason string // printable, at most 100 bytes, may be empty
