@@ -61,7 +61,7 @@ func (c *Config) ask(kong *pdk.PDK) (id string, announced bool, err error) {
 			return "", false, nil
 		}
 		if headers := e.Response.Headers; headers != nil {
-			_ = json.Unmarshal(headers.ID, &id, lenient) // a list of several is no id
+			_ = json.Unmarshal(headers.ID, &id, lenient) // a list of several is not an id
 			return id, headers.ID != nil, nil
 		}
 	}
@@ -121,7 +121,7 @@ func serialize(kong *pdk.PDK) (e event) {
 	return e
 }
 
-// hasHeader reports whether the response has a header, be it empty. GetHeader
+// hasHeader reports whether the response has a header, even an empty one. GetHeader
 // returns "" in both cases, because Kong's encoder leaves out an empty field
 // (lua-protobuf, in kong/runloop/plugin_servers/rpc/pb_rpc.lua).
 //

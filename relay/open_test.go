@@ -95,7 +95,7 @@ func TestCommandsBesideARelayWithAFile(t *testing.T) {
 	}
 }
 
-// What a pass that is under way comes to is no difference.
+// What a pass that is under way still delivers is not a difference.
 func TestVerifyDuringAPass(t *testing.T) {
 	t.Parallel()
 	const n = 40_000

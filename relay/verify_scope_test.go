@@ -255,7 +255,7 @@ func TestVerifyEmptyLog(t *testing.T) {
 }
 
 // An outcome of dead whose stored entry is gone, or in no list any more, is found, and
-// the entry read again. What is repaired is no difference any more.
+// the entry read again. What is repaired is no longer a difference.
 func TestVerifyFindsWhatTheLedgerLost(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"undelivered", "dead"} {

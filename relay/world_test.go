@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	// Most of these tests wait for something. A -parallel that is given goes before.
+	// Most of these tests wait for something. A -parallel on the command line takes precedence.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Println(err)
 		os.Exit(1)

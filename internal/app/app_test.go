@@ -24,7 +24,7 @@ func (f destinationFunc) Put(_ context.Context, entries []audit.Entry) ([]audit.
 	return f(entries)
 }
 
-// What a trigger asked for goes before the entries of a pass, also while puts are watched.
+// What a trigger asked for is put before the entries of a pass, also while puts are watched.
 func TestWatchKeepsTheUrgentDestination(t *testing.T) {
 	t.Parallel()
 	var called, retried []string

@@ -40,7 +40,7 @@ func TestAccount(t *testing.T) {
 	if got, err := account(static("")); got != "444455556666" || err != nil || asked != 1 {
 		t.Errorf("%q, %v, asked %d times", got, err, asked)
 	}
-	// What is no answer of STS names no account.
+	// An answer that is not from STS names no account.
 	for _, c := range []struct {
 		status int
 		answer string

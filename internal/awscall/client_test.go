@@ -187,7 +187,7 @@ func TestCredentialsThatAreGoneForAMoment(t *testing.T) {
 			t.Errorf("%v: %v", cause, f)
 		}
 	}
-	// Where nothing has worked before, this is no instance.
+	// If nothing has worked before, this is not an instance.
 	none := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return aws.Credentials{}, noInstance })
 	if _, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: none}, 1); f == nil || f.Kind != awscall.Settings {
 		t.Errorf("no source of credentials: %v", f)

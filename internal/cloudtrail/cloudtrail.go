@@ -54,7 +54,7 @@ type Destination struct {
 }
 
 // Urgent returns a Destination with the same channel and the same rate, whose
-// calls go before those of d.
+// calls take precedence over those of d.
 func (d *Destination) Urgent() *Destination {
 	u := *d
 	u.urgent = true

@@ -91,13 +91,13 @@ func (t turn) HandleFinalize(ctx context.Context, in middleware.FinalizeInput, n
 }
 
 // Events yields the events that are filed under a time from since to until
-// (excluded), Unix seconds, in no order that can be relied on, each as often as it
-// is there, and a line that is no event of a relay without a UID. It holds one page
-// of them. An error ends it, a *[audit.SettingsError] where a person has to act; what
-// passes in a minute or so is retried before.
+// (excluded), Unix seconds, in no order that can be relied on. It yields an event as
+// often as it is there, and a line that is not an event of a relay without a UID. It
+// holds one page of them. It retries for about a minute what may pass. An error ends
+// it: a *[audit.SettingsError] if a person has to act.
 //
-// What was too old or too far ahead when it was put is filed under the present of
-// that moment: not under its own time, but under a later one, or under an earlier
+// An event that was too old or too far ahead when it was put is filed under the time of
+// that put: not under its own time, but under a later one, or under an earlier
 // one if it was ahead of the clock.
 func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error] {
 	return func(yield func(audit.StoredEvent, error) bool) {

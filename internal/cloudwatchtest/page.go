@@ -65,7 +65,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	case p == "/page.css" || p == "/page.js":
 		http.ServeFileFS(w, r, pageFiles, path.Base(p))
 	case p == "/latest":
-		after, _ := strconv.Atoi(r.URL.Query().Get("after")) // 0 for what is no number
+		after, _ := strconv.Atoi(r.URL.Query().Get("after")) // 0 for what is not a number
 		awstest.Protocol{ContentType: "application/json"}.Write(w, http.StatusOK, s.news(after))
 	case strings.HasPrefix(p, "/events/"):
 		s.detail(w, r, strings.TrimPrefix(p, "/events/"))

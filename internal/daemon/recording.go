@@ -31,7 +31,7 @@ const (
 	// retentionLeast is how long Kong should keep entries, at least: an outage may last
 	// for a night.
 	retentionLeast = 24 * time.Hour
-	longestTTL     = 100 * 365 * 24 * 3600 // seconds: more is no number that a duration holds
+	longestTTL     = 100 * 365 * 24 * 3600 // seconds; a time.Duration holds up to 292 years
 )
 
 const (

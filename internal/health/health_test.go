@@ -66,7 +66,7 @@ func TestSpell(t *testing.T) {
 	}
 }
 
-// Single calls that fail under load, between others that succeed, are no outage.
+// Single calls that fail under load, between others that succeed, are not an outage.
 func TestThrottledCallsAreNoOutage(t *testing.T) {
 	r := newRig()
 	n := 0

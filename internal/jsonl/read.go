@@ -38,7 +38,7 @@ func NewReader(path string) *Reader {
 
 // Events yields the events whose own time is from since to until (excluded), Unix
 // seconds, in no order that can be relied on, each as often as it is there, and a
-// line that is no event, or is torn, without a UID. It reads the file and those that
+// line that is not an event, or is torn, without a UID. It reads the file and those that
 // lie beside it under its name with a number or a date behind it, gzipped or not, and
 // holds one line. A file that does not exist holds nothing.
 func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error] {

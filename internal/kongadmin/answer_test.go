@@ -122,7 +122,8 @@ func TestBadOffset(t *testing.T) {
 	}
 }
 
-// What is no page, or only a part of one, is asked for again, and then clearly an error.
+// If an answer is not a page, or only part of one, the page is asked for again. If that does not
+// help, the error says so.
 func TestNoPage(t *testing.T) {
 	whole := `{"data":[{"request_id":"a","path":"/"}],"next":null}`
 	raw := func(head, body string) http.HandlerFunc {
@@ -334,7 +335,7 @@ func TestWhoAnswersIsSaid(t *testing.T) {
 	}
 }
 
-// If the time for a page ends between two attempts, what the last answer said goes before
+// If the time for a page ends between two attempts, what the last answer said takes precedence over
 // the time.
 func TestDeadlineKeepsTheAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

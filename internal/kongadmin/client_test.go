@@ -172,7 +172,7 @@ func TestOwnReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	ids := served(k)
-	// The answer that is no page does not come from Kong, and has no id.
+	// The answer that is not a page does not come from Kong, and has no id.
 	if want := []string{ids[0], ids[1], ids[3]}; !slices.Equal(page.RequestIDs, want) {
 		t.Errorf("own reads %v, want %v", page.RequestIDs, want)
 	}

@@ -41,7 +41,7 @@ func TestObjectsPage(t *testing.T) {
 				e.Timestamp != now || e.RBACUserID != "2e959b45-0053-41cc-9c2c-5458d0964331" || e.TTL < 0 {
 				t.Errorf("row: %+v, object %+v", *e, *e.Object)
 			}
-		case !e.TimestampGuessed: // 1 is no time
+		case !e.TimestampGuessed: // 1 is not a time
 			t.Errorf("timestamp %d of a row from before 3.7 is taken for one", e.Timestamp)
 		}
 	}

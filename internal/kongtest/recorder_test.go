@@ -174,7 +174,7 @@ func TestRecorder(t *testing.T) {
 	}
 }
 
-// A body that breaks off is no payload, and nothing is passed on.
+// A body that breaks off is not a payload, and nothing is passed on.
 func TestHalfAPayload(t *testing.T) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("half a body was passed on") }))
 	defer upstream.Close()

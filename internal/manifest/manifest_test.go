@@ -1,5 +1,5 @@
 // Package manifest checks the Kubernetes manifest with the types of the
-// Kubernetes API, and the configuration of a release. It is a module apart, so that these types are no dependency
+// Kubernetes API, and the configuration of a release. It is a separate module, so that these types are not a dependency
 // of the relay.
 package manifest
 

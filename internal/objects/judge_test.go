@@ -209,7 +209,7 @@ func TestEveryExactIsTrue(t *testing.T) {
 		j.closeLedger()
 		v := j.judge(true)
 		t.Logf("%+v, histories %v, %d late rows, pages: %d of objects, %d of requests", v, j.histories, j.late, j.objects.reads, j.requests.reads)
-		if least := 9 - one(*edits < 1000); v.quietExact*10 < v.quiet*least { // few edits are no fair sample
+		if least := 9 - one(*edits < 1000); v.quietExact*10 < v.quiet*least { // few edits are not a fair sample
 			t.Errorf("%d of %d quiet updates are exact", v.quietExact, v.quiet)
 		}
 		j.secrets(dir)

@@ -276,7 +276,7 @@ func (enc *Encoder) event(e *audit.Entry) event {
 	return ev
 }
 
-// status sets the fields that follow from the response's status; 0 is no status.
+// status sets the fields that follow from the response's status; 0 means that there is none.
 func (ev *event) status(status int) {
 	if status == 0 {
 		return

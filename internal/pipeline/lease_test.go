@@ -119,7 +119,7 @@ func TestLeaseNotRenewed(t *testing.T) {
 	}
 }
 
-// A renewal that fails now and then is no loss.
+// A renewal that fails now and then does not lose the lease.
 func TestRenewalThatFailsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest())
@@ -166,7 +166,7 @@ func TestWaiterIsNotKeptWaiting(t *testing.T) {
 	})
 }
 
-// Two relays on one store: nothing is put twice, and nobody waits for ever.
+// Two relays on one store: nothing is put twice, and neither waits without end.
 func TestTwoRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newWorld(t, oldest())

@@ -55,7 +55,7 @@ func TestOwnReadsAreDeliveredByDefault(t *testing.T) {
 }
 
 // What stands before Kong may repeat the headers of an old answer: an id that it
-// names is no reason to leave out an entry that is no read of the audit log.
+// names is no reason to leave out an entry that is not a read of the audit log.
 func TestOnlyReadsOfTheAuditLogAreSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, oldest(), func(o *Options) { o.SkipOwnReads = true })

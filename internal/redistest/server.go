@@ -22,11 +22,11 @@ import (
 	"github.com/alicebob/miniredis/v2"
 )
 
-// Require is the variable that makes it a failure if there is no redis-server.
+// Require is the variable that makes tests fail where there is no redis-server.
 const Require = "RELAY_TEST_REQUIRE_REDIS"
 
-// program is looked for by each test that asks, so that go test, when it keeps
-// results, knows that they depend on PATH: what TestMain does it does not see.
+// program looks for the server anew for each test that asks. So go test, which keeps results
+// and does not see what TestMain does, knows that they depend on PATH.
 func program() string {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {

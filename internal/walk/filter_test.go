@@ -111,7 +111,7 @@ func TestFilterThatShowsTooLittle(t *testing.T) {
 	}
 }
 
-// Rows that Kong purges between two pages are no reason to doubt its filter.
+// Rows that Kong purges between two pages give no reason to doubt its filter.
 func TestFilterWhilePurging(t *testing.T) {
 	k := &edited{}
 	k.answer = func(audit.Query, *audit.Page) { k.purged = min(k.purged+150, editedRows-50) }
@@ -192,7 +192,7 @@ func TestResumedAtAnOffset(t *testing.T) {
 	}
 }
 
-// Late rows in front of those that were shown are no reason to doubt the filter, nor are
+// Late rows in front of those that were shown give no reason to doubt the filter, nor do
 // rows that expire between two queries, or an offset that expires.
 func TestRowsThatComeAndGo(t *testing.T) {
 	queries := 0

@@ -17,8 +17,7 @@ type Step struct {
 
 // Generator makes random edits of a world: creates, updates, renames and deletes in
 // three workspaces, some of them at once, of entities that are sometimes large and often
-// hold secrets; also reads, and edits that Kong refuses. A world that others edit as well
-// is no trouble to it.
+// hold secrets; also reads, and edits that Kong refuses. Others may edit the world as well.
 type Generator struct {
 	// LargeEvery is after how many edits one makes an entity of 200 kB; 150 by default.
 	LargeEvery int

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	redisconn.LogTo(slog.New(slog.DiscardHandler))
-	// Most of a test is waiting for a server. A -parallel that is given goes before.
+	// Most of a test is waiting for a server. A -parallel on the command line takes precedence.
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
