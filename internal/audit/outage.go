@@ -24,5 +24,11 @@ type Outage struct {
 // its relay was stopped.
 const outageStale = 2 * time.Minute
 
-// Lasts reports whether the outage goes on.
-func (o *Outage) Lasts(now time.Time) bool { return o.To.IsZero() && now.Sub(o.Seen) < outageStale }
+// UnknownDependency is the dependency of an outage of which the ledger's record is broken. Its end
+// is not known either.
+const UnknownDependency = "unknown"
+
+// Lasts reports whether the outage goes on, as far as that is known.
+func (o *Outage) Lasts(now time.Time) bool {
+	return o.To.IsZero() && now.Sub(o.Seen) < outageStale && o.Dependency != UnknownDependency
+}

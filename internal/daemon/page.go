@@ -84,9 +84,13 @@ func newPage() (page *template.Template, policy string) {
 			return app.ShortTime(time.Now(), t)
 		},
 		"short": func(t time.Time) string { return strings.TrimSuffix(app.ShortTime(time.Now(), t), " UTC") },
+		"outageDays": func() int { return int(app.ShownOutages.Hours() / 24) },
 		"outageEnd": func(o audit.Outage) string {
-			if o.Lasts(time.Now()) {
+			switch {
+			case o.Lasts(time.Now()):
 				return "now"
+			case o.Dependency == audit.UnknownDependency:
+				return "unknown"
 			}
 			return "unknown: the relay was stopped during it"
 		},

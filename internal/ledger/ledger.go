@@ -158,16 +158,26 @@ func brokenAt(err error) error {
 	return fmt.Errorf("it is not what a relay writes, from byte %d on", offset)
 }
 
-// AppendOutage decodes an outage and appends it to a list unless it ended before a time.
-func AppendOutage(list []audit.Outage, text []byte, since time.Time) ([]audit.Outage, error) {
+// AppendOutage decodes an outage and appends it to a list unless it ended before a time. One that
+// cannot be decoded is listed all the same, with what its place says of it: its id, and when it
+// began, in Unix milliseconds.
+func AppendOutage(list []audit.Outage, id string, from int64, text []byte, since time.Time) []audit.Outage {
 	var o audit.Outage
-	if err := json.Unmarshal(text, &o); err != nil {
-		return nil, err
+	err := json.Unmarshal(text, &o)
+	switch {
+	case err != nil:
+		err = brokenAt(err)
+	case o.ID == "":
+		err = errors.New("it has no id")
+	}
+	if err != nil {
+		at := time.UnixMilli(from).UTC()
+		o = audit.Outage{ID: id, Dependency: audit.UnknownDependency, Cause: "the ledger's record of this outage is broken: " + err.Error(), From: at, Seen: at}
 	}
 	if o.Seen.Before(since) {
-		return list, nil
+		return list
 	}
-	return append(list, o), nil
+	return append(list, o)
 }
 
 // Address reduces the URL of a Kong to what tells it from another: without

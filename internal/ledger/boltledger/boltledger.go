@@ -252,6 +252,11 @@ func toKey(n int64) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(n)^(1<<63))
 }
 
+// fromKey reads a number that toKey has written. Anything else is 0: a time that is long over, so
+// that one broken value does not make the whole file unreadable.
 func fromKey(b []byte) int64 {
+	if len(b) != 8 {
+		return 0
+	}
 	return int64(binary.BigEndian.Uint64(b) ^ (1 << 63))
 }

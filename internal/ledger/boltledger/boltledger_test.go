@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -225,7 +226,7 @@ func TestBoltFileIsGone(t *testing.T) {
 // An undelivered entry that is broken is an error of its own, and the others are read. It can be dropped.
 func TestBoltUnreadableEntry(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{`{"entry":`, `null`, `{}`, `{"outcome":2}`, `{"entry":{"id":"b"}}`} {
+	for _, text := range []string{`{"entry":`, `null`, `{}`, `{"outcome":2}`, `{"entry":{"id":"b"}}`, ``} {
 		b := openBolt(t, filepath.Join(t.TempDir(), "ledger.db"))
 		must(t, b.Begin(t.Context()))
 		since := time.UnixMilli(time.Now().UnixMilli())
@@ -256,5 +257,42 @@ func TestBoltUnreadableEntry(t *testing.T) {
 		if c, err := b.UndeliveredCounts(t.Context()); err != nil || c.Dead != 2 {
 			t.Errorf("%s: %+v: %v", text, c, err)
 		}
+	}
+}
+
+// What is broken in a list hides no other.
+func TestBoltBrokenListItems(t *testing.T) {
+	t.Parallel()
+	b := openBolt(t, filepath.Join(t.TempDir(), "ledger.db"))
+	must(t, b.Begin(t.Context()))
+	now := time.UnixMilli(time.Now().UnixMilli()).UTC()
+	for i, id := range []string{"a", "b", "c"} {
+		at := now.Add(time.Duration(i) * time.Minute)
+		must(t, b.PutOutage(t.Context(), audit.Outage{ID: id, Dependency: "kong", From: at, Seen: at}))
+	}
+	must(t, b.Announce(t.Context(), []string{"a", "b", "c"}, now))
+	must(t, b.NoteOwnReads(t.Context(), []string{"a", "b", "c"}))
+	for _, text := range []string{`{"id":"b","from":`, `null`, `{}`, ``} {
+		must(t, b.db.Update(func(tx *bbolt.Tx) error {
+			return errors.Join(tx.Bucket(outagesBucket).Put(append(toKey(now.Add(time.Minute).UnixMilli()), "b"...), []byte(text)),
+				tx.Bucket(announcedBucket).Put(idKey("b"), []byte("x")), tx.Bucket(ownReadsBucket).Put(idKey("b"), []byte("x")))
+		}))
+		list, err := b.Outages(t.Context(), now.Add(-time.Minute))
+		if err != nil || len(list) != 3 || list[0].ID != "a" || list[2].ID != "c" {
+			t.Fatalf("%s: %+v: %v", text, list, err)
+		}
+		if o := list[1]; o.ID != "b" || o.Dependency != audit.UnknownDependency || !o.From.Equal(now.Add(time.Minute)) || o.Lasts(now) || !strings.Contains(o.Cause, "broken") {
+			t.Errorf("%s: %+v", text, o)
+		}
+	}
+	if list, err := b.Announced(t.Context()); err != nil || len(list) != 2 {
+		t.Errorf("announced %v: %v", list, err)
+	}
+	if own, err := b.AreOwnReads(t.Context(), []string{"a", "b", "c"}); err != nil || !slices.Equal(own, []bool{true, false, true}) {
+		t.Errorf("own reads %v: %v", own, err)
+	}
+	must(t, b.Announce(t.Context(), []string{"b"}, now)) // which mends it
+	if list, err := b.Announced(t.Context()); err != nil || len(list) != 3 {
+		t.Errorf("announced %v: %v", list, err)
 	}
 }

@@ -41,10 +41,9 @@ func (b *Ledger) PutOutage(ctx context.Context, o audit.Outage) error {
 // Outages is [redisledger.Ledger.Outages].
 func (b *Ledger) Outages(ctx context.Context, since time.Time) (list []audit.Outage, err error) {
 	err = b.view(ctx, "reading outages", func(tx *bbolt.Tx) error {
-		return tx.Bucket(outagesBucket).ForEach(func(_, text []byte) error {
-			var err error
-			list, err = ledger.AppendOutage(list, text, since)
-			return err
+		return tx.Bucket(outagesBucket).ForEach(func(k, text []byte) error {
+			list = ledger.AppendOutage(list, string(k[8:]), fromKey(k[:8]), text, since)
+			return nil
 		})
 	})
 	return list, err

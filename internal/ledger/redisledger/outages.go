@@ -21,23 +21,25 @@ func (r *Ledger) PutOutage(ctx context.Context, o audit.Outage) error {
 		time.Now().Add(-ledger.OutageLife).UnixMilli(), ledger.MaxOutages, int64(ledger.OutageLife/time.Second)).Err())
 }
 
-// Outages returns the outages that had not ended by a time, oldest first.
+// Outages returns the outages that had not ended by a time, oldest first. One whose record is broken
+// is among them, with the dependency [audit.UnknownDependency].
 func (r *Ledger) Outages(ctx context.Context, since time.Time) (list []audit.Outage, err error) {
 	const doing = "reading outages"
-	ids, err := r.client.ZRange(ctx, r.prefix+"outages", 0, -1).Result()
-	if err != nil || len(ids) == 0 {
+	began, err := r.client.ZRangeWithScores(ctx, r.prefix+"outages", 0, -1).Result()
+	if err != nil || len(began) == 0 {
 		return nil, r.wrap(doing, err)
+	}
+	ids := make([]string, len(began))
+	for i, z := range began {
+		ids[i], _ = z.Member.(string) // the client makes every member a string
 	}
 	texts, err := r.client.HMGet(ctx, r.prefix+"outage", ids...).Result()
 	if err != nil {
 		return nil, r.wrap(doing, err)
 	}
-	for _, text := range texts {
-		if s, ok := text.(string); ok {
-			if list, err = ledger.AppendOutage(list, []byte(s), since); err != nil {
-				return nil, r.foreign(doing, err)
-			}
-		}
+	for i, text := range texts {
+		s, _ := text.(string) // "" if it was lost
+		list = ledger.AppendOutage(list, ids[i], int64(began[i].Score), []byte(s), since)
 	}
 	return list, nil
 }

@@ -2,6 +2,7 @@ package redisledger
 
 import (
 	"errors"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -196,5 +197,50 @@ func TestNamesOfALedger(t *testing.T) {
 	r := openNamed(t, redisconn.Options{Addrs: []string{"a", "b:1"}}, Options{Prefix: "x{y}", Source: "k}1", Destination: "d{"})
 	if r.client.Where != "a:6379,b:1" || r.prefix != "x%7By%7D:{k%7D1>d%7B}:" {
 		t.Errorf("where %q, prefix %q", r.client.Where, r.prefix)
+	}
+}
+
+// What is broken in a list hides no other.
+func TestRedisBrokenListItems(t *testing.T) {
+	t.Parallel()
+	r := openRedis(t, redisconn.Options{Addrs: []string{redistest.Start(t).Addr}})
+	must(t, r.Begin(bg()))
+	now := time.UnixMilli(time.Now().UnixMilli()).UTC()
+	var records []audit.Record
+	for i, id := range []string{"a", "b", "c"} {
+		at := now.Add(time.Duration(i) * time.Minute)
+		must(t, r.PutOutage(bg(), audit.Outage{ID: id, Dependency: "kong", From: at, Seen: at}))
+		e := audit.Entry{ID: id, Timestamp: now.Unix()}
+		records = append(records, audit.Record{ID: id, Timestamp: e.Timestamp, Retention: time.Hour, Outcome: audit.Dead, Undelivered: &audit.Undelivered{Entry: e, Since: now}})
+	}
+	must(t, r.Record(bg(), records))
+	for _, text := range []string{`{"id":"b","from":`, `null`, `{}`, ``} {
+		must(t, r.client.HSet(bg(), r.prefix+"outage", "b", text).Err())
+		list, err := r.Outages(bg(), now.Add(-time.Minute))
+		if err != nil || len(list) != 3 || list[0].ID != "a" || list[2].ID != "c" {
+			t.Fatalf("%s: %+v: %v", text, list, err)
+		}
+		if o := list[1]; o.ID != "b" || o.Dependency != audit.UnknownDependency || !o.From.Equal(now.Add(time.Minute)) || o.Lasts(now) || !strings.Contains(o.Cause, "broken") {
+			t.Errorf("%s: %+v", text, o)
+		}
+
+		must(t, r.client.HSet(bg(), r.prefix+"undelivered", "b", text).Err())
+		read := map[string]bool{} // whether it is readable
+		for u, err := range r.UndeliveredEntries(bg()) {
+			if err != nil && !audit.IsUnreadable(err) || u.Outcome != audit.Dead || !u.Since.Equal(now) {
+				t.Errorf("%s: %+v: %v", text, u, err)
+			}
+			read[u.Entry.ID] = err == nil
+		}
+		if want := map[string]bool{"a": true, "b": false, "c": true}; !maps.Equal(read, want) {
+			t.Errorf("%s: got %v, want %v", text, read, want)
+		}
+		if u, found, err := r.UndeliveredEntry(bg(), "b"); !found || u.Entry.ID != "b" || !audit.IsUnreadable(err) {
+			t.Errorf("%s: %+v, %t, %v", text, u, found, err)
+		}
+	}
+	must(t, r.Record(bg(), []audit.Record{{ID: "b", Outcome: audit.Dropped}}))
+	if c, err := r.UndeliveredCounts(bg()); err != nil || c.Dead != 2 {
+		t.Errorf("%+v: %v", c, err)
 	}
 }

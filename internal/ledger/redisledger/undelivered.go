@@ -30,13 +30,13 @@ func (r *Ledger) UndeliveredEntries(ctx context.Context) iter.Seq2[audit.Undeliv
 		if err != nil {
 			return nil, "", r.wrap(doing, err)
 		}
-		for ; len(answer) >= 3; answer = answer[3:] {
+		for ; len(answer) >= 4; answer = answer[4:] {
 			last = answer[1] + " " + answer[0]
 			if answer[2] == "" {
-				continue // it was removed in the meantime
+				continue // it has been lost: see HasUndelivered
 			}
 			since, _ := strconv.ParseInt(answer[1], 10, 64)
-			list = append(list, ledger.Stored{ID: answer[0], Since: since, Text: []byte(answer[2])})
+			list = append(list, ledger.Stored{ID: answer[0], Since: since, Text: []byte(answer[3])})
 		}
 		return list, last, nil
 	})

@@ -1,6 +1,6 @@
 -- undelivered: KEYS: dead or deferred, undelivered; ARGV: most entries to return, most
 -- bytes unless one alone has more, milliseconds and id to go on after, or nothing. Returns
--- id, milliseconds and entry in turn, oldest first; the entry is '' if there is none.
+-- id, milliseconds, '1' or '' if there is no entry, and entry in turn, oldest first.
 -- Only reads. It goes on at the right place if entries come or go between two calls.
 local key, n, score, member = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3]), ARGV[4]
 
@@ -30,6 +30,8 @@ for i = 1, #list, 2 do
   if i > 1 and left < 0 then break end
   answer[#answer + 1] = list[i]
   answer[#answer + 1] = list[i + 1]
-  answer[#answer + 1] = redis.call('HMGET', KEYS[2], list[i])[1] or ''
+  local entry = redis.call('HGET', KEYS[2], list[i])
+  answer[#answer + 1] = entry and '1' or ''
+  answer[#answer + 1] = entry or ''
 end
 return answer
