@@ -83,7 +83,7 @@ type handler struct {
 // wrong form, 401 to a wrong signature, password or time, 405, 408 to a body that
 // takes too long, 409 to a replayed trigger, 413, 429 to what exceeds the rate,
 // and 503 if the trigger could not be stored. The body of a refusal is its reason
-// as JSON. 429 and 503 come with Retry-After.
+// as JSON. 429 and 503, after which the same trigger can succeed, come with Retry-After.
 //
 // A trigger is checked in this order: method and length; whether there is a
 // secret; the form of the headers and their timestamp; the body, of which at most
@@ -139,22 +139,24 @@ func (r *request) signed() bool { return len(r.secrets) > 0 }
 type refusal struct {
 	status int
 	reason string
+	// retryAfter is when the same request can succeed, where only waiting is needed; else 0.
+	retryAfter time.Duration
 }
 
 func (r *refusal) Error() string { return r.reason }
 
 var (
-	errMethod    = &refusal{http.StatusMethodNotAllowed, "only POST is allowed here"}
-	errTooLarge  = &refusal{http.StatusRequestEntityTooLarge, "body is too large"}
-	errRate      = &refusal{http.StatusTooManyRequests, "too many requests"}
-	errUnread    = &refusal{http.StatusBadRequest, "body could not be read"}
-	errSlow      = &refusal{http.StatusRequestTimeout, "body took too long"}
-	errNoSecret  = &refusal{http.StatusUnauthorized, "no secret is configured"}
-	errHeaders   = &refusal{http.StatusUnauthorized, "webhook-id, webhook-timestamp or webhook-signature is missing or malformed"}
-	errTimestamp = &refusal{http.StatusUnauthorized, "webhook-timestamp is too far from the relay's clock"}
-	errSignature = &refusal{http.StatusUnauthorized, "signature does not match"}
-	errReplay    = &refusal{http.StatusConflict, "webhook-id was used before"}
-	errNotStored = &refusal{http.StatusServiceUnavailable, "trigger could not be stored"}
+	errMethod    = &refusal{status: http.StatusMethodNotAllowed, reason: "only POST is allowed here"}
+	errTooLarge  = &refusal{status: http.StatusRequestEntityTooLarge, reason: "body is too large"}
+	errRate      = &refusal{http.StatusTooManyRequests, "too many requests", time.Second} // the burst lasts a second
+	errUnread    = &refusal{status: http.StatusBadRequest, reason: "body could not be read"}
+	errSlow      = &refusal{status: http.StatusRequestTimeout, reason: "body took too long"}
+	errNoSecret  = &refusal{status: http.StatusUnauthorized, reason: "no secret is configured"}
+	errHeaders   = &refusal{status: http.StatusUnauthorized, reason: "webhook-id, webhook-timestamp or webhook-signature is missing or malformed"}
+	errTimestamp = &refusal{status: http.StatusUnauthorized, reason: "webhook-timestamp is too far from the relay's clock"}
+	errSignature = &refusal{status: http.StatusUnauthorized, reason: "signature does not match"}
+	errReplay    = &refusal{status: http.StatusConflict, reason: "webhook-id was used before"}
+	errNotStored = &refusal{http.StatusServiceUnavailable, "trigger could not be stored", time.Second} // the plugin signs each attempt anew
 )
 
 // serve adds to check what all paths have in common. A body may have size bytes. check
@@ -179,7 +181,7 @@ func (h *handler) serve(path string, size int64, check func(*request) ([]string,
 		}
 		refused, ok := errors.AsType[*refusal](err)
 		if !ok {
-			refused = &refusal{http.StatusBadRequest, err.Error()}
+			refused = &refusal{status: http.StatusBadRequest, reason: err.Error()}
 		}
 		h.refuse(w, r, path, refused)
 	})
@@ -210,11 +212,11 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, path string, re
 		h.Logger.WarnContext(r.Context(), "triggers refused", "count", n, "path", path,
 			"status", refused.status, "reason", refused.reason, "remote", r.RemoteAddr)
 	}
-	switch refused.status {
-	case http.StatusMethodNotAllowed:
+	if refused.status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", http.MethodPost)
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", "1")
+	}
+	if refused.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(refused.retryAfter/time.Second)))
 	}
 	w.WriteHeader(refused.status)
 	_ = json.MarshalWrite(w, answer{Reason: refused.reason})

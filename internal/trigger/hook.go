@@ -63,8 +63,8 @@ func (h *handler) eventHook(r *request) ([]string, error) {
 }
 
 var (
-	errHookSignature = &refusal{http.StatusUnauthorized, "x-kong-signature is missing or malformed"}
-	errHookRepeated  = &refusal{http.StatusTooManyRequests, "the same event hook came too often"}
+	errHookSignature = &refusal{status: http.StatusUnauthorized, reason: "x-kong-signature is missing or malformed"}
+	errHookRepeated  = &refusal{http.StatusTooManyRequests, "the same event hook came too often", repeatEvery}
 )
 
 // kongSignature reads x-kong-signature. It returns a nil function if the header

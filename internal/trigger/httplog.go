@@ -32,7 +32,7 @@ func (h *handler) httpLog(r *request) ([]string, error) {
 	defer h.bodies.begin(r.w)()
 	ids, anonymous, err := readHTTPLog(r.body)
 	if err != nil {
-		if _, ok := errors.AsType[*jsontext.SyntacticError](err); ok || errors.Is(err, errHTTPLog) {
+		if _, ok := errors.AsType[*jsontext.SyntacticError](err); ok || errors.Is(err, errHTTPLog) || errors.Is(err, io.EOF) { // EOF: it is empty
 			return nil, errHTTPLog
 		}
 		return nil, readError(err)
@@ -44,8 +44,8 @@ func (h *handler) httpLog(r *request) ([]string, error) {
 }
 
 var (
-	errPassword = &refusal{http.StatusUnauthorized, "the password of Basic authentication is missing or wrong"}
-	errHTTPLog  = &refusal{http.StatusBadRequest, "body is not a JSON object or an array of objects"}
+	errPassword = &refusal{status: http.StatusUnauthorized, reason: "the password of Basic authentication is missing or wrong"}
+	errHTTPLog  = &refusal{status: http.StatusBadRequest, reason: "body is not a JSON object or an array of objects"}
 )
 
 // authenticated reports whether the request's password is one of the secrets.

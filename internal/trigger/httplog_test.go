@@ -47,6 +47,7 @@ func TestHTTPLog(t *testing.T) {
 		"cut off":             {`[{"request_id":"a1"}`, password, 400, nil, 0, 0},
 		"two objects":         {`{"request_id":"a1"}{"request_id":"b2"}`, password, 400, nil, 0, 0},
 		"empty":               {``, password, 400, nil, 0, 0},
+		"blank":               {"\n ", password, 400, nil, 0, 0},
 		"more than is read":   {`{"x":"` + strings.Repeat("x", maxHTTPLog) + `"}`, password, 413, nil, 0, 0},
 		"nested without end":  {strings.Repeat(`[`, 100_000), password, 400, nil, 0, 0},
 		"wrong password, 413": {strings.Repeat("x", 2*maxHTTPLog), "guess", 413, nil, 0, 0},
@@ -60,6 +61,9 @@ func TestHTTPLog(t *testing.T) {
 			code, reason, _ := answerOf(t, r, httpLog(strings.NewReader(test.body), test.password))
 			if code != test.status {
 				t.Errorf("%d %s, want %d", code, reason, test.status)
+			}
+			if code == http.StatusBadRequest && !strings.Contains(reason, errHTTPLog.reason) {
+				t.Errorf("the reason is %s", reason)
 			}
 			if ids, calls := r.noted(); !slices.Equal(ids, test.ids) || calls != test.calls || polls != test.polls {
 				t.Errorf("%d ids in %d calls, and %d polls", len(ids), calls, polls)
