@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,6 +24,22 @@ func TestHealthCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	redis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = redis.Close() })
+	go func() {
+		for {
+			c, err := redis.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 4096))
+			_, _ = io.WriteString(c, "-ERR wrong number of arguments for 'get' command\r\n")
+			_ = c.Close()
+		}
+	}()
 	for _, c := range []struct {
 		name string
 		args []string
@@ -37,6 +54,7 @@ func TestHealthCommand(t *testing.T) {
 		{"flag goes first", []string{"--ops-listen", address}, map[string]string{"RELAY_OPS_LISTEN": "off"}, exitOK, ""},
 		{"other settings do not matter", nil, map[string]string{"RELAY_OPS_LISTEN": address, "REDIS_DB": "none"}, exitOK, ""},
 		{"gone", nil, map[string]string{"RELAY_OPS_LISTEN": "127.0.0.1:1"}, exitFailed, "asking for health"},
+		{"of another", nil, map[string]string{"RELAY_OPS_LISTEN": redis.Addr().String()}, exitFailed, "does not speak HTTP"},
 		{"off", nil, map[string]string{"RELAY_OPS_LISTEN": "off"}, exitUsage, "nothing to ask"},
 		{"no address", nil, map[string]string{"RELAY_OPS_LISTEN": "9090"}, exitUsage, "expected host:port or off"},
 	} {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/kong-cloudtrail/relay/internal/audit"
 )
 
 // product matches the name of a server program, perhaps with its version. A match is too
@@ -83,6 +85,12 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	case strings.Contains(sent.Error(), "server gave HTTP response to HTTPS client"), errors.As(sent, new(tls.RecordHeaderError)): // net/http has no type for the first one
 		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" answers without TLS", true
 		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL (http:// for an emulator without TLS), or HTTPS_PROXY"
+	case audit.IsTLSAlert(sent):
+		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" speaks TLS only", true
+		f.Hint = "give the address in AWS_ENDPOINT_URL, or that in HTTPS_PROXY, with the scheme that is spoken there"
+	case audit.IsNotHTTP(sent):
+		f.Code, f.Reason, f.AnyCall = "NotHTTP", host+" answers with something that is not HTTP", true
+		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL, or HTTPS_PROXY"
 	case errors.As(sent, &dns):
 		f.Code, f.Reason, f.AnyCall = "Connection", "the name "+dns.Name+" does not resolve", true
 		f.Hint = fmt.Sprintf("check REGION, %s, and this machine's name server", s.Endpoint)

@@ -79,6 +79,29 @@ func TestAnswersAreNotCut(t *testing.T) {
 	}
 }
 
+// What listens at a wrong port says what it is.
+func TestEndpointThatDoesNotSpeakHTTP(t *testing.T) {
+	for answer, want := range map[string]string{
+		"-ERR unknown command 'POST'\r\n": "not HTTP",
+		"\x15\x03\x01\x00\x02\x02\x46":    "TLS only",
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, answer)
+			_ = conn.Close()
+		}))
+		_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: static("token")}, 1)
+		srv.Close()
+		if f == nil || !strings.Contains(f.Reason, want) || !strings.Contains(f.Hint, "AWS_ENDPOINT_URL") || !f.AnyCall {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
 func TestNoRedirects(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		t.Error("the call went elsewhere, with its session token")

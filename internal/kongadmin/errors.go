@@ -149,6 +149,8 @@ func (c *Client) passingHint(err error) string {
 		return "check the proxy, or " + c.noProxy()
 	case errors.As(err, &r):
 		return passingRefusalHint(r)
+	case audit.IsNotHTTP(err):
+		return "what listens at " + c.base.Host + " does not speak HTTP, so it is not the Admin API: check host and port in KONG_ADMIN_API (8001, or 8444 with https://)"
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return "something cuts Kong's answers short: look at what is between (timeouts and size limits of a proxy or load balancer) and at Kong's error log"
 	case errors.As(err, new(*notAPage)):
@@ -158,7 +160,7 @@ func (c *Client) passingHint(err error) string {
 	case errors.As(err, &op) && op.Op == "dial":
 		return "check that KONG_ADMIN_API is right, the Admin API listens there, and no firewall stands between"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		hint := "something closes connections without an answer: "
+		hint := "something closes connections without an answer: check that host and port in KONG_ADMIN_API are the Admin API's; "
 		if c.base.Scheme == "http" {
 			hint += "if the Admin API speaks TLS there, give KONG_ADMIN_API with https://; else "
 		}
@@ -199,8 +201,7 @@ func tlsHint(err error) string {
 	// net/http has no type for the second one.
 	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		return tlsToHint
-	// A TLS alert, which answers plain HTTP.
-	case strings.Contains(text, `malformed HTTP response "\x15\x03`):
+	case audit.IsTLSAlert(err):
 		return plainHint
 	// crypto/tls reports what the other side said in this way.
 	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(text, "protocol version"):

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/certtest"
@@ -106,6 +107,24 @@ func TestPlainHTTPThatIsReset(t *testing.T) {
 	err = refused(t, newClient(t, Options{URL: "http://" + l.Addr().String(), Retries: 1}), all)
 	if !strings.Contains(audit.Hint(err), "https://") {
 		t.Errorf("%v, hint %q", err, audit.Hint(err))
+	}
+}
+
+// TestPortOfAnother: what a port answers that is not the Admin API's says what it is, also if the time
+// for a page is over by then.
+func TestPortOfAnother(t *testing.T) {
+	for name, c := range map[string]struct{ answer, want string }{
+		"Redis":     {"-ERR wrong number of arguments for 'get' command\r\n", "does not speak HTTP"},
+		"SSH":       {"SSH-2.0-OpenSSH_9.6\r\n", "does not speak HTTP"},
+		"TLS alert": {"\x15\x03\x01\x00\x02\x02\x46", "https://"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(w http.ResponseWriter, _ *http.Request) { hijack(w, c.answer) })
+			client := newClient(t, Options{URL: s.URL, Timeout: time.Second, Retries: 1000})
+			if err := refused(t, client, all); !strings.Contains(audit.Hint(err), c.want) {
+				t.Errorf("%v, hint %q", err, audit.Hint(err))
+			}
+		})
 	}
 }
 

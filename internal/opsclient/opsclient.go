@@ -73,7 +73,11 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, wi
 func (c *Client) Health(ctx context.Context, path string) error {
 	resp, err := c.do(ctx, http.MethodGet, path, http.NoBody, timeout)
 	if err != nil {
-		return fmt.Errorf("asking for health: %w", err)
+		err = fmt.Errorf("asking for health: %w", err)
+		if audit.IsNotHTTP(err) || errors.Is(err, io.EOF) { // Redis closes the connection
+			return audit.WithHint(err, "what listens there does not speak HTTP, so it is not the relay: make --ops-listen (RELAY_OPS_LISTEN) that of the relay")
+		}
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

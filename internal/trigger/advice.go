@@ -3,9 +3,11 @@ package trigger
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 )
 
@@ -27,6 +29,10 @@ func Advice(err error) string {
 		return "renew the certificate, and check the clocks on both sides"
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "the relay speaks plain HTTP: use http://, or put something that speaks TLS in front of it"
+	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`): // an alert of TLS; net/http has no type for it
+		return "what listens there speaks TLS only: use https://"
+	case strings.Contains(err.Error(), "malformed HTTP "):
+		return "what listens there does not speak HTTP, so it is not the relay: give the address of its --listen"
 	case errors.As(err, new(*net.DNSError)):
 		return "correct the name, or make it known where Kong runs"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -42,7 +48,7 @@ func Advice(err error) string {
 func answerAdvice(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
-		return "use the relay's secret, its RELAY_TRIGGER_SECRET; clocks may differ by 5 minutes at most"
+		return fmt.Sprintf("use the relay's secret, its RELAY_TRIGGER_SECRET; clocks may differ by %.0f minutes at most", Tolerance.Minutes())
 	case http.StatusForbidden, http.StatusProxyAuthRequired:
 		return "this answer does not come from the relay, but from a proxy or a firewall on the way"
 	case http.StatusNotFound, http.StatusMethodNotAllowed:

@@ -1,6 +1,7 @@
 package trigger
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,7 +23,20 @@ func TestAdvice(t *testing.T) {
 	}
 	t.Cleanup(func() { silent.Close() })
 	hangsUp := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	says := func(answer string) string {
+		return serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, answer)
+			_ = conn.Close()
+		}))
+	}
 	for _, c := range []struct{ name, url, secret, says, advice string }{
+		{"Redis", says("-ERR unknown command 'POST'\r\n"), secretA, "malformed HTTP", "does not speak HTTP"},
+		{"TLS alert", says("\x15\x03\x01\x00\x02\x02\x46"), secretA, "malformed HTTP", "https://"},
 		{"another secret", serve(t, newRelay(Options{})), secretB, "401", "RELAY_TRIGGER_SECRET"},
 		{"another listener", answers(404), secretA, "404", "not of --ops-listen"},
 		{"only GET", answers(405), secretA, "405", "--listen"},

@@ -135,6 +135,9 @@ func (c *Client) Wrap(doing string, err error) error {
 	if _, cluster := c.UniversalClient.(*redis.ClusterClient); !cluster && redis.HasErrorPrefix(err, "MOVED") {
 		return audit.NewSettingsError(wrapped, "set --redis-cluster: this server is part of a cluster")
 	}
+	if hint := otherHint(err); hint != "" {
+		return audit.NewSettingsError(wrapped, hint)
+	}
 	if hint := tlsHint(err); hint != "" {
 		return audit.NewSettingsError(wrapped, hint)
 	}
@@ -166,6 +169,22 @@ func (c *Client) explainConnection(err error) error {
 		return fmt.Errorf("%w, is REDIS_HOST right?", err)
 	}
 	return err
+}
+
+// otherHint returns a hint for an answer that is not one of Redis's protocol, or "". The client has
+// no type for it, and quotes the answer.
+func otherHint(err error) string {
+	_, text, _ := strings.Cut(err.Error(), "redis: can't parse ")
+	_, answer, _ := strings.Cut(text, `"`)
+	switch {
+	case strings.HasPrefix(answer, "HTTP/"):
+		return "what listens there speaks HTTP, so it is not Redis: check host and port in REDIS_HOST (6379 as a rule)"
+	case strings.HasPrefix(answer, `\x15\x03`): // an alert
+		return "what listens there speaks TLS only: set --redis-tls"
+	case answer != "":
+		return "what listens there does not speak Redis's protocol: check host and port in REDIS_HOST (6379 as a rule)"
+	}
+	return ""
 }
 
 // tlsHint returns a hint for a connection that TLS refused, or "".
