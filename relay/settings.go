@@ -73,7 +73,7 @@ func (e *env) useEnvFile(c *cli.Command) error {
 	}
 	e.fromFile = map[string]bool{}
 	for name, value := range vars {
-		if e.Getenv(name) != "" {
+		if strings.TrimSpace(e.Getenv(name)) != "" {
 			continue
 		}
 		e.fromFile[name] = true

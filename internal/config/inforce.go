@@ -43,7 +43,7 @@ func (l *loader) valueInForce(row setting) InForce {
 	}
 	f := row.flags()[0]
 	text := l.text(f)
-	_, flag := l.flag(f.Name)
+	_, flag := l.flags(f.Name)
 	switch {
 	case text != "" && flag:
 		return InForce{Value: masked(text), From: "flag"}

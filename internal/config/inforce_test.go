@@ -10,8 +10,8 @@ import (
 )
 
 func TestParseEnvFile(t *testing.T) {
-	vars, err := ParseEnvFile("\uFEFF# comment\n\nA=1\r\nexport B = \"two words\"\nC='x=y'\nD=\n")
-	want := map[string]string{"A": "1", "B": "two words", "C": "x=y", "D": ""}
+	vars, err := ParseEnvFile("\uFEFF# comment\n\nA=1\r\nexport B = \"two words\"\nC='x=y'\nD=\nE=\" x \"\n")
+	want := map[string]string{"A": "1", "B": "two words", "C": "x=y", "D": "", "E": "x"}
 	if err != nil || !maps.Equal(vars, want) {
 		t.Errorf("%q, %v", vars, err)
 	}

@@ -32,7 +32,7 @@ const (
 type loader struct {
 	settings Settings
 	need     Need
-	flags    func(name string) (value string, set bool) // nil: there are none
+	flags    func(name string) (value string, set bool)
 	getenv   func(string) string
 	readFile func(string) ([]byte, error)
 	problems Error
@@ -51,8 +51,9 @@ type loader struct {
 func Load(n Need, flags func(name string) (value string, set bool), getenv func(string) string,
 	readFile func(string) ([]byte, error),
 ) (Settings, error) {
-	l := &loader{settings: Settings{aws: &awscall.Configs{}}, need: n, flags: flags, getenv: getenv, readFile: readFile,
-		wrong: map[string]bool{}, arns: map[Destination]arn.ARN{}}
+	l := newLoader(flags, getenv)
+	l.settings, l.need, l.readFile = Settings{aws: &awscall.Configs{}}, n, readFile
+	l.wrong, l.arns = map[string]bool{}, map[Destination]arn.ARN{}
 	rows := l.table()
 	for _, row := range rows {
 		if row.secret != nil {
@@ -80,32 +81,39 @@ func Load(n Need, flags func(name string) (value string, set bool), getenv func(
 	return l.settings, nil
 }
 
-func (l *loader) flag(name string) (value string, set bool) {
-	if l.flags == nil {
-		return "", false
+// newLoader returns a loader that reads flags and variables without blanks and line ends at
+// both sides: files of variables leave a carriage return, or quote what they should not.
+func newLoader(flags func(name string) (value string, set bool), getenv func(string) string) *loader {
+	return &loader{
+		flags: func(name string) (string, bool) {
+			if flags == nil {
+				return "", false
+			}
+			text, set := flags(name)
+			return strings.TrimSpace(text), set
+		},
+		getenv: func(name string) string { return strings.TrimSpace(getenv(name)) },
 	}
-	return l.flags(name)
 }
 
-// text returns what the flag or the variable says, or "", without blanks and line ends
-// at both sides: files of variables leave a carriage return, or quote what they should not.
+// text returns what the flag or the variable says, or "".
 func (l *loader) text(f Flag) string {
-	if text, set := l.flag(f.Name); set {
-		return strings.TrimSpace(text)
+	if text, set := l.flags(f.Name); set {
+		return text
 	}
-	return strings.TrimSpace(l.getenv(f.Env))
+	return l.getenv(f.Env)
 }
 
 // secretGiven returns what flags and variables say of a secret: its text, the path of its
 // file, and its ARN. A flag beats all of the variables.
 func (l *loader) secretGiven(row setting) (text, file, id string) {
 	f := row.flags()
-	file, fileFlag := l.flag(f[0].Name)
-	id, arnFlag := l.flag(f[1].Name)
+	file, fileFlag := l.flags(f[0].Name)
+	id, arnFlag := l.flags(f[1].Name)
 	if !fileFlag && !arnFlag {
 		text, file, id = l.getenv(row.variable()), l.getenv(f[0].Env), l.getenv(f[1].Env)
 	}
-	return strings.TrimSpace(text), strings.TrimSpace(file), strings.TrimSpace(id)
+	return text, file, id
 }
 
 // loadSecret takes a secret from the one place that says where it is.
@@ -156,7 +164,7 @@ func (l *loader) takeSecret(row setting, where string, source secret.Source) sec
 // Given returns what flags and variables say of each setting, by variable, unchecked.
 // REGION is AWS_REGION where nothing else says it.
 func Given(flags func(name string) (value string, set bool), getenv func(string) string) map[string]string {
-	l := &loader{flags: flags, getenv: getenv}
+	l := newLoader(flags, getenv)
 	given := map[string]string{}
 	for _, row := range l.table() {
 		if f := row.flags(); row.secret != nil {
@@ -165,7 +173,7 @@ func Given(flags func(name string) (value string, set bool), getenv func(string)
 			given[row.variable()] = l.text(f[0])
 		}
 	}
-	given["REGION"] = cmp.Or(given["REGION"], strings.TrimSpace(getenv("AWS_REGION")))
+	given["REGION"] = cmp.Or(given["REGION"], l.getenv("AWS_REGION"))
 	return given
 }
 
@@ -173,7 +181,7 @@ func Given(flags func(name string) (value string, set bool), getenv func(string)
 // that one setting: a health check has no use for the others, and must not fetch
 // their secrets every few seconds.
 func OpsListen(flags func(name string) (value string, set bool), getenv func(string) string) (string, error) {
-	l := &loader{flags: flags, getenv: getenv}
+	l := newLoader(flags, getenv)
 	row := rowNamed("ops-listen")
 	text := cmp.Or(l.text(row.flags()[0]), row.def)
 	var addr string
@@ -205,7 +213,7 @@ func ParseEnvFile(text string) (map[string]string, error) {
 			if len(value) < 2 || !strings.HasSuffix(value, quote) {
 				return nil, fmt.Errorf("line %d begins with a quote and does not end with it", n)
 			}
-			value = value[1 : len(value)-1]
+			value = strings.TrimSpace(value[1 : len(value)-1]) // AWS's SDK does not do it
 		}
 		vars[name] = value
 	}

@@ -246,6 +246,12 @@ func TestBlanksAroundValues(t *testing.T) {
 	if s, err := load(t, NeedLedger, "RELAY_LEDGER= \r"); err != nil || s.LedgerFile != "" {
 		t.Errorf("a blank value counts as set: %v", err)
 	}
+	if s, err := load(t, NeedDestination, "RELAY_LOG_GROUP=/kong/audit", "AWS_REGION= eu-central-1\n"); err != nil || s.Region != "eu-central-1" {
+		t.Errorf("AWS_REGION gives %q: %v", s.Region, err)
+	}
+	if _, err := load(t, NeedKong, "KONG_ADMIN_API=https://kong:8444", "KONG_SUPERADMIN=true", "KONG_ADMIN_TOKEN= \n"); err == nil || !strings.Contains(err.Error(), "no token to send") {
+		t.Errorf("a blank token counts as set: %v", err)
+	}
 }
 
 // TestTable holds for every row what the rest takes for granted.
