@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -41,18 +39,12 @@ func withHealth(next http.Handler) http.Handler {
 	})
 }
 
-// health asks the emulator that listens at an address whether it is alive.
+// health asks the emulator that listens at an address whether it is alive. To connect to every
+// address of a machine is to connect to this one.
 func health(ctx context.Context, address string) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("reading --aws-listen: %w", err)
-	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
-		host = "localhost" // listening on every address is listening on this one
-	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+healthPath, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+healthPath, http.NoBody)
 	if err != nil {
 		return fmt.Errorf("asking for health: %w", err)
 	}

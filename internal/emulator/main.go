@@ -74,7 +74,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (setting
 	var err error
 	f.VisitAll(func(fl *flag.Flag) {
 		name := "EMULATOR_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
-		value := getenv(name)
+		value := strings.TrimSpace(getenv(name))
 		if value == "" || fl.Name == "health" || err != nil {
 			return
 		}
@@ -96,6 +96,12 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (setting
 		fmt.Fprintf(stderr, "emulator: %q is not a flag: flags begin with --\n", f.Arg(0))
 		return s, errUsage
 	}
+	for name, address := range map[string]string{"admin-listen": s.adminListen, "aws-listen": s.awsListen} {
+		if _, _, err := net.SplitHostPort(address); err != nil && (name != "admin-listen" || address != "off") {
+			fmt.Fprintf(stderr, "emulator: --%s: %v\n", name, err)
+			return s, errUsage
+		}
+	}
 	return s, nil
 }
 
@@ -111,7 +117,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: s.logLevel}))
 	kong, err := newKong(s, log)
 	if err != nil {
-		return err
+		fmt.Fprintln(stderr, "emulator: --upstream:", err)
+		return errUsage
 	}
 	logs, trail := cloudwatchtest.New(cloudwatchtest.Options{}), cloudtrailtest.New(cloudtrailtest.Options{})
 	if s.relayPage != "" {

@@ -248,7 +248,7 @@ func TestHealth(t *testing.T) {
 	}
 	address := strings.TrimPrefix(e.aws, "http://")
 	_, port, _ := strings.Cut(address, ":")
-	for _, a := range []string{address, "0.0.0.0:" + port, ":" + port} {
+	for _, a := range []string{address, "0.0.0.0:" + port, ":" + port, "[::]:" + port, address + "\n"} {
 		if err := check(a); err != nil {
 			t.Errorf("asking %s: %v", a, err)
 		}
@@ -322,7 +322,10 @@ func TestWrongSettings(t *testing.T) {
 		{[]string{"--row-delay", "soon"}, "", 2, "-row-delay"},
 		{nil, "EMULATOR_ROW_DELAY=soon", 2, "EMULATOR_ROW_DELAY"},
 		{[]string{"serve"}, "", 2, `"serve" is not a flag`},
-		{[]string{"--upstream", "kong:8001"}, "", 1, "want http://host:port"},
+		{[]string{"--upstream", "kong:8001"}, "", 2, "--upstream: parsing upstream: want http://host:port"},
+		{[]string{"--aws-listen", "8010"}, "", 2, "--aws-listen: address 8010: missing port"},
+		{[]string{"--health"}, "EMULATOR_AWS_LISTEN=8010", 2, "--aws-listen"},
+		{nil, "EMULATOR_ADMIN_LISTEN=\n8001 ", 2, "--admin-listen: address 8001: missing port"},
 		{[]string{"--aws-listen", strings.TrimPrefix(e.aws, "http://")}, "", 1, "address already in use"},
 		{[]string{"--aws-listen", "127.0.0.1:0", "--admin-listen", strings.TrimPrefix(e.aws, "http://")}, "", 1, "listening for admin"},
 	} {
