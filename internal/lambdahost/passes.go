@@ -18,7 +18,12 @@ import (
 )
 
 const (
-	reserveMost = 2 * time.Second  // kept, at most, of an invocation's time for metrics and for invoking itself
+	// reserveMost is kept, at most, of an invocation's time for what follows the passes: the marks and the
+	// lease with a ledger that takes a second to answer, the next invocation over a new connection,
+	// the metrics, and the answer. If it did not suffice, Lambda would end the invocation before the
+	// next one is asked for, and would repeat it only after a minute. A slow put and its record need
+	// none of it: a pass puts nothing new in its last 10 seconds (pipeline's deadlineSlack).
+	reserveMost = 5 * time.Second
 	startMost   = 10 * time.Second // the end, at most, of the time for passes in which no further pass begins
 	measureMost = time.Second      // for reading the values of the metrics
 
