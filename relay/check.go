@@ -11,6 +11,7 @@ import (
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/config"
+	"github.com/kong-cloudtrail/relay/internal/trigger"
 )
 
 func (e *env) checkCommand() *cli.Command {
@@ -43,11 +44,15 @@ func (e *env) check(ctx context.Context, c *cli.Command) error {
 // checkTrigger tries the way from Kong to the relay. It also prints a hint about Kong's
 // plugins, which never makes the check fail.
 func (e *env) checkTrigger(ctx context.Context, c *cli.Command) error {
+	relay := strings.TrimSpace(c.String("trigger"))
+	if err := trigger.CheckURL(relay); err != nil {
+		return config.Usagef("--trigger is not the address of a relay: %w", err)
+	}
 	s, err := e.settings(c, 0)
 	if err != nil {
 		return err
 	}
-	accepted := e.try(ctx, c, app.CheckTrigger(s, c.String("trigger")))
+	accepted := e.try(ctx, c, app.CheckTrigger(s, relay))
 	within, cancel := context.WithTimeout(ctx, app.CheckWithin)
 	defer cancel()
 	hint := app.PluginHint(within, s, e.Logger(s))

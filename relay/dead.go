@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -118,6 +119,12 @@ func (e *env) deadShow(ctx context.Context, c *cli.Command) error {
 // selection returns which undelivered entries the command line selects. It fails unless the
 // command line either names ids or filters.
 func selection(c *cli.Command) (*app.Selection, error) {
+	switch {
+	case c.IsSet("code") && c.String("code") == "": // it would select all of them
+		return nil, config.Usagef("--code is empty: name a code, or give --all: relay dead list shows them")
+	case c.IsSet("older-than") && c.Duration("older-than") <= 0:
+		return nil, config.Usagef("--older-than must be longer than 0; --all selects all of them")
+	}
 	filtered := c.Bool("all") || c.IsSet("code") || c.IsSet("older-than")
 	if filtered == c.Args().Present() {
 		return nil, config.Usagef("name ids, or choose by --all, --code or --older-than: relay dead list shows them")
@@ -152,7 +159,7 @@ func (e *env) deadRetry(ctx context.Context, c *cli.Command) error {
 
 func (e *env) deadDrop(ctx context.Context, c *cli.Command) error {
 	reason := c.String("reason")
-	if reason == "" {
+	if strings.TrimSpace(reason) == "" {
 		return config.Usagef("--reason is empty: say why, it goes into the log")
 	}
 	selected, err := selection(c)

@@ -36,7 +36,7 @@ func (e *env) onceCommand() *cli.Command {
 
 func passRequest(c *cli.Command) (req pipeline.Request, err error) {
 	req = pipeline.Request{Kind: audit.Reconcile, Full: c.Bool("full")}
-	if !c.IsSet("since") && !c.IsSet("until") {
+	if c.String("since") == "" && c.String("until") == "" {
 		return req, nil
 	}
 	if req.Full {

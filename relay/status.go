@@ -29,7 +29,7 @@ func (e *env) statusCommand() *cli.Command {
 			"something fails or is missing.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "json", Usage: "print it as JSON"},
-			&cli.BoolFlag{Name: "watch", Usage: "show it anew every 2 seconds, until Ctrl-C"},
+			&cli.BoolFlag{Name: "watch", Usage: fmt.Sprintf("show it anew every %.0f seconds, until Ctrl-C", watchEvery.Seconds())},
 		},
 		Action: e.status,
 	}
@@ -179,7 +179,7 @@ func (e *env) outagesCommand() *cli.Command {
 		Description: "The ledger keeps outages for 400 days: a record of failures of the audit mechanism, their causes, and when\n" +
 			"everything was complete again.",
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "since", Usage: "how far to look back", Value: 30 * 24 * time.Hour},
+			&cli.StringFlag{Name: "since", Usage: "outages from this time on (RFC 3339, a date, Unix seconds, or a span such as 36h)", Value: fmt.Sprintf("%.0fh", app.ShownOutages.Hours())},
 			&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each"},
 			&cli.BoolFlag{Name: "csv", Usage: "print comma-separated values"},
 		},
@@ -191,9 +191,13 @@ func (e *env) outages(ctx context.Context, c *cli.Command) error {
 	if c.Bool("json") && c.Bool("csv") {
 		return config.Usagef("give one of --json and --csv")
 	}
+	since, _, err := config.Window(c.String("since"), "", time.Now())
+	if err != nil {
+		return err
+	}
 	return e.withLedger(ctx, c, config.NeedLedger, func(a *app.App) error {
 		now := time.Now()
-		list, err := a.Store.Outages(ctx, now.Add(-c.Duration("since")))
+		list, err := a.Store.Outages(ctx, time.Unix(since, 0))
 		if err != nil {
 			return a.ExplainLedger(err)
 		}
@@ -227,6 +231,8 @@ func outageEnd(o audit.Outage, now time.Time) string {
 	switch {
 	case !o.To.IsZero():
 		return app.Moment(o.To)
+	case o.Dependency == audit.UnknownDependency:
+		return "unknown"
 	case o.Lasts(now):
 		return "now"
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -54,7 +55,7 @@ Exit codes: 0 no difference, or all of them repaired; 3 a difference; 1 verify f
 			&cli.BoolFlag{Name: "repair", Usage: "put what is missing; entries that the ledger calls delivered and the destination lacks are put again"},
 			&cli.BoolFlag{Name: "strict", Usage: "repeated, unknown and unreadable events, and signatures that do not verify, are differences too"},
 			&cli.DurationFlag{Name: "grace", HideDefault: true, Usage: "how long the destination may take to show what it has accepted (default 1m, CloudTrail Lake 15m, a file 0s)"},
-			&cli.BoolFlag{Name: "json", Usage: "print the report as one JSON object, with up to 10000 ids of each kind"},
+			&cli.BoolFlag{Name: "json", Usage: fmt.Sprintf("print the report as one JSON object, with up to %d ids of each kind", verify.MaxIDs)},
 		},
 		Action: e.verify,
 	}

@@ -45,8 +45,11 @@ func Window(since, until string, now time.Time) (from, to int64, err error) {
 			return 0, 0, Usagef("--until is %q: %v", until, err)
 		}
 	}
-	if to != 0 && from >= to {
+	switch {
+	case to != 0 && from >= to:
 		return 0, 0, Usagef("--since is not before --until")
+	case from > now.Unix():
+		return 0, 0, Usagef("--since is %q: expected a time in the past, and here it is %s now", since, now.UTC().Format(time.RFC3339))
 	}
 	return from, to, nil
 }

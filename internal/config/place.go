@@ -126,11 +126,18 @@ func listener(field *string) setter {
 			*field = ""
 			return nil
 		}
-		_, port, err := net.SplitHostPort(text)
-		if err != nil || port != "0" && !isPort(port) {
+		if CheckListen(text) != nil {
 			return expected("host:port or off", "")
 		}
 		*field = text
 		return nil
 	}
+}
+
+// CheckListen returns an error unless a text is an address to listen at. Port 0 is any that is free.
+func CheckListen(text string) error {
+	if _, port, err := net.SplitHostPort(text); err != nil || port != "0" && !isPort(port) {
+		return expected("host:port", "")
+	}
+	return nil
 }

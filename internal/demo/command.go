@@ -30,6 +30,12 @@ func Commands(version string, stdout, stderr io.Writer) []*cli.Command {
 			if c.Duration("every") <= 0 {
 				return config.Usagef("--every must be longer than 0")
 			}
+			if c.IsSet("for") && c.Duration("for") <= 0 {
+				return config.Usagef("--for must be longer than 0; leave it out to run until Ctrl-C")
+			}
+			if err := config.CheckListen(c.String("page")); err != nil {
+				return config.Usagef("--page is %q: %w", c.String("page"), err)
+			}
 			d := &demo{
 				runFor: c.Duration("for"), every: c.Duration("every"), page: c.String("page"), plugin: !c.Bool("no-plugin"),
 				version: version, out: stdout, stderr: stderr, answered: map[string]time.Time{},

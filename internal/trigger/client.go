@@ -87,19 +87,9 @@ type Client struct {
 
 // NewClient checks the options and returns a client. It makes no connection.
 func NewClient(o ClientOptions) (*Client, error) {
-	u, err := url.Parse(o.URL)
-	switch {
-	case err != nil:
-		return nil, errors.New("the relay's URL cannot be read: want http://host:port or https://host:port")
-	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
-		return nil, errors.New("the relay's URL is not http://host:port or https://host:port")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("the relay's URL must not hold a user, a query or a fragment")
-	}
-	if p := u.Port(); p != "" {
-		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
-			return nil, errors.New("the relay's URL has a port that is not between 1 and 65535")
-		}
+	u, err := parseURL(o.URL)
+	if err != nil {
+		return nil, err
 	}
 	if !strings.HasSuffix(u.Path, Path) {
 		u = u.JoinPath(Path)
@@ -134,6 +124,31 @@ func NewClient(o ClientOptions) (*Client, error) {
 		},
 	}
 	return c, nil
+}
+
+// CheckURL returns an error unless a text can be the address of a relay. The error does not repeat
+// it, as it may hold a password.
+func CheckURL(text string) error {
+	_, err := parseURL(text)
+	return err
+}
+
+func parseURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return nil, errors.New("the relay's URL cannot be read: want http://host:port or https://host:port")
+	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return nil, errors.New("the relay's URL is not http://host:port or https://host:port")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("the relay's URL must not hold a user, a query or a fragment")
+	}
+	if p := u.Port(); p != "" {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
+			return nil, errors.New("the relay's URL has a port that is not between 1 and 65535")
+		}
+	}
+	return u, nil
 }
 
 // Notify announces ids, or asks for a poll if there are none. It returns nil once
