@@ -76,8 +76,10 @@ type UndeliveredKind struct {
 const (
 	maxShown       = 20   // missing ids and outages in a status
 	maxUndelivered = 1000 // undelivered entries that are looked at for their reasons
-	shownOutages   = 30 * 24 * time.Hour
 )
+
+// ShownOutages is how far back outages are shown, unless somebody asks for others.
+const ShownOutages = 30 * 24 * time.Hour
 
 // StopsDelivery reports whether nothing can be delivered during an outage.
 func StopsDelivery(o *audit.Outage) bool {
@@ -125,7 +127,7 @@ func (s *Status) SetMarks(m *audit.Marks) {
 	s.LastComplete, s.FailingSince, s.Resumes = UnixTime(m.Completed), UnixTime(m.FailedSince), m.Resume != nil
 }
 
-// AddDetails adds the reasons of undelivered entries, and the outages of the last 30 days.
+// AddDetails adds the reasons of undelivered entries, and the outages of the time that [ShownOutages] says.
 func (a *App) AddDetails(ctx context.Context, s *Status) error {
 	kinds, seen := map[[2]string]*UndeliveredKind{}, 0
 	for u, err := range a.Store.UndeliveredEntries(ctx) {
@@ -151,7 +153,7 @@ func (a *App) AddDetails(ctx context.Context, s *Status) error {
 	slices.SortFunc(s.Undelivered, func(a, b UndeliveredKind) int {
 		return cmp.Or(b.Count-a.Count, strings.Compare(a.Outcome+a.Code, b.Outcome+b.Code))
 	})
-	outages, err := a.Store.Outages(ctx, s.At.Add(-shownOutages))
+	outages, err := a.Store.Outages(ctx, s.At.Add(-ShownOutages))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"regexp"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/health"
@@ -79,7 +81,7 @@ func newMetrics(s *server) *metrics {
 	m.triggers = m.counterVec("triggers_total", "Triggers by path and outcome.", "path", "outcome")
 	m.verified = m.counterVec("signatures_total", "Entries by the outcome of checking Kong's signature.", "outcome")
 	m.retries = m.counterVec("put_retries_total", "Puts after which entries had to be put again, by the destination's code.", "code")
-	m.missing = m.counter("announced_missing_total", "Announced ids that did not show up in the audit log within 30 s.")
+	m.missing = m.counter("announced_missing_total", fmt.Sprintf("Announced ids that did not show up in the audit log within %.0f s.", announce.MissingAfter.Seconds()))
 	m.changes = m.counterVec("changes_total", "Changed entities that events tell of, by how much is known of the state before: exact, approximate, unavailable. Only with --objects.", "history")
 	m.lateRows = m.counter("changes_late_total", "Changed entities that Kong showed after their event had gone, or whose request it lost. Only with --objects.")
 	m.failing = m.gauge("passes_failed_in_a_row", "Passes that have failed since the last one that succeeded.")

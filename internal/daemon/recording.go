@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kong-cloudtrail/relay/internal/announce"
 	"github.com/kong-cloudtrail/relay/internal/app"
 	"github.com/kong-cloudtrail/relay/internal/audit"
 	"github.com/kong-cloudtrail/relay/internal/health"
@@ -186,13 +187,14 @@ func (s *server) notRecorded(ids []string) {
 	if len(others) < len(ids) {
 		s.scheduler.Ignore(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(others, id) }))
 	}
+	within := fmt.Sprintf("%.0f s", announce.MissingAfter.Seconds())
 	switch {
 	case len(others) > 0:
 		s.report(health.Recording, "recorded", audit.WithHint(
-			fmt.Errorf("kong answers but does not record: it answered %s that its audit log has not shown within 30 s", app.Plural(len(others), "request")), hintNotRecorded))
+			fmt.Errorf("kong answers but does not record: it answered %s that its audit log has not shown within %s", app.Plural(len(others), "request"), within), hintNotRecorded))
 	case canary:
 		s.report(health.Recording, "recorded", audit.WithHint(
-			errors.New("kong answers but does not record: its audit log has not shown the relay's own request GET / within 30 s"), hintCanary))
+			fmt.Errorf("kong answers but does not record: its audit log has not shown the relay's own request GET / within %s", within), hintCanary))
 	}
 }
 

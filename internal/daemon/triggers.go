@@ -28,6 +28,6 @@ func (s *server) triggered(path, outcome string) {
 		s.report(health.Triggers, path, nil)
 	case trigger.Unauthorized:
 		s.report(health.Triggers, path, audit.WithHint(fmt.Errorf("triggers at %s are refused: their signature, time or password is wrong", path),
-			"give plugin and relay the same secret, and clocks that differ by less than 5 minutes"))
+			fmt.Sprintf("give plugin and relay the same secret, and clocks that differ by less than %.0f minutes", trigger.Tolerance.Minutes())))
 	}
 }

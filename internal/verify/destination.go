@@ -229,7 +229,7 @@ func (v *verification) nameLost(ctx context.Context) error {
 	return v.log.Scan(ctx, v.gaps.first, v.gaps.last+1, func(s walk.Step) error {
 		for i := range s.Entries {
 			h := v.held.hash(s.Entries[i].ID)
-			if _, ok := v.lost[h]; ok && !named[h] && len(named) < maxNames {
+			if _, ok := v.lost[h]; ok && !named[h] && len(named) < MaxIDs {
 				named[h] = true
 				f.name(s.Entries[i].ID)
 			}

@@ -32,7 +32,7 @@ func (p *printer) found(always bool, f Finding, what, note string) {
 		p.printf("            %s\n", id)
 	}
 	if more := f.Count - min(len(f.IDs), maxPrinted); more > 0 && f.Count > 0 {
-		p.printf("            and %d more (--json names up to %d)\n", more, maxNames)
+		p.printf("            and %d more (--json names up to %d)\n", more, MaxIDs)
 	}
 }
 

@@ -38,7 +38,7 @@ func (v *verification) unknown(e *audit.Entry) {
 	case !v.due(e):
 		v.report.NotDue++
 		v.cap(e.Timestamp)
-	case !v.waited && (v.now-e.Timestamp < youngAge || v.passReads(e)) && len(v.young) < maxNames:
+	case !v.waited && (v.now-e.Timestamp < youngAge || v.passReads(e)) && len(v.young) < MaxIDs:
 		v.young = append(v.young, audit.Entry{ID: strings.Clone(e.ID), Path: strings.Clone(e.Path), Timestamp: e.Timestamp})
 	case v.passReads(e):
 		v.report.OnTheWay++

@@ -51,10 +51,10 @@ func Run(ctx context.Context, a *app.App, o Options) (*Report, error) {
 	return &v.report, err
 }
 
-const (
-	maxNames   = 10_000 // ids kept of each kind
-	maxPrinted = 20     // ids printed for a person
-)
+// MaxIDs is how many ids of each kind a report holds.
+const MaxIDs = 10_000
+
+const maxPrinted = 20 // ids printed for a person
 
 // Finding is how many entries something was found of, and the ids of the first of them.
 type Finding struct {
@@ -68,7 +68,7 @@ func (f *Finding) add(id string) {
 }
 
 func (f *Finding) name(id string) {
-	if len(f.IDs) < maxNames {
+	if len(f.IDs) < MaxIDs {
 		f.IDs = append(f.IDs, string([]byte(id))) // the id of an entry shares its page's memory
 	}
 }
