@@ -89,7 +89,7 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" speaks TLS only", true
 		f.Hint = "give the address in AWS_ENDPOINT_URL, or that in HTTPS_PROXY, with the scheme that is spoken there"
 	case audit.IsNotHTTP(sent):
-		f.Code, f.Reason, f.AnyCall = "NotHTTP", host+" answers with something that is not HTTP", true
+		f.Reason = host + " answers with something that is not HTTP: whether AWS accepted the call is unknown"
 		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL, or HTTPS_PROXY"
 	case errors.As(sent, &dns):
 		f.Code, f.Reason, f.AnyCall = "Connection", "the name "+dns.Name+" does not resolve", true
