@@ -83,7 +83,7 @@ func newPage() (page *template.Template, policy string) {
 			}
 			return app.ShortTime(time.Now(), t)
 		},
-		"short": func(t time.Time) string { return strings.TrimSuffix(app.ShortTime(time.Now(), t), " UTC") },
+		"short":      func(t time.Time) string { return strings.TrimSuffix(app.ShortTime(time.Now(), t), " UTC") },
 		"outageDays": func() int { return int(app.ShownOutages.Hours() / 24) },
 		"outageEnd": func(o audit.Outage) string {
 			switch {
