@@ -103,7 +103,7 @@ const (
 	hintExpired     = "the session has expired and was not renewed: sign in again, or renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or run the relay with a role"
 	hintSignature   = "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or REGION is not the Region of the endpoint, or this machine's clock is wrong"
 	hintClock       = "set this machine's clock, by NTP: AWS takes signatures of the last five minutes only"
-	hintThrottled   = "AWS limits the calls of this account and Region: lower --put-rate, find out who else calls, or ask AWS for a higher quota"
+	hintThrottled   = "AWS limits the calls of this account and Region: find out who else calls, lower --put-rate (CloudTrail Lake only), or ask AWS for a higher quota"
 	hintKey         = "look at the KMS key of what is called: it must be enabled, and its policy must let the service and the relay's role use it"
 	hintFailing     = "AWS itself fails: wait, and look at its health dashboard for the Region"
 )

@@ -70,7 +70,7 @@ type Settings struct {
 	EventDataStore string // id, or "" if it is not to be asked
 	LogGroup       string // a name, also if an ARN was given
 	LogStream      string
-	PutRate        int // calls a second
+	PutRate        int // calls to CloudTrail Lake a second
 	PutConcurrency int
 	RetryFor       time.Duration
 	Redact         []string // dotted JSON paths
@@ -128,14 +128,14 @@ func (l *loader) rows() []setting {
 		{name: "kong-admin-token", env: "KONG_ADMIN_TOKEN", onPage: true, secret: &s.KongToken, checkSecret: headerText,
 			help: "the RBAC token for the `Kong-Admin-Token` header"},
 		{name: "kong-root-ca", env: "KONG_ROOT_CA", value: "pem", set: l.certificates(&s.KongRootCA),
-			help: "certificates of authorities that may have signed Kong's, or Kong's own, which is then trusted for any name: PEM text or the path of a PEM file; `\\n` in the text is a new line"},
+			help: "certificates of the authorities that may have signed Kong's certificate, or that certificate itself, which is then trusted for any name: PEM text or the path of a PEM file; `\\n` in the text is a new line"},
 		{name: "kong-client-cert", value: "file", example: "client.crt", set: l.fileContent(&l.clientCert),
 			help: "PEM file of the certificate to show to Kong"},
 		{name: "kong-client-key", value: "file", example: "client.key", set: l.fileContent(&l.clientKey),
 			help: "PEM file of that certificate's key"},
 		{name: "kong-tls-server-name", value: "name", example: "kong.internal",
 			set:  text(&s.KongTLSServerName, token(1, 253, ".-"), "a host name"),
-			help: "name that Kong's certificate is for, where it is not the one in the address"},
+			help: "name that Kong's certificate is for, if it is not the one in the address"},
 		{name: "kong-timeout", value: "duration", def: "60s", onPage: true, set: duration(&s.KongTimeout, time.Second, 10*time.Minute),
 			help: "longest wait for a page, all attempts included; Kong takes 30s to say that its database is down"},
 		{name: "page-size", value: "n", def: "1000", set: number(&s.PageSize, 1, 1000),
@@ -165,10 +165,10 @@ func (l *loader) rows() []setting {
 			set: toggle(&s.RedisTLS), follows: func() string { return strconv.FormatBool(s.RedisTLS) },
 			help: "speak TLS to Redis"},
 		{name: "redis-ca", value: "pem", set: l.certificates(&s.RedisCA),
-			help: "certificates that Redis's may be signed by, as PEM text or path; turns on `--redis-tls`"},
+			help: "certificates of the authorities that may have signed Redis's certificate, as PEM text or path; turns on `--redis-tls`"},
 		{name: "redis-tls-server-name", value: "name", example: "redis.internal",
 			set:  text(&s.RedisTLSServerName, token(1, 253, ".-"), "a host name"),
-			help: "name that Redis's certificate is for, where it is not the one in `REDIS_HOST`; turns on `--redis-tls`"},
+			help: "name that Redis's certificate is for, if it is not the one in `REDIS_HOST`; turns on `--redis-tls`"},
 		{name: "redis-cluster", def: "false", set: toggle(&s.RedisCluster),
 			help: "one address stands for a cluster (ElastiCache's configuration endpoint, or Serverless)"},
 		{name: "redis-sentinel-master", value: "name", set: text(&s.RedisSentinelMaster, nil, ""),
@@ -176,7 +176,7 @@ func (l *loader) rows() []setting {
 		{name: "redis-sentinel-username", value: "name", set: text(&s.RedisSentinelUsername, nil, ""),
 			help: "ACL user of the Sentinels"},
 		{name: "redis-sentinel-password", secret: &s.RedisSentinelPassword,
-			help: "the Sentinels' password, where they have one and it is not that of Redis"},
+			help: "the Sentinels' password, if they have one that is not that of Redis"},
 		{name: "redis-prefix", value: "text", def: "relay",
 			set:  text(&s.RedisPrefix, token(1, 64, "._:-"), "1 to 64 letters, digits and any of . _ : -"),
 			help: "start of the name of every key"},
@@ -202,9 +202,9 @@ func (l *loader) rows() []setting {
 		{name: "event-data-store", value: "id", example: "11111111-2222-3333-4444-555555555555", set: l.eventDataStore,
 			help: "the event data store behind the channel, by id or ARN: `relay verify` asks it what has arrived"},
 		{name: "put-rate", value: "n", def: "92", onPage: true, set: number(&s.PutRate, 1, 10_000),
-			help: "calls a second at most; AWS allows CloudTrail Lake 100 for an account and Region"},
+			help: "calls to CloudTrail Lake a second, at most; AWS allows 100 for an account and Region"},
 		{name: "put-concurrency", value: "n", def: "8", onPage: true, set: number(&s.PutConcurrency, 1, 64),
-			help: "calls in flight at most; a tail beside a reconcile has two more"},
+			help: "puts in flight, at most; a tail beside a reconcile has two more"},
 		{name: "retry-for", value: "duration", def: "2m", onPage: true, set: duration(&s.RetryFor, time.Second, time.Hour),
 			help: "how long a batch is retried before it is deferred"},
 		{name: "redact", value: "paths", onPage: true, example: "config.api_key,credentials.value", set: l.redactPaths,

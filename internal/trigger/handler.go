@@ -56,8 +56,8 @@ type Options struct {
 }
 
 const (
-	// reserveFor is how long a webhook id stays reserved: a timestamp may be as far
-	// in the future as in the past.
+	// reserveFor is how long a webhook id stays reserved. A timestamp may be Tolerance in the
+	// future, and is accepted until it is Tolerance in the past.
 	reserveFor = 2*Tolerance + time.Minute
 	// maxNonces bounds the webhook ids that this process remembers. Replaying one that it
 	// has forgotten costs a poll.
@@ -125,10 +125,11 @@ type request struct {
 	*http.Request
 	w       http.ResponseWriter
 	limiter *rate.Limiter // of its path
-	// body reads no more of Body than the path takes. It does not replace Body: the server would read what
-	// is left of another reader before it sends an answer, and a sender may hold that back.
+	// body reads no more of Body than the path accepts. It does not replace Body: before it sends an answer,
+	// the server would read the rest of any other reader, which a sender may hold back.
 	body io.Reader
-	// secrets may have signed it. There are none only if it need not be signed, and is within the rate.
+	// secrets are those that may have signed the request. There are none only if the request need not be
+	// signed and is within the rate.
 	secrets []string
 }
 
@@ -159,8 +160,8 @@ var (
 	errNotStored = &refusal{http.StatusServiceUnavailable, "trigger could not be stored", time.Second} // the plugin signs each attempt anew
 )
 
-// serve adds to check what all paths have in common. A body may have size bytes. check
-// returns the announced ids.
+// serve returns the handler of a path, which accepts bodies of at most size bytes. check checks
+// what differs between the paths, and returns the announced ids.
 func (h *handler) serve(path string, size int64, check func(*request) ([]string, error)) http.Handler {
 	limiter := rate.NewLimiter(rate.Limit(h.Rate), h.Rate)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -228,8 +229,8 @@ func (h *handler) failed(ctx context.Context, path string, err error) {
 	}
 }
 
-// check checks the head of a request to path, and then the rest. A body may still turn out to be
-// larger than size.
+// check checks the head of a request to path, and then calls rest. The body may still turn out
+// to be larger than size, in bytes.
 func (h *handler) check(r *request, path string, size int64, rest func(*request) ([]string, error)) ([]string, error) {
 	switch {
 	case r.Method != http.MethodPost:
@@ -258,7 +259,7 @@ func (h *handler) trigger(r *request) ([]string, error) {
 	}
 	done := h.bodies.begin(r.w)
 	body, err := io.ReadAll(r.body)
-	done() // what follows may take the ledger's time
+	done() // what follows may wait for the ledger
 	if err != nil {
 		return nil, readError(err)
 	}
@@ -277,8 +278,8 @@ func (h *handler) trigger(r *request) ([]string, error) {
 	return b.RequestIDs, nil
 }
 
-// fits reports whether one of the secrets of a path is right, as they are now or as
-// they are read again.
+// fits reports whether one of the secrets of a path is right. If none is, it has them read
+// again: they may have been rotated.
 func (h *handler) fits(path string, secrets []string, right func([]string) bool) bool {
 	return right(secrets) || right(h.Secrets(path, true))
 }
@@ -309,8 +310,9 @@ func (h *handler) reserve(ctx context.Context, id string, limiter *rate.Limiter)
 	return nil
 }
 
-// limit counts a signed request against the rate. One that exceeds it is refused,
-// but it shows that there is something to read: its sender may not come again.
+// limit counts a signed request against the rate. It refuses one that exceeds the rate, and
+// polls all the same: the request shows that there is something to read, and its sender may
+// not come again.
 func (h *handler) limit(limiter *rate.Limiter) error {
 	if limiter.AllowN(h.Now(), 1) {
 		return nil

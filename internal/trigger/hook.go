@@ -58,7 +58,7 @@ func (h *handler) eventHook(r *request) ([]string, error) {
 			return nil, h.limit(r.limiter)
 		}
 	}
-	h.Secrets(EventHookPath, true) // for the next one: this one has been read, and is not kept
+	h.Secrets(EventHookPath, true) // for the next hook: the body of this one has been read, and was not kept
 	return nil, errSignature
 }
 

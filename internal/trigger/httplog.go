@@ -38,7 +38,7 @@ func (h *handler) httpLog(r *request) ([]string, error) {
 		return nil, readError(err)
 	}
 	if anonymous && len(ids) > 0 {
-		h.Poll() // Notify with the other ids is done when those have been seen
+		h.Poll() // the tails for the other ids end once the log has shown those
 	}
 	return ids, nil
 }
