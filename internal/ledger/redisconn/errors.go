@@ -135,8 +135,8 @@ func (c *Client) Wrap(doing string, err error) error {
 	if _, cluster := c.UniversalClient.(*redis.ClusterClient); !cluster && redis.HasErrorPrefix(err, "MOVED") {
 		return audit.NewSettingsError(wrapped, "set --redis-cluster: this server is part of a cluster")
 	}
-	if hint := otherHint(err); hint != "" {
-		return audit.NewSettingsError(wrapped, hint)
+	if hint := otherHint(err); hint != "" { // which something on the way may say once: what was put is still to be recorded
+		return audit.WithHint(wrapped, hint)
 	}
 	if hint := tlsHint(err); hint != "" {
 		return audit.NewSettingsError(wrapped, hint)
