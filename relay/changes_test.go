@@ -79,7 +79,7 @@ func (w *edited) one(e entities.Edit, announce bool) {
 	if e.Method != http.MethodPatch {
 		url = urls[len(urls)-1]
 	}
-	c, err := trigger.NewClient(trigger.ClientOptions{URL: url})
+	c, err := trigger.NewClient(trigger.ClientOptions{URL: url, Delivery: trigger.Delivery{Timeout: patient}})
 	if err != nil {
 		w.tb.Error(err)
 		return

@@ -77,8 +77,20 @@ func TestHandlerUnsignedRate(t *testing.T) {
 	}
 }
 
-// Bodies that do not arrive take no more than their places, and keep nobody out.
+// Bodies that do not arrive take no more than their places, and keep nobody out. Once the time of a body
+// has passed, as it may on a machine that stood still, it is cut whether it is in the way or not.
 func TestHandlerCutsSlowBodies(t *testing.T) {
+	for range 5 {
+		if took := cutsSlowBodies(t); took < readFor || t.Failed() {
+			return
+		}
+	}
+	t.Error("bodies are cut only once their time has passed")
+}
+
+// cutsSlowBodies returns how long it takes until a trigger is accepted beside bodies that do not arrive.
+func cutsSlowBodies(t *testing.T) time.Duration {
+	t.Helper()
 	const extra = 8
 	r := newRelay(Options{})
 	s := httptest.NewServer(r)
@@ -118,9 +130,7 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 	if err := c.Notify(t.Context(), []string{"a"}); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(start); took >= readFor {
-		t.Errorf("took %v", took)
-	}
+	return time.Since(start)
 }
 
 // A request that is refused for its head is answered at once, also if its sender waits to be asked for the body:

@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // Connections that say nothing take no more than their places, and the next
@@ -44,7 +43,7 @@ func TestLimitConnections(t *testing.T) {
 	for range 9 * limit {
 		<-closed
 	}
-	c := newClient(t, ClientOptions{URL: s.URL, Secret: secretA, Delivery: Delivery{Retries: -1, Timeout: 10 * time.Second}})
+	c := newClient(t, ClientOptions{URL: s.URL, Secret: secretA, Delivery: Delivery{Retries: -1}})
 	for range 3 {
 		if err := c.Notify(t.Context(), []string{"a"}); err != nil {
 			t.Error(err)
