@@ -20,7 +20,7 @@ import (
 // Hints for errors that have none: mostly the network.
 const (
 	kongHint   = "make KONG_ADMIN_API the Admin API itself (port 8001 or 8444) with nothing in between, and try curl from here"
-	ledgerHint = "look into the log of Redis, and at REDIS_HOST"
+	ledgerHint = "look into Redis's log, and check REDIS_HOST"
 	awsHint    = "make the service's endpoint in that Region reachable from here over HTTPS (CloudTrail Lake has no VPC endpoint); " +
 		"correct AWS_ENDPOINT_URL and its kind where they are set"
 	fileHint = "look at the file's folder: its space, its rights, and whether its disk can be written to"

@@ -66,7 +66,7 @@ func destinations() map[config.Destination]destinationKind {
 			label:    func(s *config.Settings) string { return s.ChannelARN },
 			open:     openCloudTrail,
 			hint:     awsHint,
-			caveat:   "whether it takes this account and source shows with the first event",
+			caveat:   "whether it accepts this account and source shows only with the first event",
 			holdings: lakeHoldings,
 			checkQueries: func(s *config.Settings) bool {
 				return s.EventDataStore != ""

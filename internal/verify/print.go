@@ -57,7 +57,7 @@ func (p *printer) ledger(r *Report) {
 	p.line(true, r.Delivered, "delivered", "")
 	p.found(true, r.Missing, "missing", "Kong holds them, and the ledger does not know them")
 	p.line(true, r.NotDue, "not due yet", "newer than the last pass")
-	p.line(false, r.OnTheWay, "on the way", "a pass is under way that delivers them; verify again once it has ended")
+	p.line(false, r.OnTheWay, "on the way", "the pass under way may still deliver them; verify again once it has ended")
 	p.found(false, r.Dead, "dead", "rejected permanently; relay dead list shows why")
 	p.found(false, r.Deferred, "deferred", "tried again by each pass")
 	p.found(false, r.Unstored, "dead or deferred, and not kept", "the ledger has lost the stored entries; --repair reads them again")
