@@ -62,10 +62,11 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 		at    *url.Error
 		limit interface{ Timeout() bool }
 		host  = "the endpoint"
+		plain bool // no TLS, which AWS does not offer
 	)
 	if errors.As(sent, &at) {
 		if u, err := url.Parse(at.URL); err == nil {
-			host = u.Host
+			host, plain = u.Host, u.Scheme == "http"
 		}
 	}
 	f := Failure{
@@ -100,6 +101,9 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	case errors.As(sent, &limit) && limit.Timeout():
 		f.Code, f.Reason = "Timeout", "no answer from "+host+" in time: whether AWS accepted the call is unknown"
 		f.Hint = "look at what is between the relay and " + host + ": something takes the connection and does not answer"
+	}
+	if plain && f.Code == "Connection" && !f.AnyCall && !audit.IsNotHTTP(sent) {
+		f.Hint = "check host, port and scheme in " + s.Endpoint + " and AWS_ENDPOINT_URL: what listens at " + host + " closes connections; it may speak TLS only, or no HTTP"
 	}
 	if proxy == nil && at != nil && f.Code != "Certificate" {
 		if by := proxyOf(at.URL); by != "" {

@@ -82,10 +82,12 @@ func TestAnswersAreNotCut(t *testing.T) {
 // What listens at a wrong port says what it is.
 func TestEndpointThatDoesNotSpeakHTTP(t *testing.T) {
 	for answer, want := range map[string]string{
+		"":                                "failed",
 		"-ERR unknown command 'POST'\r\n": "not HTTP",
 		"\x15\x03\x01\x00\x02\x02\x46":    "TLS only",
 	} {
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // what is left of it would reset the connection
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err != nil {
 				t.Error(err)

@@ -128,6 +128,20 @@ func TestPortOfAnother(t *testing.T) {
 	}
 }
 
+// A server without TLS may wait for the end of what is a command to it.
+func TestNoTLSAtAll(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	client := newClient(t, Options{URL: "https://" + l.Addr().String(), Timeout: time.Second, Retries: 1000})
+	client.http.Transport.(*http.Transport).TLSHandshakeTimeout = 10 * time.Millisecond
+	if err := refused(t, client, all); !strings.Contains(audit.Hint(err), "does not answer in TLS") {
+		t.Errorf("%v, hint %q", err, audit.Hint(err))
+	}
+}
+
 // nginx answers with its own pages where TLS is amiss.
 func TestTLSRefusedByNginx(t *testing.T) {
 	for title, want := range map[string]string{

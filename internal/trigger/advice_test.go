@@ -24,7 +24,8 @@ func TestAdvice(t *testing.T) {
 	t.Cleanup(func() { silent.Close() })
 	hangsUp := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	says := func(answer string) string {
-		return serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		return serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // what is left of it would reset the connection
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err != nil {
 				t.Error(err)

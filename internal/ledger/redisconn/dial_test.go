@@ -28,6 +28,7 @@ func TestClockSetBackIsAPause(t *testing.T) {
 func TestPortOfAnother(t *testing.T) {
 	LogTo(slog.New(slog.DiscardHandler))
 	for answer, want := range map[string]string{
+		"<!DOCTYPE HTML>\r\n<html>\r\n":    "speaks HTTP",
 		"HTTP/1.1 400 Bad Request\r\n\r\n": "speaks HTTP",
 		"\x15\x03\x01\x00\x02\x02\x46\r\n": "--redis-tls",
 		"SSH-2.0-OpenSSH_9.6\r\n":          "does not speak Redis's protocol",

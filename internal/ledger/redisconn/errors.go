@@ -174,10 +174,13 @@ func (c *Client) explainConnection(err error) error {
 // otherHint returns a hint for an answer that is not one of Redis's protocol, or "". The client has
 // no type for it, and quotes the answer.
 func otherHint(err error) string {
-	_, text, _ := strings.Cut(err.Error(), "redis: can't parse ")
+	_, text, found := strings.Cut(err.Error(), "redis: can't parse ")
+	if !found {
+		_, text, _ = strings.Cut(err.Error(), "redis: invalid reply: ")
+	}
 	_, answer, _ := strings.Cut(text, `"`)
 	switch {
-	case strings.HasPrefix(answer, "HTTP/"):
+	case strings.HasPrefix(answer, "HTTP/"), strings.HasPrefix(answer, "<"): // a page of HTML without a header
 		return "what listens there speaks HTTP, so it is not Redis: check host and port in REDIS_HOST (6379 as a rule)"
 	case strings.HasPrefix(answer, `\x15\x03`): // an alert
 		return "what listens there speaks TLS only: set --redis-tls"
