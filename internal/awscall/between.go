@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"strings"
 	"time"
 
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -83,15 +82,7 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	case errors.As(sent, &cert):
 		f.Kind, f.Code, f.AnyCall = Settings, "Certificate", true
 		f.Reason, f.Hint = certificate(cert, host)
-	case strings.Contains(sent.Error(), "server gave HTTP response to HTTPS client"), errors.As(sent, new(tls.RecordHeaderError)): // net/http has no type for the first one
-		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" answers without TLS", true
-		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL (http:// for an emulator without TLS), or HTTPS_PROXY"
-	case audit.IsTLSAlert(sent):
-		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" speaks TLS only", true
-		f.Hint = "give the address in AWS_ENDPOINT_URL, or that in HTTPS_PROXY, with the scheme that is spoken there"
-	case audit.IsNotHTTP(sent):
-		f.Reason = host + " answers with something that is not HTTP: whether AWS accepted the call is unknown"
-		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL, or HTTPS_PROXY"
+	case s.explainProtocol(&f, sent, host):
 	case errors.As(sent, &dns):
 		f.Code, f.Reason, f.AnyCall = "Connection", "the name "+dns.Name+" does not resolve", true
 		f.Hint = fmt.Sprintf("check REGION, %s, and this machine's name server", s.Endpoint)
@@ -101,8 +92,7 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 	case errors.As(sent, &limit) && limit.Timeout():
 		f.Code, f.Reason = "Timeout", "no answer from "+host+" in time: whether AWS accepted the call is unknown"
 		f.Hint = "look at what is between the relay and " + host + ": something takes the connection and does not answer"
-	}
-	if plain && f.Code == "Connection" && !f.AnyCall && !audit.IsNotHTTP(sent) {
+	case plain:
 		f.Hint = "check host, port and scheme in " + s.Endpoint + " and AWS_ENDPOINT_URL: what listens at " + host + " closes connections; it may speak TLS only, or no HTTP"
 	}
 	if proxy == nil && at != nil && f.Code != "Certificate" {
@@ -111,6 +101,25 @@ func (s *Service) explainTransport(sent *smithyhttp.RequestSendError) *Failure {
 		}
 	}
 	return s.failure(sent, f)
+}
+
+// explainProtocol fills in f if a host speaks another protocol than the one that the call was made
+// in, and reports whether it does.
+func (s *Service) explainProtocol(f *Failure, sent error, host string) bool {
+	switch {
+	case errors.Is(sent, http.ErrSchemeMismatch), errors.As(sent, new(tls.RecordHeaderError)):
+		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" answers without TLS", true
+		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL (http:// for an emulator without TLS), or HTTPS_PROXY"
+	case audit.IsTLSAlert(sent):
+		f.Kind, f.Code, f.Reason, f.AnyCall = Settings, "PlainHTTP", host+" speaks TLS only", true
+		f.Hint = "give the address in AWS_ENDPOINT_URL, or that in HTTPS_PROXY, with the scheme that is spoken there"
+	case audit.IsNotHTTP(sent):
+		f.Reason = host + " answers with something that is not HTTP: whether AWS accepted the call is unknown"
+		f.Hint = "what answers there is not AWS: correct " + s.Endpoint + " and AWS_ENDPOINT_URL, or HTTPS_PROXY"
+	default:
+		return false
+	}
+	return true
 }
 
 // proxyOf returns the host of the proxy through which a URL is called, or the empty string.

@@ -104,6 +104,16 @@ func TestEndpointThatDoesNotSpeakHTTP(t *testing.T) {
 	}
 }
 
+func TestEndpointWithoutTLS(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	defer srv.Close()
+	address := strings.Replace(srv.URL, "http:", "https:", 1)
+	_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &address, Credentials: static("token")}, 1)
+	if f == nil || f.Kind != awscall.Settings || f.Code != "PlainHTTP" {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestNoRedirects(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		t.Error("the call went elsewhere, with its session token")
