@@ -86,6 +86,14 @@ func TestVerifyFile(t *testing.T) {
 			if r = w.verify(exitOK, "--strict"); r.Destination.Confirmed != n {
 				t.Errorf("rotated: %+v", r.Destination)
 			}
+			// What a broken archive held is missing.
+			for lost, broken := range map[int][]byte{300: []byte("no archive"), 1: packed.Bytes()[:packed.Len()/2]} {
+				put(path+".3.gz", broken)
+				r = w.verify(exitDifference)
+				if d := r.Destination; d.Unreadable != 1 || d.Missing.Count < lost || d.Missing.Count > 300 || d.Missing.Count+d.Confirmed != n {
+					t.Errorf("a broken archive: %+v", d)
+				}
+			}
 
 			// Emptied, and the rotated ones removed.
 			for _, name := range []string{".1", "-20260131", ".3.gz"} {

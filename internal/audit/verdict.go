@@ -11,6 +11,9 @@ type Verdict struct {
 	Status Status
 	Code   string // the destination's code, such as Throttling or InvalidData; empty if it gave none
 	Reason string // for a person; holds no secret and no payload
+	// AnswerLost reports that the destination may have accepted the entry: its answer did not
+	// arrive, or cannot be read.
+	AnswerLost bool
 }
 
 // Status sorts verdicts by what to do next.

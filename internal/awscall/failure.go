@@ -93,6 +93,11 @@ func (f *Failure) Err() error {
 	return err
 }
 
+// Verdict returns the verdict on each event of a call that failed.
+func (f *Failure) Verdict() audit.Verdict {
+	return audit.Verdict{Code: f.Code, Reason: f.Reason, AnswerLost: !f.AnyCall && !f.Answered || f.Code == badAnswer}
+}
+
 // Hints that all services share.
 const (
 	hintCredentials = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones), or run the relay with AWS_PROFILE or a role; `aws sts get-caller-identity` shows what is in use"
@@ -210,10 +215,13 @@ func (s *Service) Canceled(err error) *Failure {
 	return s.failure(err, Failure{Code: "Canceled", Reason: "no time was left for the call", AnyCall: true})
 }
 
+// badAnswer is the code of [Service.BadAnswer].
+const badAnswer = "BadAnswer"
+
 // BadAnswer is the failure of a call whose answer does not say what became of it.
 func (s *Service) BadAnswer(err error) *Failure {
 	return s.failure(err, Failure{
-		Code: "BadAnswer", Reason: "the answer is not one of " + s.Name + ", or was cut short", Answered: true,
+		Code: badAnswer, Reason: "the answer is not one of " + s.Name + ", or was cut short", Answered: true,
 		Hint: fmt.Sprintf("something between the relay and AWS answers in its place, or cuts its answers: check HTTPS_PROXY, firewalls, %s and AWS_ENDPOINT_URL", s.Endpoint),
 	})
 }

@@ -86,7 +86,7 @@ func (d *Destination) send(ctx context.Context, b batch) error {
 		return d.setVerdicts(number, b, out)
 	}
 	for i := range b.verdicts {
-		b.verdicts[i] = audit.Verdict{Code: failure.Code, Reason: failure.Reason}
+		b.verdicts[i] = failure.Verdict()
 	}
 	switch {
 	case failure.Kind != awscall.Refused && failure.Kind != awscall.TooLarge:
@@ -176,7 +176,7 @@ func (d *Destination) setVerdicts(number int64, b batch, out *answer) error {
 	}
 	for i := range b.verdicts {
 		if v := &b.verdicts[i]; v.Status == audit.Retryable && v.Code == "" && v.Reason == "" {
-			*v = audit.Verdict{Code: "NoAnswer", Reason: "the answer lists the event neither as accepted nor as failed"}
+			*v = audit.Verdict{Code: "NoAnswer", Reason: "the answer lists the event neither as accepted nor as failed", AnswerLost: true}
 		}
 	}
 	return failure

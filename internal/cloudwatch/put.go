@@ -176,6 +176,6 @@ func (p *put) setVerdicts(number int64, events []event, r rejection) []event {
 // note sets the reason of a failed call for each of its events.
 func (p *put) note(events []event, f *awscall.Failure) {
 	for _, e := range events {
-		p.verdicts[e.entry] = audit.Verdict{Code: f.Code, Reason: f.Reason}
+		p.verdicts[e.entry] = f.Verdict()
 	}
 }

@@ -79,7 +79,7 @@ func (l *loader) channelARN(text string) error {
 	const what = "the ARN of a CloudTrail Lake channel, arn:aws:cloudtrail:<region>:<account>:channel/<id>"
 	a, err := arn.Parse(text)
 	switch {
-	case err != nil:
+	case err != nil, a.Service != "cloudtrail":
 		return expected(what, "List them with: aws cloudtrail list-channels")
 	case strings.HasPrefix(a.Resource, "eventdatastore/"):
 		return expected(what+", not of an event data store", "List the channels with: aws cloudtrail list-channels")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -177,8 +176,8 @@ func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 	if audit.NeedsPerson(failure) {
 		return result{}, failure
 	}
-	if failure != nil && made.left != nil && !hasVerdict(verdicts) {
-		w.d.count(func(s *Counts) { s.Repeated += len(made.left.entries) })
+	if made.left != nil {
+		w.d.count(func(s *Counts) { s.Repeated += answersLost(verdicts) })
 	}
 	return result{left: made.left, failure: failure, alone: alone}, nil
 }
@@ -227,9 +226,15 @@ func resultOf(verdicts []audit.Verdict, failure error) callResult {
 	return failed
 }
 
-// hasVerdict reports whether the destination gave a verdict on any of a call's entries.
-func hasVerdict(verdicts []audit.Verdict) bool {
-	return slices.ContainsFunc(verdicts, func(v audit.Verdict) bool { return v.Status != audit.Retryable || v.Code != "" })
+// answersLost returns how many entries of a call the destination may have accepted, although
+// they must be put again.
+func answersLost(verdicts []audit.Verdict) (n int) {
+	for _, v := range verdicts {
+		if v.Status == audit.Retryable && v.AnswerLost {
+			n++
+		}
+	}
+	return n
 }
 
 // resolve notes that all entries of a batch, except those left, have an outcome.

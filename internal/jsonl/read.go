@@ -38,7 +38,8 @@ func NewReader(path string) *Reader {
 
 // Events yields the events whose own time is from since to until (excluded), Unix
 // seconds, in no order that can be relied on, each as often as it is there, and a
-// line that is not an event, or is torn, without a UID. It reads the file and those that
+// line that is not an event, or is torn, without a UID. An archive that is broken ends in
+// such a line. It reads the file and those that
 // lie beside it under its name with a number or a date behind it, gzipped or not, and
 // holds one line. A file that does not exist holds nothing.
 func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit.StoredEvent, error] {
@@ -50,6 +51,12 @@ func (r *Reader) Events(ctx context.Context, since, until int64) iter.Seq2[audit
 					e := audit.ReadStoredEvent(line)
 					return e.UID != "" && (e.Time < since || e.Time >= until) || yield(e, nil)
 				})
+				if errors.Is(err, errArchive) {
+					err = nil // what it held is missing
+					if !yield(audit.StoredEvent{}, nil) {
+						err = errStop
+					}
+				}
 			}
 			err = errors.Join(err, f.Close())
 		}
@@ -106,7 +113,33 @@ func (r *Reader) open() (files []*os.File, err error) {
 	return files, nil
 }
 
-var errStop = errors.New("stopped")
+var (
+	errStop    = errors.New("stopped")
+	errArchive = errors.New("the archive is broken")
+)
+
+// archive reads what a gzipped file holds. Its error is errArchive where the file itself can
+// be read, but is no archive, or a broken one.
+type archive struct {
+	file *os.File
+	z    *gzip.Reader // nil until something was read
+}
+
+func (a *archive) Read(p []byte) (n int, err error) {
+	if a.z == nil {
+		a.z, err = gzip.NewReader(a.file)
+	}
+	if err == nil {
+		n, err = a.z.Read(p)
+		if errors.Is(err, io.EOF) {
+			return n, io.EOF
+		}
+	}
+	if _, failed := errors.AsType[*fs.PathError](err); err != nil && !failed {
+		err = errArchive
+	}
+	return n, err
+}
 
 // lines calls f with each line of a file, valid during the call, until f returns
 // false. What has no line end at the end of
@@ -114,11 +147,7 @@ var errStop = errors.New("stopped")
 func lines(ctx context.Context, file *os.File, f func(line []byte) bool) error {
 	var in io.Reader = file
 	if strings.HasSuffix(file.Name(), ".gz") {
-		z, err := gzip.NewReader(file)
-		if err != nil {
-			return fmt.Errorf("unpacking %s: %w", file.Name(), err)
-		}
-		in = z
+		in = &archive{file: file}
 	}
 	b := bufio.NewReaderSize(in, 1<<16)
 	var long []byte

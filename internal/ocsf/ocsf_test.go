@@ -182,12 +182,15 @@ func odd(r *rand.Rand) audit.Entry {
 	}
 }
 
-// entries is how many odd entries are tried; -ocsf.entries tries more.
-var entries = flag.Int("ocsf.entries", 1500, "odd entries that are encoded and held against the schema")
+// Odd entries that are tried: -ocsf.entries tries more, and -ocsf.seed others.
+var (
+	entries = flag.Int("ocsf.entries", 1500, "odd entries that are encoded and held against the schema")
+	seed    = flag.Uint64("ocsf.seed", 1, "seed of those entries")
+)
 
 func TestAnyEntryValidates(t *testing.T) {
 	s := schema(t)
-	r := rand.New(rand.NewPCG(1, 2))
+	r := rand.New(rand.NewPCG(*seed, 2))
 	for range *entries {
 		e := odd(r)
 		encode(t, s, &e)

@@ -78,7 +78,7 @@ func TestLostAnswer(t *testing.T) {
 		w.destination.put = func(_ context.Context, n int, entries []audit.Entry) ([]audit.Verdict, error) {
 			verdicts := w.destination.accept(entries)
 			if n == 1 {
-				return make([]audit.Verdict, len(entries)), errors.New("connection reset")
+				return slices.Repeat([]audit.Verdict{{AnswerLost: true}}, len(entries)), errors.New("connection reset")
 			}
 			return verdicts, nil
 		}
