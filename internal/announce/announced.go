@@ -65,9 +65,10 @@ func (a *announced) merge(now, began time.Time, list []audit.Announcement) (late
 	listed := make(map[string]bool, len(list))
 	for _, l := range list {
 		listed[l.ID] = true
-		_, waits := a.waiting[l.ID]
+		w, waits := a.waiting[l.ID]
 		switch {
 		case a.toStrikeOff[l.ID], !a.struckOff[l.ID].IsZero():
+		case waits && !IsMissing(w.noted, l.At): // Expire reports it once it is missing
 		case IsMissing(now, l.At):
 			delete(a.waiting, l.ID)
 			a.missing[l.ID] = l.At

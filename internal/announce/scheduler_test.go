@@ -207,6 +207,19 @@ func TestSeenIDsStayUntilTheLedgerHasConfirmed(t *testing.T) {
 	}
 }
 
+// An id whose time runs out while the ledger's list is on its way is reported as well.
+func TestAnIDThatTurnsMissingWhileTheListIsReadIsReported(t *testing.T) {
+	s := newScheduler()
+	at := epoch.Add(50 * ms) // the ledger notes it first
+	s.Notify(at, []string{"a"})
+	for _, now := range []time.Time{epoch.Add(MissingAfter), at.Add(MissingAfter)} {
+		s.Listed(now, now.Add(-time.Second), []audit.Announcement{{ID: "a", At: epoch}})
+	}
+	if lost := s.Expire(at.Add(MissingAfter)); !slices.Equal(lost, []string{"a"}) {
+		t.Errorf("missing are %q", lost)
+	}
+}
+
 // Each id of a list keeps the time of its own announcement.
 func TestListedIDsKeepTheirTimes(t *testing.T) {
 	s := newScheduler()
