@@ -48,7 +48,7 @@ func TestPortOfAnother(t *testing.T) {
 				_ = c.Close()
 			}
 		}()
-		c := New(Options{Addrs: []string{l.Addr().String()}, Timeout: time.Second})
+		c := New(Options{Addrs: []string{l.Addr().String()}, Timeout: 20 * time.Second})
 		err = c.Wrap("asking", c.Ping(t.Context()).Err())
 		if audit.NeedsPerson(err) || !strings.Contains(audit.Hint(err), want) {
 			t.Errorf("%v, hint %q, want %q", err, audit.Hint(err), want)
