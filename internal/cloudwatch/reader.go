@@ -53,6 +53,7 @@ type Reader struct {
 // NewReader returns a Reader of one log stream. It contacts nothing.
 func NewReader(cfg aws.Config, group, stream string) *Reader {
 	caller, cfg := awscall.New(cfg, readService)
+	turns := turn{rate.NewLimiter(readsPerSecond, 1)}
 	return &Reader{
 		client: cloudwatchlogs.NewFromConfig(cfg, func(o *cloudwatchlogs.Options) {
 			o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) {
@@ -60,7 +61,7 @@ func NewReader(cfg aws.Config, group, stream string) *Reader {
 				s.Retryables = append(slices.Clip(s.Retryables), retry.IsErrorRetryableFunc(cutShort))
 			})
 			o.APIOptions = append(slices.Clip(o.APIOptions), func(stack *middleware.Stack) error {
-				return stack.Finalize.Insert(turn{rate.NewLimiter(readsPerSecond, 1)}, "Retry", middleware.After)
+				return stack.Finalize.Insert(turns, "Retry", middleware.After)
 			})
 		}),
 		caller: caller, group: group, stream: stream,
