@@ -32,6 +32,10 @@ func parseTime(text string) (time.Time, error) {
 	return time.Time{}, expected("a date, a time as in RFC 3339, or Unix seconds", "")
 }
 
+// maxAhead is how far ahead of the clock a window may begin: entries have the time of the
+// control plane that wrote them, whose clock may be wrong.
+const maxAhead = 48 * time.Hour
+
 // Window reads the bounds of a span of time and returns Unix seconds, 0 for a side
 // that is left open.
 func Window(since, until string, now time.Time) (from, to int64, err error) {
@@ -48,7 +52,7 @@ func Window(since, until string, now time.Time) (from, to int64, err error) {
 	switch {
 	case to != 0 && from >= to:
 		return 0, 0, Usagef("--since is not before --until")
-	case from > now.Unix():
+	case from > now.Add(maxAhead).Unix(), from > now.Unix() && to == 0:
 		return 0, 0, Usagef("--since is %q: expected a time in the past, and here it is %s now", since, now.UTC().Format(time.RFC3339))
 	}
 	return from, to, nil
