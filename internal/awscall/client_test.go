@@ -275,6 +275,7 @@ func TestKeyThatCannotBeUsed(t *testing.T) {
 	for _, answer := range []string{
 		`{"__type":"AccessDeniedException","message":"The specified KMS key does not exist or is not allowed to be used with Arn"}`,
 		`{"__type":"InvalidParameterException","message":"The specified KMS Key Id could not be found."}`,
+		`{"__type":"AccessDeniedException","message":"User: arn:aws:sts::111122223333:assumed-role/relay/i-0 is not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:us-east-1:111122223333:key/1"}`,
 		`{"__type":"KMSDisabledException"}`,
 	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -286,6 +287,19 @@ func TestKeyThatCannotBeUsed(t *testing.T) {
 		if f == nil || f.Kind != awscall.Settings || !strings.Contains(f.Hint, "KMS key") {
 			t.Errorf("%s: %v, hint %q", answer, f, f.Hint)
 		}
+	}
+}
+
+// A role whose name has KMS in it is not a key.
+func TestRoleNamedAfterKMS(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"__type":"AccessDeniedException","message":"User: arn:aws:sts::111122223333:assumed-role/relay-KMS/KMS is not authorized to perform: cloudtrail-data:PutAuditEvents on resource: arn:aws:cloudtrail:us-east-1:111122223333:channel/1"}`)
+	}))
+	defer srv.Close()
+	_, f := put(t, aws.Config{Region: "us-east-1", BaseEndpoint: &srv.URL, Credentials: static("")}, 1)
+	if f == nil || strings.Contains(f.Hint, "KMS") {
+		t.Errorf("%v, hint %q", f, f.Hint)
 	}
 }
 

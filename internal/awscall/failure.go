@@ -347,10 +347,14 @@ func (s *Service) explainAnswer(resp *smithyhttp.ResponseError, err error) *Fail
 	return s.failure(err, f)
 }
 
+// aboutKey matches what AWS's messages call a KMS key, or an action with one, but no name of a
+// role or a user that has KMS in it.
+var aboutKey = regexp.MustCompile(`(^|[ (])(KMS([ ,.;:)]|$)|kms:[A-Z])`)
+
 // hint returns what to do about a code that a person must act on, or the empty string for
 // a code that is not known to be such a code.
 func (s *Service) hint(a answer, resp *http.Response) string {
-	if strings.HasPrefix(a.code, "KMS") || strings.Contains(Clean(a.message), "KMS") {
+	if strings.HasPrefix(a.code, "KMS") || aboutKey.MatchString(Clean(a.message)) {
 		return hintKey // the code is often the one of a missing permission, or of a bad parameter
 	}
 	if hint, ok := s.Codes[a.code]; ok {

@@ -166,7 +166,7 @@ func (c *Client) passingHint(err error) string {
 		}
 		return hint + "look at Kong's error log, and at what is between (a firewall, a load balancer)"
 	case strings.Contains(err.Error(), "TLS handshake timeout"): // net/http has no type for it
-		return "what listens at " + c.base.Host + " does not answer in TLS: check host and port in KONG_ADMIN_API (8444; or http:// and 8001), and what is between"
+		return "what listens at " + c.base.Host + " does not answer in TLS: if it is the Admin API (8444; or http:// and 8001), Kong hangs or is overloaded; else correct host and port in KONG_ADMIN_API"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Sprintf("Kong or its database is slow or down: it gave no whole page within %s; --kong-timeout waits longer", c.opts.Timeout)
 	}

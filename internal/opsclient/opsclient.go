@@ -74,8 +74,11 @@ func (c *Client) Health(ctx context.Context, path string) error {
 	resp, err := c.do(ctx, http.MethodGet, path, http.NoBody, timeout)
 	if err != nil {
 		err = fmt.Errorf("asking for health: %w", err)
-		if audit.IsNotHTTP(err) || errors.Is(err, io.EOF) { // Redis closes the connection
+		switch {
+		case audit.IsNotHTTP(err):
 			return audit.WithHint(err, "what listens there does not speak HTTP, so it is not the relay: make --ops-listen (RELAY_OPS_LISTEN) that of the relay")
+		case errors.Is(err, io.EOF): // Redis closes the connection, and so does a relay that ends
+			return audit.WithHint(err, "what listens there closes the connection: unless the relay is just ending, make --ops-listen (RELAY_OPS_LISTEN) that of the relay")
 		}
 		return err
 	}
