@@ -53,7 +53,7 @@ type Reader struct {
 // NewReader returns a Reader of one log stream. It contacts nothing.
 func NewReader(cfg aws.Config, group, stream string) *Reader {
 	caller, cfg := awscall.New(cfg, readService)
-	turns := turn{rate.NewLimiter(readsPerSecond, 1)}
+	turns := turn{rate.NewLimiter(readsPerSecond, 1), caller}
 	return &Reader{
 		client: cloudwatchlogs.NewFromConfig(cfg, func(o *cloudwatchlogs.Options) {
 			o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) {
@@ -78,15 +78,18 @@ func cutShort(err error) aws.Ternary {
 }
 
 // turn makes each attempt of a call wait for its turn under AWS's quota.
-type turn struct{ *rate.Limiter }
+type turn struct {
+	*rate.Limiter
+	caller *awscall.Caller
+}
 
 // ID implements [middleware.FinalizeMiddleware].
 func (turn) ID() string { return "RelayTurn" }
 
 // HandleFinalize implements [middleware.FinalizeMiddleware].
 func (t turn) HandleFinalize(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
-	if err := t.Wait(ctx); err != nil {
-		return middleware.FinalizeOutput{}, middleware.Metadata{}, err
+	if err := t.Wait(ctx); err != nil { // also if the deadline of ctx comes before the turn
+		return middleware.FinalizeOutput{}, middleware.Metadata{}, t.caller.Canceled(err)
 	}
 	return next.HandleFinalize(ctx, in)
 }

@@ -1,8 +1,10 @@
 package cloudwatch_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -100,6 +102,43 @@ func TestReaderOfDeletedStream(t *testing.T) {
 	}
 	if len(*seen) != 2 || (*seen)[1]["logStreamNames"] != nil || (*seen)[1]["logGroupName"] != "audit" {
 		t.Errorf("requests %v", *seen)
+	}
+}
+
+// A page whose end does not arrive is read again.
+func TestReaderOfCutPage(t *testing.T) {
+	const whole = `{"events":[{"message":"{\"UID\":\"a\",\"eventTime\":\"2026-03-01T12:00:00Z\"}"}]}`
+	requests := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests++
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		w.Header().Set("Content-Length", fmt.Sprint(len(whole)))
+		_, _ = io.WriteString(w, whole[:len(whole)-3*max(2-requests, 0)])
+	}))
+	defer srv.Close()
+	cfg := aws.Config{Region: "eu-central-1", BaseEndpoint: &srv.URL, Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "example", "")}
+	n := 0
+	for e, err := range cloudwatch.NewReader(cfg, "audit", "kong").Events(t.Context(), 0, 1) {
+		if n++; err != nil || e.UID != "a" {
+			t.Errorf("%+v: %v", e, err)
+		}
+	}
+	if n != 1 || requests != 2 {
+		t.Errorf("%d events, %d requests", n, requests)
+	}
+}
+
+// That no time is left for the next turn is not for a person to mend.
+func TestReaderOutOfTime(t *testing.T) {
+	cfg, _ := answers(t, "FilterLogEvents", `{"events":[],"nextToken":"1"}`, `{"events":[]}`)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	var failure error
+	for _, err := range cloudwatch.NewReader(cfg, "audit", "kong").Events(ctx, 0, 1) {
+		failure = err
+	}
+	if failure == nil || audit.NeedsPerson(failure) {
+		t.Errorf("%v (%s)", failure, audit.Hint(failure))
 	}
 }
 

@@ -192,6 +192,36 @@ func TestResumedAtAnOffset(t *testing.T) {
 	}
 }
 
+// In a log without order all rows behind an offset can expire while others come before them. The
+// walk starts over, once.
+func TestOffsetThatLeadsNowhere(t *testing.T) {
+	for _, last := range []int{3, 1_000_000} { // answers that show nothing at the offset
+		answers, restarts := 0, 0
+		k := &edited{answer: func(q audit.Query, page *audit.Page) {
+			if q.Offset != "o300" {
+				return
+			}
+			if answers++; answers <= last {
+				page.Entries, page.Offset = nil, ""
+			}
+		}}
+		w := NewReader(Options{Source: k, PageSize: 100}).Walk()
+		w.ReadIn(Unordered)
+		read := 0
+		err := w.Run(t.Context(), Bounds{}, func(s Step) error {
+			if s.Restart {
+				restarts++
+				read = 0
+			}
+			read += len(s.Entries)
+			return nil
+		})
+		if restarts != 1 || last == 3 && (err != nil || read != editedRows) || last > 3 && (err == nil || audit.Hint(err) == "") {
+			t.Errorf("%d answers: started over %d times, read %d rows: %v", last, restarts, read, err)
+		}
+	}
+}
+
 // Late rows in front of those that were shown give no reason to doubt the filter, nor do
 // rows that expire between two queries, or an offset that expires.
 func TestRowsThatComeAndGo(t *testing.T) {
