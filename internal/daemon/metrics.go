@@ -70,7 +70,7 @@ type metrics struct {
 // collected.
 func newMetrics(s *server) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), start: time.Now(), retryCodes: map[string]bool{}}
-	m.entries = m.counterVec("entries_total", "Entries that have got an outcome: delivered, dead (rejected permanently) or own (own reads that were left out).", "outcome")
+	m.entries = m.counterVec("entries_total", "Entries that have got an outcome: delivered, dead (rejected permanently, or deferred for 24 hours) or own (own reads that were left out).", "outcome")
 	m.read = m.counter("entries_read_total", "Entries that the audit log showed, including those that the ledger knew already.")
 	m.found = m.counter("entries_new_total", "Entries that were not in the ledger.")
 	m.deferrals = m.counter("entries_deferred_total", "Entries whose retries were exhausted. Each pass puts them again.")
