@@ -104,5 +104,5 @@ func (p *printer) destination(d *DestinationReport) {
 	p.found(false, d.Repeated, "repeated", "there more than once, with "+app.Plural(d.Extra, "event")+" too many")
 	p.line(false, d.Gone, "not in Kong's log", "the ledger knows them; Kong has deleted them, or wrote them just now")
 	p.found(false, d.Unknown, "unknown", "neither Kong nor the ledger knows them")
-	p.line(false, d.Unreadable, "unreadable", "lines that are no events, or are torn")
+	p.line(false, d.Unreadable, "unreadable", "lines that are not events or are torn, and archives that are broken")
 }

@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kong-cloudtrail/relay/internal/audit"
+	"github.com/kong-cloudtrail/relay/internal/ledger"
 	"github.com/kong-cloudtrail/relay/internal/ledger/ledgertest"
 )
 
@@ -295,4 +296,31 @@ func TestBoltBrokenListItems(t *testing.T) {
 	if list, err := b.Announced(t.Context()); err != nil || len(list) != 3 {
 		t.Errorf("announced %v: %v", list, err)
 	}
+}
+
+// A day of which the end is broken keeps its ids.
+func TestBoltBrokenExpiry(t *testing.T) {
+	t.Parallel()
+	b := openBolt(t, filepath.Join(t.TempDir(), "ledger.db"))
+	must(t, b.Begin(bg()))
+	at := time.Now().Unix()
+	record := func(id string) []audit.Record {
+		return []audit.Record{{ID: id, Timestamp: at, Retention: time.Hour, Outcome: audit.Delivered}}
+	}
+	must(t, b.Record(bg(), record("a")))
+	day := toKey(ledger.DayOf(at))
+	must(t, b.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(expiryBucket).Put(day, []byte("x")) }))
+	b.purgeNext = time.Time{}
+	for _, id := range []string{"a", "b"} {
+		if got, err := b.Lookup(bg(), []audit.Entry{{ID: "a", Timestamp: at}}); err != nil || got[0] != audit.Delivered {
+			t.Errorf("%v, %v", got, err)
+		}
+		must(t, b.Record(bg(), record(id)))
+	}
+	must(t, b.db.View(func(tx *bbolt.Tx) error {
+		if v := tx.Bucket(expiryBucket).Get(day); len(v) != 8 {
+			t.Errorf("the end is still %q", v)
+		}
+		return nil
+	}))
 }

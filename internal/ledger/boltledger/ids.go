@@ -42,12 +42,16 @@ func expired(bucket *bbolt.Bucket, now int64) [][]byte {
 	var keys [][]byte
 	c := bucket.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
-		if fromKey(v) <= now {
+		if !lasts(v, now) {
 			keys = append(keys, bytes.Clone(k))
 		}
 	}
 	return keys
 }
+
+// lasts reports whether a time is still to come. One that is broken is: the ids of its day must not
+// be forgotten. The next record of the day mends it.
+func lasts(until []byte, now int64) bool { return len(until) != 8 || fromKey(until) > now }
 
 // Lookup is [redisledger.Ledger.Lookup].
 func (b *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Outcome, error) {
@@ -64,7 +68,7 @@ func (b *Ledger) Lookup(ctx context.Context, entries []audit.Entry) ([]audit.Out
 			if number := ledger.DayOf(e.Timestamp); i == 0 || number != last {
 				last, day = number, nil
 				key := toKey(number)
-				if until := expiry.Get(key); until != nil && fromKey(until) > now {
+				if until := expiry.Get(key); until != nil && lasts(until, now) {
 					day = days.Bucket(key)
 				}
 			}
@@ -114,7 +118,7 @@ func (b *Ledger) putOutcome(tx *bbolt.Tx, rec *audit.Record) (final audit.Outcom
 	days, expiry, now := tx.Bucket(daysBucket), tx.Bucket(expiryBucket), b.now().Unix()
 	key, until := toKey(ledger.DayOf(rec.Timestamp)), int64(0)
 	if v := expiry.Get(key); v != nil {
-		if until = fromKey(v); until <= now { // expired, and not purged yet
+		if until = fromKey(v); !lasts(v, now) { // expired, and not purged yet
 			if err := days.DeleteBucket(key); err != nil {
 				return 0, err
 			}
