@@ -43,6 +43,7 @@ func (g Group) Warnings() []string {
 // else does: a relay delivers without it.
 func (d *Destination) Inspect(ctx context.Context) (Group, error) {
 	in := &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &d.group}
+	given := map[string]bool{}
 	for {
 		var out *cloudwatchlogs.DescribeLogGroupsOutput
 		failure := d.caller.Do(ctx, func(ctx context.Context) (err error) {
@@ -62,9 +63,11 @@ func (d *Destination) Inspect(ctx context.Context) (Group, error) {
 				Protected: aws.ToBool(g.DeletionProtectionEnabled), Class: g.LogGroupClass,
 			}, nil
 		}
-		if aws.ToString(out.NextToken) == "" || aws.ToString(out.NextToken) == aws.ToString(in.NextToken) {
+		token := aws.ToString(out.NextToken)
+		if token == "" || given[token] {
 			return Group{}, fmt.Errorf("describing the log group %s: it is not listed", d.group)
 		}
-		in.NextToken = out.NextToken
+		given[token] = true
+		in.NextToken = &token
 	}
 }

@@ -119,6 +119,7 @@ func (r *Reader) events(ctx context.Context, since, until int64, yield func(audi
 	if *in.EndTime < *in.StartTime {
 		return nil
 	}
+	given := map[string]bool{}
 	for {
 		out, err := r.page(ctx, in)
 		if err != nil {
@@ -130,13 +131,15 @@ func (r *Reader) events(ctx context.Context, since, until int64, yield func(audi
 			}
 		}
 		// A page may be empty, or hold less than was asked for, and still not be the last.
-		if aws.ToString(out.NextToken) == "" {
+		token := aws.ToString(out.NextToken)
+		if token == "" {
 			return nil
 		}
-		if aws.ToString(out.NextToken) == aws.ToString(in.NextToken) {
+		if given[token] {
 			return errors.New("the same page was given twice")
 		}
-		in.NextToken = out.NextToken
+		given[token] = true
+		in.NextToken = &token
 	}
 }
 

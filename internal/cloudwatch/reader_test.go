@@ -79,6 +79,7 @@ func TestReaderErrors(t *testing.T) {
 		"no group":               {[]string{apiError("ResourceNotFoundException", "no")}, true, "--log-group"},
 		"not of class Standard":  {[]string{apiError("InvalidOperationException", "no")}, true, "class Standard"},
 		"the same page for good": {[]string{`{"events":[],"nextToken":"1"}`}, false, ""},
+		"two pages in turn":      {[]string{`{"events":[],"nextToken":"1"}`, `{"events":[],"nextToken":"2"}`, `{"events":[],"nextToken":"1"}`, `{"events":[]}`}, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, _ := answers(t, "FilterLogEvents", c.answers...)

@@ -89,6 +89,7 @@ func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.
 		return err
 	}
 	in := &cloudtrail.GetQueryResultsInput{QueryId: query.QueryId, MaxQueryResults: aws.Int32(pageSize)}
+	given := map[string]bool{}
 	for {
 		out, err := l.client.GetQueryResults(ctx, in)
 		if err != nil {
@@ -106,13 +107,15 @@ func (l *Lake) events(ctx context.Context, since, until int64, yield func(audit.
 				return nil
 			}
 		}
-		if aws.ToString(out.NextToken) == "" {
+		token := aws.ToString(out.NextToken)
+		if token == "" {
 			return nil
 		}
-		if aws.ToString(out.NextToken) == aws.ToString(in.NextToken) {
+		if given[token] {
 			return errors.New("the same page was given twice")
 		}
-		in.NextToken = out.NextToken
+		given[token] = true
+		in.NextToken = &token
 	}
 }
 

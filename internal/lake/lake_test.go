@@ -198,6 +198,7 @@ func TestAnswers(t *testing.T) {
 		{"row without a time", []string{started, finished, rows(`[{"uid":"a"},{"times":"1"}]`)}, "time"},
 		{"row without a count", []string{started, finished, rows(`[{"uid":"a"},{"at":"2026-01-31 12:00:00"},{"times":"0"}]`)}, "count"},
 		{"the same page again and again", []string{started, finished, `{"QueryStatus":"FINISHED","NextToken":"t"}`, `{"QueryStatus":"FINISHED","NextToken":"t"}`}, "twice"},
+		{"two pages in turn", []string{started, finished, `{"QueryStatus":"FINISHED","NextToken":"t"}`, `{"QueryStatus":"FINISHED","NextToken":"u"}`, `{"QueryStatus":"FINISHED","NextToken":"t"}`, rows("")}, "twice"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := failure(t.Context(), scripted(t, tc.answers...))
