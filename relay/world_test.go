@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,6 +32,9 @@ func TestMain(m *testing.M) {
 	if err := redistest.Announce("relay"); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
+	}
+	if signal.Ignored(os.Interrupt) { // as in a job that a script starts with &; the relays must not inherit it
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 	}
 	// Most of these tests wait for something. A -parallel on the command line takes precedence.
 	if err := flag.Set("test.parallel", "8"); err != nil {
