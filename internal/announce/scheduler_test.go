@@ -323,8 +323,7 @@ func TestReconcilesOnSchedule(t *testing.T) {
 	}
 }
 
-// Another relay has the lease. It is taken over as soon as it can have run out, and
-// nobody requests reruns for that.
+// Another relay's lease is taken over as soon as it can have run out, and nobody requests reruns for that.
 func TestStandby(t *testing.T) {
 	for _, p := range []audit.PassKind{audit.Tail, audit.Reconcile} {
 		t.Run(string(p), func(t *testing.T) {

@@ -176,15 +176,12 @@ func (w *Workers) round(ctx context.Context, b *batch) (result, error) {
 	if audit.NeedsPerson(failure) {
 		return result{}, failure
 	}
-	if made.left != nil {
-		w.d.count(func(s *Counts) { s.Repeated += answersLost(verdicts) })
-	}
+	w.d.count(func(s *Counts) { s.Repeated += answersLost(verdicts) })
 	return result{left: made.left, failure: failure, alone: alone}, nil
 }
 
-// noteFailure notes that a call for a batch failed, and makes the batch suspect if the
-// destination accepted others since its failure before. It reports whether the batch has
-// to wait by itself rather than at the gate.
+// noteFailure notes that a call for a batch failed, and makes the batch suspect if the destination
+// accepted others since its failure before. It reports whether to wait apart from the gate.
 func (w *Workers) noteFailure(b *batch, alone bool, failure error) bool {
 	if failure == nil || audit.IsDestinationError(failure) {
 		return false
@@ -226,8 +223,7 @@ func resultOf(verdicts []audit.Verdict, failure error) callResult {
 	return failed
 }
 
-// answersLost returns how many entries of a call the destination may have accepted, although
-// they must be put again.
+// answersLost counts the entries to put again that the destination may have accepted.
 func answersLost(verdicts []audit.Verdict) (n int) {
 	for _, v := range verdicts {
 		if v.Status == audit.Retryable && v.AnswerLost {
