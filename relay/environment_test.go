@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -30,27 +29,13 @@ func TestVariablesOfAWSAreTrimmed(t *testing.T) {
 // A proxy that cuts connections to AWS is named.
 func TestProxyThatCutsIsNamed(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Read(make([]byte, 4096))
-			_ = c.Close()
-		}
-	}()
+	proxy := answering(t, "")
 	w := newWorld(t, kongtest.Options{SkipReads: true}, cloudtrailtest.Options{})
 	w.kong.Add(rows("a", 5, func(int) time.Time { return time.Now() })...)
-	w.env = append(slices.Clone(w.env), "HTTPS_PROXY=http://user:pr0xy-secret@"+l.Addr().String()+"\r", "NO_PROXY=127.0.0.1", "RELAY_RETRY_FOR=1s",
+	w.env = append(slices.Clone(w.env), "HTTPS_PROXY=http://user:pr0xy-secret@"+proxy+"\r", "NO_PROXY=127.0.0.1", "RELAY_RETRY_FOR=1s",
 		"AWS_ENDPOINT_URL_CLOUDTRAIL_DATA=https://cloudtrail-data.invalid")
 	out, stderr := w.says(exitFailed, "once")
-	contains(t, stderr, "through the proxy "+l.Addr().String())
+	contains(t, stderr, "through the proxy "+proxy)
 	if strings.Contains(out+stderr, "pr0xy-secret") {
 		t.Errorf("the proxy's password:\n%s", stderr)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -24,25 +23,6 @@ func TestHealthCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	says := func(answer string) (address string) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = c.Read(make([]byte, 4096))
-				_, _ = io.WriteString(c, answer)
-				_ = c.Close()
-			}
-		}()
-		return l.Addr().String()
-	}
 	for _, c := range []struct {
 		name string
 		args []string
@@ -57,8 +37,8 @@ func TestHealthCommand(t *testing.T) {
 		{"flag goes first", []string{"--ops-listen", address}, map[string]string{"RELAY_OPS_LISTEN": "off"}, exitOK, ""},
 		{"other settings do not matter", nil, map[string]string{"RELAY_OPS_LISTEN": address, "REDIS_DB": "none"}, exitOK, ""},
 		{"gone", nil, map[string]string{"RELAY_OPS_LISTEN": "127.0.0.1:1"}, exitFailed, "asking for health"},
-		{"of another", nil, map[string]string{"RELAY_OPS_LISTEN": says("-ERR wrong number of arguments for 'get' command\r\n")}, exitFailed, "does not speak HTTP"},
-		{"of a relay that ends, or of another", nil, map[string]string{"RELAY_OPS_LISTEN": says("")}, exitFailed, "unless the relay is just ending"},
+		{"of another", nil, map[string]string{"RELAY_OPS_LISTEN": answering(t, "-ERR wrong number of arguments for 'get' command\r\n")}, exitFailed, "does not speak HTTP"},
+		{"of a relay that ends, or of another", nil, map[string]string{"RELAY_OPS_LISTEN": answering(t, "")}, exitFailed, "unless the relay is just ending"},
 		{"off", nil, map[string]string{"RELAY_OPS_LISTEN": "off"}, exitUsage, "nothing to ask"},
 		{"no address", nil, map[string]string{"RELAY_OPS_LISTEN": "9090"}, exitUsage, "expected host:port or off"},
 	} {
